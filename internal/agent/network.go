@@ -1,0 +1,50 @@
+package agent
+
+import (
+	"context"
+	"net/netip"
+
+	"github.com/marinaos/marina/internal/kernel"
+)
+
+// Network connects groups and keeps names and addresses of the datacenter on this machine. internal/network is the real
+// one. What it sets up outlives this process and serves without it; every method can be repeated.
+type Network interface {
+	// Configure sets the machine up for its subnet of the datacenter: bridge, routes, rules, name server.
+	Configure(ctx context.Context, subnet netip.Prefix, info kernel.NetworkInfo) error
+
+	// Attach gives a bridge-mode group its namespace, address and host ports, and returns the namespace's path. A host
+	// port that somebody else listens on is errdefs.ErrAlreadyExists and names the owner if it can be told.
+	Attach(ctx context.Context, a Attachment) (netns string, err error)
+
+	// Hold takes the host ports of a host-mode group's VIPs and published ports into account; it checks that fixed host
+	// ports are free, with the same error as Attach.
+	Hold(ctx context.Context, a Attachment) error
+
+	// Detach takes everything Attach and Hold gave back. Unknown groups are not an error.
+	Detach(ctx context.Context, group kernel.GroupID) error
+
+	// Attached lists the groups that are attached, by this or an earlier process.
+	Attached(ctx context.Context) ([]kernel.GroupID, error)
+
+	// Apply makes the machine's VIPs, published ports and DNS answers those of endpoints; it returns when connections go
+	// that way. Established connections are left alone. The slice is the whole table, sorted by task, and is not kept.
+	Apply(ctx context.Context, endpoints []kernel.Endpoint) error
+
+	// Resolver is the address tasks on this machine should ask for names.
+	Resolver() netip.Addr
+}
+
+// Attachment is a group's place in the network.
+type Attachment struct {
+	Group   kernel.GroupID
+	Mode    kernel.NetworkMode
+	Address netip.Addr // static, bridge mode
+	Ports   []Mapping
+}
+
+// Mapping is one port of a group; Host is zero if it is not mapped.
+type Mapping struct {
+	Protocol        string // "tcp" or "udp"
+	Container, Host uint16
+}

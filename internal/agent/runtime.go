@@ -1,0 +1,117 @@
+package agent
+
+import (
+	"context"
+	"io"
+
+	"time"
+)
+
+// Runtime makes containers. internal/agent/containerd is the real one. Its containers outlive this process: whatever it
+// made before is found again by Containers. All methods are safe for concurrent use; calls for one container are not made
+// concurrently, but Exec and Stats may be at any time. Errors are of errdefs kinds; ErrNotFound for an image means that
+// neither the datacenter's store nor the registry named by the reference has it.
+type Runtime interface {
+	// Pull makes an image present and unpacked. It is quick when it already is, unless fresh asks the source again.
+	Pull(ctx context.Context, ref string, fresh bool) error
+
+	// Create makes a container and does not start it. A container with the same ID is an ErrAlreadyExists.
+	Create(ctx context.Context, c Container) error
+
+	// Start starts a created container's process and returns its pid and start time.
+	Start(ctx context.Context, id string) (Process, error)
+
+	// Signal sends a signal to the container's first process; an ended one is not an error.
+	Signal(ctx context.Context, id string, signal int) error
+
+	// Remove kills what still runs and removes the container with all it had: process, filesystem, cgroup, mounts.
+	// Removing what does not exist is not an error.
+	Remove(ctx context.Context, id string) error
+
+	// Containers lists all containers made here, running or not, including those of earlier agent processes.
+	Containers(ctx context.Context) ([]Found, error)
+
+	// Exits delivers one Exit for each container that ends, also for those that ended while nobody was listening and
+	// have not been removed; duplicates are possible. It ends with ctx.
+	Exits(ctx context.Context) <-chan Exit
+
+	// Exec runs a further process in a running container and returns when it has ended, with its exit code.
+	Exec(ctx context.Context, id string, e Exec) (code int, err error)
+
+	// Stats reads what a container uses.
+	Stats(ctx context.Context, id string) (Stats, error)
+}
+
+// Container is what to make, complete: the agent has resolved everything.
+type Container struct {
+	ID       string            // unique on the machine: task id + boot id, filename-safe
+	Labels   map[string]string // handed back by Containers
+	Cgroup   string            // path below the datacenter's cgroup: "group/task"
+	Image    string            // empty: the machine's own programs, read-only
+	Shell    string
+	Argv     []string
+	User     string
+	TTY      bool
+	Env      []string // "NAME=value"
+	Hostname string   //
+	NetNS    string   // path of the network namespace; empty: the machine's
+	Binds    []Bind   // sandbox, resolv.conf, hosts, volumes
+	Dir      string   // working directory if not the image's; the sandbox for tasks without an image
+	Stdout   string   // files that get the output, appended to
+	Stderr   string   //
+	MilliCPU int64    // share under contention: the guarantee
+	CPULimit int64    // thousandths of a core; 0: none
+	MemLimit int64    // bytes; 0: none
+	PIDLimit int64    // 0: the runtime's default
+
+}
+
+// Bind is one bind mount.
+type Bind struct {
+	Source, Target string
+	ReadOnly       bool
+}
+
+// Process is a started container's first process.
+type Process struct {
+	PID     int
+	Started time.Time
+}
+
+// Found is a container that exists.
+type Found struct {
+	ID      string
+	Labels  map[string]string
+	Running bool
+	Process Process
+	Exit    *Exit // set if it ended and its exit is known
+}
+
+// Exit is the end of a container's first process.
+type Exit struct {
+	ID   string
+	Code int // 128 + signal when signalled
+	OOM  bool
+	Time time.Time
+}
+
+// Exec is a further process in a container.
+type Exec struct {
+	Argv           []string
+	Env            []string
+	TTY            bool
+	Stdin          io.Reader
+	Stdout, Stderr io.Writer
+	Resize         <-chan Size // with TTY
+}
+
+// Size is a terminal's.
+type Size struct{ Columns, Rows uint16 }
+
+// Stats is what a container uses.
+type Stats struct {
+	Mem      int64         // bytes, page cache that can be dropped not counted
+	CPU      time.Duration // since it started
+	PIDs     int64
+	Throttle time.Duration // time spent throttled by its CPU limit
+}

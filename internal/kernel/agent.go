@@ -1,0 +1,44 @@
+package kernel
+
+import (
+	"net/netip"
+	"time"
+)
+
+// AgentID names an agent for as long as its state folder lives.
+type AgentID string
+
+// Agent is a machine as its agent describes it when it registers.
+type Agent struct {
+	ID         AgentID           `json:"id"`
+	Hostname   string            `json:"hostname"`
+	Address    netip.Addr        `json:"address"` // where other machines reach this one
+	Attributes map[string]string `json:"attributes,omitempty"`
+	Region     string            `json:"region,omitempty"`
+	Zone       string            `json:"zone,omitempty"`
+	Total      Resources         `json:"total"` // what it gives to tasks, its own overhead taken off
+	Ports      PortRange         `json:"ports"` // from which host ports are given out
+	Version    string            `json:"version"`
+	Kernel     string            `json:"kernel,omitempty"`  // the machine's kernel release
+	Cgroup     string            `json:"cgroup,omitempty"`  // "v1" or "v2"
+	Warnings   []string          `json:"warnings,omitzero"` // what limits this machine, for people
+}
+
+// PortRange is the ports from First to Last, both included.
+type PortRange struct {
+	First uint16 `json:"first"`
+	Last  uint16 `json:"last"`
+}
+
+// AgentView is an agent as the master sees it.
+type AgentView struct {
+	Agent
+	Subnet     netip.Prefix `json:"subnet"`          // from which its groups get their addresses
+	Connected  bool         `json:"connected"`       // it has a live session
+	Since      time.Time    `json:"since"`           // of that fact
+	Away       time.Time    `json:"away,omitzero"`   // unreachable since
+	Used       Resources    `json:"used"`            // sum of guarantees placed on it
+	Groups     int          `json:"groups"`          // placed on it
+	Registered time.Time    `json:"registered"`      // first seen
+	Epoch      int64        `json:"epoch,omitempty"` // of the leader it talks to
+}

@@ -1,0 +1,127 @@
+package kernel
+
+import (
+	"fmt"
+	"math"
+	"strings"
+)
+
+// Unlimited as a component of a limit means that the machine sets no bound.
+const Unlimited = -1
+
+// MiB and GiB are byte counts; Marathon's "mem" and "disk" are MiB.
+const (
+	MiB = int64(1) << 20
+	GiB = int64(1) << 30
+)
+
+// Resources is an amount of what a machine gives away. The zero value is nothing.
+type Resources struct {
+	MilliCPU int64 `json:"milliCPU,omitempty"` // thousandths of a core
+	Mem      int64 `json:"mem,omitempty"`      // bytes
+	Disk     int64 `json:"disk,omitempty"`     // bytes
+	GPUs     int64 `json:"gpus,omitempty"`     // whole devices
+}
+
+// Add returns r plus o; a sum that would overflow is the largest value.
+func (r Resources) Add(o Resources) Resources {
+	return Resources{add(r.MilliCPU, o.MilliCPU), add(r.Mem, o.Mem), add(r.Disk, o.Disk), add(r.GPUs, o.GPUs)}
+}
+
+// Sub returns r minus o; components may become negative, which Fits treats as nothing free.
+func (r Resources) Sub(o Resources) Resources {
+	return Resources{add(r.MilliCPU, -o.MilliCPU), add(r.Mem, -o.Mem), add(r.Disk, -o.Disk), add(r.GPUs, -o.GPUs)}
+}
+
+// Times returns r n times over, saturating.
+func (r Resources) Times(n int64) Resources {
+	return Resources{mul(r.MilliCPU, n), mul(r.Mem, n), mul(r.Disk, n), mul(r.GPUs, n)}
+}
+
+// Fits reports whether r can be taken out of free.
+func (r Resources) Fits(free Resources) bool {
+	return r.MilliCPU <= free.MilliCPU && r.Mem <= free.Mem && r.Disk <= free.Disk && r.GPUs <= free.GPUs
+}
+
+// Lacking returns the names of the components of which free has less than r: "cpus", "mem", "disk", "gpus".
+func (r Resources) Lacking(free Resources) []string {
+	var out []string
+	for _, c := range []struct {
+		name       string
+		want, have int64
+	}{{"cpus", r.MilliCPU, free.MilliCPU}, {"mem", r.Mem, free.Mem}, {"disk", r.Disk, free.Disk}, {"gpus", r.GPUs, free.GPUs}} {
+		if c.want > c.have {
+			out = append(out, c.name)
+		}
+	}
+	return out
+}
+
+// IsZero reports whether nothing is asked or held.
+func (r Resources) IsZero() bool { return r == Resources{} }
+
+// Valid reports whether no component is negative.
+func (r Resources) Valid() bool { return r.MilliCPU >= 0 && r.Mem >= 0 && r.Disk >= 0 && r.GPUs >= 0 }
+
+// String is for people: "0.5 cpus, 128 MiB mem".
+func (r Resources) String() string {
+	var parts []string
+	if r.MilliCPU != 0 {
+		parts = append(parts, fmt.Sprintf("%g cpus", float64(r.MilliCPU)/1000))
+	}
+	for _, c := range []struct {
+		name  string
+		bytes int64
+	}{{"mem", r.Mem}, {"disk", r.Disk}} {
+		if c.bytes != 0 {
+			parts = append(parts, FormatBytes(c.bytes)+" "+c.name)
+		}
+	}
+	if r.GPUs != 0 {
+		parts = append(parts, fmt.Sprintf("%d gpus", r.GPUs))
+	}
+	if len(parts) == 0 {
+		return "nothing"
+	}
+	return strings.Join(parts, ", ")
+}
+
+// FormatBytes writes a byte count in the largest binary unit that keeps it readable: "512 MiB", "1.5 GiB".
+func FormatBytes(n int64) string {
+	switch {
+	case n >= GiB || n <= -GiB:
+		return trimFloat(float64(n)/float64(GiB)) + " GiB"
+	case n >= MiB || n <= -MiB:
+		return trimFloat(float64(n)/float64(MiB)) + " MiB"
+	default:
+		return fmt.Sprintf("%d B", n)
+	}
+}
+
+func trimFloat(f float64) string { return fmt.Sprintf("%g", math.Round(f*10)/10) }
+
+// add and mul saturate, so that an absurd request is refused for being too large and never wraps into a small one.
+func add(a, b int64) int64 {
+	s := a + b
+	switch {
+	case a > 0 && b > 0 && s < 0:
+		return math.MaxInt64
+	case a < 0 && b < 0 && s >= 0:
+		return math.MinInt64
+	}
+	return s
+}
+
+func mul(a, n int64) int64 {
+	if a == 0 || n == 0 {
+		return 0
+	}
+	p := a * n
+	if p/n != a || (a == math.MinInt64 && n == -1) {
+		if (a > 0) == (n > 0) {
+			return math.MaxInt64
+		}
+		return math.MinInt64
+	}
+	return p
+}

@@ -1,0 +1,82 @@
+package kernel
+
+import (
+	"context"
+	"time"
+)
+
+// Kernel is the contract that schedulers hold. It places, starts, stops and watches instances; it never decides how many
+// there should be. Every method that changes something answers nil only after the change is durable on a quorum; an error of
+// kind errdefs.ErrUnavailable means that this process does not lead (any more) and nothing is known of the outcome.
+type Kernel interface {
+	// Launch asks for the request's groups. What fits now is placed before it returns; the rest waits in the queue under
+	// the request's Key and is placed as room appears, without being asked again. Group ids already placed or waiting are
+	// left alone, so repeating a request is harmless. An id that has ended is never launched again.
+	Launch(ctx context.Context, r LaunchRequest) (LaunchResult, error)
+
+	// Withdraw takes groups that still wait under key out of the queue; nil takes all. Unknown ones are ignored.
+	Withdraw(ctx context.Context, framework, key string, groups []GroupID) error
+
+	// Stop asks for groups to be ended, gracefully, each within its kill grace. Unknown ones are ignored.
+	Stop(ctx context.Context, framework string, groups []GroupID, why string) error
+
+	// Forget gives up groups whose agent is away: they count no more, and are stopped should the agent return. It is
+	// refused with errdefs.ErrFailedPrecondition for groups whose agent is connected and while the brake holds (too large
+	// a share of the agents is away at once).
+	Forget(ctx context.Context, framework string, groups []GroupID) error
+
+	// Watch begins with all instances of a framework and goes on with every change.
+	Watch(framework string) InstanceWatch
+
+	// Queue tells what of a framework waits, and why.
+	Queue(framework string) []Waiting
+
+	// Agents tells the machines of the datacenter.
+	Agents() []AgentView
+}
+
+// LaunchRequest asks for instances of one spec.
+type LaunchRequest struct {
+	Key    string    `json:"key"`  // names the queue entry, unique in the framework: "/prod/web@2026-11-23T10:00:00.000Z"
+	Spec   Spec      `json:"spec"` // sealed
+	Groups []GroupID `json:"groups"`
+}
+
+// LaunchResult tells what became of a request.
+type LaunchResult struct {
+	Placed  []Instance `json:"placed"`
+	Waiting int        `json:"waiting"`
+	Refusal *Refusal   `json:"refusal,omitempty"` // why the rest waits
+}
+
+// Waiting is one entry of the queue.
+type Waiting struct {
+	Key     string    `json:"key"`
+	Owner   string    `json:"owner"`
+	Version string    `json:"version"`
+	Groups  []GroupID `json:"groups"`
+	Since   time.Time `json:"since"`
+	Refusal Refusal   `json:"refusal"` // of the last attempt
+	Tries   int       `json:"tries"`
+}
+
+// InstanceWatch delivers the instances of a framework. A slow reader gets fewer, newer values and never a gap: changes of
+// one instance are merged until read. An instance that ended is delivered with Removed set at least once.
+type InstanceWatch interface {
+	// Next waits for changes and returns them, at most one per instance. The first call returns all instances there are,
+	// and with it whether every agent known to the store has reported since this leader began (Complete).
+	// Its error is ctx's, or errdefs.ErrUnavailable once leadership is lost.
+	Next(ctx context.Context) (Changes, error)
+	// Close ends the watch.
+	Close()
+}
+
+// Changes is what an InstanceWatch delivers.
+type Changes struct {
+	Instances []Instance
+	// Complete is false for a while after a change of leader: agents have yet to report. Decisions that kill or replace
+	// because something is missing wait for it.
+	Complete bool
+	// Room tells that an agent joined, returned or freed resources, or a quota rose.
+	Room bool
+}
