@@ -1,0 +1,68 @@
+// Command hello is the example service: it answers every request with who it is, says whether it is well at /health, and
+// finishes what it began when it is told to stop.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log"
+	"net/http"
+	"os"
+	"os/signal"
+	"sync/atomic"
+	"syscall"
+	"time"
+)
+
+func main() {
+	port := os.Getenv("PORT0")
+	if port == "" {
+		port = "8080"
+	}
+	if len(os.Args) > 1 {
+		port = os.Args[1]
+	}
+	greeting := os.Getenv("GREETING")
+	if greeting == "" {
+		greeting = "Hello"
+	}
+	var sick atomic.Bool
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /health", func(w http.ResponseWriter, r *http.Request) {
+		if sick.Load() {
+			http.Error(w, "sick", http.StatusServiceUnavailable)
+			return
+		}
+		fmt.Fprintln(w, "ok")
+	})
+	mux.HandleFunc("POST /sick", func(w http.ResponseWriter, r *http.Request) { sick.Store(true) })
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprintf(w, "%s from %s, version %s\n", greeting, os.Getenv("MESOS_TASK_ID"), os.Getenv("MARATHON_APP_VERSION"))
+	})
+	log.SetOutput(os.Stdout)
+	if err := serve(":"+port, mux); err != nil {
+		log.Fatal(err)
+	}
+}
+
+func serve(addr string, h http.Handler) error {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+	srv := &http.Server{Addr: addr, Handler: h, ReadHeaderTimeout: 10 * time.Second}
+	failed := make(chan error, 1)
+	go func() { failed <- srv.ListenAndServe() }()
+	log.Printf("%s listens on %s", os.Getenv("MESOS_TASK_ID"), addr)
+	select {
+	case err := <-failed:
+		return err
+	case <-ctx.Done():
+	}
+	log.Print("stopping")
+	last, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	defer cancel()
+	if err := srv.Shutdown(last); err != nil && !errors.Is(err, context.DeadlineExceeded) {
+		return err
+	}
+	return nil
+}
