@@ -15,11 +15,11 @@ type Network interface {
 
 	// Attach gives a bridge-mode group its namespace, address and host ports, and returns the namespace's path. A host
 	// port that somebody else listens on is errdefs.ErrAlreadyExists and names the owner if it can be told.
-	Attach(ctx context.Context, a Attachment) (netns string, err error)
+	Attach(ctx context.Context, a kernel.Attachment) (netns string, err error)
 
 	// Hold takes the host ports of a host-mode group's VIPs and published ports into account; it checks that fixed host
 	// ports are free, with the same error as Attach.
-	Hold(ctx context.Context, a Attachment) error
+	Hold(ctx context.Context, a kernel.Attachment) error
 
 	// Detach takes everything Attach and Hold gave back. Unknown groups are not an error.
 	Detach(ctx context.Context, group kernel.GroupID) error
@@ -33,18 +33,4 @@ type Network interface {
 
 	// Resolver is the address tasks on this machine should ask for names.
 	Resolver() netip.Addr
-}
-
-// Attachment is a group's place in the network.
-type Attachment struct {
-	Group   kernel.GroupID
-	Mode    kernel.NetworkMode
-	Address netip.Addr // static, bridge mode
-	Ports   []Mapping
-}
-
-// Mapping is one port of a group; Host is zero if it is not mapped.
-type Mapping struct {
-	Protocol        string // "tcp" or "udp"
-	Container, Host uint16
 }
