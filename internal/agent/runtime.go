@@ -3,9 +3,20 @@ package agent
 import (
 	"context"
 	"io"
-
 	"time"
 )
+
+// The labels every container of an agent carries, so that its truth can be told without the agent's checkpoints.
+const (
+	LabelGroup = "marina.group" // kernel.GroupID
+	LabelTask  = "marina.task"  // kernel.TaskID
+	LabelSpec  = "marina.spec"  // kernel.SpecID
+	LabelBoot  = "marina.boot"  // boot id of the machine when it was made
+	LabelAgent = "marina.agent" // kernel.AgentID
+)
+
+// SandboxTarget is where a task sees its sandbox.
+const SandboxTarget = "/mnt/mesos/sandbox"
 
 // Runtime makes containers. internal/agent/containerd is the real one. Its containers outlive this process: whatever it
 // made before is found again by Containers. All methods are safe for concurrent use; calls for one container are not made
@@ -35,7 +46,8 @@ type Runtime interface {
 	// have not been removed; duplicates are possible. It ends with ctx.
 	Exits(ctx context.Context) <-chan Exit
 
-	// Exec runs a further process in a running container and returns when it has ended, with its exit code.
+	// Exec runs a further process in a running container, with the container's environment, folder and user, and returns
+	// when it has ended, with its exit code. When ctx ends, the process is killed and the error is ctx's.
 	Exec(ctx context.Context, id string, e Exec) (code int, err error)
 
 	// Stats reads what a container uses.
@@ -44,7 +56,7 @@ type Runtime interface {
 
 // Container is what to make, complete: the agent has resolved everything.
 type Container struct {
-	ID       string            // unique on the machine: task id + boot id, filename-safe
+	ID       string            // see ContainerID
 	Labels   map[string]string // handed back by Containers
 	Cgroup   string            // path below the datacenter's cgroup: "group/task"
 	Image    string            // empty: the machine's own programs, read-only
@@ -63,7 +75,6 @@ type Container struct {
 	CPULimit int64    // thousandths of a core; 0: none
 	MemLimit int64    // bytes; 0: none
 	PIDLimit int64    // 0: the runtime's default
-
 }
 
 // Bind is one bind mount.
@@ -98,7 +109,7 @@ type Exit struct {
 // Exec is a further process in a container.
 type Exec struct {
 	Argv           []string
-	Env            []string
+	Env            []string // added to the container's own
 	TTY            bool
 	Stdin          io.Reader
 	Stdout, Stderr io.Writer
@@ -114,4 +125,5 @@ type Stats struct {
 	CPU      time.Duration // since it started
 	PIDs     int64
 	Throttle time.Duration // time spent throttled by its CPU limit
+	Disk     int64         // bytes in its own layer of the filesystem; 0 if that cannot be told
 }
