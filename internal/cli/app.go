@@ -1,0 +1,411 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+)
+
+// appView is what the verbs read of Marathon's AppInfo.
+type appView struct {
+	ID        string  `json:"id"`
+	Instances int     `json:"instances"`
+	CPUs      float64 `json:"cpus"`
+	Mem       float64 `json:"mem"`
+	Cmd       string  `json:"cmd"`
+	Version   string  `json:"version"`
+	Container *struct {
+		Docker *struct {
+			Image string `json:"image"`
+		} `json:"docker"`
+	} `json:"container"`
+	HealthChecks   []json.RawMessage `json:"healthChecks"`
+	TasksStaged    int               `json:"tasksStaged"`
+	TasksRunning   int               `json:"tasksRunning"`
+	TasksHealthy   int               `json:"tasksHealthy"`
+	TasksUnhealthy int               `json:"tasksUnhealthy"`
+	Deployments    []struct {
+		ID string `json:"id"`
+	} `json:"deployments"`
+	Tasks       []taskView `json:"tasks"`
+	LastFailure *struct {
+		TaskID, Message, State string
+		Timestamp              time.Time
+	} `json:"lastTaskFailure"`
+}
+
+func (a *appView) health() string {
+	if len(a.HealthChecks) == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%d/%d", a.TasksHealthy, a.Instances)
+}
+
+func (a *appView) runs() string {
+	if a.Container != nil && a.Container.Docker != nil {
+		return a.Container.Docker.Image
+	}
+	return short(a.Cmd, 40)
+}
+
+// short cuts a text for a table.
+func short(s string, n int) string {
+	if r := []rune(s); len(r) > n {
+		return string(r[:n-1]) + "…"
+	}
+	return s
+}
+
+const marathon = "/service/marathon/v2"
+
+func (v *invocation) appCommand() *cobra.Command {
+	return group("app", "Services: what should run, and how many of it", v.appList(), v.appShow(), v.appAdd(), v.appUpdate(),
+		v.appScale(), v.appRestart(), v.appRemove())
+}
+
+// appPath is the API's path of an app; the id's slashes stay.
+func appPath(id string) string {
+	parts := strings.Split(strings.Trim(id, "/"), "/")
+	for i := range parts {
+		parts[i] = url.PathEscape(parts[i])
+	}
+	return marathon + "/apps/" + strings.Join(parts, "/")
+}
+
+func (v *invocation) appList() *cobra.Command {
+	return &cobra.Command{Use: "list", Short: "List the services", Args: exactly(0), RunE: func(c *cobra.Command, _ []string) error {
+		cl, err := v.client(c.Context())
+		if err != nil {
+			return err
+		}
+		var answer struct {
+			Apps []appView `json:"apps"`
+		}
+		b, err := cl.get(c.Context(), marathon+"/apps", &answer)
+		if err != nil {
+			return err
+		}
+		if v.json {
+			return v.raw(b)
+		}
+		if len(answer.Apps) == 0 {
+			fmt.Fprintln(v.out, "No services yet. Add one: marina app add examples/hello/app.json")
+			return nil
+		}
+		rows := [][]string{}
+		for _, a := range answer.Apps {
+			state := ""
+			if len(a.Deployments) > 0 {
+				state = "deploying"
+			}
+			rows = append(rows, []string{a.ID, fmt.Sprintf("%d/%d", a.TasksRunning, a.Instances), a.health(),
+				num(a.CPUs), num(a.Mem), state, a.runs()})
+		}
+		v.table([]string{"ID", "RUNNING", "HEALTHY", "CPUS", "MEM", "STATE", "RUNS"}, rows)
+		return nil
+	}}
+}
+
+func num(f float64) string { return strconv.FormatFloat(f, 'g', -1, 64) }
+
+func (v *invocation) appShow() *cobra.Command {
+	return &cobra.Command{Use: "show ID", Short: "Show one service, its tasks and where it is reached", Args: exactly(1),
+		ValidArgsFunction: v.completeApps, RunE: func(c *cobra.Command, args []string) error {
+			cl, err := v.client(c.Context())
+			if err != nil {
+				return err
+			}
+			var answer struct {
+				App appView `json:"app"`
+			}
+			b, err := cl.get(c.Context(), appPath(args[0]), &answer)
+			if err != nil {
+				return err
+			}
+			if v.json {
+				return v.raw(b)
+			}
+			a := answer.App
+			v.fields("id", a.ID, "runs", a.runs(), "instances", strconv.Itoa(a.Instances),
+				"running", strconv.Itoa(a.TasksRunning), "healthy", a.health(), "cpus", num(a.CPUs), "mem", num(a.Mem)+" MiB",
+				"version", a.Version)
+			for _, d := range a.Deployments {
+				v.fields("deployment", d.ID)
+			}
+			if f := a.LastFailure; f != nil {
+				v.fields("last failure", fmt.Sprintf("%s %s ago: %s %s", f.TaskID, ago(f.Timestamp), f.State, f.Message))
+			}
+			v.doors(c.Context(), cl, a.ID)
+			if len(a.Tasks) > 0 {
+				fmt.Fprintln(v.out)
+				v.taskTable(a.Tasks)
+			}
+			return nil
+		}}
+}
+
+// door is one way in to an app: GET /net/v1/vips, DC/OS's shape and what Marina adds to it.
+type door struct {
+	VIP      string `json:"vip"`      // "hello.marathon.l4lb.thisdcos.directory:80"
+	Protocol string `json:"protocol"` //
+	Address  string `json:"address"`  // "198.18.3.7:80"
+	Owner    string `json:"owner"`    // "/hello"
+	Publish  []struct {
+		URL string `json:"url"` // "http://10.0.0.5:10000"
+	} `json:"published"`
+	Backend []struct {
+		IP   string `json:"ip"`
+		Port int    `json:"port"`
+	} `json:"backend"`
+}
+
+// doors prints how an app is reached; a datacenter that cannot tell is no error.
+func (v *invocation) doors(ctx context.Context, cl *client, id string) {
+	var all []door
+	if _, err := cl.get(ctx, "/net/v1/vips", &all); err != nil {
+		return
+	}
+	for _, d := range all {
+		if d.Owner != id {
+			continue
+		}
+		v.fields("name", d.VIP, "address", d.Address+" ("+d.Protocol+")")
+		for _, p := range d.Publish {
+			v.fields("from outside", p.URL)
+		}
+	}
+}
+
+// change is a verb's common tail: send, tell, follow the deployment if asked.
+type change struct {
+	wait    bool
+	force   bool
+	timeout time.Duration
+}
+
+func (ch *change) flags(c *cobra.Command) *cobra.Command {
+	c.Flags().BoolVar(&ch.wait, "wait", false, "follow the deployment to its end")
+	c.Flags().BoolVar(&ch.force, "force", false, "override a running deployment")
+	c.Flags().DurationVar(&ch.timeout, "timeout", 10*time.Minute, "how long --wait waits")
+	return c
+}
+
+func (ch *change) query() string {
+	if ch.force {
+		return "?force=true"
+	}
+	return ""
+}
+
+// finish prints what a change answered and follows its deployment.
+func (v *invocation) finish(ctx context.Context, cl *client, ch *change, answer []byte, done string) error {
+	if v.json {
+		if err := v.raw(answer); err != nil {
+			return err
+		}
+	}
+	var d struct {
+		DeploymentID string `json:"deploymentId"`
+		Deployments  []struct {
+			ID string `json:"id"`
+		} `json:"deployments"`
+	}
+	if err := json.Unmarshal(answer, &d); err != nil {
+		return fmt.Errorf("the answer is not what this version expects: %w", err)
+	}
+	if d.DeploymentID == "" && len(d.Deployments) > 0 {
+		d.DeploymentID = d.Deployments[0].ID
+	}
+	if !ch.wait {
+		if !v.json && !v.quiet {
+			fmt.Fprintf(v.out, "%s, deployment %s (follow it: marina deployment follow %s)\n", done, d.DeploymentID, d.DeploymentID)
+		}
+		return nil
+	}
+	if err := v.follow(ctx, cl, d.DeploymentID, ch.timeout); err != nil {
+		return err
+	}
+	if !v.json && !v.quiet {
+		fmt.Fprintln(v.out, done)
+	}
+	return nil
+}
+
+func (v *invocation) appAdd() *cobra.Command {
+	var ch change
+	return ch.flags(&cobra.Command{Use: "add FILE", Short: "Add a service from its definition (- reads standard input)",
+		Long: "Adds a service from Marathon's JSON. A service that exists is a conflict; `marina app update` changes it.",
+		Args: exactly(1), RunE: func(c *cobra.Command, args []string) error {
+			def, id, err := v.definition(args[0])
+			if err != nil {
+				return err
+			}
+			cl, err := v.client(c.Context())
+			if err != nil {
+				return err
+			}
+			b, err := cl.call(c.Context(), http.MethodPost, marathon+"/apps"+ch.query(), def)
+			if err != nil {
+				return err
+			}
+			return v.finish(c.Context(), cl, &ch, b, "added "+id)
+		}})
+}
+
+func (v *invocation) appUpdate() *cobra.Command {
+	var ch change
+	return ch.flags(&cobra.Command{Use: "update FILE | ID NAME=VALUE...",
+		Short: "Change a service: apply its definition (adding it if new), or set single fields",
+		Long: "With a file, the service becomes what the file says, and is added if it is new; applying it again changes nothing.\n" +
+			"With an id, single fields are set: marina app update /hello instances=5 env.GREETING=Hi",
+		Args: cobra.MinimumNArgs(1), RunE: func(c *cobra.Command, args []string) error {
+			cl, err := v.client(c.Context())
+			if err != nil {
+				return err
+			}
+			if len(args) == 1 {
+				def, id, err := v.definition(args[0])
+				if err != nil {
+					return err
+				}
+				q := "?partialUpdate=false"
+				if ch.force {
+					q += "&force=true"
+				}
+				b, err := cl.call(c.Context(), http.MethodPut, appPath(id)+q, def)
+				if err != nil {
+					return err
+				}
+				return v.finish(c.Context(), cl, &ch, b, "updated "+id)
+			}
+			patch, err := v.patch(c.Context(), cl, args[0], args[1:])
+			if err != nil {
+				return err
+			}
+			b, err := cl.call(c.Context(), http.MethodPatch, appPath(args[0])+ch.query(), patch)
+			if err != nil {
+				return err
+			}
+			return v.finish(c.Context(), cl, &ch, b, "updated "+args[0])
+		}})
+}
+
+// patch makes a partial update of NAME=VALUE; maps (env, labels) are sent whole, so the current ones are read first.
+func (v *invocation) patch(ctx context.Context, cl *client, id string, sets []string) (map[string]any, error) {
+	patch := map[string]any{}
+	var now struct {
+		App map[string]any `json:"app"`
+	}
+	for _, set := range sets {
+		name, value, ok := strings.Cut(set, "=")
+		if !ok || name == "" {
+			return nil, usage("marina app update --help", "%q is not NAME=VALUE", set)
+		}
+		var parsed any = value
+		field, key, nested := strings.Cut(name, ".")
+		if !nested {
+			var number any
+			if json.Unmarshal([]byte(value), &number) == nil {
+				parsed = number
+			}
+			patch[name] = parsed
+			continue
+		}
+		if now.App == nil {
+			if _, err := cl.get(ctx, appPath(id), &now); err != nil {
+				return nil, err
+			}
+		}
+		m, ok := patch[field].(map[string]any)
+		if !ok {
+			if m, ok = now.App[field].(map[string]any); !ok {
+				m = map[string]any{}
+			}
+		}
+		m[key] = value
+		patch[field] = m
+	}
+	return patch, nil
+}
+
+func (v *invocation) appScale() *cobra.Command {
+	var ch change
+	return ch.flags(&cobra.Command{Use: "scale ID COUNT", Short: "Change how many instances run", Args: exactly(2),
+		ValidArgsFunction: v.completeApps, RunE: func(c *cobra.Command, args []string) error {
+			n, err := strconv.Atoi(args[1])
+			if err != nil || n < 0 {
+				return usage("marina app scale "+args[0]+" 3", "%q is not a number of instances", args[1])
+			}
+			cl, err := v.client(c.Context())
+			if err != nil {
+				return err
+			}
+			b, err := cl.call(c.Context(), http.MethodPatch, appPath(args[0])+ch.query(), map[string]int{"instances": n})
+			if err != nil {
+				return err
+			}
+			return v.finish(c.Context(), cl, &ch, b, fmt.Sprintf("scaled %s to %d", args[0], n))
+		}})
+}
+
+func (v *invocation) appRestart() *cobra.Command {
+	var ch change
+	return ch.flags(&cobra.Command{Use: "restart ID", Short: "Replace all instances, rolling", Args: exactly(1),
+		ValidArgsFunction: v.completeApps, RunE: func(c *cobra.Command, args []string) error {
+			cl, err := v.client(c.Context())
+			if err != nil {
+				return err
+			}
+			b, err := cl.call(c.Context(), http.MethodPost, appPath(args[0])+"/restart"+ch.query(), nil)
+			if err != nil {
+				return err
+			}
+			return v.finish(c.Context(), cl, &ch, b, "restarted "+args[0])
+		}})
+}
+
+func (v *invocation) appRemove() *cobra.Command {
+	var ch change
+	return ch.flags(&cobra.Command{Use: "remove ID", Short: "Stop all instances and forget the service", Args: exactly(1),
+		ValidArgsFunction: v.completeApps, RunE: func(c *cobra.Command, args []string) error {
+			cl, err := v.client(c.Context())
+			if err != nil {
+				return err
+			}
+			b, err := cl.call(c.Context(), http.MethodDelete, appPath(args[0])+"?force="+strconv.FormatBool(ch.force), nil)
+			if err != nil {
+				return err
+			}
+			return v.finish(c.Context(), cl, &ch, b, "removed "+args[0])
+		}})
+}
+
+func (v *invocation) completeApps(c *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+	if len(args) > 0 {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	ctx, cancel := context.WithTimeout(c.Context(), 2*time.Second)
+	defer cancel()
+	cl, err := v.client(ctx)
+	if err != nil {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	var answer struct {
+		Apps []appView `json:"apps"`
+	}
+	if _, err := cl.get(ctx, marathon+"/apps", &answer); err != nil {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	var out []string
+	for _, a := range answer.Apps {
+		out = append(out, a.ID)
+	}
+	return out, cobra.ShellCompDirectiveNoFileComp
+}

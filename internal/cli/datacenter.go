@@ -1,0 +1,359 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/marinaos/marina/internal/kernel"
+)
+
+// info is what the admin socket tells of the datacenter on this machine.
+type info struct {
+	URL      string `json:"url"`      // https://10.0.0.5:8443
+	HTTP     string `json:"http"`     // http://127.0.0.1:8080, or empty
+	Version  string `json:"version"`  //
+	Build    string `json:"build"`    // of the binary that runs
+	PID      int    `json:"pid"`      //
+	State    string `json:"state"`    //
+	Healthy  bool   `json:"healthy"`  //
+	Resolver string `json:"resolver"` // the datacenter's name server
+	Units    []unit `json:"units"`
+}
+
+// unit is one part of the datacenter and how it is.
+type unit struct {
+	Name    string `json:"name"`
+	Healthy bool   `json:"healthy"`
+	Output  string `json:"output"`
+}
+
+func (v *invocation) settingsFlags(c *cobra.Command) *cobra.Command {
+	s, f := &v.settings, c.Flags()
+	f.StringVar(&s.HTTPS, "https", or(os.Getenv("MARINA_HTTPS"), ":8443"), "where the gateway listens")
+	f.StringVar(&s.HTTP, "http", or(os.Getenv("MARINA_HTTP"), "127.0.0.1:8080"), "where plain HTTP listens, loopback only; \"off\" for nowhere")
+	f.StringVar(&s.AgentPort, "agent-port", or(os.Getenv("MARINA_AGENT_PORT"), ":8444"), "where the master listens for agents")
+	f.StringVar(&s.Runtime, "runtime", os.Getenv("MARINA_RUNTIME"), "folder of containerd, runc and CNI plugins")
+	f.StringVar(&s.Advertise, "advertise", "", "this machine's address for others")
+	f.StringVar(&s.Hostname, "hostname", "", "this machine's name in the datacenter")
+	f.StringVar(&s.Pool, "pool", "", "container addresses, a /16")
+	f.StringVar(&s.VIPs, "vips", "", "virtual addresses, default 198.18.0.0/16")
+	f.StringSliceVar(&s.Etcd, "etcd-endpoints", nil, "use an external etcd")
+	f.StringVar(&s.EtcdCA, "etcd-ca", "", "the external etcd's CA certificate")
+	f.StringVar(&s.EtcdCert, "etcd-cert", "", "client certificate for the external etcd")
+	f.StringVar(&s.EtcdKey, "etcd-key", "", "key of the client certificate")
+	f.StringSliceVar(&s.Attribute, "attribute", nil, "name=value of this machine, for constraints")
+	f.BoolVar(&s.Verbose, "verbose", os.Getenv("MARINA_VERBOSE") != "", "log debug messages")
+	return c
+}
+
+func (v *invocation) daemonCommand() *cobra.Command {
+	return v.settingsFlags(&cobra.Command{Use: "daemon", Short: "Run a datacenter in the foreground (what up starts)", Hidden: true,
+		Args: exactly(0), RunE: func(c *cobra.Command, _ []string) error { return v.programs.Daemon(c.Context(), v.settings) }})
+}
+
+func (v *invocation) agentCommand() *cobra.Command {
+	return v.settingsFlags(&cobra.Command{Use: "agent", Short: "Run a machine's agent in the foreground (what the daemon starts)", Hidden: true,
+		Args: exactly(0), RunE: func(c *cobra.Command, _ []string) error { return v.programs.Agent(c.Context(), v.settings) }})
+}
+
+func (v *invocation) upCommand() *cobra.Command {
+	var force bool
+	c := &cobra.Command{Use: "up", Short: "Start the datacenter on this machine", Args: exactly(0),
+		Long: "Checks the machine, starts the datacenter in the background and waits until it is well. Harmless when it runs already;\n" +
+			"after an update of the binary it restarts the datacenter's own processes, and no task notices.",
+		RunE: func(c *cobra.Command, _ []string) error { return v.up(c.Context(), os.Args, force) }}
+	c.Flags().BoolVar(&force, "force", false, "start although a check of the machine says it will not work")
+	return v.settingsFlags(c)
+}
+
+func (v *invocation) up(ctx context.Context, argv []string, force bool) error {
+	p := v.progress()
+	now, err := v.info(ctx)
+	running := err == nil
+	if running && now.Build == Build() {
+		p.show("The datacenter runs already.")
+		p.done()
+		return v.ready(ctx, p)
+	}
+	if !running {
+		if err := v.preflight(ctx, force); err != nil {
+			return err
+		}
+	} else {
+		p.show("A new version: restarting the datacenter's processes, tasks go on.")
+		p.done()
+		if err := v.end(ctx, now.PID); err != nil {
+			return err
+		}
+	}
+	if err := v.spawn(argv); err != nil {
+		return err
+	}
+	return v.ready(ctx, p)
+}
+
+// preflight prints what the machine's checks found; a fatal finding ends it.
+func (v *invocation) preflight(ctx context.Context, force bool) error {
+	var fatal int
+	for _, f := range v.programs.Preflight(ctx, v.settings) {
+		mark := map[kernel.Severity]string{kernel.Good: "ok", kernel.Warning: "!!", kernel.Fatal: "NO"}[f.Severity]
+		if !v.quiet || f.Severity != kernel.Good {
+			fmt.Fprintf(v.err, "  %s  %s\n", mark, clean(f.What))
+			if f.Do != "" {
+				fmt.Fprintf(v.err, "      %s\n", clean(f.Do))
+			}
+		}
+		if f.Severity == kernel.Fatal {
+			fatal++
+		}
+	}
+	if fatal > 0 && !force {
+		return &Error{Code: ExitFailed, Message: fmt.Sprintf("this machine is not ready: %d checks failed", fatal),
+			Next: "what stands under each NO, then marina up again (or --force)"}
+	}
+	return nil
+}
+
+// spawn starts the daemon in the background, with this command's own flags.
+func (v *invocation) spawn(argv []string) error {
+	logs := filepath.Join(v.settings.State, "log")
+	if err := os.MkdirAll(logs, 0o700); err != nil {
+		return &Error{Code: ExitFailed, Message: fmt.Sprintf("state folder: %v", err), Next: "run as root, or set MARINA_STATE"}
+	}
+	f, err := os.OpenFile(v.daemonLog(), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return fmt.Errorf("log: %w", err)
+	}
+	defer f.Close()
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	args := []string{"daemon", "--state", v.settings.State}
+	for i, a := range argv[1:] { // flags of up are flags of daemon
+		if a == "up" {
+			args = append(args, argv[i+2:]...)
+		}
+	}
+	args = drop(args, "--force")
+	cmd := exec.Command(self, args...)
+	cmd.Stdout, cmd.Stderr, cmd.Dir = f, f, "/"
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if err := cmd.Start(); err != nil {
+		return fmt.Errorf("daemon: %w", err)
+	}
+	return cmd.Process.Release()
+}
+
+func drop(args []string, flag string) []string {
+	out := args[:0]
+	for _, a := range args {
+		if a != flag {
+			out = append(out, a)
+		}
+	}
+	return out
+}
+
+func (v *invocation) daemonLog() string {
+	return filepath.Join(v.settings.State, "log", "daemon.log")
+}
+
+// startLimit is how long a datacenter may take to become well.
+const startLimit = 60 * time.Second
+
+// ready waits until the datacenter is well and says where it is.
+func (v *invocation) ready(ctx context.Context, p *progress) error {
+	begin := time.Now()
+	ctx, cancel := context.WithTimeout(ctx, startLimit)
+	defer cancel()
+	var last info
+	for {
+		now, err := v.info(ctx)
+		if err == nil {
+			last = now
+		}
+		if err == nil && now.Healthy {
+			p.show("The datacenter is up (%.1f s).", time.Since(begin).Seconds())
+			p.done()
+			return v.where(now)
+		}
+		var waits []string
+		for _, u := range last.Units {
+			if !u.Healthy {
+				waits = append(waits, u.Name+": "+u.Output)
+			}
+		}
+		p.show("starting: %s", or(strings.Join(waits, "; "), "daemon"))
+		select {
+		case <-ctx.Done():
+			p.done()
+			return &Error{Code: ExitTimeout, Message: "the datacenter did not become well in time\n" + v.tail(20), Next: "less " + v.daemonLog()}
+		case <-time.After(30 * time.Millisecond):
+		}
+	}
+}
+
+func (v *invocation) where(now info) error {
+	if v.quiet {
+		return nil
+	}
+	v.fields("gateway", now.URL, "on this machine", now.HTTP, "name server", now.Resolver, "state", now.State, "log", v.daemonLog())
+	return nil
+}
+
+// tail is the end of the daemon's log.
+func (v *invocation) tail(n int) string {
+	b, err := os.ReadFile(v.daemonLog())
+	if err != nil {
+		return ""
+	}
+	lines := strings.Split(strings.TrimSpace(string(b)), "\n")
+	return "  " + strings.Join(lines[max(0, len(lines)-n):], "\n  ")
+}
+
+func (v *invocation) info(ctx context.Context) (info, error) {
+	var i info
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	return i, socketCall(ctx, socketClient(v.settings.State), http.MethodGet, "/info", nil, &i)
+}
+
+// end asks a process to end and waits until it has.
+func (v *invocation) end(ctx context.Context, pid int) error {
+	if err := syscall.Kill(pid, syscall.SIGTERM); err != nil && !errors.Is(err, syscall.ESRCH) {
+		return fmt.Errorf("daemon %d: %w", pid, err)
+	}
+	limit := time.After(20 * time.Second)
+	for syscall.Kill(pid, 0) == nil {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-limit:
+			return &Error{Code: ExitTimeout, Message: fmt.Sprintf("the daemon (process %d) does not end", pid), Next: fmt.Sprintf("kill -9 %d", pid)}
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+	return nil
+}
+
+func (v *invocation) downCommand() *cobra.Command {
+	var wipe, yes bool
+	c := &cobra.Command{Use: "down", Short: "Stop the datacenter on this machine, tasks included", Args: exactly(0),
+		Long: "Stops every task and process of the datacenter on this machine. The state stays: `marina up` brings everything back.\n" +
+			"With --clean-state the state is removed as well, and nothing of the datacenter is left on the machine.",
+		RunE: func(c *cobra.Command, _ []string) error {
+			if wipe && !yes {
+				if err := v.confirm("Remove everything under " + v.settings.State + "? Services, images and data are lost."); err != nil {
+					return err
+				}
+			}
+			if now, err := v.info(c.Context()); err == nil {
+				if err := v.end(c.Context(), now.PID); err != nil {
+					return err
+				}
+			}
+			progress := v.err
+			if v.quiet {
+				progress = io.Discard
+			}
+			if wipe {
+				return v.programs.Clean(c.Context(), v.settings, progress)
+			}
+			return v.programs.Down(c.Context(), v.settings, progress)
+		}}
+	c.Flags().BoolVar(&wipe, "clean-state", false, "remove the state as well")
+	c.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask")
+	return v.settingsFlags(c)
+}
+
+// confirm asks a person; without one the answer is no.
+func (v *invocation) confirm(question string) error {
+	if _, ok := isTerminal(v.in); !ok {
+		return usage("--yes", "%s Nobody is there to ask", question)
+	}
+	fmt.Fprintf(v.err, "%s [y/N] ", question)
+	var answer string
+	fmt.Fscanln(v.in, &answer)
+	if !strings.HasPrefix(strings.ToLower(answer), "y") {
+		return &Error{Code: ExitFailed, Message: "nothing was done"}
+	}
+	return nil
+}
+
+func (v *invocation) statusCommand() *cobra.Command {
+	return &cobra.Command{Use: "status", Short: "Tell how the datacenter is", Args: exactly(0), RunE: func(c *cobra.Command, _ []string) error {
+		cl, err := v.client(c.Context())
+		if err != nil {
+			return err
+		}
+		var health struct {
+			Units []struct {
+				ID     string `json:"id"`
+				Name   string `json:"name"`
+				Health int    `json:"health"`
+				Output string `json:"output"`
+			} `json:"units"`
+		}
+		b, err := cl.get(c.Context(), "/system/health/v1", &health)
+		if err != nil {
+			return err
+		}
+		if v.json {
+			return v.raw(b)
+		}
+		fmt.Fprintln(v.out, cl.URL)
+		rows, sick := [][]string{}, 0
+		for _, u := range health.Units {
+			state := "well"
+			if u.Health != 0 {
+				state = "NOT WELL"
+				sick++
+			}
+			rows = append(rows, []string{or(u.Name, u.ID), state, u.Output})
+		}
+		v.table([]string{"UNIT", "STATE", "SAYS"}, rows)
+		v.counts(c.Context(), cl)
+		if sick > 0 {
+			return &Error{Code: ExitFailed, Message: fmt.Sprintf("%d parts of the datacenter are not well", sick), Next: "less " + v.daemonLog()}
+		}
+		return nil
+	}}
+}
+
+// counts prints what runs, in one line.
+func (v *invocation) counts(ctx context.Context, cl *client) {
+	var apps struct {
+		Apps []appView `json:"apps"`
+	}
+	var machines struct {
+		Machines []kernel.AgentView `json:"machines"`
+	}
+	if _, err := cl.get(ctx, marathon+"/apps", &apps); err != nil {
+		return
+	}
+	if _, err := cl.get(ctx, "/machines/v1", &machines); err != nil {
+		return
+	}
+	running, want := 0, 0
+	for _, a := range apps.Apps {
+		running, want = running+a.TasksRunning, want+a.Instances
+	}
+	var used, total kernel.Resources
+	for _, m := range machines.Machines {
+		used, total = used.Add(m.Used), total.Add(m.Total)
+	}
+	fmt.Fprintf(v.out, "\n%d machines, %d services, %d of %d tasks running; promised %s of %s\n", len(machines.Machines), len(apps.Apps),
+		running, want, used, total)
+}

@@ -1,0 +1,260 @@
+package cli
+
+import (
+	"fmt"
+	"net/http"
+	"net/url"
+	"os"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/marinaos/marina/internal/kernel"
+)
+
+func (v *invocation) machineCommand() *cobra.Command {
+	list := &cobra.Command{Use: "list", Short: "List the machines", Args: exactly(0), RunE: func(c *cobra.Command, _ []string) error {
+		cl, err := v.client(c.Context())
+		if err != nil {
+			return err
+		}
+		var answer struct {
+			Machines []kernel.AgentView `json:"machines"`
+		}
+		b, err := cl.get(c.Context(), "/machines/v1", &answer)
+		if err != nil {
+			return err
+		}
+		if v.json {
+			return v.raw(b)
+		}
+		rows := [][]string{}
+		for _, m := range answer.Machines {
+			rows = append(rows, []string{string(m.ID), m.Hostname, m.Address.String(), reached(&m), strconv.Itoa(m.Groups),
+				share(m.Used.MilliCPU, m.Total.MilliCPU, func(n int64) string { return num(float64(n) / 1000) }),
+				share(m.Used.Mem, m.Total.Mem, kernel.FormatBytes)})
+		}
+		v.table([]string{"ID", "HOSTNAME", "ADDRESS", "STATE", "INSTANCES", "CPUS", "MEM"}, rows)
+		return nil
+	}}
+	show := &cobra.Command{Use: "show ID", Short: "Show one machine", Args: exactly(1), RunE: func(c *cobra.Command, args []string) error {
+		cl, err := v.client(c.Context())
+		if err != nil {
+			return err
+		}
+		var m kernel.AgentView
+		b, err := cl.get(c.Context(), "/machines/v1/"+url.PathEscape(args[0]), &m)
+		if err != nil {
+			return err
+		}
+		if v.json {
+			return v.raw(b)
+		}
+		v.fields("id", string(m.ID), "hostname", m.Hostname, "address", m.Address.String(), "state", reached(&m),
+			"subnet", m.Subnet.String(), "gives", m.Total.String(), "promised", m.Used.String(), "instances", strconv.Itoa(m.Groups),
+			"host ports", fmt.Sprintf("%d-%d", m.Ports.First, m.Ports.Last), "kernel", m.Kernel, "cgroups", m.Cgroup, "version", m.Version)
+		for name, value := range m.Attributes {
+			v.fields("attribute "+name, value)
+		}
+		for _, w := range m.Warnings {
+			v.fields("warning", w)
+		}
+		return nil
+	}}
+	return group("machine", "Machines of the pool", list, show)
+}
+
+func reached(m *kernel.AgentView) string {
+	switch {
+	case !m.Away.IsZero():
+		return "unreachable for " + ago(m.Away)
+	case m.Connected:
+		return "connected"
+	}
+	return "silent"
+}
+
+func share(used, total int64, write func(int64) string) string {
+	return write(used) + " of " + write(total)
+}
+
+func (v *invocation) quotaCommand() *cobra.Command {
+	show := &cobra.Command{Use: "show [ROLE]", Short: "Show who may use how much, and uses how much", Args: cobra.MaximumNArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			cl, err := v.client(c.Context())
+			if err != nil {
+				return err
+			}
+			var answer struct {
+				Quotas []kernel.QuotaView `json:"quotas"`
+			}
+			b, err := cl.get(c.Context(), "/quota/v1", &answer)
+			if err != nil {
+				return err
+			}
+			if v.json {
+				return v.raw(b)
+			}
+			rows := [][]string{}
+			for _, q := range answer.Quotas {
+				if len(args) == 1 && !strings.HasPrefix(q.Role+"/", strings.TrimRight(args[0], "/")+"/") {
+					continue
+				}
+				limit := "none"
+				if q.Limit != nil {
+					limit = limits(*q.Limit)
+				}
+				rows = append(rows, []string{q.Role, limit, q.Used.String()})
+			}
+			if len(args) == 1 && len(rows) == 0 {
+				return &Error{Code: ExitNotFound, Message: "role " + args[0] + " has no quota and uses nothing", Next: "marina quota set " + args[0] + " --cpus 4 --mem 8192"}
+			}
+			v.table([]string{"ROLE", "LIMIT", "USED"}, rows)
+			return nil
+		}}
+	var cpus, mem, disk float64
+	var gpus int64
+	var none bool
+	set := &cobra.Command{Use: "set ROLE", Short: "Bound what a group of the tree may use together", Args: exactly(1),
+		Long: "Sets the limits of a role: the path of a top-level group such as /prod, or / for the whole datacenter.\n" +
+			"What is not given is not bounded. A limit below what is used starts nothing new and stops nothing.",
+		RunE: func(c *cobra.Command, args []string) error {
+			cl, err := v.client(c.Context())
+			if err != nil {
+				return err
+			}
+			path := "/quota/v1/" + strings.Trim(args[0], "/")
+			if none {
+				if _, err := cl.call(c.Context(), http.MethodDelete, path, nil); err != nil {
+					return err
+				}
+				fmt.Fprintln(v.out, "removed the quota of", args[0])
+				return nil
+			}
+			limit := kernel.Resources{MilliCPU: kernel.Unlimited, Mem: kernel.Unlimited, Disk: kernel.Unlimited, GPUs: kernel.Unlimited}
+			f := c.Flags()
+			for flag, to := range map[string]func(){
+				"cpus": func() { limit.MilliCPU = int64(cpus * 1000) }, "mem": func() { limit.Mem = int64(mem * float64(kernel.MiB)) },
+				"disk": func() { limit.Disk = int64(disk * float64(kernel.MiB)) }, "gpus": func() { limit.GPUs = gpus },
+			} {
+				if f.Changed(flag) {
+					to()
+				}
+			}
+			if cpus < 0 || mem < 0 || disk < 0 || gpus < 0 {
+				return usage("", "a limit cannot be negative")
+			}
+			b, err := cl.call(c.Context(), http.MethodPut, path, map[string]any{"limit": limit})
+			if err != nil {
+				return err
+			}
+			if v.json {
+				return v.raw(b)
+			}
+			fmt.Fprintf(v.out, "%s may use %s\n", args[0], limits(limit))
+			return nil
+		}}
+	set.Flags().Float64Var(&cpus, "cpus", 0, "cores")
+	set.Flags().Float64Var(&mem, "mem", 0, "memory in MiB")
+	set.Flags().Float64Var(&disk, "disk", 0, "disk in MiB")
+	set.Flags().Int64Var(&gpus, "gpus", 0, "GPUs")
+	set.Flags().BoolVar(&none, "none", false, "remove the quota")
+	return group("quota", "Shares of the pool", show, set)
+}
+
+// limits writes a quota's bounds; unbounded components are left out.
+func limits(r kernel.Resources) string {
+	var parts []string
+	for _, c := range []struct {
+		n    int64
+		text string
+	}{{r.MilliCPU, num(float64(r.MilliCPU)/1000) + " cpus"}, {r.Mem, kernel.FormatBytes(r.Mem) + " mem"},
+		{r.Disk, kernel.FormatBytes(r.Disk) + " disk"}, {r.GPUs, fmt.Sprintf("%d gpus", r.GPUs)}} {
+		if c.n != kernel.Unlimited {
+			parts = append(parts, c.text)
+		}
+	}
+	if len(parts) == 0 {
+		return "no limit"
+	}
+	return strings.Join(parts, ", ")
+}
+
+func (v *invocation) imageCommand() *cobra.Command {
+	type image struct {
+		Name   string `json:"name"`
+		Digest string `json:"digest"`
+		Size   int64  `json:"size"`
+	}
+	var answer struct {
+		Images []image `json:"images"`
+	}
+	show := func(b []byte) error {
+		if v.json {
+			return v.raw(b)
+		}
+		rows := [][]string{}
+		for _, i := range answer.Images {
+			rows = append(rows, []string{strings.TrimPrefix(strings.TrimPrefix(i.Name, "docker.io/"), "library/"), short(i.Digest, 20), kernel.FormatBytes(i.Size)})
+		}
+		v.table([]string{"NAME", "DIGEST", "SIZE"}, rows)
+		return nil
+	}
+	list := &cobra.Command{Use: "list", Short: "List the datacenter's images", Args: exactly(0), RunE: func(c *cobra.Command, _ []string) error {
+		cl, err := v.client(c.Context())
+		if err != nil {
+			return err
+		}
+		b, err := cl.get(c.Context(), "/images/v1", &answer)
+		if err != nil {
+			return err
+		}
+		return show(b)
+	}}
+	var name string
+	load := &cobra.Command{Use: "load FILE", Short: "Load an image from an OCI or docker archive (- reads standard input)", Args: exactly(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			cl, err := v.client(c.Context())
+			if err != nil {
+				return err
+			}
+			b, err := v.upload(c.Context(), cl, args[0], name)
+			if err != nil {
+				return err
+			}
+			if err := unmarshal(b, &answer); err != nil {
+				return err
+			}
+			return show(b)
+		}}
+	load.Flags().StringVar(&name, "name", "", "name the image, if its archive does not or another is wanted")
+	remove := &cobra.Command{Use: "remove NAME", Short: "Remove an image; what runs is not affected", Args: exactly(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			cl, err := v.client(c.Context())
+			if err != nil {
+				return err
+			}
+			if _, err := cl.call(c.Context(), http.MethodDelete, "/images/v1/"+args[0], nil); err != nil {
+				return err
+			}
+			fmt.Fprintln(v.out, "removed", args[0])
+			return nil
+		}}
+	return group("image", "Images that tasks run from", list, load, remove)
+}
+
+// open opens a file argument; "-" is standard input.
+func (v *invocation) open(name string) (*os.File, error) {
+	if name == "-" {
+		if f, ok := v.in.(*os.File); ok {
+			return f, nil
+		}
+		return nil, usage("", "there is no standard input")
+	}
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, usage("", "%v", err)
+	}
+	return f, nil
+}
