@@ -67,8 +67,7 @@ func Fence(election string, epoch int64) Guard {
 	return Guard{Kind: GuardFence, Key: LeaderKey(election), Revision: epoch}
 }
 
-// Check judges the guard against the revisions of its key, zero and zero for an absent one. The error is a *GuardError.
-func (g Guard) Check(created, changed int64) error {
+func (g Guard) check(created, changed int64) error {
 	var holds bool
 	switch g.Kind {
 	case GuardAbsent:
@@ -131,11 +130,12 @@ type Txn struct {
 // opOverhead is what an operation or guard costs in a transaction beyond its key and value, rounded up from etcd's encoding.
 const opOverhead = 64
 
-// Bytes is the size of the transaction that MaxTxnBytes limits: all keys and values, and 64 bytes for each guard and operation.
+// Bytes is the size of the transaction that MaxTxnBytes limits: all keys and values and 64 bytes for each operation and
+// guard, guards counted twice, since what they found travels back.
 func (t Txn) Bytes() int {
-	n := opOverhead * (len(t.Guards) + len(t.Ops))
+	n := opOverhead * (2*len(t.Guards) + len(t.Ops))
 	for _, g := range t.Guards {
-		n += len(g.Key)
+		n += 2 * len(g.Key)
 	}
 	for _, op := range t.Ops {
 		n += len(op.Key) + len(op.Value)
@@ -178,6 +178,22 @@ func (t Txn) Validate() error {
 	return nil
 }
 
+// Judge checks all guards, given a function that returns a key's create and last revisions (zeros for an absent key). The
+// error is a *GuardError: that of a fence that does not hold before that of any other guard.
+func (t Txn) Judge(revisions func(key string) (created, changed int64)) error {
+	var first error
+	for _, g := range t.Guards {
+		err := g.check(revisions(g.Key))
+		if err != nil && (first == nil || g.Kind == GuardFence) {
+			first = err
+		}
+		if err != nil && g.Kind == GuardFence {
+			break
+		}
+	}
+	return first
+}
+
 func validateKey(key string) error {
 	if key == "" || len(key) > MaxKeyBytes {
 		return invalid("key of %d bytes: a key has 1 to %d", len(key), MaxKeyBytes)
@@ -218,8 +234,7 @@ type Store interface {
 	// Snapshot returns all rows whose keys begin with prefix (see Prefix; "" is everything) at one revision.
 	Snapshot(ctx context.Context, prefix string) (*Snapshot, error)
 
-	// Watch returns a snapshot of prefix and follows it. ctx bounds the call and the watch: when it ends, so does the
-	// watch, with its cause. The caller closes the watch.
+	// Watch returns a snapshot of prefix and follows it. ctx bounds the call only; the caller closes the watch.
 	Watch(ctx context.Context, prefix string) (*Watch, error)
 
 	// Campaign blocks until identity leads election, ctx ends (its cause is in the error) or the store is lost. The

@@ -35,8 +35,8 @@ type Watch struct {
 // Snapshot is where the watch began. Every batch has a higher revision.
 func (w *Watch) Snapshot() *Snapshot { return w.snapshot }
 
-// Next blocks until the next batch. Once the watch has ended it returns why: ErrWatchAgain, ErrClosed, or the cause of the
-// context that the watch was made under. When ctx ends it returns its cause and the watch goes on.
+// Next blocks until the next batch. Once the watch has ended it returns why: ErrWatchAgain or ErrClosed. When ctx ends it
+// returns its cause and the watch goes on.
 func (w *Watch) Next(ctx context.Context) (Batch, error) {
 	for {
 		if b, ok, err := w.TryNext(); ok || err != nil {

@@ -1,0 +1,208 @@
+package etcd
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"go.etcd.io/etcd/server/v3/embed"
+	"go.etcd.io/etcd/server/v3/etcdserver/api/v3client"
+	"go.etcd.io/etcd/server/v3/etcdserver/api/v3rpc"
+	"go.etcd.io/etcd/server/v3/proxy/grpcproxy/adapter"
+	"go.etcd.io/etcd/server/v3/storage/wal"
+	"go.uber.org/zap"
+	"golang.org/x/sys/unix"
+
+	"github.com/marinaos/marina/internal/store"
+)
+
+const (
+	// walSegmentBytes is the size of a log file; etcd preallocates two. A segment is cut after the entry that fills it, so
+	// it may be smaller than an entry.
+	walSegmentBytes = 16 << 20
+
+	// maxRequestBytes is etcd's limit on one encoded request: a transaction, and room for what Txn.Bytes does not count.
+	maxRequestBytes = store.MaxTxnBytes + 2<<20
+
+	// snapshotEntries is how many log entries are written between snapshots, and so replayed at most on a start. The
+	// snapshot of a v3 member is a few hundred bytes and a database commit.
+	snapshotEntries = 5000
+
+	// catchUpEntries is how many log entries stay in memory after a snapshot for a slow follower.
+	catchUpEntries = 500
+)
+
+func init() {
+	// A variable of the library, read when a log is made or opened: 32 MiB preallocated instead of 128.
+	wal.SegmentSizeBytes = walSegmentBytes
+}
+
+// OpenEmbedded starts the member of cfg.Dir, makes one if there is none, and returns when it serves. Kinds of errors:
+// errdefs.ErrFailedPrecondition when another process has the directory, errdefs.ErrResourceExhausted when its filesystem is
+// full, errdefs.ErrUnavailable when the member did not get ready in time. ctx bounds the start only.
+func OpenEmbedded(ctx context.Context, cfg Embedded) (*Store, error) {
+	cfg, err := cfg.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
+		return nil, fmt.Errorf("etcd: data directory: %w", err)
+	}
+	lock, err := lockDir(cfg.Dir)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkFree(cfg.Dir, cfg.MinFreeBytes); err != nil {
+		lock.Close()
+		return nil, err
+	}
+	log := newCore(cfg.Log)
+	server, err := startServer(ctx, cfg, log)
+	if err != nil {
+		lock.Close()
+		return nil, err
+	}
+	client := v3client.New(server.Server)
+	s := &Store{
+		prefix:  defaultPrefix,
+		ttl:     cfg.LeaseTTL,
+		timeout: cfg.Timeout,
+		drain:   cfg.CloseTimeout,
+		kv:      client.KV,
+		watcher: client.Watcher,
+		lease:   adapter.LeaseServerToLeaseClient(v3rpc.NewQuotaLeaseServer(server.Server)),
+		status:  client.Maintenance,
+		members: []string{""},
+		free:    func() error { return checkFree(cfg.Dir, cfg.MinFreeBytes) },
+		stop: func() error {
+			defer lock.Close()
+			log.closing.Store(true)
+			return errors.Join(ignoreCanceled(client.Close()), closeServer(server, cfg.CloseTimeout))
+		},
+	}
+	s.begin()
+	return s, nil
+}
+
+// startServer starts etcd and waits until it serves.
+func startServer(ctx context.Context, cfg Embedded, log *core) (*embed.Etcd, error) {
+	ec := serverConfig(cfg, log)
+	ctx, cancel := context.WithTimeout(ctx, cfg.StartTimeout)
+	defer cancel()
+	server, err := embed.StartEtcd(ec)
+	if errors.Is(err, unix.ENOSPC) {
+		return nil, fmt.Errorf("etcd: start in %s: free space on its filesystem: %w: %w", cfg.Dir, errdefs.ErrResourceExhausted, err)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("etcd: start in %s: %w", cfg.Dir, err)
+	}
+	select {
+	case <-server.Server.ReadyNotify():
+		return server, nil
+	case err = <-server.Err():
+		err = fmt.Errorf("etcd: start in %s: %w", cfg.Dir, err)
+	case <-server.Server.StopNotify():
+		err = fmt.Errorf("etcd: start in %s: the member stopped, see its log: %w", cfg.Dir, errdefs.ErrUnavailable)
+	case <-ctx.Done():
+		err = fmt.Errorf("etcd: start in %s: not ready within %v: %w: %w", cfg.Dir, cfg.StartTimeout, errdefs.ErrUnavailable, context.Cause(ctx))
+	}
+	return nil, errors.Join(err, closeServer(server, cfg.CloseTimeout))
+}
+
+func serverConfig(cfg Embedded, log *core) *embed.Config {
+	ec := embed.NewConfig()
+	ec.Name = cfg.Name
+	ec.Dir = filepath.Join(cfg.Dir, "etcd")
+	ec.ZapLoggerBuilder = embed.NewZapLoggerBuilder(zap.New(log))
+	ec.LogLevel = "warn"
+
+	// A member alone listens for no peer. The advertised URL is what a member is known by; it changes when peers come.
+	ec.ListenPeerUrls = nil
+	ec.InitialCluster = ec.Name + "=" + ec.AdvertisePeerUrls[0].String()
+	ec.InitialClusterToken = rand.Text() // counts only when the member is made
+	ec.ListenClientUrls, ec.AdvertiseClientUrls = nil, nil
+	if cfg.ClientSocket != "" {
+		u := url.URL{Scheme: "unix", Path: cfg.ClientSocket}
+		ec.ListenClientUrls, ec.AdvertiseClientUrls = []url.URL{u}, []url.URL{u}
+	}
+
+	ec.MaxTxnOps = store.MaxTxnOps
+	ec.MaxRequestBytes = maxRequestBytes
+	ec.QuotaBackendBytes = cfg.QuotaBytes
+	ec.AutoCompactionMode = embed.CompactorModePeriodic
+	ec.AutoCompactionRetention = cfg.CompactAfter.String()
+	ec.SnapshotCount = snapshotEntries
+	ec.SnapshotCatchUpEntries = catchUpEntries
+	ec.MaxSnapFiles, ec.MaxWalFiles = 2, 2
+	return ec
+}
+
+// closeServer stops etcd and waits for it at most limit.
+func closeServer(server *embed.Etcd, limit time.Duration) error {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		server.Close()
+	}()
+	select {
+	case <-done:
+		return nil
+	case <-time.After(limit):
+		return fmt.Errorf("etcd: the member did not stop within %v: %w", limit, errdefs.ErrUnavailable)
+	}
+}
+
+// lockDir takes the data directory for this process. Closing the file gives it back.
+func lockDir(dir string) (*os.File, error) {
+	path := filepath.Join(dir, "lock")
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("etcd: data directory: %w", err)
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		defer f.Close()
+		if !errors.Is(err, unix.EWOULDBLOCK) {
+			return nil, fmt.Errorf("etcd: lock %s: %w", path, err)
+		}
+		pid, _ := io.ReadAll(io.LimitReader(f, 32))
+		return nil, fmt.Errorf("etcd: data directory %s is in use by process %s: stop it or choose another state directory: %w",
+			dir, strings.TrimSpace(string(pid)), errdefs.ErrFailedPrecondition)
+	}
+	err = f.Truncate(0)
+	if err == nil {
+		_, err = fmt.Fprintln(f, os.Getpid())
+	}
+	if err != nil {
+		f.Close()
+		return nil, fmt.Errorf("etcd: lock %s: %w", path, err)
+	}
+	return f, nil
+}
+
+// checkFree returns an errdefs.ErrResourceExhausted when dir's filesystem has less than least bytes free.
+func checkFree(dir string, least int64) error {
+	var fs unix.Statfs_t
+	if err := unix.Statfs(dir, &fs); err != nil {
+		return fmt.Errorf("etcd: free space of %s: %w", dir, err)
+	}
+	if free := int64(fs.Bavail) * fs.Bsize; free < least {
+		return fmt.Errorf("etcd: the filesystem of %s has %d MiB free, at least %d are needed: free some: %w",
+			dir, free>>20, least>>20, errdefs.ErrResourceExhausted)
+	}
+	return nil
+}
+
+func ignoreCanceled(err error) error {
+	if errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
+}
