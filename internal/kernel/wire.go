@@ -1,6 +1,9 @@
 package kernel
 
-import "net/netip"
+import (
+	"net/netip"
+	"time"
+)
 
 // The agent dials the master (TLS, ALPN Protocol, certificates on both sides) and then serves HTTP/2 on that connection: the
 // master is the client. The session is one request, POST SessionPath: its body is a stream of Down frames, its answer a
@@ -9,6 +12,8 @@ const (
 	Protocol    = "marina-agent/1"
 	SessionPath = "/agent/v1/session"
 	MaxFrame    = 8 << 20 // bytes of one frame
+
+	HeartbeatInterval = 500 * time.Millisecond // an agent is never silent for longer
 )
 
 // Down is a frame from master to agent. Seq rises by one within a session's epoch; an agent applies a frame once, in order,
@@ -46,11 +51,13 @@ type StatusAck struct {
 	Seq  uint64 `json:"seq"`
 }
 
-// EndpointDelta turns the endpoints of version From into those of version To. Full replaces all.
+// EndpointDelta turns the endpoints of version From into those of version To. Full replaces all; a full set too large for one
+// frame comes in several, all of them Full and all but the last with More set: it takes effect whole, with the last.
 type EndpointDelta struct {
 	From   uint64     `json:"from"`
 	To     uint64     `json:"to"`
 	Full   bool       `json:"full,omitempty"`
+	More   bool       `json:"more,omitempty"`
 	Set    []Endpoint `json:"set,omitempty"`
 	Remove []TaskID   `json:"remove,omitempty"`
 }

@@ -1,0 +1,276 @@
+package master
+
+import (
+	"fmt"
+	"net/netip"
+	"reflect"
+	"slices"
+	"time"
+
+	"github.com/marinaos/marina/internal/kernel"
+	"github.com/marinaos/marina/internal/placement"
+)
+
+func (a *agent) machine() placement.Machine {
+	return placement.Machine{ID: a.info.ID, Hostname: a.info.Hostname, Region: a.info.Region, Zone: a.info.Zone,
+		Attributes: a.info.Attributes, Total: a.info.Total, Ports: a.info.Ports, Subnet: a.subnet}
+}
+
+// agentUp starts a session: the agent is told everything anew, and what it says of its tasks counts.
+func (s *State) agentUp(ev AgentUp) {
+	reg := &ev.Registration
+	if why := s.refuseAgent(reg); why != "" {
+		s.step.fx.Ends = append(s.step.fx.Ends, SessionEnd{ev.Session, why})
+		return
+	}
+	a := s.agents[reg.Agent.ID]
+	if a == nil {
+		a = &agent{registered: s.now, reported: true}
+		s.agents[reg.Agent.ID] = a
+		s.order = append(s.order, a)
+	}
+	if a.session != 0 {
+		s.endSession(a, "another session of this agent began")
+	}
+	if a.incarnation != "" && a.incarnation != reg.Incarnation {
+		a.replaced = append(a.replaced, a.incarnation)
+		if len(a.replaced) > replacedKept {
+			a.replaced = a.replaced[1:]
+		}
+	}
+	s.identify(a, reg.Agent)
+	a.session, a.upSeq, a.downSeq = ev.Session, ev.Seq, 0
+	a.incarnation = reg.Incarnation
+	a.since = s.now
+	a.sent = map[*spec]struct{}{}
+	a.baseline, a.holds = false, 0
+	if reg.Epoch == s.cfg.Epoch {
+		a.holds = reg.Endpoints
+	}
+	s.sessions[ev.Session] = a
+	s.outbox(a).sync = true
+	s.endpoints.joined = append(s.endpoints.joined, a)
+	s.heard(a)
+	s.report(a)
+	for k := range reg.Statuses {
+		s.status(a, &reg.Statuses[k], true)
+	}
+}
+
+// refuseAgent says why a registration cannot be accepted, if so.
+func (s *State) refuseAgent(reg *kernel.Registration) string {
+	id := reg.Agent.ID
+	a := s.agents[id]
+	switch {
+	case id == "" || len(id) > MaxGroupIDBytes:
+		return "the agent's id is empty or too long"
+	case reg.Incarnation == "":
+		return "the registration names no incarnation"
+	case !reg.Agent.Total.Valid():
+		return "the agent offers less than nothing"
+	case reg.Epoch > s.cfg.Epoch:
+		return fmt.Sprintf("the agent follows leader %d, this one is %d", reg.Epoch, s.cfg.Epoch)
+	case a != nil && a.broken != "":
+		return a.broken
+	case a != nil && slices.Contains(a.replaced, reg.Incarnation):
+		return "another process with this agent's identity took over from it: is its state folder a copy?"
+	}
+	return ""
+}
+
+// identify takes over what an agent says of itself, and gives a new one its subnet.
+func (s *State) identify(a *agent, info kernel.Agent) {
+	if reflect.DeepEqual(a.info, info) && a.subnet.IsValid() {
+		return
+	}
+	moved := a.info.Address != info.Address
+	a.info = info
+	if !a.subnet.IsValid() {
+		a.subnet = s.freeSubnet()
+		if a.subnet.IsValid() {
+			s.subnets[a.subnet] = info.ID
+		}
+	}
+	s.pool.Set(a.machine())
+	s.dirty(Row{Kind: RowAgent, ID: string(info.ID)})
+	if moved {
+		for i := range a.each {
+			s.endpoints.moved(i)
+			s.change(i)
+		}
+	}
+	s.roomAppeared()
+}
+
+// freeSubnet is the lowest subnet of the pool that no agent has, invalid when all are given out.
+func (s *State) freeSubnet() netip.Prefix {
+	base, bits := s.cfg.Pool.Masked(), s.cfg.SubnetBits
+	if !base.Addr().Is4() || bits < base.Bits() || bits > 29 {
+		return netip.Prefix{}
+	}
+	for n := range 1 << (bits - base.Bits()) {
+		p := netip.PrefixFrom(addToAddr(base.Addr(), uint32(n)<<(32-bits)), bits)
+		if _, taken := s.subnets[p]; !taken {
+			return p
+		}
+	}
+	return netip.Prefix{}
+}
+
+// report notes that an agent known from the store has said what it runs.
+func (s *State) report(a *agent) {
+	if !a.reported {
+		a.reported = true
+		s.missing--
+	}
+	for i := range a.each {
+		if !i.known {
+			i.known = true
+			s.change(i)
+		}
+	}
+}
+
+// heard notes a sign of life.
+func (s *State) heard(a *agent) {
+	a.heard = s.now
+	if back := !a.away.IsZero(); back {
+		a.away = time.Time{}
+		for i := range a.each {
+			s.change(i)
+		}
+	}
+	a.suspect = false
+	if a.broken == "" && !s.pool.IsOpen(a.info.ID) {
+		s.pool.Open(a.info.ID, true)
+		s.roomAppeared()
+	}
+	if check := s.now.Add(s.cfg.Suspect); s.nextCheck.IsZero() || check.Before(s.nextCheck) {
+		s.nextCheck = check
+	}
+}
+
+// frame is a later frame of a session.
+func (s *State) frame(ev Frame) {
+	a := s.sessions[ev.Session]
+	if a == nil || ev.Up.Seq <= a.upSeq {
+		return
+	}
+	if ev.Up.Seq != a.upSeq+1 {
+		s.endSession(a, fmt.Sprintf("frame %d came after frame %d", ev.Up.Seq, a.upSeq))
+		return
+	}
+	a.upSeq = ev.Up.Seq
+	s.heard(a)
+	for k := range ev.Up.Statuses {
+		s.status(a, &ev.Up.Statuses[k], false)
+	}
+}
+
+func (s *State) agentDown(ev AgentDown) {
+	if a := s.sessions[ev.Session]; a != nil {
+		s.loseSession(a)
+	}
+}
+
+// endSession closes a session from this side.
+func (s *State) endSession(a *agent, why string) {
+	s.step.fx.Ends = append(s.step.fx.Ends, SessionEnd{a.session, why})
+	s.loseSession(a)
+}
+
+func (s *State) loseSession(a *agent) {
+	delete(s.sessions, a.session)
+	a.session = 0
+	a.since = s.now
+	a.sent = nil
+	a.out = outbox{}
+	s.pool.Open(a.info.ID, false)
+}
+
+// checkAgents finds the agents that have been silent for too long. It looks at them only when one can be.
+func (s *State) checkAgents() {
+	if !s.complete && (s.missing == 0 || !s.now.Before(s.began.Add(s.cfg.Grace))) {
+		s.complete = true
+	}
+	if !s.nextCheck.IsZero() && s.now.Before(s.nextCheck) {
+		return
+	}
+	next := time.Time{}
+	if !s.complete {
+		next = s.began.Add(s.cfg.Grace)
+	}
+	for _, a := range s.order {
+		if at := s.checkAgent(a); !at.IsZero() && (next.IsZero() || at.Before(next)) {
+			next = at
+		}
+	}
+	s.nextCheck = next
+}
+
+// checkAgent judges one agent's silence and returns when to look again, zero for not before it is heard.
+func (s *State) checkAgent(a *agent) time.Time {
+	if !a.away.IsZero() {
+		return time.Time{}
+	}
+	gone := a.heard.Add(s.cfg.Unreachable)
+	if !a.reported {
+		gone = s.began.Add(s.cfg.Grace)
+	}
+	if !s.now.Before(gone) {
+		a.away, a.suspect = s.now, true
+		s.pool.Open(a.info.ID, false)
+		for i := range a.each {
+			s.change(i)
+		}
+		return time.Time{}
+	}
+	if a.session != 0 && !a.suspect {
+		if at := a.heard.Add(s.cfg.Suspect); s.now.Before(at) {
+			return at
+		}
+		a.suspect = true
+		s.pool.Open(a.info.ID, false)
+	}
+	return gone
+}
+
+// status takes in what an agent says of a task. A group that is not the agent's is dropped there, an ended one acknowledged.
+func (s *State) status(a *agent, st *kernel.Status, syncing bool) {
+	i := s.groups[st.Group]
+	if i == nil || i.agent != a {
+		if st.State.Terminal() {
+			out := s.outbox(a)
+			out.acks = append(out.acks, kernel.StatusAck{Task: st.Task, Seq: st.Seq})
+		} else if out := s.outbox(a); !syncing && !slices.Contains(out.drops, st.Group) {
+			out.drops = append(out.drops, st.Group)
+		}
+		return
+	}
+	k := i.task(st.Task)
+	if k < 0 || i.statuses[k].State.Terminal() || st.Seq == i.statuses[k].Seq || st.Seq < i.statuses[k].Seq && !syncing {
+		return // repeated or late; a registration is never late, even if its agent has lost count
+	}
+	statuses := slices.Clone(i.statuses)
+	statuses[k] = *st
+	if len(st.Message) > kernel.MaxMessage {
+		statuses[k].Message = st.Message[:kernel.MaxMessage]
+	}
+	i.statuses = statuses
+	if !st.State.Terminal() {
+		s.change(i)
+		return
+	}
+	for n := range statuses {
+		if !statuses[n].State.Terminal() { // tasks of a group end together
+			s.stopInstance(i, fmt.Sprintf("its task %s ended", st.Task))
+			s.change(i)
+			return
+		}
+	}
+	out := s.outbox(a)
+	for n := range statuses {
+		out.acks = append(out.acks, kernel.StatusAck{Task: statuses[n].Task, Seq: statuses[n].Seq})
+	}
+	s.end(i)
+}

@@ -1,0 +1,64 @@
+package master
+
+import (
+	"net/netip"
+	"time"
+)
+
+// Config is the policy of a master. The zero value of every field means its default.
+type Config struct {
+	// Epoch of the leadership under which this state decides. Frames carry it. No default: 0 is for tests.
+	Epoch int64
+
+	Suspect     time.Duration // silence after which an agent gets no new groups; 2 s
+	Unreachable time.Duration // silence after which an agent is away; 5 s
+	Grace       time.Duration // after a change of leader, how long known agents have to report before they are away; 10 s
+
+	// ForgetPercent is the brake: the largest share of all agents, in percent, that may be away while Forget is allowed; 34.
+	ForgetPercent int
+
+	Pool       netip.Prefix // container addresses of the datacenter; 10.64.0.0/12
+	SubnetBits int          // length of the prefix that each agent gets out of Pool; 24
+	VIPs       netip.Prefix // addresses of named VIPs; 198.18.0.0/16
+
+	VIPKeep        time.Duration // how long a named VIP that nothing uses keeps its address; 10 min
+	EndpointsEvery time.Duration // shortest time between two deltas of endpoints, those that take some out excepted; 20 ms
+	EndpointLog    int           // changed endpoints remembered for agents that resume; 50,000
+	MaxWaiting     int           // groups that may wait, of one framework; 1,000,000
+}
+
+// WithDefaults fills in what is not set.
+func (c Config) WithDefaults() Config {
+	set(&c.Suspect, 2*time.Second)
+	set(&c.Unreachable, 5*time.Second)
+	set(&c.Grace, 10*time.Second)
+	set(&c.ForgetPercent, 34)
+	set(&c.Pool, netip.MustParsePrefix("10.64.0.0/12"))
+	set(&c.SubnetBits, 24)
+	set(&c.VIPs, netip.MustParsePrefix("198.18.0.0/16"))
+	set(&c.VIPKeep, 10*time.Minute)
+	set(&c.EndpointsEvery, 20*time.Millisecond)
+	set(&c.EndpointLog, 50_000)
+	set(&c.MaxWaiting, 1_000_000)
+	return c
+}
+
+func set[T comparable](field *T, value T) {
+	var zero T
+	if *field == zero {
+		*field = value
+	}
+}
+
+// Limits that no flag changes.
+const (
+	MaxGroupIDBytes = 256 // of one group id
+	MaxKeyBytes     = 512 // of one queue key
+	MaxWhyBytes     = 256 // of the reason kept with a stop
+	groupsPerChunk  = 32  // groups packed into one row: under 64 KiB even with every port mapped
+	endedPerSlot    = 128 // ended ids in one row
+	endedSlots      = 256 // rows of ended ids of one framework
+	replacedKept    = 8   // incarnations of one agent remembered as replaced
+	endpointsFrame  = 5000
+	specBytesFrame  = 1 << 20
+)

@@ -1,0 +1,118 @@
+package master
+
+import (
+	"time"
+
+	"github.com/marinaos/marina/internal/kernel"
+)
+
+// SessionID names one connection of an agent under one leader. Whoever feeds events chooses it; a later session has a
+// higher one.
+type SessionID uint64
+
+// RequestID ties a Reply to the request event that it answers. Whoever feeds events chooses it.
+type RequestID uint64
+
+// Event is something that happened. The types below are all there are.
+type Event interface{ event() }
+
+// AgentUp is a session that opened with a registration. Seq is that frame's.
+type AgentUp struct {
+	Session      SessionID
+	Seq          uint64
+	Registration kernel.Registration
+}
+
+// Frame is a later frame of a session: statuses, or a heartbeat.
+type Frame struct {
+	Session SessionID
+	Up      kernel.Up
+}
+
+// AgentDown is a session that was lost, or ended by a SessionEnd.
+type AgentDown struct {
+	Session SessionID
+	Why     string
+}
+
+// Launch is Kernel.Launch; its reply's Launch is set.
+type Launch struct {
+	Request RequestID
+	kernel.LaunchRequest
+}
+
+// Withdraw is Kernel.Withdraw.
+type Withdraw struct {
+	Request   RequestID
+	Framework string
+	Key       string
+	Groups    []kernel.GroupID // nil: all of Key
+}
+
+// Stop is Kernel.Stop.
+type Stop struct {
+	Request   RequestID
+	Framework string
+	Groups    []kernel.GroupID
+	Why       string
+}
+
+// Forget is Kernel.Forget.
+type Forget struct {
+	Request   RequestID
+	Framework string
+	Groups    []kernel.GroupID
+}
+
+// SetQuota gives a role a quota, or takes it away when Limit is nil.
+type SetQuota struct {
+	Request RequestID
+	Role    string
+	Limit   *kernel.Resources
+}
+
+// Tick is time passing: it is due at Effects.Wake, and harmless at any other time.
+type Tick struct{}
+
+func (AgentUp) event()   {}
+func (Frame) event()     {}
+func (AgentDown) event() {}
+func (Launch) event()    {}
+func (Withdraw) event()  {}
+func (Stop) event()      {}
+func (Forget) event()    {}
+func (SetQuota) event()  {}
+func (Tick) event()      {}
+
+// Effects is what follows from a Step. Writes come first: nothing of the rest may leave the process before they, and those
+// of every earlier step, are durable.
+type Effects struct {
+	Writes  []Row             // rows whose value changed; State.Ops encodes them
+	Sends   []Send            // in order for each session
+	Ends    []SessionEnd      // sessions to close, after their Sends
+	Replies []Reply           // one for each request event
+	Changes []kernel.Instance // latest value of each instance that changed, once; Removed marks the last of an instance
+
+	Complete bool      // Changes.Complete of the kernel's watches, as of now
+	Room     bool      // Changes.Room of the kernel's watches
+	Wake     time.Time // when a Tick is due; zero: never
+}
+
+// Send is a frame for a session.
+type Send struct {
+	Session SessionID
+	Down    kernel.Down
+}
+
+// SessionEnd closes a session from the master's side.
+type SessionEnd struct {
+	Session SessionID
+	Why     string // for the log and for the agent
+}
+
+// Reply answers a request. Err is of an errdefs kind.
+type Reply struct {
+	Request RequestID
+	Launch  *kernel.LaunchResult
+	Err     error
+}

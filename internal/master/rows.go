@@ -1,0 +1,279 @@
+package master
+
+import (
+	"cmp"
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"strconv"
+	"time"
+
+	"github.com/marinaos/marina/internal/kernel"
+	"github.com/marinaos/marina/internal/placement"
+	"github.com/marinaos/marina/internal/store"
+)
+
+// RowKind is a table of the master's.
+type RowKind uint8
+
+// The tables, in the order in which a step's puts are written when they do not fit into one transaction: what is written
+// first never refers to what comes later, so that every prefix of them is a state that can be loaded.
+const (
+	RowSpec     RowKind = iota + 1 // kernel/specs/<id>: a kernel.Spec, while anything is made from it
+	RowVIP                         // kernel/vips/<name>: a named VIP's address
+	RowAgent                       // kernel/agents/<id>: a machine and its subnet
+	RowQuota                       // kernel/quotas/<role>
+	RowEnded                       // kernel/ended/<framework>/<slot>: ids that must not be launched again
+	RowAssigned                    // kernel/assigned/<agent>/<chunk>: groups
+)
+
+var rowTables = [...]string{RowSpec: "specs", RowVIP: "vips", RowAgent: "agents", RowQuota: "quotas", RowEnded: "ended", RowAssigned: "assigned"}
+
+// Rows is the prefix of all rows of a master, for store.Store.Snapshot.
+var Rows = store.Prefix("kernel")
+
+// Row names a row.
+type Row struct {
+	Kind  RowKind
+	ID    string
+	Chunk int // of RowEnded and RowAssigned
+}
+
+// Key is the row's key in the store.
+func (r Row) Key() string {
+	if r.Kind >= RowEnded {
+		return store.Key("kernel", rowTables[r.Kind], r.ID, strconv.Itoa(r.Chunk))
+	}
+	return store.Key("kernel", rowTables[r.Kind], r.ID)
+}
+
+func (r Row) compare(o Row) int {
+	return cmp.Or(cmp.Compare(r.Kind, o.Kind), cmp.Compare(r.ID, o.ID), cmp.Compare(r.Chunk, o.Chunk))
+}
+
+func parseRow(key string) (Row, bool) {
+	seg, err := store.Segments(key)
+	if err != nil || len(seg) < 3 {
+		return Row{}, false
+	}
+	for kind, table := range rowTables {
+		if table == "" || table != seg[1] {
+			continue
+		}
+		r := Row{Kind: RowKind(kind), ID: seg[2]}
+		if r.Kind >= RowEnded && len(seg) == 4 {
+			r.Chunk, err = strconv.Atoi(seg[3])
+		}
+		return r, err == nil && r.Chunk >= 0 && r.Key() == key
+	}
+	return Row{}, false
+}
+
+// The values of rows. Specs and packed groups are kernel's own types.
+type (
+	agentRow struct {
+		Agent      kernel.Agent `json:"agent"`
+		Subnet     netip.Prefix `json:"subnet"`
+		Registered time.Time    `json:"registered"`
+	}
+	vipRow struct {
+		Addr netip.Addr `json:"addr"`
+	}
+	endedRow struct {
+		Turn   int64            `json:"turn"` // rises from slot to slot
+		Groups []kernel.GroupID `json:"groups"`
+	}
+)
+
+// Ops encodes rows as they are now. Rows of several steps may be encoded together: each once, however often it changed. The
+// order is that of RowKind, with deletions last, so that it may be cut into several transactions anywhere.
+func (s *State) Ops(rows []Row) ([]store.Op, error) {
+	puts, deletes := make([]store.Op, 0, len(rows)), []store.Op(nil)
+	for _, r := range rows {
+		value := s.value(r)
+		if value == nil {
+			deletes = append(deletes, store.Delete(r.Key()))
+			continue
+		}
+		raw, err := json.Marshal(value)
+		if err != nil {
+			return nil, fmt.Errorf("row %s: encode: %w", r.Key(), err)
+		}
+		puts = append(puts, store.Put(r.Key(), raw))
+	}
+	return append(puts, deletes...), nil
+}
+
+// value is what a row holds, nil when there should be none.
+func (s *State) value(r Row) any {
+	switch r.Kind {
+	case RowSpec:
+		if sp := s.specs[kernel.SpecID(r.ID)]; sp != nil && sp.stored {
+			return sp.Spec
+		}
+	case RowVIP:
+		if v := s.vips[r.ID]; v != nil {
+			return vipRow{v.addr}
+		}
+	case RowAgent:
+		if a := s.agents[kernel.AgentID(r.ID)]; a != nil {
+			return agentRow{a.info, a.subnet, a.registered}
+		}
+	case RowQuota:
+		if limit, ok := s.quota.Limit(r.ID); ok {
+			return kernel.Quota{Role: r.ID, Limit: limit}
+		}
+	case RowEnded:
+		if e := s.ended[r.ID]; e != nil && r.Chunk < len(e.slots) {
+			return e.slots[r.Chunk]
+		}
+	case RowAssigned:
+		if a := s.agents[kernel.AgentID(r.ID)]; a != nil && r.Chunk < len(a.chunks) && len(a.chunks[r.Chunk]) > 0 {
+			groups := make([]*kernel.Group, len(a.chunks[r.Chunk]))
+			for k, i := range a.chunks[r.Chunk] {
+				groups[k] = &i.Group
+			}
+			return groups
+		}
+	}
+	return nil
+}
+
+// Load fills an empty state with the master's rows. A row that cannot be read is returned among the problems and left alone;
+// the agent it concerns is set aside: its tasks go on, and it gets neither sessions nor groups until the row is repaired.
+func (s *State) Load(items []store.Item) (problems []error) {
+	bad := func(r Row, why any) {
+		problems = append(problems, fmt.Errorf("row %s: %v", r.Key(), why))
+	}
+	byKind := map[RowKind][]store.Item{}
+	for _, item := range items {
+		r, ok := parseRow(item.Key)
+		if !ok {
+			problems = append(problems, fmt.Errorf("row %s: not a row of the kernel's tables", item.Key))
+			continue
+		}
+		byKind[r.Kind] = append(byKind[r.Kind], item)
+	}
+	for kind := RowVIP; kind <= RowAssigned; kind++ { // specs need the VIPs
+		if kind == RowAgent {
+			problems = append(problems, s.loadSpecs(byKind[RowSpec])...)
+		}
+		for _, item := range byKind[kind] {
+			r, _ := parseRow(item.Key)
+			if err := s.loadRow(r, item.Value); err != nil {
+				bad(r, err)
+				if kind == RowAgent || kind == RowAssigned {
+					s.loadAgent(kernel.AgentID(r.ID)).broken = fmt.Sprintf("set aside: row %s cannot be read", r.Key())
+				}
+			}
+		}
+	}
+	for _, sp := range s.unusedSpecs() {
+		s.freeSpec(sp)
+	}
+	s.missing = len(s.order)
+	return problems
+}
+
+func (s *State) loadSpecs(items []store.Item) (problems []error) {
+	for _, item := range items {
+		r, _ := parseRow(item.Key)
+		var k kernel.Spec
+		err := json.Unmarshal(item.Value, &k)
+		if err == nil && k.ID != kernel.SpecID(r.ID) {
+			err = fmt.Errorf("holds spec %q", k.ID)
+		}
+		if err == nil {
+			var sp *spec
+			if sp, err = s.newSpec(k); err == nil {
+				sp.stored = true
+			}
+		}
+		if err != nil {
+			problems = append(problems, fmt.Errorf("row %s: %w", r.Key(), err))
+		}
+	}
+	return problems
+}
+
+func (s *State) loadRow(r Row, raw []byte) error {
+	switch r.Kind {
+	case RowVIP:
+		var row vipRow
+		if err := json.Unmarshal(raw, &row); err != nil {
+			return err
+		}
+		if s.vipAddrs[row.Addr] != nil {
+			return fmt.Errorf("address %s is given twice", row.Addr)
+		}
+		v := &vip{name: r.ID, addr: row.Addr}
+		s.vips[r.ID], s.vipAddrs[row.Addr] = v, v
+		s.idleVIPs = append(s.idleVIPs, v)
+	case RowAgent:
+		var row agentRow
+		if err := json.Unmarshal(raw, &row); err != nil {
+			return err
+		}
+		row.Agent.ID = kernel.AgentID(r.ID)
+		a := s.loadAgent(row.Agent.ID)
+		a.info, a.registered = row.Agent, row.Registered
+		if row.Subnet.IsValid() {
+			if _, taken := s.subnets[row.Subnet]; taken {
+				return fmt.Errorf("subnet %s is given twice", row.Subnet)
+			}
+			a.subnet = row.Subnet
+			s.subnets[row.Subnet] = a.info.ID
+		}
+		s.pool.Set(a.machine())
+	case RowQuota:
+		var q kernel.Quota
+		if err := json.Unmarshal(raw, &q); err != nil {
+			return err
+		}
+		s.quota.Set(kernel.Quota{Role: r.ID, Limit: q.Limit})
+	case RowEnded:
+		var row endedRow
+		if err := json.Unmarshal(raw, &row); err != nil {
+			return err
+		}
+		s.endedOf(r.ID).load(r.Chunk, row)
+	case RowAssigned:
+		return s.loadAssigned(r, raw)
+	}
+	return nil
+}
+
+func (s *State) loadAgent(id kernel.AgentID) *agent {
+	a := s.agents[id]
+	if a == nil {
+		a = &agent{info: kernel.Agent{ID: id}}
+		s.agents[id] = a
+		s.order = append(s.order, a)
+	}
+	return a
+}
+
+func (s *State) loadAssigned(r Row, raw []byte) error {
+	var groups []kernel.Group
+	if err := json.Unmarshal(raw, &groups); err != nil {
+		return err
+	}
+	a := s.agents[kernel.AgentID(r.ID)]
+	if a == nil {
+		return fmt.Errorf("agent %s has no row", r.ID)
+	}
+	for _, g := range groups {
+		sp := s.specs[g.Spec]
+		if sp == nil {
+			return fmt.Errorf("group %s: spec %s cannot be read", g.ID, g.Spec)
+		}
+		if s.groups[g.ID] != nil {
+			return fmt.Errorf("group %s is placed twice", g.ID)
+		}
+		if err := s.pool.Take(sp.request, placement.Placement{Agent: a.info.ID, Address: g.Address, HostPorts: g.HostPorts}); err != nil {
+			return fmt.Errorf("group %s: %w", g.ID, err)
+		}
+		s.newInstance(g, sp, a, r.Chunk)
+	}
+	return nil
+}

@@ -1,0 +1,156 @@
+package master
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/marinaos/marina/internal/kernel"
+)
+
+// Step applies events in order, all at the time now, and returns what follows. It has no other input: the same state, times
+// and events give the same effects. Time must not run backwards; if it does, the latest seen counts.
+//
+// The state is ahead of the store until the effects' writes are durable. Should they fail, or should nobody know whether they
+// did, the state is worthless and the next leader loads what is durable.
+func (s *State) Step(now time.Time, events ...Event) Effects {
+	s.begin(now)
+	for _, ev := range events {
+		s.apply(ev)
+	}
+	s.checkAgents()
+	s.expireVIPs()
+	if s.step.retry {
+		s.retryQueue()
+	}
+	s.flushEndpoints()
+	return s.finish()
+}
+
+func (s *State) begin(now time.Time) {
+	if s.began.IsZero() {
+		s.began, s.now = now, now
+		for _, a := range s.order {
+			a.heard, a.since = now, now
+		}
+		for _, v := range s.idleVIPs {
+			v.idle = now
+		}
+	}
+	if now.After(s.now) {
+		s.now = now
+	}
+	s.step.number++
+}
+
+func (s *State) apply(ev Event) {
+	switch ev := ev.(type) {
+	case AgentUp:
+		s.agentUp(ev)
+	case Frame:
+		s.frame(ev)
+	case AgentDown:
+		s.agentDown(ev)
+	case Launch:
+		result, err := s.launch(ev.LaunchRequest)
+		s.reply(Reply{Request: ev.Request, Launch: result, Err: err})
+	case Withdraw:
+		s.withdraw(ev.Framework, ev.Key, ev.Groups)
+		s.reply(Reply{Request: ev.Request})
+	case Stop:
+		s.stop(ev.Framework, ev.Groups, ev.Why)
+		s.reply(Reply{Request: ev.Request})
+	case Forget:
+		s.reply(Reply{Request: ev.Request, Err: s.forget(ev.Framework, ev.Groups)})
+	case SetQuota:
+		s.reply(Reply{Request: ev.Request, Err: s.setQuota(ev)})
+	case Tick:
+	default:
+		panic(fmt.Sprintf("master: unknown event %T", ev))
+	}
+}
+
+func (s *State) reply(r Reply) { s.step.fx.Replies = append(s.step.fx.Replies, r) }
+
+// finish turns what gathered during the step into effects and makes ready for the next.
+func (s *State) finish() Effects {
+	fx := s.step.fx
+	for _, a := range s.step.touched {
+		a.touched = false
+		if a.session != 0 && a.broken == "" {
+			fx.Sends = s.frames(fx.Sends, a)
+		}
+		a.out = outbox{}
+	}
+	for _, i := range s.step.changed {
+		fx.Changes = append(fx.Changes, i.view())
+	}
+	fx.Writes = slices.SortedFunc(maps.Keys(s.step.dirty), Row.compare)
+	fx.Complete = s.complete
+	fx.Wake = s.wake()
+	clear(s.step.dirty)
+	s.step = step{number: s.step.number, dirty: s.step.dirty, changed: s.step.changed[:0], touched: s.step.touched[:0]}
+	return fx
+}
+
+// wake is when the next Tick is due.
+func (s *State) wake() time.Time {
+	at := s.nextCheck
+	for _, t := range []time.Time{s.vipWake(), s.endpointsWake()} {
+		if !t.IsZero() && (at.IsZero() || t.Before(at)) {
+			at = t
+		}
+	}
+	return at
+}
+
+// roomAppeared tells watchers and has the queue tried at the end of the step.
+func (s *State) roomAppeared() {
+	s.step.fx.Room = true
+	s.step.retry = true
+}
+
+// frames appends what an agent's outbox says, as one frame or, when specs are many, several.
+func (s *State) frames(sends []Send, a *agent) []Send {
+	emit := func(d kernel.Down) {
+		a.downSeq++
+		d.Epoch, d.Seq = s.cfg.Epoch, a.downSeq
+		sends = append(sends, Send{Session: a.session, Down: d})
+	}
+	d := kernel.Down{Drop: a.out.drops, Acks: a.out.acks}
+	instances := a.out.groups
+	if a.out.sync {
+		d.Sync, d.Subnet = true, a.subnet
+		d.Network = &kernel.NetworkInfo{Pool: s.cfg.Pool, VIPs: s.cfg.VIPs}
+		instances = slices.Collect(a.each)
+		d.Drop = nil
+	}
+	size := 0
+	for _, i := range instances {
+		if i.removed {
+			continue
+		}
+		d.Groups = append(d.Groups, i.Group)
+		if _, sent := a.sent[i.spec]; sent {
+			continue
+		}
+		if size += i.spec.size; size > specBytesFrame && len(d.Specs) > 0 {
+			emit(kernel.Down{Specs: d.Specs})
+			d.Specs, size = nil, i.spec.size
+		}
+		a.sent[i.spec] = struct{}{}
+		d.Specs = append(d.Specs, i.spec.Spec)
+	}
+	deltas := s.endpointsFor(a)
+	if len(deltas) > 0 {
+		d.Endpoints, deltas = deltas[0], deltas[1:]
+	}
+	if d.Sync || d.Groups != nil || d.Drop != nil || d.Acks != nil || d.Endpoints != nil {
+		emit(d)
+	}
+	for _, delta := range deltas {
+		emit(kernel.Down{Endpoints: delta})
+	}
+	return sends
+}
