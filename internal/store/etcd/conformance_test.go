@@ -2,6 +2,7 @@ package etcd
 
 import (
 	"context"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"sync"
@@ -67,6 +68,9 @@ func embedded(t testing.TB, cfg Embedded) *Store {
 	})
 	return s
 }
+
+// logTo sends etcd's warnings to the test's output.
+func logTo(t testing.TB) *slog.Logger { return slog.New(slog.NewTextHandler(t.Output(), nil)) }
 
 // shortDir is a directory whose path leaves room for a unix socket's name.
 func shortDir(t *testing.T) string {

@@ -52,10 +52,11 @@ func OpenExternal(ctx context.Context, cfg External) (*Store, error) {
 		},
 	}
 	s.begin()
-	ctx, cancel := context.WithTimeout(ctx, cfg.StartTimeout)
+	ctx, cancel := context.WithTimeoutCause(ctx, cfg.StartTimeout,
+		fmt.Errorf("no answer within %v: %w", cfg.StartTimeout, errdefs.ErrUnavailable))
 	defer cancel()
 	if _, err := s.Get(ctx, "start"); err != nil && !errdefs.IsNotFound(err) {
-		err = fmt.Errorf("etcd: endpoints %s did not answer: %w", strings.Join(cfg.Endpoints, ","), err)
+		err = fmt.Errorf("etcd: endpoints %s: %w", strings.Join(cfg.Endpoints, ","), err)
 		return nil, errors.Join(err, s.Close())
 	}
 	return s, nil
