@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log"
+	"net"
 	"net/http"
 	"os"
 	"os/signal"
@@ -16,6 +17,10 @@ import (
 )
 
 func main() {
+	if len(os.Args) == 3 && os.Args[1] == "lookup" {
+		lookup(os.Args[2])
+		return
+	}
 	port := os.Getenv("PORT0")
 	if port == "" {
 		port = "8080"
@@ -43,6 +48,17 @@ func main() {
 	log.SetOutput(os.Stdout)
 	if err := serve(":"+port, mux); err != nil {
 		log.Fatal(err)
+	}
+}
+
+// lookup asks the name server of the container: what a program in it would see.
+func lookup(name string) {
+	addresses, err := net.LookupHost(name)
+	if err != nil {
+		log.Fatal(err)
+	}
+	for _, a := range addresses {
+		fmt.Println(a)
 	}
 }
 

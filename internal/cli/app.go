@@ -67,7 +67,7 @@ const marathon = "/service/marathon/v2"
 
 func (v *invocation) appCommand() *cobra.Command {
 	return group("app", "Services: what should run, and how many of it", v.appList(), v.appShow(), v.appAdd(), v.appUpdate(),
-		v.appScale(), v.appRestart(), v.appRemove())
+		v.appScale(), v.appRestart(), v.appRemove(), v.appWait())
 }
 
 // appPath is the API's path of an app; the id's slashes stay.
@@ -116,7 +116,8 @@ func (v *invocation) appList() *cobra.Command {
 func num(f float64) string { return strconv.FormatFloat(f, 'g', -1, 64) }
 
 func (v *invocation) appShow() *cobra.Command {
-	return &cobra.Command{Use: "show ID", Short: "Show one service, its tasks and where it is reached", Args: exactly(1),
+	var address, outside bool
+	show := &cobra.Command{Use: "show ID", Short: "Show one service, its tasks and where it is reached", Args: exactly(1),
 		ValidArgsFunction: v.completeApps, RunE: func(c *cobra.Command, args []string) error {
 			cl, err := v.client(c.Context())
 			if err != nil {
@@ -133,6 +134,9 @@ func (v *invocation) appShow() *cobra.Command {
 				return v.raw(b)
 			}
 			a := answer.App
+			if address || outside {
+				return v.door(c.Context(), cl, a.ID, outside)
+			}
 			v.fields("id", a.ID, "runs", a.runs(), "instances", strconv.Itoa(a.Instances),
 				"running", strconv.Itoa(a.TasksRunning), "healthy", a.health(), "cpus", num(a.CPUs), "mem", num(a.Mem)+" MiB",
 				"version", a.Version)
@@ -149,6 +153,9 @@ func (v *invocation) appShow() *cobra.Command {
 			}
 			return nil
 		}}
+	show.Flags().BoolVar(&address, "address", false, "print only its first virtual address, for scripts")
+	show.Flags().BoolVar(&outside, "outside", false, "print only the URL that other computers reach it by, for scripts")
+	return show
 }
 
 // door is one way in to an app: GET /net/v1/vips, DC/OS's shape and what Marina adds to it.
@@ -181,6 +188,65 @@ func (v *invocation) doors(ctx context.Context, cl *client, id string) {
 			v.fields("from outside", p.URL)
 		}
 	}
+}
+
+// door prints one way in, for scripts.
+func (v *invocation) door(ctx context.Context, cl *client, id string, outside bool) error {
+	var all []door
+	if _, err := cl.get(ctx, "/net/v1/vips", &all); err != nil {
+		return err
+	}
+	for _, d := range all {
+		switch {
+		case d.Owner != id:
+		case outside && len(d.Publish) > 0:
+			fmt.Fprintln(v.out, d.Publish[0].URL)
+			return nil
+		case !outside && d.Address != "":
+			fmt.Fprintln(v.out, d.Address)
+			return nil
+		}
+	}
+	if outside {
+		return &Error{Code: ExitNotFound, Message: id + " is not published", Next: `the label "HAPROXY_GROUP": "external" in its definition`}
+	}
+	return &Error{Code: ExitNotFound, Message: id + " has no virtual address", Next: `a label "VIP_0": "/name:80" on one of its ports`}
+}
+
+// appWait follows an app until all it should be is running and healthy and nothing is being deployed.
+func (v *invocation) appWait() *cobra.Command {
+	var timeout time.Duration
+	wait := &cobra.Command{Use: "wait ID", Short: "Wait until a service is as it should be", Args: exactly(1), ValidArgsFunction: v.completeApps,
+		RunE: func(c *cobra.Command, args []string) error {
+			cl, err := v.client(c.Context())
+			if err != nil {
+				return err
+			}
+			ctx, cancel := context.WithTimeout(c.Context(), timeout)
+			defer cancel()
+			p := v.progress()
+			defer p.done()
+			for {
+				var answer struct {
+					App appView `json:"app"`
+				}
+				if _, err := cl.get(ctx, appPath(args[0]), &answer); err != nil && ctx.Err() == nil {
+					return err
+				}
+				a := answer.App
+				p.show("%s [%s] %d of %d running %s", args[0], bar(a.TasksRunning, a.Instances), a.TasksRunning, a.Instances, a.health())
+				if ctx.Err() == nil && a.TasksRunning == a.Instances && len(a.Deployments) == 0 && (len(a.HealthChecks) == 0 || a.TasksHealthy == a.Instances) {
+					return nil
+				}
+				select {
+				case <-ctx.Done():
+					return &Error{Code: ExitTimeout, Message: args[0] + " is not as it should be yet", Next: "marina app show " + args[0]}
+				case <-time.After(200 * time.Millisecond):
+				}
+			}
+		}}
+	wait.Flags().DurationVar(&timeout, "timeout", 5*time.Minute, "give up after this long")
+	return wait
 }
 
 // change is a verb's common tail: send, tell, follow the deployment if asked.

@@ -81,7 +81,8 @@ func (v *invocation) tasks(ctx context.Context, cl *client) ([]taskView, []byte,
 }
 
 func (v *invocation) taskList() *cobra.Command {
-	return &cobra.Command{Use: "list [APP]", Short: "List tasks", Args: cobra.MaximumNArgs(1), ValidArgsFunction: v.completeApps,
+	var ids bool
+	list := &cobra.Command{Use: "list [APP]", Short: "List tasks", Args: cobra.MaximumNArgs(1), ValidArgsFunction: v.completeApps,
 		RunE: func(c *cobra.Command, args []string) error {
 			cl, err := v.client(c.Context())
 			if err != nil {
@@ -101,16 +102,23 @@ func (v *invocation) taskList() *cobra.Command {
 			if v.json {
 				return v.raw(b)
 			}
-			if len(answer.Tasks) == 0 {
+			switch {
+			case ids:
+				for _, t := range answer.Tasks {
+					fmt.Fprintln(v.out, t.ID)
+				}
+			case len(answer.Tasks) == 0:
 				fmt.Fprintln(v.out, "No tasks.")
-				return nil
+			default:
+				v.taskTable(answer.Tasks)
 			}
-			v.taskTable(answer.Tasks)
 			return nil
 		}}
+	list.Flags().BoolVar(&ids, "ids", false, "print only the ids, for scripts")
+	return list
 }
 
-// find resolves a task by its id or a part of it that only one task has.
+// find resolves a task by its id, by a part of it that only one task has, or by its app: then it is one of the app's.
 func (v *invocation) find(ctx context.Context, cl *client, part string) (taskView, error) {
 	all, _, err := v.tasks(ctx, cl)
 	if err != nil {
@@ -121,7 +129,10 @@ func (v *invocation) find(ctx context.Context, cl *client, part string) (taskVie
 		if t.ID == part {
 			return t, nil
 		}
-		if strings.Contains(t.ID, part) || t.AppID == "/"+strings.Trim(part, "/") {
+		if t.AppID == "/"+strings.Trim(part, "/") && t.State == "TASK_RUNNING" {
+			return t, nil
+		}
+		if strings.Contains(t.ID, part) {
 			hits = append(hits, t)
 		}
 	}
@@ -135,7 +146,8 @@ func (v *invocation) find(ctx context.Context, cl *client, part string) (taskVie
 }
 
 func (v *invocation) taskShow() *cobra.Command {
-	return &cobra.Command{Use: "show TASK", Short: "Show one task", Args: exactly(1), ValidArgsFunction: v.completeTasks,
+	var pid bool
+	show := &cobra.Command{Use: "show TASK", Short: "Show one task", Args: exactly(1), ValidArgsFunction: v.completeTasks,
 		RunE: func(c *cobra.Command, args []string) error {
 			cl, err := v.client(c.Context())
 			if err != nil {
@@ -152,8 +164,18 @@ func (v *invocation) taskShow() *cobra.Command {
 			if v.json {
 				return v.raw(b)
 			}
+			var known struct {
+				Status kernel.Status `json:"status"`
+			}
+			if err := unmarshal(b, &known); err != nil {
+				return err
+			}
+			if pid {
+				fmt.Fprintln(v.out, known.Status.PID)
+				return nil
+			}
 			v.fields("task", t.ID, "app", t.AppID, "version", t.Version, "state", t.State, "healthy", t.health(), "machine", t.Host,
-				"ports", fmt.Sprint(t.Ports))
+				"ports", fmt.Sprint(t.Ports), "process", strconv.Itoa(known.Status.PID), "says", known.Status.Message)
 			for _, ip := range t.IPAddresses {
 				v.fields("address", ip.IPAddress)
 			}
@@ -162,6 +184,8 @@ func (v *invocation) taskShow() *cobra.Command {
 			}
 			return nil
 		}}
+	show.Flags().BoolVar(&pid, "pid", false, "print only its process on the machine, for scripts")
+	return show
 }
 
 func (v *invocation) taskLog() *cobra.Command {
