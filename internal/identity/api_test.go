@@ -303,7 +303,7 @@ func TestSocketGivesTheFirstTokenToRootOnly(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		l := must(listenSocket(path))(t)
 		done := make(chan error, 1)
-		go func() { done <- d.serveSocket(ctx, l, c.uids...) }()
+		go func() { done <- d.serveSocket(ctx, l, nil, c.uids...) }()
 		if info := must(os.Stat(path))(t); info.Mode().Perm() != 0o600 {
 			t.Errorf("socket mode %v, want 600", info.Mode())
 		}

@@ -26,28 +26,33 @@ const (
 type peerKey struct{}
 
 // ServeSocket gives tokens for the user root to whoever owns this machine, by POST /token on the unix socket at path, until
-// ctx ends. The kernel says who is asking (SO_PEERCRED): uid 0 and the daemon's own uid get one, others 403. The body
-// may be a TokenRequest without a uid. The socket has mode 0600; its folder is made with mode 0700, and one that others
-// can write to is refused.
-func (d *Directory) ServeSocket(ctx context.Context, path string) error {
+// ctx ends. The kernel says who is asking (SO_PEERCRED): uid 0 and the daemon's own uid are served, others get 403. The body
+// may be a TokenRequest without a uid. Other requests of those peers go to rest, which may be nil. The socket has mode 0600;
+// its folder is made with mode 0700, and one that others can write to is refused.
+func (d *Directory) ServeSocket(ctx context.Context, path string, rest http.Handler) error {
 	l, err := listenSocket(path)
 	if err != nil {
 		return fmt.Errorf("token socket: %w", err)
 	}
-	return d.serveSocket(ctx, l, 0, os.Geteuid())
+	return d.serveSocket(ctx, l, rest, 0, os.Geteuid())
 }
 
 // serveSocket serves peers that have one of the uids.
-func (d *Directory) serveSocket(ctx context.Context, l net.Listener, uids ...int) error {
+func (d *Directory) serveSocket(ctx context.Context, l net.Listener, rest http.Handler, uids ...int) error {
 	mux := http.NewServeMux()
-	mux.Handle("POST /token", d.apiHandler(func(w http.ResponseWriter, r *http.Request) error {
+	mux.Handle("POST /token", d.apiHandler(d.apiSocketToken))
+	if rest != nil {
+		mux.Handle("/", rest)
+	}
+	guarded := d.apiHandler(func(w http.ResponseWriter, r *http.Request) error {
 		if uid, ok := r.Context().Value(peerKey{}).(int); !ok || !slices.Contains(uids, uid) {
 			return &apiError{http.StatusForbidden, "Forbidden", "Only root gets a token here: use sudo.", "ERR_FORBIDDEN"}
 		}
-		return d.apiSocketToken(w, r)
-	}))
+		mux.ServeHTTP(w, r)
+		return nil
+	})
 	srv := &http.Server{
-		Handler:        mux,
+		Handler:        guarded,
 		ReadTimeout:    socketTimeout,
 		WriteTimeout:   socketTimeout,
 		MaxHeaderBytes: 16 << 10,
