@@ -13,7 +13,8 @@
 //
 // History is compacted every [Embedded.CompactAfter], which bounds how far back a snapshot in progress or a disconnected
 // watch can reach; both start over when it is gone. A database over its quota, or a filesystem without space, refuses
-// writes until somebody makes room: [Store.Status] says so in words.
+// writes until somebody makes room: [Store.Status] says so in words. Deletes still go through; [Store.Reclaim] turns what
+// they freed into room for writes.
 //
 // # Outcomes
 //

@@ -36,6 +36,9 @@ const (
 	// snapshot of a v3 member is a few hundred bytes and a database commit.
 	snapshotEntries = 5000
 
+	// slowApply is how long a transaction may take to apply before a warning: a full one takes a tenth of it.
+	slowApply = time.Second
+
 	// catchUpEntries is how many log entries stay in memory after a snapshot for a slow follower.
 	catchUpEntries = 500
 )
@@ -65,7 +68,7 @@ func OpenEmbedded(ctx context.Context, cfg Embedded) (*Store, error) {
 		return nil, err
 	}
 	log := newCore(cfg.Log)
-	server, err := startServer(ctx, cfg, log)
+	server, err := startServer(ctx, cfg, serverConfig(cfg, log))
 	if err != nil {
 		lock.Close()
 		return nil, err
@@ -79,8 +82,9 @@ func OpenEmbedded(ctx context.Context, cfg Embedded) (*Store, error) {
 		kv:      client.KV,
 		watcher: client.Watcher,
 		lease:   adapter.LeaseServerToLeaseClient(v3rpc.NewQuotaLeaseServer(server.Server)),
-		status:  client.Maintenance,
+		upkeep:  client.Maintenance,
 		members: []string{""},
+		defrag:  func(context.Context) error { return server.Server.Backend().Defrag() }, // the client's would panic in process
 		free:    func() error { return checkFree(cfg.Dir, cfg.MinFreeBytes) },
 		stop: func() error {
 			defer lock.Close()
@@ -93,8 +97,7 @@ func OpenEmbedded(ctx context.Context, cfg Embedded) (*Store, error) {
 }
 
 // startServer starts etcd and waits until it serves.
-func startServer(ctx context.Context, cfg Embedded, log *core) (*embed.Etcd, error) {
-	ec := serverConfig(cfg, log)
+func startServer(ctx context.Context, cfg Embedded, ec *embed.Config) (*embed.Etcd, error) {
 	ctx, cancel := context.WithTimeout(ctx, cfg.StartTimeout)
 	defer cancel()
 	server, err := embed.StartEtcd(ec)
@@ -134,6 +137,7 @@ func serverConfig(cfg Embedded, log *core) *embed.Config {
 		ec.ListenClientUrls, ec.AdvertiseClientUrls = []url.URL{u}, []url.URL{u}
 	}
 
+	ec.WarningApplyDuration = slowApply
 	ec.MaxTxnOps = store.MaxTxnOps
 	ec.MaxRequestBytes = maxRequestBytes
 	ec.QuotaBackendBytes = cfg.QuotaBytes

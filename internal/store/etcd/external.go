@@ -43,9 +43,17 @@ func OpenExternal(ctx context.Context, cfg External) (*Store, error) {
 		kv:      client.KV,
 		watcher: client.Watcher,
 		lease:   clientv3.RetryLeaseClient(client),
-		status:  client.Maintenance,
+		upkeep:  client.Maintenance,
 		members: cfg.Endpoints,
-		free:    func() error { return nil },
+		defrag: func(ctx context.Context) error {
+			for _, m := range cfg.Endpoints {
+				if _, err := client.Defragment(ctx, m); err != nil {
+					return err
+				}
+			}
+			return nil
+		},
+		free: func() error { return nil },
 		stop: func() error {
 			log.closing.Store(true)
 			return ignoreCanceled(client.Close())

@@ -6,6 +6,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -189,14 +190,17 @@ func TestUnreachableQuorumIsUnavailable(t *testing.T) {
 	}
 }
 
-func TestUsedUpQuotaIsReported(t *testing.T) {
+func TestUsedUpQuotaIsReportedAndReclaimed(t *testing.T) {
 	s := embedded(t, Embedded{QuotaBytes: 4 << 20})
 	var err error
+	var fill, empty []store.Op
 	for n := 0; err == nil; n++ {
 		if n > 100 {
 			t.Fatal("a quota of 4 MiB took more than 25 MiB")
 		}
-		_, err = s.Commit(t.Context(), store.Txn{Ops: []store.Op{store.Put(store.Key("row", string(rune('a'+n))), make([]byte, 256<<10))}})
+		key := store.Key("row", strconv.Itoa(n))
+		fill, empty = append(fill, store.Put(key, make([]byte, 256<<10))), append(empty, store.Delete(key))
+		_, err = s.Commit(t.Context(), store.Txn{Ops: fill[n:]})
 	}
 	if !errors.Is(err, errdefs.ErrResourceExhausted) || !errors.Is(err, store.ErrUnknownOutcome) {
 		t.Errorf("commit over the quota: got %v, want an unknown outcome for want of space", err)
@@ -205,7 +209,19 @@ func TestUsedUpQuotaIsReported(t *testing.T) {
 	if err != nil || st.Healthy || !strings.Contains(strings.Join(st.Problems, "; "), "quota") {
 		t.Errorf("status: got %+v, %v, want a problem with the quota", st, err)
 	}
-	if _, err := s.Get(t.Context(), store.Key("row", "a")); err != nil {
+	if _, err := s.Get(t.Context(), fill[0].Key); err != nil {
 		t.Errorf("read over the quota: %v", err)
+	}
+	if _, err := s.Commit(t.Context(), store.Txn{Ops: empty}); err != nil {
+		t.Fatalf("delete over the quota: %v", err)
+	}
+	if err := s.Reclaim(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Commit(t.Context(), store.Txn{Ops: fill[:4]}); err != nil {
+		t.Errorf("commit after reclaiming: %v", err)
+	}
+	if st, err := s.Status(t.Context()); err != nil || !st.Healthy {
+		t.Errorf("status after reclaiming: got %+v, %v, want healthy", st, err)
 	}
 }

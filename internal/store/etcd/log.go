@@ -63,6 +63,9 @@ func level(l zapcore.Level) slog.Level {
 	return slog.LevelDebug
 }
 
+// maxText is the longest value of a log line: etcd prints whole requests.
+const maxText = 256
+
 func attrs(fields []zapcore.Field) []slog.Attr {
 	enc := zapcore.NewMapObjectEncoder()
 	for _, f := range fields {
@@ -72,6 +75,9 @@ func attrs(fields []zapcore.Field) []slog.Attr {
 	for k, v := range enc.Fields {
 		if k == "error" {
 			k = "err"
+		}
+		if text, ok := v.(string); ok && len(text) > maxText {
+			v = text[:maxText] + "..."
 		}
 		as = append(as, slog.Any(k, v))
 	}

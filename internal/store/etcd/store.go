@@ -37,10 +37,9 @@ type Store struct {
 	kv      clientv3.KV
 	watcher clientv3.Watcher
 	lease   pb.LeaseClient
-	status  interface {
-		Status(ctx context.Context, endpoint string) (*clientv3.StatusResponse, error)
-	}
-	members []string     // to ask for the status, "" in process
+	upkeep  clientv3.Maintenance
+	members []string // to ask for the status, "" in process
+	defrag  func(ctx context.Context) error
 	free    func() error // says when the local filesystem is nearly full
 	stop    func() error // ends the client and the server
 
@@ -251,7 +250,7 @@ func (s *Store) Status(ctx context.Context) (store.Status, error) {
 	defer cancel()
 	for _, m := range s.members {
 		var resp *clientv3.StatusResponse
-		if resp, err = s.status.Status(ctx, m); err == nil {
+		if resp, err = s.upkeep.Status(ctx, m); err == nil {
 			return s.judge(resp), nil
 		}
 	}
@@ -274,7 +273,7 @@ func (s *Store) judge(resp *clientv3.StatusResponse) store.Status {
 	for _, e := range resp.Errors {
 		switch {
 		case strings.Contains(e, pb.AlarmType_NOSPACE.String()):
-			st.Problems = append(st.Problems, "etcd refuses writes, its quota is used up: delete rows, compact, defragment, then disarm its alarm")
+			st.Problems = append(st.Problems, "etcd refuses writes, its quota is used up: delete rows, then reclaim their space")
 		case strings.Contains(e, pb.AlarmType_CORRUPT.String()):
 			st.Problems = append(st.Problems, "etcd found corrupt data: restore the member from its peers or a backup")
 		case resp.Leader != 0:
