@@ -59,6 +59,7 @@ func Run(t *testing.T, open func(t *testing.T) Store) {
 	}
 	for _, c := range checks {
 		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
 			s := open(t)
 			ctx, cancel := context.WithTimeout(t.Context(), limit)
 			defer cancel()
