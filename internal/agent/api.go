@@ -1,0 +1,404 @@
+package agent
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net/http"
+	"os"
+	"path"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+
+	"github.com/marinaos/marina/internal/kernel"
+)
+
+const (
+	logChunk     = 64 << 10 // bytes of a log read at a time
+	followPoll   = 100 * time.Millisecond
+	maxListing   = 10_000 // entries of a folder that are told
+	statsWorkers = 16
+)
+
+// handler is what the agent serves on its connection to a master. It is the only place that knows status codes.
+func (a *Agent) handler(s *session) http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("POST "+kernel.SessionPath, s.serve)
+	mux.HandleFunc("GET /agent/v1/tasks/{id}/logs/{stream}", answer(a.serveLogs))
+	mux.HandleFunc("GET /agent/v1/tasks/{id}/files/{path...}", answer(a.serveFiles))
+	mux.HandleFunc("POST /agent/v1/tasks/{id}/exec", answer(a.serveExec))
+	mux.HandleFunc("GET /agent/v1/stats", answer(a.serveStats))
+	return mux
+}
+
+// answer turns the kind of an error that came before the first byte into a status code.
+func answer(f func(http.ResponseWriter, *http.Request) error) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		err := f(w, r)
+		code := http.StatusInternalServerError
+		switch {
+		case err == nil:
+			return
+		case errdefs.IsInvalidArgument(err):
+			code = http.StatusBadRequest
+		case errdefs.IsNotFound(err), errors.Is(err, fs.ErrNotExist):
+			code = http.StatusNotFound
+		case errdefs.IsPermissionDenied(err), errors.Is(err, fs.ErrPermission):
+			code = http.StatusForbidden
+		case errdefs.IsFailedPrecondition(err):
+			code = http.StatusConflict
+		}
+		http.Error(w, err.Error(), code)
+	}
+}
+
+// sandboxOf is the name of a task's sandbox; the task may have ended.
+func sandboxOf(r *http.Request) (string, error) {
+	id := kernel.TaskID(r.PathValue("id"))
+	if !safeName(id) {
+		return "", fmt.Errorf("task id %.40q: %w", id, errdefs.ErrInvalidArgument)
+	}
+	return string(id), nil
+}
+
+func intParam(r *http.Request, name string, otherwise int64) (int64, error) {
+	v := r.URL.Query().Get(name)
+	if v == "" {
+		return otherwise, nil
+	}
+	n, err := strconv.ParseInt(v, 10, 64)
+	if err != nil {
+		return 0, fmt.Errorf("%s %.40q is not a number: %w", name, v, errdefs.ErrInvalidArgument)
+	}
+	return n, nil
+}
+
+// serveLogs answers with a task's output from offset on (negative: so many bytes before its end), at most limit bytes, and
+// with follow=true goes on until the task has ended. Marina-Offset tells where the answer begins: bytes that are not kept
+// any more are left out.
+func (a *Agent) serveLogs(w http.ResponseWriter, r *http.Request) error {
+	task, err := sandboxOf(r)
+	if err != nil {
+		return err
+	}
+	stream := r.PathValue("stream")
+	if stream != "stdout" && stream != "stderr" {
+		return fmt.Errorf("stream %.40q, expected stdout or stderr: %w", stream, errdefs.ErrInvalidArgument)
+	}
+	offset, err := intParam(r, "offset", 0)
+	if err != nil {
+		return err
+	}
+	left, err := intParam(r, "limit", 1<<62)
+	if err != nil || left < 0 {
+		return errors.Join(err, fmt.Errorf("limit must be a number of bytes: %w", errdefs.ErrInvalidArgument))
+	}
+	follow := r.URL.Query().Get("follow") == "true"
+
+	buf := make([]byte, logChunk)
+	n, at, end, err := a.logs.read(task, stream, max(0, offset), buf[:0], a.cfg.LogKeep)
+	if err != nil {
+		return fmt.Errorf("%s of task %s: %w", stream, task, err)
+	}
+	if offset < 0 {
+		at = max(0, end+offset)
+	}
+	at = min(at, end)
+	if _, first, _, err := a.logs.read(task, stream, at, buf[:0], a.cfg.LogKeep); err == nil {
+		at = first
+	}
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	w.Header().Set("Marina-Offset", strconv.FormatInt(at, 10))
+	control := http.NewResponseController(w)
+	for left > 0 {
+		live := a.liveTasks()[kernel.TaskID(task)] && !a.taskEnded(kernel.TaskID(task)) // before the read: what was written before its end is read
+		if n, at, _, err = a.logs.read(task, stream, at, buf[:min(int64(len(buf)), left)], a.cfg.LogKeep); err != nil {
+			return nil // collected meanwhile; what was there was sent
+		}
+		if n > 0 {
+			if _, err := w.Write(buf[:n]); err != nil {
+				return nil
+			}
+			at, left = at+int64(n), left-int64(n)
+			continue
+		}
+		if err := control.Flush(); err != nil || !follow || !live {
+			return nil
+		}
+		if !pause(r.Context(), followPoll) {
+			return nil
+		}
+	}
+	return nil
+}
+
+// taskEnded reports whether a task of a group there is was told to have ended.
+func (a *Agent) taskEnded(t kernel.TaskID) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, g := range a.groups {
+		for i := range g.shown {
+			if g.shown[i].Task == t {
+				return g.shown[i].State.Terminal()
+			}
+		}
+	}
+	return false
+}
+
+// entry is one line of a folder's listing.
+type entry struct {
+	Name     string    `json:"name"`
+	Size     int64     `json:"size"`
+	Mode     string    `json:"mode"`
+	Modified time.Time `json:"modified"`
+	Folder   bool      `json:"folder,omitempty"`
+}
+
+// serveFiles answers with a file of a task's sandbox, or a folder's entries as JSON. What a link leads to outside of the
+// sandbox is forbidden, and so is what is neither a file nor a folder.
+func (a *Agent) serveFiles(w http.ResponseWriter, r *http.Request) error {
+	task, err := sandboxOf(r)
+	if err != nil {
+		return err
+	}
+	root, err := a.folder.root.OpenRoot("sandboxes/" + task)
+	if err != nil {
+		return fmt.Errorf("sandbox of task %s: %w", task, err)
+	}
+	defer root.Close()
+	name := path.Clean("/" + r.PathValue("path"))[1:]
+	f, err := openInside(root, either(name, "."))
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	i, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	switch {
+	case i.IsDir():
+		return serveFolder(w, f)
+	case !i.Mode().IsRegular():
+		return fmt.Errorf("%s is neither a file nor a folder: %w", name, errdefs.ErrPermissionDenied)
+	}
+	w.Header().Set("Content-Type", "application/octet-stream") // never something a browser would run
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	http.ServeContent(w, r, "", i.ModTime(), f)
+	return nil
+}
+
+// openInside opens a file without blocking on a pipe. Whatever is wrong beside the file not being there is a way out of the
+// sandbox, and forbidden.
+func openInside(root *os.Root, name string) (*os.File, error) {
+	f, err := root.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%s: %w: %w", name, errdefs.ErrPermissionDenied, err)
+	}
+	return f, err
+}
+
+func serveFolder(w http.ResponseWriter, f *os.File) error {
+	found, err := f.ReadDir(maxListing)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return err
+	}
+	out := make([]entry, 0, len(found))
+	for _, d := range found {
+		if i, err := d.Info(); err == nil {
+			out = append(out, entry{Name: d.Name(), Size: i.Size(), Mode: i.Mode().String(), Modified: i.ModTime().UTC(), Folder: d.IsDir()})
+		}
+	}
+	slices.SortFunc(out, func(a, b entry) int { return cmp.Compare(a.Name, b.Name) })
+	return serveJSON(w, out)
+}
+
+func serveJSON(w http.ResponseWriter, v any) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	_, _ = w.Write(b) // a client that went away needs no answer
+	return nil
+}
+
+// serveExec runs a process in a task, in the frames of kernel.ExecKind. It ends with the process, or when the client goes.
+func (a *Agent) serveExec(w http.ResponseWriter, r *http.Request) error {
+	id := kernel.TaskID(r.PathValue("id"))
+	container, ok := a.runningTasks()[id]
+	if !ok {
+		return fmt.Errorf("task %.200s does not run here: %w", id, errdefs.ErrNotFound)
+	}
+	kind, payload, err := kernel.ReadExecFrame(r.Body)
+	if err != nil {
+		return fmt.Errorf("exec: %w: %w", err, errdefs.ErrInvalidArgument)
+	}
+	var req kernel.ExecRequest
+	if err := json.Unmarshal(payload, &req); kind != kernel.ExecStart || err != nil || len(req.Argv) == 0 {
+		return fmt.Errorf("exec begins with a frame that says what to run: %w", errdefs.ErrInvalidArgument)
+	}
+	out := &execWriter{w: w, control: http.NewResponseController(w)}
+	w.WriteHeader(http.StatusOK)
+	if err := out.control.Flush(); err != nil {
+		return nil
+	}
+	ctx, cancel := context.WithCancelCause(r.Context())
+	defer cancel(nil)
+	stdin, feed := io.Pipe()
+	resize := make(chan Size, 1)
+	if req.TTY && req.Size != (kernel.ExecSize{}) {
+		resize <- Size(req.Size)
+	}
+	var in sync.WaitGroup
+	in.Go(func() { cancelUnlessEOF(cancel, readExec(r.Body, feed, resize)) })
+	code, err := a.rt.Exec(ctx, container, Exec{Argv: req.Argv, Env: req.Env, TTY: req.TTY, Stdin: stdin,
+		Stdout: out.stream(kernel.ExecStdout), Stderr: out.stream(kernel.ExecStderr), Resize: resize})
+	stdin.Close()
+	res := kernel.ExecResult{Code: code}
+	if err != nil {
+		res.Error = err.Error()
+	}
+	b, err := json.Marshal(res)
+	if err == nil {
+		_ = out.frame(kernel.ExecExit, b) // a client that went away needs no answer
+	}
+	r.Body.Close() // ends the reader
+	in.Wait()
+	return nil
+}
+
+func cancelUnlessEOF(cancel context.CancelCauseFunc, err error) {
+	if err != nil {
+		cancel(err)
+	}
+}
+
+// readExec hands the client's frames to the process. Nil means that the client said all it had to say.
+func readExec(body io.Reader, feed *io.PipeWriter, resize chan Size) error {
+	defer feed.Close()
+	for {
+		kind, payload, err := kernel.ReadExecFrame(body)
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		switch kind {
+		case kernel.ExecStdin:
+			_, _ = feed.Write(payload) // a process that reads no more is no error
+		case kernel.ExecStdinEOF:
+			feed.Close()
+		case kernel.ExecResize:
+			var size kernel.ExecSize
+			if err := json.Unmarshal(payload, &size); err != nil {
+				return fmt.Errorf("exec size: %w", errdefs.ErrInvalidArgument)
+			}
+			select { // only the latest matters
+			case <-resize:
+			default:
+			}
+			select {
+			case resize <- Size(size):
+			default:
+			}
+		default:
+			return fmt.Errorf("exec frame of kind %d from a client: %w", kind, errdefs.ErrInvalidArgument)
+		}
+	}
+}
+
+// execWriter writes frames, one at a time.
+type execWriter struct {
+	mu      sync.Mutex
+	w       io.Writer // guarded by mu
+	control *http.ResponseController
+}
+
+func (e *execWriter) frame(kind kernel.ExecKind, p []byte) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if err := kernel.WriteExecFrame(e.w, kind, p); err != nil {
+		return err
+	}
+	return e.control.Flush()
+}
+
+func (e *execWriter) stream(kind kernel.ExecKind) io.Writer { return execStream{e, kind} }
+
+type execStream struct {
+	e    *execWriter
+	kind kernel.ExecKind
+}
+
+func (s execStream) Write(p []byte) (int, error) {
+	for n := 0; n < len(p); n += kernel.MaxExecFrame {
+		if err := s.e.frame(s.kind, p[n:min(len(p), n+kernel.MaxExecFrame)]); err != nil {
+			return n, err
+		}
+	}
+	return len(p), nil
+}
+
+// TaskStats is what one task uses.
+type TaskStats struct {
+	Task     kernel.TaskID `json:"task"`
+	Mem      int64         `json:"mem"`
+	CPU      time.Duration `json:"cpu"`
+	PIDs     int64         `json:"pids"`
+	Throttle time.Duration `json:"throttle"`
+	Disk     int64         `json:"disk"` // its sandbox and its own layer of the filesystem
+}
+
+// AgentStats is what the tasks of an agent use, and what is left.
+type AgentStats struct {
+	Agent    kernel.AgentID `json:"agent"`
+	FreeDisk int64          `json:"freeDisk"`
+	Tasks    []TaskStats    `json:"tasks"`
+}
+
+func (a *Agent) serveStats(w http.ResponseWriter, r *http.Request) error {
+	free, _, err := a.freeDisk()
+	if err != nil {
+		return err
+	}
+	var mu sync.Mutex
+	out := AgentStats{Agent: a.agentID(), FreeDisk: free, Tasks: []TaskStats{}}
+	eg, ctx := errgroup.WithContext(r.Context())
+	eg.SetLimit(statsWorkers)
+	for t, container := range a.runningTasks() {
+		eg.Go(func() error {
+			s, err := call(ctx, a, func(ctx context.Context) (Stats, error) { return a.rt.Stats(ctx, container) })
+			if err != nil {
+				return nil // it ended meanwhile
+			}
+			disk, _ := a.usage(string(t))
+			mu.Lock()
+			defer mu.Unlock()
+			out.Tasks = append(out.Tasks, TaskStats{t, s.Mem, s.CPU, s.PIDs, s.Throttle, disk + s.Disk})
+			return nil
+		})
+	}
+	_ = eg.Wait()
+	slices.SortFunc(out.Tasks, func(a, b TaskStats) int { return cmp.Compare(string(a.Task), string(b.Task)) })
+	return serveJSON(w, out)
+}
+
+func (a *Agent) agentID() kernel.AgentID {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.self.ID
+}

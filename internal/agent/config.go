@@ -1,0 +1,123 @@
+package agent
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/marinaos/marina/internal/kernel"
+)
+
+// Config is what an agent is told. Zero values mean the defaults.
+type Config struct {
+	State string // the agent's own folder, required; one agent at a time
+
+	ID         kernel.AgentID    // default: the one in the folder, else drawn
+	Hostname   string            // default: the machine's
+	Address    netip.Addr        // where other machines reach this one, required
+	Attributes map[string]string // for constraints
+	Region     string            //
+	Zone       string            //
+	Total      *kernel.Resources // what it gives to tasks; default: what the machine has less Reserve
+	Reserve    kernel.Resources  // kept for the machine itself; zero components: no cpu, 1/16 of the memory, 1/10 of the disk
+	Ports      kernel.PortRange  // default: 31000 to 32000
+	Version    string            // of the program
+	Warnings   []string          // told at registration, beside what the agent finds out itself
+	Boot       string            // default: the kernel's boot id
+
+	Masters []string    // host:port, tried in turn
+	TLS     *tls.Config // for dialing a master, required; NextProtos is set by the agent
+
+	ParallelStarts int           // groups being started at a time; default 8
+	ParallelPulls  int           // images being pulled at a time; default 4
+	ParallelChecks int           // checks being run at a time; default 64
+	Drain          time.Duration // from "no new connections" to TERM for groups that have any; default 500 ms, negative: none
+	CallTimeout    time.Duration // of one call to the runtime or the network; default 30 s
+	PullTimeout    time.Duration // of one image; default 15 min
+	Reconcile      time.Duration // between comparisons with the runtime's truth; default 10 s
+
+	Heartbeat  time.Duration // default 1 s
+	BackoffMax time.Duration // between attempts to reach a master; default 2 s
+	Suspect    time.Duration // a connection that is silent for so long is given up; default 6 s
+
+	LogLimit    int64         // bytes of stdout, and of stderr, before it is rotated; default 10 MiB
+	LogKeep     int           // rotated files kept; default 2
+	LogInterval time.Duration // between looks at the sizes; default 1 s
+
+	DiskInterval time.Duration // between measurements of the tasks' disk use; default 15 s
+	MinFreeDisk  int64         // bytes free on the machine below which nothing is started; default 256 MiB
+	SandboxAge   time.Duration // sandboxes of ended tasks are removed after; default 48 h
+	SandboxCount int           // and the oldest of more than this many; default 512
+	SandboxFree  int64         // and the oldest while less is free, in bytes; default 1 GiB
+}
+
+// Deps is what an agent works with. All are required but Dial.
+type Deps struct {
+	Runtime Runtime
+	Network Network
+	Log     *slog.Logger
+
+	// Dial reaches a master before TLS; default: TCP.
+	Dial func(ctx context.Context, address string) (net.Conn, error)
+}
+
+// complete fills in defaults and refuses what cannot work, with errdefs.ErrInvalidArgument.
+func (c Config) complete() (Config, error) {
+	if c.State == "" || !c.Address.IsValid() {
+		return c, fmt.Errorf("agent needs a state folder and an address: %w", errdefs.ErrInvalidArgument)
+	}
+	if len(c.Masters) > 0 && c.TLS == nil {
+		return c, fmt.Errorf("agent needs a TLS configuration to reach its masters: %w", errdefs.ErrInvalidArgument)
+	}
+	if c.Hostname == "" {
+		name, err := os.Hostname()
+		if err != nil {
+			return c, fmt.Errorf("hostname: %w", err)
+		}
+		c.Hostname = name
+	}
+	if c.Boot == "" {
+		b, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+		if err != nil {
+			return c, fmt.Errorf("boot id: %w", err)
+		}
+		c.Boot = strings.TrimSpace(string(b))
+	}
+	if c.Ports == (kernel.PortRange{}) {
+		c.Ports = kernel.PortRange{First: 31000, Last: 32000}
+	}
+	c.Drain = max(0, either(c.Drain, 500*time.Millisecond))
+	c.ParallelStarts = either(c.ParallelStarts, 8)
+	c.ParallelPulls = either(c.ParallelPulls, 4)
+	c.ParallelChecks = either(c.ParallelChecks, 64)
+	c.CallTimeout = either(c.CallTimeout, 30*time.Second)
+	c.PullTimeout = either(c.PullTimeout, 15*time.Minute)
+	c.Reconcile = either(c.Reconcile, 10*time.Second)
+	c.Heartbeat = either(c.Heartbeat, time.Second)
+	c.BackoffMax = either(c.BackoffMax, 2*time.Second)
+	c.Suspect = either(c.Suspect, 6*time.Second)
+	c.LogLimit = either(c.LogLimit, 10*kernel.MiB)
+	c.LogKeep = either(c.LogKeep, 2)
+	c.LogInterval = either(c.LogInterval, time.Second)
+	c.DiskInterval = either(c.DiskInterval, 15*time.Second)
+	c.MinFreeDisk = either(c.MinFreeDisk, 256*kernel.MiB)
+	c.SandboxAge = either(c.SandboxAge, 48*time.Hour)
+	c.SandboxCount = either(c.SandboxCount, 512)
+	c.SandboxFree = either(c.SandboxFree, kernel.GiB)
+	return c, nil
+}
+
+func either[T comparable](v, otherwise T) T {
+	var zero T
+	if v == zero {
+		return otherwise
+	}
+	return v
+}

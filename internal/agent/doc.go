@@ -1,0 +1,51 @@
+// Package agent runs, checks, checkpoints and recovers the tasks of one machine.
+//
+// # What it is
+//
+// An [Agent] is told groups by a master ([kernel.Down]), makes them real through a [Runtime] (containers) and a [Network]
+// (addresses, ports, names), and reports one [kernel.Status] per task ([kernel.Up]). It never decides how many there should
+// be, never starts anything again that ended, and never ends a task for its health: schedulers do. It works without a master
+// for as long as it takes: tasks run, checks go on, VIPs and names follow what this machine knows of its own tasks.
+//
+// # Who owns what
+//
+// Each group has a goroutine ([group.run]) that owns its checkpoint and is the only one to act on its containers; others
+// leave exits, acknowledgements and the wish to stop in its mailbox. Agent.mu guards which groups there are and what was
+// told of them. The endpoints table has a mutex and one goroutine that gives it to the network. A session has a reader and a
+// writer, and ends with its connection.
+//
+//	master -- frames --> session -- plans --> group (one each) -- calls --> Runtime, Network
+//	                        ^                   |   ^                           |
+//	                        +---- statuses -----+   +-------- exits ------------+
+//
+// What is decided is decided by functions of values: decideRecovery, decideFrame, verdict, nextHealth, decideSandboxes.
+//
+// # The life of a group
+//
+//	Staging   images are fetched, at most ParallelPulls at a time
+//	Starting  on disk before anything is made: a container exists only if its intent does
+//	Running   network attached, containers made, processes started, at most ParallelStarts groups at a time; on disk
+//	Killing   on disk; no new connections from this machine; a short drain; TERM; the grace; KILL
+//	terminal  on disk; containers removed, network detached; then told, again in each session until acknowledged
+//
+// The tasks of a group start together and end together. A status is on disk before anyone hears it, so that its Seq never
+// goes back; a terminal one is on disk before the container is removed, since the container is the only other witness of how
+// it ended, and told after, since who hears it may give its address and ports away.
+//
+// # After a crash
+//
+// The checkpoints and the runtime's containers are compared: what runs is adopted with its pid and start time and no new
+// status; what ended meanwhile is reported with its exit; what vanished is Failed, or Lost if the machine started anew (a
+// pid is one process only together with its start time and the boot id); a start that was cut off goes on. A damaged
+// checkpoint is told from a good one by length and checksum, named in the log, set aside, and missed by no other; its
+// containers carry their names as labels and are kept until a master says what is assigned, then adopted or removed. The
+// network keeps working meanwhile. Two agents never share a folder: it is locked.
+//
+// # How it fails
+//
+// A frame of an older leader than the agent has listened to (the highest epoch is on disk), a gap in the numbers, or a frame
+// that is none ends the session; the next begins with all that counts. A checkpoint that cannot be written is tried again,
+// and what it would make true is not told before. While the disk is nearly full nothing is started, and the refusal says so;
+// the rest goes on. A task that survives KILL is Killing with a message that begins with "stuck", an Error is logged, and
+// removing it is tried until it works. Calls to the runtime are bounded in time and concern one group only.
+package agent

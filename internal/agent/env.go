@@ -1,0 +1,225 @@
+package agent
+
+import (
+	"fmt"
+	"net/netip"
+	"path"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/containerd/errdefs"
+	"github.com/marinaos/marina/internal/kernel"
+)
+
+// place is what a group's tasks need to know about where they are.
+type place struct {
+	hostname string     // the machine's
+	machine  netip.Addr // its address
+	sandbox  string     // the task's, on the machine
+	files    string     // folder of the group's resolv.conf, hosts and hostname
+	netns    string
+}
+
+// address is where a group's ports are reached from this machine.
+func address(rec *record, machine netip.Addr) netip.Addr {
+	if rec.Spec.Network.Mode == kernel.NetworkBridge && rec.Group.Address.IsValid() {
+		return rec.Group.Address
+	}
+	return machine
+}
+
+// portsOf pairs the ports of a task with their host ports, zero where there is none.
+func portsOf(rec *record, task int) ([]kernel.Port, []uint16) {
+	first := 0
+	for i := range task {
+		first += len(rec.Spec.Tasks[i].Ports)
+	}
+	ports := rec.Spec.Tasks[task].Ports
+	host := make([]uint16, len(ports))
+	for i := range ports {
+		if first+i < len(rec.Group.HostPorts) {
+			host[i] = rec.Group.HostPorts[first+i]
+		}
+	}
+	return ports, host
+}
+
+// inside is the port a task listens on, seen from its own address.
+func inside(mode kernel.NetworkMode, p kernel.Port, host uint16) uint16 {
+	if mode == kernel.NetworkHost || p.Container == 0 {
+		return host
+	}
+	return p.Container
+}
+
+// effective is the number others use: the host port if there is one, else the container's.
+func effective(p kernel.Port, host uint16) uint16 {
+	if host != 0 {
+		return host
+	}
+	return p.Container
+}
+
+// attachment is a group's place in the machine's network.
+func attachment(rec *record) kernel.Attachment {
+	a := kernel.Attachment{Group: rec.Group.ID, Mode: rec.Spec.Network.Mode, Address: rec.Group.Address}
+	for i := range rec.Spec.Tasks {
+		ports, host := portsOf(rec, i)
+		for k, p := range ports {
+			for _, proto := range strings.Split(p.Protocol, ",") {
+				a.Ports = append(a.Ports, kernel.Mapping{Protocol: proto, Container: inside(a.Mode, p, host[k]), Host: host[k]})
+			}
+		}
+	}
+	return a
+}
+
+// reachable reports whether others connect to the group by VIPs or published ports, so that they need a moment to stop.
+func reachable(s *kernel.Spec) bool {
+	for _, p := range s.Ports() {
+		if p.Publish || len(p.VIPs) > 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// environment is a task's environment, fields filled in. Later entries win; the sandbox is ours.
+func environment(rec *record, task int, w place) []string {
+	var names []string
+	values := map[string]string{}
+	set := func(name, value string) {
+		if _, ok := values[name]; !ok {
+			names = append(names, name)
+		}
+		values[name] = value
+	}
+	for _, v := range rec.Spec.Tasks[task].Env {
+		if v.From != "" {
+			set(v.Name, field(rec, task, w, v.From))
+		} else {
+			set(v.Name, v.Value)
+		}
+	}
+	set("MESOS_SANDBOX", SandboxTarget)
+	out := make([]string, len(names))
+	for i, n := range names {
+		out[i] = n + "=" + values[n]
+	}
+	return out
+}
+
+// field is the value of a field for a task; an unknown one is empty.
+func field(rec *record, task int, w place, f kernel.Field) string {
+	ports, host := portsOf(rec, task)
+	switch f {
+	case kernel.FieldHost:
+		return w.hostname
+	case kernel.FieldTaskID:
+		return string(rec.Tasks[task].Status.Task)
+	case kernel.FieldGroupID:
+		return string(rec.Group.ID)
+	case kernel.FieldAddress:
+		return address(rec, w.machine).String()
+	case kernel.FieldPorts:
+		var all []string
+		for i, p := range ports {
+			all = append(all, strconv.Itoa(int(effective(p, host[i]))))
+		}
+		return strings.Join(all, ",")
+	}
+	if n, ok := strings.CutPrefix(string(f), "port."); ok {
+		if i, err := strconv.Atoi(n); err == nil && i >= 0 && i < len(ports) {
+			return strconv.Itoa(int(effective(ports[i], host[i])))
+		}
+	}
+	return ""
+}
+
+// limit is the bound a machine sets: the guarantee if the spec names none, and 0, for none, if it says so.
+func limit(guarantee, limit int64) int64 {
+	switch limit {
+	case 0:
+		return guarantee
+	case kernel.Unlimited:
+		return 0
+	}
+	return limit
+}
+
+// container is what the runtime is to make for a task. Errors are errdefs.ErrInvalidArgument.
+func container(rec *record, task int, w place) (Container, error) {
+	t := &rec.Spec.Tasks[task]
+	r := &rec.Tasks[task]
+	c := Container{
+		ID: r.Container,
+		Labels: map[string]string{LabelGroup: string(rec.Group.ID), LabelTask: string(r.Status.Task),
+			LabelSpec: string(rec.Spec.ID), LabelBoot: rec.Boot, LabelAgent: string(rec.Agent)},
+		Cgroup: ContainerID(kernel.TaskID(rec.Group.ID), rec.Boot) + "/" + r.Container,
+		Image:  t.Image, Shell: t.Shell, Argv: t.Argv, User: t.User, TTY: t.TTY,
+		Env:      environment(rec, task, w),
+		NetNS:    w.netns,
+		Stdout:   filepath.Join(w.sandbox, "stdout"),
+		Stderr:   filepath.Join(w.sandbox, "stderr"),
+		MilliCPU: t.Guarantee.MilliCPU,
+		CPULimit: limit(t.Guarantee.MilliCPU, t.Limit.MilliCPU),
+		MemLimit: limit(t.Guarantee.Mem, t.Limit.Mem),
+		PIDLimit: t.PIDs,
+		Binds: []Bind{
+			{Source: w.sandbox, Target: SandboxTarget},
+			{Source: filepath.Join(w.files, "resolv.conf"), Target: "/etc/resolv.conf", ReadOnly: true},
+			{Source: filepath.Join(w.files, "hosts"), Target: "/etc/hosts", ReadOnly: true},
+			{Source: filepath.Join(w.files, "hostname"), Target: "/etc/hostname", ReadOnly: true},
+		},
+	}
+	if rec.Spec.Network.Mode == kernel.NetworkBridge {
+		c.Hostname = dashed(string(rec.Group.ID), 63)
+	}
+	if t.Image == "" {
+		c.Dir = SandboxTarget
+	}
+	for _, v := range t.Volumes {
+		b, err := bind(v, w.sandbox)
+		if err != nil {
+			return Container{}, fmt.Errorf("task %s: %w", t.Name, err)
+		}
+		c.Binds = append(c.Binds, b)
+	}
+	return c, nil
+}
+
+// bind is a volume's mount. Relative paths are the sandbox's, on either side.
+func bind(v kernel.Volume, sandbox string) (Bind, error) {
+	b := Bind{Source: v.HostPath, Target: v.ContainerPath, ReadOnly: v.ReadOnly}
+	if v.HostPath == "" || v.ContainerPath == "" {
+		return b, fmt.Errorf("volume at %q needs a host path and a container path: %w", v.ContainerPath, errdefs.ErrInvalidArgument)
+	}
+	if !path.IsAbs(b.Target) {
+		if !filepath.IsLocal(b.Target) {
+			return b, fmt.Errorf("volume at %q leaves the sandbox: %w", v.ContainerPath, errdefs.ErrInvalidArgument)
+		}
+		b.Target = path.Join(SandboxTarget, b.Target)
+	}
+	if !path.IsAbs(b.Source) {
+		if !filepath.IsLocal(b.Source) {
+			return b, fmt.Errorf("volume of %q leaves the sandbox: %w", v.HostPath, errdefs.ErrInvalidArgument)
+		}
+		b.Source = filepath.Join(sandbox, b.Source)
+	}
+	return b, nil
+}
+
+// generated is the content of the files every group is given.
+func generated(rec *record, w place, resolver netip.Addr, machineResolv []byte) map[string][]byte {
+	name := w.hostname
+	if rec.Spec.Network.Mode == kernel.NetworkBridge {
+		name = dashed(string(rec.Group.ID), 63)
+	}
+	resolv := machineResolv
+	if resolver.IsValid() {
+		resolv = fmt.Appendf(nil, "nameserver %s\n", resolver)
+	}
+	hosts := fmt.Appendf(nil, "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n%s %s\n", address(rec, w.machine), name)
+	return map[string][]byte{"resolv.conf": resolv, "hosts": hosts, "hostname": []byte(name + "\n")}
+}

@@ -1,0 +1,232 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/marinaos/marina/internal/kernel"
+)
+
+const (
+	settleTimeout = 2 * time.Second        // for the network to stop sending new connections
+	stuckAfter    = 5 * time.Second        // from KILL to saying that a task does not die
+	firstRetry    = 100 * time.Millisecond // between attempts to remove what is left
+	lastRetry     = 10 * time.Second
+)
+
+// finish ends the group for the reason in the record, and makes the verdict on every task durable. It leaves what is left
+// of the group to clean. If ctx ends first, the next agent goes on.
+func (g *group) finish(ctx context.Context) {
+	for _, t := range g.tasks {
+		g.a.ends.setLocal(t, localView{})
+	}
+	g.collect()
+	if g.alive() {
+		g.kill(ctx)
+	}
+	if ctx.Err() != nil {
+		return
+	}
+	for i := range g.rec.Tasks {
+		if g.rec.Tasks[i].Status.State.Terminal() {
+			continue
+		}
+		v := verdict(&g.rec, i, g.facts[i])
+		g.rec.Tasks[i].Phase = phaseEnded
+		g.status(i, func(s *kernel.Status) { *s = v })
+	}
+	g.save(ctx)
+}
+
+func (g *group) alive() bool {
+	for i := range g.facts {
+		if g.facts[i].running {
+			return true
+		}
+	}
+	return false
+}
+
+// kill ends what runs: no new connections, a moment to notice, TERM, the task's grace, KILL.
+func (g *group) kill(ctx context.Context) {
+	for i := range g.rec.Tasks {
+		if g.facts[i].running && g.rec.Tasks[i].Status.State == kernel.Running {
+			g.status(i, func(s *kernel.Status) {
+				s.State, s.Reason, s.Message = kernel.Killing, g.rec.Ending.Reason, g.rec.Ending.Why
+			})
+		}
+	}
+	g.commit(ctx)
+	if reachable(g.spec) {
+		sctx, cancel := context.WithTimeout(ctx, settleTimeout)
+		g.a.ends.settle(sctx)
+		cancel()
+		g.waitExits(ctx, time.Now().Add(g.a.cfg.Drain))
+	}
+	g.signal(ctx, unix.SIGTERM, func(int) bool { return true })
+	began := time.Now()
+	for g.alive() && ctx.Err() == nil {
+		next, ok := g.nextGrace(began)
+		if !ok {
+			break
+		}
+		g.waitExits(ctx, next)
+		g.signal(ctx, unix.SIGKILL, func(i int) bool { return !time.Now().Before(began.Add(g.grace(i))) })
+	}
+	g.waitExits(ctx, time.Now().Add(stuckAfter))
+	if g.alive() && ctx.Err() == nil {
+		g.insist(ctx)
+	}
+}
+
+func (g *group) grace(i int) time.Duration {
+	return either(g.spec.Tasks[i].KillGrace, kernel.DefaultKillGrace)
+}
+
+// nextGrace is when the next task's grace is over, if there is one whose is not.
+func (g *group) nextGrace(began time.Time) (next time.Time, ok bool) {
+	now := time.Now()
+	for i := range g.facts {
+		if t := began.Add(g.grace(i)); g.facts[i].running && t.After(now) && (!ok || t.Before(next)) {
+			next, ok = t, true
+		}
+	}
+	return next, ok
+}
+
+func (g *group) signal(ctx context.Context, sig unix.Signal, which func(int) bool) {
+	for i := range g.facts {
+		if !g.facts[i].running || !which(i) {
+			continue
+		}
+		_, err := call(ctx, g.a, func(ctx context.Context) (struct{}, error) {
+			return struct{}{}, g.a.rt.Signal(ctx, g.containers[i], int(sig))
+		})
+		if err != nil && ctx.Err() == nil {
+			g.log.Warn("signal not delivered", "task", g.tasks[i], "signal", sig.String(), "err", err)
+		}
+	}
+}
+
+// waitExits waits until nothing runs any more, but not longer than until.
+func (g *group) waitExits(ctx context.Context, until time.Time) {
+	t := time.NewTimer(time.Until(until))
+	defer t.Stop()
+	for g.collect(); g.alive(); g.collect() {
+		select {
+		case <-g.wake:
+		case <-t.C:
+			return
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// insist deals with tasks that KILL did not end: it says so, and goes on removing them until they are gone.
+func (g *group) insist(ctx context.Context) {
+	for i := range g.facts {
+		if g.facts[i].running {
+			g.log.Error("task does not end after KILL", "task", g.tasks[i], "pid", g.rec.Tasks[i].Status.PID)
+			g.status(i, func(s *kernel.Status) { s.Message = fmt.Sprintf("stuck: it does not end after KILL (pid %d)", s.PID) })
+		}
+	}
+	g.commit(ctx)
+	g.retry(ctx, "task cannot be ended, trying again", func() error {
+		var errs []error
+		for i := range g.facts {
+			if g.collect(); !g.facts[i].running {
+				continue
+			}
+			_, err := call(ctx, g.a, func(ctx context.Context) (struct{}, error) {
+				return struct{}{}, g.a.rt.Remove(ctx, g.containers[i])
+			})
+			if g.facts[i].running = err != nil; err != nil {
+				errs = append(errs, err)
+			}
+		}
+		return errors.Join(errs...)
+	})
+}
+
+// retry calls f until it works or ctx ends, and reports which.
+func (g *group) retry(ctx context.Context, message string, f func() error) bool {
+	for wait := firstRetry; ; wait = min(2*wait, lastRetry) {
+		err := f()
+		if err == nil {
+			return true
+		}
+		if ctx.Err() != nil {
+			return false
+		}
+		g.log.Error(message, "err", err)
+		if !pause(ctx, wait) {
+			return false
+		}
+	}
+}
+
+// clean removes what is left of a group whose end is durable, and then tells the end: who hears of it may give the group's
+// address and ports away.
+func (g *group) clean(ctx context.Context) bool {
+	ok := g.retry(ctx, "what is left of the group cannot be removed, trying again", func() error {
+		var errs []error
+		for _, c := range g.containers {
+			_, err := call(ctx, g.a, func(ctx context.Context) (struct{}, error) { return struct{}{}, g.a.rt.Remove(ctx, c) })
+			errs = append(errs, err)
+		}
+		_, err := call(ctx, g.a, func(ctx context.Context) (struct{}, error) { return struct{}{}, g.a.network.Detach(ctx, g.id) })
+		return errors.Join(append(errs, err)...)
+	})
+	if !ok {
+		return false
+	}
+	g.a.leavePlace(&g.rec)
+	g.publish()
+	g.log.Info("group ended")
+	return true
+}
+
+// awaitAcks keeps the group's statuses until the master has them for good, then drops the checkpoint.
+func (g *group) awaitAcks(ctx context.Context) bool {
+	for !g.settled() {
+		select {
+		case <-g.wake:
+		case <-ctx.Done():
+			return false
+		}
+	}
+	if err := g.a.folder.remove("groups/" + groupFile(g.id)); err != nil {
+		g.log.Warn("checkpoint not dropped", "err", err) // it is handled like one of a crash
+	}
+	return true
+}
+
+// settled reports whether nobody needs to hear the group's end any more.
+func (g *group) settled() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.forget {
+		return true
+	}
+	for i := range g.rec.Tasks {
+		if s := &g.rec.Tasks[i].Status; g.acks[s.Task] < s.Seq {
+			return false
+		}
+	}
+	return true
+}
+
+// waitEnd waits until nothing is left of the group, or ctx ends.
+func (g *group) waitEnd(ctx context.Context) error {
+	select {
+	case <-g.over:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}

@@ -1,0 +1,227 @@
+package agent
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"sync"
+
+	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
+
+	"github.com/marinaos/marina/internal/kernel"
+)
+
+// streams are the outputs of tasks. One stream is a file that the task appends to and the files it was rotated into
+// (stdout, stdout.1, stdout.2: the newest first). Its bytes are counted from the first ever written, so that an offset means
+// the same before and after a rotation.
+type streams struct {
+	folder *folder
+
+	mu sync.Mutex
+	m  map[string]*sync.RWMutex // by task; write-locked while its files are moved. Guarded by mu
+}
+
+func newStreams(f *folder) *streams { return &streams{folder: f, m: map[string]*sync.RWMutex{}} }
+
+func (s *streams) lock(task string) *sync.RWMutex {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	l := s.m[task]
+	if l == nil {
+		l = new(sync.RWMutex)
+		s.m[task] = l
+	}
+	return l
+}
+
+func (s *streams) forget(task string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.m, task)
+}
+
+// droppedAttr is the attribute of the current file that counts the bytes of rotated files that are gone.
+const droppedAttr = "user.marina.dropped"
+
+func dropped(f *os.File) int64 {
+	var b [8]byte
+	if n, err := unix.Fgetxattr(int(f.Fd()), droppedAttr, b[:]); err != nil || n != len(b) {
+		return 0
+	}
+	return int64(binary.BigEndian.Uint64(b[:]))
+}
+
+func setDropped(f *os.File, n int64) error {
+	return unix.Fsetxattr(int(f.Fd()), droppedAttr, binary.BigEndian.AppendUint64(nil, uint64(n)), 0)
+}
+
+// openRegular opens a file a task may have replaced: it must be a regular one, and no opening blocks.
+func openRegular(root *os.Root, name string, flag int) (*os.File, int64, error) {
+	f, err := root.OpenFile(name, flag|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, 0, err
+	}
+	i, err := f.Stat()
+	if err == nil && !i.Mode().IsRegular() {
+		err = fmt.Errorf("%s is not a regular file: %w", name, errdefs.ErrPermissionDenied)
+	}
+	if err != nil {
+		f.Close()
+		return nil, 0, err
+	}
+	return f, i.Size(), nil
+}
+
+func rotated(name string, i int) string { return fmt.Sprintf("%s.%d", name, i) }
+
+// read fills buf with the bytes of a stream at offset, or at the oldest that are kept if those are gone. It answers where
+// what it read begins, and where the stream ends now; a read at the end is of no bytes.
+func (s *streams) read(task, name string, offset int64, buf []byte, keep int) (n int, at, end int64, err error) {
+	l := s.lock(task)
+	l.RLock()
+	defer l.RUnlock()
+	root, err := s.folder.root.OpenRoot("sandboxes/" + task)
+	if err != nil {
+		return 0, 0, 0, err
+	}
+	defer root.Close()
+	cur, size, err := openRegular(root, name, os.O_RDONLY)
+	if err != nil {
+		return 0, 0, 0, err
+	}
+	defer cur.Close()
+	begin := dropped(cur)
+	parts := []io.ReaderAt{cur}
+	sizes := []int64{size}
+	for i := 1; i <= keep; i++ {
+		f, size, err := openRegular(root, rotated(name, i), os.O_RDONLY)
+		if err != nil {
+			continue
+		}
+		defer f.Close()
+		parts, sizes = append(parts, f), append(sizes, size)
+	}
+	at = max(offset, begin)
+	end = begin
+	for i := len(parts) - 1; i >= 0; i-- {
+		if skip := at - end; n == 0 && err == nil && skip < sizes[i] && skip >= 0 {
+			n, err = parts[i].ReadAt(buf[:min(int64(len(buf)), sizes[i]-skip)], skip)
+			if errors.Is(err, io.EOF) {
+				err = nil
+			}
+		}
+		end += sizes[i]
+	}
+	return n, min(at, end), end, err
+}
+
+// rotate moves the head of a stream that grew past limit into a file of its own and keeps at most keep of those. No byte is
+// lost where the filesystem can take blocks out of the front of a file (ext4, XFS); elsewhere what is written during one
+// truncation is.
+func (s *streams) rotate(task, name string, limit int64, keep int) error {
+	root, err := s.folder.root.OpenRoot("sandboxes/" + task)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	cur, size, err := openRegular(root, name, os.O_RDWR)
+	if err != nil {
+		return err
+	}
+	defer cur.Close()
+	var st unix.Statfs_t
+	if err := unix.Fstatfs(int(cur.Fd()), &st); err != nil {
+		return err
+	}
+	head := (size - 1) / st.Bsize * st.Bsize // whole blocks, and not all of it: that is what can be taken out
+	if size <= limit || head <= 0 {
+		return nil
+	}
+	fresh, err := copyHead(root, cur, name+".new", head)
+	if err != nil {
+		return err
+	}
+	defer fresh.Close()
+
+	l := s.lock(task)
+	l.Lock()
+	defer l.Unlock()
+	if err := shift(root, cur, name, keep); err != nil {
+		return err
+	}
+	if err := root.Rename(name+".new", rotated(name, 1)); err != nil {
+		return err
+	}
+	err = unix.Fallocate(int(cur.Fd()), unix.FALLOC_FL_COLLAPSE_RANGE, 0, head)
+	if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EINVAL) {
+		if _, err = io.Copy(fresh, io.NewSectionReader(cur, head, 1<<62)); err == nil {
+			err = cur.Truncate(0)
+		}
+	}
+	return err
+}
+
+func copyHead(root *os.Root, cur *os.File, name string, head int64) (*os.File, error) {
+	if err := root.RemoveAll(name); err != nil {
+		return nil, err
+	}
+	f, err := root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := io.Copy(f, io.NewSectionReader(cur, 0, head)); err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+// shift makes room for a new first rotated file.
+func shift(root *os.Root, cur *os.File, name string, keep int) error {
+	if i, err := root.Stat(rotated(name, keep)); err == nil {
+		if err := setDropped(cur, dropped(cur)+i.Size()); err != nil && !errors.Is(err, unix.EOPNOTSUPP) {
+			return err
+		}
+		if err := root.RemoveAll(rotated(name, keep)); err != nil {
+			return err
+		}
+	}
+	for i := keep - 1; i >= 1; i-- {
+		if err := root.Rename(rotated(name, i), rotated(name, i+1)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
+}
+
+// rotate looks at the outputs of everything that runs.
+func (a *Agent) rotate() error {
+	var errs []error
+	for t := range a.runningTasks() {
+		for _, name := range []string{"stdout", "stderr"} {
+			if err := a.logs.rotate(string(t), name, a.cfg.LogLimit, a.cfg.LogKeep); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				errs = append(errs, fmt.Errorf("%s of task %s: %w", name, t, err))
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// runningTasks are the tasks that run, with their containers.
+func (a *Agent) runningTasks() map[kernel.TaskID]string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	out := map[kernel.TaskID]string{}
+	for _, g := range a.groups {
+		for i := range g.shown {
+			if s := g.shown[i].State; s == kernel.Running || s == kernel.Killing {
+				out[g.tasks[i]] = g.containers[i]
+			}
+		}
+	}
+	return out
+}
