@@ -112,6 +112,7 @@ func within(q kernel.Quota, used, each kernel.Resources, n int) (int, string) {
 		return n, ""
 	}
 	name := q.Within(used, each.Times(int64(lo+1)))[0]
+	used = used.Add(each.Times(int64(lo)))
 	return lo, fmt.Sprintf("quota of %s: %s: limit %s, used %s, one more instance asks %s",
 		q.Role, name, amount(q.Limit, name), amount(used, name), amount(each, name))
 }

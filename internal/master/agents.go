@@ -80,6 +80,12 @@ func (s *State) refuseAgent(reg *kernel.Registration) string {
 
 // identify takes over what an agent says of itself, and gives a new one its subnet.
 func (s *State) identify(a *agent, info kernel.Agent) {
+	if len(info.Attributes) == 0 {
+		info.Attributes = nil // as it is read back from its row
+	}
+	if len(info.Warnings) == 0 {
+		info.Warnings = nil
+	}
 	if reflect.DeepEqual(a.info, info) && a.subnet.IsValid() {
 		return
 	}

@@ -1,0 +1,161 @@
+package master
+
+import (
+	"context"
+	"sync"
+
+	"github.com/marinaos/marina/internal/kernel"
+)
+
+// Launch is kernel.Kernel's.
+func (m *Master) Launch(ctx context.Context, r kernel.LaunchRequest) (kernel.LaunchResult, error) {
+	reply, err := m.request(ctx, Launch{LaunchRequest: r})
+	if err != nil {
+		return kernel.LaunchResult{}, err
+	}
+	return *reply.Launch, nil
+}
+
+// Withdraw is kernel.Kernel's.
+func (m *Master) Withdraw(ctx context.Context, framework, key string, groups []kernel.GroupID) error {
+	_, err := m.request(ctx, Withdraw{Framework: framework, Key: key, Groups: groups})
+	return err
+}
+
+// Stop is kernel.Kernel's.
+func (m *Master) Stop(ctx context.Context, framework string, groups []kernel.GroupID, why string) error {
+	_, err := m.request(ctx, Stop{Framework: framework, Groups: groups, Why: why})
+	return err
+}
+
+// Forget is kernel.Kernel's.
+func (m *Master) Forget(ctx context.Context, framework string, groups []kernel.GroupID) error {
+	_, err := m.request(ctx, Forget{Framework: framework, Groups: groups})
+	return err
+}
+
+// Queue is kernel.Kernel's; nothing once the leadership is over.
+func (m *Master) Queue(framework string) (out []kernel.Waiting) {
+	_ = m.look(context.Background(), func(s *State) { out = s.Queue(framework) }) // ends with the leadership
+	return out
+}
+
+// Agents is kernel.Kernel's; nothing once the leadership is over.
+func (m *Master) Agents() (out []kernel.AgentView) {
+	_ = m.look(context.Background(), func(s *State) { out = s.Agents() }) // ends with the leadership
+	return out
+}
+
+// SetQuota gives a role a quota, or takes it away when limit is nil (errdefs.ErrNotFound if it has none).
+func (m *Master) SetQuota(ctx context.Context, role string, limit *kernel.Resources) error {
+	_, err := m.request(ctx, SetQuota{Role: role, Limit: limit})
+	return err
+}
+
+// Watch is kernel.Kernel's.
+func (m *Master) Watch(framework string) kernel.InstanceWatch {
+	return &watch{m: m, framework: framework, wake: make(chan struct{}, 1), at: map[kernel.GroupID]int{}}
+}
+
+// watch merges changes until they are read. One goroutine reads it.
+type watch struct {
+	m         *Master
+	framework string
+	wake      chan struct{} // holds a token when there may be something
+	joined    bool          // the reader's
+
+	mu       sync.Mutex
+	at       map[kernel.GroupID]int // index in list; guarded by mu
+	list     []kernel.Instance      // guarded by mu
+	complete bool                   // guarded by mu
+	room     bool                   // guarded by mu
+	news     bool                   // something to deliver; guarded by mu
+}
+
+// Next is kernel.InstanceWatch's.
+func (w *watch) Next(ctx context.Context) (kernel.Changes, error) {
+	if !w.joined {
+		if err := w.m.submit(ctx, item{look: w.join}); err != nil {
+			return kernel.Changes{}, err
+		}
+		w.joined = true
+	}
+	for {
+		if c, ok := w.take(); ok {
+			return c, nil
+		}
+		select {
+		case <-w.wake:
+		case <-w.m.done:
+			return kernel.Changes{}, errLost
+		case <-ctx.Done():
+			return kernel.Changes{}, context.Cause(ctx)
+		}
+	}
+}
+
+// join starts the watch with all there is; the owner calls it.
+func (w *watch) join(s *State) func() {
+	all, complete := s.Instances(w.framework), s.Complete()
+	return func() {
+		w.m.mu.Lock()
+		w.m.watches = append(w.m.watches, w)
+		w.m.mu.Unlock()
+		w.mu.Lock()
+		w.news = true
+		w.mu.Unlock()
+		w.push(all, complete, false)
+	}
+}
+
+// Close is kernel.InstanceWatch's.
+func (w *watch) Close() {
+	w.m.mu.Lock()
+	defer w.m.mu.Unlock()
+	for k, other := range w.m.watches {
+		if other == w {
+			w.m.watches = append(w.m.watches[:k:k], w.m.watches[k+1:]...)
+			return
+		}
+	}
+}
+
+func (w *watch) push(changes []kernel.Instance, complete, room bool) {
+	w.mu.Lock()
+	for _, i := range changes {
+		if i.Framework != w.framework {
+			continue
+		}
+		if k, ok := w.at[i.ID]; ok {
+			w.list[k] = i
+			continue
+		}
+		w.at[i.ID] = len(w.list)
+		w.list = append(w.list, i)
+	}
+	news := w.news || len(w.list) > 0 || room || complete != w.complete
+	w.room, w.complete, w.news = w.room || room, complete, news
+	w.mu.Unlock()
+	if news {
+		w.poke()
+	}
+}
+
+func (w *watch) take() (kernel.Changes, bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !w.news {
+		return kernel.Changes{}, false
+	}
+	c := kernel.Changes{Instances: w.list, Complete: w.complete, Room: w.room}
+	clear(w.at)
+	w.list, w.room, w.news = nil, false, false
+	return c, true
+}
+
+func (w *watch) poke() {
+	select {
+	case w.wake <- struct{}{}:
+	default:
+	}
+}

@@ -1,0 +1,470 @@
+package master
+
+import (
+	"encoding/json"
+	"flag"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/marinaos/marina/internal/kernel"
+	"github.com/marinaos/marina/internal/store"
+)
+
+var update = flag.Bool("update", false, "rewrite testdata with what happens now")
+
+// TestTranscripts plays testdata/*.txt: a command, "----", what it made happen, an empty line. Lines with # are comments.
+func TestTranscripts(t *testing.T) {
+	files, err := filepath.Glob("testdata/*.txt")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("transcripts: %d found, error %v", len(files), err)
+	}
+	for _, file := range files {
+		t.Run(strings.TrimSuffix(filepath.Base(file), ".txt"), func(t *testing.T) {
+			raw, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := play(t, string(raw))
+			if *update {
+				if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
+					t.Fatal(err)
+				}
+				return
+			}
+			if diff := cmp.Diff(strings.Split(string(raw), "\n"), strings.Split(got, "\n")); diff != "" {
+				t.Errorf("transcript (-want +got), -update rewrites it:\n%s", diff)
+			}
+		})
+	}
+}
+
+func play(t *testing.T, raw string) string {
+	p := newPlayer(t)
+	var out strings.Builder
+	lines := strings.Split(raw, "\n")
+	for n := 0; n < len(lines); n++ {
+		line := lines[n]
+		out.WriteString(line)
+		if n < len(lines)-1 {
+			out.WriteByte('\n')
+		}
+		if line == "" || strings.HasPrefix(line, "#") {
+			continue
+		}
+		if n+1 < len(lines) && lines[n+1] == "----" { // skip what was recorded
+			for n++; n < len(lines) && lines[n] != ""; n++ {
+			}
+			n--
+		}
+		fmt.Fprintf(&out, "----\n%s", p.do(strings.Fields(line)))
+	}
+	return out.String()
+}
+
+// player is one leader after the other over the rows that are durable.
+type player struct {
+	t     *testing.T
+	cfg   Config
+	state *State
+	rows  map[string][]byte
+	zero  time.Time
+	now   time.Time
+	up    map[SessionID]uint64 // frames sent
+	req   RequestID
+}
+
+func newPlayer(t *testing.T) *player {
+	zero := time.Date(2026, 11, 23, 10, 0, 0, 0, time.UTC)
+	p := &player{t: t, cfg: Config{Epoch: 1}, rows: map[string][]byte{}, zero: zero, now: zero, up: map[SessionID]uint64{}}
+	p.state = NewState(p.cfg)
+	return p
+}
+
+// args are the words after the verb: "key=value", or plain.
+type args struct {
+	t     *testing.T
+	words []string
+}
+
+func (a args) get(key, otherwise string) string {
+	for _, w := range a.words {
+		if v, ok := strings.CutPrefix(w, key+"="); ok {
+			return v
+		}
+	}
+	return otherwise
+}
+
+func (a args) num(key string, otherwise int) int {
+	n, err := strconv.Atoi(a.get(key, strconv.Itoa(otherwise)))
+	if err != nil {
+		a.t.Fatalf("%v: %s: %v", a.words, key, err)
+	}
+	return n
+}
+
+func (a args) list(key string) []string {
+	if v := a.get(key, ""); v != "" {
+		return strings.Split(v, ",")
+	}
+	return nil
+}
+
+func (a args) groups() []kernel.GroupID {
+	var out []kernel.GroupID
+	for _, g := range a.list("groups") {
+		out = append(out, kernel.GroupID(g))
+	}
+	return out
+}
+
+func (p *player) do(words []string) string {
+	a := args{p.t, words[1:]}
+	if after := a.get("after", ""); after != "" {
+		d, err := time.ParseDuration(after)
+		if err != nil {
+			p.t.Fatal(err)
+		}
+		p.now = p.now.Add(d)
+	}
+	p.req++
+	switch words[0] {
+	case "config":
+		p.cfg.ForgetPercent = a.num("forget", 0)
+		p.state = NewState(p.cfg)
+		return ""
+	case "leader":
+		return p.lead()
+	case "break":
+		p.rows[a.words[0]] = []byte("{")
+		return ""
+	case "show":
+		return p.show(a.words[0])
+	}
+	return p.step(p.event(words[0], a))
+}
+
+func (p *player) event(verb string, a args) Event {
+	session := SessionID(a.num("session", 0))
+	framework := a.get("framework", "marathon")
+	switch verb {
+	case "up":
+		p.up[session] = 1
+		return AgentUp{Session: session, Seq: 1, Registration: p.registration(a)}
+	case "frame":
+		p.up[session] += uint64(a.num("skip", 1))
+		return Frame{Session: session, Up: kernel.Up{Seq: p.up[session], Statuses: p.statuses(a)}}
+	case "down":
+		return AgentDown{Session: session, Why: "connection reset"}
+	case "launch":
+		return Launch{Request: p.req, LaunchRequest: kernel.LaunchRequest{Key: a.get("key", "/app@1"), Spec: p.spec(a), Groups: a.groups()}}
+	case "withdraw":
+		return Withdraw{Request: p.req, Framework: framework, Key: a.get("key", "/app@1"), Groups: a.groups()}
+	case "stop":
+		return Stop{Request: p.req, Framework: framework, Groups: a.groups(), Why: "scaled down"}
+	case "forget":
+		return Forget{Request: p.req, Framework: framework, Groups: a.groups()}
+	case "quota":
+		ev := SetQuota{Request: p.req, Role: a.get("role", "/")}
+		if a.get("cpus", "") != "" {
+			ev.Limit = &kernel.Resources{MilliCPU: int64(a.num("cpus", 0)), Mem: -1, Disk: -1, GPUs: -1}
+		}
+		return ev
+	case "tick":
+		return Tick{}
+	}
+	p.t.Fatalf("unknown command %q", verb)
+	return nil
+}
+
+func (p *player) registration(a args) kernel.Registration {
+	id := a.get("agent", "a1")
+	attributes := map[string]string{}
+	for _, kv := range a.list("attributes") {
+		k, v, _ := strings.Cut(kv, ":")
+		attributes[k] = v
+	}
+	return kernel.Registration{Agent: kernel.Agent{ID: kernel.AgentID(id), Hostname: "host-" + id, Address: netip.MustParseAddr(a.get("address", "192.0.2.1")),
+		Attributes: attributes, Total: kernel.Resources{MilliCPU: int64(a.num("cpus", 4000)), Mem: 8 * kernel.GiB, Disk: 100 * kernel.GiB},
+		Ports: kernel.PortRange{First: 31000, Last: 31003}}, Incarnation: a.get("incarnation", "i1"), Boot: "b1",
+		Epoch: int64(a.num("epoch", 0)), Endpoints: uint64(a.num("endpoints", 0)), Statuses: p.statuses(a)}
+}
+
+// statuses reads "g1:running:1:healthy", "g2._side:killed:4": group or task, state, seq, health of one check.
+func (p *player) statuses(a args) []kernel.Status {
+	var out []kernel.Status
+	for _, w := range a.list("statuses") {
+		f := strings.Split(w, ":")
+		group, suffix, two := strings.Cut(f[0], ".")
+		if !two {
+			suffix = "_app"
+		}
+		seq, err := strconv.ParseUint(f[2], 10, 64)
+		if err != nil {
+			p.t.Fatal(err)
+		}
+		st := kernel.Status{Task: kernel.TaskID(group + "." + suffix), Group: kernel.GroupID(group), Seq: seq, Time: p.now}
+		if err := st.State.UnmarshalText([]byte("TASK_" + strings.ToUpper(f[1]))); err != nil {
+			p.t.Fatal(err)
+		}
+		if len(f) > 3 {
+			st.Health = []kernel.Health{{Known: true, Alive: f[3] == "healthy"}}
+		}
+		out = append(out, st)
+	}
+	return out
+}
+
+func (p *player) spec(a args) kernel.Spec {
+	sp := kernel.Spec{Framework: a.get("framework", "marathon"), Owner: a.get("owner", "/app"), Version: a.get("version", "1"),
+		Role: a.get("role", "/"), Discovery: "app", Network: kernel.Network{Mode: kernel.NetworkMode(a.get("mode", "bridge"))}}
+	tasks := []string{"_app"}
+	if a.get("sidecar", "") != "" {
+		tasks = append(tasks, "_side")
+	}
+	for _, name := range tasks {
+		task := kernel.TaskSpec{Name: name, Suffix: "." + name, Image: "image", Guarantee: kernel.Resources{MilliCPU: int64(a.num("cpus", 1000)), Mem: kernel.GiB}}
+		if v := a.get("vip", ""); v != "" {
+			task.Ports = append(task.Ports, kernel.Port{Name: "web", Protocol: "udp,tcp", Container: 8080, VIPs: []kernel.VIP{{Name: v, Port: 80}}})
+		}
+		for _, port := range a.list("ports") {
+			n, err := strconv.Atoi(port)
+			if err != nil {
+				p.t.Fatal(err)
+			}
+			task.Ports = append(task.Ports, kernel.Port{Protocol: "tcp", Container: 9090, Host: n})
+		}
+		sp.Tasks = append(sp.Tasks, task)
+	}
+	for _, c := range a.list("constraints") {
+		f := append(strings.Split(c, ":"), "")
+		sp.Constraints = append(sp.Constraints, kernel.Constraint{Field: f[0], Operator: f[1], Value: f[2]})
+	}
+	sealed, err := sp.Seal()
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	return sealed
+}
+
+// lead drops the state, as a leader that lost its leadership does, and has the next one load what is durable.
+func (p *player) lead() string {
+	p.cfg.Epoch++
+	p.state = NewState(p.cfg)
+	keys := make([]string, 0, len(p.rows))
+	for k := range p.rows {
+		keys = append(keys, k)
+	}
+	slices.Sort(keys)
+	var items []store.Item
+	for _, k := range keys {
+		items = append(items, store.Item{Key: k, Value: p.rows[k]})
+	}
+	var out strings.Builder
+	for _, err := range p.state.Load(items) {
+		fmt.Fprintf(&out, "problem: %v\n", err)
+	}
+	return out.String() + p.step(Tick{})
+}
+
+func (p *player) step(ev Event) string {
+	fx := p.state.Step(p.now, ev)
+	ops, err := p.state.Ops(fx.Writes)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	var out strings.Builder
+	names := p.specNames()
+	for _, op := range ops {
+		if op.Kind == store.OpDelete {
+			delete(p.rows, op.Key)
+			fmt.Fprintf(&out, "delete %s\n", names.Replace(op.Key))
+			continue
+		}
+		p.rows[op.Key] = op.Value
+		fmt.Fprintf(&out, "put %s%s\n", names.Replace(op.Key), rowText(op))
+	}
+	for _, s := range fx.Sends {
+		fmt.Fprintf(&out, "send %d: %s\n", s.Session, downText(s.Down))
+	}
+	for _, e := range fx.Ends {
+		fmt.Fprintf(&out, "end %d: %s\n", e.Session, e.Why)
+	}
+	for _, r := range fx.Replies {
+		fmt.Fprintf(&out, "reply: %s\n", replyText(r))
+	}
+	for _, i := range fx.Changes {
+		fmt.Fprintf(&out, "change: %s\n", instanceText(&i))
+	}
+	if fx.Room {
+		out.WriteString("room\n")
+	}
+	if !fx.Complete {
+		out.WriteString("incomplete\n")
+	}
+	if !fx.Wake.IsZero() {
+		fmt.Fprintf(&out, "wake +%v\n", fx.Wake.Sub(p.now))
+	}
+	return out.String()
+}
+
+func (p *player) show(what string) string {
+	var out strings.Builder
+	switch what {
+	case "queue":
+		for _, w := range p.state.Queue("marathon") {
+			fmt.Fprintf(&out, "%s waits for %v since +%v, tries %d: %v: %s\n", w.Key, p.now.Sub(w.Since), w.Since.Sub(p.zero), w.Tries, w.Groups, w.Refusal)
+		}
+	case "agents":
+		for _, a := range p.state.Agents() {
+			fmt.Fprintf(&out, "%s %s connected=%v away=%v groups=%d used=%s %v\n", a.ID, a.Subnet, a.Connected, !a.Away.IsZero(), a.Groups, a.Used, a.Warnings)
+		}
+	case "instances":
+		for _, i := range p.state.Instances("") {
+			fmt.Fprintln(&out, instanceText(&i))
+		}
+	case "quotas":
+		for _, q := range p.state.Quotas() {
+			fmt.Fprintf(&out, "%s limit=%v used=%s\n", q.Role, q.Limit, q.Used)
+		}
+	}
+	return out.String()
+}
+
+// specNames shortens the ids of specs.
+func (p *player) specNames() *strings.Replacer {
+	var pairs []string
+	for key := range p.rows {
+		if id, ok := strings.CutPrefix(key, "kernel/specs/"); ok {
+			pairs = append(pairs, id, id[:4])
+		}
+	}
+	for id := range p.state.specs {
+		pairs = append(pairs, string(id), string(id)[:4])
+	}
+	return strings.NewReplacer(pairs...)
+}
+
+func rowText(op store.Op) string {
+	r, _ := parseRow(op.Key)
+	switch r.Kind {
+	case RowAssigned:
+		var groups []kernel.Group
+		_ = json.Unmarshal(op.Value, &groups)
+		return " " + groupsText(groups)
+	case RowSpec, RowAgent:
+		return ""
+	}
+	return " " + string(op.Value)
+}
+
+func groupsText(groups []kernel.Group) string {
+	var out []string
+	for _, g := range groups {
+		s := string(g.ID) + ":" + string(g.Goal)
+		if g.Address.IsValid() {
+			s += "@" + g.Address.String()
+		}
+		if g.HostPorts != nil {
+			s += fmt.Sprint(g.HostPorts)
+		}
+		out = append(out, s)
+	}
+	return "[" + strings.Join(out, " ") + "]"
+}
+
+func downText(d kernel.Down) string {
+	s := fmt.Sprintf("%d/%d", d.Epoch, d.Seq)
+	if d.Sync {
+		s += " sync " + d.Subnet.String()
+	}
+	if d.Specs != nil {
+		s += fmt.Sprintf(" specs=%d", len(d.Specs))
+	}
+	if d.Groups != nil {
+		s += " groups=" + groupsText(d.Groups)
+	}
+	if d.Drop != nil {
+		s += fmt.Sprintf(" drop=%v", d.Drop)
+	}
+	for _, a := range d.Acks {
+		s += fmt.Sprintf(" ack=%s:%d", a.Task, a.Seq)
+	}
+	if e := d.Endpoints; e != nil {
+		s += fmt.Sprintf(" endpoints %d->%d", e.From, e.To)
+		if e.Full {
+			s += " full"
+		}
+		for _, e := range e.Set {
+			s += " " + endpointText(e)
+		}
+		if e.Remove != nil {
+			s += fmt.Sprintf(" remove=%v", e.Remove)
+		}
+	}
+	return s
+}
+
+func endpointText(e kernel.Endpoint) string {
+	s := string(e.Task)
+	if e.Ready {
+		s += "(ready)"
+	}
+	for _, p := range e.Ports {
+		s += fmt.Sprintf("[%s %d", p.Protocol, p.Container)
+		if p.Host != 0 {
+			s += fmt.Sprintf(" host %d", p.Host)
+		}
+		for _, v := range p.VIPs {
+			s += fmt.Sprintf(" %s=%s:%d", v.Name, v.Addr, v.Port)
+		}
+		s += "]"
+	}
+	return s
+}
+
+func replyText(r Reply) string {
+	if r.Err != nil {
+		return r.Err.Error()
+	}
+	if r.Launch == nil {
+		return "done"
+	}
+	s := "placed"
+	for _, i := range r.Launch.Placed {
+		s += fmt.Sprintf(" %s@%s", i.ID, i.Agent)
+	}
+	if r.Launch.Refusal != nil {
+		s += fmt.Sprintf(", %d wait: %s", r.Launch.Waiting, r.Launch.Refusal)
+	}
+	return s
+}
+
+func instanceText(i *kernel.Instance) string {
+	s := fmt.Sprintf("%s on %s %s", i.ID, i.Agent, i.State())
+	if i.Goal != kernel.GoalRun {
+		s += " goal=" + string(i.Goal)
+	}
+	if !i.Healthy() && i.State() == kernel.Running {
+		s += " unhealthy"
+	}
+	if !i.Known {
+		s += " unknown"
+	}
+	if !i.Away.IsZero() {
+		s += " away"
+	}
+	if i.Removed {
+		s += " removed"
+	}
+	return s
+}
