@@ -1,0 +1,286 @@
+package network
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/containerd/errdefs"
+
+	"github.com/marinaos/marina/internal/kernel"
+)
+
+// record is an attachment on disk. It is written before anything is made and removed after everything is gone, so that a
+// half-made attachment is known.
+type record struct {
+	kernel.Attachment
+	Link string `json:"link,omitempty"` // the machine's end of the group's link
+	Done bool   `json:"done,omitempty"`
+}
+
+// handle names a group in file names and to CNI.
+func handle(g kernel.GroupID) string {
+	sum := sha256.Sum256([]byte(g))
+	return hex.EncodeToString(sum[:10])
+}
+
+func (n *Network) netns(g kernel.GroupID) string {
+	return filepath.Join(n.cfg.State, "netns", handle(g))
+}
+
+func (n *Network) recordPath(g kernel.GroupID) string {
+	return filepath.Join(n.groups(), handle(g)+".json")
+}
+
+// work waits until nobody works on the group and keeps others out; the mutex is held before and after.
+func (n *Network) work(g kernel.GroupID) (done func()) {
+	for n.busy[g] {
+		n.idle.Wait()
+	}
+	n.busy[g] = true
+	return func() {
+		delete(n.busy, g)
+		n.idle.Broadcast()
+	}
+}
+
+// Attach gives a bridge-mode group its namespace, address and host ports, and returns the namespace's path. Repeated, it
+// completes what is missing. A host port of somebody else's is an errdefs.ErrAlreadyExists and names the owner.
+func (n *Network) Attach(ctx context.Context, a kernel.Attachment) (string, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	defer n.work(a.Group)()
+	if err := n.acceptable(a); err != nil {
+		return "", err
+	}
+	path := n.netns(a.Group)
+	old, exists := n.records[a.Group]
+	if exists {
+		if old.Done && equalAttachment(old.Attachment, a) && isNamespace(path) && linkExists(old.Link) {
+			return path, nil
+		}
+		if err := n.undo(ctx, old); err != nil {
+			return "", err
+		}
+	}
+	r := record{Attachment: a}
+	var taken []Port
+	for d, l := range hostDoors(a) {
+		if err := n.holds.take(d.Port, l.who); err != nil {
+			for _, p := range taken {
+				n.holds.free(p, l.who)
+			}
+			return "", fmt.Errorf("group %s: %w", a.Group, err)
+		}
+		taken = append(taken, d.Port)
+	}
+	if err := n.keep(r); err != nil {
+		return "", err
+	}
+	l := n.layout
+	n.mu.Unlock()
+	link, err := n.connect(ctx, l, a)
+	n.mu.Lock()
+	if err == nil {
+		r.Link, r.Done = link, true
+		if err = n.keep(r); err == nil {
+			err = n.change(n.admit(r))
+		}
+	}
+	if err != nil && !n.onlyPublished(err) {
+		return "", fmt.Errorf("group %s: %w", a.Group, errors.Join(err, n.undo(context.WithoutCancel(ctx), r)))
+	}
+	return path, nil
+}
+
+// onlyPublished reports whether an error of change concerns nothing but published ports of others.
+func (n *Network) onlyPublished(err error) bool {
+	return errdefs.IsAlreadyExists(err) && len(n.blocked) > 0
+}
+
+func (n *Network) acceptable(a kernel.Attachment) error {
+	switch {
+	case !n.layout.Subnet.IsValid():
+		return notConfigured()
+	case a.Group == "" || a.Mode != kernel.NetworkBridge:
+		return fmt.Errorf("group %q with network mode %q has no namespace to attach: %w", a.Group, a.Mode, errdefs.ErrInvalidArgument)
+	case !n.layout.Subnet.Contains(a.Address) || a.Address == n.layout.Gateway:
+		return fmt.Errorf("group %s: address %s is not for groups of subnet %s: %w", a.Group, a.Address, n.layout.Subnet, errdefs.ErrInvalidArgument)
+	}
+	for _, m := range a.Ports {
+		if m.Protocol != "tcp" && m.Protocol != "udp" || m.Host != 0 && m.Container == 0 {
+			return fmt.Errorf("group %s: port %+v: %w", a.Group, m, errdefs.ErrInvalidArgument)
+		}
+	}
+	for _, r := range n.records {
+		if r.Group != a.Group && r.Address.IsValid() && r.Address == a.Address {
+			return fmt.Errorf("group %s: address %s is group %s's: %w", a.Group, a.Address, r.Group, errdefs.ErrAlreadyExists)
+		}
+	}
+	return nil
+}
+
+func equalAttachment(a, b kernel.Attachment) bool {
+	return a.Mode == b.Mode && a.Address == b.Address && slices.Equal(a.Ports, b.Ports)
+}
+
+// connect makes namespace and link and returns the link's name on the machine. The mutex is not held.
+func (n *Network) connect(ctx context.Context, l Layout, a kernel.Attachment) (string, error) {
+	path := n.netns(a.Group)
+	if err := dropNamespace(path); err != nil { // of before a boot
+		return "", err
+	}
+	if err := makeNamespace(path); err != nil {
+		return "", err
+	}
+	return n.cni(l).add(ctx, handle(a.Group), path, a.Address)
+}
+
+// undo takes an attachment back, whatever there is of it. The mutex is held, but not while plugins run.
+func (n *Network) undo(ctx context.Context, r record) error {
+	touched := n.expel(r)
+	was := n.records[r.Group]
+	was.Done = false
+	n.records[r.Group] = was // its link may not send any more
+	if err := n.change(touched); err != nil && !n.onlyPublished(err) {
+		return err
+	}
+	if r.Mode == kernel.NetworkBridge {
+		l, path := n.layout, n.netns(r.Group)
+		n.mu.Unlock()
+		err := n.cni(l).del(ctx, handle(r.Group), path)
+		if r.Link != "" {
+			err = errors.Join(err, deleteLink(r.Link))
+		}
+		err = errors.Join(err, dropNamespace(path))
+		n.mu.Lock()
+		if err != nil {
+			return fmt.Errorf("group %s: %w", r.Group, err)
+		}
+	}
+	if err := os.Remove(n.recordPath(r.Group)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("group %s: %w", r.Group, err)
+	}
+	delete(n.records, r.Group)
+	return nil
+}
+
+// Hold takes the host ports of a host-mode group into account: groups may call them. It checks that they are free, once.
+func (n *Network) Hold(_ context.Context, a kernel.Attachment) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	defer n.work(a.Group)()
+	switch {
+	case !n.layout.Subnet.IsValid():
+		return notConfigured()
+	case a.Group == "" || a.Mode != kernel.NetworkHost:
+		return fmt.Errorf("group %q with network mode %q has no ports of the machine: %w", a.Group, a.Mode, errdefs.ErrInvalidArgument)
+	}
+	if old, ok := n.records[a.Group]; ok && equalAttachment(old.Attachment, a) {
+		return nil // its own task may listen by now
+	}
+	for _, m := range a.Ports {
+		if m.Host == 0 {
+			continue
+		}
+		p := Port{m.Protocol, m.Host}
+		if h := n.holds[p]; h != nil {
+			return fmt.Errorf("group %s: %s port %d is held by %s: %w", a.Group, p.Protocol, p.Number, h.who, errdefs.ErrAlreadyExists)
+		}
+		if err := probe(p); err != nil {
+			return fmt.Errorf("group %s: %w", a.Group, err)
+		}
+	}
+	if err := n.keep(record{Attachment: a, Done: true}); err != nil {
+		return err
+	}
+	if err := n.change(nil); err != nil && !n.onlyPublished(err) {
+		return err
+	}
+	return nil
+}
+
+// Detach takes everything Attach and Hold gave back. Unknown groups are not an error.
+func (n *Network) Detach(ctx context.Context, g kernel.GroupID) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	defer n.work(g)()
+	r, ok := n.records[g]
+	if !ok {
+		return nil
+	}
+	if !n.layout.Subnet.IsValid() {
+		return notConfigured()
+	}
+	return n.undo(ctx, r)
+}
+
+// Attached lists the groups that are attached, half-made ones included, by this or an earlier process.
+func (n *Network) Attached(context.Context) ([]kernel.GroupID, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return slices.Sorted(maps.Keys(n.records)), nil
+}
+
+// keep writes a record to disk and memory.
+func (n *Network) keep(r record) error {
+	n.records[r.Group] = r
+	return writeJSON(n.recordPath(r.Group), r)
+}
+
+func readRecords(dir string) (map[kernel.GroupID]record, error) {
+	out := map[kernel.GroupID]record{}
+	entries, err := os.ReadDir(dir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	for _, e := range entries {
+		if !strings.HasSuffix(e.Name(), ".json") {
+			continue
+		}
+		var r record
+		if err := readJSON(filepath.Join(dir, e.Name()), &r); err != nil {
+			return nil, err
+		}
+		out[r.Group] = r
+	}
+	return out, nil
+}
+
+func readJSON(path string, v any) error {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	if err := json.Unmarshal(b, v); err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	return nil
+}
+
+// writeJSON replaces a file so that a crash leaves the old or the new one.
+func writeJSON(path string, v any) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	f, err := os.CreateTemp(filepath.Dir(path), ".new-*")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name())
+	_, err = f.Write(b)
+	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	return os.Rename(f.Name(), path)
+}

@@ -1,0 +1,201 @@
+package network
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+
+	"github.com/containerd/errdefs"
+	"github.com/google/nftables"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// Finding is something on the machine that would be in the way, and what a person can do about it.
+type Finding struct {
+	What string // "nftables chain FORWARD of table ip filter drops what it does not know"
+	Do   string // the commands
+}
+
+// Preflight looks for others' chains that would drop groups' packets. It changes nothing. The bridge need not exist yet.
+func Preflight(ctx context.Context, bridge string) ([]Finding, error) {
+	c, err := nftables.New()
+	if err != nil {
+		return nil, fmt.Errorf("nftables: %w", err)
+	}
+	chains, err := c.ListChains()
+	if err != nil {
+		return nil, fmt.Errorf("nftables chains: %w", err)
+	}
+	docker := false
+	for _, x := range chains {
+		docker = docker || x.Name == "DOCKER-USER"
+	}
+	var out []Finding
+	for _, x := range chains {
+		if x.Hooknum == nil || x.Policy == nil || *x.Policy != nftables.ChainPolicyDrop || strings.HasPrefix(x.Table.Name, "marina_") ||
+			x.Type != nftables.ChainTypeFilter || (x.Table.Family != nftables.TableFamilyIPv4 && x.Table.Family != nftables.TableFamilyINet) {
+			continue
+		}
+		family := "ip"
+		if x.Table.Family == nftables.TableFamilyINet {
+			family = "inet"
+		}
+		where := family + " " + x.Table.Name
+		f := Finding{What: fmt.Sprintf("nftables chain %s of table %s drops what it does not know", x.Name, where)}
+		switch *x.Hooknum {
+		case *nftables.ChainHookForward:
+			f.Do = forwardRules(where, x.Name, bridge, docker)
+		case *nftables.ChainHookInput:
+			f.Do = fmt.Sprintf("nft insert rule %s %s iifname %q accept", where, x.Name, bridge)
+		default:
+			continue
+		}
+		out = append(out, f)
+	}
+	return append(out, legacy(ctx, bridge)...), nil
+}
+
+func forwardRules(where, chain, bridge string, docker bool) string {
+	if where == "ip filter" && chain == "FORWARD" && docker { // Docker rewrites FORWARD and leaves this one to people
+		chain = "DOCKER-USER"
+	}
+	return fmt.Sprintf("nft insert rule %s %s iifname %q accept; nft insert rule %s %s oifname %q accept", where, chain, bridge, where, chain, bridge)
+}
+
+// legacy asks the old iptables, whose rules nftables does not show.
+func legacy(ctx context.Context, bridge string) []Finding {
+	if b, err := os.ReadFile("/proc/net/ip_tables_names"); err != nil || !strings.Contains(string(b), "filter") {
+		return nil
+	}
+	tool, err := exec.LookPath("iptables-legacy")
+	if err != nil {
+		return nil
+	}
+	var out []Finding
+	for chain, flags := range map[string][]string{"FORWARD": {"-i", "-o"}, "INPUT": {"-i"}} {
+		b, err := exec.CommandContext(ctx, tool, "-S", chain).Output()
+		if err != nil || !strings.Contains(string(b), "-P "+chain+" DROP") {
+			continue
+		}
+		var do []string
+		for _, f := range flags {
+			do = append(do, fmt.Sprintf("%s -I %s %s %s -j ACCEPT", tool, chain, f, bridge))
+		}
+		out = append(out, Finding{fmt.Sprintf("iptables (legacy) chain %s drops what it does not know", chain), strings.Join(do, "; ")})
+	}
+	return out
+}
+
+// CheckConflicts is an errdefs.ErrAlreadyExists that names the route, address or name server of this machine that lies in the
+// pool or among the VIPs. What is on the bridge, and the default route, do not count.
+func CheckConflicts(bridge string, pool, vips netip.Prefix) error {
+	ours := map[string]netip.Prefix{"the pool": pool, "the VIPs": vips}
+	routes, err := netlink.RouteListFiltered(netlink.FAMILY_V4, &netlink.Route{}, 0)
+	if err != nil {
+		return fmt.Errorf("routes of the machine: %w", err)
+	}
+	for _, r := range routes {
+		dst := prefixOf(r.Dst)
+		if !dst.IsValid() || dst.Bits() == 0 || r.Protocol == routeProtocol {
+			continue
+		}
+		dev := "no device"
+		if link, err := netlink.LinkByIndex(r.LinkIndex); err == nil {
+			if dev = link.Attrs().Name; dev == bridge {
+				continue
+			}
+		}
+		for what, p := range ours {
+			if p.Overlaps(dst) {
+				return fmt.Errorf("%s, %s, overlap with the route to %s by %s; choose another range: %w", what, p, dst, dev, errdefs.ErrAlreadyExists)
+			}
+		}
+	}
+	addrs, err := netlink.AddrList(nil, netlink.FAMILY_V4)
+	if err != nil {
+		return fmt.Errorf("addresses of the machine: %w", err)
+	}
+	for _, a := range addrs {
+		link, err := netlink.LinkByIndex(a.LinkIndex)
+		if err != nil || link.Attrs().Name == bridge {
+			continue
+		}
+		for what, p := range ours {
+			if own := prefixOf(a.IPNet); p.Overlaps(own.Masked()) {
+				return fmt.Errorf("%s, %s, overlap with address %s of %s; choose another range: %w", what, p, own, link.Attrs().Name, errdefs.ErrAlreadyExists)
+			}
+		}
+	}
+	return nil
+}
+
+// machineReady reports whether bridge and route are there.
+func machineReady(l Layout) bool {
+	br, err := netlink.LinkByName(l.Bridge)
+	if err != nil || br.Attrs().Flags&unix.IFF_UP == 0 {
+		return false
+	}
+	routes, err := netlink.RouteListFiltered(netlink.FAMILY_V4, &netlink.Route{Table: unix.RT_TABLE_LOCAL, Dst: ipNet(l.VIPs)},
+		netlink.RT_FILTER_TABLE|netlink.RT_FILTER_DST)
+	return err == nil && len(routes) > 0
+}
+
+// Cleanup removes everything a datacenter has on the machine: namespaces, links, bridge, route, rules, changed settings and
+// its folders. It needs no Configure before, and can be repeated.
+func (n *Network) Cleanup(context.Context) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	l := Layout{Bridge: BridgeName(n.cfg.ID)}
+	if err := readJSON(filepath.Join(n.root, "layout.json"), &l); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		n.log.Error("layout is lost; the route to VIPs may stay", "err", err)
+	}
+	for p, h := range n.holds {
+		n.holds.free(p, h.who)
+	}
+	errs := []error{n.rules.Remove(n.cfg.ID)}
+	for _, r := range n.records {
+		if r.Link != "" {
+			errs = append(errs, deleteLink(r.Link))
+		}
+	}
+	dir := filepath.Join(n.cfg.State, "netns")
+	entries, _ := os.ReadDir(dir)
+	for _, e := range entries {
+		errs = append(errs, dropNamespace(filepath.Join(dir, e.Name())))
+	}
+	errs = append(errs, removeBridge(l), n.restore(l.Bridge))
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	clear(n.records)
+	n.layout, n.table, n.endpoints, n.applied = Layout{}, newTable(), nil, false
+	clear(n.blocked)
+	return errors.Join(os.RemoveAll(n.root), os.RemoveAll(dir))
+}
+
+// restore puts the machine's settings back, unless another datacenter on it needs them.
+func (n *Network) restore(bridge string) error {
+	var all []sysctl
+	if err := readJSON(filepath.Join(n.root, "sysctls.json"), &all); err != nil {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		return err
+	}
+	if other := othersHere(bridge); other != "" {
+		n.log.Info("settings of the machine stay, another datacenter needs them", "bridge", other)
+		return nil
+	}
+	var errs []error
+	for _, s := range all {
+		errs = append(errs, setSysctl(s.Name, s.Was))
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,133 @@
+package network
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/netip"
+	"path/filepath"
+
+	"github.com/containernetworking/cni/libcni"
+	types "github.com/containernetworking/cni/pkg/types/100"
+	"github.com/vishvananda/netlink"
+)
+
+const groupLink = "eth0" // a group's link, in its namespace
+
+// cni connects namespaces to the bridge by the plugins bridge and static.
+type cni struct {
+	layout  Layout
+	plugins string
+	cache   string
+	mtu     int
+}
+
+func (n *Network) cni(l Layout) cni {
+	return cni{l, n.cfg.Plugins, filepath.Join(n.root, "cni"), machineMTU()}
+}
+
+// conf is the network as CNI describes it. A group's address stands alone (/32): all it sends goes through the gateway, its
+// neighbours' packets included, so that the same rules hold for every pair of groups and replies find their way back
+// through doors. Where br_netfilter is on, the kernel passes a packet that a door sends to a neighbour, or back to its
+// sender, from port to port: hairpin lets it, port isolation would not.
+func (c cni) conf(addr netip.Addr) ([]byte, error) {
+	const linkScope = 253 // RT_SCOPE_LINK
+	type object = map[string]any
+	return json.Marshal(object{"cniVersion": "1.1.0", "name": "marina_" + c.layout.ID, "plugins": []object{{
+		"type": "bridge", "bridge": c.layout.Bridge, "mtu": c.mtu, "isGateway": false, "ipMasq": false, "hairpinMode": true,
+		"ipam": object{"type": "static",
+			"addresses": []object{{"address": Single(addr).String()}},
+			"routes": []object{
+				{"dst": Single(c.layout.Gateway).String(), "scope": linkScope},
+				{"dst": "0.0.0.0/0", "gw": c.layout.Gateway.String()},
+			}}}}})
+}
+
+func (c cni) prepare(id, netns string, addr netip.Addr) (*libcni.CNIConfig, *libcni.NetworkConfigList, *libcni.RuntimeConf, error) {
+	b, err := c.conf(addr)
+	if err != nil {
+		return nil, nil, nil, fmt.Errorf("CNI: %w", err)
+	}
+	list, err := libcni.ConfListFromBytes(b)
+	if err != nil {
+		return nil, nil, nil, fmt.Errorf("CNI: %w", err)
+	}
+	return libcni.NewCNIConfigWithCacheDir([]string{c.plugins}, c.cache, nil), list,
+		&libcni.RuntimeConf{ContainerID: id, NetNS: netns, IfName: groupLink}, nil
+}
+
+// add connects the namespace and returns the machine's end of the link.
+func (c cni) add(ctx context.Context, id, netns string, addr netip.Addr) (string, error) {
+	x, list, rt, err := c.prepare(id, netns, addr)
+	if err != nil {
+		return "", err
+	}
+	res, err := x.AddNetworkList(ctx, list, rt)
+	if err != nil {
+		return "", fmt.Errorf("CNI plugins of %s: %w", c.plugins, err)
+	}
+	r, err := types.NewResultFromResult(res)
+	if err != nil {
+		return "", fmt.Errorf("CNI: %w", err)
+	}
+	for _, i := range r.Interfaces {
+		if i.Sandbox == "" && i.Name != c.layout.Bridge {
+			return i.Name, nil
+		}
+	}
+	return "", errors.New("CNI: plugin bridge names no link of the machine")
+}
+
+// del disconnects the namespace, if it was connected.
+func (c cni) del(ctx context.Context, id, netns string) error {
+	x, list, rt, err := c.prepare(id, netns, c.layout.Gateway.Next())
+	if err != nil {
+		return err
+	}
+	if !isNamespace(netns) {
+		rt.NetNS = ""
+	}
+	if err := x.DelNetworkList(ctx, list, rt); err != nil {
+		return fmt.Errorf("CNI plugins of %s: %w", c.plugins, err)
+	}
+	return nil
+}
+
+func linkExists(name string) bool {
+	_, err := netlink.LinkByName(name)
+	return err == nil
+}
+
+func deleteLink(name string) error {
+	l, err := netlink.LinkByName(name)
+	if errors.As(err, &netlink.LinkNotFoundError{}) {
+		return nil
+	}
+	if err == nil {
+		err = netlink.LinkDel(l)
+	}
+	if err != nil {
+		return fmt.Errorf("link %s: %w", name, err)
+	}
+	return nil
+}
+
+// rejoin puts a group's link back on the bridge if it is not there.
+func rejoin(name, bridge string) error {
+	l, err := netlink.LinkByName(name)
+	if err != nil {
+		return fmt.Errorf("link %s: %w", name, err)
+	}
+	br, err := netlink.LinkByName(bridge)
+	if err != nil {
+		return fmt.Errorf("bridge %s: %w", bridge, err)
+	}
+	if l.Attrs().MasterIndex == br.Attrs().Index {
+		return nil
+	}
+	if err := errors.Join(netlink.LinkSetMaster(l, br), netlink.LinkSetHairpin(l, true), netlink.LinkSetUp(l)); err != nil {
+		return fmt.Errorf("link %s on bridge %s: %w", name, bridge, err)
+	}
+	return nil
+}

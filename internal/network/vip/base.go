@@ -1,0 +1,200 @@
+package vip
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/binaryutil"
+	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
+
+	"github.com/marinaos/marina/internal/network"
+)
+
+// tables is the fixed part of the rules: tables, sets and base chains of one layout.
+type tables struct {
+	ip, bridge *nftables.Table
+	sets       map[string]*nftables.Set
+	chains     []chain
+}
+
+// chain is a base chain with its rules.
+type chain struct {
+	*nftables.Chain
+	rules []match
+}
+
+// The sets, by name. doors and backends are maps.
+const (
+	doors    = "doors"
+	backends = "backends"
+	refused  = "refused" // doors without backends
+	self     = "self"    // a group's address twice: it calls itself through a door
+	open     = "open"    // protocol and port on the machine that groups may call
+	held     = "held"    // protocol and port on the machine that nobody answers on
+	links    = "links"   // links of the bridge
+	senders  = "senders" // link and the address it may send from
+)
+
+var setNames = []string{doors, backends, refused, self, open, held, links, senders}
+
+// named is the two tables of an instance.
+func named(id string) (ip, bridge *nftables.Table) {
+	name := "marina_" + id
+	return &nftables.Table{Family: nftables.TableFamilyIPv4, Name: name}, &nftables.Table{Family: nftables.TableFamilyBridge, Name: name}
+}
+
+func newTables(l network.Layout) *tables {
+	t := &tables{sets: map[string]*nftables.Set{}}
+	t.ip, t.bridge = named(l.ID)
+
+	addr, proto, port := nftables.TypeIPAddr, nftables.TypeInetProto, nftables.TypeInetService
+	t.set(t.ip, doors, nftables.MustConcatSetType(addr, proto, port)).give(nftables.TypeVerdict)
+	t.set(t.ip, backends, nftables.MustConcatSetType(addr, proto, port, nftables.TypeMark)).give(nftables.MustConcatSetType(addr, port))
+	t.set(t.ip, refused, nftables.MustConcatSetType(addr, proto, port))
+	t.set(t.ip, self, nftables.MustConcatSetType(addr, addr))
+	t.set(t.ip, open, nftables.MustConcatSetType(proto, port))
+	t.set(t.ip, held, nftables.MustConcatSetType(proto, port))
+	t.set(t.bridge, links, nftables.TypeIFName)
+	t.set(t.bridge, senders, nftables.MustConcatSetType(nftables.TypeIFName, addr))
+
+	t.entry(l)
+	t.redirection(l)
+	t.filter(l)
+	t.spoofing(l)
+	return t
+}
+
+type set struct{ *nftables.Set }
+
+func (t *tables) set(table *nftables.Table, name string, k nftables.SetDatatype) set {
+	s := &nftables.Set{Table: table, Name: name, KeyType: k, ID: uint32(len(t.sets) + 1)}
+	t.sets[name] = s
+	return set{s}
+}
+
+func (s set) give(v nftables.SetDatatype) { s.IsMap, s.DataType = true, v }
+
+func (t *tables) base(table *nftables.Table, name string, kind nftables.ChainType, hook *nftables.ChainHook, priority int32, rules ...match) {
+	t.chains = append(t.chains, chain{&nftables.Chain{Table: table, Name: name, Type: kind, Hooknum: hook,
+		Priority: nftables.ChainPriorityRef(nftables.ChainPriority(priority)), Policy: new(nftables.ChainPolicyAccept)}, rules})
+}
+
+// entry is asked before any redirection: what may not come in at all, and doors that lead nowhere.
+func (t *tables) entry(l network.Layout) {
+	loopback := network.Prefix("127.0.0.0/8")
+	in1 := []match{
+		rule(from(l.Bridge), daddr(loopback), drop()),
+		rule(from(l.Bridge), saddr(loopback), drop()),
+		rule(notFrom(l.Bridge), notFrom("lo"), saddr(l.Subnet), drop()),
+	}
+	in1 = append(in1, refuse(from(l.Bridge), fresh(), door(noAddr), in(t.sets[refused]))...)
+	t.base(t.ip, "entry", nftables.ChainTypeFilter, nftables.ChainHookPrerouting, before, in1...)
+
+	// The kernel would tell a group that another one is its neighbour and needs no gateway; they are kept apart.
+	out := []match{rule(to(l.Bridge), icmp(icmpRedirect), drop())}
+	out = append(out, refuse(fresh(), door(noAddr), in(t.sets[refused]))...)
+	t.base(t.ip, "leaving", nftables.ChainTypeFilter, nftables.ChainHookOutput, before, out...)
+}
+
+// redirection is where doors lead, for packets from others and of the machine, and whose name packets go out under.
+func (t *tables) redirection(l network.Layout) {
+	t.base(t.ip, "redirect", nftables.ChainTypeNAT, nftables.ChainHookPrerouting, -100,
+		rule(from(l.Bridge), door(noAddr), mapped(t.sets[doors], unix.NFT_REG_VERDICT)),
+		rule(notFrom("lo"), notDaddr(l.VIPs), own(), door(network.Anywhere), mapped(t.sets[doors], unix.NFT_REG_VERDICT)))
+	t.base(t.ip, "redirect_own", nftables.ChainTypeNAT, nftables.ChainHookOutput, -100,
+		rule(door(noAddr), mapped(t.sets[doors], unix.NFT_REG_VERDICT)),
+		rule(notDaddr(l.VIPs), notDaddr(network.Prefix("127.0.0.0/8")), own(), door(network.Anywhere), mapped(t.sets[doors], unix.NFT_REG_VERDICT)))
+	t.base(t.ip, "disguise", nftables.ChainTypeNAT, nftables.ChainHookPostrouting, 100,
+		rule(to(l.Bridge), match{field(source, key), field(destination, key+1)}, in(t.sets[self]), masquerade()),
+		rule(to(l.Bridge), saddr(network.Prefix("127.0.0.0/8")), masquerade()),
+		rule(to(l.Bridge), saddr(l.VIPs), masquerade()),
+		rule(to(l.Bridge), leave()),
+		rule(to("lo"), leave()),
+		rule(saddr(l.Pool), daddr(l.Pool), leave()),
+		rule(saddr(l.Subnet), masquerade()))
+}
+
+// filter is what may reach the machine itself and the groups.
+func (t *tables) filter(l network.Layout) {
+	gateway := network.Single(l.Gateway)
+	input := refuse(daddr(l.VIPs))
+	input = append(input, refuse(fresh(), direct(), own(), service(), in(t.sets[held]))...)
+	input = append(input,
+		rule(notFrom(l.Bridge), notFrom("lo"), daddr(gateway), known(), accept()),
+		rule(notFrom(l.Bridge), notFrom("lo"), daddr(gateway), drop()),
+		rule(notFrom(l.Bridge), leave()),
+		rule(known(), accept()),
+		rule(redirected(), accept()),
+		rule(daddr(gateway), protocol(unix.IPPROTO_UDP), dport(53), accept()),
+		rule(daddr(gateway), protocol(unix.IPPROTO_TCP), dport(53), accept()),
+		rule(icmp(icmpEcho), accept()),
+		rule(service(), in(t.sets[open]), accept()))
+	input = append(input, refuse()...)
+	t.base(t.ip, "input", nftables.ChainTypeFilter, nftables.ChainHookInput, 0, input...)
+	t.base(t.ip, "forward", nftables.ChainTypeFilter, nftables.ChainHookForward, 0,
+		rule(from(l.Bridge), accept()),
+		rule(to(l.Bridge), known(), accept()),
+		rule(to(l.Bridge), redirected(), accept()),
+		rule(to(l.Bridge), saddr(l.Pool), accept()),
+		rule(to(l.Bridge), drop()))
+}
+
+// spoofing lets each link of the bridge send from its own address and to the gateway only: IPv4, and ARP about the gateway.
+// So whatever a group sends passes the rules of the other table, whoever it is for.
+func (t *tables) spoofing(l network.Layout) {
+	name := match{&expr.Meta{Key: expr.MetaKeyIIFNAME, Register: key}}
+	ether := func(kind uint16) match {
+		return match{&expr.Meta{Key: expr.MetaKeyPROTOCOL, Register: key}, equal(expr.CmpOpEq, binaryutil.BigEndian.PutUint16(kind))}
+	}
+	sender := func(offset uint32) match { return append(name[:1:1], field(offset, key+4)) }
+	toBridge := match{&expr.Payload{DestRegister: key, Base: expr.PayloadBaseLLHeader, Len: 6}, equal(expr.CmpOpEq, l.MAC())}
+	aboutGateway := address(arpTarget, expr.CmpOpEq, network.Single(l.Gateway))
+	t.base(t.bridge, "spoofing", nftables.ChainTypeFilter, nftables.ChainHookPrerouting, -300,
+		rule(name, notIn(t.sets[links]), accept()),
+		rule(ether(unix.ETH_P_IP), toBridge, sender(source), in(t.sets[senders]), accept()),
+		rule(ether(unix.ETH_P_ARP), aboutGateway, sender(arpSender), in(t.sets[senders]), accept()),
+		rule(drop()))
+}
+
+const (
+	before       = -110 // just before redirection
+	icmpRedirect = 5
+	icmpEcho     = 8
+)
+
+// pick is the chain for doors with n backends: by the address called, or on the machine's own addresses.
+func (t *tables) pick(name string) (*nftables.Chain, []match) {
+	kind, num, _ := strings.Cut(name, "_")
+	n, _ := strconv.ParseUint(num, 10, 32)
+	addr := noAddr
+	if kind == "own" {
+		addr = network.Anywhere
+	}
+	number := match{&expr.Numgen{Register: key + 3, Modulus: uint32(n), Type: unix.NFT_NG_RANDOM}}
+	zero := match{&expr.Immediate{Register: key + 3, Data: make([]byte, 4)}}
+	lead := append(mapped(t.sets[backends], found),
+		&expr.NAT{Type: expr.NATTypeDestNAT, Family: unix.NFPROTO_IPV4, RegAddrMin: found, RegProtoMin: found + 1, Specified: true})
+	return &nftables.Chain{Table: t.ip, Name: name}, []match{rule(door(addr), number, lead), rule(door(addr), zero, lead)}
+}
+
+// stamp names a chain without rules by which later processes recognize rules that are exactly these.
+func (t *tables) stamp() string {
+	h := sha256.New()
+	for _, c := range t.chains {
+		fmt.Fprintf(h, "%s %s %d %d\n", c.Name, c.Type, *c.Hooknum, *c.Priority)
+		for _, r := range c.rules {
+			for _, e := range r {
+				b, err := expr.Marshal(byte(c.Table.Family), e)
+				fmt.Fprintf(h, "%x %v\n", b, err)
+			}
+		}
+	}
+	_, picks := t.pick("vip_2")
+	fmt.Fprintf(h, "%d %v", len(picks), setNames)
+	return "stamp_" + hex.EncodeToString(h.Sum(nil)[:8])
+}

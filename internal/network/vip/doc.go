@@ -1,0 +1,39 @@
+// Package vip keeps a datacenter's packet rules on one machine: the doors (VIPs, published ports, host ports) and where
+// they lead, what groups may send and reach, and egress. It implements network.Rules by netlink; no program is run.
+//
+// # Two tables
+//
+// All is in table ip marina_ID and table bridge marina_ID. Neither iptables nor any table of others is touched. Every
+// change is one transaction of the kernel: packets see all of it or nothing. The rules serve without this process, and
+// the next one reads back from the kernel which doors lead where.
+//
+// # How a door leads
+//
+//	map doors    address . protocol . port          -> goto vip_N or own_N, N being how many backends there are
+//	map backends address . protocol . port . 0..N-1 -> address . port
+//
+// A chain vip_N draws a number below N, looks the backend up under that number and redirects the connection there. There
+// is one chain for each N in use and not one for each door, so that a changed backend costs a few elements, whatever the
+// number of doors. A door's backends keep their numbers while they stay; a removed one's place is taken by the last. A
+// packet that comes between the two lookups while N changes may miss; it then takes number 0, which every door has.
+// Chains own_N do the same for ports on the machine's own addresses, kept under the address 0.0.0.0.
+//
+// Only the first packet of a connection passes here; established ones follow the connection tracking and are left alone
+// by every change. UDP has no end to its connections, so those to a removed backend are deleted there.
+//
+// A door without backends refuses at once: VIPs are local addresses of the machine (a route that package network keeps),
+// and what no rule redirects is rejected on input. Literal addresses outside the range are rejected by set refused, ports
+// of the machine by set held.
+//
+// # What groups may do
+//
+// On the bridge, a link may send IPv4 and ARP from its own group's address to the gateway, and nothing else: groups reach
+// each other through it, never as neighbours. To the machine itself groups
+// may send DNS, ping, what a door leads there and the ports in set open. From outside, a group is reached through doors
+// only. Packets that leave the pool are masqueraded.
+//
+// # How it fails
+//
+// A refused transaction changes nothing; what the kernel holds is then read anew before the next one. When somebody else
+// changes the ruleset, Repair compares and rebuilds the tables in one transaction.
+package vip

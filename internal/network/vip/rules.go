@@ -1,0 +1,523 @@
+package vip
+
+import (
+	"errors"
+	"fmt"
+	"iter"
+	"maps"
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+	"sync"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
+	nl "github.com/mdlayher/netlink"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/containerd/errdefs"
+
+	"github.com/marinaos/marina/internal/network"
+)
+
+const (
+	maxElements = 256      // elements in one message; its list may have 64 KiB
+	maxOutBytes = 64 << 20 // one transaction: a million elements
+	maxInBytes  = 8 << 20  // its acknowledgements
+)
+
+// Rules implements network.Rules in the network namespace it was made in.
+type Rules struct {
+	mu   sync.Mutex
+	conn *nftables.Conn
+
+	// Guarded by mu. t is nil before Configure.
+	t     *tables
+	now   picture        // what the kernel's sets hold, unless stale
+	users map[string]int // by chain of pick: how many doors lead through it
+	made  map[string][]uint64
+	gen   uint32 // the kernel's generation after the last change that was understood
+	stale bool   // the last transaction failed: nothing is known
+}
+
+// New makes rules; they are there after Configure.
+func New() (*Rules, error) {
+	conn, err := nftables.New(nftables.AsLasting(), nftables.WithSockOptions(func(c *nl.Conn) error {
+		return errors.Join(c.SetWriteBuffer(maxOutBytes), c.SetReadBuffer(maxInBytes))
+	}))
+	if err != nil {
+		return nil, fmt.Errorf("nftables: %w", err)
+	}
+	return &Rules{conn: conn}, nil
+}
+
+// Close gives the connection to the kernel back; the rules stay.
+func (r *Rules) Close() error { return r.conn.CloseLasting() }
+
+// Configure implements network.Rules.
+func (r *Rules) Configure(l network.Layout) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	t := newTables(l)
+	if r.t != nil && r.t.stamp() == t.stamp() && r.t.ip.Name == t.ip.Name {
+		_, err := r.repair()
+		return err
+	}
+	r.t, r.now = t, newPicture()
+	if _, intact, err := r.inspect(); err != nil {
+		return err
+	} else if intact {
+		return r.adopt()
+	}
+	return r.build()
+}
+
+// adopt takes the tables as an earlier process left them.
+func (r *Rules) adopt() error {
+	p, err := r.load()
+	if err != nil {
+		return err
+	}
+	r.now, r.users, r.stale = p, map[string]int{}, false
+	for _, c := range p[doors] {
+		r.users[c]++
+	}
+	if r.made, _, err = r.inspect(); err != nil {
+		return err
+	}
+	r.gen, err = generation()
+	return err
+}
+
+// build makes the tables anew with what now says, whatever there was, in one transaction.
+func (r *Rules) build() error {
+	for _, t := range []*nftables.Table{r.t.ip, r.t.bridge} {
+		r.conn.AddTable(t)
+		r.conn.DelTable(t)
+		r.conn.AddTable(t)
+	}
+	for _, name := range setNames {
+		if err := r.conn.AddSet(r.t.sets[name], nil); err != nil {
+			return fmt.Errorf("nftables set %s: %w", name, err)
+		}
+	}
+	r.users = map[string]int{}
+	for _, c := range r.now[doors] {
+		if r.users[c]++; r.users[c] == 1 {
+			r.addPick(c)
+		}
+	}
+	for name, m := range r.now {
+		if err := r.elements(name, maps.All(m)); err != nil {
+			return err
+		}
+	}
+	for _, c := range r.t.chains {
+		r.conn.AddChain(c.Chain)
+		for _, exprs := range c.rules {
+			r.conn.AddRule(&nftables.Rule{Table: c.Table, Chain: c.Chain, Exprs: exprs})
+		}
+	}
+	r.conn.AddChain(&nftables.Chain{Table: r.t.ip, Name: r.t.stamp()})
+	if err := r.conn.Flush(); err != nil {
+		r.stale = true
+		return fmt.Errorf("nftables table %s: %w", r.t.ip.Name, kind(err))
+	}
+	r.stale = false
+	made, intact, err := r.inspect()
+	if err != nil {
+		return err
+	}
+	if !intact {
+		return fmt.Errorf("nftables table %s is not as it was just made: %w", r.t.ip.Name, errdefs.ErrInternal)
+	}
+	r.made = made
+	r.gen, err = generation()
+	return err
+}
+
+func (r *Rules) addPick(name string) {
+	c, rules := r.t.pick(name)
+	r.conn.AddChain(c)
+	for _, exprs := range rules {
+		r.conn.AddRule(&nftables.Rule{Table: c.Table, Chain: c, Exprs: exprs})
+	}
+}
+
+// elements queues the addition of elements.
+func (r *Rules) elements(name string, all iter.Seq2[string, string]) error {
+	var list []nftables.SetElement
+	for k, v := range all {
+		e := nftables.SetElement{Key: []byte(k), Val: []byte(v)}
+		if name == doors {
+			e.VerdictData, e.Val = &expr.Verdict{Kind: expr.VerdictGoto, Chain: v}, nil
+		}
+		list = append(list, e)
+	}
+	for chunk := range slices.Chunk(list, maxElements) {
+		if err := r.conn.SetAddElements(r.t.sets[name], chunk); err != nil {
+			return fmt.Errorf("nftables set %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+// Change implements network.Rules.
+func (r *Rules) Change(c network.Change) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.t == nil {
+		return fmt.Errorf("packet rules are not configured: %w", errdefs.ErrFailedPrecondition)
+	}
+	if r.stale {
+		if _, err := r.repair(); err != nil {
+			return err
+		}
+	}
+	e := edits{}
+	gone := map[network.Door][]netip.AddrPort{}
+	for d, want := range c.Doors {
+		if left := r.now.lead(e, d, want); len(left) > 0 && d.Protocol == "udp" {
+			gone[d] = left
+		}
+	}
+	if c.Links != nil {
+		l, s, twice := map[string]string{}, map[string]string{}, map[string]string{}
+		for name, addr := range c.Links {
+			k := string(ifname(name))
+			l[k], s[k+addrKey(addr)], twice[addrKey(addr)+addrKey(addr)] = "", "", ""
+		}
+		r.now.whole(e, links, l)
+		r.now.whole(e, senders, s)
+		r.now.whole(e, self, twice)
+	}
+	if c.Open != nil {
+		r.now.whole(e, open, portKeys(c.Open))
+	}
+	if c.Held != nil {
+		r.now.whole(e, held, portKeys(c.Held))
+	}
+	if err := r.commit(e); err != nil {
+		return err
+	}
+	return forget(gone)
+}
+
+func portKeys(ports map[network.Port]bool) map[string]string {
+	out := make(map[string]string, len(ports))
+	for p := range ports {
+		out[portKey(p)] = ""
+	}
+	return out
+}
+
+// commit makes the edits one transaction.
+func (r *Rules) commit(e edits) error {
+	if len(e) == 0 {
+		return nil
+	}
+	users := maps.Clone(r.users)
+	for k, v := range e[doors] {
+		if old, ok := r.now[doors][k]; ok {
+			users[old]--
+		}
+		if v != nil {
+			users[*v]++
+		}
+	}
+	for _, name := range setNames {
+		var out []nftables.SetElement
+		for k, v := range e[name] {
+			if old, ok := r.now[name][k]; ok && (v == nil || *v != old) {
+				out = append(out, nftables.SetElement{Key: []byte(k)})
+			}
+		}
+		for chunk := range slices.Chunk(out, maxElements) {
+			if err := r.conn.SetDeleteElements(r.t.sets[name], chunk); err != nil {
+				return fmt.Errorf("nftables set %s: %w", name, err)
+			}
+		}
+	}
+	var unused, added []string
+	for c, n := range users {
+		if n > 0 && r.users[c] == 0 {
+			r.addPick(c)
+			added = append(added, c)
+		}
+		if n == 0 {
+			unused = append(unused, c)
+			delete(users, c)
+		}
+	}
+	for name, m := range e {
+		if err := r.elements(name, present(m)); err != nil {
+			return err
+		}
+	}
+	for _, c := range unused {
+		if r.users[c] > 0 {
+			r.conn.FlushChain(&nftables.Chain{Table: r.t.ip, Name: c})
+			r.conn.DelChain(&nftables.Chain{Table: r.t.ip, Name: c})
+		}
+	}
+	return r.flush(e, users, added, unused)
+}
+
+func present(m map[string]*string) iter.Seq2[string, string] {
+	return func(yield func(string, string) bool) {
+		for k, v := range m {
+			if v != nil && !yield(k, *v) {
+				return
+			}
+		}
+	}
+}
+
+// flush sends what is queued, and takes note of what the kernel then holds.
+func (r *Rules) flush(e edits, users map[string]int, added, removed []string) error {
+	before, err := generation()
+	if err != nil {
+		return err
+	}
+	if err := r.conn.Flush(); err != nil {
+		r.stale = true
+		return fmt.Errorf("nftables table %s: %w", r.t.ip.Name, kind(err))
+	}
+	r.now.apply(e)
+	r.users = users
+	for _, c := range removed {
+		delete(r.made, c)
+	}
+	for _, c := range added {
+		if r.made[c], err = r.handles(r.t.ip, c); err != nil {
+			return err
+		}
+	}
+	if r.gen == before {
+		r.gen++ // somebody else's change in between would make it one more: the next Repair looks
+	}
+	return nil
+}
+
+// Doors implements network.Rules.
+func (r *Rules) Doors() iter.Seq2[network.Door, []netip.AddrPort] {
+	return func(yield func(network.Door, []netip.AddrPort) bool) {
+		r.mu.Lock()
+		all := map[network.Door][]netip.AddrPort{}
+		for _, set := range []string{doors, refused} {
+			for k := range r.now[set] {
+				d := parseDoor(k)
+				all[d] = r.now.leads(d)
+			}
+		}
+		r.mu.Unlock()
+		for d, to := range all {
+			if !yield(d, to) {
+				return
+			}
+		}
+	}
+}
+
+// Repair implements network.Rules. While nobody changes the machine's ruleset it costs one message.
+func (r *Rules) Repair() (bool, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.t == nil {
+		return false, nil
+	}
+	return r.repair()
+}
+
+func (r *Rules) repair() (bool, error) {
+	gen, err := generation()
+	if err != nil {
+		return false, err
+	}
+	if gen == r.gen && !r.stale {
+		return false, nil
+	}
+	made, intact, err := r.inspect()
+	if err != nil {
+		return false, err
+	}
+	if intact && maps.EqualFunc(made, r.made, slices.Equal) {
+		p, err := r.load()
+		if err != nil {
+			return false, err
+		}
+		if maps.EqualFunc(p, r.now, maps.Equal) {
+			r.gen, r.stale = gen, false
+			return false, nil
+		}
+	}
+	return true, r.build()
+}
+
+// Remove implements network.Rules.
+func (r *Rules) Remove(id string) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	ip, bridge := named(id)
+	for _, t := range []*nftables.Table{ip, bridge} {
+		r.conn.AddTable(t)
+		r.conn.DelTable(t)
+	}
+	if err := r.conn.Flush(); err != nil {
+		return fmt.Errorf("nftables table %s: %w", ip.Name, kind(err))
+	}
+	r.t = nil
+	return nil
+}
+
+// inspect reads the handles of all rules by chain. intact says that chains and rules are as many as these tables have.
+func (r *Rules) inspect() (made map[string][]uint64, intact bool, err error) {
+	made = map[string][]uint64{}
+	for _, t := range []*nftables.Table{r.t.ip, r.t.bridge} {
+		chains, err := r.conn.ListChainsOfTableFamily(t.Family)
+		if err != nil {
+			return nil, false, fmt.Errorf("nftables chains: %w", err)
+		}
+		for _, c := range chains {
+			if c.Table.Name != t.Name {
+				continue
+			}
+			if made[c.Name], err = r.handles(t, c.Name); err != nil {
+				return nil, false, err
+			}
+		}
+	}
+	if _, ok := made[r.t.stamp()]; !ok {
+		return made, false, nil
+	}
+	want := map[string]int{r.t.stamp(): 0}
+	for _, c := range r.t.chains {
+		want[c.Name] = len(c.rules)
+	}
+	for name, handles := range made {
+		if n, ok := want[name]; ok && n == len(handles) || isPick(name) && len(handles) == 2 {
+			delete(want, name)
+			continue
+		}
+		return made, false, nil
+	}
+	return made, len(want) == 0, nil
+}
+
+func (r *Rules) handles(t *nftables.Table, chain string) ([]uint64, error) {
+	rules, err := r.conn.GetRules(t, &nftables.Chain{Table: t, Name: chain})
+	if err != nil {
+		return nil, fmt.Errorf("nftables chain %s: %w", chain, err)
+	}
+	var out []uint64
+	for _, x := range rules {
+		out = append(out, x.Handle)
+	}
+	return out, nil
+}
+
+// load reads the kernel's sets.
+func (r *Rules) load() (picture, error) {
+	p := newPicture()
+	for _, name := range setNames {
+		elems, err := r.conn.GetSetElements(r.t.sets[name])
+		if err != nil {
+			return nil, fmt.Errorf("nftables set %s: %w", name, err)
+		}
+		for _, e := range elems {
+			v := string(e.Val)
+			if name == doors {
+				if v, err = chainOf(e.Val); err != nil {
+					return nil, err
+				}
+			}
+			p[name][string(e.Key)] = v
+		}
+	}
+	return p, nil
+}
+
+// chainOf reads the chain's name from an encoded verdict.
+func chainOf(b []byte) (string, error) {
+	d, err := nl.NewAttributeDecoder(b)
+	if err != nil {
+		return "", fmt.Errorf("nftables verdict: %w", err)
+	}
+	for d.Next() {
+		if d.Type() == unix.NFTA_VERDICT_CHAIN {
+			return d.String(), nil
+		}
+	}
+	return "", d.Err()
+}
+
+// generation is the number of the ruleset's last transaction, whoever made it.
+func generation() (uint32, error) {
+	c, err := nl.Dial(unix.NETLINK_NETFILTER, nil)
+	if err != nil {
+		return 0, fmt.Errorf("nftables generation: %w", err)
+	}
+	defer c.Close()
+	msgs, err := c.Execute(nl.Message{Header: nl.Header{Type: unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_GETGEN, Flags: nl.Request},
+		Data: make([]byte, 4)})
+	if err != nil || len(msgs) == 0 || len(msgs[0].Data) < 4 {
+		return 0, errors.Join(fmt.Errorf("nftables generation: no answer: %w", errdefs.ErrUnavailable), err)
+	}
+	d, err := nl.NewAttributeDecoder(msgs[0].Data[4:])
+	if err != nil {
+		return 0, fmt.Errorf("nftables generation: %w", err)
+	}
+	for d.Next() {
+		if d.Type() == unix.NFTA_GEN_ID {
+			b := d.Bytes()
+			return uint32(b[0])<<24 | uint32(b[1])<<16 | uint32(b[2])<<8 | uint32(b[3]), nil
+		}
+	}
+	return 0, d.Err()
+}
+
+// forget deletes tracked UDP connections to backends that doors no longer lead to.
+func forget(gone map[network.Door][]netip.AddrPort) error {
+	if len(gone) == 0 {
+		return nil
+	}
+	_, err := netlink.ConntrackDeleteFilters(netlink.ConntrackTable, unix.AF_INET, stalePaths(gone))
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("connection tracking: %w", err)
+	}
+	return nil
+}
+
+type stalePaths map[network.Door][]netip.AddrPort
+
+// MatchConntrackFlow implements netlink.CustomConntrackFilter.
+func (s stalePaths) MatchConntrackFlow(f *netlink.ConntrackFlow) bool {
+	if f.Forward.Protocol != unix.IPPROTO_UDP {
+		return false
+	}
+	backend := netip.AddrPortFrom(addrOf(f.Reverse.SrcIP), f.Reverse.SrcPort)
+	for d, gone := range s {
+		if f.Forward.DstPort == d.Number && (d.Addr == network.Anywhere || d.Addr == addrOf(f.Forward.DstIP)) && slices.Contains(gone, backend) {
+			return true
+		}
+	}
+	return false
+}
+
+func addrOf(ip net.IP) netip.Addr {
+	a, _ := netip.AddrFromSlice(ip)
+	return a.Unmap()
+}
+
+// kind gives the kernel's errors the kind callers branch on.
+func kind(err error) error {
+	switch {
+	case errors.Is(err, os.ErrPermission):
+		return fmt.Errorf("%w (run as root): %w", err, errdefs.ErrPermissionDenied)
+	case errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.EPROTONOSUPPORT), errors.Is(err, unix.ENOENT):
+		return fmt.Errorf("%w: the kernel may lack a part of nf_tables: %w", err, errdefs.ErrUnavailable)
+	}
+	return err
+}
