@@ -1,0 +1,133 @@
+package cli
+
+import (
+	"bytes"
+	"encoding/json"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"github.com/spf13/cobra"
+)
+
+// marina runs a command line against a server and returns what it printed.
+func marina(t *testing.T, h http.Handler, args ...string) (code int, out, errOut string) {
+	t.Helper()
+	t.Setenv("HOME", t.TempDir())
+	t.Setenv("XDG_CONFIG_HOME", "")
+	if h != nil {
+		srv := httptest.NewServer(h)
+		t.Cleanup(srv.Close)
+		args = append([]string{"--url", srv.URL, "--token", "t"}, args...)
+	}
+	var o, e bytes.Buffer
+	code = Main(t.Context(), append(args, "--state", t.TempDir()), strings.NewReader(""), &o, &e, Programs{})
+	return code, o.String(), e.String()
+}
+
+func answers(status int, body string) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.WriteHeader(status)
+		io.WriteString(w, body)
+	})
+}
+
+func TestErrorsBecomeOneSentenceAnExitCodeAndAHint(t *testing.T) {
+	for what, tc := range map[string]struct {
+		h    http.Handler
+		args []string
+		code int
+		says []string
+	}{
+		"missing app":     {answers(404, `{"message":"App '/x' does not exist"}`), []string{"app", "show", "/x"}, ExitNotFound, []string{"App '/x' does not exist"}},
+		"locked app":      {answers(409, `{"message":"App is locked","deployments":[{"id":"d1"}]}`), []string{"app", "scale", "/x", "2"}, ExitConflict, []string{"locked", "marina deployment follow d1"}},
+		"invalid app":     {answers(422, `{"message":"Object is not valid","details":[{"path":"/cpus","errors":["error.min"]}]}`), []string{"app", "scale", "/x", "2"}, ExitFailed, []string{"/cpus: error.min"}},
+		"no token":        {answers(401, `{"message":"no token"}`), []string{"app", "list"}, ExitDenied, []string{"marina login"}},
+		"no leader":       {answers(503, `{"message":"no leader"}`), []string{"app", "list"}, ExitUnreachable, []string{"no leader"}},
+		"bad number":      {answers(200, `{}`), []string{"app", "scale", "/x", "many"}, ExitUsage, []string{`"many"`}},
+		"missing args":    {answers(200, `{}`), []string{"app", "scale", "/x"}, ExitUsage, []string{"expected", "scale ID COUNT"}},
+		"unknown verb":    {answers(200, `{}`), []string{"app", "frobnicate"}, ExitUsage, []string{"frobnicate"}},
+		"unknown flag":    {answers(200, `{}`), []string{"app", "list", "--frob"}, ExitUsage, []string{"--frob"}},
+		"terminal tricks": {answers(404, `{"message":"\u001b[2Jgone"}`), []string{"app", "show", "/x"}, ExitNotFound, []string{"gone"}},
+		"no datacenter":   {nil, []string{"app", "list"}, ExitUnreachable, []string{"marina up"}},
+		"not a file":      {answers(200, `{}`), []string{"app", "add", "/does/not/exist.json"}, ExitUsage, []string{"no such file"}},
+	} {
+		t.Run(what, func(t *testing.T) {
+			code, out, errOut := marina(t, tc.h, tc.args...)
+			if code != tc.code {
+				t.Errorf("exit code %d, want %d", code, tc.code)
+			}
+			for _, s := range tc.says {
+				if !strings.Contains(errOut, s) {
+					t.Errorf("error %q does not say %q", errOut, s)
+				}
+			}
+			if out != "" || strings.Contains(errOut, "\x1b") {
+				t.Errorf("output %q, error %q: want nothing on stdout and no escapes", out, errOut)
+			}
+		})
+	}
+}
+
+func TestJSONPrintsTheAPIsOwnAnswer(t *testing.T) {
+	body := `{"apps":[{"id":"/x","instances":2,"unknownToUs":true}]}`
+	code, out, _ := marina(t, answers(200, body), "app", "list", "--json")
+	var got, want any
+	if err := json.Unmarshal([]byte(out), &got); err != nil || code != 0 {
+		t.Fatalf("exit %d, output %q: %v", code, out, err)
+	}
+	json.Unmarshal([]byte(body), &want)
+	a, _ := json.Marshal(got)
+	b, _ := json.Marshal(want)
+	if string(a) != string(b) {
+		t.Errorf("got %s, want %s", a, b)
+	}
+}
+
+func TestTablesFitATerminal(t *testing.T) {
+	body := `{"apps":[{"id":"/prod/web","instances":12,"tasksRunning":11,"cpus":0.25,"mem":512,"cmd":"` + strings.Repeat("x", 500) + `"}]}`
+	_, out, _ := marina(t, answers(200, body), "app", "list")
+	for _, line := range strings.Split(out, "\n") {
+		if n := len([]rune(line)); n > 110 {
+			t.Errorf("line of %d characters: %s", n, line)
+		}
+	}
+	if !strings.Contains(out, "11/12") {
+		t.Errorf("table %q does not say 11/12", out)
+	}
+}
+
+func TestPartialUpdateKeepsWhatItDoesNotName(t *testing.T) {
+	var sent map[string]any
+	h := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodGet {
+			io.WriteString(w, `{"app":{"id":"/x","env":{"A":"1","B":"2"}}}`)
+			return
+		}
+		json.NewDecoder(r.Body).Decode(&sent)
+		io.WriteString(w, `{"deploymentId":"d"}`)
+	})
+	if code, _, e := marina(t, h, "app", "update", "/x", "env.B=3", "instances=4"); code != 0 {
+		t.Fatal(e)
+	}
+	b, _ := json.Marshal(sent)
+	if got, want := string(b), `{"env":{"A":"1","B":"3"},"instances":4}`; got != want {
+		t.Errorf("sent %s, want %s", got, want)
+	}
+}
+
+func TestEveryVerbSaysWhatItIsAndHasItsOwnName(t *testing.T) {
+	v := &invocation{}
+	var walk func(c *cobra.Command)
+	walk = func(c *cobra.Command) {
+		if c.Short == "" {
+			t.Errorf("%s has no short description", c.CommandPath())
+		}
+		for _, sub := range c.Commands() {
+			walk(sub)
+		}
+	}
+	walk(v.root())
+}
