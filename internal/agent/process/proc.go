@@ -18,7 +18,6 @@ type proc struct {
 	session int
 	started time.Time
 	cpu     time.Duration
-	rss     int64
 }
 
 // stat reads a process; one that has ended, reaped or not, is an error.
@@ -37,8 +36,19 @@ func stat(pid int) (proc, error) {
 		session: int(n(6)),
 		started: boot().Add(time.Duration(n(22)) * ticks),
 		cpu:     time.Duration(n(14)+n(15)) * ticks,
-		rss:     n(24) * int64(os.Getpagesize()),
 	}, nil
+}
+
+// resident is a process's memory. It asks for the exact figure: the one in stat lags behind by pages of each core.
+func resident(pid int) int64 {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps_rollup", pid))
+	if err != nil {
+		return 0
+	}
+	_, rest, _ := strings.Cut(string(b), "\nRss:")
+	line, _, _ := strings.Cut(rest, " kB\n")
+	kb, _ := strconv.ParseInt(strings.TrimSpace(line), 10, 64)
+	return kb << 10
 }
 
 // boot is when the machine started, to the second.

@@ -330,5 +330,5 @@ func (r *Runtime) Stats(_ context.Context, id string) (agent.Stats, error) {
 	if err != nil {
 		return agent.Stats{}, fmt.Errorf("container %s: %w", id, errdefs.ErrNotFound)
 	}
-	return agent.Stats{Mem: s.rss, CPU: s.cpu, PIDs: 1}, nil
+	return agent.Stats{Mem: resident(f.Process.PID), CPU: s.cpu, PIDs: 1}, nil
 }
