@@ -52,13 +52,14 @@ func set[T comparable](field *T, value T) {
 
 // Limits that no flag changes.
 const (
-	MaxGroupIDBytes = 256 // of one group id
-	MaxKeyBytes     = 512 // of one queue key
-	MaxWhyBytes     = 256 // of the reason kept with a stop
-	groupsPerChunk  = 32  // groups packed into one row: under 64 KiB even with every port mapped
-	endedPerSlot    = 128 // ended ids in one row
-	endedSlots      = 256 // rows of ended ids of one framework
-	replacedKept    = 8   // incarnations of one agent remembered as replaced
+	MaxGroupIDBytes = 256  // of one group id
+	MaxKeyBytes     = 512  // of one queue key
+	MaxWhyBytes     = 256  // of the reason kept with a stop
+	groupsPerChunk  = 32   // groups packed into one row: under 64 KiB even with every port mapped
+	endedPerSlot    = 128  // ended ids in one row
+	endedSlots      = 256  // rows of ended ids of one framework
+	replacedKept    = 8    // incarnations of one agent remembered as replaced
+	pastKept        = 2048 // ended instances that can still be shown
 	endpointsFrame  = 5000
 	specBytesFrame  = 1 << 20
 )

@@ -73,6 +73,7 @@ func (m *Master) accept(ctx context.Context) error {
 	defer wg.Wait()
 	defer server.Close()
 	wg.Go(func() { _ = server.Serve(others) }) // ends with ctx
+	defer context.AfterFunc(ctx, func() { m.deps.Listener.Close() })()
 	slots := make(chan struct{}, maxConnections)
 	for {
 		select {
@@ -134,6 +135,7 @@ func (m *Master) serveAgent(ctx context.Context, conn net.Conn, agent kernel.Age
 	if err != nil {
 		return err
 	}
+	leading := ctx
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	defer context.AfterFunc(ctx, func() { conn.Close() })()
@@ -174,8 +176,8 @@ func (m *Master) serveAgent(ctx context.Context, conn net.Conn, agent kernel.Age
 	wg.Go(func() { cancel(s.write(ctx, pipe)) })
 	err = m.read(ctx, s, frames)
 	cancel(err)
-	pipe.CloseWithError(err)                                                                          // unblocks the writer
-	_ = m.submit(context.WithoutCancel(ctx), item{event: AgentDown{Session: s.id, Why: err.Error()}}) // ends with the leadership
+	pipe.CloseWithError(err) // unblocks the writer
+	_ = m.submit(leading, item{event: AgentDown{Session: s.id, Why: err.Error()}})
 	return context.Cause(ctx)
 }
 

@@ -64,3 +64,13 @@ func (e *ended) clear(k int) {
 	}
 	e.slots[k].Groups = nil
 }
+
+// remember keeps an instance that ended for those who ask what became of it.
+func (s *State) remember(i kernel.Instance) {
+	if len(s.past) < pastKept {
+		s.past = append(s.past, i)
+		return
+	}
+	s.past[s.pastNext] = i
+	s.pastNext = (s.pastNext + 1) % pastKept
+}

@@ -319,6 +319,7 @@ func (s *State) end(i *instance) {
 	a := i.agent
 	i.removed = true
 	s.change(i)
+	s.remember(i.view())
 	chunk := a.chunks[i.chunk]
 	at := slices.Index(chunk, i)
 	a.chunks[i.chunk] = slices.Delete(chunk, at, at+1)

@@ -45,7 +45,8 @@ type Master struct {
 	deps  Deps
 	log   *slog.Logger
 	inbox chan item
-	done  chan struct{} // closed when the leadership is over
+	done  chan struct{} // closed when the leadership is over, by lost
+	lost  sync.Once
 
 	mu       sync.Mutex
 	watches  []*watch                    // guarded by mu
@@ -81,7 +82,6 @@ func (m *Master) Run(ctx context.Context) error {
 	defer context.AfterFunc(lead, func() { cancel(context.Cause(lead)) })()
 	defer m.lose()
 	if m.deps.Listener != nil {
-		defer context.AfterFunc(ctx, func() { m.deps.Listener.Close() })()
 		defer m.deps.Listener.Close()
 	}
 	state, err := m.load(ctx)
@@ -89,7 +89,10 @@ func (m *Master) Run(ctx context.Context) error {
 		return err
 	}
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return m.own(ctx, state) })
+	g.Go(func() error {
+		defer m.lose()
+		return m.own(ctx, state)
+	})
 	if m.deps.Listener != nil {
 		g.Go(func() error { return m.accept(ctx) })
 	}
@@ -98,7 +101,7 @@ func (m *Master) Run(ctx context.Context) error {
 
 // lose ends everything that waits for this leader.
 func (m *Master) lose() {
-	close(m.done)
+	m.lost.Do(func() { close(m.done) })
 	m.mu.Lock()
 	watches := slices.Clone(m.watches)
 	m.mu.Unlock()

@@ -42,6 +42,8 @@ type State struct {
 
 	endpoints endpoints
 	step      step
+	past      []kernel.Instance // the last pastKept that ended, as a ring
+	pastNext  int
 }
 
 // step is what gathers during one Step.
@@ -141,6 +143,24 @@ func (s *State) Instance(id kernel.GroupID) (kernel.Instance, bool) {
 		return i.view(), true
 	}
 	return kernel.Instance{}, false
+}
+
+// Task finds the instance of a task: one that is placed, or one of the last that ended under this leader.
+func (s *State) Task(id kernel.TaskID) (inst kernel.Instance, task int, ok bool) {
+	for at := strings.LastIndexByte(string(id), '.'); at > 0; at = strings.LastIndexByte(string(id[:at]), '.') {
+		if i := s.groups[kernel.GroupID(id[:at])]; i != nil {
+			k := i.task(id)
+			return i.view(), k, k >= 0
+		}
+	}
+	for _, i := range s.past {
+		for k := range i.Statuses {
+			if i.Statuses[k].Task == id {
+				return i, k, true
+			}
+		}
+	}
+	return kernel.Instance{}, 0, false
 }
 
 // Spec is a spec that is placed or waits.

@@ -1,0 +1,355 @@
+package master
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httputil"
+	"net/netip"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/containerd/errdefs"
+
+	"github.com/marinaos/marina/internal/kernel"
+)
+
+const (
+	maxQuotaBody = 64 << 10
+	maxAsked     = 16 // agents asked for the files of a task that only they may remember
+)
+
+// Task is one task as the API shows it.
+type Task struct {
+	ID        kernel.TaskID  `json:"id"`
+	Group     kernel.GroupID `json:"group"`
+	Name      string         `json:"name,omitempty"` // in its group
+	Framework string         `json:"framework"`
+	Owner     string         `json:"owner"`
+	Version   string         `json:"version,omitempty"`
+	Machine   kernel.AgentID `json:"machine"`
+	Hostname  string         `json:"hostname"`
+	Address   netip.Addr     `json:"address,omitzero"`
+	HostPorts []uint16       `json:"hostPorts,omitempty"` // the group's
+	Goal      kernel.Goal    `json:"goal"`
+	Why       string         `json:"why,omitempty"`
+	State     kernel.State   `json:"state"`
+	Healthy   bool           `json:"healthy"`
+	Placed    time.Time      `json:"placed"`
+	Away      time.Time      `json:"away,omitzero"` // its machine cannot be reached since
+	Status    kernel.Status  `json:"status"`
+}
+
+func taskOf(i *kernel.Instance, k int, sp *kernel.Spec) Task {
+	t := Task{ID: i.Statuses[k].Task, Group: i.ID, Framework: i.Framework, Owner: i.Owner, Version: i.Version, Machine: i.Agent,
+		Hostname: i.Hostname, Address: i.Address, HostPorts: i.HostPorts, Goal: i.Goal, Why: i.Why, State: i.Statuses[k].State,
+		Healthy: i.Statuses[k].Healthy(), Placed: i.Placed, Away: i.Away, Status: i.Statuses[k]}
+	if sp != nil && k < len(sp.Tasks) {
+		t.Name = sp.Tasks[k].Name
+	}
+	return t
+}
+
+// Handler answers /machines/v1, /quota/v1 and /tasks/v1. Paths are taken as they were sent, so that an escaped slash stays in
+// its segment. Who may ask is decided before.
+func (m *Master) Handler() http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		var err error
+		path := r.URL.EscapedPath()
+		if rest, ok := under(path, "/machines/v1"); ok {
+			err = m.machines(w, r, rest)
+		} else if rest, ok := under(path, "/quota/v1"); ok {
+			err = m.quotas(w, r, rest)
+		} else if rest, ok := under(path, "/tasks/v1"); ok {
+			err = m.tasks(w, r, rest)
+		} else {
+			err = fmt.Errorf("path %s: %w", path, errdefs.ErrNotFound)
+		}
+		if err != nil {
+			writeError(w, err)
+		}
+	})
+}
+
+func under(path, prefix string) (string, bool) {
+	rest, ok := strings.CutPrefix(path, prefix)
+	if !ok || rest != "" && rest[0] != '/' {
+		return "", false
+	}
+	return strings.TrimPrefix(rest, "/"), true
+}
+
+func (m *Master) machines(w http.ResponseWriter, r *http.Request, rest string) error {
+	if err := allow(w, r, http.MethodGet, http.MethodHead); err != nil {
+		return err
+	}
+	var list []kernel.AgentView
+	if err := m.look(r.Context(), func(s *State) { list = s.Agents() }); err != nil {
+		return err
+	}
+	if rest == "" {
+		return writeJSON(w, map[string]any{"machines": orEmpty(list)})
+	}
+	id, err := url.PathUnescape(rest)
+	if err != nil {
+		return fmt.Errorf("machine %s: %w", rest, errdefs.ErrInvalidArgument)
+	}
+	for k := range list {
+		if list[k].ID == kernel.AgentID(id) {
+			return writeJSON(w, &list[k])
+		}
+	}
+	return fmt.Errorf("machine %s: %w", id, errdefs.ErrNotFound)
+}
+
+func (m *Master) quotas(w http.ResponseWriter, r *http.Request, rest string) error {
+	rest, err := url.PathUnescape(rest)
+	if err != nil {
+		return fmt.Errorf("role %s: %w", rest, errdefs.ErrInvalidArgument)
+	}
+	role := "/" + strings.Trim(rest, "/")
+	switch r.Method {
+	case http.MethodPut:
+		var body struct {
+			Limit *kernel.Resources `json:"limit"`
+		}
+		dec := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxQuotaBody))
+		dec.DisallowUnknownFields()
+		if err := dec.Decode(&body); err != nil {
+			return fmt.Errorf("quota of %s: the body is not what is expected, {\"limit\": {\"milliCPU\": 4000, \"mem\": -1, \"disk\": -1, \"gpus\": -1}}: %w", role, errdefs.ErrInvalidArgument)
+		}
+		if body.Limit == nil {
+			return fmt.Errorf("quota of %s: limit is missing: %w", role, errdefs.ErrInvalidArgument)
+		}
+		if err := m.SetQuota(r.Context(), role, body.Limit); err != nil {
+			return err
+		}
+	case http.MethodDelete:
+		if err := m.SetQuota(r.Context(), role, nil); err != nil {
+			return err
+		}
+		w.WriteHeader(http.StatusNoContent)
+		return nil
+	default:
+		if err := allow(w, r, http.MethodGet, http.MethodHead, http.MethodPut, http.MethodDelete); err != nil {
+			return err
+		}
+	}
+	var list []kernel.QuotaView
+	if err := m.look(r.Context(), func(s *State) { list = s.Quotas() }); err != nil {
+		return err
+	}
+	if rest == "" && r.Method != http.MethodPut {
+		return writeJSON(w, map[string]any{"quotas": orEmpty(list)})
+	}
+	for k := range list {
+		if list[k].Role == role {
+			return writeJSON(w, &list[k])
+		}
+	}
+	return fmt.Errorf("role %s has no quota and uses nothing: %w", role, errdefs.ErrNotFound)
+}
+
+func (m *Master) tasks(w http.ResponseWriter, r *http.Request, rest string) error {
+	segment, rest, _ := strings.Cut(rest, "/")
+	raw, err := url.PathUnescape(segment)
+	if err != nil || len(raw) > 2*MaxGroupIDBytes {
+		return fmt.Errorf("task %.64s: %w", segment, errdefs.ErrInvalidArgument)
+	}
+	if id := kernel.TaskID(raw); rest != "" {
+		return m.taskFiles(w, r, id, rest)
+	} else if id != "" {
+		return m.task(w, r, id)
+	}
+	if err := allow(w, r, http.MethodGet, http.MethodHead); err != nil {
+		return err
+	}
+	list := []Task{}
+	err = m.look(r.Context(), func(s *State) {
+		for _, a := range s.order {
+			for i := range a.each {
+				v := i.view()
+				for k := range i.statuses {
+					list = append(list, taskOf(&v, k, &i.spec.Spec))
+				}
+			}
+		}
+	})
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, map[string]any{"tasks": list})
+}
+
+func (m *Master) task(w http.ResponseWriter, r *http.Request, id kernel.TaskID) error {
+	if err := allow(w, r, http.MethodGet, http.MethodHead); err != nil {
+		return err
+	}
+	var t Task
+	var found bool
+	err := m.look(r.Context(), func(s *State) {
+		i, k, ok := s.Task(id)
+		if found = ok; ok {
+			sp, _ := s.Spec(i.Spec)
+			t = taskOf(&i, k, &sp)
+		}
+	})
+	if err != nil {
+		return err
+	}
+	if !found {
+		return unknownTask(id)
+	}
+	return writeJSON(w, t)
+}
+
+func unknownTask(id kernel.TaskID) error {
+	return fmt.Errorf("task %s does not run, and is not among those that ended lately: %w", id, errdefs.ErrNotFound)
+}
+
+// taskFiles has the task's agent answer: what it logs, what is in its sandbox, and a further process in it.
+func (m *Master) taskFiles(w http.ResponseWriter, r *http.Request, id kernel.TaskID, rest string) error {
+	what, _, _ := strings.Cut(rest, "/")
+	switch {
+	case what == "exec" && rest == what:
+		if err := allow(w, r, http.MethodPost); err != nil {
+			return err
+		}
+	case rest == "logs/stdout", rest == "logs/stderr", what == "files":
+		if err := allow(w, r, http.MethodGet, http.MethodHead); err != nil {
+			return err
+		}
+	default:
+		return fmt.Errorf("task %s has no %s: ask for logs/stdout, logs/stderr, files/PATH or exec: %w", id, rest, errdefs.ErrNotFound)
+	}
+	agents, err := m.holders(r.Context(), id, what != "exec")
+	if err != nil {
+		return err
+	}
+	for n, agent := range agents {
+		transport, err := m.AgentClient(agent)
+		if err != nil {
+			return fmt.Errorf("task %s: %w", id, err)
+		}
+		if again := m.forward(w, r, transport, id, rest, n < len(agents)-1); !again {
+			return nil
+		}
+	}
+	return unknownTask(id)
+}
+
+// holders is the agent of a task. One that the master does not know may have ended under an earlier leader: its agent keeps
+// its files for a while, so, with a few agents, each is asked.
+func (m *Master) holders(ctx context.Context, id kernel.TaskID, ended bool) ([]kernel.AgentID, error) {
+	var out []kernel.AgentID
+	err := m.look(ctx, func(s *State) {
+		if i, _, ok := s.Task(id); ok {
+			out = []kernel.AgentID{i.Agent}
+			return
+		}
+		for _, a := range s.order {
+			if ended && a.session != 0 {
+				out = append(out, a.info.ID)
+			}
+		}
+	})
+	if err == nil && (len(out) == 0 || len(out) > maxAsked) {
+		err = unknownTask(id)
+	}
+	return out, err
+}
+
+var errElsewhere = errors.New("not this agent's")
+
+// forward lets an agent answer a request, both directions at once. With more agents to ask, one that does not know the task
+// is passed over: again is then true and nothing has been written.
+func (m *Master) forward(w http.ResponseWriter, r *http.Request, transport http.RoundTripper, id kernel.TaskID, rest string, more bool) (again bool) {
+	_ = http.NewResponseController(w).EnableFullDuplex() // HTTP/2 has it anyway
+	proxy := httputil.ReverseProxy{
+		Transport:     transport,
+		FlushInterval: -1,
+		Rewrite: func(p *httputil.ProxyRequest) {
+			path := "/agent/v1/tasks/" + url.PathEscape(string(id)) + "/" + rest
+			p.Out.URL = &url.URL{Scheme: "https", Host: "agent", RawPath: path, RawQuery: p.In.URL.RawQuery}
+			p.Out.URL.Path, _ = url.PathUnescape(path)
+			p.Out.Header.Del("Authorization")
+			p.Out.Header.Del("Cookie")
+		},
+		ModifyResponse: func(resp *http.Response) error {
+			if more && resp.StatusCode == http.StatusNotFound {
+				return errElsewhere
+			}
+			return nil
+		},
+		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, err error) {
+			if again = errors.Is(err, errElsewhere); again || r.Context().Err() != nil {
+				return
+			}
+			m.log.Info("agent did not answer", "task", id, "err", err)
+			writeError(w, fmt.Errorf("the connection to the task's machine was lost: try again: %w", errdefs.ErrUnavailable))
+		},
+	}
+	proxy.ServeHTTP(w, r)
+	return again
+}
+
+// allow refuses other methods.
+func allow(w http.ResponseWriter, r *http.Request, methods ...string) error {
+	if slices.Contains(methods, r.Method) {
+		return nil
+	}
+	w.Header().Set("Allow", strings.Join(methods, ", "))
+	return methodError{r.Method, r.URL.Path}
+}
+
+type methodError struct{ method, path string }
+
+// Error names what was tried.
+func (e methodError) Error() string { return e.method + " is not possible on " + e.path }
+
+func writeJSON(w http.ResponseWriter, v any) error {
+	raw, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	_, _ = w.Write(append(raw, '\n')) // a client that has gone is no error of ours
+	return nil
+}
+
+// writeError answers as Marathon does: a status and {"message": "..."}.
+func writeError(w http.ResponseWriter, err error) {
+	status, message := http.StatusInternalServerError, "internal error: see the master's log"
+	for _, k := range []struct {
+		kind   error
+		status int
+	}{{errdefs.ErrInvalidArgument, http.StatusBadRequest}, {errdefs.ErrNotFound, http.StatusNotFound},
+		{errdefs.ErrAlreadyExists, http.StatusConflict}, {errdefs.ErrFailedPrecondition, http.StatusConflict},
+		{errdefs.ErrResourceExhausted, http.StatusTooManyRequests}, {errdefs.ErrUnavailable, http.StatusServiceUnavailable}} {
+		if errors.Is(err, k.kind) {
+			status, message = k.status, strings.TrimSuffix(err.Error(), ": "+k.kind.Error())
+			break
+		}
+	}
+	if e, ok := errors.AsType[methodError](err); ok {
+		status, message = http.StatusMethodNotAllowed, e.Error()
+	}
+	if status == http.StatusNotFound {
+		message = err.Error()
+	}
+	raw, _ := json.Marshal(map[string]string{"message": message})
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_, _ = w.Write(append(raw, '\n'))
+}
+
+func orEmpty[T any](list []T) []T {
+	if list == nil {
+		return []T{}
+	}
+	return list
+}

@@ -1,0 +1,129 @@
+package master_test
+
+import (
+	"bufio"
+	"encoding/json"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"strings"
+	"testing"
+
+	"github.com/marinaos/marina/internal/kernel"
+	"github.com/marinaos/marina/internal/master"
+	"github.com/marinaos/marina/internal/store/memory"
+)
+
+func TestAPIShowsMachinesQuotasAndTasks(t *testing.T) {
+	h, server, task := withTask(t)
+	for _, c := range []struct {
+		method, path, body string
+		status             int
+		contains           string
+	}{
+		{"GET", "/machines/v1", "", 200, `{"machines":[{"id":"a1"`},
+		{"GET", "/machines/v1/a1", "", 200, `"connected":true`},
+		{"GET", "/machines/v1/a9", "", 404, `{"message":"machine a9: not found"}`},
+		{"POST", "/machines/v1", "", 405, `not possible`},
+		{"GET", "/quota/v1", "", 200, `{"quotas":[{"role":"/","used"`},
+		{"PUT", "/quota/v1/prod/web", `{"limit":{"milliCPU":4000,"mem":-1,"disk":-1,"gpus":-1}}`, 200, `{"role":"/prod/web","limit":{"milliCPU":4000`},
+		{"GET", "/quota/v1/prod/web", "", 200, `"used":{}`},
+		{"PUT", "/quota/v1/", `{"limit":{"milliCPU":-1,"mem":-1,"disk":-1,"gpus":-1}}`, 200, `{"role":"/"`},
+		{"PUT", "/quota/v1/prod", `{"limits":{}}`, 400, `"limit\"`},
+		{"PUT", "/quota/v1/prod", `{}`, 400, `limit is missing`},
+		{"PUT", "/quota/v1/prod", `{"limit":{"mem":-7}}`, 400, `a limit is zero or more, or -1 for none`},
+		{"DELETE", "/quota/v1/prod/web", "", 204, ``},
+		{"DELETE", "/quota/v1/prod/web", "", 404, `not found`},
+		{"GET", "/tasks/v1", "", 200, `{"tasks":[{"id":"app.instance`},
+		{"GET", "/tasks/v1/" + task, "", 200, `"state":"TASK_RUNNING"`},
+		{"GET", "/tasks/v1/nobody.instance-1._app.1", "", 404, `does not run`},
+		{"GET", "/tasks/v1/" + task + "/logs/stdout?tail=5", "", 200, "stdout of " + task + " from 5"},
+		{"GET", "/tasks/v1/" + task + "/logs/other", "", 404, `ask for logs/stdout`},
+		{"GET", "/tasks/v1/" + task + "/files/a%2Fb/c", "", 200, "a/b/c"},
+		{"GET", "/tasks/v1/" + task + "/exec", "", 405, `not possible`},
+		{"GET", "/else", "", 404, `not found`},
+	} {
+		req, err := http.NewRequest(c.method, server.URL+c.path, strings.NewReader(c.body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Authorization", "token=secret")
+		resp, err := server.Client().Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, err := io.ReadAll(resp.Body)
+		resp.Body.Close()
+		if err != nil || resp.StatusCode != c.status || !strings.Contains(string(b), c.contains) {
+			t.Errorf("%s %s: got %d %s, error %v, want %d with %s", c.method, c.path, resp.StatusCode, b, err, c.status, c.contains)
+		}
+	}
+	if err := h.Stop(t.Context(), "marathon", ids("app", 1), "done"); err != nil {
+		t.Fatal(err)
+	}
+	w := h.Watch("marathon")
+	defer w.Close()
+	follow(t, w, func(seen map[kernel.GroupID]kernel.Instance, _ kernel.Changes) bool {
+		return count(seen, kernel.Running) == 0
+	})
+	var got master.Task
+	resp, err := server.Client().Get(server.URL + "/tasks/v1/" + task)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if err := json.NewDecoder(resp.Body).Decode(&got); err != nil || got.Machine != "a1" {
+		t.Errorf("task that ended: got %v, error %v, want it shown", got, err)
+	}
+}
+
+func TestExecIsFullDuplexThroughTheMaster(t *testing.T) {
+	_, server, task := withTask(t)
+	for _, http2 := range []bool{true, false} {
+		client := server.Client()
+		if !http2 {
+			plain := client.Transport.(*http.Transport).Clone()
+			plain.ForceAttemptHTTP2, plain.TLSClientConfig.NextProtos = false, []string{"http/1.1"}
+			client = &http.Client{Transport: plain}
+		}
+		body, in := io.Pipe()
+		resp, err := client.Post(server.URL+"/tasks/v1/"+task+"/exec", "application/octet-stream", body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		out := bufio.NewReader(resp.Body)
+		for _, word := range []string{"one", "two", "three"} { // each is answered before the next is sent
+			io.WriteString(in, word+"\n")
+			if got, err := out.ReadString('\n'); got != strings.ToUpper(word)+"\n" {
+				t.Errorf("exec over %s: got %q, error %v, want %q", resp.Proto, got, err, strings.ToUpper(word))
+			}
+		}
+		in.Close()
+		if rest, err := io.ReadAll(out); len(rest) != 0 || err != nil {
+			t.Errorf("exec over %s: after its end got %q, error %v", resp.Proto, rest, err)
+		}
+		resp.Body.Close()
+	}
+}
+
+// withTask is a master with one agent on which one task runs, and its API over HTTPS.
+func withTask(t *testing.T) (*hall, *httptest.Server, string) {
+	h := lead(t, memory.New(), master.Config{})
+	newStub("a1", 4000).connect(t, h)
+	h.agents(t, 1)
+	got, err := h.Launch(t.Context(), kernel.LaunchRequest{Key: "/app@1", Spec: app(t, "/app"), Groups: ids("app", 1)})
+	if err != nil || len(got.Placed) != 1 {
+		t.Fatalf("launch: %v, error %v", got, err)
+	}
+	w := h.Watch("marathon")
+	defer w.Close()
+	follow(t, w, func(seen map[kernel.GroupID]kernel.Instance, _ kernel.Changes) bool {
+		return count(seen, kernel.Running) == 1
+	})
+	server := httptest.NewUnstartedServer(h.Handler())
+	server.EnableHTTP2 = true
+	server.StartTLS()
+	t.Cleanup(server.Close)
+	return h, server, url.PathEscape(string(got.Placed[0].Statuses[0].Task))
+}
