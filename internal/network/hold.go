@@ -79,6 +79,9 @@ func bind(p Port) (int, error) {
 	if err != nil {
 		return -1, fmt.Errorf("%s port %d: %w", p.Protocol, p.Number, err)
 	}
+	if kind == unix.SOCK_STREAM { // connections that ended a moment ago do not count; a listener does
+		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1)
+	}
 	err = unix.Bind(fd, &unix.SockaddrInet4{Port: int(p.Number)})
 	if err == nil && kind == unix.SOCK_STREAM {
 		err = unix.Listen(fd, 0)
@@ -110,7 +113,7 @@ func probe(p Port) error {
 func Owner(p Port) string {
 	inodes := map[string]bool{}
 	for _, family := range []string{"", "6"} {
-		socketInodes("/proc/net/"+p.Protocol+family, p, inodes)
+		socketInodes("/proc/thread-self/net/"+p.Protocol+family, p, inodes)
 	}
 	if len(inodes) == 0 {
 		return ""

@@ -123,6 +123,7 @@ func (h *house) neighbour() {
 	h.check(err)
 	h.check(netlink.AddrAdd(up, addr(netip.PrefixFrom(machine, 24))))
 	h.check(netlink.LinkSetUp(up))
+	h.check(netlink.RouteAdd(&netlink.Route{LinkIndex: up.Attrs().Index, Gw: computer.AsSlice()}))
 	far, err := netlink.NewHandleAt(ns)
 	h.check(err)
 	defer far.Close()
@@ -205,7 +206,13 @@ func within(path string, f func() error) error {
 	}
 	done := make(chan error)
 	go func() {
-		runtime.LockOSThread() // never unlocked: the thread ends in the other namespace
+		runtime.LockOSThread()
+		home, err := netns.Get()
+		if err != nil {
+			done <- err
+			return
+		}
+		defer home.Close()
 		ns, err := netns.GetFromPath(path)
 		if err == nil {
 			defer ns.Close()
@@ -213,6 +220,9 @@ func within(path string, f func() error) error {
 		}
 		if err == nil {
 			err = f()
+		}
+		if netns.Set(home) == nil {
+			runtime.UnlockOSThread()
 		}
 		done <- err
 	}()

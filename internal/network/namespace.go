@@ -30,22 +30,40 @@ func makeNamespace(path string) error {
 		return err
 	}
 	f.Close()
-	done := make(chan error)
-	go func() {
-		runtime.LockOSThread() // never unlocked: the thread ends with this function, and nothing else runs in the namespace
-		done <- newNamespace(path)
-	}()
-	if err := <-done; err != nil {
+	if err := newNamespace(path); err != nil {
 		os.Remove(path)
 		return fmt.Errorf("network namespace %s: %w", path, err)
 	}
 	return loopbackUp(path)
 }
 
+// newNamespace visits a new namespace with its thread and comes back. A thread that cannot come back is given up, unless it
+// is the process's first one, which the runtime cannot end: programs would see the wrong namespace in /proc/self then.
 func newNamespace(path string) error {
-	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-		return err
-	}
+	result := make(chan error)
+	go func() {
+		runtime.LockOSThread()
+		home, err := netns.Get()
+		if err != nil {
+			result <- err
+			return
+		}
+		defer home.Close()
+		if err = unix.Unshare(unix.CLONE_NEWNET); err == nil {
+			err = settle(path)
+		}
+		if back := netns.Set(home); back == nil {
+			runtime.UnlockOSThread()
+		} else {
+			err = errors.Join(err, back)
+		}
+		result <- err
+	}()
+	return <-result
+}
+
+// settle prepares the namespace the thread is in and lets a mount hold it.
+func settle(path string) error {
 	// Processes in it may not own it (user namespaces), so that low ports and ping would be refused to them.
 	for name, value := range map[string]string{"ip_unprivileged_port_start": "0", "ping_group_range": "0 2147483647"} {
 		if err := os.WriteFile("/proc/sys/net/ipv4/"+name, []byte(value), 0); err != nil && !errors.Is(err, os.ErrNotExist) {

@@ -231,7 +231,8 @@ func (n *Network) change(touched map[Door]bool) error {
 	}
 	for _, r := range n.records {
 		switch {
-		case r.Mode == kernel.NetworkBridge && r.Done:
+		case !r.Done:
+		case r.Mode == kernel.NetworkBridge:
 			c.Links[r.Link] = r.Address
 		case r.Mode == kernel.NetworkHost:
 			for _, m := range r.Ports {
