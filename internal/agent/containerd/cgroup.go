@@ -1,0 +1,232 @@
+package containerd
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/containerd/cgroups/v3"
+	"github.com/containerd/errdefs"
+	"github.com/moby/sys/mountinfo"
+	"golang.org/x/sys/unix"
+
+	"github.com/marinaos/marina/internal/agent"
+)
+
+// hierarchies returns where cgroups are mounted, by controller; cgroup v2 is "". What a machine mounts does not change
+// while it runs, but it is asked each time: a line of /proc costs nothing beside starting a container.
+func hierarchies() (map[string]string, error) {
+	mounts, err := mountinfo.GetMounts(mountinfo.FSTypeFilter("cgroup", "cgroup2"))
+	if err != nil {
+		return nil, err
+	}
+	out := map[string]string{}
+	for _, m := range mounts {
+		if m.FSType == "cgroup2" {
+			out[""] = m.Mountpoint
+			continue
+		}
+		for _, opt := range strings.Split(m.VFSOptions, ",") {
+			if opt != "rw" && opt != "ro" {
+				out[opt] = m.Mountpoint
+			}
+		}
+	}
+	return out, nil
+}
+
+// CgroupVersion is "v1" or "v2": where this machine's memory controller is.
+func CgroupVersion() string {
+	if cgroups.Mode() == cgroups.Unified {
+		return "v2"
+	}
+	return "v1"
+}
+
+// files reads the cgroup's files of one controller, on either version.
+type files struct {
+	at      map[string]string
+	unified bool
+	cgroup  string
+}
+
+func (r *Runtime) files(cgroup string) (files, error) {
+	at, err := hierarchies()
+	return files{at, r.unified, cgroup}, err
+}
+
+func (f files) path(controller, name string) string {
+	if f.unified {
+		controller = ""
+	}
+	return filepath.Join(f.at[controller], f.cgroup, name)
+}
+
+// number reads a file that holds one number; "max" is 0.
+func (f files) number(controller, name string) (int64, error) {
+	b, err := os.ReadFile(f.path(controller, name))
+	if err != nil {
+		return 0, err
+	}
+	s := strings.TrimSpace(string(b))
+	if s == "max" {
+		return 0, nil
+	}
+	return strconv.ParseInt(s, 10, 64)
+}
+
+// fields reads a file of lines "key number".
+func (f files) fields(controller, name string) (map[string]int64, error) {
+	b, err := os.ReadFile(f.path(controller, name))
+	if err != nil {
+		return nil, err
+	}
+	out := map[string]int64{}
+	for line := range strings.Lines(string(b)) {
+		key, val, _ := strings.Cut(strings.TrimSpace(line), " ")
+		if n, err := strconv.ParseInt(val, 10, 64); err == nil {
+			out[key] = n
+		}
+	}
+	return out, nil
+}
+
+// oomKills is how many processes of the cgroup were killed for its memory limit. The counter stands as long as the cgroup,
+// that is until the container is removed, so it answers also for an end nobody saw.
+func (f files) oomKills() int64 {
+	name := "memory.oom_control"
+	if f.unified {
+		name = "memory.events"
+	}
+	m, err := f.fields("memory", name)
+	if err != nil {
+		return 0 // the cgroup went with its shim: not known
+	}
+	return m["oom_kill"]
+}
+
+func (f files) stats() (s agent.Stats, err error) {
+	number := func(controller, name string) int64 {
+		n, e := f.number(controller, name)
+		err = errors.Join(err, e)
+		return n
+	}
+	fields := func(controller, name string) map[string]int64 {
+		m, e := f.fields(controller, name)
+		err = errors.Join(err, e)
+		return m
+	}
+	s.PIDs = number("pids", "pids.current")
+	cpu := fields("cpu", "cpu.stat")
+	if f.unified {
+		s.Mem = number("memory", "memory.current") - fields("memory", "memory.stat")["inactive_file"]
+		s.CPU = time.Duration(cpu["usage_usec"]) * time.Microsecond
+		s.Throttle = time.Duration(cpu["throttled_usec"]) * time.Microsecond
+	} else {
+		s.Mem = number("memory", "memory.usage_in_bytes") - fields("memory", "memory.stat")["total_inactive_file"]
+		s.CPU = time.Duration(number("cpuacct", "cpuacct.usage"))
+		s.Throttle = time.Duration(cpu["throttled_time"])
+	}
+	s.Mem = max(s.Mem, 0)
+	return s, err
+}
+
+// signalOthers sends a signal to every process of the cgroup but one, and returns to how many.
+func (f files) signalOthers(but int, sig unix.Signal) (n int, err error) {
+	b, err := os.ReadFile(f.path("pids", "cgroup.procs"))
+	if err != nil {
+		return 0, err
+	}
+	for _, word := range strings.Fields(string(b)) {
+		pid, err := strconv.Atoi(word)
+		if err != nil {
+			return n, err
+		}
+		if pid == but || pid == 0 {
+			continue
+		}
+		if err := unix.Kill(pid, sig); err == nil {
+			n++
+		} else if err != unix.ESRCH {
+			return n, err
+		}
+	}
+	return n, nil
+}
+
+// removeCgroup removes the cgroup at rel below the datacenter's, with all below it, in every hierarchy. Processes in it
+// are an error.
+func (r *Runtime) removeCgroup(rel string) error {
+	at, err := hierarchies()
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, mount := range at {
+		errs = append(errs, removeTree(filepath.Join(mount, r.cfg.cgroup(), rel)))
+	}
+	return errors.Join(errs...)
+}
+
+func removeTree(dir string) error {
+	var dirs []string
+	err := filepath.WalkDir(dir, func(p string, d fs.DirEntry, err error) error {
+		if err == nil && d.IsDir() {
+			dirs = append(dirs, p)
+		}
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	for i := len(dirs) - 1; i >= 0; i-- {
+		if err := os.Remove(dirs[i]); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("cgroup %s: %w", dirs[i], err)
+		}
+	}
+	return nil
+}
+
+// pruneCgroup removes the empty parents a container leaves, up to the datacenter's own, unless another one is being made
+// there.
+func (r *Runtime) pruneCgroup(cgroup string) error {
+	at, err := hierarchies()
+	if err != nil {
+		return err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for parent := path.Dir(cgroup); parent != r.cfg.cgroup() && len(parent) > 1 && r.making[parent] == 0; parent = path.Dir(parent) {
+		for _, mount := range at {
+			err := os.Remove(filepath.Join(mount, parent))
+			if errors.Is(err, unix.EBUSY) || errors.Is(err, unix.ENOTEMPTY) {
+				return nil
+			}
+			if err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return fmt.Errorf("cgroup %s: %w", parent, err)
+			}
+		}
+	}
+	return nil
+}
+
+// cgroupOf checks a container's cgroup: a relative path that stays below the datacenter's.
+func (r *Runtime) cgroupOf(c *agent.Container) (string, error) {
+	rel := c.Cgroup
+	if rel == "" {
+		rel = c.ID
+	}
+	if !filepath.IsLocal(rel) || path.Clean(rel) != rel || rel == "." {
+		return "", fmt.Errorf("container %s: cgroup %q leaves the datacenter's: %w", c.ID, c.Cgroup, errdefs.ErrInvalidArgument)
+	}
+	return path.Join(r.cfg.cgroup(), rel), nil
+}

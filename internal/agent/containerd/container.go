@@ -1,0 +1,345 @@
+package containerd
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/containerd/containerd/api/types/runc/options"
+	containerd "github.com/containerd/containerd/v2/client"
+	"github.com/containerd/containerd/v2/core/containers"
+	"github.com/containerd/containerd/v2/core/sandbox"
+	"github.com/containerd/containerd/v2/defaults"
+	"github.com/containerd/containerd/v2/pkg/cio"
+	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
+
+	"github.com/marinaos/marina/internal/agent"
+)
+
+// ErrStuck is the kind of error for a container whose shim or process does not answer or does not die. It is an
+// errdefs.ErrUnavailable, and no other container is affected.
+var ErrStuck = fmt.Errorf("stuck: %w", errdefs.ErrUnavailable)
+
+// Labels of our containers; what the agent labels them with stands behind labelAgent.
+const (
+	labelID     = "marina.id"
+	labelCgroup = "marina.cgroup"
+	labelAgent  = "marina.label."
+)
+
+const runtimeName = "io.containerd.runc.v2"
+
+// containerID is containerd's id for ours, which is longer and uses more characters than containerd takes.
+func containerID(id string) string {
+	sum := sha256.Sum256([]byte(id))
+	return "m" + hex.EncodeToString(sum[:16])
+}
+
+// Create makes a container and its first process, stopped before it executes anything. The image must be present.
+func (r *Runtime) Create(ctx context.Context, c agent.Container) error {
+	ctx, cancel := context.WithTimeout(ctx, r.limit)
+	defer cancel()
+	if err := r.Ready(ctx); err != nil {
+		return err
+	}
+	cgroup, err := r.cgroupOf(&c)
+	if err != nil {
+		return err
+	}
+	id := containerID(c.ID)
+	defer r.begin(id, path.Dir(cgroup))()
+	if err := r.create(ctx, id, cgroup, &c); err != nil {
+		return fmt.Errorf("container %s: %w", c.ID, err)
+	}
+	return nil
+}
+
+// begin notes that a container is being made; the returned function ends that.
+func (r *Runtime) begin(id, parent string) (end func()) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.making[parent]++
+	r.fresh[id] = true
+	return func() {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		if r.making[parent]--; r.making[parent] == 0 {
+			delete(r.making, parent)
+		}
+		delete(r.fresh, id)
+	}
+}
+
+func (r *Runtime) create(ctx context.Context, id, cgroup string, c *agent.Container) (err error) {
+	image, snapshot, err := r.rootFS(ctx, id, c)
+	if err != nil {
+		return err
+	}
+	sysfs := ""
+	if userns(c) {
+		var undo func() error
+		if sysfs, undo, err = prepareNet(c.NetNS, r.cfg.mounts()); err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, undo()) }()
+	}
+	spec, err := r.specOpts(c, image, cgroup, sysfs)
+	if err != nil {
+		return err
+	}
+	labels := map[string]string{labelID: c.ID, labelCgroup: cgroup}
+	for k, v := range c.Labels {
+		labels[labelAgent+k] = v
+	}
+	opts := append(snapshot, containerd.WithContainerLabels(labels),
+		containerd.WithRuntime(runtimeName, &options.Options{
+			BinaryName: r.cfg.runc(), Root: r.cfg.runcRoot(), NoNewKeyring: true,
+			IoUid: uint32(r.hostID(c, 0)), IoGid: uint32(r.hostID(c, 0)),
+		}), containerd.WithNewSpec(spec...))
+	made, err := r.client.NewContainer(ctx, id, opts...)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			undo, cancel := context.WithTimeout(context.WithoutCancel(ctx), r.limit)
+			defer cancel()
+			err = errors.Join(err, r.remove(undo, id))
+		}
+	}()
+	// containerd that starts throws away a shim without processes, and with it how they ended, unless it is a sandbox's.
+	// This record says so, and nothing else.
+	if _, err := r.client.SandboxStore().Create(ctx, sandbox.Sandbox{ID: id, Runtime: sandbox.RuntimeOpts{Name: runtimeName}}); err != nil {
+		return err
+	}
+	out, err := newOutput(c)
+	if err != nil {
+		return err
+	}
+	_, err = made.NewTask(ctx, out, containerd.WithRuntimePath(filepath.Join(r.cfg.Bin, "containerd-shim-runc-v2")))
+	return err
+}
+
+// rootFS returns how to make a container's root filesystem: a snapshot of its image, or an empty one for a task that runs
+// the machine's programs.
+func (r *Runtime) rootFS(ctx context.Context, id string, c *agent.Container) (containerd.Image, []containerd.NewContainerOpts, error) {
+	if c.Image == "" {
+		if c.Shell == "" && len(c.Argv) == 0 {
+			return nil, nil, fmt.Errorf("neither image nor command: %w", errdefs.ErrInvalidArgument)
+		}
+		return nil, []containerd.NewContainerOpts{r.withMachineRoot(id, c)}, nil
+	}
+	image, err := r.image(ctx, c.Image)
+	if err != nil {
+		return nil, nil, err
+	}
+	snapshot := containerd.WithNewSnapshot(id, image)
+	if userns(c) {
+		snapshot = containerd.WithNewSnapshot(id, image, containerd.WithUserNSRemapperLabels(r.idMap(), r.idMap()))
+	}
+	return image, []containerd.NewContainerOpts{containerd.WithSnapshotter(defaults.DefaultSnapshotter), containerd.WithImage(image), snapshot}, nil
+}
+
+// withMachineRoot makes an empty snapshot that belongs to the container's root, so that runc can make mount points in it.
+func (r *Runtime) withMachineRoot(id string, c *agent.Container) containerd.NewContainerOpts {
+	return func(ctx context.Context, client *containerd.Client, rec *containers.Container) error {
+		mounts, err := client.SnapshotService(defaults.DefaultSnapshotter).Prepare(ctx, id, "")
+		if err != nil {
+			return err
+		}
+		rec.Snapshotter, rec.SnapshotKey = defaults.DefaultSnapshotter, id
+		if len(mounts) != 1 || mounts[0].Type != "bind" {
+			return fmt.Errorf("empty snapshot is %v, expected one bind: %w", mounts, errdefs.ErrInternal)
+		}
+		if err := os.Chown(mounts[0].Source, r.hostID(c, 0), r.hostID(c, 0)); err != nil {
+			return err
+		}
+		root, err := os.OpenRoot(mounts[0].Source)
+		if err != nil {
+			return err
+		}
+		defer root.Close()
+		return machineRoot(root, r.hostID(c, 0))
+	}
+}
+
+// Start starts a created container's process.
+func (r *Runtime) Start(ctx context.Context, id string) (agent.Process, error) {
+	ctx, cancel := context.WithTimeout(ctx, r.limit)
+	defer cancel()
+	t, err := r.task(ctx, id)
+	if err != nil {
+		return agent.Process{}, err
+	}
+	if err := t.Start(ctx); err != nil {
+		return agent.Process{}, fmt.Errorf("container %s: start: %w", id, err)
+	}
+	return process(t.Pid()), nil
+}
+
+func (r *Runtime) task(ctx context.Context, id string) (containerd.Task, error) {
+	if err := r.Ready(ctx); err != nil {
+		return nil, err
+	}
+	c, err := r.client.LoadContainer(ctx, containerID(id))
+	if err != nil {
+		return nil, fmt.Errorf("container %s: %w", id, err)
+	}
+	t, err := c.Task(ctx, nil)
+	if err != nil {
+		return nil, fmt.Errorf("container %s: process: %w", id, err)
+	}
+	return t, nil
+}
+
+// process reads when a process started; a process that has ended already started now.
+func process(pid uint32) agent.Process {
+	started, err := startTime(int(pid))
+	if err != nil {
+		started = time.Now()
+	}
+	return agent.Process{PID: int(pid), Started: started}
+}
+
+// Signal sends a signal. A first process that has no handler for TERM would never see it, being pid 1 of its namespace:
+// then the other processes of the container get it, and where there is none the first gets what TERM means without a
+// handler, its end.
+func (r *Runtime) Signal(ctx context.Context, id string, signal int) error {
+	call, cancel := context.WithTimeout(ctx, r.limit)
+	defer cancel()
+	t, err := r.task(call, id)
+	if err != nil {
+		return stuck(ctx, id, "signal", err)
+	}
+	sig := unix.Signal(signal)
+	if sig == unix.SIGTERM && deaf(int(t.Pid()), sig) {
+		others, err := r.signalOthers(call, t, sig)
+		if err != nil {
+			return fmt.Errorf("container %s: signal: %w", id, err)
+		}
+		if others > 0 {
+			return nil
+		}
+		sig = unix.SIGKILL
+	}
+	if err := t.Kill(call, sig); err != nil && !errdefs.IsNotFound(err) {
+		return stuck(ctx, id, "signal", err)
+	}
+	return nil
+}
+
+// signalOthers sends a signal to all processes of a container but the first, and returns to how many.
+func (r *Runtime) signalOthers(ctx context.Context, t containerd.Task, sig unix.Signal) (int, error) {
+	labels, err := r.labels(ctx, t.ID())
+	if err != nil {
+		return 0, err
+	}
+	f, err := r.files(labels[labelCgroup])
+	if err != nil {
+		return 0, err
+	}
+	return f.signalOthers(int(t.Pid()), sig)
+}
+
+func (r *Runtime) labels(ctx context.Context, id string) (map[string]string, error) {
+	c, err := r.client.ContainerService().Get(ctx, id)
+	return c.Labels, err
+}
+
+// stuck marks the error of a call that used up its time, while its caller, whose context is ctx, would have waited on.
+func stuck(ctx context.Context, id, what string, err error) error {
+	if ctx.Err() == nil && (errors.Is(err, context.DeadlineExceeded) || errdefs.IsDeadlineExceeded(err)) {
+		return fmt.Errorf("container %s: %s: its process or shim hangs: %w", id, what, ErrStuck)
+	}
+	return fmt.Errorf("container %s: %s: %w", id, what, err)
+}
+
+// Remove kills what still runs of a container and removes it with its filesystem, cgroup and mounts. ErrStuck if it does
+// not die; it can be tried again.
+func (r *Runtime) Remove(ctx context.Context, id string) error {
+	call, cancel := context.WithTimeout(ctx, r.limit)
+	defer cancel()
+	if err := r.Ready(call); err != nil {
+		return err
+	}
+	if err := r.remove(call, containerID(id)); err != nil {
+		return stuck(ctx, id, "remove", err)
+	}
+	return nil
+}
+
+func (r *Runtime) remove(ctx context.Context, id string) error {
+	c, err := r.client.LoadContainer(ctx, id)
+	if errdefs.IsNotFound(err) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	labels, err := c.Labels(ctx)
+	if err != nil {
+		return err
+	}
+	t, err := c.Task(ctx, nil)
+	if err == nil {
+		_, err = t.Delete(ctx, containerd.WithProcessKill)
+	}
+	if err != nil && !errdefs.IsNotFound(err) {
+		if ctx.Err() != nil {
+			if f, ferr := r.files(labels[labelCgroup]); ferr == nil {
+				f.signalOthers(0, unix.SIGKILL) // whoever hangs, the task's own processes are not to go on
+			}
+		}
+		return err
+	}
+	if err := r.client.SandboxStore().Delete(ctx, id); err != nil && !errdefs.IsNotFound(err) {
+		return err
+	}
+	if err := c.Delete(ctx, containerd.WithSnapshotCleanup); err != nil && !errdefs.IsNotFound(err) {
+		return err
+	}
+	if cgroup := labels[labelCgroup]; strings.HasPrefix(cgroup, r.cfg.cgroup()+"/") {
+		if err := r.removeCgroup(strings.TrimPrefix(cgroup, r.cfg.cgroup())); err != nil {
+			return err
+		}
+		return r.pruneCgroup(cgroup)
+	}
+	return nil
+}
+
+// output is where a container's first process writes: files, to which its shim appends. It outlives agent and containerd.
+type output struct{ config cio.Config }
+
+func newOutput(c *agent.Container) (cio.Creator, error) {
+	cfg := cio.Config{Terminal: c.TTY, Stdout: c.Stdout, Stderr: c.Stderr}
+	if c.Stdout == "" && c.Stderr == "" {
+		return cio.NullIO, nil
+	}
+	if c.TTY {
+		cfg.Stderr = "" // a terminal has one output
+	}
+	for _, name := range []string{c.Stdout, c.Stderr} {
+		if name == "" {
+			continue
+		}
+		f, err := os.OpenFile(name, os.O_CREATE|os.O_APPEND|os.O_WRONLY|unix.O_NOFOLLOW, 0o644)
+		if err != nil {
+			return nil, fmt.Errorf("output: %w", err)
+		}
+		f.Close()
+	}
+	return func(string) (cio.IO, error) { return output{cfg}, nil }, nil
+}
+
+func (o output) Config() cio.Config { return o.config }
+func (o output) Cancel()            {}
+func (o output) Wait()              {}
+func (o output) Close() error       { return nil }

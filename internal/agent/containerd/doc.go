@@ -1,0 +1,43 @@
+// Package containerd is the real agent.Runtime: containers by containerd and runc, built from bundle/runtime.
+//
+// # Who owns what
+//
+// An agent has a containerd of its own: own configuration, state, socket, cgroup and containerd namespace, all named by
+// the datacenter's instance; an existing containerd or Docker on the machine is neither asked nor touched. (With
+// Config.Socket it uses somebody else's, and supervises nothing.) Everything made here lies below Config.State (images and
+// snapshots), Config.Run (sockets, bundles, mounts), the cgroup /marina-INSTANCE and containerd's namespace of the same
+// name. RemoveAll takes all of it away.
+//
+// # What outlives what
+//
+//	agent  ->  containerd  ->  shim (one a container)  ->  the task's processes
+//
+// Each arrow is "starts", none is "dies with". Run starts containerd in a session of its own, finds one that is already
+// there by its command line, and replaces one of another version or configuration; while it is away containers go on and
+// calls wait for it up to their limit. Shims write the task's output to files by themselves. Only Down and RemoveAll end
+// containerd.
+//
+// What is known about a container is kept by containerd: labels that say whose it is, the shim's memory of how it ended,
+// and its cgroup's counters, which say whether memory was to blame. So Containers and Exits answer the same after a
+// restart of the agent, of containerd, or of both. An end is reported when it happens by containerd's events, and all
+// containers are looked at again whenever the stream of events had to be set up anew: late, never lost, sometimes twice.
+//
+// # What a container may do
+//
+// It has namespaces of its own (pid, ipc, uts, mount, cgroup, user) and the network namespace it is given. Its root is
+// Config.IDBase on the machine, without rights there. It has Docker's default capabilities less NET_RAW and MKNOD, the
+// default seccomp profile, no_new_privs, and /proc and /sys masked and read-only. In the machine's network (NetNS empty) there is no
+// user namespace, since such tasks listen on the machine's low ports; the rest holds. Folders bound into it keep the
+// container's ids on disk by id-mapped mounts. A task without an image sees the machine's programs read-only, a chosen
+// part of /etc, and runs as nobody.
+//
+// cgroup v1 and v2 are used through the same code, told apart when the runtime is made; v2 is not yet covered by a run of
+// the tests on a machine that has it.
+//
+// # How it fails
+//
+// Every call has a limit. A container whose shim or process does not answer gives ErrStuck for itself and no other; its
+// processes are killed through the cgroup, and Remove can be repeated. A containerd that ends is started again, with
+// growing pauses if it keeps ending. A shim that dies takes its container with it: that is an end by KILL. Programs with
+// known ways out of a container are refused by New.
+package containerd
