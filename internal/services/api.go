@@ -1,0 +1,257 @@
+package services
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+
+	"github.com/containerd/errdefs"
+)
+
+// Handler serves Marathon's API. Until Run has loaded the state, and after it has ended, everything but /ping answers 503.
+//
+// Routes are read from the path as it was sent: app ids hold slashes, clients double them, and a redirect would turn a PUT into
+// a GET.
+func (s *Services) Handler() http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s.count.requests.Add(1)
+		h := w.Header()
+		h.Set("Cache-Control", "no-cache, no-store, must-revalidate")
+		h.Set("Pragma", "no-cache")
+		h.Set("Expires", "0")
+		h.Set("X-Frame-Options", "DENY")
+		h.Set("X-XSS-Protection", "1; mode=block")
+		h.Set("X-Content-Type-Options", "nosniff")
+		if s.cfg.Leader != "" {
+			h.Set("X-Marathon-Leader", "http://"+s.cfg.Leader)
+		}
+		if err := s.route(w, r); err != nil {
+			writeError(w, err)
+		}
+	})
+}
+
+// call is one request on its way through the routes.
+type call struct {
+	*Services
+	w http.ResponseWriter
+	r *http.Request
+}
+
+// errNoRoute and errMethod are answers of routing itself.
+var (
+	errNoRoute = problemf(errdefs.ErrNotFound, "URI not found")
+	errMethod  = errors.New("HTTP method not allowed")
+)
+
+func (s *Services) route(w http.ResponseWriter, r *http.Request) error {
+	parts, err := segments(r.URL)
+	if err != nil {
+		return err
+	}
+	c := &call{s, w, r}
+	if len(parts) == 1 && parts[0] == "ping" {
+		return c.ping()
+	}
+	select {
+	case <-s.ended:
+		return errNotLeading
+	case <-s.ready:
+	default:
+		return errNotLeading
+	}
+	if len(parts) == 1 && parts[0] == "metrics" {
+		return c.get(c.metrics)
+	}
+	if len(parts) < 2 || parts[0] != "v2" {
+		return errNoRoute
+	}
+	rest := parts[2:]
+	switch parts[1] {
+	case "apps":
+		return c.apps(rest)
+	case "groups":
+		return c.groups(rest)
+	case "deployments":
+		return c.deployments(rest)
+	case "tasks":
+		return c.allTasks(rest)
+	case "queue":
+		return c.queue(rest)
+	case "pods":
+		return c.pods(rest)
+	case "info", "leader", "events", "plugins":
+		if len(rest) == 0 {
+			return c.get(map[string]func() error{"info": c.info, "leader": c.leader, "events": c.events, "plugins": c.plugins}[parts[1]])
+		}
+	}
+	return errNoRoute
+}
+
+// segments are the parts of a path between slashes, however many those are.
+func segments(u *url.URL) ([]string, error) {
+	out := []string{}
+	for _, p := range strings.Split(u.EscapedPath(), "/") {
+		if p == "" {
+			continue
+		}
+		name, err := url.PathUnescape(p)
+		if err != nil || strings.ContainsAny(name, "/\\\x00") || name == "." || name == ".." {
+			return nil, problemf(errdefs.ErrInvalidArgument, "path segment %.80q is not allowed", p)
+		}
+		out = append(out, name)
+	}
+	return out, nil
+}
+
+func (c *call) get(f func() error) error {
+	if c.r.Method != http.MethodGet && c.r.Method != http.MethodHead {
+		return errMethod
+	}
+	return f()
+}
+
+func (c *call) flag(name string, def bool) bool {
+	v, ok := c.r.URL.Query()[name]
+	if !ok {
+		return def
+	}
+	return v[0] == "true" || v[0] == ""
+}
+
+// body reads and parses the request's JSON.
+func (c *call) body() (any, error) {
+	raw, err := io.ReadAll(http.MaxBytesReader(c.w, c.r.Body, MaxBody))
+	if err != nil {
+		if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
+			return nil, problemf(errdefs.ErrOutOfRange, "the request is larger than %d bytes", MaxBody)
+		}
+		return nil, problemf(errdefs.ErrInvalidArgument, "the request could not be read")
+	}
+	return parse(raw)
+}
+
+func (c *call) object() (map[string]any, error) {
+	v, err := c.body()
+	if err != nil {
+		return nil, err
+	}
+	m, ok := v.(map[string]any)
+	if !ok {
+		return nil, shapeError(bad("", "error.expected.jsobject"))
+	}
+	return m, nil
+}
+
+// list reads a request that is a list of objects.
+func (c *call) list() ([]map[string]any, error) {
+	v, err := c.body()
+	if err != nil {
+		return nil, err
+	}
+	l, ok := v.([]any)
+	if !ok {
+		return nil, shapeError(bad("", "error.expected.jsarray"))
+	}
+	out := make([]map[string]any, 0, len(l))
+	for i, e := range l {
+		m, ok := e.(map[string]any)
+		if !ok {
+			return nil, shapeError(bad(fmt.Sprintf("(%d)", i), "error.expected.jsobject"))
+		}
+		out = append(out, m)
+	}
+	return out, nil
+}
+
+// change hands a change to the owner of all writing. A client that goes away does not stop it half way.
+func (c *call) change(plan func(*tx) error) error {
+	return c.do(context.WithoutCancel(c.r.Context()), plan)
+}
+
+// messageBody is the body of an answer that only says something.
+type messageBody struct {
+	Message     string          `json:"message"`
+	Details     any             `json:"details,omitempty"`
+	Deployments []DeploymentRef `json:"deployments,omitempty"`
+}
+
+func writeJSON(w http.ResponseWriter, status int, v any) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Content-Length", strconv.Itoa(len(b)))
+	w.WriteHeader(status)
+	_, _ = w.Write(b) // a client that is gone gets nothing
+	return nil
+}
+
+func (c *call) answer(v any) error { return writeJSON(c.w, http.StatusOK, v) }
+
+// started answers a request that began a deployment.
+func (c *call) started(status int, d *Deployment, body any) error {
+	c.w.Header().Set("Marathon-Deployment-Id", d.ID)
+	if body == nil {
+		body = DeploymentResult{Version: d.Version, DeploymentID: d.ID}
+	}
+	return writeJSON(c.w, status, body)
+}
+
+// writeError is the one place that turns kinds of errors into statuses.
+func writeError(w http.ResponseWriter, err error) {
+	status, body := http.StatusInternalServerError, messageBody{Message: "internal error: see the master's log"}
+	p, said := errors.AsType[*problem](err)
+	if said {
+		body.Message = p.text
+	}
+	if e, ok := errors.AsType[*syntaxError](err); ok {
+		status, body = http.StatusBadRequest, messageBody{Message: wrongShape, Details: e.text}
+	} else if e, ok := errors.AsType[*invalidError](err); ok {
+		status, body = http.StatusUnprocessableEntity, messageBody{Message: e.Message, Details: e.Details}
+	} else if e, ok := errors.AsType[*lockedError](err); ok {
+		status, body = http.StatusConflict, messageBody{Message: e.Error()}
+		for _, id := range e.deployments {
+			body.Deployments = append(body.Deployments, DeploymentRef{id})
+		}
+	} else if errors.Is(err, errMethod) {
+		status, body.Message = http.StatusMethodNotAllowed, err.Error()
+	} else if said {
+		status = statusOf(p.kind)
+	} else if errdefs.IsInvalidArgument(err) {
+		status, body.Message = http.StatusUnprocessableEntity, err.Error()
+	} else {
+		status, body.Message = http.StatusServiceUnavailable, "this master could not confirm the request: it does not lead, or its state's outcome is unknown; read before you repeat it"
+	}
+	if status == http.StatusServiceUnavailable {
+		w.Header().Set("Retry-After", "1")
+	}
+	if err := writeJSON(w, status, body); err != nil {
+		panic(err) // this cannot be: a messageBody always encodes
+	}
+}
+
+func statusOf(kind error) int {
+	switch {
+	case errors.Is(kind, errdefs.ErrNotFound):
+		return http.StatusNotFound
+	case errors.Is(kind, errdefs.ErrAlreadyExists):
+		return http.StatusConflict
+	case errors.Is(kind, errdefs.ErrPermissionDenied):
+		return http.StatusForbidden
+	case errors.Is(kind, errdefs.ErrInvalidArgument):
+		return http.StatusBadRequest
+	case errors.Is(kind, errdefs.ErrOutOfRange):
+		return http.StatusRequestEntityTooLarge
+	case errors.Is(kind, errdefs.ErrNotImplemented):
+		return http.StatusUnprocessableEntity
+	}
+	return http.StatusServiceUnavailable
+}

@@ -1,0 +1,363 @@
+package services
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/containerd/errdefs"
+
+	"github.com/marinaos/marina/internal/kernel"
+)
+
+// apps routes /v2/apps/...
+func (c *call) apps(rest []string) error {
+	n := len(rest)
+	switch {
+	case n == 0:
+		return c.appsRoot()
+	case rest[n-1] == "restart" && n > 1:
+		if c.r.Method != http.MethodPost {
+			return errMethod
+		}
+		return c.restartApp(join(rest[:n-1]))
+	case rest[n-1] == "tasks" && n > 1:
+		return c.appTasks(rest[:n-1])
+	case n > 2 && rest[n-2] == "tasks":
+		if c.r.Method != http.MethodDelete {
+			return errMethod
+		}
+		return c.deleteTask(join(rest[:n-2]), rest[n-1])
+	case rest[n-1] == "versions" && n > 1:
+		return c.get(func() error { return c.appVersions(join(rest[:n-1])) })
+	case n > 2 && rest[n-2] == "versions":
+		return c.get(func() error { return c.appVersion(join(rest[:n-2]), rest[n-1]) })
+	case rest[n-1] == "*":
+		return c.get(func() error { return c.appsBelow(join(rest[:n-1])) })
+	}
+	id := join(rest)
+	switch c.r.Method {
+	case http.MethodGet, http.MethodHead:
+		return c.showApp(id)
+	case http.MethodPut:
+		return c.putApp(id, c.flag("partialUpdate", true), true)
+	case http.MethodPatch:
+		return c.putApp(id, true, false)
+	case http.MethodDelete:
+		return c.deleteApp(id)
+	}
+	return errMethod
+}
+
+func join(parts []string) string { return "/" + strings.Join(parts, "/") }
+
+func (c *call) appsRoot() error {
+	switch c.r.Method {
+	case http.MethodGet, http.MethodHead:
+		return c.listApps()
+	case http.MethodPost:
+		return c.createApp()
+	case http.MethodPut:
+		return c.putApps(c.flag("partialUpdate", true), true)
+	case http.MethodPatch:
+		return c.putApps(true, false)
+	}
+	return errMethod
+}
+
+func noApp(id string) error {
+	return problemf(errdefs.ErrNotFound, "App '%s' does not exist", id)
+}
+
+// embeds reads the embed parameters: prefixes may be left out, unknown values are ignored.
+func (c *call) embeds() (e Embed) {
+	for _, v := range c.r.URL.Query()["embed"] {
+		for _, prefix := range []string{"group.apps.", "apps.", "app."} {
+			v = strings.TrimPrefix(v, prefix)
+		}
+		switch v {
+		case "tasks":
+			e.Tasks = true
+		case "lastTaskFailure":
+			e.LastTaskFailure = true
+		case "failures":
+			e.Tasks, e.LastTaskFailure = true, true
+		case "taskStats":
+			e.TaskStats = true
+		case "readiness":
+			e.Readiness = true
+		}
+	}
+	return e
+}
+
+// machines are the kernel's agents by id, for the addresses of tasks.
+func (c *call) machines() map[kernel.AgentID]kernel.AgentView {
+	out := map[kernel.AgentID]kernel.AgentView{}
+	for _, a := range c.cfg.Kernel.Agents() {
+		out[a.ID] = a
+	}
+	return out
+}
+
+// infos describes the apps that keep lets through, by id.
+func (c *call) infos(embed Embed, keep func(*App) bool) []AppInfo {
+	machines := c.machines()
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	out := []AppInfo{}
+	for _, id := range sortedKeys(c.state.Apps) {
+		if a := c.state.Apps[id]; keep(a) {
+			out = append(out, c.state.Info(a, embed, machines, time.Now()))
+		}
+	}
+	return out
+}
+
+func (c *call) listApps() error {
+	q := c.r.URL.Query()
+	selectors := []selector{}
+	for _, text := range q["label"] {
+		list, err := parseSelector(text)
+		if err != nil {
+			return &invalidError{Message: fmt.Sprintf("Can not parse label selector %s. Reason: %s", text, err)}
+		}
+		selectors = append(selectors, list...)
+	}
+	id, cmd := strings.ToLower(q.Get("id")), strings.ToLower(q.Get("cmd"))
+	apps := c.infos(c.embeds(), func(a *App) bool {
+		if id != "" && !strings.Contains(strings.ToLower(a.ID), id) || cmd != "" && (a.CMD == nil || !strings.Contains(strings.ToLower(*a.CMD), cmd)) {
+			return false
+		}
+		return !slices.ContainsFunc(selectors, func(s selector) bool { return !s.matches(a.Labels) })
+	})
+	return c.answer(map[string]any{"apps": apps})
+}
+
+func (c *call) appsBelow(group string) error {
+	return c.answer(map[string]any{"*": c.infos(c.embeds(), func(a *App) bool { return under(a.ID, group) })})
+}
+
+func (c *call) showApp(id string) error {
+	e := c.embeds()
+	e.Tasks, e.LastTaskFailure = true, true
+	list := c.infos(e, func(a *App) bool { return a.ID == id })
+	if len(list) == 0 {
+		return noApp(id)
+	}
+	return c.answer(map[string]any{"app": list[0]})
+}
+
+// posted is the event that tells of an accepted change.
+func (c *call) posted(t *tx, a *App) {
+	ip, _, err := net.SplitHostPort(c.r.RemoteAddr)
+	if err != nil {
+		ip = c.r.RemoteAddr
+	}
+	t.events = append(t.events, Event{"api_post_event", APIPost{head("api_post_event", t.now), ip, c.r.URL.Path, a}})
+}
+
+func (c *call) createApp() error {
+	given, err := c.object()
+	if err != nil {
+		return err
+	}
+	id, err := idOf(given, "")
+	if err != nil {
+		return err
+	}
+	var a *App
+	var d *Deployment
+	err = c.change(func(t *tx) (err error) {
+		if t.apps()[id] != nil {
+			return problemf(errdefs.ErrAlreadyExists, "An app with id [%s] already exists.", id)
+		}
+		if a, err = t.create(id, given); err != nil {
+			return err
+		}
+		c.posted(t, a)
+		d, err = t.deploy([]Change{{App: id, To: a}}, c.flag("force", false))
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	c.w.Header().Set("Location", id)
+	return c.started(http.StatusCreated, d, AppInfo{App: a, TasksStaged: new(0), TasksRunning: new(0), TasksHealthy: new(0),
+		TasksUnhealthy: new(0), Deployments: []DeploymentRef{{d.ID}}})
+}
+
+// idOf reads the id of an app in a list or a new one.
+func idOf(given map[string]any, at string) (string, error) {
+	raw, ok := given["id"]
+	if !ok || raw == nil {
+		return "", shapeError(bad(at+"/id", "error.path.missing"))
+	}
+	text, ok := raw.(string)
+	if !ok {
+		return "", shapeError(bad(at+"/id", "error.expected.jsstring"))
+	}
+	id, errs := AppID(text, "/")
+	if len(errs) > 0 {
+		return "", contentError(bad(at+"/id", errs...))
+	}
+	return id, nil
+}
+
+// create makes the first version of an app. Its id may be no group, and no group above it may be an app.
+func (t *tx) create(id string, given map[string]any) (*App, error) {
+	if _, errs := AppID(id, "/"); len(errs) > 0 {
+		return nil, contentError(bad("/id", errs...))
+	}
+	for other := range t.apps() {
+		if under(id, other) || under(other, id) {
+			return nil, contentError(bad("/id", "Groups and Applications may not have the same identifier."))
+		}
+	}
+	return t.prepare(id, given, nil, false)
+}
+
+// put is one app of a PUT or PATCH.
+func (t *tx) update(id string, given map[string]any, partial, create bool) (Change, error) {
+	old := t.apps()[id]
+	if old == nil && !create {
+		return Change{}, noApp(id)
+	}
+	var a *App
+	var err error
+	if old == nil {
+		a, err = t.create(id, given)
+	} else {
+		a, err = t.prepare(id, given, old, partial)
+	}
+	return Change{App: id, From: old, To: a}, err
+}
+
+func (c *call) putApp(id string, partial, create bool) error {
+	given, err := c.object()
+	if err != nil {
+		return err
+	}
+	var d *Deployment
+	status := http.StatusOK
+	err = c.change(func(t *tx) error {
+		change, err := t.update(id, given, partial, create)
+		if err != nil {
+			return err
+		}
+		if change.From == nil {
+			status = http.StatusCreated
+		}
+		c.posted(t, change.To)
+		d, err = t.deploy([]Change{change}, c.flag("force", false))
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	return c.started(status, d, nil)
+}
+
+func (c *call) putApps(partial, create bool) error {
+	list, err := c.list()
+	if err != nil {
+		return err
+	}
+	ids := []string{}
+	for i, given := range list {
+		id, err := idOf(given, fmt.Sprintf("(%d)", i))
+		if err != nil {
+			return err
+		}
+		if slices.Contains(ids, id) {
+			return contentError(bad(fmt.Sprintf("(%d)/id", i), "stands twice in the list"))
+		}
+		ids = append(ids, id)
+	}
+	var d *Deployment
+	err = c.change(func(t *tx) error {
+		changes := []Change{}
+		for i, given := range list {
+			change, err := t.update(ids[i], given, partial, create)
+			if err != nil {
+				return err
+			}
+			t.apps()[ids[i]] = change.To
+			c.posted(t, change.To)
+			changes = append(changes, change)
+		}
+		d, err = t.deploy(changes, c.flag("force", false))
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	return c.started(http.StatusOK, d, nil)
+}
+
+func (c *call) deleteApp(id string) error {
+	return c.changeApp(id, true, func(t *tx, a *App) (*App, error) { return nil, nil })
+}
+
+func (c *call) restartApp(id string) error {
+	return c.changeApp(id, false, func(t *tx, a *App) (*App, error) { return t.restart(a), nil })
+}
+
+// changeApp deploys what f makes of an app that exists.
+func (c *call) changeApp(id string, force bool, f func(*tx, *App) (*App, error)) error {
+	var d *Deployment
+	err := c.change(func(t *tx) error {
+		a := t.apps()[id]
+		if a == nil {
+			return noApp(id)
+		}
+		next, err := f(t, a)
+		if err != nil {
+			return err
+		}
+		d, err = t.deploy([]Change{{App: id, From: a, To: next}}, c.flag("force", force))
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	return c.started(http.StatusOK, d, nil)
+}
+
+func (c *call) appVersions(id string) error {
+	c.mu.RLock()
+	list := slices.Clone(c.versions[id])
+	found := c.state.Apps[id] != nil
+	c.mu.RUnlock()
+	if !found {
+		return noApp(id)
+	}
+	slices.Reverse(list)
+	return c.answer(map[string]any{"versions": orEmpty(list)})
+}
+
+func (c *call) appVersion(id, version string) error {
+	a, err := c.readVersion(c.r.Context(), id, version)
+	if err != nil {
+		return err
+	}
+	return c.answer(a)
+}
+
+func (s *Services) readVersion(ctx context.Context, id, version string) (*App, error) {
+	s.mu.RLock()
+	found := s.state.Apps[id] != nil
+	s.mu.RUnlock()
+	if !found {
+		return nil, noApp(id)
+	}
+	row, err := versionRows(id).Get(ctx, s.cfg.Store, version)
+	if errdefs.IsNotFound(err) {
+		return nil, problemf(errdefs.ErrNotFound, "App '%s' does not exist in version %s", id, version)
+	}
+	return &row.Value, err
+}

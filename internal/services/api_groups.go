@@ -1,0 +1,161 @@
+package services
+
+import (
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/containerd/errdefs"
+
+	"github.com/marinaos/marina/internal/kernel"
+)
+
+// groups routes /v2/groups/... Groups are read from the ids of the apps in them; they cannot be written yet.
+func (c *call) groups(rest []string) error {
+	if c.r.Method != http.MethodGet && c.r.Method != http.MethodHead {
+		return problemf(errdefs.ErrNotImplemented, "Writing groups is not supported by this version: create, update and remove their apps by /v2/apps")
+	}
+	n := len(rest)
+	switch {
+	case n > 0 && rest[n-1] == "apps":
+		id := join(rest[:n-1])
+		return c.answer(c.infos(c.embeds(), func(a *App) bool { return under(a.ID, id) }))
+	case n > 0 && rest[n-1] == "versions":
+		return c.groupVersions(join(rest[:n-1]))
+	case n > 1 && rest[n-2] == "versions":
+		return c.groupVersion(join(rest[:n-2]), rest[n-1])
+	}
+	c.mu.RLock()
+	apps := make([]*App, 0, len(c.state.Apps))
+	for _, id := range sortedKeys(c.state.Apps) {
+		apps = append(apps, c.state.Apps[id])
+	}
+	c.mu.RUnlock()
+	return c.showGroup(join(rest), apps)
+}
+
+func noGroup(id string) error {
+	return problemf(errdefs.ErrNotFound, "Group '%s' does not exist", id)
+}
+
+// showGroup answers with a group made of apps.
+func (c *call) showGroup(id string, apps []*App) error {
+	apps = slices.DeleteFunc(apps, func(a *App) bool { return !under(a.ID, id) })
+	if len(apps) == 0 && id != "/" {
+		return noGroup(id)
+	}
+	t := tree{embed: c.embeds(), groups: true, apps: true, machines: c.machines(), state: c.state, now: time.Now()}
+	if given := c.r.URL.Query()["embed"]; len(given) > 0 {
+		t.groups, t.apps = slices.Contains(given, "group.groups"), slices.Contains(given, "group.apps")
+	}
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	return c.answer(t.group(id, apps))
+}
+
+// tree builds groups out of apps.
+type tree struct {
+	embed        Embed
+	groups, apps bool
+	machines     map[kernel.AgentID]kernel.AgentView
+	state        *State // read under its lock
+	now          time.Time
+}
+
+// group builds the group id of apps that all lie below it, in the order of their ids.
+func (t *tree) group(id string, apps []*App) GroupInfo {
+	g := GroupInfo{ID: id, Apps: []AppInfo{}, Pods: []struct{}{}, Groups: []GroupInfo{}, Dependencies: []string{}, Version: newest(apps)}
+	below := map[string][]*App{}
+	for _, a := range apps {
+		if parentOf(a.ID) == id {
+			if t.apps {
+				g.Apps = append(g.Apps, t.state.Info(a, t.embed, t.machines, t.now))
+			}
+			continue
+		}
+		rest := strings.TrimPrefix(strings.TrimPrefix(a.ID, id), "/")
+		name, _, _ := strings.Cut(rest, "/")
+		child := strings.TrimSuffix(id, "/") + "/" + name
+		below[child] = append(below[child], a)
+	}
+	if t.groups {
+		for _, child := range sortedKeys(below) {
+			g.Groups = append(g.Groups, t.group(child, below[child]))
+		}
+	}
+	return g
+}
+
+// newest is the latest version among apps: that of the group they make.
+func newest(apps []*App) string {
+	v := timestamp(time.Unix(0, 0))
+	for _, a := range apps {
+		v = max(v, a.Version)
+	}
+	return v
+}
+
+// groupVersions are the versions of all apps below a group, the newest first.
+func (c *call) groupVersions(id string) error {
+	list, found := []string{}, id == "/"
+	c.mu.RLock()
+	for app := range c.state.Apps {
+		if under(app, id) {
+			found = true
+			list = append(list, c.versions[app]...)
+		}
+	}
+	c.mu.RUnlock()
+	if !found {
+		return noGroup(id)
+	}
+	slices.Sort(list)
+	list = slices.Compact(list)
+	slices.Reverse(list)
+	return c.answer(list)
+}
+
+// groupVersion is a group as it was at a version: of each app that is still there, the newest version up to then.
+func (c *call) groupVersion(id, version string) error {
+	wanted := map[string]string{}
+	known := false
+	c.mu.RLock()
+	for app := range c.state.Apps {
+		if !under(app, id) {
+			continue
+		}
+		for _, v := range c.versions[app] {
+			if v <= version {
+				wanted[app] = v
+			}
+			known = known || v == version
+		}
+	}
+	c.mu.RUnlock()
+	if !known {
+		return problemf(errdefs.ErrNotFound, "Group '%s' does not exist in version %s", id, version)
+	}
+	apps := []*App{}
+	for _, app := range sortedKeys(wanted) {
+		a, err := c.readVersion(c.r.Context(), app, wanted[app])
+		if err != nil {
+			return err
+		}
+		apps = append(apps, a)
+	}
+	return c.showGroup(id, apps)
+}
+
+// pods answers for what there is none of.
+func (c *call) pods(rest []string) error {
+	id := join(rest)
+	switch {
+	case c.r.Method != http.MethodGet && c.r.Method != http.MethodHead:
+		return problemf(errdefs.ErrNotImplemented, "Pods are not supported by this version: use apps")
+	case len(rest) == 0 || id == "/::status":
+		return c.answer([]struct{}{})
+	}
+	// Marathon's message is itself JSON.
+	return problemf(errdefs.ErrNotFound, `{"message": "pod with %s does not exist"}`, strings.Split(id, "::")[0])
+}

@@ -1,0 +1,376 @@
+package services
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/containerd/errdefs"
+
+	"github.com/marinaos/marina/internal/kernel"
+	"github.com/marinaos/marina/internal/store"
+)
+
+// problem is a refusal with the text that its asker sees.
+type problem struct {
+	kind error // of errdefs
+	text string
+}
+
+func (p *problem) Error() string { return p.text }
+func (p *problem) Unwrap() error { return p.kind }
+
+func problemf(kind error, format string, args ...any) error {
+	return &problem{kind, fmt.Sprintf(format, args...)}
+}
+
+// lockedError is a change of apps that running deployments are changing.
+type lockedError struct{ deployments []string }
+
+func (e *lockedError) Error() string {
+	return "App is locked by one or more deployments. Override with the option '?force=true'. View details at '/v2/deployments/<DEPLOYMENT_ID>'."
+}
+
+// tx gathers one change: the operations, and what is done to the state once they are durable. It lives inside Run's goroutine,
+// which alone writes the state, so it reads the state without the lock.
+type tx struct {
+	s       *Services
+	now     time.Time
+	version string
+	root    map[string]*App // all apps as they will be
+	ops     map[string]store.Op
+	applied []func()
+	kill    Decision // carried out after the commit
+	events  []Event
+}
+
+// begin returns an empty change with a version later than any given out.
+func (s *Services) begin() *tx {
+	now := time.Now()
+	version := timestamp(now)
+	if version <= s.last {
+		if last, ok := parseTimestamp(s.last); ok {
+			version = timestamp(last.Add(time.Millisecond))
+		}
+	}
+	return &tx{s: s, now: now, version: version, ops: map[string]store.Op{}}
+}
+
+func (t *tx) put(op store.Op) { t.ops[op.Key] = op }
+
+func (t *tx) putErr(op store.Op, err error) error {
+	if err == nil {
+		t.put(op)
+	}
+	return err
+}
+
+func (t *tx) then(f func()) { t.applied = append(t.applied, f) }
+
+// commit makes the change durable and takes it into the state.
+func (t *tx) commit(ctx context.Context) error {
+	if len(t.ops) > 0 {
+		txn := store.Txn{Guards: []store.Guard{t.s.cfg.Fence}}
+		for _, key := range slices.Sorted(maps.Keys(t.ops)) {
+			txn.Ops = append(txn.Ops, t.ops[key])
+		}
+		if _, err := t.s.cfg.Store.Commit(ctx, txn); err != nil {
+			return fmt.Errorf("services: commit: %w", err)
+		}
+		t.s.last = max(t.s.last, t.version)
+	}
+	t.s.mu.Lock()
+	for _, f := range t.applied {
+		f()
+	}
+	t.s.mu.Unlock()
+	t.s.hub.publish(t.events)
+	return nil
+}
+
+// apps is all apps as they will be after this change.
+func (t *tx) apps() map[string]*App {
+	if t.root == nil {
+		t.root = maps.Clone(t.s.state.Apps)
+	}
+	return t.root
+}
+
+// prepare makes the next version of an app out of a request, or returns old itself if nothing changes. old is nil for a new app.
+func (t *tx) prepare(id string, given map[string]any, old *App, partial bool) (*App, error) {
+	if ts, ok := given["version"].(string); ok && old != nil {
+		return t.restore(given, old, ts)
+	}
+	given["id"] = id
+	a, err := readApp(given, old, partial)
+	if err != nil {
+		return nil, err
+	}
+	a.ID = id
+	roles := []string{t.s.cfg.DefaultRole}
+	if top := topGroup(id); top != "/" {
+		roles = append(roles, top[1:])
+	}
+	if old != nil && !slices.Contains(roles, old.Role) {
+		roles = append(roles, old.Role)
+	}
+	if a.Role == "" && old != nil {
+		a.Role = old.Role
+	} else if a.Role == "" {
+		a.Role = roles[len(roles)-1]
+	}
+	errs := a.validate(roles)
+	for i, d := range a.Dependencies {
+		dep, bad := AppID(d, parentOf(id))
+		a.Dependencies[i] = dep
+		if len(bad) > 0 {
+			errs = append(errs, Detail{fmt.Sprintf("/dependencies(%d)", i), bad})
+		}
+	}
+	if len(errs) > 0 {
+		return nil, contentError(errs)
+	}
+	return t.finish(a, old)
+}
+
+// finish gives an app its ports and version.
+func (t *tx) finish(a, old *App) (*App, error) {
+	used, open := t.usedPorts(a.ID)
+	if err := a.assignPorts(old, used, t.s.cfg.FirstPort, t.s.cfg.LastPort); err != nil {
+		return nil, err
+	}
+	for _, p := range publishedPorts(a) {
+		if other := open[p]; other != "" {
+			return nil, contentError([]Detail{{"/labels", []string{fmt.Sprintf("service port %d is already open on every machine for app %s", p, other)}}})
+		}
+	}
+	a.Version, a.VersionInfo = t.version, &VersionInfo{t.version, t.version}
+	if old != nil && sameConfig(a, old) {
+		if a.Instances == old.Instances {
+			return old, nil
+		}
+		a.VersionInfo.LastConfigChangeAt = old.Config()
+	}
+	if _, err := Spec(a); err != nil {
+		return nil, contentError([]Detail{{"/", []string{err.Error()}}})
+	}
+	return a, nil
+}
+
+// usedPorts are the service ports of all other apps, and those of them that are open on every machine.
+func (t *tx) usedPorts(but string) (used, open map[int]string) {
+	used, open = map[int]string{}, map[int]string{}
+	for id, a := range t.apps() {
+		if id == but {
+			continue
+		}
+		for _, p := range a.servicePorts() {
+			used[p] = id
+		}
+		for _, p := range publishedPorts(a) {
+			open[p] = id
+		}
+	}
+	return used, open
+}
+
+// restore makes the next version of an app out of an earlier one.
+func (t *tx) restore(given map[string]any, old *App, version string) (*App, error) {
+	for k, v := range given {
+		if k != "version" && k != "id" && v != nil {
+			return nil, contentError([]Detail{{"/version", []string{"The 'version' field may only be combined with the 'id' field."}}})
+		}
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), readTimeout)
+	defer cancel()
+	row, err := versionRows(old.ID).Get(ctx, t.s.cfg.Store, version)
+	if errdefs.IsNotFound(err) {
+		return nil, problemf(errdefs.ErrNotFound, "App '%s' does not exist in version %s", old.ID, version)
+	} else if err != nil {
+		return nil, err
+	}
+	return t.finish(row.Value.clone(), old)
+}
+
+// readTimeout bounds a read of one row inside a change.
+const readTimeout = 5 * time.Second
+
+// deploy plans a deployment of the changes and puts everything it needs into the change. Apps that do not change are left out;
+// what is then empty is no deployment but still has an id.
+func (t *tx) deploy(changes []Change, force bool) (*Deployment, error) {
+	s := t.s
+	changes = slices.DeleteFunc(changes, func(c Change) bool { return c.From == c.To && len(c.Victims) == 0 })
+	locked := s.state.conflicts(changes)
+	if len(locked) > 0 && !force {
+		e := &lockedError{}
+		for _, d := range locked {
+			e.deployments = append(e.deployments, d.ID)
+		}
+		return nil, e
+	}
+	if len(changes) > 0 && len(s.state.Deployments)-len(locked) >= MaxDeployments {
+		return nil, problemf(errdefs.ErrPermissionDenied, "Max number (%d) of running deployments is achieved. Wait for existing deployments to complete or cancel one using force=true parameter. You can increase max deployment number by using --max_running_deployments parameter.", MaxDeployments)
+	}
+	root, ids := t.apps(), []string{}
+	for _, c := range changes {
+		if c.To == nil {
+			delete(root, c.App)
+		} else {
+			root[c.App] = c.To
+			ids = append(ids, c.App)
+		}
+	}
+	if cyclic(root, ids) {
+		return nil, contentError([]Detail{{"/dependencies", []string{"Dependency graph has cyclic dependencies."}}})
+	}
+	d := NewDeployment(s.cfg.NewID(), t.version, changes, root, s.state.Mixed)
+	for _, l := range locked {
+		t.forgetDeployment(l, d)
+		t.events = append(t.events, deploymentEnd("deployment_failed", l, "cancelled by deployment "+d.ID, t.now))
+	}
+	for _, c := range changes {
+		if err := t.putApp(c, d); err != nil {
+			return nil, err
+		}
+	}
+	t.events = append(t.events, stepEvent("deployment_info", d, t.now))
+	if len(d.Steps) > 0 {
+		if err := t.putErr(rowOf(d, 0)); err != nil {
+			return nil, err
+		}
+	} else {
+		t.events = append(t.events, groupChange(d.Version, t.now), deploymentEnd("deployment_success", d, "", t.now))
+	}
+	t.then(func() { s.state.Begin(d, locked) })
+	s.count.started.Add(1)
+	s.cfg.Log.Info("deployment begins", "deployment", d.ID, "version", d.Version, "apps", len(changes), "cancels", len(locked))
+	return d, nil
+}
+
+// putApp writes an app's rows and drops versions beyond the limit, the oldest first, but none that a deployment names.
+func (t *tx) putApp(c Change, d *Deployment) error {
+	if c.To == nil {
+		t.put(appRows.Delete(c.App))
+		return nil
+	}
+	if err := t.putErr(appRows.Put(c.App, *c.To)); err != nil {
+		return err
+	}
+	rows := versionRows(c.App)
+	if err := t.putErr(rows.Put(c.To.Version, *c.To)); err != nil {
+		return err
+	}
+	list := append(slices.Clone(t.s.versions[c.App]), c.To.Version)
+	surplus := len(list) - t.s.cfg.MaxVersions
+	list = slices.DeleteFunc(list, func(v string) bool {
+		if surplus <= 0 || v == c.To.Version || t.s.named(d, c.App, v) {
+			return false
+		}
+		surplus--
+		t.put(rows.Delete(v))
+		return true
+	})
+	t.then(func() { t.s.versions[c.App] = list })
+	return nil
+}
+
+// named reports whether a deployment leads from or to a version.
+func (s *Services) named(more *Deployment, app, version string) bool {
+	return slices.ContainsFunc(append(slices.Clone(s.state.Deployments), more), func(d *Deployment) bool {
+		c := d.change(app)
+		return c != nil && (c.From != nil && c.From.Version == version || c.To != nil && c.To.Version == version)
+	})
+}
+
+// forgetDeployment removes a deployment's row, and the versions of apps that are gone with it. Those that next, which takes
+// its place, names are still needed.
+func (t *tx) forgetDeployment(d, next *Deployment) {
+	t.put(deploymentRows.Delete(d.ID))
+	for _, c := range d.Changes {
+		if t.apps()[c.App] != nil || next != nil && next.change(c.App) != nil {
+			continue
+		}
+		for _, v := range t.s.versions[c.App] {
+			t.put(versionRows(c.App).Delete(v))
+		}
+		t.then(func() { delete(t.s.versions, c.App) })
+	}
+}
+
+// rollback is the change that undoes a deployment. Apps get back the config version they had, so that instances of it which
+// still run are kept.
+func (t *tx) rollback(d *Deployment) (*Deployment, error) {
+	changes := []Change{}
+	for _, c := range d.Changes {
+		k := Change{App: c.App, From: t.apps()[c.App]}
+		if c.From != nil {
+			k.To = c.From.clone()
+			k.To.Version = t.version
+			k.To.VersionInfo = &VersionInfo{LastScalingAt: t.version, LastConfigChangeAt: c.From.Config()}
+			used, _ := t.usedPorts(c.App)
+			for _, p := range c.From.servicePorts() {
+				if used[p] != "" && c.To == nil {
+					return nil, problemf(errdefs.ErrInvalidArgument, "service port %d of app %s is now used by app %s", p, c.App, used[p])
+				}
+			}
+		}
+		changes = append(changes, k)
+	}
+	return t.deploy(changes, true)
+}
+
+// restart is the same app under a new config version.
+func (t *tx) restart(a *App) *App {
+	b := a.clone()
+	b.Version, b.VersionInfo = t.version, &VersionInfo{t.version, t.version}
+	return b
+}
+
+// scaled is the same app with another number of instances.
+func (t *tx) scaled(a *App, n int) *App {
+	b := a.clone()
+	b.Instances, b.Version = max(0, n), t.version
+	b.VersionInfo = &VersionInfo{LastScalingAt: t.version, LastConfigChangeAt: a.Config()}
+	return b
+}
+
+// killAndScale makes the change that ends instances and wants as many fewer.
+func (t *tx) killAndScale(refs []Ref) []Change {
+	victims := map[string][]kernel.GroupID{}
+	for _, r := range refs {
+		victims[r.App] = append(victims[r.App], r.Group)
+	}
+	changes := []Change{}
+	for _, id := range sortedKeys(victims) {
+		if a := t.apps()[id]; a != nil {
+			changes = append(changes, Change{App: id, From: a, To: t.scaled(a, a.Instances-len(victims[id])), Victims: victims[id]})
+		}
+	}
+	return changes
+}
+
+// killNow ends instances; the apps get new ones.
+func (t *tx) killNow(refs []Ref) {
+	t.then(func() { t.kill = t.s.state.Kill(refs, "killed by a request") })
+}
+
+// find resolves a task id of any form, or an instance id, to an instance that is placed.
+func (s *State) find(id string) *Instance {
+	group, ok := groupOfTask(id)
+	if !ok {
+		return nil
+	}
+	name, _, _ := strings.Cut(group, ".instance-")
+	candidates := []string{"/" + strings.ReplaceAll(name, "_", "/")}
+	for _, app := range candidates {
+		if f := s.fleets[app]; f != nil {
+			if i := f.instances[kernel.GroupID(group)]; i != nil && !i.Waiting {
+				return i
+			}
+		}
+	}
+	return nil
+}

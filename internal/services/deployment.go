@@ -1,0 +1,290 @@
+package services
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/marinaos/marina/internal/kernel"
+)
+
+// MaxDeployments is how many deployments may run at once.
+const MaxDeployments = 100
+
+// The actions of a deployment's steps.
+const (
+	StartApplication   = "StartApplication" // the app begins, with no instances
+	ScaleApplication   = "ScaleApplication"
+	RestartApplication = "RestartApplication" // instances of other versions are replaced
+	StopApplication    = "StopApplication"
+)
+
+// Deployment leads apps from what they were to what they should be, step by step. Only its Step changes, and only once that is
+// durable.
+type Deployment struct {
+	ID      string
+	Version string
+	Changes []Change // sorted by app
+	Steps   []Step
+	Step    int // the current one, from 0
+}
+
+// Change is what a deployment does to one app. From is nil for a new app, To for a removed one.
+type Change struct {
+	App      string
+	From, To *App
+	Victims  []kernel.GroupID // instances that are to go first
+}
+
+// Step is actions that run side by side.
+type Step struct {
+	Actions []Action `json:"actions"`
+}
+
+// Action is one app's part of a step.
+type Action struct {
+	Action string `json:"action"`
+	App    string `json:"app"`
+}
+
+// Transition says that a deployment has come to another step; len(Steps) means that it is finished.
+type Transition struct {
+	Deployment *Deployment
+	Step       int
+}
+
+// Finished reports whether the deployment is done.
+func (t Transition) Finished() bool { return t.Step >= len(t.Deployment.Steps) }
+
+// NewDeployment plans the changes: removed apps are stopped, new ones started, then apps are scaled or restarted, those that
+// others depend on first. root is all apps as they should be afterwards; mixed tells whether an app has instances of a config
+// version other than the given one.
+func NewDeployment(id, version string, changes []Change, root map[string]*App, mixed func(app, config string) bool) *Deployment {
+	slices.SortFunc(changes, func(a, b Change) int { return strings.Compare(a.App, b.App) })
+	d := &Deployment{ID: id, Version: version, Changes: changes}
+	stop, start, byDepth := Step{}, Step{}, map[int]*Step{}
+	depths := map[string]int{}
+	deepest := 0
+	for _, c := range changes {
+		if c.To == nil {
+			stop.Actions = append(stop.Actions, Action{StopApplication, c.App})
+			continue
+		}
+		if c.From == nil {
+			start.Actions = append(start.Actions, Action{StartApplication, c.App})
+		}
+		action := ScaleApplication
+		if c.To.Instances > 0 && (c.From != nil && c.From.Config() != c.To.Config() || mixed(c.App, c.To.Config())) {
+			action = RestartApplication
+		}
+		if action == ScaleApplication && c.From == nil && c.To.Instances == 0 {
+			continue
+		}
+		k := depth(c.App, root, depths)
+		deepest = max(deepest, k)
+		if byDepth[k] == nil {
+			byDepth[k] = &Step{}
+		}
+		byDepth[k].Actions = append(byDepth[k].Actions, Action{action, c.App})
+	}
+	for k := 0; k <= deepest; k++ {
+		if byDepth[k] == nil {
+			byDepth[k] = &Step{}
+		}
+	}
+	d.add(stop)
+	d.add(start)
+	for k := range deepest + 1 {
+		d.add(*byDepth[k])
+	}
+	return d
+}
+
+func (d *Deployment) add(s Step) {
+	if len(s.Actions) > 0 {
+		d.Steps = append(d.Steps, s)
+	}
+}
+
+// depth is the length of the longest chain of dependencies below an app. The graph has no cycles.
+func depth(id string, root map[string]*App, memo map[string]int) int {
+	if k, ok := memo[id]; ok {
+		return k
+	}
+	memo[id] = 0
+	most := 0
+	for _, dep := range directDependencies(id, root) {
+		most = max(most, 1+depth(dep, root, memo))
+	}
+	memo[id] = most
+	return most
+}
+
+// directDependencies are the apps that an app names, by itself or by a group above them.
+func directDependencies(id string, root map[string]*App) (out []string) {
+	a := root[id]
+	if a == nil {
+		return nil
+	}
+	for _, dep := range a.Dependencies {
+		if root[dep] != nil {
+			out = append(out, dep)
+			continue
+		}
+		for other := range root {
+			if under(other, dep) && other != id {
+				out = append(out, other)
+			}
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+// cyclic reports whether a chain of dependencies leads from an app back to itself.
+func cyclic(root map[string]*App, from []string) bool {
+	const open, closed = 1, 2
+	marks := map[string]int{}
+	var visit func(string) bool
+	visit = func(id string) bool {
+		switch marks[id] {
+		case open:
+			return true
+		case closed:
+			return false
+		}
+		marks[id] = open
+		if slices.ContainsFunc(directDependencies(id, root), visit) {
+			return true
+		}
+		marks[id] = closed
+		return false
+	}
+	return slices.ContainsFunc(from, visit)
+}
+
+// change finds the deployment's part that is about an app.
+func (d *Deployment) change(app string) *Change {
+	k, ok := slices.BinarySearchFunc(d.Changes, app, func(c Change, id string) int { return strings.Compare(c.App, id) })
+	if !ok {
+		return nil
+	}
+	return &d.Changes[k]
+}
+
+// actions tells what the current step does with an app, and whether a later one does something.
+func (d *Deployment) actions(app string) (now string, later bool) {
+	for k := d.Step; k < len(d.Steps); k++ {
+		for _, a := range d.Steps[k].Actions {
+			if a.App == app {
+				if k == d.Step {
+					now = a.Action
+				} else {
+					later = true
+				}
+			}
+		}
+	}
+	return now, later
+}
+
+// conflicts lists the running deployments that one of the apps is locked by.
+func (s *State) conflicts(changes []Change) (out []*Deployment) {
+	for _, d := range s.Deployments {
+		if slices.ContainsFunc(changes, func(c Change) bool { return d.change(c.App) != nil }) {
+			out = append(out, d)
+		}
+	}
+	return out
+}
+
+// Begin takes in a deployment that is durable, cancels others, and makes its targets what the API shows.
+func (s *State) Begin(d *Deployment, cancelled []*Deployment) {
+	for _, c := range cancelled {
+		s.Cancel(c)
+	}
+	for _, c := range d.Changes {
+		s.SetApp(c.App, c.To)
+		if c.From == nil || c.To == nil || c.From.Config() != c.To.Config() {
+			s.ResetBackoff(c.App)
+		}
+	}
+	if len(d.Steps) > 0 {
+		s.Deployments = append(s.Deployments, d)
+	}
+}
+
+// Cancel ends a deployment where it stands: instances stay as they are.
+func (s *State) Cancel(d *Deployment) {
+	s.Deployments = slices.DeleteFunc(s.Deployments, func(o *Deployment) bool { return o == d })
+	for _, c := range d.Changes {
+		s.Touch(c.App)
+	}
+}
+
+// Advance takes in a transition that is durable.
+func (s *State) Advance(t Transition, now time.Time) {
+	d := t.Deployment
+	s.emit(stepEvent("deployment_step_success", d, now))
+	d.Step = t.Step
+	if t.Finished() {
+		s.Cancel(d)
+		s.emit(deploymentEnd("deployment_success", d, "", now), groupChange(d.Version, now))
+		for _, c := range d.Changes {
+			if c.To == nil {
+				s.emit(appTerminated(c.App, now))
+			}
+		}
+	} else {
+		s.emit(stepEvent("deployment_info", d, now))
+	}
+	for _, c := range d.Changes {
+		s.Touch(c.App)
+	}
+}
+
+// stepDone reports whether every app of the deployment's current step is what the step makes it. Decide has looked at them.
+func (s *State) stepDone(d *Deployment) bool {
+	for _, a := range d.Steps[d.Step].Actions {
+		if f := s.fleets[a.App]; f != nil && !f.done {
+			return false
+		}
+	}
+	return true
+}
+
+// Why tells why a deployment has not come further; waiting adds what the kernel says about an app's queue.
+func (s *State) Why(d *Deployment, waiting map[string]string) string {
+	if !s.Complete {
+		return "machines have yet to report to the new leader"
+	}
+	parts := []string{}
+	for _, a := range d.Steps[d.Step].Actions {
+		f := s.fleets[a.App]
+		if f == nil || f.done {
+			continue
+		}
+		text := fmt.Sprintf("%s: %s", a.App, f.why)
+		if w := waiting[a.App]; w != "" {
+			text += ": " + w
+		}
+		if parts = append(parts, text); len(parts) == maxReasons {
+			break
+		}
+	}
+	return strings.Join(parts, "; ")
+}
+
+// maxReasons is how many apps' reasons a deployment tells at once.
+const maxReasons = 10
+
+// Mixed reports whether an app has instances of another config version.
+func (s *State) Mixed(app, config string) bool {
+	for _, i := range s.Instances(app) {
+		if !i.Waiting && !i.Stopping && i.Version != config {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,299 @@
+package services
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/marinaos/marina/internal/kernel"
+)
+
+// Limits and pauses of deciding. A State's Policy holds them so that tests and simulations may use others.
+type Policy struct {
+	// LaunchTimeout is how long a placed instance may take until it runs; then it is replaced.
+	LaunchTimeout time.Duration
+	// BrakeWindow, BrakeShare and BrakeFloor are the brake on unhealthy instances: in any window at most this share of all
+	// placed instances, and never less than the floor, is killed for failing health checks. The same amounts bound how many
+	// instances on machines that do not answer are given up while more than half of all instances are on such machines.
+	BrakeWindow time.Duration
+	BrakeShare  float64
+	BrakeFloor  int
+	// MinBackoff is the least pause after an instance ended by itself.
+	MinBackoff time.Duration
+	// ForgetRetry is the pause after the kernel refused to forget instances.
+	ForgetRetry time.Duration
+}
+
+// DefaultPolicy is what a datacenter runs with.
+var DefaultPolicy = Policy{
+	LaunchTimeout: 30 * time.Minute, // DC/OS's task_launch_confirm_timeout
+	BrakeWindow:   time.Minute, BrakeShare: 0.2, BrakeFloor: 3,
+	MinBackoff: 100 * time.Millisecond, ForgetRetry: 10 * time.Second,
+}
+
+// State is everything that decisions are made from: what the store holds (Apps, Deployments), and what was seen and done since
+// this leader began. It is made anew from the store and the kernel's instances by the next leader. It is not safe for
+// concurrent use.
+type State struct {
+	Policy      Policy
+	Apps        map[string]*App // what the API shows and the datacenter should come to
+	Deployments []*Deployment   // running, oldest first
+	Complete    bool            // every agent has reported since this leader began, as the kernel told
+
+	fleets map[string]*fleet
+	placed int         // instances with a place, all apps
+	away   int         // of them, on machines that do not answer
+	killed []time.Time // kills for failing checks within the last BrakeWindow
+	given  []time.Time // instances given up within the last BrakeWindow
+	events []Event
+}
+
+// NewState returns a state without apps.
+func NewState() *State {
+	return &State{Policy: DefaultPolicy, Apps: map[string]*App{}, fleets: map[string]*fleet{}}
+}
+
+// Instance is one instance of an app: what the kernel last said and what was asked of it since.
+type Instance struct {
+	kernel.Instance           // of a waiting instance only ID, Owner and Version are set
+	Waiting         bool      // in the kernel's queue
+	Stopping        bool      // it was asked to stop
+	Inactive        bool      // its machine has not answered for long: it counts no more
+	Since           time.Time // it was launched or first seen
+	forgetAt        time.Time // not to be forgotten before
+	forgotten       bool      // the kernel was asked to forget it
+}
+
+// fleet is one app's instances and how it fares.
+type fleet struct {
+	instances   map[kernel.GroupID]*Instance
+	backoff     Backoff
+	lastFailure *TaskFailure
+
+	// Notes of Decide.
+	stale   bool      // something changed: look at the app
+	wake    time.Time // look at it then, zero: no need
+	missing int       // instances that are to be launched and were not
+	since   time.Time // missing is above zero
+	done    bool      // the app is what its goal says
+	why     string    // why it is not
+}
+
+// Backoff is the pause before an app's next launch. It belongs to one config version.
+type Backoff struct {
+	Version string
+	Delay   time.Duration // the last pause
+	Last    time.Time     // the last failure
+	Until   time.Time
+}
+
+// raise lengthens the pause after a failure of an instance of a.
+func (b *Backoff) raise(a *App, now time.Time, least time.Duration) {
+	longest := seconds(a.MaxLaunchDelaySeconds)
+	if b.Version != a.Config() || now.Sub(b.Last) > b.Delay+longest {
+		*b = Backoff{Version: a.Config()}
+	}
+	if b.Delay == 0 {
+		b.Delay = seconds(a.BackoffSeconds)
+	} else {
+		b.Delay = time.Duration(min(float64(b.Delay)*a.BackoffFactor, float64(longest)))
+	}
+	b.Delay = max(min(b.Delay, longest), least)
+	b.Last, b.Until = now, now.Add(b.Delay)
+}
+
+func (s *State) fleet(app string) *fleet {
+	f := s.fleets[app]
+	if f == nil {
+		f = &fleet{instances: map[kernel.GroupID]*Instance{}, stale: true}
+		s.fleets[app] = f
+	}
+	return f
+}
+
+// Instances lists an app's instances by id.
+func (s *State) Instances(app string) []*Instance {
+	f := s.fleets[app]
+	if f == nil {
+		return nil
+	}
+	out := make([]*Instance, 0, len(f.instances))
+	for _, i := range f.instances {
+		out = append(out, i)
+	}
+	slices.SortFunc(out, func(a, b *Instance) int { return strings.Compare(string(a.ID), string(b.ID)) })
+	return out
+}
+
+// SetApp writes an app into the state, or removes it with nil. It is called once the change is durable.
+func (s *State) SetApp(id string, a *App) {
+	if a == nil {
+		delete(s.Apps, id)
+	} else {
+		s.Apps[id] = a
+	}
+	s.fleet(id).stale = true
+}
+
+// Touch has the app looked at by the next Decide.
+func (s *State) Touch(id string) { s.fleet(id).stale = true }
+
+// ResetBackoff lets the app's next launch happen now.
+func (s *State) ResetBackoff(id string) {
+	f := s.fleet(id)
+	f.backoff, f.stale = Backoff{}, true
+}
+
+// Observe takes in what the kernel says. Instances of unknown owners get stopped by the next Decide.
+func (s *State) Observe(c kernel.Changes, now time.Time) {
+	if c.Complete != s.Complete {
+		s.Complete = c.Complete
+		for _, f := range s.fleets {
+			f.stale = true
+		}
+	}
+	for k := range c.Instances {
+		s.observe(c.Instances[k], now)
+	}
+}
+
+func (s *State) observe(k kernel.Instance, now time.Time) {
+	f := s.fleet(k.Owner)
+	f.stale = true
+	i, known := f.instances[k.ID]
+	if k.Removed && !known {
+		return
+	}
+	if !known {
+		i = &Instance{Waiting: true, Since: now}
+		f.instances[k.ID] = i
+	}
+	old := *i
+	if i.Waiting {
+		s.placed++
+		i.Since = now
+	}
+	if !i.Away.IsZero() {
+		s.away--
+	}
+	i.Instance, i.Waiting = k, false
+	i.Stopping = i.Stopping || k.Goal == kernel.GoalStop
+	if k.Away.IsZero() {
+		i.Inactive, i.forgotten = false, false
+	} else {
+		s.away++
+	}
+	s.changed(&old, i, now)
+	if k.Removed {
+		s.ended(f, i, now)
+	}
+}
+
+// ended drops an instance that is no more and lengthens the app's pause if it ended by itself.
+func (s *State) ended(f *fleet, i *Instance, now time.Time) {
+	s.placed--
+	if !i.Away.IsZero() {
+		s.away--
+	}
+	delete(f.instances, i.ID)
+	state := i.State()
+	switch {
+	case i.Stopping, state == kernel.Killed, state == kernel.Gone, !state.Terminal():
+		return
+	}
+	f.lastFailure = failureOf(i, now)
+	if a := s.definition(i.Owner, i.Version); a != nil && a == s.goal(i.Owner).def {
+		f.backoff.raise(a, now, s.Policy.MinBackoff)
+	}
+}
+
+// LaunchFailed takes back instances that the kernel refused to take, with its reason.
+func (s *State) LaunchFailed(l Launch, reason string, now time.Time) {
+	f := s.fleet(l.App.ID)
+	for _, id := range l.Groups {
+		delete(f.instances, id)
+	}
+	f.backoff.raise(l.App, now, s.Policy.MinBackoff)
+	f.lastFailure = &TaskFailure{AppID: l.App.ID, Message: reason, State: kernel.Error.String(), TaskID: string(l.Groups[0]) + taskSuffix,
+		Timestamp: timestamp(now), Version: l.App.Config()}
+	f.stale = true
+}
+
+// ForgetRefused has the instances kept for a while longer.
+func (s *State) ForgetRefused(groups []Ref, now time.Time) {
+	for _, r := range groups {
+		f := s.fleet(r.App)
+		if i := f.instances[r.Group]; i != nil {
+			i.forgotten, i.forgetAt = false, now.Add(s.Policy.ForgetRetry)
+			f.stale = true
+		}
+	}
+}
+
+// Kill marks instances as stopping because somebody asked for it, and returns those that exist: running ones to be stopped and
+// waiting ones to be withdrawn. The caller tells the kernel.
+func (s *State) Kill(refs []Ref, why string) (d Decision) {
+	for _, r := range refs {
+		f := s.fleet(r.App)
+		if i := f.instances[r.Group]; i != nil && !i.Stopping {
+			s.end(f, i, why, &d)
+			f.stale = true
+		}
+	}
+	return d
+}
+
+// definition is the app of the given config version, as far as it still matters: nil if it is neither wanted nor part of a
+// running deployment.
+func (s *State) definition(id, config string) *App {
+	if a := s.Apps[id]; a != nil && a.Config() == config {
+		return a
+	}
+	for _, d := range s.Deployments {
+		if c := d.change(id); c != nil {
+			for _, a := range []*App{c.To, c.From} {
+				if a != nil && a.Config() == config {
+					return a
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// healthy reports whether an instance does its work: it runs on a machine that answers, and each of its checks has passed.
+func (i *Instance) healthy(a *App) bool {
+	if i.Waiting || !i.Away.IsZero() || !i.Known || !i.Instance.Healthy() {
+		return false
+	}
+	return a == nil || len(i.Statuses[0].Health) >= len(a.HealthChecks)
+}
+
+// failing tells which check says that the instance should be replaced; "" is none.
+func (i *Instance) failing(a *App) string {
+	if a == nil || i.Waiting || i.Stopping || !i.Away.IsZero() || !i.Known || len(i.Statuses) == 0 || i.Statuses[0].State != kernel.Running {
+		return ""
+	}
+	for k, h := range i.Statuses[0].Health {
+		if k >= len(a.HealthChecks) || !h.Known || h.Alive {
+			continue
+		}
+		c := &a.HealthChecks[k]
+		if h.Failures >= max(1, c.MaxConsecutiveFailures) && (c.MaxConsecutiveFailures > 0 || c.mesosCheck()) {
+			return fmt.Sprintf("%s health check failed %d times: %s", c.Protocol, h.Failures, h.LastCause)
+		}
+	}
+	return ""
+}
+
+// started is when the instance began, as near as it is known.
+func (i *Instance) started() time.Time {
+	if len(i.Statuses) > 0 && !i.Statuses[0].Started.IsZero() {
+		return i.Statuses[0].Started
+	}
+	if !i.Placed.IsZero() {
+		return i.Placed
+	}
+	return i.Since
+}
