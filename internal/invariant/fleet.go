@@ -12,6 +12,7 @@ type Fleet struct {
 	Live      int     // running, by ground truth wherever there is one
 	Waiting   int     // asked for and not placed
 	Reason    string  // why they wait
+	Room      string  // a machine that could take one of them, if there is one
 }
 
 // Upper is how many instances may be live at once, apart from excused ones.
@@ -36,6 +37,8 @@ func Converged(f Fleet) []Violation {
 			f.Owner, f.Version, f.Instances, f.Live, f.Waiting)
 	case f.Waiting > 0 && f.Reason == "":
 		return violated(I7, "owner %s %s has %d instances that wait without a reason", f.Owner, f.Version, f.Waiting)
+	case f.Waiting > 0 && f.Room != "":
+		return violated(I7, "owner %s %s has %d instances that wait (%s) while machine %s has room", f.Owner, f.Version, f.Waiting, f.Reason, f.Room)
 	}
 	return nil
 }

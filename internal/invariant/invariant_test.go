@@ -114,6 +114,7 @@ func TestLedgerJudgesCapacityAndQuotaWhenTheyGrow(t *testing.T) {
 	l := NewLedger()
 	l.Agent("a1", kernel.Resources{MilliCPU: 3000}, netip.Prefix{})
 	l.Quota("/prod", &kernel.Resources{MilliCPU: 2000, Mem: kernel.Unlimited, Disk: kernel.Unlimited})
+	expect(t, "limits alone", l.Judge(0), "")
 	l.Place(placement("g1", "a1"))
 	l.Place(placement("g2", "a1"))
 	l.Place(placement("g2", "a1")) // told twice, counted once
@@ -132,6 +133,12 @@ func TestLedgerJudgesCapacityAndQuotaWhenTheyGrow(t *testing.T) {
 	l.Remove("g5", "a1")
 	l.Remove("g4", "a1")
 	expect(t, "within again", l.Judge(6), "")
+	l.Remove("g3", "a1")
+	l.Place(placement("g6", "a1"))
+	l.Quota("/prod", &kernel.Resources{})
+	expect(t, "placed, then lowered, in one revision", l.Judge(7), "")
+	l.Place(placement("g7", "a1"))
+	expect(t, "the lower quota counts from then on", l.Judge(8), I13)
 }
 
 func TestLedgerJudgesHoldersAtTheEndOfARevision(t *testing.T) {

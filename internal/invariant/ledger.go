@@ -46,7 +46,8 @@ func HostPorts(s *kernel.Spec, numbers []uint16) []HostPort {
 // judges it with Judge; a revision is judged as a whole, so the order of its changes does not matter.
 //
 // I13: a revision that places a group leaves the guarantees on its agent within what the agent has, and those of its role
-// and of all roles above within their quotas. What was placed before a quota sank, or a machine shrank, may stay.
+// and of all roles above within their quotas. What was placed before a quota sank, or a machine shrank, may stay; when one
+// revision does both, the larger limit counts.
 //
 // I14: a group, a host port of an agent, and an address have one holder; a VIP has one address and an address one VIP; no two
 // subnets overlap.
@@ -60,6 +61,7 @@ type Ledger struct {
 	vips     map[string]netip.Addr
 	vipAddrs map[netip.Addr]string
 	grown    []*account
+	changed  []*account
 	pending  []Violation // found while told
 }
 
@@ -68,8 +70,34 @@ type account struct {
 	kind, name string
 	quota      kernel.Quota // limit; a machine's has no unlimited component
 	bounded    bool
+	was        kernel.Resources // limit at the last Judge, if it changed since
+	changed    bool
+	unbounded  bool // a role that had no limit at the last Judge
 	used       kernel.Resources
 	grown      bool // since the last Judge
+}
+
+// limit changes what the account may give. A revision that both lowers a limit and uses it up is within the limit that was.
+func (l *Ledger) limit(a *account, limit kernel.Resources, bounded bool) {
+	if !a.changed {
+		a.changed, a.was, a.unbounded = true, a.quota.Limit, !a.bounded && a.kind == "role"
+		l.changed = append(l.changed, a)
+	}
+	a.quota.Limit, a.bounded = limit, bounded
+}
+
+// exceeded lists what the account has given beyond its limit.
+func (a *account) exceeded() []string {
+	if !a.bounded || a.changed && a.unbounded {
+		return nil
+	}
+	lacking := a.quota.Within(a.used, kernel.Resources{})
+	if lacking != nil && a.changed {
+		if was := (kernel.Quota{Limit: a.was}); was.Within(a.used, kernel.Resources{}) == nil {
+			return nil
+		}
+	}
+	return lacking
 }
 
 type portKey struct {
@@ -88,8 +116,7 @@ func NewLedger() *Ledger {
 
 // Agent tells what an agent has, and its subnet if it has one.
 func (l *Ledger) Agent(id kernel.AgentID, total kernel.Resources, subnet netip.Prefix) {
-	a := l.machine(id)
-	a.quota.Limit, a.bounded = total, true
+	l.limit(l.machine(id), total, true)
 	if !subnet.IsValid() || l.subnets[id] == subnet {
 		return
 	}
@@ -103,16 +130,17 @@ func (l *Ledger) Agent(id kernel.AgentID, total kernel.Resources, subnet netip.P
 
 // DropAgent tells that an agent is not part of the datacenter any more.
 func (l *Ledger) DropAgent(id kernel.AgentID) {
-	l.machine(id).bounded = false
+	l.limit(l.machine(id), kernel.Resources{}, false)
 	delete(l.subnets, id)
 }
 
 // Quota tells a role's quota; nil removes it.
 func (l *Ledger) Quota(role string, limit *kernel.Resources) {
-	r := l.role(role)
-	if r.bounded = limit != nil; r.bounded {
-		r.quota.Limit = *limit
+	if limit == nil {
+		l.limit(l.role(role), kernel.Resources{}, false)
+		return
 	}
+	l.limit(l.role(role), *limit, true)
 }
 
 // Place tells that a group is durable on an agent. Telling it again changes nothing.
@@ -176,21 +204,43 @@ func (l *Ledger) Get(group kernel.GroupID) (Placement, bool) {
 	return p, ok
 }
 
+// Free is what an agent has left to promise; nothing if the ledger does not know it.
+func (l *Ledger) Free(agent kernel.AgentID) kernel.Resources {
+	if a := l.machines[agent]; a != nil && a.bounded {
+		return a.quota.Limit.Sub(a.used)
+	}
+	return kernel.Resources{}
+}
+
+// Affords reports whether the quotas of a role and of those above leave room for more.
+func (l *Ledger) Affords(role string, more kernel.Resources) bool {
+	for {
+		if r := l.roles[role]; r != nil && r.bounded && len(r.quota.Within(r.used, more)) > 0 {
+			return false
+		}
+		if role == "/" {
+			return true
+		}
+		role = parent(role)
+	}
+}
+
 // Judge answers with what the changes since the last call broke; revision goes into the facts.
 func (l *Ledger) Judge(revision int64) []Violation {
 	out := l.pending
 	l.pending = nil
 	for _, a := range l.grown {
 		a.grown = false
-		if !a.bounded {
-			continue
-		}
-		if lacking := a.quota.Within(a.used, kernel.Resources{}); lacking != nil {
+		if lacking := a.exceeded(); lacking != nil {
 			out = append(out, violated(I13, "%s %s has %v guaranteed of %v at revision %d: too little %s",
 				a.kind, a.name, a.used, a.quota.Limit, revision, strings.Join(lacking, ", "))...)
 		}
 	}
 	l.grown = l.grown[:0]
+	for _, a := range l.changed {
+		a.changed = false
+	}
+	l.changed = l.changed[:0]
 	for k, h := range l.ports.clashes() {
 		out = append(out, violated(I14, "host port %d/%s of agent %s is held by groups %s and %s at revision %d",
 			k.port.Number, k.port.Protocol, k.agent, h[0], h[1], revision)...)

@@ -151,3 +151,8 @@ func (o *Orphans) Judge(now time.Time) (out []Violation) {
 }
 
 func stamp(t time.Time) string { return t.UTC().Format("15:04:05.000") }
+
+// SharedPort is I14 on a machine: a group was given a host port that another one, which is not about to stop, listens on.
+func SharedPort(agent kernel.AgentID, group, holder kernel.GroupID) []Violation {
+	return violated(I14, "agent %s is to give group %s a host port that group %s holds and keeps", agent, group, holder)
+}

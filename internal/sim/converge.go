@@ -1,0 +1,126 @@
+package sim
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/marinaos/marina/internal/invariant"
+	"github.com/marinaos/marina/internal/kernel"
+)
+
+// checkEvery is how often the judge looks whether all has converged, once faults have ended.
+const checkEvery = 500 * time.Millisecond
+
+// healed takes that faults have ended.
+func (j *judge) healed() { j.checked, j.quiet = j.w.now, -1 }
+
+// settledFor reports whether all has been as asked for, for d.
+func (j *judge) settledFor(d time.Duration) bool {
+	if j.w.now < j.checked+checkEvery {
+		return false
+	}
+	j.checked = j.w.now
+	switch {
+	case len(j.adrift()) > 0:
+		j.quiet = -1
+	case j.quiet < 0:
+		j.quiet = j.w.now
+	}
+	return j.quiet >= 0 && j.w.now-j.quiet >= d
+}
+
+// converged judges I7 at the end.
+func (j *judge) converged() { j.hold(j.adrift()) }
+
+// adrift lists what is not as asked for, by ground truth.
+func (j *judge) adrift() (out []invariant.Violation) {
+	m := j.w.leader()
+	if m == nil {
+		return []invariant.Violation{{ID: invariant.I7, Facts: "nobody leads"}}
+	}
+	waits := map[string]kernel.Waiting{}
+	for _, q := range m.state.Queue(framework) {
+		q.Groups = append(q.Groups, waits[q.Owner].Groups...)
+		waits[q.Owner] = q
+	}
+	live := j.live()
+	for _, a := range j.w.apps {
+		q := waits[a.owner]
+		f := invariant.Fleet{Owner: a.owner, Instances: a.target, Live: live[a.owner], Waiting: len(q.Groups),
+			Reason: q.Refusal.String()}
+		if f.Waiting > 0 {
+			f.Room = j.roomFor(&q)
+		}
+		out = append(out, invariant.Converged(f)...)
+	}
+	return append(out, j.strays()...)
+}
+
+// live counts the instances that run as they should, by owner.
+func (j *judge) live() map[string]int {
+	out := map[string]int{}
+	for _, t := range j.truth {
+		if t.running > 0 && t.durable && t.goal == kernel.GoalRun && !t.broken {
+			out[t.owner]++
+		}
+	}
+	return out
+}
+
+// roomFor names a machine that could take an instance that waits.
+func (j *judge) roomFor(q *kernel.Waiting) string {
+	for _, a := range j.w.apps {
+		if a.owner != q.Owner || a.spec.Version != q.Version || len(a.spec.Constraints) > 0 {
+			continue
+		}
+		need := a.spec.Guarantee()
+		if !j.ledger.Affords(a.spec.Role, need) {
+			return ""
+		}
+		for _, g := range j.w.agents {
+			if g.link != nil && need.Fits(j.ledger.Free(g.id)) && len(a.spec.Ports()) == 0 {
+				return g.name
+			}
+		}
+	}
+	return ""
+}
+
+// strays lists what runs and should not, and agents that go by other endpoints than there are.
+func (j *judge) strays() (out []invariant.Violation) {
+	adrift := func(format string, args ...any) {
+		out = append(out, invariant.Violation{ID: invariant.I7, Facts: fmt.Sprintf(format, args...)})
+	}
+	ready := map[kernel.TaskID]endpoint{}
+	for _, a := range j.w.agents {
+		for _, c := range a.containers {
+			switch t := j.truth[c.group]; {
+			case c.ended:
+				adrift("agent %s still keeps task %s, which ended", a.name, c.task)
+			case t == nil || !t.durable || t.goal != kernel.GoalRun:
+				adrift("agent %s runs task %s, which nothing asks for", a.name, c.task)
+			default:
+				ready[c.task] = endpoint{true, a.info.Address}
+			}
+		}
+		if a.link == nil && !a.gone {
+			adrift("agent %s has no session", a.name)
+		}
+	}
+	for _, a := range j.w.agents {
+		if a.gone {
+			continue
+		}
+		if len(a.endpoints) != len(ready) {
+			adrift("agent %s holds %d endpoints, there are %d", a.name, len(a.endpoints), len(ready))
+			continue
+		}
+		for id := range a.endpoints {
+			if a.endpoints[id] != ready[id] {
+				adrift("agent %s holds endpoint %s as %v, it is %v", a.name, id, a.endpoints[id], ready[id])
+				break
+			}
+		}
+	}
+	return out
+}

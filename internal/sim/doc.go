@@ -1,0 +1,2 @@
+// Package sim is the seeded simulator.
+package sim

@@ -1,0 +1,375 @@
+package sim
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"slices"
+	"time"
+
+	"github.com/marinaos/marina/internal/kernel"
+	brain "github.com/marinaos/marina/internal/master"
+	"github.com/marinaos/marina/internal/store"
+)
+
+// Times of the masters and of their store.
+const (
+	election     = "master"
+	lease        = 3 * time.Second
+	electionMin  = 100 * time.Millisecond
+	electionMax  = 1500 * time.Millisecond
+	commitMin    = 500 * time.Microsecond
+	commitMax    = 10 * time.Millisecond
+	commitSlow   = 800 * time.Millisecond
+	replyTimeout = 2 * time.Second
+)
+
+// master is one master's process: the loop around the pure state machine, which commits what gathered while the last
+// commit was under way, and lets nothing out before what it rests on is durable.
+type master struct {
+	actor
+	w    *World
+	name string
+	up   bool
+
+	// While it leads, or believes so.
+	lead       *store.Leadership
+	state      *brain.State
+	scheduler  *scheduler
+	links      []*link
+	committing bool
+	releasing  bool
+	inbox      []brain.Event   // came during a commit
+	held       []brain.Effects // not yet released: their writes, or earlier ones, are not durable
+	requests   map[brain.RequestID]func(brain.Reply)
+	lastID     brain.RequestID
+	wake       time.Duration // of the earliest tick that is scheduled
+}
+
+func (m *master) note(what, which string, a, b int64) { m.w.note(m.name, what, which, a, b) }
+
+// epoch is the epoch of the leadership it believes to have.
+func (m *master) epoch() int64 {
+	if m.lead == nil {
+		return 0
+	}
+	return m.lead.Epoch()
+}
+
+// campaign takes the leadership if it is free.
+func (m *master) campaign() {
+	if !m.up || m.state != nil {
+		return
+	}
+	m.w.after(m.w.dice.between(electionMin, electionMax), &m.actor, m.campaign)
+	if m.w.led() {
+		return
+	}
+	lead, err := m.w.store.Campaign(context.Background(), election, m.name)
+	if err != nil {
+		m.w.fail("campaign: %v", err)
+		return
+	}
+	m.lead = lead
+	m.w.judge.elected(lead.Epoch())
+	m.note("leads with epoch %d", "", lead.Epoch(), 0)
+	m.state = brain.NewState(brain.Config{Epoch: lead.Epoch(), EndpointsEvery: endpointsEvery})
+	for _, problem := range m.state.Load(m.w.rows().Items) {
+		m.w.fail("load: %v", problem)
+	}
+	m.requests, m.wake = map[brain.RequestID]func(brain.Reply){}, 0
+	m.scheduler = newScheduler(m)
+	m.scheduler.hear(m.state.Instances(framework), m.state.Complete())
+	m.step(brain.Tick{})
+}
+
+// step feeds one event. Like the real loop it gathers events while a commit is under way and takes them all in one step
+// after it; in some simulations it steps on at once, which the contract of Step allows as well.
+func (m *master) step(e brain.Event) {
+	if m.state == nil {
+		return
+	}
+	if m.releasing || m.committing && !m.w.climate.ahead {
+		m.inbox = append(m.inbox, e)
+		return
+	}
+	m.hold(m.state.Step(m.w.wall(), e))
+	m.flush()
+}
+
+// drain takes what gathered during a commit. Events that change what placements are judged by are steps of their own.
+func (m *master) drain() {
+	events := m.inbox
+	m.inbox = nil
+	from := 0
+	for i, e := range events {
+		_, up := e.(brain.AgentUp)
+		_, quota := e.(brain.SetQuota)
+		if up || quota {
+			if from < i {
+				m.hold(m.state.Step(m.w.wall(), events[from:i]...))
+			}
+			m.hold(m.state.Step(m.w.wall(), e))
+			from = i + 1
+		}
+	}
+	if from < len(events) {
+		m.hold(m.state.Step(m.w.wall(), events[from:]...))
+	}
+	m.flush()
+}
+
+func (m *master) hold(e brain.Effects) {
+	m.held = append(m.held, m.spoil(e))
+	m.tickAt(e.Wake)
+}
+
+// tickAt schedules the tick that is due at a time, unless an earlier one is scheduled.
+func (m *master) tickAt(at time.Time) {
+	if at.IsZero() {
+		return
+	}
+	d := max(at.Sub(epoch), m.w.now)
+	if m.wake != 0 && m.wake <= d {
+		return
+	}
+	m.wake = d
+	life := m.epoch()
+	m.w.after(d-m.w.now, &m.actor, func() {
+		if m.epoch() == life && m.wake == d {
+			m.wake = 0
+			m.step(brain.Tick{})
+		}
+	})
+}
+
+// flush commits what is held, or releases it if nothing of it needs to be durable.
+func (m *master) flush() {
+	if m.committing || len(m.held) == 0 {
+		return
+	}
+	batch := m.held
+	m.held = nil
+	rows := gather(batch)
+	if len(rows) == 0 {
+		m.release(batch)
+		return
+	}
+	ops, err := m.state.Ops(rows)
+	if err != nil {
+		m.w.fail("encode rows: %v", err)
+		return
+	}
+	m.w.spoilOps(ops)
+	m.committing = true
+	txn := store.Txn{Ops: ops}
+	if !m.w.plant.on(SkipFence) {
+		txn.Guards = []store.Guard{m.lead.Fence()}
+	}
+	m.w.commit(m, txn, func(err error) {
+		m.committing = false
+		if errors.Is(err, store.ErrUnknownOutcome) && m.w.plant.on(TrustUnknownOutcome) {
+			err = nil
+		}
+		if err != nil {
+			m.abdicate(err)
+			return
+		}
+		m.release(batch)
+	})
+}
+
+// gather lists the rows that effects wrote, each once, in the order in which they may be written.
+func gather(batch []brain.Effects) (rows []brain.Row) {
+	for i := range batch {
+		rows = append(rows, batch[i].Writes...)
+	}
+	if len(batch) == 1 {
+		return rows
+	}
+	slices.SortFunc(rows, func(a, b brain.Row) int {
+		return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.ID, b.ID), cmp.Compare(a.Chunk, b.Chunk))
+	})
+	return slices.Compact(rows)
+}
+
+// release lets effects out: frames, ends of sessions, answers, and news for the scheduler.
+func (m *master) release(batch []brain.Effects) {
+	life := m.epoch()
+	m.releasing = true
+	for i := range batch {
+		e := &batch[i]
+		m.send(e.Sends)
+		for _, end := range e.Ends {
+			if l := m.link(end.Session); l != nil {
+				m.w.reach(SessionEnded)
+				l.closeBy(false, end.Why)
+				m.lost(l)
+			}
+		}
+		for _, r := range e.Replies {
+			if done := m.requests[r.Request]; done != nil {
+				delete(m.requests, r.Request)
+				done(r)
+			}
+		}
+		if m.epoch() != life || m.scheduler == nil {
+			return
+		}
+		if m.w.plant.on(NewsOutOfOrder) {
+			e.Changes = batch[len(batch)-1-i].Changes
+		}
+		if m.w.judge.leader == life {
+			m.w.judge.published(e.Changes)
+		}
+		m.scheduler.hear(e.Changes, e.Complete)
+	}
+	m.releasing = false
+	m.drain()
+}
+
+func (m *master) send(sends []brain.Send) {
+	for i := range sends {
+		if l := m.link(sends[i].Session); l != nil {
+			l.sendDown(sends[i].Down)
+		}
+	}
+}
+
+func (m *master) link(s brain.SessionID) *link {
+	for _, l := range m.links {
+		if brain.SessionID(l.serial) == s {
+			return l
+		}
+	}
+	return nil
+}
+
+// receive takes an agent's frame.
+func (m *master) receive(l *link, f kernel.Up) {
+	if m.state == nil {
+		return
+	}
+	session := brain.SessionID(l.serial)
+	switch {
+	case f.Register != nil && !l.registered:
+		l.registered = true
+		if m.epoch() < m.w.judge.leader && m.w.dice.chance(0.5) {
+			f.Register.Epoch = 0 // so that the agent's own fence is tried too, and not only this one
+		}
+		m.step(brain.AgentUp{Session: session, Seq: f.Seq, Registration: *f.Register})
+	case !l.registered: // the first frame was lost
+		m.w.reach(RegistrationLost)
+		l.closeBy(false, "the first frame is no registration")
+		m.drop(l)
+	default:
+		m.step(brain.Frame{Session: session, Up: f})
+	}
+}
+
+// lost hears that a session is over.
+func (m *master) lost(l *link) {
+	if m.drop(l); l.registered {
+		m.step(brain.AgentDown{Session: brain.SessionID(l.serial), Why: "the connection was lost"})
+	}
+}
+
+func (m *master) drop(l *link) {
+	for i, o := range m.links {
+		if o == l {
+			m.links = append(m.links[:i:i], m.links[i+1:]...)
+			return
+		}
+	}
+}
+
+// request feeds a request and calls done with its reply once that is durable. Without leadership nothing is ever answered.
+func (m *master) request(make func(brain.RequestID) brain.Event, done func(brain.Reply)) {
+	if m.state == nil {
+		return
+	}
+	m.lastID++
+	m.requests[m.lastID] = done
+	m.step(make(m.lastID))
+}
+
+// abdicate ends a tenure that cannot go on: everything in memory is given up, since it may not be what is durable.
+func (m *master) abdicate(why error) {
+	if m.state == nil {
+		return
+	}
+	switch {
+	case errors.Is(why, store.ErrFenced):
+		m.w.reach(WriteFenced)
+	case errors.Is(why, store.ErrConflict):
+		m.w.reach(WriteConflicted)
+	case errors.Is(why, store.ErrUnknownOutcome):
+		m.w.reach(OutcomeUnknown)
+	}
+	m.note("abdicates, epoch %d: ", why.Error(), m.epoch(), 0)
+	m.forget()
+	if err := m.lead.Resign(context.Background()); err != nil {
+		m.w.fail("resign: %v", err)
+	}
+	m.lead = nil
+	m.w.observe(0)
+	m.w.after(m.w.dice.between(electionMin, electionMax), &m.actor, m.campaign)
+}
+
+// forget drops all that a tenure had in memory.
+func (m *master) forget() {
+	m.state, m.scheduler, m.inbox, m.held, m.requests = nil, nil, nil, nil, nil
+	m.committing, m.releasing = false, false
+	links := m.links
+	m.links = nil
+	for _, l := range links {
+		if l.masterEnd {
+			l.masterEnd = false
+			l.broken()
+		}
+	}
+}
+
+// kill ends the process. Its lease runs out by itself.
+func (m *master) kill() {
+	m.note("dies, epoch %d", "", m.epoch(), 0)
+	m.up = false
+	m.forget()
+	if m.lead != nil {
+		m.w.expireLater(m.epoch())
+		m.lead = nil
+	}
+	m.die()
+}
+
+// start begins the process anew.
+func (m *master) start() {
+	m.up = true
+	m.campaign()
+}
+
+// pause stops the process as a signal would: it goes on where it was, which may be after somebody else leads.
+func (m *master) pause(d time.Duration) {
+	m.note("is paused for %d ms", "", d.Milliseconds(), 0)
+	m.paused = true
+	life, e := m.life, m.epoch()
+	if e != 0 {
+		m.w.expireLater(e)
+	}
+	m.w.after(d, &m.w.nature, func() {
+		if m.life != life {
+			return
+		}
+		m.note("resumes", "", 0, 0)
+		m.w.resume(&m.actor)
+		if e == 0 || m.epoch() != e || m.w.judge.leader == e && m.w.led() {
+			return
+		}
+		m.w.reach(ZombieResumed)
+		m.w.after(m.w.dice.between(500*time.Millisecond, 6*time.Second), &m.actor, func() { // its clock tells it
+			if m.epoch() == e {
+				m.abdicate(store.ErrLeadershipLost)
+			}
+		})
+	})
+}

@@ -1,0 +1,112 @@
+package sim
+
+import (
+	"encoding/json"
+	"strings"
+	"time"
+
+	"github.com/marinaos/marina/internal/kernel"
+	brain "github.com/marinaos/marina/internal/master"
+	"github.com/marinaos/marina/internal/store"
+)
+
+// Bug is a mistake that a simulation makes on purpose, to show that an invariant would find it. It is made here, in the
+// wiring between the rooms, never in their code.
+type Bug string
+
+// The planted bugs.
+const (
+	NoBug                Bug = ""
+	SkipFence            Bug = "skip-fence"            // a leader's writes do not carry the guard on its leadership
+	SendBeforeCommit     Bug = "send-before-commit"    // frames leave while the write they rest on is on its way
+	LoseGroupsOnReturn   Bug = "lose-groups-on-return" // the first groups placed on an agent after it returned are not sent
+	AgentKeepsUnknown    Bug = "keep-unknown-at-sync"  // an agent does not drop what a Sync does not mention
+	LoadStaleRows        Bug = "load-stale-rows"       // a new leader decides on what the store held a moment ago
+	LoadNoQuotas         Bug = "load-no-quotas"        // a new leader does not read the quotas
+	AgentTakesLowerEpoch Bug = "accept-lower-epoch"    // an agent applies frames of a leader that was replaced
+	AckBeforeDurable     Bug = "ack-before-durable"    // terminal statuses are acknowledged before their commit
+	ForgetQueue          Bug = "forget-the-queue"      // what waits is not tried again when room appears
+	AgentForgetsRunning  Bug = "forget-at-restart"     // an agent process starts without its disk and runs its groups anew
+	TrustUnknownOutcome  Bug = "trust-unknown-outcome" // a leader goes on after a write of unknown outcome as if it were durable
+	DoubleHostPort       Bug = "double-host-port"      // two groups of an agent are given one host port
+	CountOnlyKnown       Bug = "count-only-known"      // a scheduler replaces what has not reported to a new leader yet
+	NewsOutOfOrder       Bug = "news-out-of-order"     // schedulers hear of the changes of one commit backwards
+)
+
+// Bugs lists all planted bugs.
+func Bugs() []Bug {
+	return []Bug{SkipFence, SendBeforeCommit, LoseGroupsOnReturn, AgentKeepsUnknown, LoadStaleRows, LoadNoQuotas,
+		AgentTakesLowerEpoch, AckBeforeDurable, ForgetQueue, AgentForgetsRunning, TrustUnknownOutcome, DoubleHostPort,
+		CountOnlyKnown, NewsOutOfOrder}
+}
+
+func (b Bug) on(this Bug) bool { return b == this }
+
+// spoil is where the bugs of a master's loop change what a step led to.
+func (m *master) spoil(e brain.Effects) brain.Effects {
+	switch m.w.plant {
+	case SendBeforeCommit:
+		m.send(e.Sends)
+		e.Sends = nil
+	case AckBeforeDurable:
+		for i := range e.Sends {
+			m.ackEarly(&e.Sends[i])
+		}
+	case LoseGroupsOnReturn:
+		for i := range e.Sends {
+			l, d := m.link(e.Sends[i].Session), &e.Sends[i].Down
+			if l != nil && !l.robbed && !d.Sync && len(d.Groups) > 0 {
+				l.robbed, d.Groups = true, nil
+			}
+		}
+	}
+	return e
+}
+
+func (m *master) ackEarly(s *brain.Send) {
+	acks := s.Down.Acks
+	if s.Down.Acks = nil; len(acks) == 0 {
+		return
+	}
+	if l := m.link(s.Session); l != nil {
+		m.w.after(time.Millisecond, &l.agent.actor, func() {
+			for _, ack := range acks {
+				l.agent.acknowledge(ack)
+			}
+		})
+	}
+}
+
+// spoilRows is where the bugs of loading change what a new leader reads.
+func (w *World) spoilRows(snap *store.Snapshot) *store.Snapshot {
+	switch {
+	case w.plant.on(LoadStaleRows) && w.stale != nil:
+		return w.stale
+	case w.plant.on(LoadNoQuotas):
+		kept := &store.Snapshot{Revision: snap.Revision}
+		for _, item := range snap.Items {
+			if !strings.HasPrefix(item.Key, store.Prefix("kernel", "quotas")) {
+				kept.Items = append(kept.Items, item)
+			}
+		}
+		return kept
+	}
+	return snap
+}
+
+// spoilOps is where the bugs of placement change what is written: the second group of a row gets the first one's ports.
+func (w *World) spoilOps(ops []store.Op) {
+	for i := range ops {
+		if !w.plant.on(DoubleHostPort) || !strings.HasPrefix(ops[i].Key, store.Prefix("kernel", "assigned")) {
+			continue
+		}
+		var groups []kernel.Group
+		if ops[i].Kind != store.OpPut || json.Unmarshal(ops[i].Value, &groups) != nil || len(groups) < 2 {
+			continue
+		}
+		if len(groups[0].HostPorts) == 1 && len(groups[1].HostPorts) == 1 {
+			groups[1].HostPorts = groups[0].HostPorts
+			ops[i].Value, _ = json.Marshal(groups)
+		}
+	}
+}

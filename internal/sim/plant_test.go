@@ -1,0 +1,114 @@
+package sim
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/marinaos/marina/internal/invariant"
+)
+
+// within is after how many seeds a planted bug must be found, beginning with the seed that is kept.
+const within = 250
+
+// finders says which invariants may find a planted bug: those that it can break first.
+var finders = map[Bug][]invariant.ID{
+	SkipFence:            {invariant.I19},
+	SendBeforeCommit:     {invariant.I12},
+	LoseGroupsOnReturn:   {invariant.I7},
+	AgentKeepsUnknown:    {invariant.I11},
+	LoadStaleRows:        {invariant.I14},
+	LoadNoQuotas:         {invariant.I13},
+	AgentTakesLowerEpoch: {invariant.I19},
+	AckBeforeDurable:     {invariant.I8},
+	ForgetQueue:          {invariant.I7},
+	AgentForgetsRunning:  {invariant.I8},
+	TrustUnknownOutcome:  {invariant.I12},
+	DoubleHostPort:       {invariant.I14},
+	CountOnlyKnown:       {invariant.I5},
+	NewsOutOfOrder:       {invariant.I10},
+}
+
+// TestPlantedBugIsFound begins with the seed that the bug's transcript keeps and goes on with others: a change of master or
+// agents moves what happens in every seed, and is no reason to fail as long as the bug is found. With -update the transcripts
+// are written anew.
+func TestPlantedBugIsFound(t *testing.T) {
+	for _, b := range Bugs() {
+		t.Run(string(b), func(t *testing.T) {
+			t.Parallel()
+			from := uint64(1)
+			if !*update {
+				from = kept(t, b)
+			}
+			for s := from; s < from+within; s++ {
+				r := Run(Config{Seed: s, Plant: b})
+				if len(r.Violations) == 0 || !slices.Contains(finders[b], r.Violations[0].ID) {
+					continue
+				}
+				if s != from && !*update {
+					t.Logf("found at seed %d, the transcript keeps seed %d: write it anew with -update", s, from)
+				}
+				if *update {
+					write(t, b, s)
+				}
+				if clean := Run(Config{Seed: s}); len(clean.Violations) > 0 || clean.Err != nil {
+					t.Errorf("seed %d fails without the bug: %v %v", s, clean.Violations, clean.Err)
+				}
+				return
+			}
+			t.Errorf("not found by any of %v within %d seeds from %d", finders[b], within, from)
+		})
+	}
+}
+
+func TestEveryInvariantFindsABug(t *testing.T) {
+	found := map[invariant.ID]bool{}
+	for _, b := range Bugs() {
+		for _, id := range finders[b] {
+			found[id] = true
+		}
+	}
+	for _, id := range []invariant.ID{invariant.I5, invariant.I7, invariant.I8, invariant.I10, invariant.I11, invariant.I12,
+		invariant.I13, invariant.I14, invariant.I19} {
+		if !found[id] {
+			t.Errorf("no planted bug shows that %s is judged", id)
+		}
+	}
+}
+
+func transcript(b Bug) string { return filepath.Join("testdata", "planted", string(b)+".txt") }
+
+// kept is the seed of a bug's transcript.
+func kept(t *testing.T, b Bug) uint64 {
+	raw, err := os.ReadFile(transcript(b))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var s uint64
+	if _, err := fmt.Sscanf(string(raw), "seed: %d\n", &s); err != nil || s == 0 {
+		t.Fatalf("transcript %s names no seed", transcript(b))
+	}
+	return s
+}
+
+// lastLines is how much of a trace a transcript keeps: what led to the violation is usually near.
+const lastLines = 40
+
+func write(t *testing.T, b Bug, s uint64) {
+	var out bytes.Buffer
+	r := Run(Config{Seed: s, Plant: b, Trace: &out})
+	lines := strings.Split(strings.TrimRight(out.String(), "\n"), "\n")
+	skipped := max(0, len(lines)-lastLines)
+	text := fmt.Sprintf("seed: %d\nbug: %s\ninvariant: %s\nreplay: go test ./internal/sim -run TestSeed -seed=%d -plant=%s -v\n\n%d lines, then:\n%s\n",
+		s, b, r.Violations[0].ID, s, b, skipped, strings.Join(lines[skipped:], "\n"))
+	if err := os.MkdirAll(filepath.Dir(transcript(b)), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(transcript(b), []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}

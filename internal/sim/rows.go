@@ -1,0 +1,141 @@
+package sim
+
+import (
+	"encoding/json"
+	"net/netip"
+
+	"github.com/marinaos/marina/internal/invariant"
+	"github.com/marinaos/marina/internal/kernel"
+	"github.com/marinaos/marina/internal/store"
+)
+
+// durable is the rows as the judge read them last.
+type durable struct {
+	specs  map[kernel.SpecID]*kernel.Spec // kept for good: a group's row may outlive its spec's for a moment
+	chunks map[string][]kernel.Group
+}
+
+// revision judges what one revision of the store changed. writer is the leader whose write it is, or 0 for the election's.
+func (j *judge) revision(writer int64, b store.Batch) {
+	if writer != 0 {
+		j.hold(j.fences.Committed(writer, b.Revision))
+	}
+	for i := range b.Changes {
+		c := &b.Changes[i]
+		seg, err := store.Segments(c.Key)
+		if err != nil || len(seg) < 3 || seg[0] != "kernel" {
+			continue
+		}
+		switch seg[1] {
+		case "specs":
+			j.specRow(c)
+		case "agents":
+			j.agentRow(kernel.AgentID(seg[2]), c)
+		case "quotas":
+			j.quotaRow(seg[2], c)
+		case "vips":
+			j.vipRow(seg[2], c)
+		case "assigned":
+			j.assignedRow(kernel.AgentID(seg[2]), c, b.Revision)
+		}
+	}
+	j.hold(j.ledger.Judge(b.Revision))
+}
+
+func (j *judge) read(c *store.Change, into any) bool {
+	if c.Deleted {
+		return false
+	}
+	if err := json.Unmarshal(c.Value, into); err != nil {
+		j.w.fail("row %s: %v", c.Key, err)
+		return false
+	}
+	return true
+}
+
+func (j *judge) specRow(c *store.Change) {
+	var s kernel.Spec
+	if j.read(c, &s) {
+		j.rows.specs[s.ID] = &s
+	}
+}
+
+func (j *judge) agentRow(id kernel.AgentID, c *store.Change) {
+	var row struct {
+		Agent  kernel.Agent `json:"agent"`
+		Subnet netip.Prefix `json:"subnet"`
+	}
+	if j.read(c, &row) {
+		j.ledger.Agent(id, row.Agent.Total, row.Subnet)
+	} else {
+		j.ledger.DropAgent(id)
+	}
+}
+
+func (j *judge) quotaRow(role string, c *store.Change) {
+	var q kernel.Quota
+	if !j.read(c, &q) {
+		j.ledger.Quota(role, nil)
+		return
+	}
+	j.ledger.Quota(role, &q.Limit)
+	if !j.ledger.Affords(role, kernel.Resources{}) {
+		j.w.reach(QuotaBelowUse)
+	}
+}
+
+func (j *judge) vipRow(name string, c *store.Change) {
+	var row struct {
+		Addr netip.Addr `json:"addr"`
+	}
+	j.read(c, &row)
+	j.ledger.VIP(name, row.Addr)
+}
+
+// assignedRow compares a chunk of an agent's groups with what it held before.
+func (j *judge) assignedRow(agent kernel.AgentID, c *store.Change, revision int64) {
+	var now []kernel.Group
+	j.read(c, &now)
+	old := j.rows.chunks[c.Key]
+	j.rows.chunks[c.Key] = now
+	for i := range old {
+		if !mentions(now, old[i].ID) {
+			j.unassigned(agent, old[i].ID)
+		}
+	}
+	for i := range now {
+		j.assigned(agent, &now[i], revision)
+	}
+}
+
+func (j *judge) unassigned(agent kernel.AgentID, id kernel.GroupID) {
+	j.ledger.Remove(id, agent)
+	if !j.ledger.On(id, agent) {
+		t := j.of(id)
+		t.durable = false
+		j.recount(id, t)
+		j.explain(id, t)
+	}
+}
+
+func (j *judge) assigned(agent kernel.AgentID, g *kernel.Group, revision int64) {
+	if j.ledger.On(g.ID, agent) {
+		if t := j.of(g.ID); t.goal != g.Goal {
+			t.goal = g.Goal
+			j.recount(g.ID, t)
+		}
+		return
+	}
+	spec := j.rows.specs[g.Spec]
+	if spec == nil {
+		j.w.fail("group %s of agent %s is durable at revision %d and its spec %s is not", g.ID, agent, revision, g.Spec)
+		return
+	}
+	j.hold(j.intents.Durable(g.ID, agent, revision))
+	j.ledger.Place(invariant.Placement{Group: g.ID, Agent: agent, Role: spec.Role, Guarantee: spec.Guarantee(),
+		Ports: invariant.HostPorts(spec, g.HostPorts), Address: g.Address})
+	t := j.of(g.ID)
+	t.durable, t.goal = true, g.Goal
+	j.recount(g.ID, t)
+	j.explain(g.ID, t)
+}

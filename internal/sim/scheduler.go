@@ -1,0 +1,272 @@
+package sim
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/marinaos/marina/internal/kernel"
+	brain "github.com/marinaos/marina/internal/master"
+)
+
+// framework is the name under which the simulation's scheduler works.
+const framework = "counter"
+
+// Times of the scheduler's unreachable strategy.
+const (
+	inactiveAfter = 5 * time.Second
+	expungeAfter  = 10 * time.Second
+	relaunchMin   = 100 * time.Millisecond
+	relaunchMax   = time.Second
+)
+
+// app is what somebody asked for: a number of instances of a spec. It is durable.
+type app struct {
+	owner  string
+	spec   kernel.Spec
+	target int
+}
+
+// scheduler keeps counts: for every app it launches what is missing and stops what is too much. It lives and dies with its
+// leader and learns everything anew from the kernel.
+type scheduler struct {
+	m         *master
+	instances map[kernel.GroupID]*kernel.Instance
+	order     map[string][]kernel.GroupID // of instances, by owner, as they came
+	waiting   map[string][]kernel.GroupID // launched and not placed
+	busy      map[string]bool             // a request of the owner is under way
+	keys      map[kernel.GroupID]string   // under which they wait
+	replaced  map[kernel.GroupID]bool     // away for too long: counts no more
+	stopping  map[kernel.GroupID]bool
+	complete  bool
+}
+
+func newScheduler(m *master) *scheduler {
+	return &scheduler{m: m, instances: map[kernel.GroupID]*kernel.Instance{}, order: map[string][]kernel.GroupID{},
+		waiting: map[string][]kernel.GroupID{}, busy: map[string]bool{}, keys: map[kernel.GroupID]string{}, replaced: map[kernel.GroupID]bool{},
+		stopping: map[kernel.GroupID]bool{}}
+}
+
+// hear takes news of the kernel and looks at the apps they are about.
+func (s *scheduler) hear(changes []kernel.Instance, complete bool) {
+	var touched []string
+	for i := range changes {
+		c := &changes[i]
+		if !slices.Contains(touched, c.Owner) {
+			touched = append(touched, c.Owner)
+		}
+		_, known := s.instances[c.ID]
+		switch {
+		case c.Removed:
+			delete(s.instances, c.ID)
+			delete(s.replaced, c.ID)
+			delete(s.stopping, c.ID)
+			s.order[c.Owner] = without(s.order[c.Owner], c.ID)
+		default:
+			s.instances[c.ID] = c
+			if !known {
+				s.order[c.Owner] = append(s.order[c.Owner], c.ID)
+			}
+			s.watchAway(c)
+		}
+		s.waiting[c.Owner] = without(s.waiting[c.Owner], c.ID)
+	}
+	if early := s.m.w.plant.on(CountOnlyKnown) && len(s.instances) == 0; (complete || early) && !s.complete {
+		s.complete = true
+		for _, a := range s.m.w.apps {
+			s.soon(a, 0)
+		}
+		return
+	}
+	for _, owner := range touched {
+		if a := s.m.w.app(owner); a != nil {
+			s.soon(a, s.m.w.dice.between(0, relaunchMin))
+		}
+	}
+}
+
+func without(ids []kernel.GroupID, id kernel.GroupID) []kernel.GroupID {
+	if i := slices.Index(ids, id); i >= 0 {
+		return slices.Delete(ids, i, i+1)
+	}
+	return ids
+}
+
+// later does something as long as the same leader leads.
+func (s *scheduler) later(d time.Duration, do func()) {
+	s.m.w.after(d, &s.m.actor, func() {
+		if s.m.scheduler == s {
+			do()
+		}
+	})
+}
+
+func (s *scheduler) soon(a *app, d time.Duration) { s.later(d, func() { s.reconcile(a) }) }
+
+// watchAway starts the clocks of the unreachable strategy.
+func (s *scheduler) watchAway(c *kernel.Instance) {
+	if c.Away.IsZero() {
+		delete(s.replaced, c.ID)
+		return
+	}
+	away, id, owner := c.Away, c.ID, c.Owner
+	still := func() bool {
+		now := s.instances[id]
+		return now != nil && now.Away.Equal(away)
+	}
+	left := func(d time.Duration) time.Duration { return away.Add(d).Sub(s.m.w.wall()) }
+	s.later(left(inactiveAfter), func() {
+		if a := s.m.w.app(owner); still() && !s.replaced[id] && a != nil {
+			s.replaced[id] = true
+			if s.m.w.judge.leader == s.m.epoch() {
+				s.m.w.judge.replaced(id)
+			}
+			s.m.w.reach(Replaced)
+			s.reconcile(a)
+		}
+	})
+	s.later(left(expungeAfter), func() { s.forget(id, still) })
+}
+
+// forget gives an instance up for good, again and again while the brake holds.
+func (s *scheduler) forget(id kernel.GroupID, still func() bool) {
+	if !still() {
+		return
+	}
+	s.m.request(func(r brain.RequestID) brain.Event {
+		return brain.Forget{Request: r, Framework: framework, Groups: []kernel.GroupID{id}}
+	}, func(r brain.Reply) {
+		if r.Err == nil {
+			s.m.w.reach(Forgotten)
+			return
+		}
+		s.m.w.reach(ForgetRefused)
+		s.later(2*time.Second, func() { s.forget(id, still) })
+	})
+}
+
+// counted lists the instances of an app that count.
+func (s *scheduler) counted(owner string) (out []kernel.GroupID) {
+	for _, id := range s.order[owner] {
+		i := s.instances[id]
+		if s.m.w.plant.on(CountOnlyKnown) && !i.Known {
+			continue
+		}
+		if i.Goal == kernel.GoalRun && !s.stopping[id] && !s.replaced[id] && !i.State().Terminal() {
+			out = append(out, id)
+		}
+	}
+	return out
+}
+
+// reconcile brings an app nearer to its target by one request.
+func (s *scheduler) reconcile(a *app) {
+	if !s.complete || s.busy[a.owner] {
+		return
+	}
+	leads := s.m.w.judge.leader == s.m.epoch()
+	counted, waiting := s.counted(a.owner), s.waiting[a.owner]
+	switch surplus := len(counted) + len(waiting) - a.target; {
+	case surplus == 0 && leads:
+		s.m.w.judge.exact(a)
+	case surplus < 0:
+		s.launch(a, -surplus)
+	case surplus > 0 && len(waiting) > 0:
+		s.withdraw(a, waiting[max(0, len(waiting)-surplus):])
+	case surplus > 0:
+		slices.SortStableFunc(counted, func(x, y kernel.GroupID) int { // the least useful first
+			return int(s.instances[x].State()) - int(s.instances[y].State())
+		})
+		s.stop(a, counted[:surplus])
+	}
+}
+
+func (s *scheduler) begin(a *app) func() {
+	s.busy[a.owner] = true
+	return func() {
+		s.busy[a.owner] = false
+		s.soon(a, s.m.w.dice.between(relaunchMin, relaunchMax))
+	}
+}
+
+func (s *scheduler) launch(a *app, n int) {
+	w := s.m.w
+	var ids []kernel.GroupID
+	for range n {
+		ids = append(ids, kernel.GroupID(fmt.Sprint(a.owner[1:], ".instance-", w.serial())))
+	}
+	s.waiting[a.owner] = append(s.waiting[a.owner], ids...)
+	key := a.owner + "@" + a.spec.Version
+	for _, id := range ids {
+		s.keys[id] = key
+	}
+	s.m.note("launches %d of", a.owner, int64(n), 0)
+	done := s.begin(a)
+	s.m.request(func(r brain.RequestID) brain.Event {
+		return brain.Launch{Request: r, LaunchRequest: kernel.LaunchRequest{Key: key, Spec: a.spec, Groups: ids}}
+	}, func(r brain.Reply) {
+		done()
+		if r.Err != nil {
+			w.fail("launch of %s: %v", a.owner, r.Err)
+			return
+		}
+		for i := range r.Launch.Placed {
+			s.waiting[a.owner] = without(s.waiting[a.owner], r.Launch.Placed[i].ID)
+		}
+		if r.Launch.Waiting > 0 && w.plant.on(ForgetQueue) {
+			s.m.step(brain.Withdraw{Framework: framework, Key: key})
+		}
+		if r.Launch.Waiting > 0 {
+			w.reach(LaunchWaits)
+			if r.Launch.Refusal == nil || r.Launch.Refusal.String() == "" {
+				w.fail("launch of %s: %d wait and nobody says why", a.owner, r.Launch.Waiting)
+			}
+		}
+	})
+}
+
+func (s *scheduler) withdraw(a *app, groups []kernel.GroupID) {
+	key := s.keys[groups[len(groups)-1]] // one entry of the queue at a time
+	groups = slices.DeleteFunc(slices.Clone(groups), func(g kernel.GroupID) bool { return s.keys[g] != key })
+	s.m.note("withdraws %d of", a.owner, int64(len(groups)), 0)
+	done := s.begin(a)
+	s.m.request(func(r brain.RequestID) brain.Event {
+		return brain.Withdraw{Request: r, Framework: framework, Key: key, Groups: groups}
+	}, func(r brain.Reply) {
+		done()
+		if r.Err != nil {
+			s.m.w.fail("withdraw of %s: %v", a.owner, r.Err)
+		}
+		s.m.w.reach(Withdrawn)
+		for _, g := range groups {
+			s.waiting[a.owner] = without(s.waiting[a.owner], g)
+		}
+	})
+}
+
+func (s *scheduler) stop(a *app, groups []kernel.GroupID) {
+	groups = slices.Clone(groups)
+	s.m.note("stops %d of", a.owner, int64(len(groups)), 0)
+	for _, g := range groups {
+		s.stopping[g] = true
+	}
+	done := s.begin(a)
+	s.m.request(func(r brain.RequestID) brain.Event {
+		return brain.Stop{Request: r, Framework: framework, Groups: groups, Why: "too many"}
+	}, func(r brain.Reply) {
+		done()
+		if r.Err != nil {
+			s.m.w.fail("stop of %s: %v", a.owner, r.Err)
+		}
+	})
+}
+
+// app finds an app by its owner.
+func (w *World) app(owner string) *app {
+	for _, a := range w.apps {
+		if a.owner == owner {
+			return a
+		}
+	}
+	return nil
+}

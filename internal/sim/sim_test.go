@@ -1,0 +1,111 @@
+package sim
+
+import (
+	"bytes"
+	"flag"
+	"os"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+var (
+	seed   = flag.Uint64("seed", 0, "simulate this seed alone and print its trace (with -run TestSeed)")
+	seeds  = flag.Uint64("seeds", 1000, "how many seeds TestSeeds simulates")
+	plant  = flag.String("plant", "", "the bug to plant with -seed")
+	update = flag.Bool("update", false, "write testdata/planted anew")
+)
+
+// TestSeed replays one seed: go test ./internal/sim -run TestSeed -seed=N -v.
+func TestSeed(t *testing.T) {
+	if *seed == 0 {
+		t.Skip("give -seed=N")
+	}
+	r := Run(Config{Seed: *seed, Plant: Bug(*plant), Trace: os.Stdout})
+	t.Logf("seed %d: %d events, %v simulated, hash %016x", r.Seed, r.Events, r.Simulated.Round(time.Millisecond), r.Hash)
+	r.report(t)
+}
+
+// report fails the test if the simulation did not hold, and says how to see it again.
+func (r Result) report(t *testing.T) {
+	t.Helper()
+	for _, v := range r.Violations {
+		t.Errorf("seed %d: %v", r.Seed, v)
+	}
+	if r.Err != nil {
+		t.Errorf("seed %d: %v", r.Seed, r.Err)
+	}
+	if t.Failed() {
+		t.Logf("replay: go test ./internal/sim -run TestSeed -seed=%d -v", r.Seed)
+	}
+}
+
+// sum is what a batch of seeds came to.
+type sum struct {
+	mu        sync.Mutex
+	seeds     int           // guarded by mu
+	events    int           // guarded by mu
+	simulated time.Duration // guarded by mu
+	agents    float64       // hours; guarded by mu
+}
+
+func (s *sum) add(r Result) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.seeds++
+	s.events += r.Events
+	s.simulated += r.Simulated
+	s.agents += r.AgentTime.Hours()
+}
+
+func TestSeeds(t *testing.T) {
+	if *seed != 0 {
+		t.Skip("one seed was asked for")
+	}
+	n := *seeds
+	if testing.Short() {
+		n = min(n, 100)
+	}
+	some, next, began := NewSometimes(), atomic.Uint64{}, time.Now()
+	var total sum
+	t.Run("batch", func(t *testing.T) {
+		for range runtime.GOMAXPROCS(0) {
+			t.Run("", func(t *testing.T) {
+				t.Parallel()
+				for s := next.Add(1); s <= n && !t.Failed(); s = next.Add(1) {
+					r := Run(Config{Seed: s, Some: some})
+					total.add(r)
+					r.report(t)
+					if r.Events < 2000 {
+						t.Errorf("seed %d: %d events, want at least 2000", s, r.Events)
+					}
+				}
+			})
+		}
+	})
+	took := time.Since(began).Seconds()
+	t.Logf("%d seeds, %d events, %.1f hours simulated of 50 agents in %.1f s: %.0f events/s, %.0f agent-hours/s",
+		total.seeds, total.events, total.simulated.Hours(), took, float64(total.events)/took, total.agents/took)
+	for name, count := range some.All() {
+		t.Logf("%9d  %s", count, name)
+	}
+	if never := some.Never(); len(never) > 0 && n >= 500 && !t.Failed() {
+		t.Errorf("never reached: %q", never)
+	}
+}
+
+func TestOneSeedGivesOneTrace(t *testing.T) {
+	for s := uint64(1); s <= 6; s++ {
+		var a, b bytes.Buffer
+		first, second := Run(Config{Seed: s, Trace: &a}), Run(Config{Seed: s, Trace: &b})
+		if first.Hash != second.Hash || !bytes.Equal(a.Bytes(), b.Bytes()) {
+			t.Errorf("seed %d: got traces %016x of %d events and %016x of %d, want the same",
+				s, first.Hash, first.Events, second.Hash, second.Events)
+		}
+	}
+	if Run(Config{Seed: 1}).Hash == Run(Config{Seed: 2}).Hash {
+		t.Error("seeds 1 and 2 gave the same trace")
+	}
+}

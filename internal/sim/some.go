@@ -1,0 +1,43 @@
+package sim
+
+import "github.com/marinaos/marina/internal/invariant"
+
+// The rare paths. A batch of seeds must reach each of them.
+const (
+	MachineChanged      = "machine came back with another address or size"
+	FrameLost           = "frame lost"
+	FrameDoubled        = "frame doubled"
+	FrameReordered      = "frame overtook another"
+	FrameRefused        = "agent refused a frame of an old leader"
+	FrameRepeated       = "agent ignored a frame it had"
+	FrameGap            = "agent ended a session on a gap"
+	SessionEnded        = "master ended a session"
+	RegistrationLost    = "first frame of a session lost"
+	SyncDropped         = "agent dropped a group that a sync did not mention"
+	StatusRepeated      = "terminal status repeated"
+	TaskReadopted       = "task adopted by a later agent process"
+	TaskLostByReboot    = "task lost by a reboot"
+	TaskEndedWhileAway  = "task ended while no agent process looked"
+	PortWaited          = "task waited for a host port"
+	PortTaken           = "host port taken"
+	WriteFenced         = "write fenced"
+	WriteConflicted     = "write in conflict"
+	OutcomeUnknown      = "outcome of a write unknown"
+	ZombieResumed       = "paused leader resumed after another was elected"
+	Replaced            = "instance replaced while its agent was away"
+	Forgotten           = "instance forgotten"
+	ForgetRefused       = "forget refused"
+	LaunchWaits         = "launch waits for room"
+	Withdrawn           = "waiting instance withdrawn"
+	OrphanRan           = "container ran without an intent"
+	QuotaBelowUse       = "quota set below what is used"
+	ReturnedAfterForget = "agent returned with groups that were forgotten"
+)
+
+// NewSometimes returns the list of rare paths that a batch must reach.
+func NewSometimes() *invariant.Sometimes {
+	return invariant.NewSometimes(MachineChanged, FrameLost, FrameDoubled, FrameReordered, FrameRefused, FrameRepeated, FrameGap, SessionEnded,
+		RegistrationLost, SyncDropped, StatusRepeated, TaskReadopted, TaskLostByReboot,
+		TaskEndedWhileAway, PortWaited, PortTaken, WriteFenced, WriteConflicted, OutcomeUnknown, ZombieResumed, Replaced,
+		Forgotten, ForgetRefused, LaunchWaits, Withdrawn, OrphanRan, QuotaBelowUse, ReturnedAfterForget)
+}
