@@ -1,0 +1,127 @@
+package daemon
+
+import (
+	"bytes"
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/containerd/errdefs"
+)
+
+// datacenter is what everybody on the machine may know: which datacenter this is, and its CA's certificate.
+type datacenter struct {
+	ID string `json:"id"`
+	CA string `json:"ca"` // PEM
+}
+
+func (s *site) datacenterFile() string { return s.path("datacenter.json") }
+
+func (s *site) writeDatacenter(id string, ca []byte) error {
+	b, err := json.Marshal(datacenter{ID: id, CA: string(ca)})
+	if err != nil {
+		return err
+	}
+	return replaceFile(s.datacenterFile(), b, 0o644)
+}
+
+func (s *site) readDatacenter() (id string, pool *x509.CertPool, err error) {
+	b, err := os.ReadFile(s.datacenterFile())
+	if err != nil {
+		return "", nil, fmt.Errorf("no datacenter was started in %s: %w", s.State, errdefs.ErrNotFound)
+	}
+	var d datacenter
+	pool = x509.NewCertPool()
+	if err := json.Unmarshal(b, &d); err != nil || !pool.AppendCertsFromPEM([]byte(d.CA)) {
+		return "", nil, fmt.Errorf("%s is damaged: `marina up` writes it anew: %w", s.datacenterFile(), errdefs.ErrDataLoss)
+	}
+	return d.ID, pool, nil
+}
+
+// agentID names this machine's agent for as long as the state folder lives.
+func (s *site) agentID() (string, error) {
+	file := s.path("agent.id")
+	b, err := os.ReadFile(file)
+	if id := strings.TrimSpace(string(b)); err == nil && id != "" {
+		return id, nil
+	}
+	id := strings.ToLower("m-" + rand.Text()[:12])
+	return id, replaceFile(file, []byte(id+"\n"), 0o600)
+}
+
+// replaceFile writes a whole file or nothing of it.
+func replaceFile(name string, b []byte, mode os.FileMode) error {
+	if err := os.MkdirAll(filepath.Dir(name), 0o700); err != nil {
+		return err
+	}
+	f, err := os.CreateTemp(filepath.Dir(name), ".new-*")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name())
+	_, err = f.Write(b)
+	if err == nil {
+		err = f.Chmod(mode)
+	}
+	if err == nil {
+		err = f.Sync()
+	}
+	if cerr := f.Close(); err == nil {
+		err = cerr
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	return os.Rename(f.Name(), name)
+}
+
+// maxAnswer bounds what the admin socket answers.
+const maxAnswer = 1 << 20
+
+// askCertificate makes a key that never leaves this process and has the daemon on this machine certify it.
+func (s *site) askCertificate(ctx context.Context) (*tls.Certificate, error) {
+	id, err := s.agentID()
+	if err != nil {
+		return nil, err
+	}
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, fmt.Errorf("agent key: %w", err)
+	}
+	csr, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, key)
+	if err != nil {
+		return nil, fmt.Errorf("agent certificate: %w", err)
+	}
+	hc := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, "unix", s.socket())
+	}}}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://admin/agent/certificate?id="+id, bytes.NewReader(csr))
+	if err != nil {
+		return nil, err
+	}
+	resp, err := hc.Do(req)
+	if err != nil {
+		return nil, fmt.Errorf("agent certificate: the daemon on this machine does not answer: %w", errdefs.ErrUnavailable)
+	}
+	defer resp.Body.Close()
+	der, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
+	if err != nil || resp.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("agent certificate: the daemon answered %s: %.200s: %w", resp.Status, der, errdefs.ErrUnavailable)
+	}
+	leaf, err := x509.ParseCertificate(der)
+	if err != nil {
+		return nil, fmt.Errorf("agent certificate: %w", err)
+	}
+	return &tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: leaf}, nil
+}

@@ -1,0 +1,171 @@
+package daemon
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/containerd/errdefs"
+)
+
+// Config is what a datacenter is started with, on one machine. Its fields are those of cli.Settings, one for one.
+type Config struct {
+	State     string   // folder of everything the datacenter keeps; required
+	HTTPS     string   // listen address of the gateway; default :8443
+	HTTP      string   // listen address of plain HTTP, loopback only; default 127.0.0.1:8080; "off" for none
+	AgentPort string   // listen address for agents; default :8444
+	Runtime   string   // folder of containerd, runc and CNI plugins; default: bundle/runtime/bin beside the binary
+	Advertise string   // this machine's address for others; default: that of the default route
+	Hostname  string   // this machine's name in the datacenter; default: the kernel's
+	Pool      string   // container addresses; default: a /16 of 10.128.0.0/9 chosen by the state path
+	VIPs      string   // virtual addresses; default 198.18.0.0/16
+	Etcd      []string // endpoints of an external etcd; default: embedded
+	EtcdCA    string   // PEM files for the external etcd
+	EtcdCert  string
+	EtcdKey   string
+	Attribute []string // name=value of this machine, for constraints
+	Verbose   bool     // log debug messages
+}
+
+// site is a Config with every default filled in and every text read.
+type site struct {
+	Config
+	seed       byte   // of the state path, for what else must differ between datacenters of one machine
+	id         string // names what this datacenter has on the machine: bridge, table, cgroup; from the state path
+	address    netip.Addr
+	pool, vips netip.Prefix
+	attributes map[string]string
+}
+
+// complete fills in defaults and refuses what cannot work, with errdefs.ErrInvalidArgument.
+func (c Config) complete() (*site, error) {
+	abs, err := filepath.Abs(c.State)
+	if c.State == "" || err != nil {
+		return nil, refused("state folder %q is not a path", c.State)
+	}
+	c.State = abs
+	if c.HTTPS == "" {
+		c.HTTPS = ":8443"
+	}
+	if c.HTTP == "" {
+		c.HTTP = "127.0.0.1:8080"
+	}
+	if c.AgentPort == "" {
+		c.AgentPort = ":8444"
+	}
+	sum := sha256.Sum256([]byte(abs))
+	s := &site{Config: c, seed: sum[6], id: hex.EncodeToString(sum[:4]), attributes: map[string]string{}}
+	if c.HTTP != "off" {
+		host, _, err := net.SplitHostPort(c.HTTP)
+		if ip := net.ParseIP(host); err != nil || ip == nil || !ip.IsLoopback() {
+			return nil, refused("plain HTTP address %q: only a loopback address such as 127.0.0.1:8080 is allowed, or \"off\"", c.HTTP)
+		}
+	}
+	if s.Runtime == "" {
+		if s.Runtime, err = findRuntime(); err != nil {
+			return nil, err
+		}
+	}
+	if s.Pool == "" { // one /16 of 10.128.0.0/9 for each state path
+		s.Pool = fmt.Sprintf("10.%d.0.0/16", 128+int(sum[4])%128)
+	}
+	if s.pool, err = prefix("container pool", s.Pool, 8, 20); err != nil {
+		return nil, err
+	}
+	if s.VIPs == "" {
+		s.VIPs = fmt.Sprintf("198.%d.0.0/16", 18+int(sum[5])%2)
+		if abs == "/var/lib/marina" {
+			s.VIPs = "198.18.0.0/16"
+		}
+	}
+	if s.vips, err = prefix("VIP range", s.VIPs, 8, 24); err != nil {
+		return nil, err
+	}
+	if s.address, err = advertised(c.Advertise); err != nil {
+		return nil, err
+	}
+	if s.Hostname == "" {
+		if s.Hostname, err = os.Hostname(); err != nil {
+			return nil, fmt.Errorf("hostname: %w", err)
+		}
+	}
+	for _, a := range c.Attribute {
+		name, value, ok := strings.Cut(a, "=")
+		if !ok || name == "" {
+			return nil, refused("attribute %q is not name=value", a)
+		}
+		s.attributes[name] = value
+	}
+	return s, nil
+}
+
+func refused(format string, args ...any) error {
+	return fmt.Errorf(format+": %w", append(args, errdefs.ErrInvalidArgument)...)
+}
+
+func prefix(what, text string, least, most int) (netip.Prefix, error) {
+	p, err := netip.ParsePrefix(text)
+	if err != nil || !p.Addr().Is4() || p.Bits() < least || p.Bits() > most {
+		return netip.Prefix{}, refused("%s %q: expected an IPv4 network of /%d to /%d, such as 10.200.0.0/16", what, text, least, most)
+	}
+	return p.Masked(), nil
+}
+
+// findRuntime looks for the container runtime's programs where a checkout and a release have them.
+func findRuntime() (string, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return "", err
+	}
+	dir := filepath.Dir(self)
+	for _, candidate := range []string{filepath.Join(dir, "..", "bundle", "runtime", "bin"), filepath.Join(dir, "runtime"),
+		"/usr/local/lib/marina/runtime", "/usr/lib/marina/runtime"} {
+		if _, err := os.Stat(filepath.Join(candidate, "containerd")); err == nil {
+			return filepath.Clean(candidate), nil
+		}
+	}
+	return "", fmt.Errorf("no containerd beside %s: build it with `make build`, or name its folder with --runtime: %w", self, errdefs.ErrNotFound)
+}
+
+// advertised is the address by which other machines reach this one. Without a route to anywhere it is loopback's.
+func advertised(text string) (netip.Addr, error) {
+	if text != "" {
+		a, err := netip.ParseAddr(text)
+		if err != nil {
+			return a, refused("advertised address %q is not an IP address", text)
+		}
+		return a, nil
+	}
+	c, err := net.Dial("udp", "192.0.2.1:9") // sends nothing: it asks the routing table which address would be used
+	if err == nil {
+		defer c.Close()
+		if a, ok := netip.AddrFromSlice(c.LocalAddr().(*net.UDPAddr).IP); ok {
+			return a.Unmap(), nil
+		}
+	}
+	addrs, err := net.InterfaceAddrs()
+	if err != nil {
+		return netip.Addr{}, fmt.Errorf("addresses of this machine: %w", err)
+	}
+	for _, a := range addrs {
+		if n, ok := a.(*net.IPNet); ok && n.IP.IsGlobalUnicast() && n.IP.To4() != nil {
+			addr, _ := netip.AddrFromSlice(n.IP.To4())
+			return addr, nil
+		}
+	}
+	return netip.AddrFrom4([4]byte{127, 0, 0, 1}), nil
+}
+
+// Where things are under the state folder.
+func (s *site) path(parts ...string) string {
+	return filepath.Join(append([]string{s.State}, parts...)...)
+}
+func (s *site) socket() string    { return s.path("run", "admin.sock") }
+func (s *site) rootKey() string   { return s.path("root.key") }
+func (s *site) daemonPID() string { return s.path("run", "daemon.pid") }
+func (s *site) agentPID() string  { return s.path("run", "agent.pid") }

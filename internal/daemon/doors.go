@@ -1,0 +1,129 @@
+package daemon
+
+import (
+	"context"
+	"net/http"
+	"net/netip"
+	"strings"
+
+	"github.com/marinaos/marina/internal/gateway"
+)
+
+// Limits on bodies of single routes.
+const (
+	definitionLimit = 2 << 20  // an app's definition
+	imageLimit      = 32 << 30 // an image's archive
+)
+
+// routes is what the gateway serves of the rooms that have an API.
+func (d *daemon) routes() []gateway.Route {
+	marathon := d.leading(func(t *term) http.Handler { return t.services.Handler() })
+	kernel := d.leading(func(t *term) http.Handler { return t.master.Handler() })
+	events := func(prefix string) gateway.Route {
+		return gateway.Route{Prefix: prefix + "/v2/events", Handler: strip(prefix, marathon), Streaming: true}
+	}
+	return []gateway.Route{
+		{Prefix: "/service/marathon", Strip: true, Handler: marathon, BodyLimit: definitionLimit}, events("/service/marathon"),
+		{Prefix: "/marathon", Strip: true, Handler: marathon, BodyLimit: definitionLimit}, events("/marathon"),
+		{Prefix: "/v2", Handler: marathon, BodyLimit: definitionLimit}, events(""),
+		{Prefix: "/machines/v1", Handler: kernel},
+		{Prefix: "/quota/v1", Handler: kernel},
+		{Prefix: "/net/v1", Handler: kernel},
+		{Prefix: "/tasks/v1", Handler: kernel, Streaming: true, BodyLimit: -1},
+		{Prefix: "/images/v1", Handler: d.images.Handler(), Streaming: true, BodyLimit: imageLimit},
+	}
+}
+
+// strip is http.StripPrefix that also accepts no prefix.
+func strip(prefix string, h http.Handler) http.Handler {
+	if prefix == "" {
+		return h
+	}
+	return http.StripPrefix(prefix, h)
+}
+
+func (d *daemon) info() gateway.Info {
+	return gateway.Info{Datacenter: d.authority.Datacenter(), PublicIPv4: d.site.address.String(), Version: Version, CA: d.authority.CertPEM()}
+}
+
+// unit is one part of the datacenter and how it is.
+type unit struct {
+	ID      string `json:"id"`
+	Name    string `json:"name"`
+	Healthy bool   `json:"healthy"`
+	Output  string `json:"output"`
+}
+
+// units asks every part how it is.
+func (d *daemon) units(ctx context.Context) []unit {
+	store := unit{ID: "marina-store.service", Name: "store"}
+	if st, err := d.store.Status(ctx); err != nil {
+		store.Output = err.Error()
+	} else {
+		store.Healthy, store.Output = st.Healthy, strings.Join(st.Problems, "; ")
+	}
+	lead := unit{ID: "marina-master.service", Name: "master", Output: "no leader"}
+	agents := unit{ID: "marina-agent.service", Name: "agent", Output: "this machine has not joined yet"}
+	if t := d.term.Load(); t != nil {
+		lead.Healthy, lead.Output = true, ""
+		id, _ := d.site.agentID()
+		for _, a := range t.master.Agents() {
+			if string(a.ID) == id {
+				agents.Healthy, agents.Output = a.Connected, ""
+			}
+		}
+	}
+	return []unit{store, lead, agents}
+}
+
+// Health is DC/OS's view of units.
+func (d *daemon) Health(ctx context.Context) gateway.HealthReport {
+	ip := d.site.address.String()
+	node := gateway.HealthNode{IP: ip, Role: "master"}
+	for _, u := range d.units(ctx) {
+		h := gateway.HealthUnit{ID: u.ID, Name: u.Name, Output: u.Output, Description: "Marina " + u.Name, Help: "less " + d.site.path("log", "daemon.log")}
+		if !u.Healthy {
+			h.Health, node.Health = gateway.Unhealthy, gateway.Unhealthy
+		}
+		node.Units = append(node.Units, h)
+	}
+	nodes := []gateway.HealthNode{node}
+	if t := d.term.Load(); t != nil {
+		for _, a := range t.master.Agents() {
+			n := gateway.HealthNode{IP: a.Address.String(), Role: "agent"}
+			if !a.Connected {
+				n.Health = gateway.Unhealthy
+			}
+			if n.IP != ip {
+				nodes = append(nodes, n)
+			}
+		}
+	}
+	id, _ := d.site.agentID()
+	return gateway.HealthReport{Hostname: d.site.Hostname, IP: ip, Version: Version, AgentID: id, Nodes: nodes}
+}
+
+// resolver is the datacenter's name server on this machine, once it has its subnet.
+func (d *daemon) resolver() netip.Addr {
+	t := d.term.Load()
+	if t == nil {
+		return netip.Addr{}
+	}
+	id, _ := d.site.agentID()
+	for _, a := range t.master.Agents() {
+		if string(a.ID) == id && a.Subnet.IsValid() {
+			return a.Subnet.Masked().Addr().Next()
+		}
+	}
+	return netip.Addr{}
+}
+
+// Resolve finds the app that wants to be seen under /service by a name.
+func (d *daemon) Resolve(name string) (gateway.Upstream, bool) {
+	t := d.term.Load()
+	if t == nil {
+		return gateway.Upstream{}, false
+	}
+	at, scheme, keep, ok := t.services.Door(name)
+	return gateway.Upstream{Endpoint: at, Scheme: scheme, KeepPath: keep}, ok
+}

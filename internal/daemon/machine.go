@@ -1,0 +1,122 @@
+package daemon
+
+import (
+	"context"
+	"log/slog"
+	"net/http"
+	"net/netip"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/marinaos/marina/internal/agent"
+	"github.com/marinaos/marina/internal/agent/containerd"
+	"github.com/marinaos/marina/internal/identity/ca"
+	"github.com/marinaos/marina/internal/kernel"
+	"github.com/marinaos/marina/internal/network"
+	"github.com/marinaos/marina/internal/network/dns"
+	"github.com/marinaos/marina/internal/network/vip"
+)
+
+// machine is what one machine runs tasks with: its agent, runtime and network. The agent's process keeps it running; Down and
+// Clean build it once more to take everything back.
+type machine struct {
+	agent   *agent.Agent
+	runtime *containerd.Runtime
+	network *network.Network
+}
+
+// RunAgent is the agent's process: it runs until ctx ends and leaves the tasks running.
+func RunAgent(ctx context.Context, cfg Config) error {
+	s, err := cfg.complete()
+	if err != nil {
+		return err
+	}
+	log := s.logger()
+	raiseLimits(log)
+	release, err := s.writePID(s.agentPID())
+	if err != nil {
+		return err
+	}
+	defer release()
+	m, err := s.machine(ctx, log)
+	if err != nil {
+		return err
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	m.begin(ctx, g)
+	g.Go(func() error { return ended(ctx, m.agent.Run(ctx)) })
+	return g.Wait()
+}
+
+// begin has the runtime and the network run until ctx ends.
+func (m *machine) begin(ctx context.Context, g *errgroup.Group) {
+	g.Go(func() error { return ended(ctx, m.runtime.Run(ctx)) })
+	g.Go(func() error { return ended(ctx, m.network.Run(ctx)) })
+}
+
+// ended turns the error of a part that was told to end into none.
+func ended(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
+}
+
+// machine builds the parts and starts nothing.
+func (s *site) machine(ctx context.Context, log *slog.Logger) (*machine, error) {
+	dc, pool, err := s.readDatacenter()
+	if err != nil {
+		return nil, err
+	}
+	id, err := s.agentID()
+	if err != nil {
+		return nil, err
+	}
+	source := ca.NewSource(log, s.askCertificate)
+	conf := ca.ClientTLS(source, pool, dc)
+	rt, err := containerd.New(ctx, s.containerd(&containerd.Store{
+		URL:    "https://" + s.master(),
+		Client: &http.Client{Transport: &http.Transport{TLSClientConfig: conf.Clone(), ForceAttemptHTTP2: true}},
+	}), log)
+	if err != nil {
+		return nil, err
+	}
+	nw, err := s.newNetwork(log)
+	if err != nil {
+		return nil, err
+	}
+	ag, err := agent.New(agent.Config{
+		State: s.path("agent"), ID: kernel.AgentID(id), Hostname: s.Hostname, Address: s.address, Attributes: s.attributes,
+		Ports: s.hostPorts(), Masters: []string{s.master()}, TLS: conf, Version: Version,
+	}, agent.Deps{Runtime: rt, Network: nw, Log: log})
+	if err != nil {
+		return nil, err
+	}
+	return &machine{agent: ag, runtime: rt, network: nw}, nil
+}
+
+// Version is the release, told by agents when they register.
+var Version = "dev"
+
+func (s *site) containerd(store *containerd.Store) containerd.Config {
+	return containerd.Config{Instance: s.id, State: s.path("runtime"), Bin: s.Runtime, Store: store}
+}
+
+// hostPorts is the range that tasks' ports on this machine come from. Each of sixteen instances has a range of its own.
+func (s *site) hostPorts() kernel.PortRange {
+	if s.State == "/var/lib/marina" {
+		return kernel.PortRange{First: 31000, Last: 32000}
+	}
+	first := uint16(20000 + 700*(int(s.seed)%16)) // below the kernel's ephemeral ports
+	return kernel.PortRange{First: first, Last: first + 699}
+}
+
+func (s *site) newNetwork(log *slog.Logger) (*network.Network, error) {
+	rules, err := vip.New()
+	if err != nil {
+		return nil, err
+	}
+	_, door := split(s.HTTPS)
+	names := dns.New(dns.Config{Log: log, Leader: func() netip.AddrPort { return netip.AddrPortFrom(s.address, door) }})
+	return network.New(network.Config{State: s.State, ID: s.id, Plugins: s.Runtime, Log: log}, rules, names)
+}

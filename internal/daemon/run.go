@@ -1,0 +1,184 @@
+package daemon
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"strconv"
+	"sync/atomic"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/google/uuid"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/marinaos/marina/internal/gateway"
+	"github.com/marinaos/marina/internal/identity"
+	"github.com/marinaos/marina/internal/identity/ca"
+	"github.com/marinaos/marina/internal/images"
+	"github.com/marinaos/marina/internal/store"
+	"github.com/marinaos/marina/internal/store/etcd"
+)
+
+// election is what masters campaign for.
+const election = "master"
+
+// daemon is the process of a master: what lives as long as it does. What lives as long as a leadership is a term.
+type daemon struct {
+	site      *site
+	log       *slog.Logger
+	build     string // of this binary
+	store     store.Store
+	authority *ca.Authority
+	identity  *identity.Directory
+	images    *images.Images
+	term      atomic.Pointer[term] // nil while this process does not lead
+}
+
+// Run is the daemon: it runs until ctx ends, and leaves agent and tasks running.
+func Run(ctx context.Context, cfg Config) error {
+	s, err := cfg.complete()
+	if err != nil {
+		return err
+	}
+	log := s.logger()
+	raiseLimits(log)
+	release, err := s.writePID(s.daemonPID())
+	if err != nil {
+		return err
+	}
+	defer release()
+	d := &daemon{site: s, log: log, build: build()}
+	if d.store, err = s.openStore(ctx, log); err != nil {
+		return err
+	}
+	defer func() {
+		if err := d.store.Close(); err != nil {
+			log.Warn("store did not close", "err", err)
+		}
+	}()
+	if err := d.open(ctx); err != nil {
+		return err
+	}
+	return d.run(ctx)
+}
+
+func (s *site) openStore(ctx context.Context, log *slog.Logger) (store.Store, error) {
+	if len(s.Etcd) > 0 {
+		return etcd.OpenExternal(ctx, etcd.External{Endpoints: s.Etcd, CAFile: s.EtcdCA, CertFile: s.EtcdCert, KeyFile: s.EtcdKey, Log: log})
+	}
+	return etcd.OpenEmbedded(ctx, etcd.Embedded{Dir: s.path("etcd"), Log: log})
+}
+
+// open builds what does not depend on leadership.
+func (d *daemon) open(ctx context.Context) error {
+	id, err := d.datacenterID(ctx)
+	if err != nil {
+		return err
+	}
+	root, err := identity.LoadRootKey(d.site.rootKey())
+	if err != nil {
+		return err
+	}
+	if d.authority, err = ca.Open(ctx, d.store, root, id); err != nil {
+		return err
+	}
+	if err := d.site.writeDatacenter(id, d.authority.CertPEM()); err != nil {
+		return err
+	}
+	if d.identity, err = identity.Open(ctx, identity.Config{Datacenter: id}, d.store, root, d.log); err != nil {
+		return err
+	}
+	d.images, err = images.New(d.site.path("images"), d.store, d.fence, d.log)
+	return err
+}
+
+// datacenterID names the datacenter for good: drawn at the first start, kept in the store.
+func (d *daemon) datacenterID(ctx context.Context) (string, error) {
+	key := store.Key("datacenter")
+	for {
+		item, err := d.store.Get(ctx, key)
+		if err == nil {
+			return string(item.Value), nil
+		}
+		if !errdefs.IsNotFound(err) {
+			return "", fmt.Errorf("datacenter id: %w", err)
+		}
+		id := uuid.NewString()
+		_, err = d.store.Commit(ctx, store.Txn{Guards: []store.Guard{store.Absent(key)}, Ops: []store.Op{store.Put(key, []byte(id))}})
+		if err == nil {
+			return id, nil
+		}
+		if !errors.Is(err, store.ErrConflict) {
+			return "", fmt.Errorf("datacenter id: %w", err)
+		}
+	}
+}
+
+func (d *daemon) run(ctx context.Context) error {
+	gw, err := d.gateway()
+	if err != nil {
+		return err
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return ended(ctx, d.identity.Run(ctx)) })
+	g.Go(func() error { return ended(ctx, d.identity.ServeSocket(ctx, d.site.socket(), d.adminHandler())) })
+	g.Go(func() error { return ended(ctx, gw.Run(ctx)) })
+	g.Go(func() error { return ended(ctx, d.lead(ctx)) })
+	g.Go(func() error { return ended(ctx, d.site.keepAgent(ctx, d.build, d.log)) })
+	return g.Wait()
+}
+
+func (d *daemon) gateway() (*gateway.Gateway, error) {
+	host, _, _ := net.SplitHostPort(d.site.HTTPS)
+	dns, ips := ca.Hosts("localhost", "127.0.0.1", d.site.Hostname, d.site.address.String(), host)
+	source := d.authority.ServerSource(d.log, d.site.Hostname, dns, ips)
+	plain := d.site.HTTP
+	if plain == "off" {
+		plain = "-"
+	}
+	return gateway.New(gateway.Config{HTTPS: d.site.HTTPS, HTTP: plain, TLS: ca.ServerTLS(source, d.authority.Pool(), d.authority.Datacenter())},
+		gateway.Deps{Identity: d.identity, Routes: d.routes(), Services: d, Health: d, Info: d.info(), Log: d.log})
+}
+
+// master is where this machine's agent dials.
+func (s *site) master() string {
+	host, port := split(s.AgentPort)
+	if a, err := netip.ParseAddr(host); err == nil && !a.IsUnspecified() {
+		return netip.AddrPortFrom(a, port).String()
+	}
+	return netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), port).String()
+}
+
+func split(listen string) (host string, port uint16) {
+	h, p, err := net.SplitHostPort(listen)
+	if err != nil {
+		return listen, 0
+	}
+	n, _ := strconv.ParseUint(p, 10, 16)
+	return h, uint16(n)
+}
+
+// build names the running binary by its content.
+func build() string {
+	f, err := os.Open("/proc/self/exe")
+	if err != nil {
+		return Version
+	}
+	defer f.Close()
+	h := sha256.New()
+	if _, err := io.Copy(h, f); err != nil {
+		return Version
+	}
+	return hex.EncodeToString(h.Sum(nil)[:8])
+}
+
+// retryTerm is how long a daemon waits before it campaigns again after a term that failed.
+const retryTerm = time.Second

@@ -1,0 +1,65 @@
+package daemon
+
+import (
+	"encoding/json"
+	"io"
+	"net/http"
+	"net/netip"
+	"os"
+
+	"github.com/marinaos/marina/internal/identity/ca"
+)
+
+// maxRequest bounds what the admin socket reads.
+const maxRequest = 64 << 10
+
+// adminHandler answers on the admin socket, beside the identity room's tokens. Its peers are uid 0.
+func (d *daemon) adminHandler() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /info", func(w http.ResponseWriter, r *http.Request) {
+		units := d.units(r.Context())
+		healthy := true
+		for _, u := range units {
+			healthy = healthy && u.Healthy
+		}
+		plain := "http://" + d.site.HTTP
+		if d.site.HTTP == "off" {
+			plain = ""
+		}
+		resolver := ""
+		if a := d.resolver(); a.IsValid() {
+			resolver = a.String()
+		}
+		w.Header().Set("Content-Type", "application/json")
+		json.NewEncoder(w).Encode(map[string]any{
+			"url": d.url(), "http": plain, "ca": string(d.authority.CertPEM()), "version": Version, "build": d.build,
+			"pid": os.Getpid(), "state": d.site.State, "healthy": healthy, "resolver": resolver, "units": units,
+		})
+	})
+	mux.HandleFunc("POST /agent/certificate", func(w http.ResponseWriter, r *http.Request) {
+		csr, err := io.ReadAll(io.LimitReader(r.Body, maxRequest))
+		if err != nil {
+			return
+		}
+		der, err := d.authority.Sign(csr, ca.Agent, r.URL.Query().Get("id"))
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusBadRequest)
+			return
+		}
+		w.Write(der)
+	})
+	return mux
+}
+
+// url is where people reach the gateway.
+func (d *daemon) url() string { return "https://" + reachable(d.site.HTTPS, d.site.address) }
+
+// reachable fills this machine's address into a listen address that names none.
+func reachable(listen string, address netip.Addr) string {
+	ap, err := netip.ParseAddrPort(listen)
+	if err == nil && !ap.Addr().IsUnspecified() {
+		return ap.String()
+	}
+	_, port := split(listen)
+	return netip.AddrPortFrom(address, port).String()
+}

@@ -1,0 +1,134 @@
+package daemon
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/marinaos/marina/internal/identity/ca"
+	"github.com/marinaos/marina/internal/kernel"
+	"github.com/marinaos/marina/internal/master"
+	"github.com/marinaos/marina/internal/services"
+	"github.com/marinaos/marina/internal/store"
+)
+
+// term is what lives as long as one leadership.
+type term struct {
+	leadership *store.Leadership
+	master     *master.Master
+	services   *services.Services
+}
+
+// lead campaigns and leads, again and again, until ctx ends.
+func (d *daemon) lead(ctx context.Context) error {
+	for ctx.Err() == nil {
+		err := d.oneTerm(ctx)
+		if ctx.Err() != nil {
+			break
+		}
+		d.log.Error("term ended, campaigning again", "err", err)
+		select {
+		case <-ctx.Done():
+		case <-time.After(retryTerm):
+		}
+	}
+	return context.Cause(ctx)
+}
+
+func (d *daemon) oneTerm(ctx context.Context) error {
+	name, err := d.site.agentID()
+	if err != nil {
+		return err
+	}
+	if err := d.deposePredecessor(ctx, name); err != nil {
+		return err
+	}
+	l, err := d.store.Campaign(ctx, election, name)
+	if err != nil {
+		return err
+	}
+	defer func() { // hands over at once, also when the process ends
+		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
+		defer cancel()
+		if err := l.Resign(last); err != nil {
+			d.log.Warn("leadership not handed over", "err", err)
+		}
+	}()
+	listener, err := net.Listen("tcp", d.site.AgentPort)
+	if err != nil {
+		return fmt.Errorf("agent port: %w", err)
+	}
+	t := &term{leadership: l}
+	t.master = master.New(master.Config{Pool: d.site.pool, VIPs: d.site.vips}, master.Deps{
+		Store: d.store, Leadership: l, Log: d.log, Listener: listener, TLS: d.agentTLS(name), AgentID: d.agentOf, Handler: d.images.Registry(),
+	})
+	t.services = services.New(services.Config{Kernel: t.master, Store: d.store, Fence: l.Fence(), Log: d.log, Leader: reachable(d.site.HTTPS, d.site.address)})
+	g, running := errgroup.WithContext(l.Context())
+	g.Go(func() error { return t.master.Run(running) })
+	g.Go(func() error { return t.services.Run(running) })
+	d.term.Store(t)
+	defer d.term.Store(nil)
+	return g.Wait()
+}
+
+// deposePredecessor ends the leadership of an earlier process of this very state folder. Its lock is ours, so it is dead, and
+// waiting for its lease would only cost time; were it not, its writes would fail by the fence.
+func (d *daemon) deposePredecessor(ctx context.Context, name string) error {
+	key := store.LeaderKey(election)
+	item, err := d.store.Get(ctx, key)
+	if errdefs.IsNotFound(err) || err == nil && string(item.Value) != name {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("election: %w", err)
+	}
+	_, err = d.store.Commit(ctx, store.Txn{Guards: []store.Guard{store.Unchanged(key, item.Revision)}, Ops: []store.Op{store.Delete(key)}})
+	if err != nil && !errors.Is(err, store.ErrConflict) {
+		return fmt.Errorf("election: %w", err)
+	}
+	return nil
+}
+
+// agentTLS is for the listener that agents dial: certificates on both sides.
+func (d *daemon) agentTLS(name string) *tls.Config {
+	dns, ips := ca.Hosts("localhost", "127.0.0.1", d.site.Hostname, d.site.address.String())
+	source := d.authority.ServerSource(d.log, name, dns, ips)
+	return ca.ServerTLS(source, d.authority.Pool(), d.authority.Datacenter(), ca.Agent)
+}
+
+// agentOf tells which agent is at the other end.
+func (d *daemon) agentOf(cs tls.ConnectionState) (kernel.AgentID, error) {
+	s, err := ca.Peer(cs, d.authority.Datacenter(), ca.Agent)
+	return kernel.AgentID(s.ID), err
+}
+
+// fence guards writes of what is not of a term but only leaders may do.
+func (d *daemon) fence() (store.Guard, error) {
+	t := d.term.Load()
+	if t == nil {
+		return store.Guard{}, fmt.Errorf("this process does not lead: %w", errdefs.ErrUnavailable)
+	}
+	return t.leadership.Fence(), nil
+}
+
+// leading passes requests to the present term, and answers 503 when there is none.
+func (d *daemon) leading(h func(*term) http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		t := d.term.Load()
+		if t == nil {
+			w.Header().Set("Content-Type", "application/json")
+			w.Header().Set("Retry-After", "1")
+			w.WriteHeader(http.StatusServiceUnavailable)
+			fmt.Fprintln(w, `{"message":"The datacenter has no leader at the moment: try again in a second."}`)
+			return
+		}
+		h(t).ServeHTTP(w, r)
+	})
+}
