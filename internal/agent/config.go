@@ -43,7 +43,7 @@ type Config struct {
 	PullTimeout    time.Duration // of one image; default 15 min
 	Reconcile      time.Duration // between comparisons with the runtime's truth; default 10 s
 
-	Heartbeat  time.Duration // default 1 s
+	Heartbeat  time.Duration // default kernel.HeartbeatInterval
 	BackoffMax time.Duration // between attempts to reach a master; default 2 s
 	Suspect    time.Duration // a connection that is silent for so long is given up; default 6 s
 
@@ -100,7 +100,7 @@ func (c Config) complete() (Config, error) {
 	c.CallTimeout = either(c.CallTimeout, 30*time.Second)
 	c.PullTimeout = either(c.PullTimeout, 15*time.Minute)
 	c.Reconcile = either(c.Reconcile, 10*time.Second)
-	c.Heartbeat = either(c.Heartbeat, time.Second)
+	c.Heartbeat = either(c.Heartbeat, kernel.HeartbeatInterval)
 	c.BackoffMax = either(c.BackoffMax, 2*time.Second)
 	c.Suspect = either(c.Suspect, 6*time.Second)
 	c.LogLimit = either(c.LogLimit, 10*kernel.MiB)

@@ -38,6 +38,7 @@ type endpoints struct {
 	asked   uint64                            // rises with each change; guarded by mu
 	applied uint64                            // the change up to which the network is right; guarded by mu
 	done    chan struct{}                     // closed and replaced when applied rises; guarded by mu
+	parts   []kernel.Endpoint                 // of a full set that has not all come; guarded by mu
 	stale   bool                              // the file is older than the table; guarded by mu
 
 	wake chan struct{} // something was asked
@@ -56,6 +57,13 @@ type savedEndpoints struct {
 	Epoch   int64             `json:"epoch"`
 	Version uint64            `json:"version"`
 	Table   []kernel.Endpoint `json:"table"`
+}
+
+// restart forgets the parts of a full set whose rest will not come.
+func (e *endpoints) restart() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.parts = nil
 }
 
 // restore reads the table of an earlier agent. It is not applied before something changes: the network outlived the agent.
@@ -98,8 +106,14 @@ func (e *endpoints) change(epoch int64, d *kernel.EndpointDelta) error {
 		return fmt.Errorf("endpoints from version %d, the agent has %d: %w", d.From, has, errdefs.ErrFailedPrecondition)
 	}
 	if d.Full {
+		e.parts = append(e.parts, d.Set...)
+		if d.More {
+			return nil
+		}
 		clear(e.table)
+		d = &kernel.EndpointDelta{To: d.To, Set: e.parts}
 	}
+	e.parts = nil
 	for _, t := range d.Remove {
 		delete(e.table, t)
 	}

@@ -159,6 +159,7 @@ type session struct {
 
 	epoch int64
 	seq   uint64 // of the last frame applied
+	sync  bool   // there was one under epoch
 	specs map[kernel.SpecID]kernel.Spec
 }
 
@@ -173,6 +174,7 @@ func (s *session) serve(w http.ResponseWriter, r *http.Request) {
 		close(s.opened)
 	}
 	defer close(s.ended)
+	a.ends.restart()
 	out := &outbox{wake: make(chan struct{}, 1)}
 	applied := make(chan uint64, 1)
 	a.mu.Lock()
@@ -296,17 +298,17 @@ func (s *session) admit(d *kernel.Down) (bool, error) {
 		}
 	}
 	if d.Epoch != s.epoch {
-		s.epoch, s.seq, s.specs = d.Epoch, 0, map[kernel.SpecID]kernel.Spec{}
+		s.epoch, s.seq, s.sync, s.specs = d.Epoch, 0, false, map[kernel.SpecID]kernel.Spec{}
 	}
 	switch {
 	case d.Seq != 0 && d.Seq <= s.seq:
 		return false, nil
 	case d.Seq != s.seq+1:
 		return false, fmt.Errorf("frame %d after %d: %w", d.Seq, s.seq, errdefs.ErrFailedPrecondition)
-	case d.Seq == 1 && !d.Sync:
-		return false, fmt.Errorf("session begins without a sync: %w", errdefs.ErrFailedPrecondition)
+	case !s.sync && !d.Sync && (len(d.Groups) > 0 || len(d.Drop) > 0 || len(d.Acks) > 0 || d.Endpoints != nil): // specs may come first
+		return false, fmt.Errorf("frame %d comes before the sync: %w", d.Seq, errdefs.ErrFailedPrecondition)
 	}
-	s.seq = d.Seq
+	s.seq, s.sync = d.Seq, s.sync || d.Sync
 	return true, nil
 }
 

@@ -120,6 +120,7 @@ type world struct {
 
 	master *master
 	stop   func() error // ends the agent as a kill would: its context, at once
+	cancel context.CancelFunc
 	agent  *agent.Agent
 }
 
@@ -181,7 +182,7 @@ func (w *world) start() {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- a.Run(ctx) }()
-	w.agent = a
+	w.agent, w.cancel = a, cancel
 	w.stop = func() error { cancel(); w.stop = nil; return <-done }
 }
 
@@ -332,7 +333,7 @@ func (m *master) serve(conn net.Conn) {
 		if up.Register != nil {
 			m.register(s, up.Register)
 		}
-		m.take(s, up.Statuses)
+		m.ack(s, m.take(up.Statuses))
 	}
 	m.mu.Lock()
 	if m.live == s {
@@ -342,6 +343,7 @@ func (m *master) serve(conn net.Conn) {
 }
 
 func (m *master) register(s *masterSession, r *kernel.Registration) {
+	acks := m.take(r.Statuses)
 	m.mu.Lock()
 	m.last, m.live = r, s
 	m.sessions++
@@ -358,8 +360,17 @@ func (m *master) register(s *masterSession, r *kernel.Registration) {
 	}
 	epoch := m.epoch
 	m.mu.Unlock()
-	m.take(s, r.Statuses)
 	s.send(epoch, d)
+	m.ack(s, acks)
+}
+
+func (m *master) ack(s *masterSession, acks []kernel.StatusAck) {
+	m.mu.Lock()
+	epoch := m.epoch
+	m.mu.Unlock()
+	if len(acks) > 0 {
+		s.send(epoch, kernel.Down{Acks: acks})
+	}
 }
 
 // send gives a frame its number.
@@ -373,9 +384,9 @@ func (s *masterSession) send(epoch int64, d kernel.Down) {
 }
 
 // take judges statuses: each task's numbers rise by one, with no gap, and nothing follows a terminal one.
-func (m *master) take(s *masterSession, all []kernel.Status) {
-	var acks []kernel.StatusAck
+func (m *master) take(all []kernel.Status) (acks []kernel.StatusAck) {
 	m.mu.Lock()
+	defer m.mu.Unlock()
 	for _, st := range all {
 		was, seen := m.statuses[st.Task]
 		switch {
@@ -400,11 +411,7 @@ func (m *master) take(s *masterSession, all []kernel.Status) {
 			delete(m.groups, st.Group)
 		}
 	}
-	epoch := m.epoch
-	m.mu.Unlock()
-	if len(acks) > 0 {
-		s.send(epoch, kernel.Down{Acks: acks})
-	}
+	return acks
 }
 
 // drop breaks the session.

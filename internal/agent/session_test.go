@@ -1,0 +1,215 @@
+package agent_test
+
+import (
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/marinaos/marina/internal/kernel"
+)
+
+// ends waits for a session to end.
+func (s *masterSession) ends(t *testing.T, why string) {
+	t.Helper()
+	select {
+	case <-s.over:
+	case <-time.After(limit):
+		t.Fatalf("the session goes on after %s", why)
+	}
+}
+
+func TestFramesOfAnOldLeaderAreRefusedForGood(t *testing.T) {
+	w := newWorld(t)
+	w.master.epoch = 5
+	w.start()
+	w.master.launch(specOf("exec sleep 600"), kernel.Group{ID: "web"})
+	w.master.reaches("web.t0", kernel.Running)
+	s := w.master.connected(0)
+	s.send(4, kernel.Down{Drop: []kernel.GroupID{"web"}})
+	s.ends(t, "a frame of an older epoch")
+	w.kill()
+	w.master.mu.Lock()
+	w.master.epoch = 4
+	w.master.groups = map[kernel.GroupID]kernel.Group{} // an old leader that knows nothing would have all stopped
+	w.master.mu.Unlock()
+	w.start()
+	s = w.master.connected(1)
+	if w.master.last.Epoch != 5 {
+		t.Errorf("registered with epoch %d, want 5", w.master.last.Epoch)
+	}
+	s.ends(t, "a sync of an older epoch")
+	if c := w.containers(); len(c) != 1 || !c[0].Running {
+		t.Errorf("got %+v, want the task running", c)
+	}
+}
+
+func TestGapsAndNonsenseEndTheSession(t *testing.T) {
+	w := newWorld(t)
+	w.start()
+	for name, breakIt := range map[string]func(s *masterSession){
+		"a gap":            func(s *masterSession) { s.seq++; s.send(1, kernel.Down{}) },
+		"no JSON":          func(s *masterSession) { _, _ = s.w.Write([]byte("{\"epoch\":\n")) },
+		"too long a frame": func(s *masterSession) { _, _ = s.w.Write([]byte(strings.Repeat(" ", kernel.MaxFrame+10) + "\n")) },
+		"a spec not sent": func(s *masterSession) {
+			s.send(1, kernel.Down{Groups: []kernel.Group{{ID: "x", Spec: "none", Goal: "run"}}})
+		},
+		"a delta from afar":  func(s *masterSession) { s.send(1, kernel.Down{Endpoints: &kernel.EndpointDelta{From: 77, To: 78}}) },
+		"the connection cut": func(s *masterSession) { s.conn.Close() },
+	} {
+		n := w.sessions()
+		s := w.master.connected(n - 1)
+		breakIt(s)
+		s.ends(t, name)
+		w.master.connected(n) // and the next one begins
+	}
+}
+
+func TestFrameIsAppliedOnce(t *testing.T) {
+	w := newWorld(t)
+	w.start()
+	s := w.master.connected(0)
+	spec, _ := specOf("exec sleep 600").Seal()
+	s.send(1, kernel.Down{Specs: []kernel.Spec{spec}, Groups: []kernel.Group{{ID: "a", Spec: spec.ID, Goal: kernel.GoalRun}}})
+	w.master.reaches("a.t0", kernel.Running)
+	s.send(1, kernel.Down{Drop: []kernel.GroupID{"a"}})
+	w.master.reaches("a.t0", kernel.Killed)
+	s.mu.Lock()
+	s.seq -= 2
+	s.mu.Unlock()
+	s.send(1, kernel.Down{Groups: []kernel.Group{{ID: "a", Spec: spec.ID, Goal: kernel.GoalRun}}}) // again, late
+	s.send(1, kernel.Down{})
+	s.send(1, kernel.Down{Groups: []kernel.Group{{ID: "b", Spec: spec.ID, Goal: kernel.GoalRun}}})
+	w.master.reaches("b.t0", kernel.Running)
+	if got := len(w.containers()); got != 1 {
+		t.Errorf("got %d containers, want only b's", got)
+	}
+}
+
+// endpointOf is a ready endpoint of a task.
+func endpointOf(task kernel.TaskID, agent kernel.AgentID) kernel.Endpoint {
+	return kernel.Endpoint{Task: task, Agent: agent, Running: true, Ready: true, Machine: netip.MustParseAddr("127.0.0.1"),
+		Ports: []kernel.EndpointPort{{Protocol: "tcp", Host: 31000}}}
+}
+
+// tell makes endpoints the datacenter's.
+func (m *master) tell(all ...kernel.Endpoint) {
+	m.mu.Lock()
+	from := m.version
+	m.version++
+	for _, e := range all {
+		m.ends[e.Task] = e
+	}
+	to := m.version
+	m.mu.Unlock()
+	m.send(kernel.Down{Endpoints: &kernel.EndpointDelta{From: from, To: to, Set: all}})
+}
+
+func (w *world) becomesReady(want ...kernel.TaskID) {
+	w.t.Helper()
+	eventually(w.t, strings.Join(toStrings(want), ",")+" ready", func() bool { return slices.Equal(w.net.ready(), want) })
+}
+
+func toStrings(ids []kernel.TaskID) (out []string) {
+	for _, id := range ids {
+		out = append(out, string(id))
+	}
+	return out
+}
+
+func TestDeadTasksOfThisMachineGetNoConnectionsWithoutAMaster(t *testing.T) {
+	w := newWorld(t)
+	w.start()
+	for _, g := range []kernel.GroupID{"a", "b", "c"} {
+		w.master.launch(specOf(`trap 'exit 1' TERM; while :; do sleep 0.01; done`), kernel.Group{ID: g})
+	}
+	for _, id := range []kernel.TaskID{"a.t0", "b.t0", "c.t0"} {
+		w.master.reaches(id, kernel.Running)
+	}
+	me := w.master.last.Agent.ID
+	w.master.tell(endpointOf("a.t0", me), endpointOf("b.t0", me), endpointOf("c.t0", me), endpointOf("far.t0", "other"))
+	w.becomesReady("a.t0", "b.t0", "c.t0", "far.t0")
+
+	w.master.mu.Lock()
+	w.master.refuse = true
+	w.master.mu.Unlock()
+	w.master.drop()
+	kill := func(id kernel.TaskID) {
+		if err := w.procs.Signal(t.Context(), w.containerOf(id), 9); err != nil {
+			t.Fatal(err)
+		}
+	}
+	kill("a.t0")
+	w.becomesReady("b.t0", "c.t0", "far.t0")
+
+	// A new agent has no master to ask either, and does as well with what the last one wrote down.
+	w.kill()
+	w.start()
+	eventually(t, "recovery", func() bool { return strings.Count(w.log.String(), "agent recovered") == 2 })
+	kill("b.t0")
+	w.becomesReady("c.t0", "far.t0")
+}
+
+func (w *world) containerOf(id kernel.TaskID) string {
+	for _, f := range w.containers() {
+		if f.Labels["marina.task"] == string(id) {
+			return f.ID
+		}
+	}
+	return ""
+}
+
+func TestStoppingTaskGetsNoConnectionsBeforeTERM(t *testing.T) {
+	w := newWorld(t)
+	w.cfg.Drain = 300 * time.Millisecond
+	w.start()
+	s := specOf(`trap 'exit 0' TERM; while :; do sleep 0.01; done`)
+	s.Tasks[0].Ports = []kernel.Port{{Protocol: "tcp", VIPs: []kernel.VIP{{Name: "web", Port: 80}}}}
+	w.master.launch(s, kernel.Group{ID: "a", HostPorts: []uint16{31000}})
+	st := w.master.reaches("a.t0", kernel.Running)
+	w.master.tell(endpointOf("a.t0", w.master.last.Agent.ID))
+	w.becomesReady("a.t0")
+	began := time.Now()
+	w.master.end("a")
+	w.becomesReady()
+	if c := w.containers(); len(c) != 1 || !c[0].Running || c[0].Process.PID != st.PID {
+		t.Errorf("when no connections come any more: got %+v, want it running still", c)
+	}
+	w.master.reaches("a.t0", kernel.Killed)
+	if took := time.Since(began); took < w.cfg.Drain {
+		t.Errorf("ended after %s, want a drain of %s first", took, w.cfg.Drain)
+	}
+}
+
+func TestLargeEndpointSetsTakeEffectWhole(t *testing.T) {
+	w := newWorld(t)
+	w.start()
+	s := w.master.connected(0)
+	s.send(1, kernel.Down{Endpoints: &kernel.EndpointDelta{To: 9, Full: true, More: true, Set: []kernel.Endpoint{endpointOf("x", "o")}}})
+	s.send(1, kernel.Down{Endpoints: &kernel.EndpointDelta{To: 9, Full: true, Set: []kernel.Endpoint{endpointOf("y", "o")}}})
+	s.send(1, kernel.Down{Endpoints: &kernel.EndpointDelta{From: 9, To: 10, Set: []kernel.Endpoint{endpointOf("z", "o")}}})
+	w.becomesReady("x", "y", "z")
+}
+
+func TestRegistrationDescribesTheMachine(t *testing.T) {
+	w := newWorld(t)
+	w.cfg.Warnings = []string{"something"}
+	w.start()
+	w.master.connected(0)
+	r := w.master.last
+	if a := r.Agent; a.ID == "" || a.Hostname != "host1" || a.Attributes["rack"] != "r1" || a.Total.MilliCPU <= 0 || a.Total.Mem <= 0 ||
+		a.Total.Disk <= 0 || a.Kernel == "" || a.Cgroup == "" || r.Boot != "boot-1" || r.Incarnation == "" || a.Ports.First == 0 {
+		t.Errorf("got %+v, want it complete", r)
+	}
+	first := *r
+	w.kill()
+	w.start()
+	w.master.connected(1)
+	if got := w.master.last; got.Incarnation == first.Incarnation || cmp.Diff(got.Agent, first.Agent,
+		cmp.Comparer(func(a, b netip.Addr) bool { return a == b })) != "" {
+		t.Errorf("after a restart: got %+v, want the same agent in another incarnation than %+v", got, first)
+	}
+}
