@@ -230,7 +230,9 @@ func (m *Master) step(s *State, audit *audit, items []item) (*batch, error) {
 			}
 		}
 	}
-	return b, flush()
+	err := flush()
+	b.fx.Complete, b.fx.Wake = s.Complete(), s.wake() // also of a batch that only looked
+	return b, err
 }
 
 // numbered is a request event with its id.
@@ -265,7 +267,6 @@ func (b *batch) add(fx Effects) {
 	b.fx.Replies = append(b.fx.Replies, fx.Replies...)
 	b.fx.Changes = append(b.fx.Changes, fx.Changes...)
 	b.fx.Room = b.fx.Room || fx.Room
-	b.fx.Complete, b.fx.Wake = fx.Complete, fx.Wake
 }
 
 // commit writes operations in as few transactions as the store's limits allow, each under the fence, in order.

@@ -132,3 +132,26 @@ func removed(seen map[kernel.GroupID]kernel.Instance) (n int) {
 	}
 	return n
 }
+
+// A look at the state is no step: it must not make readers believe that agents have yet to report.
+func TestLookingAtTheStateChangesNothingForWatches(t *testing.T) {
+	h := lead(t, memory.New(), master.Config{})
+	a := newStub("a1", 4000)
+	a.connect(t, h)
+	h.agents(t, 1)
+	w := h.Watch("marathon")
+	defer w.Close()
+	follow(t, w, func(_ map[kernel.GroupID]kernel.Instance, c kernel.Changes) bool { return c.Complete })
+	for range 50 {
+		h.Agents()
+	}
+	if _, err := h.Launch(t.Context(), kernel.LaunchRequest{Key: "/app@1", Spec: app(t, "/app"), Groups: ids("app", 1)}); err != nil {
+		t.Fatal(err)
+	}
+	follow(t, w, func(seen map[kernel.GroupID]kernel.Instance, c kernel.Changes) bool {
+		if !c.Complete {
+			t.Error("the watch says that agents have yet to report")
+		}
+		return count(seen, kernel.Running) == 1
+	})
+}
