@@ -46,7 +46,7 @@ var wiring = map[string]bool{"daemon": true, "sim": true}
 var kept = map[string]string{
 	"go.etcd.io/":                       "store",
 	"github.com/vishvananda/netlink":    "network",
-	"sigs.k8s.io/knftables":             "network",
+	"github.com/google/nftables":        "network",
 	"github.com/miekg/dns":              "network",
 	"github.com/containernetworking/":   "network",
 	"github.com/containerd/containerd/": "agent",

@@ -70,6 +70,9 @@ func (d *daemon) units(ctx context.Context) []unit {
 		for _, a := range t.master.Agents() {
 			if string(a.ID) == id {
 				agents.Healthy, agents.Output = a.Connected, ""
+				if !a.Connected {
+					agents.Output = "this machine is connecting"
+				}
 			}
 		}
 	}
