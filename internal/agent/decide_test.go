@@ -1,0 +1,164 @@
+package agent
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/marinaos/marina/internal/kernel"
+)
+
+// TestRecoveryFollowsTheContainers reads: for each task its phase and what is found of it, then what is done and the states
+// its tasks end in.
+func TestRecoveryFollowsTheContainers(t *testing.T) {
+	then := time.Unix(5000, 0)
+	finds := map[string]func(id string) (Found, bool){
+		"none": func(string) (Found, bool) { return Found{}, false },
+		"made": func(id string) (Found, bool) { return Found{ID: id}, true },
+		"runs": func(id string) (Found, bool) { return Found{ID: id, Running: true, Process: Process{7, then}}, true },
+		"reused": func(id string) (Found, bool) {
+			return Found{ID: id, Running: true, Process: Process{7, then.Add(time.Hour)}}, true
+		},
+		"exited": func(id string) (Found, bool) {
+			return Found{ID: id, Process: Process{7, then}, Exit: &Exit{ID: id}}, true
+		},
+		"oom": func(id string) (Found, bool) {
+			return Found{ID: id, Process: Process{7, then}, Exit: &Exit{ID: id, Code: 137, OOM: true}}, true
+		},
+		"unknown": func(id string) (Found, bool) { return Found{ID: id, Process: Process{7, then}}, true },
+	}
+	for _, c := range []struct{ tasks, want string }{
+		{"created none", "start"},
+		{"created made", "start"},
+		{"created runs", "watch"},
+		{"created exited", "finish FINISHED/exit"},
+		{"started runs", "watch"},
+		{"started reused", "finish FAILED/vanished"},
+		{"started none", "finish FAILED/vanished"},
+		{"started unknown", "finish FAILED/vanished"},
+		{"started oom", "finish FAILED/oom"},
+		{"started runs, started runs", "watch"},
+		{"started runs, created made", "start"},
+		{"started runs, started exited", "finish KILLED/killed FINISHED/exit"},
+		{"started exited, created none", "finish FINISHED/exit KILLED/killed"},
+		{"started none reboot", "finish LOST/reboot"},
+		{"created none reboot", "finish LOST/reboot"},
+		{"ended none", "clean"},
+		{"killing runs", "finish KILLED/killed"},
+		{"killing exited", "finish KILLED/killed"},
+	} {
+		t.Run(c.tasks, func(t *testing.T) {
+			var s kernel.Spec
+			parts := strings.Split(c.tasks, ", ")
+			for i := range parts {
+				s.Tasks = append(s.Tasks, kernel.TaskSpec{Name: fmt.Sprint(i), Suffix: fmt.Sprintf(".%d", i)})
+			}
+			rec := newRecord(agentRecord{ID: "a"}, "boot", kernel.Group{ID: "g"}, s)
+			found := map[string]Found{}
+			boot := "boot"
+			for i, part := range parts {
+				words := strings.Fields(part)
+				r := &rec.Tasks[i]
+				r.Phase, r.Status.State = phase(words[0]), kernel.Starting
+				switch words[0] {
+				case "started":
+					r.Status.State, r.Status.PID, r.Status.Started = kernel.Running, 7, then
+				case "killing":
+					r.Phase, r.Status.State, r.Status.PID, r.Status.Started = phaseStarted, kernel.Killing, 7, then
+					rec.Ending = &ending{State: kernel.Killed, Reason: kernel.ReasonKilled, Task: all}
+				case "ended":
+					r.Status.State = kernel.Finished
+				}
+				if f, ok := finds[words[1]](r.Container); ok {
+					found[r.Container] = f
+				}
+				if len(words) > 2 {
+					boot = "another"
+				}
+			}
+			p := decideRecovery(rec, boot, found)
+			got := [...]string{"start", "watch", "finish", "clean"}[p.do]
+			if p.do == verbFinish {
+				for i := range p.rec.Tasks {
+					if p.facts[i].running && p.rec.Tasks[i].Status.State == kernel.Running {
+						p.rec.Tasks[i].Status.State = kernel.Killing // as finish does first
+					}
+					v := verdict(&p.rec, i, p.facts[i])
+					got += fmt.Sprintf(" %s/%s", strings.TrimPrefix(v.State.String(), "TASK_"), v.Reason)
+				}
+			}
+			if got != c.want {
+				t.Errorf("got %q, want %q", got, c.want)
+			}
+		})
+	}
+}
+
+func TestFramesAreCompared(t *testing.T) {
+	have := map[kernel.GroupID]bool{"a": true, "b": true}
+	g := func(id kernel.GroupID, goal kernel.Goal) kernel.Group { return kernel.Group{ID: id, Goal: goal} }
+	for _, c := range []struct {
+		name string
+		down kernel.Down
+		want frameActions
+	}{
+		{"nothing", kernel.Down{}, frameActions{}},
+		{"sync with the same", kernel.Down{Sync: true, Groups: []kernel.Group{g("b", "run"), g("a", "run")}}, frameActions{}},
+		{"sync with nothing", kernel.Down{Sync: true}, frameActions{forget: []kernel.GroupID{"a", "b"}}},
+		{"sync with others", kernel.Down{Sync: true, Groups: []kernel.Group{g("d", "run"), g("c", "stop"), g("a", "stop")}},
+			frameActions{begin: []kernel.Group{g("c", "stop"), g("d", "run")}, stop: []kernel.Group{g("a", "stop")}, forget: []kernel.GroupID{"b"}}},
+		{"changes", kernel.Down{Groups: []kernel.Group{g("c", "run"), g("c", "run"), g("a", "stop")}, Drop: []kernel.GroupID{"b", "b", "z"}},
+			frameActions{begin: []kernel.Group{g("c", "run")}, stop: []kernel.Group{g("a", "stop")}, forget: []kernel.GroupID{"b"}}},
+	} {
+		if d := cmp.Diff(decideFrame(have, &c.down), c.want, cmp.AllowUnexported(frameActions{}),
+			cmp.Comparer(func(a, b kernel.Group) bool { return a.ID == b.ID && a.Goal == b.Goal })); d != "" {
+			t.Errorf("%s: got -, want +:\n%s", c.name, d)
+		}
+	}
+}
+
+func TestSandboxesAreCollectedOldestFirst(t *testing.T) {
+	now := time.Unix(1e6, 0)
+	ago := func(name string, d time.Duration) box { return box{name: name, ended: now.Add(-d), bytes: 100} }
+	boxes := []box{ago("young", time.Minute), ago("old", 3*time.Hour), ago("mid", time.Hour)}
+	for _, c := range []struct {
+		name string
+		cfg  Config
+		free int64
+		want []string
+	}{
+		{"room", Config{SandboxAge: 4 * time.Hour, SandboxCount: 3}, 1000, nil},
+		{"age", Config{SandboxAge: 2 * time.Hour, SandboxCount: 3}, 1000, []string{"old"}},
+		{"count", Config{SandboxAge: 4 * time.Hour, SandboxCount: 1}, 1000, []string{"old", "mid"}},
+		{"free", Config{SandboxAge: 4 * time.Hour, SandboxCount: 3, SandboxFree: 1150}, 1000, []string{"old", "mid"}},
+	} {
+		if d := cmp.Diff(decideSandboxes(&c.cfg, boxes, now, c.free), c.want); d != "" {
+			t.Errorf("%s: got -, want +:\n%s", c.name, d)
+		}
+	}
+}
+
+func TestNamesAreSafe(t *testing.T) {
+	seen := map[string]string{}
+	for _, id := range []string{"prod_web.instance-8d4f._app.1", "prod-web.instance-8d4f._app.1", "../../etc/passwd", "", "ä", strings.Repeat("x", 10_000)} {
+		for _, boot := range []string{"1", "2"} {
+			c := ContainerID(kernel.TaskID(id), boot)
+			if len(c) > 64 || strings.Trim(c, "-abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789") != "" || strings.Contains(c, "--") || c[0] == '-' {
+				t.Errorf("%.40q: got container id %q, want at most 64 letters, digits and single dashes", id, c)
+			}
+			if was, ok := seen[c]; ok {
+				t.Errorf("%.40q and %.40q share container id %q", id, was, c)
+			}
+			seen[c] = id
+		}
+	}
+	for id, want := range map[kernel.TaskID]bool{"prod_web.instance-1._app.1": true, "": false, ".": false, "..": false, "a/b": false,
+		"a\x00": false, "-rf": false, "ä": false, kernel.TaskID(strings.Repeat("x", maxName)): true, kernel.TaskID(strings.Repeat("x", maxName+1)): false} {
+		if got := safeName(id); got != want {
+			t.Errorf("%.40q: got safe %t, want %t", id, got, want)
+		}
+	}
+}

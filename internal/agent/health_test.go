@@ -1,0 +1,161 @@
+package agent
+
+import (
+	"context"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/marinaos/marina/internal/kernel"
+)
+
+func TestHealthFollowsItsChecks(t *testing.T) {
+	const ok, bad, none = 'o', 'x', '-'
+	for _, c := range []struct {
+		name     string
+		check    kernel.Check
+		outcomes string // one a second from the second after the start
+		tells    string // "." silent, "A" told alive, "D" told not alive
+		failures int
+	}{
+		{"first success", kernel.Check{MaxFailed: 3}, "ooo", "A..", 0},
+		{"failures before any success count at once", kernel.Check{MaxFailed: 3}, "xo", "DA", 0},
+		{"alive until the last of MaxFailed", kernel.Check{MaxFailed: 3}, "oxxxx", "A..D.", 4},
+		{"told again at each multiple", kernel.Check{MaxFailed: 2}, "xxxxx", "DD.D.", 5},
+		{"a success starts over", kernel.Check{MaxFailed: 2}, "oxoxoxx", "A.....D", 2},
+		{"zero is one, and never told again", kernel.Check{}, "oxxx", "AD..", 3},
+		{"grace", kernel.Check{MaxFailed: 1, Grace: 4 * time.Second}, "xxxx", "...D", 1},
+		{"grace ends with the first success", kernel.Check{MaxFailed: 1, Grace: 9 * time.Second}, "xox", ".AD", 1},
+		{"ignored outcomes change nothing", kernel.Check{MaxFailed: 1}, "-o-x-", ".A.D.", 1},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			started := time.Unix(1000, 0)
+			var h kernel.Health
+			var tells strings.Builder
+			for i, o := range c.outcomes {
+				at := started.Add(time.Duration(i+1) * time.Second)
+				var tell bool
+				h, tell = nextHealth(&c.check, h, started, outcome{ok: o == ok, ignore: o == none, cause: "no", at: at})
+				switch {
+				case !tell:
+					tells.WriteByte('.')
+				case h.Alive:
+					tells.WriteByte('A')
+				default:
+					tells.WriteByte('D')
+				}
+				if o == bad && h.LastBad != at || o == ok && h.LastGood != at {
+					t.Errorf("outcome %d: got %+v, want its time kept", i, h)
+				}
+			}
+			if tells.String() != c.tells || h.Failures != c.failures {
+				t.Errorf("got %s and %d failures, want %s and %d", tells.String(), h.Failures, c.tells, c.failures)
+			}
+		})
+	}
+}
+
+func TestChecksComeAtTheirIntervalAndAreBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		c := &kernel.Check{Interval: 10 * time.Second, Timeout: 4 * time.Second}
+		began := time.Now()
+		var at []time.Duration
+		hang := false
+		var causes []string
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			repeat(ctx, c, 3*time.Second, make(slots, 1), func(ctx context.Context) outcome {
+				at = append(at, time.Since(began))
+				if hang {
+					<-ctx.Done()
+					return outcome{cause: "cut off"}
+				}
+				return outcome{ok: true}
+			}, func(o outcome) bool {
+				causes = append(causes, o.cause)
+				hang = true
+				return len(causes) < 4
+			})
+		}()
+		<-done
+		cancel()
+		if len(at) != 4 || at[0] != 3*time.Second {
+			t.Fatalf("checked at %v, want four times, first after 3s", at)
+		}
+		for i := 1; i < len(at); i++ {
+			if d := at[i] - at[i-1]; d < 9500*time.Millisecond || d > 10500*time.Millisecond {
+				t.Errorf("between checks %d and %d: %s, want 10s give or take a twentieth", i-1, i, d)
+			}
+		}
+		if causes[0] != "" || causes[1] != "no answer within 4s" {
+			t.Errorf("got causes %q, want none and then a timeout", causes)
+		}
+	})
+}
+
+func TestChecksAsk(t *testing.T) {
+	mux := http.NewServeMux()
+	mux.HandleFunc("/ok", func(w http.ResponseWriter, r *http.Request) {
+		if !r.Close {
+			t.Error("the check's connection stays open")
+		}
+	})
+	mux.Handle("/moved", http.RedirectHandler("/broken", http.StatusFound))
+	mux.HandleFunc("/broken", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusInternalServerError) })
+	mux.HandleFunc("/endless", func(w http.ResponseWriter, r *http.Request) {
+		for r.Context().Err() == nil {
+			if _, err := w.Write(make([]byte, 1<<10)); err != nil {
+				return
+			}
+		}
+	})
+	mux.HandleFunc("/switch", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Upgrade", "x")
+		w.Header().Set("Connection", "Upgrade")
+		w.WriteHeader(http.StatusSwitchingProtocols)
+	})
+	plain, secure := httptest.NewServer(mux), httptest.NewTLSServer(mux)
+	defer plain.Close()
+	defer secure.Close()
+	closed, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	closed.Close()
+	a := &Agent{}
+	for _, c := range []struct {
+		name  string
+		check kernel.Check
+		at    net.Addr
+		want  outcome
+	}{
+		{"http", kernel.Check{Kind: kernel.CheckHTTP, Path: "/ok"}, plain.Listener.Addr(), outcome{ok: true}},
+		{"path without slash", kernel.Check{Kind: kernel.CheckHTTP, Path: "ok"}, plain.Listener.Addr(), outcome{ok: true}},
+		{"redirect is not followed", kernel.Check{Kind: kernel.CheckHTTP, Path: "/moved"}, plain.Listener.Addr(), outcome{ok: true}},
+		{"500", kernel.Check{Kind: kernel.CheckHTTP, Path: "/broken"}, plain.Listener.Addr(), outcome{cause: "500"}},
+		{"endless body", kernel.Check{Kind: kernel.CheckHTTP, Path: "/endless"}, plain.Listener.Addr(), outcome{ok: true}},
+		{"101 counts", kernel.Check{Kind: kernel.CheckHTTP, Path: "/switch"}, plain.Listener.Addr(), outcome{cause: "101"}},
+		{"101 ignored", kernel.Check{Kind: kernel.CheckHTTP, Path: "/switch", Ignore1xx: true}, plain.Listener.Addr(), outcome{ignore: true}},
+		{"https", kernel.Check{Kind: kernel.CheckHTTPS, Path: "/ok"}, secure.Listener.Addr(), outcome{ok: true}},
+		{"https of no https", kernel.Check{Kind: kernel.CheckHTTPS, Path: "/ok"}, plain.Listener.Addr(), outcome{cause: "HTTP response to HTTPS"}},
+		{"tcp", kernel.Check{Kind: kernel.CheckTCP}, plain.Listener.Addr(), outcome{ok: true}},
+		{"tcp refused", kernel.Check{Kind: kernel.CheckTCP}, closed.Addr(), outcome{cause: "connection refused"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+			defer cancel()
+			at := netip.MustParseAddrPort(c.at.String())
+			got := a.probe(ctx, &c.check, "", at.Addr(), at.Port())
+			if got.ok != c.want.ok || got.ignore != c.want.ignore || !strings.Contains(got.cause, c.want.cause) {
+				t.Errorf("got %+v, want %+v", got, c.want)
+			}
+		})
+	}
+}
