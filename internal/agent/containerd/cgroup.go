@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/containerd/cgroups/v3"
@@ -19,9 +20,9 @@ import (
 	"github.com/marinaos/marina/internal/agent"
 )
 
-// hierarchies returns where cgroups are mounted, by controller; cgroup v2 is "". What a machine mounts does not change
-// while it runs, but it is asked each time: a line of /proc costs nothing beside starting a container.
-func hierarchies() (map[string]string, error) {
+// hierarchies returns where cgroups are mounted, by controller; cgroup v2 is "". It is asked once: what a machine mounts
+// there does not change while it runs, and its list of mounts grows with its containers.
+var hierarchies = sync.OnceValues(func() (map[string]string, error) {
 	mounts, err := mountinfo.GetMounts(mountinfo.FSTypeFilter("cgroup", "cgroup2"))
 	if err != nil {
 		return nil, err
@@ -39,7 +40,7 @@ func hierarchies() (map[string]string, error) {
 		}
 	}
 	return out, nil
-}
+})
 
 // CgroupVersion is "v1" or "v2": where this machine's memory controller is.
 func CgroupVersion() string {

@@ -53,12 +53,12 @@ func TestContainerSeesOnlyWhatItMay(t *testing.T) {
 
 	t.Run("image", func(t *testing.T) {
 		c := p.container()
-		c.Env = []string{"MESOS_SANDBOX=" + Sandbox, "FROM=task"}
+		c.Env = []string{"MESOS_SANDBOX=" + agent.SandboxTarget, "FROM=task"}
 		r := look(t, p, exits, c)
 		for name, is := range map[string]struct{ got, want any }{
 			"user":         {fmt.Sprint(r.UID, r.GID), "0 0"},
 			"uid map":      {r.UIDMap, fmt.Sprint("0 ", p.cfg.IDBase, " 65536")},
-			"directory":    {r.Dir, Sandbox},
+			"directory":    {r.Dir, agent.SandboxTarget},
 			"hostname":     {r.Hostname, "probe"},
 			"arguments":    {fmt.Sprint(r.Args), "[/probe report]"},
 			"seccomp":      {r.Status["Seccomp"], "2"},
@@ -81,7 +81,7 @@ func TestContainerSeesOnlyWhatItMay(t *testing.T) {
 			}
 		}
 		env := slices.Sorted(slices.Values(r.Env))
-		want := []string{"FROM=task", "HOME=/", "MESOS_SANDBOX=" + Sandbox, "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
+		want := []string{"FROM=task", "HOME=/", "MESOS_SANDBOX=" + agent.SandboxTarget, "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
 		if d := cmp.Diff(want, env); d != "" {
 			t.Errorf("environment (-want +got):\n%s", d)
 		}
@@ -140,7 +140,7 @@ func TestMachineTaskRunsTheMachinesPrograms(t *testing.T) {
 			p.run(c)
 			p.exit(exits, c.ID)
 			out, errs := contents(t, c.Stdout), contents(t, c.Stderr)
-			want := []string{"65534", "65534", Sandbox, "made"}
+			want := []string{"65534", "65534", agent.SandboxTarget, "made"}
 			if got := strings.Split(out, "\n"); len(got) < 4 || !slices.Equal(got[:4], want) {
 				t.Errorf("got %q, want it to start with %q; stderr: %s", out, want, errs)
 			}

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -137,9 +136,6 @@ func (d *daemon) stop(ctx context.Context) error {
 
 // ensure returns a containerd that answers: the one that runs, if it has our version and configuration, else a new one.
 func (r *Runtime) ensure(ctx context.Context) (*daemon, error) {
-	if err := r.cfg.makeFolders(); err != nil {
-		return nil, err
-	}
 	want, err := r.cfg.daemonConfig()
 	if err != nil {
 		return nil, err
@@ -210,6 +206,12 @@ func (r *Runtime) unfit(ctx context.Context, d *daemon) string {
 // Run keeps the private containerd running until ctx ends, and leaves it running then: containers and containerd outlive
 // the agent. With an external containerd it only waits. It returns nil when ctx ended.
 func (r *Runtime) Run(ctx context.Context) error {
+	if err := r.cfg.makeFolders(); err != nil {
+		return err
+	}
+	if err := tempMounts(r.cfg.mounts()); err != nil {
+		return err
+	}
 	if r.cfg.Socket != "" {
 		return r.runExternal(ctx)
 	}
@@ -219,7 +221,9 @@ func (r *Runtime) Run(ctx context.Context) error {
 		d, err := r.ensure(ctx)
 		if err == nil {
 			r.markReady()
-			err = d.wait(ctx)
+			if err = d.wait(ctx); err == nil {
+				err = fmt.Errorf("containerd %d ended: %w", d.pid, errdefs.ErrUnavailable)
+			}
 			d.pidfd.Close()
 		}
 		if ctx.Err() != nil {
@@ -228,8 +232,7 @@ func (r *Runtime) Run(ctx context.Context) error {
 		if time.Since(began) > steadyAfter {
 			backoff = minBackoff
 		}
-		r.log.LogAttrs(ctx, slog.LevelError, "containerd ended", slog.Any("err", err), slog.Duration("backoff", backoff),
-			slog.String("log", r.cfg.logFile()))
+		r.log.Error("containerd is to be started again", "err", err, "in", backoff, "log", r.cfg.logFile())
 		select {
 		case <-ctx.Done():
 		case <-time.After(backoff):

@@ -105,7 +105,7 @@ func (r *Runtime) pull(ctx context.Context, name string, fresh bool) error {
 		return err
 	}
 	_, err = r.client.Pull(ctx, name, containerd.WithResolver(from), containerd.WithPullUnpack,
-		containerd.WithPullSnapshotter(defaults.DefaultSnapshotter), containerd.WithChildLabelMap(nil))
+		containerd.WithPullSnapshotter(defaults.DefaultSnapshotter))
 	return err
 }
 

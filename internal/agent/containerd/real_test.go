@@ -37,7 +37,7 @@ const patience = 20 * time.Second
 
 // needReal returns the folder of the bundle's programs, or skips: real containers take root and the programs. With
 // MARINA_REQUIRE_REAL, as `make test` sets it, missing parts are a failure.
-func needReal(t *testing.T) string {
+func needReal(t testing.TB) string {
 	t.Helper()
 	bin, err := filepath.Abs("../../../bundle/runtime/bin")
 	if err != nil {
@@ -61,7 +61,7 @@ func needReal(t *testing.T) string {
 // bench is a datacenter's place on this machine, with a runtime that can be started again.
 type place struct {
 	*Runtime
-	t      *testing.T
+	t      testing.TB
 	cfg    Config
 	cancel context.CancelFunc
 	done   sync.WaitGroup
@@ -69,7 +69,7 @@ type place struct {
 
 // newPlace starts a runtime with the probe's image in it. At the end of the test everything is removed, and the test
 // fails if something is left.
-func newPlace(t *testing.T) *place {
+func newPlace(t testing.TB) *place {
 	t.Helper()
 	bin := needReal(t)
 	p := &place{t: t, cfg: Config{Instance: "t" + strings.ToLower(rand.Text()[:8]), State: filepath.Join(t.TempDir(), "state"), Bin: bin}}
@@ -160,10 +160,13 @@ func (p *place) traces() []string {
 func (p *place) container(args ...string) agent.Container {
 	p.t.Helper()
 	dir := p.t.TempDir()
+	if err := os.Chmod(dir, 0o777|os.ModeSticky); err != nil { // as an agent makes it
+		p.t.Fatal(err)
+	}
 	return agent.Container{
 		ID: "app.instance-" + rand.Text() + "._app.1", Labels: map[string]string{"task": "app"}, Cgroup: "group" + rand.Text() + "/task",
-		Image: probeRef, Argv: args, Hostname: "probe", NetNS: newNetNS(p.t), Dir: Sandbox,
-		Binds:  []agent.Bind{{Source: dir, Target: Sandbox}},
+		Image: probeRef, Argv: args, Hostname: "probe", NetNS: newNetNS(p.t), Dir: agent.SandboxTarget,
+		Binds:  []agent.Bind{{Source: dir, Target: agent.SandboxTarget}},
 		Stdout: filepath.Join(dir, "stdout"), Stderr: filepath.Join(dir, "stderr"),
 		MilliCPU: 100, MemLimit: 64 << 20,
 	}
@@ -203,7 +206,7 @@ func (p *place) exit(exits <-chan agent.Exit, id string) agent.Exit {
 }
 
 // eventually waits until f is true.
-func eventually(t *testing.T, what string, f func() bool) {
+func eventually(t testing.TB, what string, f func() bool) {
 	t.Helper()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
@@ -217,7 +220,7 @@ func eventually(t *testing.T, what string, f func() bool) {
 	}
 }
 
-func contents(t *testing.T, file string) string {
+func contents(t testing.TB, file string) string {
 	t.Helper()
 	b, err := os.ReadFile(file)
 	if err != nil {
@@ -227,7 +230,7 @@ func contents(t *testing.T, file string) string {
 }
 
 // newNetNS makes a network namespace and returns its path; it ends with the test.
-func newNetNS(t *testing.T) string {
+func newNetNS(t testing.TB) string {
 	t.Helper()
 	at := filepath.Join(t.TempDir(), "netns")
 	if err := os.WriteFile(at, nil, 0o600); err != nil {
@@ -268,7 +271,7 @@ var probe = sync.OnceValues(func() ([]byte, error) {
 })
 
 // probeImage is the smallest image with the probe, a user, and folders that bring an owner and a place to write.
-func probeImage(t *testing.T) v1.Image {
+func probeImage(t testing.TB) v1.Image {
 	t.Helper()
 	bin, err := probe()
 	if err != nil {
@@ -317,7 +320,7 @@ func probeImage(t *testing.T) v1.Image {
 const passwd = "root:x:0:0::/:/probe\nalice:x:1000:1000::/home:/probe\n"
 
 // probeArchive is the image as `docker save` writes it.
-func probeArchive(t *testing.T) []byte {
+func probeArchive(t testing.TB) []byte {
 	t.Helper()
 	tag, err := name.NewTag(probeRef)
 	if err != nil {

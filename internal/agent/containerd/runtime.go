@@ -15,6 +15,7 @@ import (
 	"github.com/containerd/containerd/v2/defaults"
 	"github.com/containerd/containerd/v2/pkg/dialer"
 	"github.com/containerd/errdefs"
+	containerdlog "github.com/containerd/log"
 	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sync/singleflight"
 	"golang.org/x/sys/unix"
@@ -80,7 +81,7 @@ func New(ctx context.Context, cfg Config, log *slog.Logger) (*Runtime, error) {
 			r.version = v
 		}
 	}
-	if err := tempMounts(cfg.mounts()); err != nil {
+	if err := containerdlog.SetLevel("error"); err != nil { // its client's own words; what matters comes back as errors
 		return nil, err
 	}
 	b := backoff.DefaultConfig
@@ -153,6 +154,9 @@ func (r *Runtime) Down(ctx context.Context) error {
 // its folders, mounts and cgroups. It starts containerd if that is what it takes. Run must have returned.
 func (r *Runtime) RemoveAll(ctx context.Context) error {
 	var errs []error
+	if err := r.cfg.makeFolders(); err != nil {
+		return err
+	}
 	if _, err := os.Stat(r.cfg.root()); err == nil && r.cfg.Socket == "" {
 		d, err := r.ensure(ctx)
 		if err != nil {

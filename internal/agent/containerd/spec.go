@@ -21,9 +21,6 @@ import (
 	"github.com/marinaos/marina/internal/agent"
 )
 
-// Sandbox is where a task finds the folder that is its own: the bind with this target belongs to the task's user.
-const Sandbox = "/mnt/mesos/sandbox"
-
 // DefaultPIDs is how many processes and threads a container may have when nobody said.
 const DefaultPIDs = 4096
 
@@ -91,7 +88,7 @@ func (r *Runtime) specOpts(c *agent.Container, image containerd.Image, cgroup, s
 	}
 	return append(opts, oci.WithEnv(c.Env), oci.WithHostname(c.Hostname), oci.WithCgroup(cgroup), limits, withFiles,
 		withSys(sysfs), oci.WithLinuxNamespace(specs.LinuxNamespace{Type: specs.CgroupNamespace}), withPath, oci.WithCapabilities(capabilities), oci.WithNoNewPrivileges,
-		withImageRoot(image == nil), r.withBinds(c), r.withSandboxOwner(c), seccomp.WithDefaultProfile(),
+		withImageRoot(image == nil), r.withBinds(c), seccomp.WithDefaultProfile(),
 	), nil
 }
 
@@ -171,7 +168,7 @@ func withImageRoot(machine bool) oci.SpecOpts {
 	return func(context.Context, oci.Client, *containers.Container, *oci.Spec) error { return nil }
 }
 
-// withBinds binds what the agent asked for. With a user namespace, folders keep the container's ids on disk (0 is the
+// withBinds binds what the agent asked for. With a user namespace, files keep the container's ids on disk (0 is the
 // container's root) by an id-mapped mount, where the filesystem can do that; ids on disk so mean the same on any machine.
 func (r *Runtime) withBinds(c *agent.Container) oci.SpecOpts {
 	return func(_ context.Context, _ oci.Client, _ *containers.Container, s *oci.Spec) error {
@@ -196,37 +193,8 @@ func (r *Runtime) withBinds(c *agent.Container) oci.SpecOpts {
 	}
 }
 
-// withSandboxOwner gives the sandbox to the user the task runs as, whom only the spec made so far knows.
-func (r *Runtime) withSandboxOwner(c *agent.Container) oci.SpecOpts {
-	return func(_ context.Context, _ oci.Client, _ *containers.Container, s *oci.Spec) error {
-		for _, b := range c.Binds {
-			if b.Target != Sandbox || b.ReadOnly {
-				continue
-			}
-			uid, gid := int(s.Process.User.UID), int(s.Process.User.GID)
-			if mapped, err := r.mappable(b.Source); err != nil {
-				return err
-			} else if userns(c) && !mapped {
-				uid, gid = r.hostID(c, s.Process.User.UID), r.hostID(c, s.Process.User.GID)
-			}
-			if err := os.Lchown(b.Source, uid, gid); err != nil {
-				return fmt.Errorf("container %s: sandbox: %w", c.ID, err)
-			}
-		}
-		return nil
-	}
-}
-
-// mappable reports whether the folder's filesystem can be mounted with mapped ids. Files are bound as they are: those an
-// agent binds are for reading.
+// mappable reports whether what is at path can be mounted with mapped ids: its filesystem says.
 func (r *Runtime) mappable(path string) (bool, error) {
-	st, err := os.Stat(path)
-	if err != nil {
-		return false, err
-	}
-	if !st.IsDir() {
-		return false, nil
-	}
 	ns, err := r.mapNS()
 	if err != nil {
 		return false, err
