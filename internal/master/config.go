@@ -22,7 +22,7 @@ type Config struct {
 	VIPs       netip.Prefix // addresses of named VIPs; 198.18.0.0/16
 
 	VIPKeep        time.Duration // how long a named VIP that nothing uses keeps its address; 10 min
-	EndpointsEvery time.Duration // shortest time between two deltas of endpoints, those that take some out excepted; 20 ms
+	EndpointsEvery time.Duration // shortest time between two deltas of endpoints, a Stop's excepted; 20 ms, and 0.1 ms per agent
 	EndpointLog    int           // changed endpoints remembered for agents that resume; 50,000
 	MaxWaiting     int           // groups that may wait, of one framework; 1,000,000
 }
@@ -61,5 +61,7 @@ const (
 	replacedKept    = 8    // incarnations of one agent remembered as replaced
 	pastKept        = 2048 // ended instances that can still be shown
 	endpointsFrame  = 5000
-	specBytesFrame  = 1 << 20
+
+	endpointsPerAgent = 100 * time.Microsecond
+	specBytesFrame    = 1 << 20
 )

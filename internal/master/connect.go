@@ -54,7 +54,7 @@ type encoded struct {
 }
 
 func (e *encoded) bytes() ([]byte, error) {
-	e.once.Do(func() { e.raw, e.err = json.Marshal(e.delta) })
+	e.once.Do(func() { e.raw, e.err = e.delta.Pack() })
 	return e.raw, e.err
 }
 
@@ -217,11 +217,7 @@ func (s *session) write(ctx context.Context, w io.Writer) error {
 		s.queue = nil
 		s.mu.Unlock()
 		for k := range frames {
-			raw, err := frames[k].encode()
-			if err != nil {
-				return err
-			}
-			if _, err := buffered.Write(raw); err != nil {
+			if err := frames[k].write(buffered); err != nil {
 				return err
 			}
 		}
@@ -239,22 +235,26 @@ func (s *session) write(ctx context.Context, w io.Writer) error {
 	}
 }
 
-// encode is the frame as a line. Encoded endpoints are put in by hand: encoding them anew for every agent would cost the
+// write writes the frame as a line. Encoded endpoints are put in by hand: encoding them anew for every agent would cost the
 // number of agents times the number of endpoints.
-func (o *outgoing) encode() ([]byte, error) {
+func (o *outgoing) write(w *bufio.Writer) error {
 	raw, err := json.Marshal(&o.down)
 	if err != nil {
-		return nil, fmt.Errorf("frame %d: %w", o.down.Seq, err)
+		return fmt.Errorf("frame %d: %w", o.down.Seq, err)
 	}
-	if o.endpoints == nil {
-		return append(raw, '\n'), nil
+	end := "\n"
+	if o.endpoints != nil {
+		delta, err := o.endpoints.bytes()
+		if err != nil {
+			return fmt.Errorf("frame %d: %w", o.down.Seq, err)
+		}
+		_, _ = w.Write(raw[:len(raw)-1])      // the writer keeps its first error
+		_, _ = w.WriteString(`,"endpoints":`) // a frame has an epoch, so something stands before the comma
+		raw, end = delta, "}\n"
 	}
-	delta, err := o.endpoints.bytes()
-	if err != nil {
-		return nil, fmt.Errorf("frame %d: %w", o.down.Seq, err)
-	}
-	raw = append(raw[:len(raw)-1], `,"endpoints":`...) // a frame has an epoch, so something stands before the comma
-	return append(append(raw, delta...), "}\n"...), nil
+	_, _ = w.Write(raw)
+	_, err = w.WriteString(end)
+	return err
 }
 
 func (m *Master) join(s *session) {

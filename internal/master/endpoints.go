@@ -49,7 +49,7 @@ func (s *State) serve(i *instance) {
 		if i.serving[k] == want {
 			continue
 		}
-		if want < i.serving[k] && i.serving[k] != altered {
+		if want == named && i.serving[k] == ready { // about to stop, say: nobody may choose it from the moment its agent is told
 			ep.urgent = true
 		}
 		i.serving[k] = want
@@ -85,7 +85,7 @@ func (s *State) flushEndpoints() {
 	if !s.complete {
 		return
 	}
-	due := len(ep.changes) > 0 && (ep.urgent || !s.now.Before(ep.flushed.Add(s.cfg.EndpointsEvery)))
+	due := len(ep.changes) > 0 && (ep.urgent || !s.now.Before(ep.flushed.Add(s.endpointsPause())))
 	if due {
 		ep.flushed, ep.urgent = s.now, false
 		for len(ep.changes) > 0 {
@@ -120,7 +120,12 @@ func (s *State) endpointsWake() time.Time {
 	if len(s.endpoints.changes) == 0 || !s.complete {
 		return time.Time{}
 	}
-	return s.endpoints.flushed.Add(s.cfg.EndpointsEvery)
+	return s.endpoints.flushed.Add(s.endpointsPause())
+}
+
+// endpointsPause is the time between two deltas: the more agents hear of each, the more changes go into it.
+func (s *State) endpointsPause() time.Duration {
+	return s.cfg.EndpointsEvery + time.Duration(len(s.sessions))*endpointsPerAgent
 }
 
 // delta is the endpoints of tasks as they are now, each once.
