@@ -145,13 +145,10 @@ func (n *Network) connect(ctx context.Context, l Layout, a kernel.Attachment) (s
 	return n.cni(l).add(ctx, handle(a.Group), path, a.Address)
 }
 
-// undo takes an attachment back, whatever there is of it. The mutex is held, but not while plugins run.
+// undo takes an attachment back, whatever there is of it: first what leads to it, last what keeps it from lying about its
+// address. The mutex is held, but not while plugins run.
 func (n *Network) undo(ctx context.Context, r record) error {
-	touched := n.expel(r)
-	was := n.records[r.Group]
-	was.Done = false
-	n.records[r.Group] = was // its link may not send any more
-	if err := n.change(touched); err != nil && !n.onlyPublished(err) {
+	if err := n.change(n.expel(r)); err != nil && !n.onlyPublished(err) {
 		return err
 	}
 	if r.Mode == kernel.NetworkBridge {
@@ -171,6 +168,9 @@ func (n *Network) undo(ctx context.Context, r record) error {
 		return fmt.Errorf("group %s: %w", r.Group, err)
 	}
 	delete(n.records, r.Group)
+	if err := n.change(nil); err != nil && !n.onlyPublished(err) {
+		return err
+	}
 	return nil
 }
 

@@ -1,6 +1,7 @@
 package network
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -93,43 +94,49 @@ func legacy(ctx context.Context, bridge string) []Finding {
 	return out
 }
 
-// CheckConflicts is an errdefs.ErrAlreadyExists that names the route, address or name server of this machine that lies in the
-// pool or among the VIPs. What is on the bridge, and the default route, do not count.
+// CheckConflicts is an errdefs.ErrAlreadyExists that names the route or address of this machine that lies in the pool or among
+// the VIPs, another datacenter's included. What belongs to the bridge, and the default route, do not count.
 func CheckConflicts(bridge string, pool, vips netip.Prefix) error {
 	ours := map[string]netip.Prefix{"the pool": pool, "the VIPs": vips}
-	routes, err := netlink.RouteListFiltered(netlink.FAMILY_V4, &netlink.Route{}, 0)
+	names := map[int]string{}
+	links, err := netlink.LinkList()
 	if err != nil {
-		return fmt.Errorf("routes of the machine: %w", err)
+		return fmt.Errorf("links of the machine: %w", err)
 	}
-	for _, r := range routes {
-		dst := prefixOf(r.Dst)
-		if !dst.IsValid() || dst.Bits() == 0 || r.Protocol == routeProtocol {
-			continue
-		}
-		dev := "no device"
-		if link, err := netlink.LinkByIndex(r.LinkIndex); err == nil {
-			if dev = link.Attrs().Name; dev == bridge {
-				continue
-			}
-		}
-		for what, p := range ours {
-			if p.Overlaps(dst) {
-				return fmt.Errorf("%s, %s, overlap with the route to %s by %s; choose another range: %w", what, p, dst, dev, errdefs.ErrAlreadyExists)
-			}
-		}
+	for _, l := range links {
+		names[l.Attrs().Index] = l.Attrs().Name
 	}
 	addrs, err := netlink.AddrList(nil, netlink.FAMILY_V4)
 	if err != nil {
 		return fmt.Errorf("addresses of the machine: %w", err)
 	}
+	own := map[string]bool{} // addresses of the bridge
 	for _, a := range addrs {
-		link, err := netlink.LinkByIndex(a.LinkIndex)
-		if err != nil || link.Attrs().Name == bridge {
+		if names[a.LinkIndex] == bridge {
+			own[a.IP.String()] = true
 			continue
 		}
 		for what, p := range ours {
-			if own := prefixOf(a.IPNet); p.Overlaps(own.Masked()) {
-				return fmt.Errorf("%s, %s, overlap with address %s of %s; choose another range: %w", what, p, own, link.Attrs().Name, errdefs.ErrAlreadyExists)
+			if x := prefixOf(a.IPNet); p.Overlaps(x.Masked()) {
+				return fmt.Errorf("%s, %s, overlap with address %s of %s; choose another range: %w", what, p, x, names[a.LinkIndex], errdefs.ErrAlreadyExists)
+			}
+		}
+	}
+	for _, table := range []int{unix.RT_TABLE_MAIN, unix.RT_TABLE_LOCAL} {
+		routes, err := netlink.RouteListFiltered(netlink.FAMILY_V4, &netlink.Route{Table: table}, netlink.RT_FILTER_TABLE)
+		if err != nil {
+			return fmt.Errorf("routes of the machine: %w", err)
+		}
+		for _, r := range routes {
+			dst := prefixOf(r.Dst)
+			if !dst.IsValid() || dst.Bits() == 0 || names[r.LinkIndex] == bridge || r.Protocol == routeProtocol && own[r.Src.String()] {
+				continue
+			}
+			for what, p := range ours {
+				if p.Overlaps(dst) {
+					return fmt.Errorf("%s, %s, overlap with the route to %s by %s; choose another range: %w",
+						what, p, dst, cmp.Or(names[r.LinkIndex], "no link"), errdefs.ErrAlreadyExists)
+				}
 			}
 		}
 	}

@@ -20,6 +20,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
 
+	"github.com/marinaos/marina/internal/agent"
 	"github.com/marinaos/marina/internal/kernel"
 	"github.com/marinaos/marina/internal/network"
 	"github.com/marinaos/marina/internal/network/dns"
@@ -47,6 +48,8 @@ func TestMain(m *testing.M) {
 		os.Exit(1)
 	}
 }
+
+var _ agent.Network = (*network.Network)(nil)
 
 var (
 	subnet   = network.Prefix("10.77.3.0/24")
@@ -136,6 +139,18 @@ func (h *house) neighbour() {
 
 func addr(p netip.Prefix) *netlink.Addr {
 	return &netlink.Addr{IPNet: &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), 32)}}
+}
+
+// routeFromOther makes the other computer send to the groups' subnet by this machine.
+func (h *house) routeFromOther() {
+	h.Helper()
+	h.check(within(h.other, func() error {
+		far, err := netlink.LinkByName("far")
+		if err != nil {
+			return err
+		}
+		return netlink.RouteAdd(&netlink.Route{LinkIndex: far.Attrs().Index, Dst: addr(subnet).IPNet, Gw: machine.AsSlice()})
+	}))
 }
 
 // begin makes the Network object of a new process.
@@ -231,7 +246,7 @@ func within(path string, f func() error) error {
 
 // dial connects from a namespace.
 func dial(ns, protocol, at string) (c net.Conn, err error) {
-	err = within(ns, func() (err error) { c, err = net.DialTimeout(protocol, at, 2*time.Second); return })
+	err = within(ns, func() (err error) { c, err = net.DialTimeout(protocol, at, time.Second); return })
 	return c, err
 }
 

@@ -329,13 +329,7 @@ func TestGroupsReachTheOutsideAsTheMachine(t *testing.T) {
 	h.wantGet(h.netns(h.group("client", 10)), "192.168.50.2:80", "outside", "192.168.50.1")
 	// From outside, a group's address leads nowhere even to those who route it here.
 	h.group("web", 11)
-	h.check(within(h.other, func() error {
-		lo, err := netlink.LinkByName("far")
-		if err != nil {
-			return err
-		}
-		return netlink.RouteAdd(&netlink.Route{LinkIndex: lo.Attrs().Index, Dst: addr(subnet).IPNet, Gw: machine.AsSlice()})
-	}))
+	h.routeFromOther()
 	if _, _, err := get(h.other, "10.77.3.11:80"); err == nil {
 		t.Error("another computer reaches a group without a door")
 	}
@@ -578,14 +572,18 @@ func TestCleanupLeavesNothing(t *testing.T) {
 func TestConflictsAreNamed(t *testing.T) {
 	h := newHouse(t)
 	for _, c := range []struct{ pool, vips, want string }{
-		{"192.168.0.0/16", "198.18.0.0/16", "192.168.50.0/24 by uplink"},
-		{"10.77.0.0/16", "192.168.50.128/25", "192.168.50.0/24 by uplink"},
+		{"192.168.0.0/16", "198.18.0.0/16", "192.168.50.1/24 of uplink"},
+		{"10.77.0.0/16", "192.168.50.128/25", "192.168.50.1/24 of uplink"},
 		{"10.77.0.0/16", "198.18.0.0/16", ""},
 	} {
 		err := network.CheckConflicts(network.BridgeName("0badcafe"), network.Prefix(c.pool), network.Prefix(c.vips))
 		if c.want == "" && err != nil || c.want != "" && (!errdefs.IsAlreadyExists(err) || !strings.Contains(err.Error(), c.want)) {
 			t.Errorf("pool %s, VIPs %s: %v, want %q", c.pool, c.vips, err, c.want)
 		}
+	}
+	other := network.CheckConflicts(network.BridgeName("deadbeef"), network.Prefix("10.99.0.0/16"), info.VIPs)
+	if !errdefs.IsAlreadyExists(other) || !strings.Contains(other.Error(), "198.18.0.0/16 by lo") {
+		t.Errorf("VIPs of another datacenter: %v", other)
 	}
 	if err := h.n.Configure(t.Context(), network.Prefix("10.78.0.0/24"), info); !errdefs.IsInvalidArgument(err) {
 		t.Errorf("subnet outside the pool: %v", err)
@@ -611,5 +609,80 @@ func TestPreflightNamesChainsThatDrop(t *testing.T) {
 		Do: `nft insert rule ip filter FORWARD iifname "mar0badca" accept; nft insert rule ip filter FORWARD oifname "mar0badca" accept`}}
 	if err != nil || !slices.Equal(got, want) {
 		t.Errorf("Preflight: %+v, %v; want %+v", got, err, want)
+	}
+}
+
+func TestTwoDatacentersOnOneMachine(t *testing.T) {
+	h := newHouse(t)
+	second := *h
+	second.state, second.cfg.ID = t.TempDir(), "deadbeef"
+	second.cfg.State = second.state
+	second.begin()
+	h.check(second.n.Configure(t.Context(), network.Prefix("10.78.3.0/24"),
+		kernel.NetworkInfo{Pool: network.Prefix("10.78.0.0/16"), VIPs: network.Prefix("198.19.0.0/16")}))
+	a := h.group("web", 10, kernel.Mapping{Protocol: "tcp", Container: 80, Host: 31080})
+	e := endpoint(a)
+	e.Ports[0].Publish = 8088
+	h.check(h.n.Apply(t.Context(), []kernel.Endpoint{e}))
+
+	b := kernel.Attachment{Group: "web", Mode: kernel.NetworkBridge, Address: netip.MustParseAddr("10.78.3.10"),
+		Ports: []kernel.Mapping{{Protocol: "tcp", Container: 80, Host: 31081}}}
+	path, err := second.n.Attach(t.Context(), b)
+	h.check(err)
+	second.serve(path, ":80", "web2")
+	e2 := endpoint(b)
+	e2.Ports[0].VIPs[0].Addr = netip.MustParseAddr("198.19.0.1")
+	h.check(second.n.Apply(t.Context(), []kernel.Endpoint{e2}))
+	h.wantGet("", "198.18.0.7:80", "web", "")
+	h.wantGet("", "198.19.0.1:80", "web2", "")
+	h.wantGet(h.other, "192.168.50.1:31081", "web2", "192.168.50.2")
+	h.wantGet(path, "192.168.50.1:8088", "web", "") // through a door, like everybody
+	for _, at := range []string{"10.77.3.10:80", "198.18.0.7:80"} {
+		if _, _, err := get(path, at); err == nil {
+			t.Errorf("a group of the second datacenter reaches %s of the first", at)
+		}
+	}
+	b.Group, b.Address, b.Ports = "greedy", netip.MustParseAddr("10.78.3.11"), a.Ports
+	if _, err := second.n.Attach(t.Context(), b); !errdefs.IsAlreadyExists(err) {
+		t.Errorf("host port of the other datacenter: %v, want ErrAlreadyExists", err)
+	}
+	h.check(second.n.Cleanup(t.Context()))
+	second.stop()
+	h.wantGet("", "198.18.0.7:80", "web", "")
+	h.wantGet(h.other, "192.168.50.1:31080", "web", "")
+}
+
+func TestManyGroupsAttachAtOnce(t *testing.T) {
+	h := newHouse(t)
+	const count = 20
+	start := time.Now()
+	var wg sync.WaitGroup
+	for i := range count {
+		wg.Go(func() {
+			a := kernel.Attachment{Group: kernel.GroupID(fmt.Sprint("g", i/2)), Mode: kernel.NetworkBridge, // each twice
+				Address: netip.AddrFrom4([4]byte{10, 77, 3, byte(10 + i/2)}), Ports: []kernel.Mapping{{Protocol: "tcp", Container: 80, Host: uint16(31000 + i/2)}}}
+			if _, err := h.n.Attach(t.Context(), a); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	t.Logf("%d groups in %v", count/2, time.Since(start))
+	if groups, err := h.n.Attached(t.Context()); err != nil || len(groups) != count/2 {
+		t.Errorf("attached: %v, %v", groups, err)
+	}
+	for i := range count / 2 {
+		wg.Go(func() {
+			if err := h.n.Detach(t.Context(), kernel.GroupID(fmt.Sprint("g", i))); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	if left, _ := os.ReadDir(filepath.Join(h.state, "netns")); len(left) > 0 {
+		t.Errorf("namespaces left: %v", left)
+	}
+	for door := range h.rules.Doors() {
+		t.Errorf("door left: %v", door)
 	}
 }

@@ -27,6 +27,7 @@ const (
 // forwarder asks the machine's name servers.
 type forwarder struct {
 	path    string
+	port    string // "53"
 	flights singleflight.Group
 	free    chan struct{} // one for each exchange under way
 
@@ -37,7 +38,7 @@ type forwarder struct {
 }
 
 func newForwarder(path string) *forwarder {
-	return &forwarder{path: path, free: make(chan struct{}, maxForwards)}
+	return &forwarder{path: path, port: "53", free: make(chan struct{}, maxForwards)}
 }
 
 // upstream lists the servers, without the one that asks.
@@ -55,7 +56,7 @@ func (f *forwarder) upstream(self netip.Addr) ([]string, error) {
 		}
 		f.servers = f.servers[:0:0]
 		for _, s := range cfg.Servers[:min(len(cfg.Servers), maxServers)] {
-			f.servers = append(f.servers, net.JoinHostPort(s, cfg.Port))
+			f.servers = append(f.servers, net.JoinHostPort(s, f.port))
 		}
 		f.changed, f.size = st.ModTime(), st.Size()
 	}

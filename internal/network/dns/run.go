@@ -146,7 +146,7 @@ func (s *Server) Run(ctx context.Context) error {
 			continue
 		}
 		h := dns.HandlerFunc(func(w dns.ResponseWriter, req *dns.Msg) { s.serve(ctx, l, w, req) })
-		for _, srv := range []*dns.Server{{PacketConn: udp, Handler: h, UDPSize: dns.MaxMsgSize}, {Listener: tcp, Handler: h}} {
+		for _, srv := range []*dns.Server{{PacketConn: udp, Handler: h, UDPSize: maxReplyUDP}, {Listener: tcp, Handler: h}} {
 			g.Go(func() error {
 				if err := srv.ActivateAndServe(); err != nil && !errors.Is(err, net.ErrClosed) {
 					s.cfg.Log.Error("name server stopped", "address", l.Gateway, "err", err)

@@ -1,0 +1,89 @@
+package network
+
+import (
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/marinaos/marina/internal/kernel"
+)
+
+func TestDifferenceFindsEveryChange(t *testing.T) {
+	e := func(task string, change ...func(*kernel.Endpoint)) kernel.Endpoint {
+		x := kernel.Endpoint{Task: kernel.TaskID(task), Ready: true, Ports: []kernel.EndpointPort{{Protocol: "tcp", Container: 80}}}
+		for _, c := range change {
+			c(&x)
+		}
+		return x
+	}
+	old := []kernel.Endpoint{e("a"), e("b"), e("d"), e("e"), e("f")}
+	now := []kernel.Endpoint{e("b"), e("c"), e("d", func(x *kernel.Endpoint) { x.Ready = false }),
+		e("e", func(x *kernel.Endpoint) { x.Ports[0].VIPs = []kernel.EndpointVIP{{Port: 1}} }), e("f")}
+	removed, added := difference(old, now)
+	names := func(l []kernel.Endpoint) (s string) {
+		for _, x := range l {
+			s += string(x.Task)
+		}
+		return s
+	}
+	if names(removed) != "ade" || names(added) != "cde" {
+		t.Errorf("removed %s, added %s; want ade, cde", names(removed), names(added))
+	}
+}
+
+func TestDoorsOfEndpoints(t *testing.T) {
+	here, away := netip.MustParseAddr("10.77.3.10"), netip.MustParseAddr("10.77.4.10")
+	me, other := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.2")
+	vip := kernel.EndpointVIP{Addr: netip.MustParseAddr("198.18.0.7"), Port: 80}
+	port := func(container, host, publish uint16) kernel.EndpointPort {
+		return kernel.EndpointPort{Protocol: "tcp", Container: container, Host: host, Publish: publish, VIPs: []kernel.EndpointVIP{vip}}
+	}
+	e := func(task string, machine, own netip.Addr, ready bool, p kernel.EndpointPort) kernel.Endpoint {
+		return kernel.Endpoint{Task: kernel.TaskID(task), Machine: machine, Address: own, Ready: ready, Ports: []kernel.EndpointPort{p}}
+	}
+	all := []kernel.Endpoint{
+		e("away-mapped", other, away, true, port(80, 31000, 0)),
+		e("away-plain", other, away, true, port(81, 0, 0)),
+		e("here-mapped", me, here, true, port(80, 31000, 8080)),
+		e("here-unready", me, here, false, port(82, 0, 0)),
+		e("host-away", other, netip.Addr{}, true, port(0, 31005, 8080)),
+		e("host-here", me, netip.Addr{}, true, port(0, 31006, 8080)),
+		e("nowhere", me, netip.Addr{}, true, port(80, 0, 0)),
+	}
+	tb := newTable()
+	tb.subnet, tb.own = netip.MustParsePrefix("10.77.3.0/24"), map[netip.Addr]bool{me: true}
+	touched := tb.change(nil, all)
+	got := map[string]string{}
+	for d := range touched {
+		var to []string
+		for _, a := range tb.leads(d) {
+			to = append(to, a.String())
+		}
+		got[netip.AddrPortFrom(d.Addr, d.Number).String()] = strings.Join(to, " ")
+	}
+	want := map[string]string{
+		"198.18.0.7:80":  "10.77.3.10:80 10.77.4.10:81 192.0.2.1:31006 192.0.2.2:31000 192.0.2.2:31005",
+		"0.0.0.0:8080":   "10.77.3.10:80 192.0.2.1:31006 192.0.2.2:31005",
+		"127.0.0.1:8080": "10.77.3.10:80 192.0.2.1:31006",
+	}
+	if d := cmp.Diff(want, got); d != "" {
+		t.Error(d)
+	}
+	a := kernel.Attachment{Group: "g", Mode: kernel.NetworkBridge, Address: here, Ports: []kernel.Mapping{{Protocol: "tcp", Container: 90, Host: 8080}}}
+	for d, l := range hostDoors(a) { // a group's host port stands before a published one
+		tb.doors[d] = append(tb.doors[d], l)
+		if got := tb.leads(d); !slices.Equal(got, []netip.AddrPort{netip.MustParseAddrPort("10.77.3.10:90")}) {
+			t.Errorf("%v leads to %v", d, got)
+		}
+	}
+	for d, l := range hostDoors(a) {
+		tb.out(d, l.who)
+	}
+	if tb.change(all, nil); len(tb.doors) > 0 {
+		t.Errorf("left: %v", slices.Collect(maps.Keys(tb.doors)))
+	}
+}
