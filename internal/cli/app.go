@@ -224,29 +224,43 @@ func (v *invocation) appWait() *cobra.Command {
 			}
 			ctx, cancel := context.WithTimeout(c.Context(), timeout)
 			defer cancel()
-			p := v.progress()
-			defer p.done()
-			for {
-				var answer struct {
-					App appView `json:"app"`
-				}
-				if _, err := cl.get(ctx, appPath(args[0]), &answer); err != nil && ctx.Err() == nil {
-					return err
-				}
-				a := answer.App
-				p.show("%s [%s] %d of %d running %s", args[0], bar(a.TasksRunning, a.Instances), a.TasksRunning, a.Instances, a.health())
-				if ctx.Err() == nil && a.TasksRunning == a.Instances && len(a.Deployments) == 0 && (len(a.HealthChecks) == 0 || a.TasksHealthy == a.Instances) {
-					return nil
-				}
-				select {
-				case <-ctx.Done():
-					return &Error{Code: ExitTimeout, Message: args[0] + " is not as it should be yet", Next: "marina app show " + args[0]}
-				case <-time.After(200 * time.Millisecond):
-				}
-			}
+			return v.waitForApp(ctx, cl, args[0])
 		}}
 	wait.Flags().DurationVar(&timeout, "timeout", 5*time.Minute, "give up after this long")
 	return wait
+}
+
+// settled is for how long a service has to be as it should be before wait believes it: what just died is noticed by then.
+const settled = 600 * time.Millisecond
+
+func (v *invocation) waitForApp(ctx context.Context, cl *client, id string) error {
+	p := v.progress()
+	defer p.done()
+	var since time.Time // it is as it should be
+	for {
+		var answer struct {
+			App appView `json:"app"`
+		}
+		if _, err := cl.get(ctx, appPath(id), &answer); err != nil && ctx.Err() == nil {
+			return err
+		}
+		a := answer.App
+		p.show("%s [%s] %d of %d running %s", id, bar(a.TasksRunning, a.Instances), a.TasksRunning, a.Instances, a.health())
+		well := a.TasksRunning == a.Instances && len(a.Deployments) == 0 && (len(a.HealthChecks) == 0 || a.TasksHealthy == a.Instances)
+		switch {
+		case !well:
+			since = time.Time{}
+		case since.IsZero():
+			since = time.Now()
+		case time.Since(since) > settled:
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return &Error{Code: ExitTimeout, Message: id + " is not as it should be yet", Next: "marina app show " + id}
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
 }
 
 // change is a verb's common tail: send, tell, follow the deployment if asked.

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"os"
 	"strings"
 	"time"
 
@@ -210,14 +209,4 @@ func (c *client) deploymentEnds(ctx context.Context, id string) (<-chan string, 
 		})
 	}()
 	return out, nil
-}
-
-// isTerminal reports whether a stream is a person's.
-func isTerminal(f any) (*os.File, bool) {
-	file, ok := f.(*os.File)
-	if !ok {
-		return nil, false
-	}
-	fi, err := file.Stat()
-	return file, err == nil && fi.Mode()&os.ModeCharDevice != 0
 }

@@ -73,10 +73,14 @@ func (v *invocation) progress() *progress {
 	if v.quiet || v.json {
 		p.w = io.Discard
 	}
-	if f, ok := v.err.(*os.File); ok {
-		p.tty = term.IsTerminal(int(f.Fd()))
-	}
+	_, p.tty = isTerminal(v.err)
 	return p
+}
+
+// isTerminal reports whether a stream is a person's terminal.
+func isTerminal(stream any) (*os.File, bool) {
+	f, ok := stream.(*os.File)
+	return f, ok && term.IsTerminal(int(f.Fd()))
 }
 
 func (p *progress) show(format string, args ...any) {
