@@ -1,6 +1,7 @@
 package services
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -59,11 +60,7 @@ func (s *Services) route(w http.ResponseWriter, r *http.Request) error {
 	if len(parts) == 1 && parts[0] == "ping" {
 		return c.ping()
 	}
-	select {
-	case <-s.ended:
-		return errNotLeading
-	case <-s.ready:
-	default:
+	if !s.leading() {
 		return errNotLeading
 	}
 	if len(parts) == 1 && parts[0] == "metrics" {
@@ -92,6 +89,21 @@ func (s *Services) route(w http.ResponseWriter, r *http.Request) error {
 		}
 	}
 	return errNoRoute
+}
+
+// leading reports whether the state is loaded and still this process's to change.
+func (s *Services) leading() bool {
+	select {
+	case <-s.ended:
+		return false
+	default:
+	}
+	select {
+	case <-s.ready:
+		return true
+	default:
+		return false
+	}
 }
 
 // segments are the parts of a path between slashes, however many those are.
@@ -183,7 +195,7 @@ type messageBody struct {
 }
 
 func writeJSON(w http.ResponseWriter, status int, v any) error {
-	b, err := json.Marshal(v)
+	b, err := plainJSON(v)
 	if err != nil {
 		return err
 	}
@@ -192,6 +204,15 @@ func writeJSON(w http.ResponseWriter, status int, v any) error {
 	w.WriteHeader(status)
 	_, _ = w.Write(b) // a client that is gone gets nothing
 	return nil
+}
+
+// plainJSON encodes without escaping < and >, which Marathon's texts hold.
+func plainJSON(v any) ([]byte, error) {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	err := enc.Encode(v)
+	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), err
 }
 
 func (c *call) answer(v any) error { return writeJSON(c.w, http.StatusOK, v) }

@@ -80,8 +80,8 @@ func (t *tx) commit(ctx context.Context) error {
 		if _, err := t.s.cfg.Store.Commit(ctx, txn); err != nil {
 			return fmt.Errorf("services: commit: %w", err)
 		}
-		t.s.last = max(t.s.last, t.version)
 	}
+	t.s.last = max(t.s.last, t.version)
 	t.s.mu.Lock()
 	for _, f := range t.applied {
 		f()

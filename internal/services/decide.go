@@ -226,7 +226,7 @@ func (s *State) judgeAway(f *fleet, i *Instance, g goal, now time.Time, d *Decis
 			f.wakeAt(at)
 			return
 		}
-		if 2*s.away > s.placed && !s.brake(f, &s.given, now) {
+		if 2*s.away > s.wanted() && !s.brake(f, &s.given, now) {
 			f.why = "most instances are on machines that do not answer: replacements are slowed down"
 			return
 		}
@@ -269,12 +269,20 @@ func (s *State) judgeHealth(f *fleet, i *Instance, now time.Time, d *Decision) {
 // brake takes one from the allowance of a window, or says no and has the app looked at when there is one again.
 func (s *State) brake(f *fleet, used *[]time.Time, now time.Time) bool {
 	*used = slices.DeleteFunc(*used, func(t time.Time) bool { return !t.Add(s.Policy.BrakeWindow).After(now) })
-	if len(*used) >= max(s.Policy.BrakeFloor, int(math.Ceil(s.Policy.BrakeShare*float64(s.placed)))) {
+	if len(*used) >= max(s.Policy.BrakeFloor, int(math.Ceil(s.Policy.BrakeShare*float64(s.wanted())))) {
 		f.wakeAt((*used)[0].Add(s.Policy.BrakeWindow))
 		return false
 	}
 	*used = append(*used, now)
 	return true
+}
+
+// wanted is how many instances all apps should have. What exists would be no measure: replacements add to it.
+func (s *State) wanted() (n int) {
+	for _, a := range s.Apps {
+		n += a.Instances
+	}
+	return n
 }
 
 func (f *fleet) wakeAt(t time.Time) {
@@ -406,23 +414,23 @@ func (s *State) endSurplus(f *fleet, g goal, c *census, d *Decision) {
 	})
 }
 
-// order sorts instances by who goes first: waiting, of another version, unreachable, less advanced, not healthy, and then by
-// age as the app's killSelection says.
+// order sorts instances by who goes first: waiting, unreachable, less advanced, not healthy, of another version, and then by age
+// as the app's killSelection says. What is not healthy comes before what is, so that nothing done here lowers the healthy ones.
 func (s *State) order(list []*Instance, g goal, sick map[*Instance]bool) {
 	rank := func(i *Instance) int {
 		switch {
 		case i.Waiting:
 			return 0
-		case i.Version != g.def.Config() && !g.roll:
-			return 1
 		case !i.Away.IsZero():
 			return 2
 		case i.State() < kernel.Running:
 			return 3 + int(i.State())
 		case sick[i]:
 			return 8
+		case i.Version != g.def.Config():
+			return 9
 		}
-		return 9
+		return 10
 	}
 	slices.SortStableFunc(list, func(a, b *Instance) int {
 		if c := cmp.Compare(rank(a), rank(b)); c != 0 {

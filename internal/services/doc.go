@@ -34,9 +34,9 @@
 //
 // # Brakes
 //
-// In any minute at most a fifth of all placed instances, and never less than three, is killed because checks fail; the rest
-// waits its turn, out of the traffic all the same. While more than half of all instances are on machines that do not answer,
-// giving them up is slowed down alike. See [Policy]. Deployments and requests to kill are not slowed down.
+// In any minute at most a fifth of the instances that all apps should have, and never less than three, is killed because checks
+// fail; the rest waits its turn, out of the traffic all the same. While more than half of them are on machines that do not
+// answer, giving them up is slowed down alike. See [Policy]. Deployments and requests to kill are not slowed down.
 //
 // # How it fails
 //

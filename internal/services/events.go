@@ -1,7 +1,6 @@
 package services
 
 import (
-	"encoding/json"
 	"sync"
 	"time"
 
@@ -231,7 +230,7 @@ func (h *hub) publish(events []Event) {
 		return
 	}
 	for _, e := range events {
-		m := encoded{e.Type, must(json.Marshal(e.Data))}
+		m := encoded{e.Type, must(plainJSON(e.Data))}
 		for r := range h.readers {
 			if r.types != nil && !r.types[e.Type] {
 				continue

@@ -35,9 +35,11 @@ func AppID(id, parent string) (string, []string) {
 			errs = append(errs, fmt.Sprintf("must fully match regular expression '%s'", segmentPattern))
 		case p == ".":
 		case p == "..":
-			if len(parts) > 0 {
-				parts = parts[:len(parts)-1]
+			if len(parts) == 0 {
+				errs = append(errs, "must not lead above the root")
+				continue
 			}
+			parts = parts[:len(parts)-1]
 		default:
 			parts = append(parts, p)
 		}

@@ -13,9 +13,10 @@ import (
 type Policy struct {
 	// LaunchTimeout is how long a placed instance may take until it runs; then it is replaced.
 	LaunchTimeout time.Duration
-	// BrakeWindow, BrakeShare and BrakeFloor are the brake on unhealthy instances: in any window at most this share of all
-	// placed instances, and never less than the floor, is killed for failing health checks. The same amounts bound how many
-	// instances on machines that do not answer are given up while more than half of all instances are on such machines.
+	// BrakeWindow, BrakeShare and BrakeFloor are the brake on unhealthy instances: in any window at most this share of the
+	// instances that all apps should have, and never less than the floor, is killed for failing health checks. The same amounts
+	// bound how many instances on machines that do not answer are given up while more than half of what all apps should have
+	// are on such machines.
 	BrakeWindow time.Duration
 	BrakeShare  float64
 	BrakeFloor  int
@@ -42,8 +43,7 @@ type State struct {
 	Complete    bool            // every agent has reported since this leader began, as the kernel told
 
 	fleets map[string]*fleet
-	placed int         // instances with a place, all apps
-	away   int         // of them, on machines that do not answer
+	away   int         // instances on machines that do not answer, all apps
 	killed []time.Time // kills for failing checks within the last BrakeWindow
 	given  []time.Time // instances given up within the last BrakeWindow
 	events []Event
@@ -171,7 +171,6 @@ func (s *State) observe(k kernel.Instance, now time.Time) {
 	}
 	old := *i
 	if i.Waiting {
-		s.placed++
 		i.Since = now
 	}
 	if !i.Away.IsZero() {
@@ -192,7 +191,6 @@ func (s *State) observe(k kernel.Instance, now time.Time) {
 
 // ended drops an instance that is no more and lengthens the app's pause if it ended by itself.
 func (s *State) ended(f *fleet, i *Instance, now time.Time) {
-	s.placed--
 	if !i.Away.IsZero() {
 		s.away--
 	}

@@ -179,6 +179,9 @@ func (v *validator) container(a *App) {
 		case vol.Mode == "":
 			v.add(at+"/mode", "error.path.missing")
 		}
+		if vol.HostPath == "" {
+			continue
+		}
 		for _, p := range []struct{ name, path string }{{"containerPath", vol.ContainerPath}, {"hostPath", vol.HostPath}} {
 			if p.path != "" && (!path.IsAbs(p.path) || path.Clean(p.path) != strings.TrimSuffix(p.path, "/") && p.path != "/") {
 				v.add(at+"/"+p.name, "must be an absolute path without . or .. elements")

@@ -46,7 +46,7 @@ func inWorld(t *testing.T, f func(w *world)) {
 }
 
 func newWorld(fail func(string, ...any)) *world {
-	return &world{fail: fail, ctx: context.Background(), kernel: kerneltest.New(), store: memory.New(), policy: DefaultPolicy}
+	return &world{fail: fail, ctx: context.Background(), kernel: kerneltest.New(time.Now), store: memory.New(), policy: DefaultPolicy}
 }
 
 // lead begins a leadership.

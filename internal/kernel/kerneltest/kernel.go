@@ -21,6 +21,8 @@ import (
 
 // Kernel is the twin. Make one with New. It is safe for concurrent use.
 type Kernel struct {
+	now func() time.Time
+
 	mu       sync.Mutex // guards everything below
 	agents   map[kernel.AgentID]*agent
 	groups   map[kernel.GroupID]*group
@@ -51,9 +53,9 @@ type entry struct {
 
 var _ kernel.Kernel = (*Kernel)(nil)
 
-// New returns a twin without agents, whose view is complete.
-func New() *Kernel {
-	return &Kernel{agents: map[kernel.AgentID]*agent{}, groups: map[kernel.GroupID]*group{}, ended: map[kernel.GroupID]bool{},
+// New returns a twin without agents, whose view is complete. now is its clock.
+func New(now func() time.Time) *Kernel {
+	return &Kernel{now: now, agents: map[kernel.AgentID]*agent{}, groups: map[kernel.GroupID]*group{}, ended: map[kernel.GroupID]bool{},
 		queue: map[string]*entry{}, watches: map[*watch]bool{}, complete: true}
 }
 
@@ -125,7 +127,7 @@ func (k *Kernel) Failover() {
 }
 
 // Lose makes an agent unreachable; Return brings it back.
-func (k *Kernel) Lose(id kernel.AgentID) { k.reach(id, time.Now()) }
+func (k *Kernel) Lose(id kernel.AgentID) { k.reach(id, k.now()) }
 
 // Return makes an agent reachable again. Groups that were stopped or forgotten meanwhile end.
 func (k *Kernel) Return(id kernel.AgentID) { k.reach(id, time.Time{}) }
@@ -174,7 +176,7 @@ func (k *Kernel) RunUnchecked(id kernel.GroupID) {
 func (k *Kernel) Sicken(id kernel.GroupID) {
 	k.Report(id, func(s *kernel.Status) {
 		for i := range s.Health {
-			s.Health[i] = kernel.Health{Known: true, Failures: max(1, k.groups[id].spec.Tasks[0].Checks[i].MaxFailed), LastBad: time.Now(), LastCause: "no answer"}
+			s.Health[i] = kernel.Health{Known: true, Failures: max(1, k.groups[id].spec.Tasks[0].Checks[i].MaxFailed), LastBad: k.now(), LastCause: "no answer"}
 		}
 	})
 }
@@ -206,13 +208,13 @@ func (k *Kernel) sorted() []*group {
 func (k *Kernel) run(g *group, s *kernel.Status, checked bool) {
 	s.State = kernel.Running
 	if s.Started.IsZero() {
-		s.Started = time.Now()
+		s.Started = k.now()
 	}
 	s.Health = nil
 	for range g.spec.Tasks[0].Checks {
 		h := kernel.Health{}
 		if checked {
-			h = kernel.Health{Known: true, Alive: true, First: time.Now(), LastGood: time.Now()}
+			h = kernel.Health{Known: true, Alive: true, First: k.now(), LastGood: k.now()}
 		}
 		s.Health = append(s.Health, h)
 	}
@@ -238,7 +240,7 @@ func (k *Kernel) report(g *group, change func(*kernel.Status)) {
 	s.Health = slices.Clone(s.Health)
 	change(s)
 	s.Seq++
-	s.Time = time.Now()
+	s.Time = k.now()
 	g.inst.Known = true
 	if s.State.Terminal() {
 		k.remove(g)
@@ -304,7 +306,7 @@ func (k *Kernel) place(spec kernel.Spec, id kernel.GroupID) bool {
 	best.view.Groups++
 	k.next++
 	g := &group{spec: spec, inst: kernel.Instance{
-		Group:     kernel.Group{ID: id, Spec: spec.ID, Placed: time.Now(), Goal: kernel.GoalRun},
+		Group:     kernel.Group{ID: id, Spec: spec.ID, Placed: k.now(), Goal: kernel.GoalRun},
 		Framework: spec.Framework, Owner: spec.Owner, Version: spec.Version, Agent: best.view.ID, Hostname: best.view.Hostname, Known: true}}
 	if spec.Network.Mode == kernel.NetworkBridge {
 		g.inst.Address = netip.AddrFrom4([4]byte{10, 1, byte(k.next >> 8), byte(k.next)})
@@ -337,7 +339,7 @@ func (k *Kernel) Launch(ctx context.Context, r kernel.LaunchRequest) (kernel.Lau
 	}
 	e := k.queue[queueKey(r.Spec.Framework, r.Key)]
 	if e == nil {
-		e = &entry{spec: r.Spec, Waiting: kernel.Waiting{Key: r.Key, Owner: r.Spec.Owner, Version: r.Spec.Version, Since: time.Now()}}
+		e = &entry{spec: r.Spec, Waiting: kernel.Waiting{Key: r.Key, Owner: r.Spec.Owner, Version: r.Spec.Version, Since: k.now()}}
 		k.queue[queueKey(r.Spec.Framework, r.Key)] = e
 	}
 	for _, id := range r.Groups {
