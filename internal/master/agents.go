@@ -33,7 +33,7 @@ func (s *State) agentUp(ev AgentUp) {
 		s.endSession(a, "another session of this agent began")
 	}
 	if a.incarnation != "" && a.incarnation != reg.Incarnation {
-		a.replaced = append(a.replaced, a.incarnation)
+		a.replaced = append(slices.DeleteFunc(a.replaced, func(i string) bool { return i == reg.Incarnation }), a.incarnation)
 		if len(a.replaced) > replacedKept {
 			a.replaced = a.replaced[1:]
 		}
@@ -72,7 +72,8 @@ func (s *State) refuseAgent(reg *kernel.Registration) string {
 		return fmt.Sprintf("the agent follows leader %d, this one is %d", reg.Epoch, s.cfg.Epoch)
 	case a != nil && a.broken != "":
 		return a.broken
-	case a != nil && slices.Contains(a.replaced, reg.Incarnation):
+	case a != nil && a.session != 0 && !a.suspect && slices.Contains(a.replaced, reg.Incarnation):
+		// Only while the other one is heard: a registration of a process that is gone may arrive after its successor's.
 		return "another process with this agent's identity took over from it: is its state folder a copy?"
 	}
 	return ""
