@@ -29,9 +29,9 @@ type checked struct {
 	outcome     outcome
 }
 
-// check runs the checks of the group's tasks until ctx ends; wg counts what runs. The checks of tasks that were there
-// before the agent are spread over their intervals.
-func (g *group) check(ctx context.Context, wg *sync.WaitGroup, fresh bool) {
+// check runs the checks of the group's tasks until ctx ends. The checks of tasks that were there before the agent are
+// spread over their intervals.
+func (g *group) check(ctx context.Context, fresh bool) {
 	for i := range g.spec.Tasks {
 		started := g.rec.Tasks[i].Status.Started
 		for k := range g.spec.Tasks[i].Checks {
@@ -43,7 +43,7 @@ func (g *group) check(ctx context.Context, wg *sync.WaitGroup, fresh bool) {
 				first += rand.N(c.Interval)
 			}
 			target, port := g.target(i, c)
-			wg.Go(func() {
+			g.checks.Go(func() {
 				repeat(ctx, c, first, g.a.checks, func(ctx context.Context) outcome {
 					return g.a.probe(ctx, c, g.containers[i], target, port)
 				}, func(o outcome) bool {

@@ -41,6 +41,7 @@ type Config struct {
 	Drain          time.Duration // from "no new connections" to TERM for groups that have any; default 500 ms, negative: none
 	CallTimeout    time.Duration // of one call to the runtime or the network; default 30 s
 	PullTimeout    time.Duration // of one image; default 15 min
+	Stuck          time.Duration // from KILL to saying that a task does not end; default 5 s
 	Reconcile      time.Duration // between comparisons with the runtime's truth; default 10 s
 
 	Heartbeat  time.Duration // default kernel.HeartbeatInterval
@@ -99,6 +100,7 @@ func (c Config) complete() (Config, error) {
 	c.ParallelChecks = either(c.ParallelChecks, 64)
 	c.CallTimeout = either(c.CallTimeout, 30*time.Second)
 	c.PullTimeout = either(c.PullTimeout, 15*time.Minute)
+	c.Stuck = either(c.Stuck, 5*time.Second)
 	c.Reconcile = either(c.Reconcile, 10*time.Second)
 	c.Heartbeat = either(c.Heartbeat, kernel.HeartbeatInterval)
 	c.BackoffMax = either(c.BackoffMax, 2*time.Second)

@@ -47,6 +47,10 @@ type endpoints struct {
 // localView is what this machine knows of a task of its own.
 type localView struct{ running, ready bool }
 
+func viewOf(s *kernel.Status) localView {
+	return localView{running: s.State == kernel.Running, ready: s.Healthy()}
+}
+
 func newEndpoints(self kernel.AgentID, net Network, log *slog.Logger) *endpoints {
 	return &endpoints{self: self, net: net, log: log, table: map[kernel.TaskID]kernel.Endpoint{},
 		local: map[kernel.TaskID]localView{}, done: make(chan struct{}), wake: make(chan struct{}, 1)}
@@ -138,11 +142,36 @@ func (e *endpoints) setLocal(t kernel.TaskID, v localView) {
 	}
 }
 
+// seed says what this machine knows of its tasks after the agent's start, all at once, so that what runs keeps its
+// connections. The table of the earlier agent is applied again only if it is wrong by now, or lost with the machine's state.
+func (e *endpoints) seed(views map[kernel.TaskID]localView, lost bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.local = views
+	wrong := lost && e.epoch > 0
+	for _, p := range e.table {
+		v := views[p.Task]
+		wrong = wrong || p.Agent == e.self && (p.Running && !v.running || p.Ready && !v.ready)
+	}
+	if wrong {
+		e.askLocked()
+	}
+}
+
 // drop forgets a task of this machine's that ended; not being known counts as not running.
 func (e *endpoints) drop(t kernel.TaskID) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	delete(e.local, t)
+}
+
+// ask has the table applied again, if one was ever told.
+func (e *endpoints) ask() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.epoch > 0 {
+		e.askLocked()
+	}
 }
 
 func (e *endpoints) askLocked() {
@@ -202,9 +231,7 @@ func (e *endpoints) run(ctx context.Context) error {
 			if !pause(ctx, applyRetry) {
 				return nil
 			}
-			e.mu.Lock()
-			e.askLocked()
-			e.mu.Unlock()
+			e.ask()
 			continue
 		}
 		e.mu.Lock()

@@ -13,7 +13,6 @@ import (
 
 const (
 	settleTimeout = 2 * time.Second        // for the network to stop sending new connections
-	stuckAfter    = 5 * time.Second        // from KILL to saying that a task does not die
 	firstRetry    = 100 * time.Millisecond // between attempts to remove what is left
 	lastRetry     = 10 * time.Second
 )
@@ -77,7 +76,7 @@ func (g *group) kill(ctx context.Context) {
 		g.waitExits(ctx, next)
 		g.signal(ctx, unix.SIGKILL, func(i int) bool { return !time.Now().Before(began.Add(g.grace(i))) })
 	}
-	g.waitExits(ctx, time.Now().Add(stuckAfter))
+	g.waitExits(ctx, time.Now().Add(g.a.cfg.Stuck))
 	if g.alive() && ctx.Err() == nil {
 		g.insist(ctx)
 	}

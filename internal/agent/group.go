@@ -26,6 +26,7 @@ type group struct {
 	stop    context.CancelCauseFunc // asks for the end; the cause is an *ending
 	over    chan struct{}           // closed when nothing is left of it
 	results chan checked            // from the checks
+	checks  sync.WaitGroup          // the checks; one that hangs in the container ends with it, so run waits for them last
 
 	// shown is what was told of the tasks. Guarded by a.mu.
 	shown []kernel.Status
@@ -100,6 +101,7 @@ func (g *group) forgotten() {
 // run lives the group's life. It returns when the group is ended and acknowledged, or, with the tasks left as they are,
 // when ctx ends; stopping is a context below ctx that ends when the group is to end.
 func (g *group) run(ctx, stopping context.Context) {
+	defer g.checks.Wait()
 	fresh := g.do == verbStart
 	if fresh {
 		if e := g.start(stopping); e != nil {
@@ -164,7 +166,7 @@ func (g *group) publish() {
 	for i := range g.rec.Tasks {
 		now[i] = g.rec.Tasks[i].Status
 		now[i].Health = append([]kernel.Health(nil), now[i].Health...)
-		g.a.ends.setLocal(now[i].Task, localView{running: now[i].State == kernel.Running, ready: now[i].Healthy()})
+		g.a.ends.setLocal(now[i].Task, viewOf(&now[i]))
 	}
 	g.a.show(g, now)
 }
@@ -173,7 +175,8 @@ func (g *group) publish() {
 func (g *group) adopt(ctx context.Context) {
 	changed := false
 	for i := range g.rec.Tasks {
-		if t := &g.rec.Tasks[i]; t.Phase != phaseStarted || t.Status.State != kernel.Running {
+		t := &g.rec.Tasks[i]
+		if t.Phase != phaseStarted || t.Status.State != kernel.Running || len(t.Status.Health) != len(g.spec.Tasks[i].Checks) {
 			g.running(i, g.facts[i].process)
 			changed = true
 		}
@@ -199,11 +202,9 @@ func (g *group) running(i int, p Process) {
 
 // watch waits for the first reason to end the group. Nil means that ctx ended.
 func (g *group) watch(ctx, stopping context.Context, fresh bool) *ending {
-	var checks sync.WaitGroup
 	cctx, cancel := context.WithCancel(stopping)
-	defer checks.Wait()
 	defer cancel()
-	g.check(cctx, &checks, fresh)
+	g.check(cctx, fresh)
 	for {
 		if e := g.collect(); e != nil {
 			return e

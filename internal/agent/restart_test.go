@@ -233,12 +233,12 @@ type crasher struct {
 	agent.Runtime
 	left  atomic.Int64
 	crash atomic.Pointer[func()]
-	after bool
+	after atomic.Bool
 }
 
 func (c *crasher) step(f func() error) error {
 	now := c.left.Add(-1) == 0
-	if now && !c.after {
+	if now && !c.after.Load() {
 		(*c.crash.Load())()
 		return context.Canceled
 	}
@@ -291,7 +291,7 @@ func killRandomly(t *testing.T, seed uint64) {
 			w.crashNow()
 		}
 		c.crash.Store(&crash)
-		c.after = rng.IntN(2) == 0
+		c.after.Store(rng.IntN(2) == 0)
 		c.left.Store(1 + rng.Int64N(6))
 	}
 	arm()
@@ -339,4 +339,4 @@ func killRandomly(t *testing.T, seed uint64) {
 }
 
 // crashNow ends the agent's context and does not wait, from inside of one of its calls.
-func (w *world) crashNow() { w.cancel() }
+func (w *world) crashNow() { (*w.cancel.Load())() }

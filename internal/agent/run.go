@@ -26,12 +26,13 @@ type Agent struct {
 	dial        func(ctx context.Context, address string) (net.Conn, error)
 	incarnation string
 
-	folder *folder // from Run on
-	ends   *endpoints
-	logs   *streams
-	starts slots
-	pulls  slots
-	checks slots
+	folder   *folder // from Run on
+	ends     *endpoints
+	logs     *streams
+	rebooted bool // the machine started anew since the last agent; set before anything runs
+	starts   slots
+	pulls    slots
+	checks   slots
 
 	// base is Run's context: groups that a session begins outlive the session.
 	base context.Context
@@ -154,6 +155,7 @@ func (a *Agent) identify() ([]record, error) {
 		}
 	}
 	a.self.ID = either(a.cfg.ID, either(a.self.ID, kernel.AgentID("agent-"+rand.Text()[:16])))
+	a.rebooted = a.self.Boot != a.cfg.Boot
 	a.self.Boot = a.cfg.Boot
 	if a.self.Disk == 0 {
 		if a.self.Disk, _, err = a.freeDisk(); err != nil {
@@ -203,9 +205,20 @@ func (a *Agent) recover(ctx context.Context, recs []record) error {
 		}
 		byID[f.ID] = f
 	}
+	plans := make([]plan, len(recs))
+	views := map[kernel.TaskID]localView{}
+	for i, r := range recs {
+		plans[i] = decideRecovery(r, a.cfg.Boot, byID)
+		for k := range r.Tasks {
+			if s := &r.Tasks[k].Status; plans[i].do == verbWatch {
+				views[s.Task] = viewOf(s)
+			}
+		}
+	}
+	a.ends.seed(views, a.rebooted) // before anything can ask for a table without them
 	a.mu.Lock()
-	for _, r := range recs {
-		a.beginLocked(decideRecovery(r, a.cfg.Boot, byID))
+	for _, p := range plans {
+		a.beginLocked(p)
 	}
 	a.mu.Unlock()
 	close(a.ready)

@@ -22,10 +22,10 @@ import (
 // a follower that reads along.
 func TestRotationLosesNoLine(t *testing.T) {
 	w := newWorld(t)
-	w.cfg.LogLimit, w.cfg.LogKeep, w.cfg.LogInterval = 64<<10, 100, time.Millisecond
+	w.cfg.LogLimit, w.cfg.LogKeep, w.cfg.LogInterval = 16<<10, 500, time.Millisecond
 	w.start()
 	const lines = 60_000
-	w.master.launch(specOf(fmt.Sprintf(`seq -f 'line number %%08.0f is here' 1 %d; echo end`, lines)), kernel.Group{ID: "log"})
+	w.master.launch(specOf(fmt.Sprintf(`i=0; while [ $i -lt %d ]; do i=$((i+1)); echo "line number $i is here"; done; echo end`, lines)), kernel.Group{ID: "log"})
 	w.master.reaches("log.t0", kernel.Finished)
 	code, all := w.master.get("/agent/v1/tasks/log.t0/logs/stdout")
 	if code != http.StatusOK {
@@ -33,7 +33,7 @@ func TestRotationLosesNoLine(t *testing.T) {
 	}
 	i := 0
 	for line := range strings.Lines(all) {
-		if i++; i <= lines && line != fmt.Sprintf("line number %08d is here\n", i) {
+		if i++; i <= lines && line != fmt.Sprintf("line number %d is here\n", i) {
 			t.Fatalf("line %d: got %q", i, line)
 		}
 	}
@@ -41,7 +41,7 @@ func TestRotationLosesNoLine(t *testing.T) {
 		t.Errorf("got %d lines, want %d", i, lines+1)
 	}
 	rotated, _ := filepath.Glob(w.cfg.State + "/sandboxes/log.t0/stdout.*")
-	if len(rotated) < 2 {
+	if len(rotated) < 5 {
 		t.Errorf("got rotated files %v, want several", rotated)
 	}
 	t.Logf("%d rotations", len(rotated))

@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"log/slog"
 	"math/rand/v2"
 	"net"
 	"net/http"
@@ -61,7 +62,7 @@ func (a *Agent) connect(ctx context.Context) error {
 		<-ctx.Done()
 		return nil
 	}
-	backoff := firstRetry
+	backoff, quiet := firstRetry, false
 	for i := 0; ctx.Err() == nil; i++ {
 		address := a.cfg.Masters[i%len(a.cfg.Masters)]
 		lived, err := a.visit(ctx, address)
@@ -69,9 +70,14 @@ func (a *Agent) connect(ctx context.Context) error {
 			break
 		}
 		if lived {
-			backoff = firstRetry
+			backoff, quiet = firstRetry, false
 		}
-		a.log.Info("no session with a master, trying the next", "master", address, "err", err)
+		level := slog.LevelInfo
+		if quiet {
+			level = slog.LevelDebug // once a round of attempts is enough
+		}
+		a.log.Log(ctx, level, "no session with a master, trying the next", "master", address, "err", err)
+		quiet = quiet || !lived && i%len(a.cfg.Masters) == len(a.cfg.Masters)-1
 		if !pause(ctx, backoff/2+rand.N(backoff/2)) {
 			break
 		}

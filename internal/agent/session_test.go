@@ -12,6 +12,13 @@ import (
 	"github.com/marinaos/marina/internal/kernel"
 )
 
+// skip makes the next frame's number another than it should be.
+func (s *masterSession) skip(n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.seq += uint64(n)
+}
+
 // ends waits for a session to end.
 func (s *masterSession) ends(t *testing.T, why string) {
 	t.Helper()
@@ -51,7 +58,7 @@ func TestGapsAndNonsenseEndTheSession(t *testing.T) {
 	w := newWorld(t)
 	w.start()
 	for name, breakIt := range map[string]func(s *masterSession){
-		"a gap":            func(s *masterSession) { s.seq++; s.send(1, kernel.Down{}) },
+		"a gap":            func(s *masterSession) { s.skip(1); s.send(1, kernel.Down{}) },
 		"no JSON":          func(s *masterSession) { _, _ = s.w.Write([]byte("{\"epoch\":\n")) },
 		"too long a frame": func(s *masterSession) { _, _ = s.w.Write([]byte(strings.Repeat(" ", kernel.MaxFrame+10) + "\n")) },
 		"a spec not sent": func(s *masterSession) {
@@ -77,9 +84,7 @@ func TestFrameIsAppliedOnce(t *testing.T) {
 	w.master.reaches("a.t0", kernel.Running)
 	s.send(1, kernel.Down{Drop: []kernel.GroupID{"a"}})
 	w.master.reaches("a.t0", kernel.Killed)
-	s.mu.Lock()
-	s.seq -= 2
-	s.mu.Unlock()
+	s.skip(-2)
 	s.send(1, kernel.Down{Groups: []kernel.Group{{ID: "a", Spec: spec.ID, Goal: kernel.GoalRun}}}) // again, late
 	s.send(1, kernel.Down{})
 	s.send(1, kernel.Down{Groups: []kernel.Group{{ID: "b", Spec: spec.ID, Goal: kernel.GoalRun}}})
@@ -151,6 +156,12 @@ func TestDeadTasksOfThisMachineGetNoConnectionsWithoutAMaster(t *testing.T) {
 	eventually(t, "recovery", func() bool { return strings.Count(w.log.String(), "agent recovered") == 2 })
 	kill("b.t0")
 	w.becomesReady("c.t0", "far.t0")
+
+	// Nor does it miss what ended while there was no agent.
+	w.kill()
+	kill("c.t0")
+	w.start()
+	w.becomesReady("far.t0")
 }
 
 func (w *world) containerOf(id kernel.TaskID) string {
