@@ -55,7 +55,7 @@ const (
 	MaxGroupIDBytes = 256  // of one group id
 	MaxKeyBytes     = 512  // of one queue key
 	MaxWhyBytes     = 256  // of the reason kept with a stop
-	groupsPerChunk  = 32   // groups packed into one row: under 64 KiB even with every port mapped
+	groupsPerChunk  = 16   // groups packed into one row: what a launch rewrites on an agent; under 32 KiB even with every port mapped
 	endedPerSlot    = 128  // ended ids in one row
 	endedSlots      = 256  // rows of ended ids of one framework
 	replacedKept    = 8    // incarnations of one agent remembered as replaced

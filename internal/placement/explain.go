@@ -32,9 +32,10 @@ func (p *Pool) explain(r *Request, tallies []tally) kernel.Refusal {
 			f.agents++
 			continue
 		}
-		if !m.hasPorts(r) {
+		switch {
+		case !m.hasPorts(r):
 			ports++
-		} else {
+		case r.address && m.addresses.free() == 0:
 			address++
 		}
 	}

@@ -46,17 +46,21 @@ func Prepare(s *kernel.Spec) (*Request, error) {
 	return r, nil
 }
 
+// machinesPerFew is the share of machines, one in so many, up to which instances are placed one by one; for more, sorting all
+// machines into a heap is cheaper.
+const machinesPerFew = 16
+
 // Place finds machines for up to k instances and takes what they need. With fewer than k placements the refusal says why.
 func (p *Pool) Place(r *Request, k int) ([]Placement, kernel.Refusal) {
 	if k <= 0 {
 		return nil, kernel.Refusal{}
 	}
-	p.countOwner(r)
 	tallies := p.tallies(r)
 	var out []Placement
-	if k == 1 || slices.ContainsFunc(r.counted, func(c constraint) bool { return c.Operator == "GROUP_BY" }) {
-		out = p.placeByScan(r, k, tallies)
+	if k <= max(1, len(p.machines)/machinesPerFew) || slices.ContainsFunc(r.counted, func(c constraint) bool { return c.Operator == "GROUP_BY" }) {
+		out = p.placeOneByOne(r, k, tallies)
 	} else {
+		p.countOwner(r)
 		out = p.placeByHeap(r, k, tallies)
 	}
 	if len(out) == k {
@@ -87,10 +91,8 @@ func (p *Pool) tallies(r *Request) []tally {
 	for k := range r.counted {
 		t := tally{constraint: &r.counted[k], by: map[string]int{}}
 		if t.Operator == "GROUP_BY" {
-			for i := range p.machines {
-				if v, ok := p.machines[i].field(t.Field); ok {
-					t.by[v] += 0
-				}
+			for v := range p.values(t.Field) {
+				t.by[v] = 0
 			}
 		}
 		if c := p.sets[r.set]; c != nil {
@@ -107,17 +109,24 @@ func (p *Pool) tallies(r *Request) []tally {
 	return out
 }
 
-// placeByScan looks at every machine for every instance.
-func (p *Pool) placeByScan(r *Request, k int, tallies []tally) []Placement {
-	var out []Placement
-	for range k {
-		best := int32(-1)
+// values counts the machines with each value of a field.
+func (p *Pool) values(field string) map[string]int {
+	if p.fields[field] == nil {
+		p.fields[field] = map[string]int{}
 		for i := range p.machines {
-			i := int32(i)
-			if p.open[i] && r.need.Fits(p.free[i]) && (best < 0 || p.before(i, best)) && p.fits(r, i) && p.allowed(tallies, i) {
-				best = i
+			if v, ok := p.machines[i].field(field); ok {
+				p.fields[field][v]++
 			}
 		}
+	}
+	return p.fields[field]
+}
+
+// placeOneByOne finds the best machine for each instance anew.
+func (p *Pool) placeOneByOne(r *Request, k int, tallies []tally) []Placement {
+	var out []Placement
+	for range k {
+		best := p.best(r, tallies)
 		if best < 0 {
 			break
 		}
@@ -143,6 +152,7 @@ func (p *Pool) placeByHeap(r *Request, k int, tallies []tally) []Placement {
 		i := h[0]
 		if r.need.Fits(p.free[i]) && p.fits(r, i) && p.allowed(tallies, i) {
 			out = append(out, p.put(r, i, tallies))
+			p.count[i]++
 		} else {
 			h[0] = h[len(h)-1]
 			h = h[:len(h)-1]
@@ -172,7 +182,7 @@ func (p *Pool) down(h []int32, i int) {
 	}
 }
 
-// before is the ranking.
+// before is the ranking within a heap.
 func (p *Pool) before(a, b int32) bool {
 	if p.count[a] != p.count[b] {
 		return p.count[a] < p.count[b]
@@ -246,6 +256,5 @@ func (p *Pool) put(r *Request, i int32, tallies []tally) Placement {
 		tallies[k].add(v)
 	}
 	p.charge(r, i)
-	p.count[i]++
 	return at
 }

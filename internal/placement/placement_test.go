@@ -108,6 +108,9 @@ func drawSpec(t *rapid.T) kernel.Spec {
 	if s.Owner == "/a" { // an owner is unique in all of its instances or in none
 		s.Constraints = []kernel.Constraint{{Field: "hostname", Operator: "UNIQUE"}}
 	}
+	if s.Owner == "/b" {
+		s.Constraints = []kernel.Constraint{{Field: "rack", Operator: "GROUP_BY"}}
+	}
 	return s
 }
 

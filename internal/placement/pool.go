@@ -30,14 +30,17 @@ type Placement struct {
 
 // Pool is the machines and what is taken on them. What the hot loop reads is in columns, indexed like machines.
 type Pool struct {
-	index    map[kernel.AgentID]int32
+	ids      map[kernel.AgentID]int32
 	machines []machine
 	free     []kernel.Resources
 	score    []int64 // larger is more free
 	open     []bool  // may be given instances
+	index    index
 
 	owners map[string]*counts // instances of an owner, all versions
 	sets   map[string]*counts // instances of one version of an owner, only for specs with counted constraints
+
+	fields map[string]map[string]int // of each field that a GROUP_BY asked for: machines with each value
 
 	count []int32 // scratch of Place: instances of the request's owner
 	heap  []int32 // scratch of Place
@@ -55,32 +58,35 @@ type machine struct {
 
 // counts is how many instances are on which machine.
 type counts struct {
-	by    map[int32]int32
-	total int
+	by     map[int32]int32
+	having []int32 // machines with that many, from one on
+	total  int
 }
 
 // NewPool returns a pool without machines.
 func NewPool() *Pool {
-	return &Pool{index: map[kernel.AgentID]int32{}, owners: map[string]*counts{}, sets: map[string]*counts{}}
+	return &Pool{ids: map[kernel.AgentID]int32{}, fields: map[string]map[string]int{}, owners: map[string]*counts{}, sets: map[string]*counts{}}
 }
 
 // Set adds a machine, closed, or changes what is known of it. What is taken stays taken, also when it is more than the
 // machine now has; the subnet changes only while no address of it is taken.
 func (p *Pool) Set(m Machine) {
-	i, ok := p.index[m.ID]
+	i, ok := p.ids[m.ID]
 	if !ok {
 		i = int32(len(p.machines))
-		p.index[m.ID] = i
+		p.ids[m.ID] = i
 		p.machines = append(p.machines, machine{ports: map[uint16]struct{}{}})
 		p.free = append(p.free, kernel.Resources{})
 		p.score = append(p.score, 0)
 		p.open = append(p.open, false)
+		p.index.add()
 	}
 	k := &p.machines[i]
 	if k.Subnet != m.Subnet && k.addresses.used == 0 {
 		k.addresses = newAddresses(m.Subnet)
 	}
 	k.Machine = m
+	clear(p.fields) // counted anew when they are asked for
 	k.inRange = 0
 	for port := range k.ports {
 		if inside(m.Ports, port) {
@@ -92,20 +98,21 @@ func (p *Pool) Set(m Machine) {
 
 // Open says whether a machine may be given instances. A closed one is "unreachable" in refusals.
 func (p *Pool) Open(id kernel.AgentID, open bool) {
-	if i, ok := p.index[id]; ok {
+	if i, ok := p.ids[id]; ok {
 		p.open[i] = open
+		p.index.move(i, p.score[i], open)
 	}
 }
 
 // IsOpen reports whether a machine is known and may be given instances.
 func (p *Pool) IsOpen(id kernel.AgentID) bool {
-	i, ok := p.index[id]
+	i, ok := p.ids[id]
 	return ok && p.open[i]
 }
 
 // Used is what is taken of a machine and by how many instances.
 func (p *Pool) Used(id kernel.AgentID) (kernel.Resources, int) {
-	i, ok := p.index[id]
+	i, ok := p.ids[id]
 	if !ok {
 		return kernel.Resources{}, 0
 	}
@@ -115,7 +122,7 @@ func (p *Pool) Used(id kernel.AgentID) (kernel.Resources, int) {
 // Take repeats a placement decided earlier. Resources are taken even when there is less than that; a port or address that is
 // taken already, or an unknown machine, is an errdefs.ErrAlreadyExists or errdefs.ErrNotFound and takes nothing.
 func (p *Pool) Take(r *Request, at Placement) error {
-	i, ok := p.index[at.Agent]
+	i, ok := p.ids[at.Agent]
 	if !ok {
 		return fmt.Errorf("machine %s: %w", at.Agent, errdefs.ErrNotFound)
 	}
@@ -137,7 +144,7 @@ func (p *Pool) Take(r *Request, at Placement) error {
 
 // Release gives back what one instance took.
 func (p *Pool) Release(r *Request, at Placement) {
-	i, ok := p.index[at.Agent]
+	i, ok := p.ids[at.Agent]
 	if !ok {
 		return
 	}
@@ -174,6 +181,7 @@ func (p *Pool) refresh(i int32) {
 	m := &p.machines[i]
 	p.free[i] = m.Total.Sub(m.used)
 	p.score[i] = share(p.free[i].MilliCPU, m.Total.MilliCPU) + share(p.free[i].Mem, m.Total.Mem)
+	p.index.move(i, p.score[i], p.open[i])
 }
 
 // share is free as a fraction of total in 1/65536, at most one whole.
@@ -193,8 +201,7 @@ func bump(m map[string]*counts, key string, i int32) {
 		c = &counts{by: map[int32]int32{}}
 		m[key] = c
 	}
-	c.by[i]++
-	c.total++
+	c.change(i, 1)
 }
 
 func drop(m map[string]*counts, key string, i int32) {
@@ -202,10 +209,7 @@ func drop(m map[string]*counts, key string, i int32) {
 	if c == nil || c.by[i] == 0 {
 		return
 	}
-	if c.by[i]--; c.by[i] == 0 {
-		delete(c.by, i)
-	}
-	if c.total--; c.total == 0 {
+	if c.change(i, -1); c.total == 0 {
 		delete(m, key)
 	}
 }
