@@ -143,6 +143,13 @@ func TestSlowClientsAreCutOff(t *testing.T) {
 		}
 		c.Close()
 
+		c = dial() // small enough for the server's buffer: the server itself has to write it
+		io.WriteString(c, strings.Replace(head("GET", "/read", 0), "token=", "token=x", 1))
+		time.Sleep(writePace + time.Second)
+		if _, got := closedAfter(c); got != "" {
+			t.Errorf("small answer that nobody reads: %.20q is still sent after %v", got, writePace)
+		}
+
 		c = dial() // waiting for an answer is not slow
 		io.WriteString(c, head("POST", "/wait", 2)+"{}")
 		resp := must(http.ReadResponse(bufio.NewReader(c), nil))(t)

@@ -252,3 +252,13 @@ func TestCredential(t *testing.T) {
 		}
 	}
 }
+
+func BenchmarkVerify(b *testing.B) {
+	d := start(b, memory.New(), testRootKey(b))
+	token := must(d.IssueRoot(b.Context(), 0, ""))(b)
+	for b.Loop() {
+		if _, err := d.Verify(b.Context(), token.Secret); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
