@@ -1,0 +1,107 @@
+package stories
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"testing"
+
+	"github.com/marinaos/marina/test/house"
+)
+
+// shop and shared are opened by the first story that needs them and closed after the last.
+var (
+	shop   = sync.OnceValues(house.OpenWorkshop)
+	shared = sync.OnceValues(func() (*house.House, error) {
+		w, err := shop()
+		if err != nil {
+			return nil, err
+		}
+		sharedOpen = true
+		return w.Open()
+	})
+	sharedOpen bool
+)
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if err := closeAll(); err != nil {
+		fmt.Fprintln(os.Stderr, "FAIL: the datacenter that stories shared:", err)
+		code = 1
+	}
+	os.Exit(code)
+}
+
+func closeAll() error {
+	var err error
+	if sharedOpen {
+		if h, herr := shared(); herr == nil {
+			err = h.Close()
+		}
+	}
+	if w, werr := shop(); werr == nil {
+		err = errors.Join(err, w.Close())
+	}
+	return err
+}
+
+// workshop is where there are programs and images; without, the test is skipped or fails.
+func workshop(t *testing.T) *house.Workshop {
+	t.Helper()
+	w, err := shop()
+	if errors.Is(err, house.ErrNotReal) && os.Getenv("MARINA_REQUIRE_REAL") == "" {
+		t.Skip(err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return w
+}
+
+// datacenter is the one that stories share, and a client for it.
+func datacenter(t *testing.T) (*house.House, *house.Client) {
+	t.Helper()
+	workshop(t)
+	h, err := shared()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return h, attend(t, h)
+}
+
+// own starts a datacenter for one story. It is taken away at the end, also of a story that failed.
+func own(t *testing.T) (*house.House, *house.Client) {
+	t.Helper()
+	h, err := workshop(t).Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := h.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return h, attend(t, h)
+}
+
+// attend gives a client, and has the processes' logs shown if the story fails.
+func attend(t *testing.T, h *house.House) *house.Client {
+	t.Helper()
+	c, err := h.Client()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Log(h.Logs())
+		}
+	})
+	return c
+}
+
+// removeAfter removes an app when the story ends.
+func removeAfter(t *testing.T, c *house.Client, id string) {
+	t.Helper()
+	t.Cleanup(func() { c.Remove(t, id) })
+}
