@@ -1,0 +1,427 @@
+package services
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/marinaos/marina/internal/kernel"
+)
+
+// nudge lets one thing happen that is due in the kernel: an instance that was asked to stop ends, else one that does not run
+// yet runs. It says whether there was one.
+func (w *world) nudge() bool {
+	var next *kernel.Instance
+	for _, i := range w.kernel.Instances() {
+		if i.Goal == kernel.GoalStop {
+			w.kernel.End(i.ID, kernel.Killed, "")
+			synctest.Wait()
+			return true
+		}
+		if next == nil && i.State() < kernel.Running {
+			next = &i
+		}
+	}
+	if next != nil {
+		w.kernel.Run(next.ID)
+		synctest.Wait()
+	}
+	return next != nil
+}
+
+func (w *world) rest() {
+	for range 1000 {
+		if !w.nudge() {
+			return
+		}
+	}
+	w.fail("it never comes to rest")
+}
+
+// TestFailoverAtEveryStepOfADeployment has the leader change before the k-th thing that happens, for every k, of a deployment
+// that changes one app, adds one and removes one. It must end as without, never leave its bounds, and keep what was ready.
+func TestFailoverAtEveryStepOfADeployment(t *testing.T) {
+	for k := 0; ; k++ {
+		reached := false
+		inWorld(t, func(w *world) {
+			w.must(200, "PUT", "/v2/apps", `[{"id":"/web","cmd":"x","instances":3,"upgradeStrategy":{"minimumHealthCapacity":0.6,"maximumOverCapacity":0.3}},{"id":"/old","cmd":"x"}]`)
+			w.rest()
+			w.must(200, "DELETE", "/v2/apps/old", "")
+			w.must(200, "PUT", "/v2/apps", `[{"id":"/web","cmd":"y"},{"id":"/new","cmd":"z","instances":2,"dependencies":["/web"]}]`)
+			ready := map[kernel.GroupID]bool{}
+			for n := 0; ; n++ {
+				if n == k {
+					reached = true
+					w.failover()
+				}
+				healthy, web := 0, w.placed("/web", "")
+				for _, i := range web {
+					if i.Healthy() {
+						healthy++
+					}
+				}
+				if len(web) > 4 || healthy < 2 {
+					t.Fatalf("failover before %d, at %d: %d instances, %d healthy, want at most 4 and at least 2", k, n, len(web), healthy)
+				}
+				for _, i := range w.placed("/web", w.svc.state.Apps["/web"].Config()) {
+					ready[i.ID] = ready[i.ID] || i.State() == kernel.Running
+				}
+				if !w.nudge() {
+					break
+				}
+			}
+			if d := w.deployments(); len(d) != 0 {
+				t.Fatalf("failover before %d: deployments: got %v, want none", k, d)
+			}
+			if a, b, c := len(w.placed("/web", w.svc.state.Apps["/web"].Config())), len(w.placed("/new", "")), len(w.placed("/old", "")); a != 3 || b != 2 || c != 0 {
+				t.Fatalf("failover before %d: got %d %d %d instances, want 3 2 0", k, a, b, c)
+			}
+			for id := range ready {
+				found := false
+				for _, i := range w.kernel.Instances() {
+					found = found || i.ID == id
+				}
+				if !found {
+					t.Errorf("failover before %d: %s was ready and is gone", k, id)
+				}
+			}
+		})
+		if !reached || t.Failed() {
+			if k < 8 {
+				t.Fatalf("only %d things happened, the deployment is too short to prove anything", k)
+			}
+			return
+		}
+	}
+}
+
+// TestConcurrentUpdatesOfOneApp sends 200 conflicting updates at once: one wins, all others are told by whom they are locked out.
+// Then 200 that force: all win, one after the other, and what is shown in the end is the last.
+func TestConcurrentUpdatesOfOneApp(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.must(201, "POST", "/v2/apps", `{"id":"/web","cmd":"x"}`)
+		w.rest()
+		send := func(query string) []*httptest.ResponseRecorder {
+			out := make([]*httptest.ResponseRecorder, 200)
+			var wg sync.WaitGroup
+			for i := range out {
+				out[i] = httptest.NewRecorder()
+				wg.Go(func() {
+					w.api.ServeHTTP(out[i], httptest.NewRequest("PUT", "/v2/apps/web"+query, strings.NewReader(fmt.Sprintf(`{"cmd":"y%d"}`, i))))
+				})
+			}
+			wg.Wait()
+			synctest.Wait()
+			return out
+		}
+		winner, losers := "", map[string]int{}
+		for _, rec := range send("") {
+			var body struct {
+				DeploymentID string
+				Deployments  []DeploymentRef
+			}
+			_ = json.Unmarshal(rec.Body.Bytes(), &body)
+			switch {
+			case rec.Code == 200 && winner == "":
+				winner = body.DeploymentID
+			case rec.Code == 409 && len(body.Deployments) == 1:
+				losers[body.Deployments[0].ID]++
+			default:
+				t.Errorf("got %d %s", rec.Code, rec.Body)
+			}
+		}
+		if losers[winner] != 199 {
+			t.Errorf("losers: got %v, want 199 of %s", losers, winner)
+		}
+		last, which, seen := "", 0, map[string]bool{}
+		for i, rec := range send("?force=true") {
+			var body DeploymentResult
+			_ = json.Unmarshal(rec.Body.Bytes(), &body)
+			if rec.Code != 200 || seen[body.Version] {
+				t.Errorf("forced: got %d %s, want 200 and a version of its own", rec.Code, rec.Body)
+			}
+			seen[body.Version] = true
+			if body.Version > last {
+				last, which = body.Version, i
+			}
+		}
+		a := w.app("/web")
+		if a["version"] != last || a["cmd"] != fmt.Sprintf("y%d", which) {
+			t.Errorf("in the end: got %v %v, want y%d %s", a["cmd"], a["version"], which, last)
+		}
+		w.rest()
+		if got := w.placed("/web", last); len(got) != 1 || len(w.kernel.Instances()) != 1 {
+			t.Errorf("instances: got %v, want one of the last version", w.kernel.Instances())
+		}
+		if v := w.must(200, "GET", "/v2/apps/web/versions", "")["versions"].([]any); len(v) != 25 {
+			t.Errorf("versions kept: got %d, want 25", len(v))
+		}
+	})
+}
+
+func TestLostReplyEndsTheTermAndNothingIsTold(t *testing.T) {
+	for _, applied := range []bool{true, false} {
+		inWorld(t, func(w *world) {
+			w.kernel.Auto(true)
+			w.store.LoseReply(applied)
+			if rec := w.call("POST", "/v2/apps", `{"id":"/web","cmd":"x"}`); rec.Code != 503 {
+				t.Errorf("applied %v: got %d %s, want 503", applied, rec.Code, rec.Body)
+			}
+			if rec := w.call("GET", "/v2/apps", ""); rec.Code != 503 {
+				t.Errorf("applied %v: the old leader still answers: %d", applied, rec.Code)
+			}
+			w.failover()
+			want := map[bool]int{true: 200, false: 404}[applied]
+			if rec := w.call("GET", "/v2/apps/web", ""); rec.Code != want {
+				t.Errorf("applied %v: after that: got %d, want %d", applied, rec.Code, want)
+			}
+			if got := len(w.placed("/web", "")); (got == 1) != applied {
+				t.Errorf("applied %v: instances: got %d", applied, got)
+			}
+		})
+	}
+}
+
+func TestDeposedLeaderWritesNothing(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.store.Expire("marina")
+		if rec := w.call("POST", "/v2/apps", `{"id":"/web","cmd":"x"}`); rec.Code != 503 {
+			t.Errorf("got %d %s, want 503", rec.Code, rec.Body)
+		}
+		snap, err := w.store.Snapshot(w.ctx, appRows.Prefix())
+		if err != nil || len(snap.Items) != 0 {
+			t.Errorf("rows: got %v %v, want none", snap, err)
+		}
+	})
+}
+
+func TestRefusedSpecBacksOffAndIsTold(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.kernel.Auto(true)
+		w.kernel.RefuseSpecs(fmt.Errorf("image nonsense: %w", errdefs.ErrInvalidArgument))
+		w.must(201, "POST", "/v2/apps", `{"id":"/web","cmd":"x"}`)
+		if d := w.deployments(); len(d) != 1 || !strings.Contains(d[0].Reason, "image nonsense") {
+			t.Fatalf("deployments: got %+v, want one that says why", d)
+		}
+		w.after(10 * time.Second)
+		if n := w.ids; n > 10 {
+			t.Errorf("ids used in ten seconds: got %d, that is a storm", n)
+		}
+		w.kernel.RefuseSpecs(nil)
+		w.after(10 * time.Second)
+		if d := w.deployments(); len(d) != 0 {
+			t.Errorf("deployments: got %+v, want none", d)
+		}
+	})
+}
+
+// TestEventStream reads the stream over a real connection's framing.
+func TestEventStream(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.kernel.Auto(true)
+		ctx, cancel := context.WithCancel(w.ctx)
+		listen := func(query string) *streamRecorder {
+			rec := &streamRecorder{ResponseRecorder: httptest.NewRecorder()}
+			r := httptest.NewRequestWithContext(ctx, "GET", "/v2/events"+query, nil)
+			r.Header.Set("Accept", "text/event-stream")
+			go w.api.ServeHTTP(rec, r)
+			synctest.Wait()
+			return rec
+		}
+		all := listen("?plan-format=light")
+		few := listen("?event_type=deployment_success&event_type=api_post_event")
+		w.must(201, "POST", "/v2/apps", `{"id":"/web","cmd":"x","healthChecks":[{}]}`)
+		w.after(10 * time.Second)
+		cancel()
+		synctest.Wait()
+		if got, want := all.types(t), []string{"event_stream_attached", "event_stream_attached", "api_post_event", "deployment_info", "deployment_step_success",
+			"deployment_info", "status_update_event", "instance_changed_event", "instance_health_changed_event", "health_status_changed_event",
+			"deployment_step_success", "deployment_success", "group_change_success"}; !cmp.Equal(got[:len(want)], want) {
+			t.Errorf("events: %s", cmp.Diff(want, got))
+		}
+		if got, want := few.types(t), []string{"api_post_event", "deployment_success"}; !cmp.Equal(got, want) {
+			t.Errorf("filtered events: %s", cmp.Diff(want, got))
+		}
+		if !strings.Contains(all.text(), "\r\n\r\n\r\n") {
+			t.Errorf("no heartbeat in %q", all.text())
+		}
+	})
+}
+
+// streamRecorder keeps what a stream wrote.
+type streamRecorder struct {
+	*httptest.ResponseRecorder
+	mu    sync.Mutex
+	block chan struct{}
+}
+
+func (r *streamRecorder) Write(b []byte) (int, error) {
+	if r.block != nil {
+		<-r.block
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.ResponseRecorder.Write(b)
+}
+
+func (r *streamRecorder) text() string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.Body.String()
+}
+
+func (r *streamRecorder) types(t *testing.T) (out []string) {
+	kind := ""
+	for s := bufio.NewScanner(strings.NewReader(r.text())); s.Scan(); {
+		if k, ok := strings.CutPrefix(s.Text(), "event: "); ok {
+			kind = k
+			out = append(out, k)
+		}
+		if data, ok := strings.CutPrefix(s.Text(), "data: "); ok {
+			var h Head
+			if err := json.Unmarshal([]byte(data), &h); err != nil || h.EventType != kind || len(h.Timestamp) != 24 {
+				t.Errorf("event %s: got %q, %v", kind, data, err)
+			}
+		}
+	}
+	return out
+}
+
+func TestSlowReaderOfEventsIsCutOff(t *testing.T) {
+	inWorld(t, func(w *world) {
+		rec := &streamRecorder{ResponseRecorder: httptest.NewRecorder(), block: make(chan struct{})}
+		r := httptest.NewRequest("GET", "/v2/events", nil)
+		r.Header.Set("Accept", "text/event-stream")
+		ended := make(chan struct{})
+		go func() { w.api.ServeHTTP(rec, r); close(ended) }()
+		synctest.Wait()
+		for range StreamBuffer + 10 {
+			w.svc.hub.publish([]Event{groupChange("v", time.Now())})
+		}
+		close(rec.block)
+		select {
+		case <-ended:
+		case <-time.After(time.Minute):
+			t.Fatal("the stream goes on")
+		}
+		if n := len(w.svc.hub.readers); n != 0 {
+			t.Errorf("readers: got %d, want 0", n)
+		}
+	})
+}
+
+// TestClientCallMap makes the calls of go-marathon, marathon-lb, zdd and dcos-ui in their odd forms and reads what they read.
+func TestClientCallMap(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.kernel.Auto(true)
+		created := w.must(201, "POST", "/v2/apps", `{"id":"/app/foo","cmd":"x","instances":2,"cpus":0.1,"mem":64,"args":null,"ports":null,"dependencies":null,"constraints":null,"container":null,"labels":{"HAPROXY_GROUP":"external"},"env":{},"healthChecks":[{"protocol":"HTTP","portIndex":0}]}`)
+		if created["version"] == nil || created["id"] != "/app/foo" {
+			t.Errorf("CreateApplication: got %v", created)
+		}
+		scaled := w.must(200, "PUT", "/v2/apps/app/foo?force=true", `{"id":"/app/foo","instances":3,"ports":null,"dependencies":null}`)
+		for _, d := range w.deployments() {
+			if d.ID == scaled["deploymentId"] {
+				t.Errorf("WaitOnDeployment: %s is still there", d.ID)
+			}
+		}
+		a := w.must(200, "GET", "/v2/apps//app/foo", `""`)["app"].(map[string]any)
+		if a["tasksRunning"] != a["instances"] || a["tasks"] == nil || len(a["portDefinitions"].([]any)) != 1 {
+			t.Errorf("WaitOnApplication: got %v", a)
+		}
+		w.must(200, "PUT", "/v2/apps/app/foo", fmt.Sprintf(`{"version":%q}`, created["version"]))
+		if got := w.app("/app/foo")["instances"]; got != 2.0 {
+			t.Errorf("SetApplicationVersion: instances: got %v, want 2", got)
+		}
+		task := w.app("/app/foo")["tasks"].([]any)[0].(map[string]any)["id"].(string)
+		killed := w.must(200, "DELETE", "/v2/apps/app/foo.instance-0./app/tasks/"+task, "")
+		if killed["task"].(map[string]any)["id"] != task {
+			t.Errorf("KillTask: got %v", killed)
+		}
+		w.must(200, "POST", "/v2/apps/app/foo/restart", `{}`)
+		lb := w.must(200, "GET", "/v2/apps?embed=apps.tasks", "")["apps"].([]any)[0].(map[string]any)
+		lbTask := lb["tasks"].([]any)[0].(map[string]any)
+		for _, name := range []string{"host", "id", "ports", "servicePorts", "healthCheckResults", "ipAddresses"} {
+			if lbTask[name] == nil {
+				t.Errorf("marathon-lb: task has no %s: %v", name, lbTask)
+			}
+		}
+		if lb["labels"] == nil || len(lb["networks"].([]any)) != 1 {
+			t.Errorf("marathon-lb: got %v", lb)
+		}
+		if lb["versionInfo"].(map[string]any)["lastScalingAt"] == nil || lb["deployments"] == nil {
+			t.Errorf("zdd: got %v", lb)
+		}
+		next := w.app("/app/foo")["tasks"].([]any)[0].(map[string]any)["id"].(string)
+		if got := w.must(200, "POST", "/v2/tasks/delete?scale=true", fmt.Sprintf(`{"ids":[%q]}`, next))["deploymentId"]; got == nil {
+			t.Error("zdd kill and scale: no deployment")
+		}
+		g := w.must(200, "GET", "/v2/groups?embed=group.groups&embed=group.apps&embed=group.pods&embed=group.apps.deployments&embed=group.apps.counts&embed=group.apps.tasks&embed=group.apps.taskStats&embed=group.apps.lastTaskFailure", "")
+		sub := g["groups"].([]any)[0].(map[string]any)
+		if sub["id"] != "/app" || len(sub["apps"].([]any)) != 1 || sub["apps"].([]any)[0].(map[string]any)["taskStats"] == nil || g["dependencies"] == nil {
+			t.Errorf("dcos-ui groups: got %v", g)
+		}
+		for _, path := range []string{"/v2/queue?embed=lastUnusedOffers", "/v2/info", "/v2/deployments", "/v2/pods/::status", "/v2/groups/app"} {
+			if rec := w.call("GET", path, ""); rec.Code != 200 {
+				t.Errorf("GET %s: got %d", path, rec.Code)
+			}
+		}
+		if rec := w.call(http.MethodHead, "/v2/pods", ""); rec.Code != 200 {
+			t.Errorf("SupportsPods: got %d", rec.Code)
+		}
+		w.must(200, "DELETE", "/v2/apps/app/foo?force=true", "")
+	})
+}
+
+// TestSpec shows what instances are made from.
+func TestSpec(t *testing.T) {
+	const in = `{"id":"/prod/web","container":{"type":"DOCKER","docker":{"image":"web:1","forcePullImage":true},"portMappings":[
+		{"containerPort":80,"name":"http","labels":{"VIP_0":"/prod/web:8080","VIP_1":"198.18.0.9:80"}},{"containerPort":53,"hostPort":5353,"protocol":"udp,tcp"}],
+		"volumes":[{"containerPath":"/data","hostPath":"/srv","mode":"RW"}]},"networks":[{"mode":"container/bridge"}],"cpus":0.5,"mem":64,"disk":10,
+		"resourceLimits":{"cpus":"unlimited","mem":128},"env":{"PORT":"9","A":"b"},"labels":{"HAPROXY_GROUP":"internal,external","HAPROXY_1_GROUP":"none","a-b":"c"},
+		"constraints":[["@hostname","LIKE","a.*"]],"taskKillGracePeriodSeconds":7,"user":"web","args":["-v"],"healthChecks":[
+		{"protocol":"MESOS_HTTP","path":"/h","portIndex":1,"intervalSeconds":2},{"protocol":"COMMAND","command":{"value":"true"}},{"protocol":"TCP","port":81,"maxConsecutiveFailures":0}]}`
+	inWorld(t, func(w *world) {
+		w.must(201, "POST", "/v2/apps", in)
+		s, err := Spec(w.svc.state.Apps["/prod/web"])
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := string(must(json.MarshalIndent(s, "", " "))) + "\n"
+		if *update {
+			if err := os.WriteFile("testdata/spec.json", []byte(got), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		want, err := os.ReadFile("testdata/spec.json")
+		if d := cmp.Diff(string(want), got); err != nil || d != "" {
+			t.Errorf("spec (-want +got): %v\n%s", err, d)
+		}
+		w.must(200, "PUT", "/v2/apps/prod/web?force=true", `{"instances":4,"resourceLimits":{"cpus":"unlimited","mem":128}}`)
+		scaled, err := Spec(w.svc.state.Apps["/prod/web"])
+		if err != nil || scaled.ID != s.ID {
+			t.Errorf("spec after a change of scale: got %s %v, want the same %s", scaled.ID, err, s.ID)
+		}
+	})
+}
+
+func TestPublishedPortBelongsToOneApp(t *testing.T) {
+	inWorld(t, func(w *world) {
+		const fields = `"cmd":"x","labels":{"HAPROXY_GROUP":"external"},"portDefinitions":[{"port":10050}]`
+		w.must(201, "POST", "/v2/apps", `{"id":"/a",`+fields+`}`)
+		if rec := w.call("POST", "/v2/apps", `{"id":"/b",`+fields+`}`); rec.Code != 422 || !strings.Contains(rec.Body.String(), "app /a") {
+			t.Errorf("got %d %s, want 422 naming /a", rec.Code, rec.Body)
+		}
+	})
+}
