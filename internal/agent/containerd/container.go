@@ -6,9 +6,11 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"net/url"
 	"os"
 	"path"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -102,7 +104,6 @@ func (r *Runtime) create(ctx context.Context, id, cgroup string, c *agent.Contai
 	opts := append(snapshot, containerd.WithContainerLabels(labels),
 		containerd.WithRuntime(runtimeName, &options.Options{
 			BinaryName: r.cfg.runc(), Root: r.cfg.runcRoot(), NoNewKeyring: true,
-			IoUid: uint32(r.hostID(c, 0)), IoGid: uint32(r.hostID(c, 0)),
 		}), containerd.WithNewSpec(spec...))
 	made, err := r.client.NewContainer(ctx, id, opts...)
 	if err != nil {
@@ -120,11 +121,7 @@ func (r *Runtime) create(ctx context.Context, id, cgroup string, c *agent.Contai
 	if _, err := r.client.SandboxStore().Create(ctx, sandbox.Sandbox{ID: id, Runtime: sandbox.RuntimeOpts{Name: runtimeName}}); err != nil {
 		return err
 	}
-	out, err := newOutput(c)
-	if err != nil {
-		return err
-	}
-	_, err = made.NewTask(ctx, out, containerd.WithRuntimePath(filepath.Join(r.cfg.Bin, "containerd-shim-runc-v2")))
+	_, err = made.NewTask(ctx, r.output(c), containerd.WithRuntimePath(filepath.Join(r.cfg.Bin, "containerd-shim-runc-v2")))
 	return err
 }
 
@@ -315,31 +312,15 @@ func (r *Runtime) remove(ctx context.Context, id string) error {
 	return nil
 }
 
-// output is where a container's first process writes: files, to which its shim appends. It outlives agent and containerd.
-type output struct{ config cio.Config }
-
-func newOutput(c *agent.Container) (cio.Creator, error) {
-	cfg := cio.Config{Terminal: c.TTY, Stdout: c.Stdout, Stderr: c.Stderr}
-	if c.Stdout == "" && c.Stderr == "" {
-		return cio.NullIO, nil
-	}
+// output has a container's first process write to files, through a program of its own that its shim starts: it outlives
+// agent and containerd, and a full disk does not stop the task.
+func (r *Runtime) output(c *agent.Container) cio.Creator {
+	to := url.URL{Scheme: "binary", Path: filepath.Join(r.cfg.Bin, "marina-log"), RawQuery: url.Values{
+		"stdout": {c.Stdout}, "stderr": {c.Stderr},
+		"uid": {strconv.Itoa(r.hostID(c, 0))}, "gid": {strconv.Itoa(r.hostID(c, 0))},
+	}.Encode()}
 	if c.TTY {
-		cfg.Stderr = "" // a terminal has one output
+		return cio.TerminalLogURI(&to)
 	}
-	for _, name := range []string{c.Stdout, c.Stderr} {
-		if name == "" {
-			continue
-		}
-		f, err := os.OpenFile(name, os.O_CREATE|os.O_APPEND|os.O_WRONLY|unix.O_NOFOLLOW, 0o644)
-		if err != nil {
-			return nil, fmt.Errorf("output: %w", err)
-		}
-		f.Close()
-	}
-	return func(string) (cio.IO, error) { return output{cfg}, nil }, nil
+	return cio.LogURI(&to)
 }
-
-func (o output) Config() cio.Config { return o.config }
-func (o output) Cancel()            {}
-func (o output) Wait()              {}
-func (o output) Close() error       { return nil }

@@ -37,11 +37,12 @@ func look(t *testing.T, p *place, exits <-chan agent.Exit, c agent.Container) re
 	t.Helper()
 	p.run(c)
 	e := p.exit(exits, c.ID)
+	out, errs := p.output(c)
 	if e.Code != 0 {
-		t.Fatalf("exit: got %+v, want code 0; stderr: %s", e, contents(t, c.Stderr))
+		t.Fatalf("exit: got %+v, want code 0; stderr: %s", e, errs)
 	}
 	var r report
-	if err := json.Unmarshal([]byte(contents(t, c.Stdout)), &r); err != nil {
+	if err := json.Unmarshal([]byte(out), &r); err != nil {
 		t.Fatal(err)
 	}
 	return r
@@ -139,7 +140,7 @@ func TestMachineTaskRunsTheMachinesPrograms(t *testing.T) {
 			c.Shell = `id -u; id -g; pwd; echo made > file && cat file; echo x > /usr/x; echo x > /etc/x; echo x > /x; ls /root /var/lib 2>&1; echo x > /tmp/x && echo tmp; getent passwd nobody; ls /etc/shadow`
 			p.run(c)
 			p.exit(exits, c.ID)
-			out, errs := contents(t, c.Stdout), contents(t, c.Stderr)
+			out, errs := p.output(c)
 			want := []string{"65534", "65534", agent.SandboxTarget, "made"}
 			if got := strings.Split(out, "\n"); len(got) < 4 || !slices.Equal(got[:4], want) {
 				t.Errorf("got %q, want it to start with %q; stderr: %s", out, want, errs)
@@ -190,8 +191,9 @@ func TestLimitsHold(t *testing.T) {
 		p.run(c)
 		p.exit(exits, c.ID)
 		var n int
-		if _, err := fmt.Sscanf(contents(t, c.Stdout), "stopped %d", &n); err != nil || n >= 20 {
-			t.Errorf("got %q, want it stopped before 20", contents(t, c.Stdout))
+		out, _ := p.output(c)
+		if _, err := fmt.Sscanf(out, "stopped %d", &n); err != nil || n >= 20 {
+			t.Errorf("got %q, want it stopped before 20", out)
 		}
 	})
 
@@ -383,16 +385,37 @@ func TestOutputIsAppended(t *testing.T) {
 	}
 	p.run(c)
 	p.exit(exits, c.ID)
-	if out, errs := contents(t, c.Stdout), contents(t, c.Stderr); out != "zero\none\n" || errs != "two\n" {
+	if out, errs := p.output(c); out != "zero\none\n" || errs != "two\n" {
 		t.Errorf("got %q and %q", out, errs)
 	}
 	tty := p.container()
 	tty.Image, tty.Argv, tty.Shell, tty.TTY = "", nil, "test -t 1 && echo terminal >&2", true
 	p.run(tty)
 	p.exit(exits, tty.ID)
-	if out := contents(t, tty.Stdout); out != "terminal\r\n" {
+	if out, _ := p.output(tty); out != "terminal\r\n" {
 		t.Errorf("terminal: got %q", out)
 	}
+}
+
+func TestFullDiskStopsNoTask(t *testing.T) {
+	p := newPlace(t)
+	c := p.container()
+	dir := filepath.Dir(c.Stdout)
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=128k,mode=1777"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unix.Unmount(dir, unix.MNT_DETACH) })
+	c.Stderr = filepath.Join(t.TempDir(), "stderr")
+	c.Image, c.Argv, c.Shell = "", nil, "dd if=/dev/zero bs=1k count=512; while :; do echo tick; sleep 0.02; done"
+	p.run(c)
+	eventually(t, "dd is done", func() bool { return strings.Contains(contents(t, c.Stderr), "512+0 records out") })
+	if err := os.Truncate(c.Stdout, 0); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the loss is told and output goes on", func() bool {
+		out := contents(t, c.Stdout)
+		return strings.Contains(out, "bytes of output could not be written") && strings.Contains(out, "tick\ntick\n")
+	})
 }
 
 func TestRefusals(t *testing.T) {

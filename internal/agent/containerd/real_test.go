@@ -46,7 +46,7 @@ func needReal(t testing.TB) string {
 	why := ""
 	if os.Geteuid() != 0 {
 		why = "real containers take root"
-	} else if _, err := os.Stat(filepath.Join(bin, "runc")); err != nil {
+	} else if _, err := os.Stat(filepath.Join(bin, "marina-log")); err != nil {
 		why = "bundle/runtime is not built: make -C bundle/runtime"
 	}
 	if why != "" && os.Getenv("MARINA_REQUIRE_REAL") != "" {
@@ -203,6 +203,15 @@ func (p *place) exit(exits <-chan agent.Exit, id string) agent.Exit {
 			p.t.Fatalf("no exit of %s within %v", id, patience)
 		}
 	}
+}
+
+// output removes an ended container and returns what it wrote: its logger is done then.
+func (p *place) output(c agent.Container) (stdout, stderr string) {
+	p.t.Helper()
+	if err := p.Remove(p.t.Context(), c.ID); err != nil {
+		p.t.Error(err)
+	}
+	return contents(p.t, c.Stdout), contents(p.t, c.Stderr)
 }
 
 // eventually waits until f is true.

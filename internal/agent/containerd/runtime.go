@@ -33,6 +33,17 @@ const (
 	removeWorkers = 8                // containers removed at a time by RemoveAll
 )
 
+// retryReads asks again when containerd ends in the middle of an answer, for what only reads.
+const retryReads = `{"methodConfig": [{"name": [
+	{"service": "containerd.services.containers.v1.Containers", "method": "Get"},
+	{"service": "containerd.services.containers.v1.Containers", "method": "List"},
+	{"service": "containerd.services.containers.v1.Containers", "method": "ListStream"},
+	{"service": "containerd.services.tasks.v1.Tasks", "method": "Get"},
+	{"service": "containerd.services.images.v1.Images", "method": "Get"},
+	{"service": "containerd.services.version.v1.Version", "method": "Version"}],
+	"retryPolicy": {"maxAttempts": 5, "initialBackoff": "0.1s", "maxBackoff": "1s", "backoffMultiplier": 2,
+		"retryableStatusCodes": ["UNAVAILABLE"]}}]}`
+
 // Runtime is an agent.Runtime on containerd and runc. Make it with New, and have Run running while it is used.
 type Runtime struct {
 	cfg     Config
@@ -92,6 +103,7 @@ func New(ctx context.Context, cfg Config, log *slog.Logger) (*Runtime, error) {
 			grpc.WithTransportCredentials(insecure.NewCredentials()), // a unix socket of root's
 			grpc.WithContextDialer(dialer.ContextDialer),
 			grpc.WithConnectParams(grpc.ConnectParams{Backoff: b, MinConnectTimeout: maxReconnect}),
+			grpc.WithDefaultServiceConfig(retryReads),
 			grpc.WithDefaultCallOptions(grpc.WaitForReady(true),
 				grpc.MaxCallRecvMsgSize(defaults.DefaultMaxRecvMsgSize),
 				grpc.MaxCallSendMsgSize(defaults.DefaultMaxSendMsgSize)),

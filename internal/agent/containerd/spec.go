@@ -1,6 +1,7 @@
 package containerd
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -54,21 +55,15 @@ func (r *Runtime) hostID(c *agent.Container, id uint32) int {
 
 // specOpts turns a container into the OCI spec; image is nil for one that runs the machine's programs.
 func (r *Runtime) specOpts(c *agent.Container, image containerd.Image, cgroup, sysfs string) ([]oci.SpecOpts, error) {
-	argv := c.Argv
-	if c.Shell != "" {
-		argv = []string{"/bin/sh", "-c", c.Shell}
-	}
 	opts := []oci.SpecOpts{oci.WithDefaultSpec(), oci.WithDefaultUnixDevices, oci.WithoutRunMount}
-	switch {
-	case image == nil:
+	if image == nil {
+		argv := c.Argv
+		if c.Shell != "" {
+			argv = shell(c.Shell)
+		}
 		opts = append(opts, withMachineUser(c.User), oci.WithProcessArgs(argv...), oci.WithMounts(machineMounts()))
-	case c.Shell != "":
-		opts = append(opts, oci.WithImageConfig(image), oci.WithProcessArgs(argv...)) // a shell takes the entrypoint's place
-	default:
-		opts = append(opts, oci.WithImageConfigArgs(image, argv))
-	}
-	if image != nil && c.User != "" {
-		opts = append(opts, oci.WithUser(c.User))
+	} else {
+		opts = append(opts, withImage(image, c))
 	}
 	if c.Dir != "" {
 		opts = append(opts, oci.WithProcessCwd(c.Dir))
@@ -90,6 +85,39 @@ func (r *Runtime) specOpts(c *agent.Container, image containerd.Image, cgroup, s
 		withSys(sysfs), oci.WithLinuxNamespace(specs.LinuxNamespace{Type: specs.CgroupNamespace}), withPath, oci.WithCapabilities(capabilities), oci.WithNoNewPrivileges,
 		withImageRoot(image == nil), r.withBinds(c), seccomp.WithDefaultProfile(),
 	), nil
+}
+
+func shell(command string) []string { return []string{"/bin/sh", "-c", command} }
+
+// withImage applies an image's configuration and what the container says instead: arguments follow the entrypoint, a shell
+// command takes its place. Only a user that has to be looked up costs a mount of the image.
+func withImage(image containerd.Image, c *agent.Container) oci.SpecOpts {
+	return func(ctx context.Context, client oci.Client, rec *containers.Container, s *oci.Spec) error {
+		conf, err := image.Spec(ctx)
+		if err != nil {
+			return err
+		}
+		argv := conf.Config.Cmd
+		if len(c.Argv) > 0 {
+			argv = c.Argv
+		}
+		argv = slices.Concat(conf.Config.Entrypoint, argv)
+		if c.Shell != "" {
+			argv = shell(c.Shell)
+		}
+		if len(argv) == 0 {
+			return fmt.Errorf("neither the image nor the task says what to run: %w", errdefs.ErrInvalidArgument)
+		}
+		s.Process.Args = argv
+		s.Process.Env = conf.Config.Env
+		s.Process.Cwd = cmp.Or(conf.Config.WorkingDir, "/")
+		switch user := cmp.Or(c.User, conf.Config.User); user {
+		case "", "0", "root", "0:0":
+			return nil
+		default:
+			return oci.ApplyOpts(ctx, client, rec, s, oci.WithUser(user), oci.WithAdditionalGIDs(user))
+		}
+	}
 }
 
 // limits sets what the cgroup allows. Guarantees become shares, limits become quotas.
