@@ -231,6 +231,7 @@ func TestTwoAgentsNeverShareAFolder(t *testing.T) {
 // crasher is a runtime that ends the agent at a call chosen by a seed, before or after the call takes effect.
 type crasher struct {
 	agent.Runtime
+	w     *world
 	left  atomic.Int64
 	crash atomic.Pointer[func()]
 	after atomic.Bool
@@ -251,7 +252,26 @@ func (c *crasher) step(f func() error) error {
 }
 
 func (c *crasher) Create(ctx context.Context, k agent.Container) error {
+	if !c.written(k.ID) {
+		c.w.t.Errorf("container %s is made before its intent is on disk", k.ID)
+	}
 	return c.step(func() error { return c.Runtime.Create(ctx, k) })
+}
+
+// written reports whether a checkpoint names a container, or the end of one.
+func (c *crasher) written(container string, words ...string) bool {
+	all, _ := filepath.Glob(c.w.cfg.State + "/groups/*.ckpt")
+	for _, name := range all {
+		b, _ := os.ReadFile(name)
+		found := strings.Contains(string(b), container)
+		for _, w := range words {
+			found = found && strings.Contains(string(b), w)
+		}
+		if found {
+			return true
+		}
+	}
+	return false
 }
 
 func (c *crasher) Start(ctx context.Context, id string) (p agent.Process, err error) {
@@ -264,11 +284,32 @@ func (c *crasher) Signal(ctx context.Context, id string, sig int) error {
 }
 
 func (c *crasher) Remove(ctx context.Context, id string) error {
+	if f, err := c.w.procs.Containers(ctx); err == nil {
+		for _, f := range f {
+			if f.ID == id && f.Process.PID != 0 && !c.written(id, "TASK_KILLED") {
+				c.w.t.Errorf("container %s is removed before its end is on disk", id)
+			}
+		}
+	}
 	return c.step(func() error { return c.Runtime.Remove(ctx, id) })
 }
 
+// netCrasher does the same around calls to the network.
+type netCrasher struct {
+	*netTwin
+	c *crasher
+}
+
+func (n netCrasher) Hold(ctx context.Context, a kernel.Attachment) error {
+	return n.c.step(func() error { return n.netTwin.Hold(ctx, a) })
+}
+
+func (n netCrasher) Detach(ctx context.Context, g kernel.GroupID) error {
+	return n.c.step(func() error { return n.netTwin.Detach(ctx, g) })
+}
+
 // TestAgentKilledAtAnyCallGoesOn lets groups begin and end while the agent is killed again and again around its calls to
-// the runtime. The master judges numbers and terminal states; the tasks write down their starts themselves.
+// the runtime and the network. The master judges numbers and terminal states; the tasks write down their starts themselves.
 func TestAgentKilledAtAnyCallGoesOn(t *testing.T) {
 	for seed := range uint64(6) {
 		t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) { killRandomly(t, seed) })
@@ -278,8 +319,8 @@ func TestAgentKilledAtAnyCallGoesOn(t *testing.T) {
 func killRandomly(t *testing.T, seed uint64) {
 	rng := rand.New(rand.NewPCG(seed, 7))
 	w := newWorld(t)
-	c := &crasher{Runtime: w.procs}
-	w.rt = c
+	c := &crasher{Runtime: w.procs, w: w}
+	w.rt, w.network = c, netCrasher{w.net, c}
 	shell, file := truth(t, "exec sleep 600")
 	restart := make(chan struct{}, 1)
 	arm := func() {
@@ -292,7 +333,7 @@ func killRandomly(t *testing.T, seed uint64) {
 		}
 		c.crash.Store(&crash)
 		c.after.Store(rng.IntN(2) == 0)
-		c.left.Store(1 + rng.Int64N(6))
+		c.left.Store(1 + rng.Int64N(9))
 	}
 	arm()
 	w.start()
@@ -329,7 +370,10 @@ func killRandomly(t *testing.T, seed uint64) {
 		t.Error("the agent was never killed")
 	}
 	c.left.Store(0)
-	eventually(t, "nothing is left", func() bool { return len(w.containers()) == 0 })
+	eventually(t, "nothing is left", func() bool {
+		attached, _ := w.net.Attached(t.Context())
+		return len(w.containers()) == 0 && len(attached) == 0
+	})
 	for task, n := range starts(file) {
 		if n != 1 {
 			t.Errorf("%s was started %d times", task, n)

@@ -121,12 +121,19 @@ func (a *Agent) Run(ctx context.Context) error {
 	return eg.Wait()
 }
 
-// every does something now and then until ctx ends; an error is logged, and the next time is another chance.
+// every does something now and then until ctx ends; an error is logged when it is a new one, and the next time is another
+// chance.
 func (a *Agent) every(ctx context.Context, d time.Duration, f func() error) error {
+	was := ""
 	for pause(ctx, d) {
+		is := ""
 		if err := f(); err != nil {
-			a.log.Warn("housekeeping", "err", err)
+			is = err.Error()
 		}
+		if is != was && is != "" {
+			a.log.Warn("housekeeping", "err", is)
+		}
+		was = is
 	}
 	return nil
 }

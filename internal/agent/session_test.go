@@ -1,9 +1,15 @@
 package agent_test
 
 import (
+	"context"
+	"crypto/tls"
+	"net"
+	"net/http/httptest"
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -222,5 +228,70 @@ func TestRegistrationDescribesTheMachine(t *testing.T) {
 	if got := w.master.last; got.Incarnation == first.Incarnation || cmp.Diff(got.Agent, first.Agent,
 		cmp.Comparer(func(a, b netip.Addr) bool { return a == b })) != "" {
 		t.Errorf("after a restart: got %+v, want the same agent in another incarnation than %+v", got, first)
+	}
+}
+
+// mutable is a connection that can go silent without ending, as when the machine at its other end is gone.
+type mutable struct {
+	net.Conn
+	silent *atomic.Bool
+	closed chan struct{}
+	once   sync.Once
+}
+
+func (c *mutable) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	if c.silent.Load() {
+		<-c.closed
+		return 0, net.ErrClosed
+	}
+	return n, err
+}
+
+func (c *mutable) Write(p []byte) (int, error) {
+	if c.silent.Load() {
+		return len(p), nil
+	}
+	return c.Conn.Write(p)
+}
+
+func (c *mutable) Close() error {
+	c.once.Do(func() { close(c.closed) })
+	return c.Conn.Close()
+}
+
+func TestSilentMasterIsGivenUp(t *testing.T) {
+	w := newWorld(t)
+	w.cfg.Suspect = 200 * time.Millisecond
+	var silent atomic.Bool
+	w.dial = func(ctx context.Context, address string) (net.Conn, error) {
+		silent.Store(false)
+		c, err := new(net.Dialer).DialContext(ctx, "tcp", address)
+		return &mutable{Conn: c, silent: &silent, closed: make(chan struct{})}, err
+	}
+	w.start()
+	w.master.launch(specOf("exec sleep 600"), kernel.Group{ID: "a"})
+	w.master.reaches("a.t0", kernel.Running)
+	silent.Store(true)
+	w.master.connected(1)
+	if st := w.master.reaches("a.t0", kernel.Running); st.Seq != 2 {
+		t.Errorf("got %+v, want nothing new", st)
+	}
+}
+
+func TestAgentTriesAllMasters(t *testing.T) {
+	w := newWorld(t)
+	web := httptest.NewTLSServer(nil) // speaks TLS, and is no master
+	defer web.Close()
+	pool := w.cfg.TLS.RootCAs.Clone()
+	pool.AddCert(web.Certificate())
+	w.cfg.TLS = &tls.Config{RootCAs: pool}
+	w.cfg.Masters = []string{"127.0.0.1:1", web.Listener.Addr().String(), w.master.address()}
+	w.start()
+	w.master.connected(0)
+	for _, want := range []string{"connection refused", "no application protocol"} {
+		if !strings.Contains(w.log.String(), want) {
+			t.Errorf("the log does not say %q", want)
+		}
 	}
 }

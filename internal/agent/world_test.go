@@ -119,8 +119,11 @@ type world struct {
 	rt    agent.Runtime
 	procs *process.Runtime
 	net   *netTwin
-	cfg   agent.Config
-	log   *logBuffer
+
+	dial    func(context.Context, string) (net.Conn, error)
+	network agent.Network // what the agent gets: net, or something around it
+	cfg     agent.Config
+	log     *logBuffer
 
 	master *master
 	stop   func() error // ends the agent as a kill would: its context, at once
@@ -154,6 +157,7 @@ func newWorld(t *testing.T) *world {
 		t.Fatal(err)
 	}
 	w := &world{t: t, rt: procs, procs: procs, net: newNetTwin(), log: &logBuffer{}, master: newMaster(t)}
+	w.network = w.net
 	w.cfg = agent.Config{State: filepath.Join(dir, "agent"), Hostname: "host1", Address: netip.MustParseAddr("127.0.0.1"),
 		Boot: "boot-1", Masters: []string{w.master.address()}, TLS: w.master.clientTLS, Drain: 20 * time.Millisecond,
 		Heartbeat: 50 * time.Millisecond, BackoffMax: 50 * time.Millisecond, Reconcile: 200 * time.Millisecond,
@@ -179,7 +183,7 @@ func newWorld(t *testing.T) *world {
 // start starts an agent on the machine.
 func (w *world) start() {
 	w.t.Helper()
-	a, err := agent.New(w.cfg, agent.Deps{Runtime: w.rt, Network: w.net, Log: slog.New(slog.NewTextHandler(w.log, nil))})
+	a, err := agent.New(w.cfg, agent.Deps{Runtime: w.rt, Network: w.network, Dial: w.dial, Log: slog.New(slog.NewTextHandler(w.log, nil))})
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -212,7 +216,7 @@ func (w *world) containers() []agent.Found {
 }
 
 // eventually waits for something to hold.
-func eventually(t *testing.T, what string, holds func() bool) {
+func eventually(t testing.TB, what string, holds func() bool) {
 	t.Helper()
 	for began := time.Now(); !holds(); time.Sleep(2 * time.Millisecond) { // between looks
 		if time.Since(began) > limit {
@@ -223,7 +227,7 @@ func eventually(t *testing.T, what string, holds func() bool) {
 
 // master is a stub of the other side: it keeps assignments, speaks kernel's frames, judges the statuses it gets.
 type master struct {
-	t         *testing.T
+	t         testing.TB
 	ln        net.Listener
 	clientTLS *tls.Config
 	conns     sync.WaitGroup
@@ -255,7 +259,7 @@ type masterSession struct {
 	told map[kernel.TaskID]bool // tasks heard of in it; the session's goroutine owns it
 }
 
-func newMaster(t *testing.T) *master {
+func newMaster(t testing.TB) *master {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
