@@ -293,7 +293,6 @@ func (a *agent) receive(l *link, f kernel.Down) {
 	a.applied = f.Seq
 	a.note("applies frame %d of epoch %d", "", int64(f.Seq), f.Epoch)
 	a.apply(f)
-	a.send(kernel.Up{})
 }
 
 func (a *agent) apply(f kernel.Down) {

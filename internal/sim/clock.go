@@ -1,7 +1,6 @@
 package sim
 
 import (
-	"container/heap"
 	"math/rand/v2"
 	"time"
 )
@@ -24,58 +23,84 @@ func (a *actor) die() {
 
 // occasion is something that will happen.
 type occasion struct {
-	at   time.Duration
-	seq  uint64 // order of those at one time
 	who  *actor
 	life int
 	do   func()
 }
 
-type occasions []occasion
+// due is when an occasion happens: the heap's element, small and without pointers, since it moves a lot.
+type due struct {
+	at   time.Duration
+	seq  uint64 // order of those at one time
+	slot int32
+}
 
-func (o occasions) Len() int { return len(o) }
-func (o occasions) Less(i, k int) bool {
-	return o[i].at < o[k].at || o[i].at == o[k].at && o[i].seq < o[k].seq
-}
-func (o occasions) Swap(i, k int) { o[i], o[k] = o[k], o[i] }
-func (o *occasions) Push(x any)   { *o = append(*o, x.(occasion)) }
-func (o *occasions) Pop() any {
-	last := len(*o) - 1
-	x := (*o)[last]
-	(*o)[last] = occasion{}
-	*o = (*o)[:last]
-	return x
-}
+func (d due) before(o due) bool { return d.at < o.at || d.at == o.at && d.seq < o.seq }
 
 // timeline is the virtual clock and all that is to come.
 type timeline struct {
 	now    time.Duration
 	seq    uint64
-	queue  occasions
+	heap   []due
+	slots  []occasion
+	free   []int32
 	events int // that happened
 }
 
 // after schedules do for an actor, d from now.
 func (t *timeline) after(d time.Duration, who *actor, do func()) {
+	slot := int32(len(t.slots))
+	if n := len(t.free); n > 0 {
+		slot, t.free = t.free[n-1], t.free[:n-1]
+	} else {
+		t.slots = append(t.slots, occasion{})
+	}
+	t.slots[slot] = occasion{who, who.life, do}
 	t.seq++
-	heap.Push(&t.queue, occasion{at: t.now + max(d, 0), seq: t.seq, who: who, life: who.life, do: do})
+	x := due{t.now + max(d, 0), t.seq, slot}
+	t.heap = append(t.heap, x)
+	i := len(t.heap) - 1
+	for ; i > 0 && x.before(t.heap[(i-1)/2]); i = (i - 1) / 2 {
+		t.heap[i] = t.heap[(i-1)/2]
+	}
+	t.heap[i] = x
+}
+
+// pop takes the earliest occasion and makes its time now.
+func (t *timeline) pop() occasion {
+	first, last := t.heap[0], len(t.heap)-1
+	x := t.heap[last]
+	t.heap = t.heap[:last]
+	for i := 0; last > 0; {
+		c := 2*i + 1
+		if c+1 < last && t.heap[c+1].before(t.heap[c]) {
+			c++
+		}
+		if c >= last || !t.heap[c].before(x) {
+			t.heap[i] = x
+			break
+		}
+		t.heap[i], i = t.heap[c], c
+	}
+	o := t.slots[first.slot]
+	t.slots[first.slot] = occasion{}
+	t.free = append(t.free, first.slot)
+	t.now = first.at
+	return o
 }
 
 // next lets the next thing happen. It reports false when nothing is left before the deadline, at which time then stands.
 func (t *timeline) next(deadline time.Duration) bool {
-	for len(t.queue) > 0 && t.queue[0].at <= deadline {
-		o := heap.Pop(&t.queue).(occasion)
-		t.now = o.at
-		switch {
+	for len(t.heap) > 0 && t.heap[0].at <= deadline {
+		switch o := t.pop(); {
 		case o.life != o.who.life: // died with its process
-			continue
 		case o.who.paused:
 			o.who.backlog = append(o.who.backlog, o.do)
-			continue
+		default:
+			t.events++
+			o.do()
+			return true
 		}
-		t.events++
-		o.do()
-		return true
 	}
 	t.now = max(t.now, deadline)
 	return false

@@ -2,10 +2,13 @@ package sim
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/marinaos/marina/internal/invariant"
 	"github.com/marinaos/marina/internal/kernel"
+	"github.com/marinaos/marina/internal/services"
 )
 
 // checkEvery is how often the judge looks whether all has converged, once faults have ended.
@@ -39,19 +42,33 @@ func (j *judge) adrift() (out []invariant.Violation) {
 		return []invariant.Violation{{ID: invariant.I7, Facts: "nobody leads"}}
 	}
 	waits := map[string]kernel.Waiting{}
-	for _, q := range m.state.Queue(framework) {
+	for _, q := range append(m.state.Queue(framework), m.state.Queue(services.Framework)...) {
 		q.Groups = append(q.Groups, waits[q.Owner].Groups...)
 		waits[q.Owner] = q
 	}
 	live := j.live()
-	for _, a := range j.w.apps {
-		q := waits[a.owner]
-		f := invariant.Fleet{Owner: a.owner, Instances: a.target, Live: live[a.owner], Waiting: len(q.Groups),
-			Reason: q.Refusal.String()}
+	fleet := func(owner string, n int) {
+		q := waits[owner]
+		f := invariant.Fleet{Owner: owner, Instances: n, Live: live[owner], Waiting: len(q.Groups), Reason: q.Refusal.String()}
+		delete(live, owner)
 		if f.Waiting > 0 {
 			f.Room = j.roomFor(&q)
 		}
 		out = append(out, invariant.Converged(f)...)
+	}
+	for _, a := range j.w.apps {
+		fleet(a.owner, a.target)
+	}
+	for _, id := range slices.Sorted(maps.Keys(j.w.intents.apps)) {
+		fleet(id, j.w.intents.apps[id].Instances)
+	}
+	for _, owner := range slices.Sorted(maps.Keys(live)) {
+		fleet(owner, 0)
+	}
+	for _, d := range j.w.intents.deployments {
+		if !slices.ContainsFunc(d.Changes, func(c services.Change) bool { return len(waits[c.App].Groups) > 0 }) {
+			out = append(out, invariant.Violation{ID: invariant.I7, Facts: fmt.Sprintf("deployment %s of %s does not end", d.ID, d.Changes[0].App)})
+		}
 	}
 	return append(out, j.strays()...)
 }
@@ -69,21 +86,31 @@ func (j *judge) live() map[string]int {
 
 // roomFor names a machine that could take an instance that waits.
 func (j *judge) roomFor(q *kernel.Waiting) string {
-	for _, a := range j.w.apps {
-		if a.owner != q.Owner || a.spec.Version != q.Version || len(a.spec.Constraints) > 0 {
-			continue
-		}
-		need := a.spec.Guarantee()
-		if !j.ledger.Affords(a.spec.Role, need) {
-			return ""
-		}
-		for _, g := range j.w.agents {
-			if g.link != nil && need.Fits(j.ledger.Free(g.id)) && len(a.spec.Ports()) == 0 {
-				return g.name
-			}
+	spec := j.specOf(q)
+	if spec.ID == "" || len(spec.Constraints) > 0 || len(spec.Ports()) > 0 || !j.ledger.Affords(spec.Role, spec.Guarantee()) {
+		return ""
+	}
+	for _, a := range j.w.agents {
+		if a.link != nil && spec.Guarantee().Fits(j.ledger.Free(a.id)) {
+			return a.name
 		}
 	}
 	return ""
+}
+
+// specOf is what waits, as long as it is still wanted.
+func (j *judge) specOf(q *kernel.Waiting) (none kernel.Spec) {
+	for _, a := range j.w.apps {
+		if a.owner == q.Owner && a.spec.Version == q.Version {
+			return a.spec
+		}
+	}
+	if a := j.w.intents.apps[q.Owner]; a != nil && a.Config() == q.Version {
+		if spec, err := services.Spec(a); err == nil {
+			return spec
+		}
+	}
+	return none
 }
 
 // strays lists what runs and should not, and agents that go by other endpoints than there are.

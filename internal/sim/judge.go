@@ -7,6 +7,7 @@ import (
 
 	"github.com/marinaos/marina/internal/invariant"
 	"github.com/marinaos/marina/internal/kernel"
+	"github.com/marinaos/marina/internal/services"
 )
 
 // orphanLimit is T_orph: how long a container may run that nothing asks for, while its agent is connected.
@@ -50,6 +51,9 @@ type truth struct {
 type tally struct {
 	live  int
 	bound int // the target, or an earlier and higher one for as long as the scheduler is on its way down
+
+	goal    int  // where bound sinks to
+	sinking bool // as live does
 }
 
 func newJudge(w *World) *judge {
@@ -147,7 +151,7 @@ func (j *judge) of(id kernel.GroupID) *truth {
 	t := j.truth[id]
 	if t == nil {
 		owner, _, _ := strings.Cut(string(id), ".instance-")
-		t = &truth{owner: "/" + owner}
+		t = &truth{owner: "/" + strings.ReplaceAll(owner, "_", "/")}
 		j.truth[id] = t
 	}
 	return t
@@ -198,6 +202,20 @@ func (j *judge) exact(a *app) {
 	j.bound(a.owner, c)
 }
 
+// deploys takes that services begins to change an app.
+func (j *judge) deploys(app string, to *services.App) {
+	c := j.tally(app)
+	c.bound, c.sinking = max(c.bound, upper(to)), false
+}
+
+// deployed takes that services is done with an app: from now on its new definition binds. What is live beyond that, such as
+// instances of an app that was removed and made anew in the meantime, may only become less.
+func (j *judge) deployed(app string, to *services.App) {
+	c := j.tally(app)
+	c.goal, c.sinking = upper(to), true
+	j.bound(app, c)
+}
+
 func (j *judge) tally(owner string) *tally {
 	c := j.count[owner]
 	if c == nil {
@@ -209,5 +227,8 @@ func (j *judge) tally(owner string) *tally {
 
 // bound judges an owner's tally.
 func (j *judge) bound(owner string, c *tally) {
+	if c.sinking {
+		c.bound = max(c.goal, min(c.bound, c.live))
+	}
 	j.hold(invariant.UpperBound(invariant.Fleet{Owner: owner, Instances: c.bound, Live: c.live}))
 }

@@ -36,6 +36,7 @@ type master struct {
 	lead       *store.Leadership
 	state      *brain.State
 	scheduler  *scheduler
+	marathon   *marathon
 	links      []*link
 	committing bool
 	releasing  bool
@@ -79,7 +80,8 @@ func (m *master) campaign() {
 	}
 	m.requests, m.wake = map[brain.RequestID]func(brain.Reply){}, 0
 	m.scheduler = newScheduler(m)
-	m.scheduler.hear(m.state.Instances(framework), m.state.Complete())
+	m.marathon = newMarathon(m)
+	m.tell(m.state.Instances(""), m.state.Complete())
 	m.step(brain.Tick{})
 }
 
@@ -166,7 +168,7 @@ func (m *master) flush() {
 	if !m.w.plant.on(SkipFence) {
 		txn.Guards = []store.Guard{m.lead.Fence()}
 	}
-	m.w.commit(m, txn, func(err error) {
+	m.w.commit(m, txn, nil, func(err error) {
 		m.committing = false
 		if errors.Is(err, store.ErrUnknownOutcome) && m.w.plant.on(TrustUnknownOutcome) {
 			err = nil
@@ -222,10 +224,16 @@ func (m *master) release(batch []brain.Effects) {
 		if m.w.judge.leader == life {
 			m.w.judge.published(e.Changes)
 		}
-		m.scheduler.hear(e.Changes, e.Complete)
+		m.tell(e.Changes, e.Complete)
 	}
 	m.releasing = false
 	m.drain()
+}
+
+// tell gives news to the schedulers.
+func (m *master) tell(changes []kernel.Instance, complete bool) {
+	m.scheduler.hear(changes, complete)
+	m.marathon.hear(changes, complete)
 }
 
 func (m *master) send(sends []brain.Send) {
@@ -318,7 +326,7 @@ func (m *master) abdicate(why error) {
 
 // forget drops all that a tenure had in memory.
 func (m *master) forget() {
-	m.state, m.scheduler, m.inbox, m.held, m.requests = nil, nil, nil, nil, nil
+	m.state, m.scheduler, m.marathon, m.inbox, m.held, m.requests = nil, nil, nil, nil, nil, nil
 	m.committing, m.releasing = false, false
 	links := m.links
 	m.links = nil

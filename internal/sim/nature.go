@@ -20,6 +20,7 @@ const (
 	deedRemove
 	deedQuota
 	deedUpdate
+	deedChange
 	deedHealth
 	deedCrashTask
 	deedKillAgent
@@ -35,7 +36,7 @@ const (
 )
 
 // usual is how often deeds happen beside each other.
-var usual = [deeds]int{deedScale: 12, deedLaunch: 5, deedRemove: 2, deedQuota: 4, deedUpdate: 3, deedHealth: 5, deedCrashTask: 12, deedKillAgent: 8,
+var usual = [deeds]int{deedScale: 12, deedLaunch: 5, deedRemove: 2, deedQuota: 4, deedUpdate: 3, deedChange: 14, deedHealth: 5, deedCrashTask: 12, deedKillAgent: 8,
 	deedKillMachine: 3, deedPauseAgent: 5, deedCutAgent: 6, deedCutMany: 1, deedWeather: 4, deedKillLeader: 2, deedPauseLeader: 3,
 	deedStoreFault: 3}
 
@@ -94,6 +95,8 @@ func (w *World) do(k deed) {
 		w.setQuota()
 	case deedUpdate:
 		w.updateApp()
+	case deedChange:
+		w.drawChange()
 	case deedHealth:
 		w.sicken(a)
 	case deedCrashTask:

@@ -52,6 +52,9 @@ func (s *scheduler) hear(changes []kernel.Instance, complete bool) {
 	var touched []string
 	for i := range changes {
 		c := &changes[i]
+		if c.Framework != framework {
+			continue
+		}
 		if !slices.Contains(touched, c.Owner) {
 			touched = append(touched, c.Owner)
 		}

@@ -5,6 +5,7 @@ import (
 	"flag"
 	"os"
 	"runtime"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -68,6 +69,7 @@ func TestSeeds(t *testing.T) {
 	if testing.Short() {
 		n = min(n, 100)
 	}
+	defer debug.SetGCPercent(debug.SetGCPercent(400)) // worlds are small and short-lived
 	some, next, began := NewSometimes(), atomic.Uint64{}, time.Now()
 	var total sum
 	t.Run("batch", func(t *testing.T) {

@@ -4,6 +4,8 @@ import "github.com/marinaos/marina/internal/invariant"
 
 // The rare paths. A batch of seeds must reach each of them.
 const (
+	DeploymentFinished  = "deployment finished"
+	DeploymentForced    = "deployment forced over another"
 	MachineChanged      = "machine came back with another address or size"
 	FrameLost           = "frame lost"
 	FrameDoubled        = "frame doubled"
@@ -36,7 +38,7 @@ const (
 
 // NewSometimes returns the list of rare paths that a batch must reach.
 func NewSometimes() *invariant.Sometimes {
-	return invariant.NewSometimes(MachineChanged, FrameLost, FrameDoubled, FrameReordered, FrameRefused, FrameRepeated, FrameGap, SessionEnded,
+	return invariant.NewSometimes(DeploymentFinished, DeploymentForced, MachineChanged, FrameLost, FrameDoubled, FrameReordered, FrameRefused, FrameRepeated, FrameGap, SessionEnded,
 		RegistrationLost, SyncDropped, StatusRepeated, TaskReadopted, TaskLostByReboot,
 		TaskEndedWhileAway, PortWaited, PortTaken, WriteFenced, WriteConflicted, OutcomeUnknown, ZombieResumed, Replaced,
 		Forgotten, ForgetRefused, LaunchWaits, Withdrawn, OrphanRan, QuotaBelowUse, ReturnedAfterForget)

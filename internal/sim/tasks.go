@@ -187,6 +187,13 @@ func (a *agent) feel(sick bool) {
 	})
 }
 
+func (a *agent) failures() int {
+	if a.sick {
+		return 3
+	}
+	return 0
+}
+
 // report writes a task's new status down and sends it.
 func (a *agent) report(g *local, i int, state kernel.State, why kernel.Reason) {
 	s := &g.tasks[i]
@@ -203,7 +210,7 @@ func (a *agent) report(g *local, i int, state kernel.State, why kernel.Reason) {
 	}
 	s.Health = nil
 	if len(g.spec.Tasks[i].Checks) > 0 && state == kernel.Running {
-		s.Health = []kernel.Health{{Known: true, Alive: !a.sick}}
+		s.Health = []kernel.Health{{Known: true, Alive: !a.sick, Failures: a.failures()}}
 	}
 	a.note("%d: task is "+state.String(), string(s.Task), int64(s.Seq), 0)
 	if !g.dropped {

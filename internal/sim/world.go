@@ -9,6 +9,7 @@ import (
 
 	"github.com/marinaos/marina/internal/invariant"
 	brain "github.com/marinaos/marina/internal/master"
+	"github.com/marinaos/marina/internal/services"
 	"github.com/marinaos/marina/internal/store"
 	"github.com/marinaos/marina/internal/store/memory"
 )
@@ -18,7 +19,7 @@ type Config struct {
 	Seed    uint64
 	Agents  int                  // machines; 50
 	Masters int                  // 3
-	Events  int                  // that happen at least before faults end; 8,000
+	Events  int                  // that happen at least before faults end; 6,000
 	Plant   Bug                  // a mistake to make on purpose
 	Trace   io.Writer            // gets what happens, a line each; nil: only the hash is kept
 	Some    *invariant.Sometimes // counts rare paths; nil: nobody does
@@ -37,7 +38,7 @@ type Result struct {
 
 // Times of a whole simulation.
 const (
-	endpointsEvery = 500 * time.Millisecond
+	endpointsEvery = time.Second
 	settled        = 2 * time.Second   // all was as asked for, for so long
 	converge       = 120 * time.Second // T_conv: everything is as asked for, once faults have ended
 	longest        = time.Hour         // of faults; the number of events ends them long before
@@ -64,6 +65,8 @@ type World struct {
 	powered time.Duration
 	fault   storeFault
 	stale   *store.Snapshot // planted
+	intents intents
+	ctx     context.Context // of the store, which takes no time
 	err     error
 }
 
@@ -108,13 +111,14 @@ func newWorld(cfg Config) *World {
 		cfg.Masters = 3
 	}
 	if cfg.Events == 0 {
-		cfg.Events = 8000
+		cfg.Events = 6000
 	}
-	w := &World{cfg: cfg, dice: newDice(cfg.Seed), plant: cfg.Plant, store: memory.New()}
+	w := &World{cfg: cfg, dice: newDice(cfg.Seed), plant: cfg.Plant, store: memory.New(), ctx: context.Background(),
+		intents: intents{apps: map[string]*services.App{}}}
 	w.trace = trace{hash: fnvOffset, out: cfg.Trace}
 	w.judge = newJudge(w)
 	var err error
-	if w.changes, err = w.store.Watch(context.Background(), ""); err != nil {
+	if w.changes, err = w.store.Watch(w.ctx, ""); err != nil {
 		w.fail("watch: %v", err)
 	}
 	for n := range cfg.Agents {
@@ -169,7 +173,7 @@ func (w *World) serial() int {
 
 // led reports whether anybody holds the leadership.
 func (w *World) led() bool {
-	_, err := w.store.Get(context.Background(), store.LeaderKey(election))
+	_, err := w.store.Get(w.ctx, store.LeaderKey(election))
 	return err == nil
 }
 
@@ -202,7 +206,7 @@ func (w *World) expireLater(epoch int64) {
 				return
 			}
 		}
-		if item, err := w.store.Get(context.Background(), store.LeaderKey(election)); err == nil && item.Created == epoch {
+		if item, err := w.store.Get(w.ctx, store.LeaderKey(election)); err == nil && item.Created == epoch {
 			w.note("store", "lease of epoch %d runs out", "", epoch, 0)
 			w.store.Expire(election)
 			w.observe(0)
@@ -213,15 +217,16 @@ func (w *World) expireLater(epoch int64) {
 // rows is what a new leader reads.
 func (w *World) rows() *store.Snapshot {
 	w.observe(0)
-	snap, err := w.store.Snapshot(context.Background(), brain.Rows)
+	snap, err := w.store.Snapshot(w.ctx, brain.Rows)
 	if err != nil {
 		w.fail("snapshot: %v", err)
 	}
 	return w.spoilRows(snap)
 }
 
-// commit carries a transaction to the store and its answer back. Both take time; the master may be gone when it is applied.
-func (w *World) commit(m *master, txn store.Txn, done func(error)) {
+// commit carries a transaction to the store and its answer back. Both take time; the master may be gone when it gets there.
+// Then applied looks whether it took effect; done gets the answer.
+func (w *World) commit(m *master, txn store.Txn, applied func(), done func(error)) {
 	writer, fault := m.epoch(), w.fault
 	there, back := w.dice.between(commitMin, commitMax), w.dice.between(commitMin, commitMax)
 	if w.fault = storeWorks; fault == storeSlow {
@@ -229,6 +234,9 @@ func (w *World) commit(m *master, txn store.Txn, done func(error)) {
 	}
 	w.after(there, &w.ether, func() {
 		err := w.apply(writer, fault, txn)
+		if applied != nil {
+			applied()
+		}
 		if errors.Is(err, store.ErrUnknownOutcome) {
 			back = w.dice.between(replyTimeout/2, replyTimeout)
 		}
@@ -249,9 +257,9 @@ func (w *World) apply(writer int64, fault storeFault, txn store.Txn) error {
 		w.store.LoseReply(fault == storeLosesApplied)
 	}
 	if w.plant.on(LoadStaleRows) && w.dice.chance(0.1) {
-		w.stale, _ = w.store.Snapshot(context.Background(), brain.Rows)
+		w.stale, _ = w.store.Snapshot(w.ctx, brain.Rows)
 	}
-	revision, err := w.store.Commit(context.Background(), txn)
+	revision, err := w.store.Commit(w.ctx, txn)
 	w.note("store", "commits for epoch %d, revision %d", "", writer, revision)
 	w.observe(writer)
 	return err

@@ -1,0 +1,365 @@
+package sim
+
+import (
+	"fmt"
+	"maps"
+	"math"
+	"slices"
+	"time"
+
+	"github.com/containerd/errdefs"
+
+	"github.com/marinaos/marina/internal/kernel"
+	brain "github.com/marinaos/marina/internal/master"
+	"github.com/marinaos/marina/internal/services"
+	"github.com/marinaos/marina/internal/store"
+)
+
+// intents is what services keeps in the store: apps as they should be, and the deployments under way. It changes only at the
+// moment at which a fenced write takes effect. Its values are never changed in place.
+type intents struct {
+	apps        map[string]*services.App
+	deployments []*services.Deployment
+}
+
+// marathon drives the pure core of services as its real loop does: observe, decide, carry out, again. It lives and dies with
+// its leader.
+type marathon struct {
+	m     *master
+	state *services.State
+	busy  bool // a decision or a change is being carried out
+	news  []kernel.Instance
+	done  bool // of the news: Complete
+	asks  []func()
+	wake  time.Duration
+	away  bool // some instance has been away
+}
+
+func newMarathon(m *master) *marathon {
+	s := &marathon{m: m, state: services.NewState()}
+	s.state.Policy.ForgetRetry = 2 * time.Second
+	for _, id := range slices.Sorted(maps.Keys(m.w.intents.apps)) {
+		s.state.SetApp(id, m.w.intents.apps[id])
+	}
+	for _, d := range m.w.intents.deployments {
+		own := *d
+		s.state.Deployments = append(s.state.Deployments, &own)
+	}
+	return s
+}
+
+// hear takes news of the kernel. While a decision is being carried out, later news of an instance take the place of earlier.
+func (s *marathon) hear(changes []kernel.Instance, complete bool) {
+	for i := range changes {
+		c := &changes[i]
+		if c.Framework != services.Framework {
+			continue
+		}
+		s.away = s.away || !c.Away.IsZero()
+		if at := slices.IndexFunc(s.news, func(n kernel.Instance) bool { return n.ID == c.ID }); at >= 0 {
+			s.news[at] = *c
+		} else {
+			s.news = append(s.news, *c)
+		}
+	}
+	if s.done = complete; len(s.news) > 0 || complete != s.state.Complete {
+		s.later(0, s.turn)
+	}
+}
+
+func (s *marathon) later(d time.Duration, do func()) {
+	s.m.w.after(d, &s.m.actor, func() {
+		if s.m.marathon == s {
+			do()
+		}
+	})
+}
+
+// turn goes once round the loop.
+func (s *marathon) turn() {
+	if s.busy {
+		return
+	}
+	w := s.m.w
+	s.state.Observe(kernel.Changes{Instances: s.news, Complete: s.done}, w.wall())
+	s.news = nil
+	if len(s.asks) > 0 {
+		ask := s.asks[0]
+		s.asks = s.asks[1:]
+		s.busy = true
+		ask()
+		return
+	}
+	d := services.Decide(s.state, w.wall(), func(app string) kernel.GroupID {
+		return kernel.GroupID(fmt.Sprint(services.GroupPrefix(app), w.serial()))
+	})
+	s.excuse()
+	if len(d.Transitions)+len(d.Withdraw)+len(d.Stop)+len(d.Forget)+len(d.Launch) == 0 {
+		s.wakeAt(d.Wake)
+		return
+	}
+	s.busy = true
+	s.advance(d.Transitions, func() { s.carryOut(&d) })
+}
+
+func (s *marathon) idle() {
+	s.busy = false
+	s.later(0, s.turn)
+}
+
+func (s *marathon) wakeAt(t time.Time) {
+	if t.IsZero() {
+		return
+	}
+	at := max(t.Sub(epoch), s.m.w.now)
+	if s.wake > s.m.w.now && s.wake <= at {
+		return
+	}
+	s.wake = at
+	s.later(at-s.m.w.now, func() {
+		if s.wake == at {
+			s.wake = 0
+			s.turn()
+		}
+	})
+}
+
+// excuse tells the judge which instances were given up because their machines are away.
+func (s *marathon) excuse() {
+	if !s.away || s.m.w.judge.leader != s.m.epoch() {
+		return
+	}
+	for _, id := range slices.Sorted(maps.Keys(s.state.Apps)) {
+		for _, i := range s.state.Instances(id) {
+			if i.Inactive && !s.m.w.judge.of(i.ID).excused {
+				s.m.w.judge.replaced(i.ID)
+			}
+		}
+	}
+}
+
+// carryOut does what was decided, one thing after the other.
+func (s *marathon) carryOut(d *services.Decision) {
+	switch {
+	case len(d.Withdraw) > 0:
+		x := d.Withdraw[0]
+		d.Withdraw = d.Withdraw[1:]
+		s.ask(d, func(r brain.RequestID) brain.Event {
+			return brain.Withdraw{Request: r, Framework: services.Framework, Key: services.Key(x.App, x.Version), Groups: []kernel.GroupID{x.Group}}
+		}, nil)
+	case len(d.Stop) > 0:
+		x := d.Stop[0]
+		d.Stop = d.Stop[1:]
+		s.m.note("stops: "+x.Why+":", string(x.Group), 0, 0)
+		s.ask(d, func(r brain.RequestID) brain.Event {
+			return brain.Stop{Request: r, Framework: services.Framework, Groups: []kernel.GroupID{x.Group}, Why: x.Why}
+		}, nil)
+	case len(d.Forget) > 0:
+		x := d.Forget[0]
+		d.Forget = d.Forget[1:]
+		s.ask(d, func(r brain.RequestID) brain.Event {
+			return brain.Forget{Request: r, Framework: services.Framework, Groups: []kernel.GroupID{x.Group}}
+		}, func(err error) bool {
+			s.state.ForgetRefused([]services.Ref{x}, s.m.w.wall())
+			return errdefs.IsFailedPrecondition(err)
+		})
+	case len(d.Launch) > 0:
+		x := d.Launch[0]
+		d.Launch = d.Launch[1:]
+		spec, err := services.Spec(x.App)
+		if err != nil {
+			s.m.w.fail("spec of %s: %v", x.App.ID, err)
+			return
+		}
+		s.m.note("launches %d of", x.App.ID, int64(len(x.Groups)), 0)
+		s.ask(d, func(r brain.RequestID) brain.Event {
+			return brain.Launch{Request: r, LaunchRequest: kernel.LaunchRequest{Key: services.Key(x.App.ID, x.App.Config()), Spec: spec, Groups: x.Groups}}
+		}, nil)
+	default:
+		s.idle()
+	}
+}
+
+// ask makes one request of the kernel and goes on with the rest of the decision. A refusal that refused does not take is an
+// end of the simulation.
+func (s *marathon) ask(rest *services.Decision, event func(brain.RequestID) brain.Event, refused func(error) bool) {
+	s.m.request(event, func(r brain.Reply) {
+		if r.Err != nil && (refused == nil || !refused(r.Err)) {
+			s.m.w.fail("request of services: %v", r.Err)
+			return
+		}
+		s.later(0, func() { s.carryOut(rest) })
+	})
+}
+
+// write makes a change of the intents durable and then goes on.
+func (s *marathon) write(change func(*intents), then func()) {
+	w := s.m.w
+	serial := fmt.Sprint(w.serial())
+	txn := store.Txn{Guards: []store.Guard{s.m.lead.Fence()}, Ops: []store.Op{store.Put(intentsKey, []byte(serial))}}
+	w.commit(s.m, txn, func() {
+		if item, err := w.store.Get(w.ctx, intentsKey); err == nil && string(item.Value) == serial {
+			change(&w.intents)
+		}
+	}, func(err error) {
+		if s.m.marathon != s {
+			return
+		}
+		if err != nil {
+			s.m.abdicate(err)
+			return
+		}
+		then()
+	})
+}
+
+var intentsKey = store.Key("sim", "intents")
+
+// advance makes transitions durable.
+func (s *marathon) advance(list []services.Transition, then func()) {
+	if len(list) == 0 {
+		then()
+		return
+	}
+	s.write(func(in *intents) {
+		for _, t := range list {
+			in.advance(t)
+		}
+	}, func() {
+		for _, t := range list {
+			s.m.note("comes to step %d of", t.Deployment.ID, int64(t.Step), 0)
+			s.state.Advance(t, s.m.w.wall())
+			if t.Finished() && s.m.epoch() == s.m.w.judge.leader {
+				s.m.w.reach(DeploymentFinished)
+				for _, c := range t.Deployment.Changes {
+					s.m.w.judge.deployed(c.App, c.To)
+				}
+			}
+		}
+		then()
+	})
+}
+
+func (in *intents) advance(t services.Transition) {
+	for i, d := range in.deployments {
+		if d.ID != t.Deployment.ID {
+			continue
+		}
+		if t.Finished() {
+			in.deployments = slices.Delete(slices.Clone(in.deployments), i, i+1)
+			return
+		}
+		next := *d
+		next.Step = t.Step
+		in.deployments[i] = &next
+		return
+	}
+}
+
+// deploy asks for a change of one app; to makes the next version out of the present one, nil if there is none.
+func (s *marathon) deploy(app string, force bool, to func(*services.App) *services.App) {
+	s.asks = append(s.asks, func() {
+		from := s.state.Apps[app]
+		next := to(from)
+		var locked []*services.Deployment
+		for _, d := range s.state.Deployments {
+			if slices.ContainsFunc(d.Changes, func(c services.Change) bool { return c.App == app }) {
+				locked = append(locked, d)
+			}
+		}
+		if next == from || len(locked) > 0 && !force {
+			s.idle()
+			return
+		}
+		root := maps.Clone(s.state.Apps)
+		if root[app] = next; next == nil {
+			delete(root, app)
+		}
+		id := fmt.Sprint("deployment-", s.m.w.serial())
+		d := services.NewDeployment(id, id, []services.Change{{App: app, From: from, To: next}}, root, s.state.Mixed)
+		if len(locked) > 0 {
+			s.m.w.reach(DeploymentForced)
+		}
+		s.m.note("begins "+id+" of %d steps for", app, int64(len(d.Steps)), 0)
+		s.write(func(in *intents) { in.begin(d, locked) }, func() {
+			s.state.Begin(d, locked)
+			s.idle()
+		})
+		s.m.w.judge.deploys(app, next)
+	})
+	s.later(0, s.turn)
+}
+
+func (in *intents) begin(d *services.Deployment, locked []*services.Deployment) {
+	in.deployments = slices.DeleteFunc(slices.Clone(in.deployments), func(o *services.Deployment) bool {
+		return slices.ContainsFunc(locked, func(l *services.Deployment) bool { return l.ID == o.ID })
+	})
+	for _, c := range d.Changes {
+		if in.apps[c.App] = c.To; c.To == nil {
+			delete(in.apps, c.App)
+		}
+	}
+	if len(d.Steps) > 0 {
+		own := *d
+		in.deployments = append(in.deployments, &own)
+	}
+}
+
+// upper is how many instances of an app may be live: its strategy's share more than it has, and one more where otherwise
+// nothing could be replaced.
+func upper(a *services.App) int {
+	if a == nil {
+		return 0
+	}
+	n, u := float64(a.Instances), a.UpgradeStrategy
+	most := int(math.Floor(n*(1+u.MaximumOverCapacity) + 1e-9))
+	if int(math.Ceil(n*u.MinimumHealthCapacity-1e-9)) == most {
+		most++
+	}
+	return most
+}
+
+// drawChange asks services for something: a new app, another number of instances, another configuration, or its end.
+func (w *World) drawChange() {
+	m := w.leader()
+	if m == nil || m.marathon == nil {
+		return
+	}
+	id := fmt.Sprint("/team/svc-", w.dice.IntN(8))
+	version := fmt.Sprintf("v%08d", w.serial())
+	kind, n := w.dice.IntN(8), w.dice.IntN(12)
+	fresh := w.drawApp(id, version, n)
+	w.note("user", "asks for change %d of", id, int64(kind), 0)
+	m.marathon.deploy(id, w.dice.chance(0.4), func(old *services.App) *services.App {
+		switch {
+		case kind == 0:
+			return nil
+		case old == nil:
+			return fresh
+		case kind < 4:
+			scaled := *old
+			scaled.Instances, scaled.Version = n, version
+			scaled.VersionInfo = &services.VersionInfo{LastScalingAt: version, LastConfigChangeAt: old.Config()}
+			return &scaled
+		}
+		return fresh
+	})
+}
+
+func (w *World) drawApp(id, version string, instances int) *services.App {
+	shares := []float64{0, 0.2, 0.5, 1}
+	a := &services.App{ID: id, CMD: new("sleep 1000"), Instances: instances, CPUs: 0.1 * float64(1+w.dice.IntN(8)),
+		Mem: 64 * float64(1+w.dice.IntN(8)), BackoffSeconds: 1, BackoffFactor: 1.15, MaxLaunchDelaySeconds: 5,
+		KillSelection: "YOUNGEST_FIRST", Role: "team", TaskKillGracePeriodSeconds: new(w.dice.IntN(4)),
+		UnreachableStrategy: services.UnreachableStrategy{Inactive: 3 + w.dice.IntN(4), Expunge: 7 + w.dice.IntN(6)},
+		UpgradeStrategy:     services.UpgradeStrategy{MaximumOverCapacity: shares[w.dice.IntN(4)], MinimumHealthCapacity: shares[w.dice.IntN(4)]},
+		Version:             version, VersionInfo: &services.VersionInfo{LastScalingAt: version, LastConfigChangeAt: version}}
+	if w.dice.chance(0.5) {
+		a.PortDefinitions = []services.PortDefinition{{Port: 10000 + w.dice.IntN(1000), Protocol: "tcp"}}
+	}
+	if w.dice.chance(0.4) {
+		a.HealthChecks = []services.HealthCheck{{Protocol: "COMMAND", Command: &services.Command{Value: "true"}, IntervalSeconds: 1,
+			TimeoutSeconds: 1, MaxConsecutiveFailures: 3}}
+	}
+	return a
+}
