@@ -1,10 +1,12 @@
 package master
 
 import (
+	"encoding/json"
 	"fmt"
 	"net/netip"
 	"reflect"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/marinaos/marina/internal/kernel"
@@ -61,7 +63,10 @@ func (s *State) agentUp(ev AgentUp) {
 func (s *State) refuseAgent(reg *kernel.Registration) string {
 	id := reg.Agent.ID
 	a := s.agents[id]
+	raw, err := json.Marshal(reg.Agent)
 	switch {
+	case err != nil || len(raw) > maxAgentBytes:
+		return fmt.Sprintf("what the agent says of itself has %d bytes, the limit is %d", len(raw), maxAgentBytes)
 	case id == "" || len(id) > MaxGroupIDBytes:
 		return "the agent's id is empty or too long"
 	case reg.Incarnation == "":
@@ -261,7 +266,7 @@ func (s *State) status(a *agent, st *kernel.Status, syncing bool) {
 	statuses := slices.Clone(i.statuses)
 	statuses[k] = *st
 	if len(st.Message) > kernel.MaxMessage {
-		statuses[k].Message = st.Message[:kernel.MaxMessage]
+		statuses[k].Message = strings.ToValidUTF8(st.Message[:kernel.MaxMessage], "")
 	}
 	i.statuses = statuses
 	if !st.State.Terminal() {

@@ -54,7 +54,7 @@ func taskOf(i *kernel.Instance, k int, sp *kernel.Spec) Task {
 	return t
 }
 
-// Handler answers /machines/v1, /quota/v1 and /tasks/v1. Paths are taken as they were sent, so that an escaped slash stays in
+// Handler answers /machines/v1, /quota/v1, /tasks/v1 and /net/v1. Paths are taken as they were sent, so that an escaped slash stays in
 // its segment. Who may ask is decided before.
 func (m *Master) Handler() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -66,6 +66,8 @@ func (m *Master) Handler() http.Handler {
 			err = m.quotas(w, r, rest)
 		} else if rest, ok := under(path, "/tasks/v1"); ok {
 			err = m.tasks(w, r, rest)
+		} else if rest, ok := under(path, "/net/v1"); ok {
+			err = m.net(w, r, rest)
 		} else {
 			err = fmt.Errorf("path %s: %w", path, errdefs.ErrNotFound)
 		}

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -11,6 +12,7 @@ import (
 	"github.com/marinaos/marina/internal/allocator"
 	"github.com/marinaos/marina/internal/kernel"
 	"github.com/marinaos/marina/internal/placement"
+	"github.com/marinaos/marina/internal/store"
 )
 
 type entryKey struct{ framework, key string }
@@ -40,6 +42,9 @@ func (s *State) newSpec(k kernel.Spec) (*spec, error) {
 	raw, err := json.Marshal(k)
 	if err != nil {
 		return nil, fmt.Errorf("spec of %s: %w", k.Owner, err)
+	}
+	if len(raw) > store.RowBytes || len(k.Framework) > maxFramework {
+		return nil, fmt.Errorf("spec of %.64s: %d bytes encoded, framework of %d: too large: %w", k.Owner, len(raw), len(k.Framework), errdefs.ErrInvalidArgument)
 	}
 	sp := &spec{Spec: k, request: request, need: k.Guarantee(), size: len(raw)}
 	if err := s.holdVIPs(sp); err != nil {
@@ -267,7 +272,7 @@ func (s *State) stopInstance(i *instance, why string) {
 		return
 	}
 	if len(why) > MaxWhyBytes {
-		why = why[:MaxWhyBytes]
+		why = strings.ToValidUTF8(why[:MaxWhyBytes], "")
 	}
 	i.Goal, i.Why = kernel.GoalStop, why
 	s.touch(i)

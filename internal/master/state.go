@@ -39,6 +39,7 @@ type State struct {
 	complete  bool
 	missing   int       // agents of the store that have not reported
 	nextCheck time.Time // no agent's silence can matter before; zero: look now
+	wakeAt    time.Time // when the last step asked for a Tick
 
 	endpoints endpoints
 	step      step

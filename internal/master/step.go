@@ -41,7 +41,23 @@ func (s *State) begin(now time.Time) {
 	if now.After(s.now) {
 		s.now = now
 	}
+	if late := s.now.Sub(s.wakeAt); !s.wakeAt.IsZero() && late > lateTick {
+		s.excuse(late)
+	}
 	s.step.number++
+}
+
+// excuse does not count silence while this process itself was not listening: it was paused, or starved, and what agents said
+// meanwhile has yet to be read.
+func (s *State) excuse(late time.Duration) {
+	for _, a := range s.order {
+		if a.away.IsZero() {
+			a.heard = a.heard.Add(late)
+		}
+	}
+	if !s.complete {
+		s.began = s.began.Add(late)
+	}
 }
 
 func (s *State) apply(ev Event) {
@@ -89,6 +105,7 @@ func (s *State) finish() Effects {
 	fx.Writes = slices.SortedFunc(maps.Keys(s.step.dirty), Row.compare)
 	fx.Complete = s.complete
 	fx.Wake = s.wake()
+	s.wakeAt = fx.Wake
 	clear(s.step.dirty)
 	s.step = step{number: s.step.number, dirty: s.step.dirty, changed: s.step.changed[:0], touched: s.step.touched[:0]}
 	return fx

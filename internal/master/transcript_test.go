@@ -78,6 +78,7 @@ type player struct {
 	rows  map[string][]byte
 	zero  time.Time
 	now   time.Time
+	wake  time.Time
 	up    map[SessionID]uint64 // frames sent
 	req   RequestID
 }
@@ -129,12 +130,13 @@ func (a args) groups() []kernel.GroupID {
 
 func (p *player) do(words []string) string {
 	a := args{p.t, words[1:]}
+	ticks := ""
 	if after := a.get("after", ""); after != "" {
 		d, err := time.ParseDuration(after)
 		if err != nil {
 			p.t.Fatal(err)
 		}
-		p.now = p.now.Add(d)
+		ticks = p.pass(d)
 	}
 	p.req++
 	switch words[0] {
@@ -142,15 +144,34 @@ func (p *player) do(words []string) string {
 		p.cfg.ForgetPercent = a.num("forget", 0)
 		p.state = NewState(p.cfg)
 		return ""
+	case "pause": // nothing runs for a while
+		d, err := time.ParseDuration(a.words[0])
+		if err != nil {
+			p.t.Fatal(err)
+		}
+		p.now = p.now.Add(d)
+		return ""
 	case "leader":
-		return p.lead()
+		return ticks + p.lead()
 	case "break":
 		p.rows[a.words[0]] = []byte("{")
 		return ""
 	case "show":
 		return p.show(a.words[0])
 	}
-	return p.step(p.event(words[0], a))
+	return ticks + p.step(p.event(words[0], a))
+}
+
+// pass lets time pass, with the ticks that come due.
+func (p *player) pass(d time.Duration) string {
+	var out strings.Builder
+	end := p.now.Add(d)
+	for !p.wake.IsZero() && p.wake.Before(end) {
+		p.now = p.wake
+		fmt.Fprintf(&out, "tick +%v\n%s", p.now.Sub(p.zero), p.step(Tick{}))
+	}
+	p.now = end
+	return out.String()
 }
 
 func (p *player) event(verb string, a args) Event {
@@ -278,6 +299,7 @@ func (p *player) lead() string {
 
 func (p *player) step(ev Event) string {
 	fx := p.state.Step(p.now, ev)
+	p.wake = fx.Wake
 	ops, err := p.state.Ops(fx.Writes)
 	if err != nil {
 		p.t.Fatal(err)

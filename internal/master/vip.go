@@ -42,6 +42,9 @@ func (s *State) namedVIP(name string) (*vip, error) {
 	if v := s.vips[name]; v != nil {
 		return v, nil
 	}
+	if len(name) > maxVIPName {
+		return nil, fmt.Errorf("VIP %.64s: a name has at most %d bytes: %w", name, maxVIPName, errdefs.ErrInvalidArgument)
+	}
 	base, size := s.cfg.VIPs.Masked().Addr(), uint32(1)<<(32-s.cfg.VIPs.Bits())
 	h := fnv.New32a()
 	_, _ = h.Write([]byte(name))

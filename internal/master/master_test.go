@@ -1,0 +1,178 @@
+package master
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
+
+	"github.com/marinaos/marina/internal/kernel"
+	"github.com/marinaos/marina/internal/store"
+	"github.com/marinaos/marina/internal/store/memory"
+)
+
+func TestCommitCutsWhatIsTooLargeForOneTransaction(t *testing.T) {
+	st := memory.New()
+	lead, err := st.Campaign(t.Context(), "master", "m1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := New(Config{}, Deps{Store: st, Leadership: lead})
+	var ops []store.Op
+	for k := range 3*store.MaxTxnOps + 7 {
+		value := "x"
+		if k%1000 == 0 {
+			value = strings.Repeat("x", store.MaxValueBytes) // eight of these fill a transaction
+		}
+		ops = append(ops, store.Put(store.Key("kernel", fmt.Sprint(k)), []byte(value)))
+	}
+	if err := m.commit(t.Context(), ops); err != nil {
+		t.Fatal(err)
+	}
+	snap, err := st.Snapshot(t.Context(), Rows)
+	if err != nil || len(snap.Items) != len(ops) {
+		t.Errorf("rows: got %d, error %v, want %d", len(snap.Items), err, len(ops))
+	}
+	if err := lead.Resign(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.commit(t.Context(), ops[1:2]); err == nil {
+		t.Error("commit after the leadership: got no error")
+	}
+}
+
+func TestSlowWatcherGetsTheNewestOfEachInstance(t *testing.T) {
+	w := &watch{framework: "f", wake: make(chan struct{}, 1), at: map[kernel.GroupID]int{}}
+	instance := func(id, why string, removed bool) kernel.Instance {
+		return kernel.Instance{Framework: "f", Group: kernel.Group{ID: kernel.GroupID(id), Why: why}, Removed: removed}
+	}
+	w.push([]kernel.Instance{instance("a", "1", false), instance("b", "1", false), {Framework: "other"}}, true, true)
+	w.push([]kernel.Instance{instance("a", "2", false)}, true, false)
+	w.push([]kernel.Instance{instance("b", "2", true)}, true, false)
+	got, ok := w.take()
+	want := kernel.Changes{Instances: []kernel.Instance{instance("a", "2", false), instance("b", "2", true)}, Complete: true, Room: true}
+	if diff := cmp.Diff(want, got, cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); !ok || diff != "" {
+		t.Errorf("changes (-want +got):\n%s", diff)
+	}
+	if _, ok := w.take(); ok {
+		t.Error("second read: got changes, want none")
+	}
+	w.push(nil, true, false)
+	if _, ok := w.take(); ok {
+		t.Error("nothing changed: got changes, want none")
+	}
+}
+
+func TestSlowAgentIsCutOff(t *testing.T) {
+	var ended error
+	s := &session{agent: "a1", wake: make(chan struct{}, 1), end: func(err error) { ended = err }}
+	for range maxOutboxFrames {
+		s.enqueue(outgoing{})
+	}
+	if ended != nil {
+		t.Fatalf("session with a full outbox: ended with %v", ended)
+	}
+	s.enqueue(outgoing{})
+	if ended == nil || len(s.queue) != maxOutboxFrames {
+		t.Errorf("session with an overfull outbox: %d frames queued, ended with %v, want it ended", len(s.queue), ended)
+	}
+}
+
+func TestAuditKeepsWhatIsBrokenFromTheStore(t *testing.T) {
+	p := newPlayer(t)
+	p.do(strings.Fields("up session=1 agent=a1"))
+	audit := newAudit(p.state)
+	fx := p.state.Step(p.now, p.event("launch", args{t, strings.Fields("groups=g1,g2,g3")}))
+	if err := audit.judge(p.state, &fx); err != nil {
+		t.Fatalf("what placement decided: %v", err)
+	}
+	one, _ := p.state.Instance("g1")
+	for name, spoil := range map[string]func(*kernel.Instance){
+		"address": func(i *kernel.Instance) {},
+		"capacity": func(i *kernel.Instance) {
+			i.Address = netip.Addr{}
+			p.state.specs[i.Spec].need.MilliCPU = 5000
+		},
+	} {
+		bad := one
+		bad.ID = kernel.GroupID("bad-" + name)
+		spoil(&bad)
+		if err := audit.judge(p.state, &Effects{Changes: []kernel.Instance{bad}}); err == nil {
+			t.Errorf("broken %s: got no error", name)
+		}
+		audit.ledger.Remove(bad.ID, bad.Agent)
+		audit.ledger.Judge(0)
+	}
+}
+
+func TestInputThatNoRowCanHoldIsRefused(t *testing.T) {
+	p := newPlayer(t)
+	reg := p.registration(args{t, nil})
+	reg.Agent.Attributes = map[string]string{"long": strings.Repeat("x", maxAgentBytes)}
+	if fx := p.state.Step(p.now, AgentUp{Session: 1, Seq: 1, Registration: reg}); len(fx.Ends) != 1 || len(fx.Writes) != 0 {
+		t.Errorf("huge registration: ends %v, writes %v, want it refused", fx.Ends, fx.Writes)
+	}
+	for _, words := range []string{"groups=g1 vip=" + strings.Repeat("v", 300), "groups=g1 framework=" + strings.Repeat("f", 200),
+		"groups=" + strings.Repeat("g", 300), "groups=g1 key=" + strings.Repeat("k", 600), "groups=", "groups=g1 role=/a//b"} {
+		fx := p.state.Step(p.now, p.event("launch", args{t, strings.Fields(words)}))
+		if len(fx.Replies) != 1 || fx.Replies[0].Err == nil || len(fx.Writes) != 0 {
+			t.Errorf("launch %.20s: got %v and writes %v, want it refused", words, fx.Replies, fx.Writes)
+		}
+	}
+}
+
+// TestSameEventsGiveTheSameEffects plays random events into two states, and after them loads what was written into a third,
+// which must show the same groups.
+func TestSameEventsGiveTheSameEffects(t *testing.T) {
+	rapid.Check(t, func(r *rapid.T) {
+		a, b := newPlayer(t), newPlayer(t)
+		sessions := 0
+		for range rapid.IntRange(1, 40).Draw(r, "steps") {
+			agent := rapid.IntRange(1, 3).Draw(r, "agent")
+			g := func() string { return fmt.Sprintf("g%d", rapid.IntRange(1, 12).Draw(r, "group")) }
+			var line string
+			switch rapid.IntRange(0, 8).Draw(r, "event") {
+			case 0:
+				sessions++
+				line = fmt.Sprintf("up session=%d agent=a%d epoch=0", sessions, agent)
+			case 1:
+				line = fmt.Sprintf("down session=%d", rapid.IntRange(0, sessions).Draw(r, "session"))
+			case 2, 3:
+				line = fmt.Sprintf("launch groups=%s,%s,%s vip=v owner=/o%d key=k%d", g(), g(), g(), agent, agent)
+			case 4:
+				line = fmt.Sprintf("stop groups=%s,%s", g(), g())
+			case 5:
+				line = fmt.Sprintf("forget groups=%s", g())
+			case 6:
+				line = fmt.Sprintf("withdraw key=k%d", agent)
+			default:
+				state := rapid.SampledFrom([]string{"running", "killed", "failed"}).Draw(r, "state")
+				line = fmt.Sprintf("frame session=%d statuses=%s:%s:%d", rapid.IntRange(1, max(1, sessions)).Draw(r, "session"), g(), state,
+					rapid.IntRange(1, 5).Draw(r, "seq"))
+			}
+			line += fmt.Sprintf(" after=%dms", rapid.IntRange(0, 3000).Draw(r, "after"))
+			if x, y := a.do(strings.Fields(line)), b.do(strings.Fields(line)); x != y {
+				r.Fatalf("%s: the same event gave\n%s\nand\n%s", line, x, y)
+			}
+		}
+		want := groupsOf(a.state)
+		if out := a.lead(); strings.Contains(out, "problem") {
+			r.Fatalf("loading what was written: %s", out)
+		}
+		if diff := cmp.Diff(want, groupsOf(a.state)); diff != "" {
+			r.Fatalf("groups after a change of leader (-before +after):\n%s", diff)
+		}
+	})
+}
+
+func groupsOf(s *State) map[kernel.GroupID]string {
+	out := map[kernel.GroupID]string{}
+	for _, i := range s.Instances("") {
+		out[i.ID] = fmt.Sprint(i.Agent, i.Address, i.HostPorts, i.Goal, i.Placed.Format(time.RFC3339Nano))
+	}
+	return out
+}
