@@ -23,7 +23,7 @@ type Down struct {
 	Epoch int64  `json:"epoch"`
 	Seq   uint64 `json:"seq"`
 
-	// Sync starts a session or repairs one: Groups is then everything assigned to the agent, and a group that is not in it
+	// Sync starts a session, after frames of nothing but Specs if there are many, or repairs one: Groups is then everything assigned to the agent, and a group that is not in it
 	// is to be stopped and forgotten. Otherwise Groups holds additions and changes, Drop removals.
 	Sync   bool      `json:"sync,omitempty"`
 	Specs  []Spec    `json:"specs,omitempty"` // those Groups need and the agent has not been sent in this session
