@@ -171,6 +171,9 @@ func (c *call) list() ([]map[string]any, error) {
 	if !ok {
 		return nil, shapeError(bad("", "error.expected.jsarray"))
 	}
+	if len(l) > MaxApps {
+		return nil, shapeError(bad("", fmt.Sprintf("at most %d apps fit in one request: send several", MaxApps)))
+	}
 	out := make([]map[string]any, 0, len(l))
 	for i, e := range l {
 		m, ok := e.(map[string]any)

@@ -159,8 +159,10 @@ func (c *call) deleteTasks() error {
 		ids = append(ids, id)
 	}
 	return c.kill(func(s *State) (refs []Ref, _ error) {
+		seen := map[kernel.GroupID]bool{}
 		for _, id := range ids {
-			if i := s.find(id); i != nil && !slices.Contains(refs, Ref{i.Owner, i.ID}) {
+			if i := s.find(id); i != nil && !seen[i.ID] {
+				seen[i.ID] = true
 				refs = append(refs, Ref{i.Owner, i.ID})
 			}
 		}

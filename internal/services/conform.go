@@ -17,6 +17,10 @@ import (
 const (
 	MaxBody  = 2 << 20 // bytes of a request
 	MaxDepth = 100     // objects and lists inside each other
+	MaxItems = 1024    // of a list inside an app
+	MaxApps  = 1000    // of one request
+
+	maxDetails = 100 // of one answer
 )
 
 // Detail is one thing that is wrong with a request: where, and in which ways.
@@ -186,6 +190,9 @@ func conformList(v any, t reflect.Type, rules, path string) (any, []Detail) {
 	in, ok := v.([]any)
 	if !ok {
 		return nil, bad(path, "error.expected.jsarray")
+	}
+	if len(in) > MaxItems {
+		return nil, bad(path, "error.maxLength")
 	}
 	out, all := make([]any, 0, len(in)), []Detail(nil)
 	for i, e := range in {

@@ -355,7 +355,7 @@ func (s *State) rollStep(f *fleet, g goal, c *census, d *Decision) int {
 		}
 		return false
 	})
-	healthy, healthyFresh := 0, 0
+	healthyFresh := 0
 	for _, i := range c.fresh {
 		if i.healthy(g.def) {
 			healthyFresh++
@@ -363,24 +363,16 @@ func (s *State) rollStep(f *fleet, g goal, c *census, d *Decision) int {
 	}
 	sick := map[*Instance]bool{}
 	for _, i := range c.old {
-		if i.healthy(s.definition(i.Owner, i.Version)) {
-			healthy++
-		} else {
+		if !i.healthy(s.definition(i.Owner, i.Version)) {
 			sick[i] = true
 		}
 	}
+	// Those that are not healthy go first: a healthy one goes only if enough healthy ones remain.
 	s.order(c.old, g, sick)
-	spare := len(c.old) + healthyFresh - least // may go, whatever they are
-	spareHealthy := healthy + healthyFresh - least
-	c.old = s.endIf(f, c.old, c, d, "replaced by version "+g.def.Config(), func(i *Instance) bool {
-		if spare <= 0 || !sick[i] && spareHealthy <= 0 {
-			return false
-		}
+	spare := len(c.old) + healthyFresh - least
+	c.old = s.endIf(f, c.old, c, d, "replaced by version "+g.def.Config(), func(*Instance) bool {
 		spare--
-		if !sick[i] {
-			spareHealthy--
-		}
-		return true
+		return spare >= 0
 	})
 	return most
 }

@@ -35,7 +35,7 @@ func contentError(d []Detail) error { return &invalidError{wrongContent, byPath(
 func byPath(in []Detail) []Detail {
 	slices.SortStableFunc(in, func(a, b Detail) int { return strings.Compare(a.Path, b.Path) })
 	out := []Detail{}
-	for _, d := range in {
+	for _, d := range in[:min(len(in), maxDetails)] {
 		if n := len(out); n > 0 && out[n-1].Path == d.Path {
 			out[n-1].Errors = append(out[n-1].Errors, d.Errors...)
 			continue

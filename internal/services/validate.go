@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"path"
-	"reflect"
 	"regexp"
 	"slices"
 	"strconv"
@@ -193,11 +192,13 @@ func (v *validator) container(a *App) {
 var constraintValue = regexp.MustCompile(`^[a-zA-Z0-9_/.-]*$`)
 
 func (v *validator) constraints(a *App) {
+	seen := map[string]bool{}
 	for i, c := range a.Constraints {
-		at := fmt.Sprintf("/constraints(%d)", i)
-		if slices.ContainsFunc(a.Constraints[:i], func(o Constraint) bool { return reflect.DeepEqual(o, c) }) {
+		at, key := fmt.Sprintf("/constraints(%d)", i), strings.Join(c, "\x00")
+		if seen[key] {
 			v.add("/constraints", "Each constraint must be unique")
 		}
+		seen[key] = true
 		if len(c) < 2 || len(c) > 3 {
 			v.add(at, "Each constraint must have either 2 or 3 fields")
 			continue
