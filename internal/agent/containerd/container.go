@@ -276,7 +276,7 @@ func (r *Runtime) Remove(ctx context.Context, id string) error {
 func (r *Runtime) remove(ctx context.Context, id string) error {
 	c, err := r.client.LoadContainer(ctx, id)
 	if errdefs.IsNotFound(err) {
-		return nil
+		return r.removeParts(ctx, id)
 	}
 	if err != nil {
 		return err
@@ -297,10 +297,10 @@ func (r *Runtime) remove(ctx context.Context, id string) error {
 		}
 		return err
 	}
-	if err := r.client.SandboxStore().Delete(ctx, id); err != nil && !errdefs.IsNotFound(err) {
+	if err := c.Delete(ctx); err != nil && !errdefs.IsNotFound(err) {
 		return err
 	}
-	if err := c.Delete(ctx, containerd.WithSnapshotCleanup); err != nil && !errdefs.IsNotFound(err) {
+	if err := r.removeParts(ctx, id); err != nil {
 		return err
 	}
 	if cgroup := labels[labelCgroup]; strings.HasPrefix(cgroup, r.cfg.cgroup()+"/") {
@@ -308,6 +308,17 @@ func (r *Runtime) remove(ctx context.Context, id string) error {
 			return err
 		}
 		return r.pruneCgroup(cgroup)
+	}
+	return nil
+}
+
+// removeParts removes what belongs to a container and may be there without it: an agent can die at any step of Create.
+func (r *Runtime) removeParts(ctx context.Context, id string) error {
+	if err := r.client.SandboxStore().Delete(ctx, id); err != nil && !errdefs.IsNotFound(err) {
+		return err
+	}
+	if err := r.client.SnapshotService(defaults.DefaultSnapshotter).Remove(ctx, id); err != nil && !errdefs.IsNotFound(err) {
+		return err
 	}
 	return nil
 }

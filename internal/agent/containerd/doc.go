@@ -14,8 +14,8 @@
 //
 // Each arrow is "starts", none is "dies with". Run starts containerd in a session of its own, finds one that is already
 // there by its command line, and replaces one of another version or configuration; while it is away containers go on and
-// calls wait for it up to their limit. Shims write the task's output to files by themselves. Only Down and RemoveAll end
-// containerd.
+// calls wait for it up to their limit. The task's output is written to files by a program of the bundle, marina-log, which its
+// shim starts: rotate them by copying and truncating. Only Down and RemoveAll end containerd.
 //
 // What is known about a container is kept by containerd: labels that say whose it is, the shim's memory of how it ended,
 // and its cgroup's counters, which say whether memory was to blame. So Containers and Exits answer the same after a

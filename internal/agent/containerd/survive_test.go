@@ -255,3 +255,18 @@ func TestContainerdIsReplacedWhenItsConfigurationChanged(t *testing.T) {
 		t.Errorf("got %+v, want it running as %+v", f, proc)
 	}
 }
+
+func TestHalfMadeContainerCanBeRemovedAndMadeAgain(t *testing.T) {
+	p := newPlace(t)
+	c := p.container("tick")
+	if _, err := p.client.SnapshotService("overlayfs").Prepare(t.Context(), containerID(c.ID), ""); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Create(t.Context(), c); err == nil {
+		t.Fatal("created over a snapshot that is there already")
+	}
+	if err := p.Remove(t.Context(), c.ID); err != nil {
+		t.Fatal(err)
+	}
+	p.run(c)
+}
