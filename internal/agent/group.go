@@ -236,7 +236,7 @@ func endingOf(ctx, stopping context.Context) *ending {
 	return nil
 }
 
-// collect takes exits out of the mailbox and answers with the first end there was. New connections stop at once.
+// collect takes exits out of the mailbox and answers with the first end there was.
 func (g *group) collect() *ending {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -255,11 +255,6 @@ func (g *group) collect() *ending {
 		}
 		if e == nil {
 			e = endedBy(&g.rec, i, *f)
-		}
-	}
-	if e != nil {
-		for _, t := range g.tasks {
-			g.a.ends.setLocal(t, localView{})
 		}
 	}
 	return e
