@@ -222,18 +222,17 @@ func (h *House) PID(name string) (int, error) {
 	return strconv.Atoi(strings.TrimSpace(string(b)))
 }
 
-// Logs returns the ends of what the house's processes logged.
-func (h *House) Logs() string {
-	var out strings.Builder
+// SaveLogs copies what the house's processes logged into a folder.
+func (h *House) SaveLogs(dir string) error {
+	var errs []error
 	for _, name := range []string{"log/daemon.log", "log/agent.log", "runtime/containerd.log"} {
 		b, err := os.ReadFile(filepath.Join(h.State, name))
-		if err != nil {
-			continue
+		if err == nil {
+			err = os.WriteFile(filepath.Join(dir, filepath.Base(name)), b, 0o600)
 		}
-		lines := strings.Split(strings.TrimSpace(string(b)), "\n")
-		fmt.Fprintf(&out, "--- %s\n%s\n", name, strings.Join(lines[max(0, len(lines)-60):], "\n"))
+		errs = append(errs, err)
 	}
-	return out.String()
+	return errors.Join(errs...)
 }
 
 // Close takes the house away and returns an error that lists what stays, if anything does.

@@ -85,7 +85,7 @@ func own(t *testing.T) (*house.House, *house.Client) {
 	return h, attend(t, h)
 }
 
-// attend gives a client, and has the processes' logs shown if the story fails.
+// attend gives a client, and has the processes' logs kept if the story fails.
 func attend(t *testing.T, h *house.House) *house.Client {
 	t.Helper()
 	c, err := h.Client()
@@ -94,7 +94,8 @@ func attend(t *testing.T, h *house.House) *house.Client {
 	}
 	t.Cleanup(func() {
 		if t.Failed() {
-			t.Log(h.Logs())
+			dir := t.ArtifactDir()
+			t.Logf("logs of the datacenter, kept with -artifacts: %s, %v", dir, h.SaveLogs(dir))
 		}
 	})
 	return c

@@ -1,0 +1,190 @@
+package stories
+
+import (
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/marinaos/marina/test/house"
+)
+
+const (
+	kills     = 20
+	killsSeed = 2024
+)
+
+func TestTwentyKillsOfEveryPartChangeNoTask(t *testing.T) {
+	h, c := own(t)
+	seed := uint64(killsSeed)
+	if s, err := strconv.ParseUint(os.Getenv("MARINA_SEED"), 10, 64); err == nil {
+		seed = s
+	}
+	rng := rand.New(rand.NewPCG(seed, 0))
+	t.Logf("seed %d: MARINA_SEED=%d plays it again", seed, seed)
+
+	c.Deploy(t, h.Truthful("/steady", 2))
+	c.Deploy(t, h.Truthful("/rolling", 3).With(house.Definition{"env": house.Definition{"VERSION": "0"}}))
+	steady := running(t, h, "/steady")
+	vip, rolling := c.VIP(t, "/steady"), c.VIP(t, "/rolling")
+	callers := map[string]*house.Caller{"steady": house.NewCaller(vip, 20*time.Millisecond, nil), "rolling": house.NewCaller(rolling, 20*time.Millisecond, nil)}
+
+	killed := map[string]int{}
+	for version := 1; killed["daemon"]+killed["agent"]+killed["containerd"] < kills; version++ {
+		change := house.Definition{"env": house.Definition{"VERSION": strconv.Itoa(version)}}
+		house.Until(t, 30*time.Second, "a deployment to begin", func() error {
+			a, err := c.Do("PATCH", house.Marathon+"/apps/rolling?force=true", change)
+			if err == nil && a.Status != 200 {
+				err = fmt.Errorf("%v", a)
+			}
+			return err
+		})
+		for range 4 {
+			victim := []string{"daemon", "agent", "containerd"}[rng.IntN(3)]
+			moment := time.Now().Add(time.Duration(rng.IntN(700)) * time.Millisecond)
+			house.Until(t, time.Second, "the moment of a kill", func() error {
+				if left := time.Until(moment); left > 0 {
+					return fmt.Errorf("%v to go", left)
+				}
+				return nil
+			})
+			kill(t, h, victim)
+			killed[victim]++
+			if victim == "daemon" {
+				if _, err := h.Up(); err != nil {
+					t.Fatalf("up after kill %v: %v", killed, err)
+				}
+			}
+		}
+		c.Settle(t, "/rolling", 90*time.Second)
+		for _, l := range alive(t, h, "/rolling") {
+			if l.Version != strconv.Itoa(version) {
+				t.Errorf("after deployment %d task %s is of version %s", version, l.Task, l.Version)
+			}
+		}
+	}
+	t.Logf("killed %v", killed)
+	if got := running(t, h, "/steady"); !slices.Equal(got, steady) {
+		t.Errorf("tasks nobody touched: had %v, has %v", steady, got)
+	}
+	for _, app := range []string{"/steady", "/rolling"} {
+		adopted(t, h, c, app)
+	}
+	for name, caller := range callers {
+		calls := caller.Stop()
+		t.Logf("%s: %d calls, p99 %v", name, len(calls), house.Percentile(house.Times(calls), 0.99))
+		report(t, "while everything was killed, "+name, calls)
+	}
+	lives, err := h.Lives("/rolling")
+	if err != nil {
+		t.Fatal(err)
+	}
+	bounded(t, lives, 6)
+}
+
+// kill ends a process of the house, and waits until somebody has started its next one if somebody is to.
+func kill(t *testing.T, h *house.House, victim string) {
+	t.Helper()
+	var pid int
+	house.Until(t, 20*time.Second, "a "+victim+" to kill", func() (err error) {
+		pid, err = pidOf(h, victim)
+		if err == nil {
+			err = unix.Kill(pid, unix.SIGKILL)
+		}
+		return err
+	})
+	house.Until(t, 10*time.Second, "the end of "+victim, func() error {
+		if b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid)); err == nil && !strings.Contains(string(b), ") Z ") {
+			return fmt.Errorf("process %d is still there", pid)
+		}
+		return nil
+	})
+}
+
+// pidOf finds the daemon or agent by its pid file, and containerd by its configuration file.
+func pidOf(h *house.House, name string) (int, error) {
+	if name != "containerd" {
+		return h.PID(name)
+	}
+	dirs, err := filepath.Glob("/proc/[0-9]*")
+	for _, dir := range dirs {
+		cmd, _ := os.ReadFile(dir + "/cmdline")
+		if strings.HasPrefix(string(cmd), filepath.Join(h.Runtime, "containerd")+"\x00") && strings.Contains(string(cmd), h.State) {
+			return strconv.Atoi(filepath.Base(dir))
+		}
+	}
+	return 0, fmt.Errorf("no containerd of %s runs: %v", h.State, err)
+}
+
+// adopted judges that the API and the machine show the same tasks of an app, with the same processes.
+func adopted(t *testing.T, h *house.House, c *house.Client, app string) {
+	t.Helper()
+	procs := map[string]house.Process{}
+	for _, p := range running(t, h, app) {
+		if other, twice := procs[p.Task]; twice {
+			t.Errorf("task %s runs twice: %v and %v", p.Task, other, p)
+		}
+		procs[p.Task] = p
+	}
+	if _, err := h.Lives(app); err != nil {
+		t.Error(err)
+	}
+	a := c.App(t, app)
+	for _, task := range a.Tasks {
+		var known struct {
+			Status struct {
+				PID   int
+				State string
+			}
+		}
+		c.Ask(t, "GET", house.TaskPath(task.ID), nil, 200, &known)
+		p, ok := procs[task.ID]
+		if !ok || known.Status.PID != p.PID || known.Status.State != "TASK_RUNNING" {
+			t.Errorf("task %s: the datacenter says %+v, the machine %+v", task.ID, known.Status, p)
+		}
+		delete(procs, task.ID)
+	}
+	if len(procs) > 0 {
+		t.Errorf("app %s: processes that no task explains: %v", app, slices.Collect(maps.Values(procs)))
+	}
+}
+
+// report fails the test with what clients saw go wrong.
+func report(t *testing.T, when string, calls []house.Call) {
+	t.Helper()
+	failed := house.Failed(calls)
+	for _, f := range failed[:min(len(failed), 5)] {
+		t.Errorf("%s: at %v after %v (new connection: %v): %v", when, f.Begin.Format("15:04:05.000"), f.Took, f.New, f.Err)
+	}
+	if len(failed) > 0 {
+		t.Errorf("%s: %d of %d calls failed, want 0", when, len(failed), len(calls))
+	}
+	if len(calls) < 50 {
+		t.Errorf("%s: only %d calls were made: they prove nothing", when, len(calls))
+	}
+}
+
+// bounded judges that never more than most processes of an app lived at once.
+func bounded(t *testing.T, lives []house.Life, most int) {
+	t.Helper()
+	for _, at := range lives {
+		n := 0
+		for _, l := range lives {
+			if !l.Start.After(at.Start) && l.Last.After(at.Start) {
+				n++
+			}
+		}
+		if n > most {
+			t.Errorf("%d processes lived at %v, at most %d may", n, at.Start, most)
+			return
+		}
+	}
+}
