@@ -249,6 +249,8 @@ func writeError(w http.ResponseWriter, err error) {
 		status, body.Message = http.StatusMethodNotAllowed, err.Error()
 	} else if said {
 		status = statusOf(p.kind)
+	} else if errors.Is(err, errPanic) {
+		body.Message = err.Error()
 	} else if errdefs.IsInvalidArgument(err) {
 		status, body.Message = http.StatusUnprocessableEntity, err.Error()
 	} else {

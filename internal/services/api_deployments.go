@@ -111,7 +111,7 @@ func (c *call) queue(rest []string) error {
 }
 
 func (f *fleet) waiting() (out []*Instance) {
-	for _, i := range sorted(f.instances) {
+	for _, i := range f.all() {
 		if i.Waiting {
 			out = append(out, i)
 		}

@@ -165,8 +165,8 @@ func (s *State) decideApp(id string, now time.Time, mint func(string) kernel.Gro
 		l := Launch{App: g.def}
 		for range n {
 			gid := mint(id)
-			f.instances[gid] = &Instance{Waiting: true, Since: now,
-				Instance: kernel.Instance{Group: kernel.Group{ID: gid}, Owner: id, Version: g.def.Config()}}
+			f.add(&Instance{Waiting: true, Since: now,
+				Instance: kernel.Instance{Group: kernel.Group{ID: gid}, Owner: id, Version: g.def.Config()}})
 			l.Groups = append(l.Groups, gid)
 		}
 		f.missing -= n
@@ -184,7 +184,8 @@ const rounding = 1e-9
 // count sorts the instances, stops those that fail their checks or do not start, and gives up those whose machine has not
 // answered for long.
 func (s *State) count(f *fleet, g goal, now time.Time, d *Decision) (c census) {
-	for _, i := range sorted(f.instances) {
+	f.order = f.all()
+	for _, i := range f.order {
 		if !i.Away.IsZero() {
 			s.judgeAway(f, i, g, now, d)
 		} else if s.Complete && g.def != nil && !i.Stopping && !i.Waiting {
@@ -205,15 +206,6 @@ func (s *State) count(f *fleet, g goal, now time.Time, d *Decision) (c census) {
 		c.live++
 	}
 	return c
-}
-
-func sorted(m map[kernel.GroupID]*Instance) []*Instance {
-	out := make([]*Instance, 0, len(m))
-	for _, i := range m {
-		out = append(out, i)
-	}
-	slices.SortFunc(out, func(a, b *Instance) int { return cmp.Compare(a.ID, b.ID) })
-	return out
 }
 
 // judgeAway applies the unreachable strategy to an instance.
@@ -294,7 +286,7 @@ func (f *fleet) wakeAt(t time.Time) {
 // end withdraws or stops an instance.
 func (s *State) end(f *fleet, i *Instance, why string, d *Decision) {
 	if i.Waiting {
-		delete(f.instances, i.ID)
+		f.drop(i.ID)
 		d.Withdraw = append(d.Withdraw, Withdraw{Ref{i.Owner, i.ID}, i.Version})
 		return
 	}

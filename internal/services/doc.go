@@ -11,6 +11,12 @@
 // time and instance ids come in. Run's goroutine is the only writer. A request's change is committed under the leadership's
 // fence before it is answered, and only then taken into the state; readers of the API look at the state under its lock.
 //
+// Whoever drives the pure part (Run does, and a simulator may) keeps this order: Observe what the kernel says; Decide; make the
+// decision's transitions durable and Advance by each; hand the rest to the kernel, and report with LaunchFailed and ForgetRefused
+// what it refused; decide again until the decision is empty, then at its Wake or at the next change. A deployment is made by
+// NewDeployment and taken in by Begin. A new leader is a NewState with SetApp for each app, Deployments, and the kernel's
+// instances observed.
+//
 // # What is stored
 //
 //	apps/<id>                   the app as it should be: intent as a count, never a list of instances

@@ -252,6 +252,15 @@ func (m *machine) check() {
 	}
 	m.checkHealthy()
 	m.checkPorts()
+	away := 0
+	for _, i := range m.kernel.Instances() {
+		if !i.Away.IsZero() {
+			away++
+		}
+	}
+	if m.svc.state.away != away {
+		m.rt.Fatalf("instances away: counted %d, there are %d", m.svc.state.away, away)
+	}
 	for _, d := range m.deployments() {
 		if d.Reason == "" {
 			m.rt.Fatalf("deployment %s waits and does not say why", d.ID)

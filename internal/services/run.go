@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -56,7 +57,7 @@ type counters struct {
 	requests, launched, stopped, started, finished atomic.Int64
 }
 
-// request is a change that somebody asked for. Run's goroutine calls plan, which must not block; what it put into the tx is
+// request is a change that somebody asked for. Run's goroutine calls plan, which must be quick; what it put into the tx is
 // committed, and then answered.
 type request struct {
 	plan func(*tx) error
@@ -308,7 +309,7 @@ var errNotLeading = fmt.Errorf("this master does not lead, ask again: %w", errde
 // serve plans and commits one request. fatal says that this leadership's work is over.
 func (s *Services) serve(ctx context.Context, r request) (fatal bool, err error) {
 	t := s.begin()
-	if err := r.plan(t); err != nil {
+	if err := s.planned(r, t); err != nil {
 		return false, err
 	}
 	if err := t.commit(ctx); err != nil {
@@ -319,3 +320,16 @@ func (s *Services) serve(ctx context.Context, r request) (fatal bool, err error)
 	}
 	return false, nil
 }
+
+// planned has a request plan its change. A panic is that request's misfortune and nobody else's: nothing is committed yet.
+func (s *Services) planned(r request, t *tx) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			s.cfg.Log.Error("request panicked", "panic", p, "stack", string(debug.Stack()))
+			err = errPanic
+		}
+	}()
+	return r.plan(t)
+}
+
+var errPanic = fmt.Errorf("the request could not be worked on, the master's log says why: %w", errdefs.ErrInternal)

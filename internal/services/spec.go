@@ -140,9 +140,15 @@ func specPorts(a *App) (out []kernel.Port) {
 		}
 		return out
 	}
+	if a.Container == nil {
+		return nil
+	}
 	for i, p := range a.Container.PortMappings {
 		k := newPort(a, i, p.Name, p.Protocol, p.ServicePort, p.Labels)
-		k.Container, k.Host = uint16(p.ContainerPort), *p.HostPort
+		k.Container, k.Host = uint16(p.ContainerPort), kernel.AnyHostPort
+		if p.HostPort != nil {
+			k.Host = *p.HostPort
+		}
 		out = append(out, k)
 	}
 	return out

@@ -68,6 +68,7 @@ type Instance struct {
 // fleet is one app's instances and how it fares.
 type fleet struct {
 	instances   map[kernel.GroupID]*Instance
+	order       []*Instance // the same by id, as of Decide; nil since one came or went
 	backoff     Backoff
 	lastFailure *TaskFailure
 
@@ -118,12 +119,29 @@ func (s *State) Instances(app string) []*Instance {
 	if f == nil {
 		return nil
 	}
+	return slices.Clone(f.all())
+}
+
+// all lists the instances by id. It is shared.
+func (f *fleet) all() []*Instance {
+	if f.order != nil {
+		return f.order
+	}
 	out := make([]*Instance, 0, len(f.instances))
 	for _, i := range f.instances {
 		out = append(out, i)
 	}
 	slices.SortFunc(out, func(a, b *Instance) int { return strings.Compare(string(a.ID), string(b.ID)) })
 	return out
+}
+
+func (f *fleet) add(i *Instance) {
+	f.instances[i.ID], f.order = i, nil
+}
+
+func (f *fleet) drop(id kernel.GroupID) {
+	delete(f.instances, id)
+	f.order = nil
 }
 
 // SetApp writes an app into the state, or removes it with nil. It is called once the change is durable.
@@ -166,8 +184,8 @@ func (s *State) observe(k kernel.Instance, now time.Time) {
 		return
 	}
 	if !known {
-		i = &Instance{Waiting: true, Since: now}
-		f.instances[k.ID] = i
+		i = &Instance{Waiting: true, Since: now, Instance: kernel.Instance{Group: kernel.Group{ID: k.ID}}}
+		f.add(i)
 	}
 	old := *i
 	if i.Waiting {
@@ -194,7 +212,7 @@ func (s *State) ended(f *fleet, i *Instance, now time.Time) {
 	if !i.Away.IsZero() {
 		s.away--
 	}
-	delete(f.instances, i.ID)
+	f.drop(i.ID)
 	state := i.State()
 	switch {
 	case i.Stopping, state == kernel.Killed, state == kernel.Gone, !state.Terminal():
@@ -210,7 +228,7 @@ func (s *State) ended(f *fleet, i *Instance, now time.Time) {
 func (s *State) LaunchFailed(l Launch, reason string, now time.Time) {
 	f := s.fleet(l.App.ID)
 	for _, id := range l.Groups {
-		delete(f.instances, id)
+		f.drop(id)
 	}
 	f.backoff.raise(l.App, now, s.Policy.MinBackoff)
 	f.lastFailure = &TaskFailure{AppID: l.App.ID, Message: reason, State: kernel.Error.String(), TaskID: string(l.Groups[0]) + taskSuffix,

@@ -425,3 +425,71 @@ func TestPublishedPortBelongsToOneApp(t *testing.T) {
 		}
 	})
 }
+
+func TestPanicInOneRequestHarmsNoOther(t *testing.T) {
+	inWorld(t, func(w *world) {
+		err := w.svc.do(w.ctx, func(*tx) error { panic("planted") })
+		rec := httptest.NewRecorder()
+		if writeError(rec, err); rec.Code != 500 || strings.Contains(rec.Body.String(), "planted") {
+			t.Errorf("got %d %s, want 500 without internals", rec.Code, rec.Body)
+		}
+		w.must(201, "POST", "/v2/apps", `{"id":"/web","cmd":"x"}`)
+	})
+}
+
+// TestCrashLoopIsNoStorm counts the launches of an app that ends as soon as it runs, within an hour.
+func TestCrashLoopIsNoStorm(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.must(201, "POST", "/v2/apps", `{"id":"/bad","cmd":"false"}`)
+		w.must(201, "POST", "/v2/apps", `{"id":"/good","cmd":"x"}`)
+		launches := 0
+		for range 3600 {
+			for _, i := range w.placed("/bad", "") {
+				launches++
+				w.kernel.End(i.ID, kernel.Failed, "exit 1")
+			}
+			for _, i := range w.placed("/good", "") {
+				w.kernel.Run(i.ID)
+			}
+			w.after(time.Second)
+		}
+		if launches < 20 || launches > 60 {
+			t.Errorf("launches in an hour: got %d, want about 40: pauses grow from 1 s by 1.15 to 300 s", launches)
+		}
+		if got := w.app("/good")["tasksRunning"]; got != 1.0 {
+			t.Errorf("the other app's tasks: got %v, want 1", got)
+		}
+		if f := w.app("/bad")["lastTaskFailure"].(map[string]any); f["state"] != "TASK_FAILED" || f["message"] != "exit 1" {
+			t.Errorf("lastTaskFailure: got %v", f)
+		}
+	})
+}
+
+// TestLostMachineIsReplacedAndItsReturnTrimmed follows the default strategy: a replacement at once, the old one forgotten.
+func TestLostMachineIsReplacedAndItsReturnTrimmed(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.kernel.Auto(true)
+		w.kernel.AddAgent("a2", 1000)
+		w.kernel.Brake(true)
+		w.must(201, "POST", "/v2/apps", `{"id":"/web","cmd":"x","instances":4}`)
+		w.kernel.Lose("a1")
+		w.after(time.Second)
+		if got := w.app("/web")["tasksRunning"]; got != 4.0 {
+			t.Fatalf("running beside the lost ones: got %v, want 4", got)
+		}
+		if got := len(w.placed("/web", "")); got != 6 {
+			t.Fatalf("placed while forgetting is refused: got %d, want 6", got)
+		}
+		w.kernel.Return("a1")
+		w.after(time.Second)
+		if got := len(w.placed("/web", "")); got != 4 {
+			t.Fatalf("placed after the return: got %d, want 4", got)
+		}
+		w.kernel.Brake(false)
+		w.kernel.Lose("a1")
+		w.after(time.Minute)
+		if got := w.placed("/web", ""); len(got) != 4 || got[0].Agent == "a1" {
+			t.Fatalf("placed after the lost ones were forgotten: got %v, want 4 elsewhere", got)
+		}
+	})
+}

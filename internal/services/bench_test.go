@@ -1,0 +1,55 @@
+package services
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/marinaos/marina/internal/kernel"
+)
+
+// BenchmarkScale takes one app from none to 10,000 instances that report in batches of 100, as a thousand agents would.
+func BenchmarkScale(b *testing.B) {
+	const n, batch = 10_000, 100
+	for b.Loop() {
+		now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+		s := NewState()
+		s.Observe(kernel.Changes{Complete: true}, now)
+		v := timestamp(now)
+		a := &App{ID: "/web", CMD: new("x"), CPUs: 0.1, Mem: 1, Instances: n, Version: v, VersionInfo: &VersionInfo{v, v},
+			UpgradeStrategy: UpgradeStrategy{1, 1}}
+		d := NewDeployment("d", v, []Change{{App: "/web", To: a}}, map[string]*App{"/web": a}, s.Mixed)
+		s.Begin(d, nil)
+		next, ids := 0, []kernel.GroupID(nil)
+		settle := func() {
+			for {
+				dec := Decide(s, now, func(string) kernel.GroupID { next++; return kernel.GroupID(fmt.Sprintf("web.instance-%036d", next)) })
+				if dec.Empty() {
+					return
+				}
+				for _, t := range dec.Transitions {
+					s.Advance(t, now)
+				}
+				for _, l := range dec.Launch {
+					ids = append(ids, l.Groups...)
+				}
+			}
+		}
+		settle()
+		for _, state := range []kernel.State{kernel.Staging, kernel.Running} {
+			for i := 0; i < n; i += batch {
+				c := kernel.Changes{Complete: true}
+				for _, id := range ids[i : i+batch] {
+					c.Instances = append(c.Instances, kernel.Instance{Group: kernel.Group{ID: id, Goal: kernel.GoalRun}, Owner: "/web", Version: v,
+						Agent: "a", Known: true, Statuses: []kernel.Status{{State: state, Started: now}}})
+				}
+				s.Observe(c, now)
+				settle()
+			}
+		}
+		if len(s.Deployments) > 0 || len(ids) != n {
+			b.Fatalf("deployments: got %d, ids: got %d", len(s.Deployments), len(ids))
+		}
+	}
+	b.ReportMetric(float64(b.Elapsed().Milliseconds())/float64(b.N)/200, "ms/batch")
+}
