@@ -22,6 +22,8 @@ import (
 const (
 	maxInbox = 4096  // events waiting for the owner; who brings more waits
 	maxBatch = 16384 // events in one step and so in one commit
+
+	slowCommit = time.Second // worth a line in the log
 )
 
 // Deps is what a Master works with.
@@ -272,6 +274,12 @@ func (b *batch) add(fx Effects) {
 // commit writes operations in as few transactions as the store's limits allow, each under the fence, in order.
 func (m *Master) commit(ctx context.Context, ops []store.Op) error {
 	fence := m.deps.Leadership.Fence()
+	began, rows := time.Now(), len(ops)
+	defer func() {
+		if took := time.Since(began); took > slowCommit {
+			m.log.Warn("commit was slow, is the disk or the processor overloaded?", "took", took, "rows", rows)
+		}
+	}()
 	for len(ops) > 0 {
 		txn := store.Txn{Guards: []store.Guard{fence}}
 		n, size := 0, txn.Bytes()
