@@ -43,8 +43,12 @@ func (g *group) check(ctx context.Context, fresh bool) {
 				first += rand.N(c.Interval)
 			}
 			target, port := g.target(i, c)
+			var eager time.Time
+			if fresh && c.Kind != kernel.CheckCommand {
+				eager = started.Add(c.Grace)
+			}
 			g.checks.Go(func() {
-				repeat(ctx, c, first, g.a.checks, func(ctx context.Context) outcome {
+				repeat(ctx, c, first, eager, g.a.checks, func(ctx context.Context) outcome {
 					return g.a.probe(ctx, c, g.containers[i], target, port)
 				}, func(o outcome) bool {
 					select {
@@ -70,14 +74,16 @@ func (g *group) target(task int, c *kernel.Check) (netip.Addr, uint16) {
 }
 
 // repeat runs one check again and again: first after a while, then at its interval from start to start, jittered so that
-// many do not come together. It ends with ctx, or when nobody takes an outcome.
-func repeat(ctx context.Context, c *kernel.Check, first time.Duration, s slots, probe func(context.Context) outcome, tell func(outcome) bool) {
+// many do not come together. Until eager, while failures do not count, it asks sooner after each failure, so that a task gets
+// traffic as soon as it can serve and not an interval later. It ends with ctx, or when nobody takes an outcome.
+func repeat(ctx context.Context, c *kernel.Check, first time.Duration, eager time.Time, s slots, probe func(context.Context) outcome, tell func(outcome) bool) {
 	next := time.Now().Add(first)
-	for pause(ctx, time.Until(next)) {
+	for soon := firstJitter; pause(ctx, time.Until(next)); soon *= 2 {
 		if s.take(ctx) != nil {
 			return
 		}
-		next = time.Now().Add(c.Interval - c.Interval/20 + rand.N(c.Interval/10+1))
+		begun := time.Now()
+		next = begun.Add(c.Interval - c.Interval/20 + rand.N(c.Interval/10+1))
 		pctx, cancel := context.WithTimeout(ctx, c.Timeout)
 		o := probe(pctx)
 		if !o.ok && pctx.Err() != nil {
@@ -86,6 +92,11 @@ func repeat(ctx context.Context, c *kernel.Check, first time.Duration, s slots, 
 		cancel()
 		s.give()
 		o.at = time.Now().UTC()
+		if o.ok {
+			eager = time.Time{}
+		} else if begun.Before(eager) {
+			next = begun.Add(min(soon, next.Sub(begun)))
+		}
 		if len(o.cause) > kernel.MaxMessage {
 			o.cause = o.cause[:kernel.MaxMessage]
 		}

@@ -18,7 +18,8 @@ import (
 
 const (
 	endpointsFile  = "endpoints" + checkpointExt
-	endpointsDelay = 2 * time.Second // the table is written at most so often
+	writtenAtOnce  = 2000            // endpoints; a larger table is written at most every endpointsDelay
+	endpointsDelay = 2 * time.Second //
 	applyRetry     = time.Second
 )
 
@@ -70,7 +71,7 @@ func (e *endpoints) restart() {
 	e.parts = nil
 }
 
-// restore reads the table of an earlier agent. It is not applied before something changes: the network outlived the agent.
+// restore reads the table of an earlier agent.
 func (e *endpoints) restore(f *folder) error {
 	var s savedEndpoints
 	err := f.load(endpointsFile, &s)
@@ -143,17 +144,12 @@ func (e *endpoints) setLocal(t kernel.TaskID, v localView) {
 }
 
 // seed says what this machine knows of its tasks after the agent's start, all at once, so that what runs keeps its
-// connections. The table of the earlier agent is applied again only if it is wrong by now, or lost with the machine's state.
-func (e *endpoints) seed(views map[kernel.TaskID]localView, lost bool) {
+// connections. The table of the earlier agent is applied again: packet rules outlived it, names did not.
+func (e *endpoints) seed(views map[kernel.TaskID]localView) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.local = views
-	wrong := lost && e.epoch > 0
-	for _, p := range e.table {
-		v := views[p.Task]
-		wrong = wrong || p.Agent == e.self && (p.Running && !v.running || p.Ready && !v.ready)
-	}
-	if wrong {
+	if e.epoch > 0 {
 		e.askLocked()
 	}
 }
@@ -214,15 +210,29 @@ func (e *endpoints) settle(ctx context.Context) {
 	e.mu.Unlock()
 }
 
-// run keeps the network right until ctx ends.
-func (e *endpoints) run(ctx context.Context) error {
+// run keeps the network right until ctx ends. A table is on disk before the network follows it, so that the next agent does
+// not go back behind what clients have seen; a large one, which costs too much for that, a little later.
+func (e *endpoints) run(ctx context.Context, f *folder) error {
+	defer e.write(f)
+	var late <-chan time.Time
+	var written time.Time
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
+		case <-late:
+			e.write(f)
+			late, written = nil, time.Now()
+			continue
 		case <-e.wake:
 		}
 		table, upTo := e.view()
+		if len(table) <= writtenAtOnce || time.Since(written) > endpointsDelay {
+			e.write(f)
+			late, written = nil, time.Now()
+		} else if late == nil {
+			late = time.After(endpointsDelay)
+		}
 		if err := e.net.Apply(ctx, table); err != nil {
 			if ctx.Err() != nil {
 				return nil
@@ -240,15 +250,6 @@ func (e *endpoints) run(ctx context.Context) error {
 		e.done = make(chan struct{})
 		e.mu.Unlock()
 	}
-}
-
-// keep writes the table to its file now and then until ctx ends, and once more then.
-func (e *endpoints) keep(ctx context.Context, f *folder) error {
-	for pause(ctx, endpointsDelay) {
-		e.write(f)
-	}
-	e.write(f)
-	return nil
 }
 
 func (e *endpoints) write(f *folder) {

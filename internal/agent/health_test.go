@@ -71,7 +71,7 @@ func TestChecksComeAtTheirIntervalAndAreBounded(t *testing.T) {
 		done := make(chan struct{})
 		go func() {
 			defer close(done)
-			repeat(ctx, c, 3*time.Second, make(slots, 1), func(ctx context.Context) outcome {
+			repeat(ctx, c, 3*time.Second, time.Time{}, make(slots, 1), func(ctx context.Context) outcome {
 				at = append(at, time.Since(began))
 				if hang {
 					<-ctx.Done()
@@ -98,6 +98,43 @@ func TestChecksComeAtTheirIntervalAndAreBounded(t *testing.T) {
 			t.Errorf("got causes %q, want none and then a timeout", causes)
 		}
 	})
+}
+
+// A task that needs a second to serve gets traffic then, and not an interval later; one that never serves is asked no more
+// often than others once its failures count.
+func TestFreshTasksAreAskedSoonerUntilTheyServe(t *testing.T) {
+	for what, tc := range map[string]struct {
+		serves time.Duration
+		before time.Duration // of the first success
+		most   int           // checks in the first minute
+	}{
+		"serves after 1s": {time.Second, 2100 * time.Millisecond, 11},
+		"never serves":    {time.Hour, 0, 14},
+	} {
+		t.Run(what, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+				defer cancel()
+				c := &kernel.Check{Interval: 10 * time.Second, Timeout: 4 * time.Second}
+				began, asked, first := time.Now(), 0, time.Duration(0)
+				repeat(ctx, c, 0, began.Add(30*time.Second), make(slots, 1), func(context.Context) outcome {
+					asked++
+					return outcome{ok: time.Since(began) >= tc.serves}
+				}, func(o outcome) bool {
+					if o.ok && first == 0 {
+						first = time.Since(began)
+					}
+					return true
+				})
+				if first > tc.before {
+					t.Errorf("first success after %s, want it within %s", first, tc.before)
+				}
+				if asked > tc.most {
+					t.Errorf("asked %d times in a minute, want at most %d", asked, tc.most)
+				}
+			})
+		})
+	}
 }
 
 func TestChecksAsk(t *testing.T) {

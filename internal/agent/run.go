@@ -26,13 +26,12 @@ type Agent struct {
 	dial        func(ctx context.Context, address string) (net.Conn, error)
 	incarnation string
 
-	folder   *folder // from Run on
-	ends     *endpoints
-	logs     *streams
-	rebooted bool // the machine started anew since the last agent; set before anything runs
-	starts   slots
-	pulls    slots
-	checks   slots
+	folder *folder // from Run on
+	ends   *endpoints
+	logs   *streams
+	starts slots
+	pulls  slots
+	checks slots
 
 	// base is Run's context: groups that a session begins outlive the session.
 	base context.Context
@@ -99,8 +98,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	}
 	eg, ctx := errgroup.WithContext(ctx)
 	a.base = ctx
-	eg.Go(func() error { return a.ends.run(ctx) })
-	eg.Go(func() error { return a.ends.keep(ctx, f) })
+	eg.Go(func() error { return a.ends.run(ctx, f) })
 	eg.Go(func() error {
 		if err := a.recover(ctx, recs); err != nil {
 			return err
@@ -162,7 +160,6 @@ func (a *Agent) identify() ([]record, error) {
 		}
 	}
 	a.self.ID = either(a.cfg.ID, either(a.self.ID, kernel.AgentID("agent-"+rand.Text()[:16])))
-	a.rebooted = a.self.Boot != a.cfg.Boot
 	a.self.Boot = a.cfg.Boot
 	if a.self.Disk == 0 {
 		if a.self.Disk, _, err = a.freeDisk(); err != nil {
@@ -222,7 +219,7 @@ func (a *Agent) recover(ctx context.Context, recs []record) error {
 			}
 		}
 	}
-	a.ends.seed(views, a.rebooted) // before anything can ask for a table without them
+	a.ends.seed(views) // before anything can ask for a table without them
 	a.mu.Lock()
 	for _, p := range plans {
 		a.beginLocked(p)

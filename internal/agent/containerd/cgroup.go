@@ -1,6 +1,7 @@
 package containerd
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -12,7 +13,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/containerd/cgroups/v3"
 	"github.com/containerd/errdefs"
 	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
@@ -42,13 +42,8 @@ var hierarchies = sync.OnceValues(func() (map[string]string, error) {
 	return out, nil
 })
 
-// CgroupVersion is "v1" or "v2": where this machine's memory controller is.
-func CgroupVersion() string {
-	if cgroups.Mode() == cgroups.Unified {
-		return "v2"
-	}
-	return "v1"
-}
+// killAgain is how long killed processes get to be gone.
+const killAgain = 10 * time.Millisecond
 
 // files reads the cgroup's files of one controller, on either version.
 type files struct {
@@ -138,9 +133,12 @@ func (f files) stats() (s agent.Stats, err error) {
 	return s, err
 }
 
-// signalOthers sends a signal to every process of the cgroup but one, and returns to how many.
-func (f files) signalOthers(but int, sig unix.Signal) (n int, err error) {
-	b, err := os.ReadFile(f.path("pids", "cgroup.procs"))
+// signalAll sends a signal to every process of a cgroup.procs file but one, and returns to how many.
+func signalAll(procs string, but int, sig unix.Signal) (n int, err error) {
+	b, err := os.ReadFile(procs)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENODEV) {
+		return 0, nil // the cgroup is gone
+	}
 	if err != nil {
 		return 0, err
 	}
@@ -161,18 +159,55 @@ func (f files) signalOthers(but int, sig unix.Signal) (n int, err error) {
 	return n, nil
 }
 
-// removeCgroup removes the cgroup at rel below the datacenter's, with all below it, in every hierarchy. Processes in it
-// are an error.
-func (r *Runtime) removeCgroup(rel string) error {
+// removeCgroup kills what is in the cgroup at rel below the datacenter's and below it, and removes it, in every hierarchy.
+func (r *Runtime) removeCgroup(ctx context.Context, rel string) error {
 	at, err := hierarchies()
 	if err != nil {
 		return err
 	}
-	var errs []error
+	var trees []string
 	for _, mount := range at {
-		errs = append(errs, removeTree(filepath.Join(mount, r.cfg.cgroup(), rel)))
+		trees = append(trees, filepath.Join(mount, r.cfg.cgroup(), rel))
+	}
+	if err := killTrees(ctx, trees); err != nil {
+		return err
+	}
+	var errs []error
+	for _, tree := range trees {
+		errs = append(errs, removeTree(tree))
 	}
 	return errors.Join(errs...)
+}
+
+// killTrees kills until no process is left: one that was about to start may appear after the first look.
+func killTrees(ctx context.Context, trees []string) error {
+	for {
+		left := 0
+		for _, tree := range trees {
+			err := filepath.WalkDir(tree, func(p string, d fs.DirEntry, err error) error {
+				if errors.Is(err, fs.ErrNotExist) || (err == nil && !d.IsDir()) {
+					return nil
+				}
+				if err != nil {
+					return err
+				}
+				n, err := signalAll(filepath.Join(p, "cgroup.procs"), 0, unix.SIGKILL)
+				left += n
+				return err
+			})
+			if err != nil {
+				return err
+			}
+		}
+		if left == 0 {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("%d processes do not die: %w", left, ctx.Err())
+		case <-time.After(killAgain):
+		}
+	}
 }
 
 func removeTree(dir string) error {

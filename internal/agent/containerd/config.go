@@ -92,6 +92,7 @@ func (c *Config) logFile() string     { return filepath.Join(c.State, "container
 func (c *Config) namespace() string   { return "marina-" + c.Instance }
 func (c *Config) cgroup() string      { return "/marina-" + c.Instance }
 func (c *Config) runc() string        { return filepath.Join(c.Bin, "runc") }
+func (c *Config) shim() string        { return filepath.Join(c.Bin, "containerd-shim-runc-v2") }
 
 func (c *Config) socket() string {
 	if c.Socket != "" {

@@ -8,12 +8,14 @@ import (
 	"fmt"
 	"net/url"
 	"os"
+	"os/exec"
 	"path"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
 
+	"github.com/containerd/containerd/api/services/tasks/v1"
 	"github.com/containerd/containerd/api/types/runc/options"
 	containerd "github.com/containerd/containerd/v2/client"
 	"github.com/containerd/containerd/v2/core/containers"
@@ -21,6 +23,7 @@ import (
 	"github.com/containerd/containerd/v2/defaults"
 	"github.com/containerd/containerd/v2/pkg/cio"
 	"github.com/containerd/errdefs"
+	"github.com/containerd/errdefs/pkg/errgrpc"
 	"golang.org/x/sys/unix"
 
 	"github.com/marinaos/marina/internal/agent"
@@ -121,7 +124,7 @@ func (r *Runtime) create(ctx context.Context, id, cgroup string, c *agent.Contai
 	if _, err := r.client.SandboxStore().Create(ctx, sandbox.Sandbox{ID: id, Runtime: sandbox.RuntimeOpts{Name: runtimeName}}); err != nil {
 		return err
 	}
-	_, err = made.NewTask(ctx, r.output(c), containerd.WithRuntimePath(filepath.Join(r.cfg.Bin, "containerd-shim-runc-v2")))
+	_, err = made.NewTask(ctx, r.output(c), containerd.WithRuntimePath(r.cfg.shim()))
 	return err
 }
 
@@ -243,7 +246,7 @@ func (r *Runtime) signalOthers(ctx context.Context, t containerd.Task, sig unix.
 	if err != nil {
 		return 0, err
 	}
-	return f.signalOthers(int(t.Pid()), sig)
+	return signalAll(f.path("pids", "cgroup.procs"), int(t.Pid()), sig)
 }
 
 func (r *Runtime) labels(ctx context.Context, id string) (map[string]string, error) {
@@ -285,29 +288,49 @@ func (r *Runtime) remove(ctx context.Context, id string) error {
 	if err != nil {
 		return err
 	}
+	cgroup := labels[labelCgroup]
+	rel, ours := strings.CutPrefix(cgroup, r.cfg.cgroup()+"/")
+	if err := r.removeTask(ctx, c); err != nil {
+		if f, ferr := r.files(cgroup); ours && ferr == nil {
+			_, kerr := signalAll(f.path("pids", "cgroup.procs"), 0, unix.SIGKILL) // whoever hangs, the task is not to go on
+			err = errors.Join(err, kerr)
+		}
+		return err
+	}
+	if ours {
+		if err := r.removeCgroup(ctx, rel); err != nil {
+			return err
+		}
+		if err := r.pruneCgroup(cgroup); err != nil {
+			return err
+		}
+	}
+	if err := c.Delete(ctx); err != nil && !errdefs.IsNotFound(err) { // last: without it nobody knows of the rest
+		return err
+	}
+	return r.removeParts(ctx, id)
+}
+
+// removeTask kills and removes a container's process. If containerd ended while it was being made there is no task, but
+// there may be a shim, and a process of runc that waits for good.
+func (r *Runtime) removeTask(ctx context.Context, c containerd.Container) error {
 	t, err := c.Task(ctx, nil)
 	if err == nil {
 		_, err = t.Delete(ctx, containerd.WithProcessKill)
 	}
-	if err != nil && !errdefs.IsNotFound(err) {
-		if ctx.Err() != nil {
-			if f, ferr := r.files(labels[labelCgroup]); ferr == nil {
-				f.signalOthers(0, unix.SIGKILL) // whoever hangs, the task's own processes are not to go on
-			}
-		}
+	if !errdefs.IsNotFound(err) {
 		return err
 	}
-	if err := c.Delete(ctx); err != nil && !errdefs.IsNotFound(err) {
+	_, err = r.client.TaskService().Delete(ctx, &tasks.DeleteTaskRequest{ContainerID: c.ID()})
+	if err = errgrpc.ToNative(err); err != nil && !errdefs.IsNotFound(err) {
 		return err
 	}
-	if err := r.removeParts(ctx, id); err != nil {
+	if err := r.killShims(c.ID()); err != nil {
 		return err
 	}
-	if cgroup := labels[labelCgroup]; strings.HasPrefix(cgroup, r.cfg.cgroup()+"/") {
-		if err := r.removeCgroup(strings.TrimPrefix(cgroup, r.cfg.cgroup())); err != nil {
-			return err
-		}
-		return r.pruneCgroup(cgroup)
+	out, err := exec.CommandContext(ctx, r.cfg.runc(), "--root", filepath.Join(r.cfg.runcRoot(), r.cfg.namespace()), "delete", "--force", c.ID()).CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("runc delete: %w: %s", err, out)
 	}
 	return nil
 }

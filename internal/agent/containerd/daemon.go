@@ -3,11 +3,11 @@ package containerd
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"sync"
 	"syscall"
 	"time"
@@ -20,9 +20,9 @@ const (
 	answerTimeout = 30 * time.Second // from a containerd's start to its first answer
 	stopTimeout   = 15 * time.Second // from TERM to KILL of a containerd
 	minBackoff    = 100 * time.Millisecond
-	maxBackoff    = 10 * time.Second
-	steadyAfter   = time.Minute // a containerd that lived so long is restarted without backoff
-	maxDaemonLog  = 8 << 20     // bytes of its log kept when it starts, once more as .old
+	maxBackoff    = 5 * time.Second
+	steadyAfter   = 5 * time.Second // a containerd that lived so long is restarted without backoff
+	maxDaemonLog  = 8 << 20         // bytes of its log kept when it starts, once more as .old
 )
 
 // daemon is one process of the private containerd.
@@ -35,29 +35,25 @@ type daemon struct {
 // adopt returns the running containerd that was started with our configuration file, or nil. It is found by its command
 // line and not by a file, so that an agent that died between starting it and noting it loses nothing.
 func (c *Config) adopt() (*daemon, error) {
-	mark := []byte("\x00--config\x00" + c.configFile() + "\x00")
-	dirs, err := filepath.Glob("/proc/[0-9]*")
+	ours := func(line []byte) bool {
+		return bytes.HasSuffix(line, []byte("\x00--config\x00"+c.configFile()+"\x00"))
+	}
+	pids, err := processes(ours)
 	if err != nil {
 		return nil, err
 	}
-	for _, dir := range dirs {
-		line, err := os.ReadFile(dir + "/cmdline")
-		if err != nil || !bytes.HasSuffix(line, mark) {
-			continue
-		}
-		pid, err := strconv.Atoi(filepath.Base(dir))
-		if err != nil {
-			continue
-		}
+	for _, pid := range pids {
 		d, err := watch(pid)
+		if errors.Is(err, unix.ESRCH) {
+			continue
+		}
 		if err != nil {
 			return nil, fmt.Errorf("containerd %d: %w", pid, err)
 		}
-		if again, err := os.ReadFile(dir + "/cmdline"); err != nil || !bytes.Equal(line, again) {
-			d.pidfd.Close() // it ended, and its number may be somebody else's
-			continue
+		if line, err := commandLine(pid); err == nil && ours(line) {
+			return d, nil
 		}
-		return d, nil
+		d.pidfd.Close() // it ended, and its number may be somebody else's
 	}
 	return nil, nil
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"runtime"
 	"strconv"
 	"strings"
@@ -33,6 +34,27 @@ var bootTime = sync.OnceValues(func() (time.Time, error) {
 	}
 	return time.Time{}, fmt.Errorf("/proc/stat has no btime: %w", errdefs.ErrNotFound)
 })
+
+// processes lists those whose command line, words ended by zero bytes, is so.
+func processes(is func(commandLine []byte) bool) ([]int, error) {
+	dirs, err := filepath.Glob("/proc/[0-9]*")
+	if err != nil {
+		return nil, err
+	}
+	var out []int
+	for _, dir := range dirs {
+		pid, err := strconv.Atoi(filepath.Base(dir))
+		if err != nil {
+			continue
+		}
+		if line, err := commandLine(pid); err == nil && is(line) {
+			out = append(out, pid)
+		}
+	}
+	return out, nil
+}
+
+func commandLine(pid int) ([]byte, error) { return os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid)) }
 
 // startTime is when a process started, to a hundredth of a second.
 func startTime(pid int) (time.Time, error) {

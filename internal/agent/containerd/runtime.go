@@ -1,6 +1,7 @@
 package containerd
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -185,7 +186,26 @@ func (r *Runtime) RemoveAll(ctx context.Context) error {
 	if err := errors.Join(append(errs, r.Down(ctx))...); err != nil {
 		return err // what still runs needs its folders
 	}
-	return errors.Join(r.removeCgroup(""), removeFolder(r.cfg.Run), removeFolder(r.cfg.State))
+	if err := r.killShims(""); err != nil {
+		return err
+	}
+	return errors.Join(r.removeCgroup(ctx, ""), removeFolder(r.cfg.Run), removeFolder(r.cfg.State))
+}
+
+// killShims kills the shim of a container that containerd knows nothing of, or, with "", all shims there are of ours.
+func (r *Runtime) killShims(id string) error {
+	mark := r.cfg.shim() + "\x00-namespace\x00" + r.cfg.namespace() + "\x00-id\x00"
+	if id != "" {
+		mark += id + "\x00"
+	}
+	pids, err := processes(func(line []byte) bool { return bytes.HasPrefix(line, []byte(mark)) })
+	for _, pid := range pids {
+		r.log.Warn("shim that containerd forgot is killed", "pid", pid)
+		if kerr := unix.Kill(pid, unix.SIGKILL); kerr != nil && kerr != unix.ESRCH {
+			err = errors.Join(err, kerr)
+		}
+	}
+	return err
 }
 
 func (r *Runtime) removeContainers(ctx context.Context) error {

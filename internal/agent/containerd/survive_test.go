@@ -7,9 +7,11 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -269,4 +271,45 @@ func TestHalfMadeContainerCanBeRemovedAndMadeAgain(t *testing.T) {
 		t.Fatal(err)
 	}
 	p.run(c)
+}
+
+func TestContainerdKilledWhileContainersAreMadeLeavesNothing(t *testing.T) {
+	p := newPlace(t)
+	for round := range 8 {
+		var making sync.WaitGroup
+		var made []agent.Container
+		for range 3 {
+			c := p.container("tick")
+			made = append(made, c)
+			making.Go(func() { p.Create(t.Context(), c) }) // may fail or not: afterwards it can be removed
+		}
+		rec := containerID(made[round%3].ID)
+		eventually(t, "a shim is started", func() bool {
+			pids, err := processes(func(line []byte) bool { return bytes.Contains(line, []byte("\x00-id\x00"+rec+"\x00")) })
+			return err == nil && len(pids) > 0
+		})
+		for range round * 4000 { // at another moment each time
+			runtime.Gosched()
+		}
+		if err := unix.Kill(p.daemonPID(), unix.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+		making.Wait()
+		for _, c := range made {
+			if err := p.Remove(t.Context(), c.ID); err != nil {
+				t.Errorf("round %d: %v", round, err)
+			}
+		}
+	}
+	eventually(t, "no shim is left", func() bool {
+		pids, err := processes(func(line []byte) bool { return bytes.Contains(line, []byte("\x00"+p.cfg.namespace()+"\x00")) })
+		return err == nil && len(pids) == 0
+	})
+	if dirs, err := filepath.Glob("/sys/fs/cgroup/*" + p.cfg.cgroup() + "/*"); err == nil {
+		for _, d := range dirs {
+			if st, err := os.Stat(d); err == nil && st.IsDir() {
+				t.Errorf("cgroup stays: %s", d)
+			}
+		}
+	}
 }
