@@ -131,3 +131,20 @@ func TestEveryVerbSaysWhatItIsAndHasItsOwnName(t *testing.T) {
 	}
 	walk(v.root())
 }
+
+func TestLastLinesOfALogAreItsLastLines(t *testing.T) {
+	log := "one\ntwo\nthree\nfour\n"
+	h := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasSuffix(r.URL.Path, "/tasks") {
+			io.WriteString(w, `{"tasks":[{"id":"x.instance-1","appId":"/x","state":"TASK_RUNNING"}]}`)
+			return
+		}
+		w.Header().Set("Marina-Offset", "0")
+		io.WriteString(w, log)
+	})
+	for n, want := range map[string]string{"1": "four\n", "2": "three\nfour\n", "9": log} {
+		if code, out, e := marina(t, h, "task", "log", "x", "--lines", n); code != 0 || out != want {
+			t.Errorf("last %s lines: exit %d, got %q %s, want %q", n, code, out, e, want)
+		}
+	}
+}

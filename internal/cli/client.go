@@ -220,6 +220,20 @@ func (c *client) request(ctx context.Context, method, path string, body io.Reade
 	return resp, nil
 }
 
+// read asks for a stream; an answer that is none is an error. The caller closes the body.
+func (c *client) read(ctx context.Context, path string) (*http.Response, error) {
+	resp, err := c.request(ctx, http.MethodGet, path, nil, "")
+	if err != nil {
+		return nil, err
+	}
+	if resp.StatusCode/100 != 2 {
+		defer resp.Body.Close()
+		b, _ := io.ReadAll(io.LimitReader(resp.Body, 1<<16))
+		return nil, answerError(resp.StatusCode, b)
+	}
+	return resp, nil
+}
+
 // call sends a request and returns the body of a good answer; other answers are errors.
 func (c *client) call(ctx context.Context, method, path string, in any) ([]byte, error) {
 	var body io.Reader

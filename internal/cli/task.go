@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -207,22 +208,18 @@ func (v *invocation) taskLog() *cobra.Command {
 			if stderr {
 				stream = "stderr"
 			}
-			q := url.Values{}
-			if follow {
-				q.Set("follow", "true")
-			}
+			path := "/tasks/v1/" + url.PathEscape(id) + "/logs/" + stream
+			var next int64
 			if lines > 0 {
-				q.Set("tail", strconv.Itoa(lines))
+				if next, err = v.lastLines(c.Context(), cl, path, lines); err != nil || !follow {
+					return err
+				}
 			}
-			resp, err := cl.request(c.Context(), http.MethodGet, "/tasks/v1/"+url.PathEscape(id)+"/logs/"+stream+"?"+q.Encode(), nil, "")
+			resp, err := cl.read(c.Context(), fmt.Sprintf("%s?offset=%d&follow=%t", path, next, follow))
 			if err != nil {
 				return err
 			}
 			defer resp.Body.Close()
-			if resp.StatusCode != http.StatusOK {
-				b, _ := io.ReadAll(io.LimitReader(resp.Body, 1<<16))
-				return answerError(resp.StatusCode, b)
-			}
 			_, err = io.Copy(v.out, resp.Body)
 			if c.Context().Err() != nil {
 				return nil // Ctrl-C ends following
@@ -233,6 +230,32 @@ func (v *invocation) taskLog() *cobra.Command {
 	log.Flags().BoolVar(&stderr, "stderr", false, "standard error instead of standard output")
 	log.Flags().IntVarP(&lines, "lines", "n", 0, "only the last lines")
 	return log
+}
+
+// lastBytes is how far from its end a log is searched for its last lines.
+const lastBytes = 1 << 20
+
+// lastLines prints the last lines of a log and returns the offset after them.
+func (v *invocation) lastLines(ctx context.Context, cl *client, path string, n int) (int64, error) {
+	resp, err := cl.read(ctx, fmt.Sprintf("%s?offset=-%d", path, lastBytes))
+	if err != nil {
+		return 0, err
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(io.LimitReader(resp.Body, 2*lastBytes))
+	if err != nil {
+		return 0, err
+	}
+	at, err := strconv.ParseInt(resp.Header.Get("Marina-Offset"), 10, 64)
+	if err != nil {
+		return 0, fmt.Errorf("the answer is not what this version expects: %w", err)
+	}
+	from := len(b)
+	for ; n > 0 && from > 0; n-- {
+		from = bytes.LastIndexByte(b[:from-1], '\n') + 1
+	}
+	_, err = v.out.Write(b[from:])
+	return at + int64(len(b)), err
 }
 
 func (v *invocation) taskExec() *cobra.Command {
