@@ -239,7 +239,10 @@ func writeError(w http.ResponseWriter, err error) {
 	if e, ok := errors.AsType[*syntaxError](err); ok {
 		status, body = http.StatusBadRequest, messageBody{Message: wrongShape, Details: e.text}
 	} else if e, ok := errors.AsType[*invalidError](err); ok {
-		status, body = http.StatusUnprocessableEntity, messageBody{Message: e.Message, Details: e.Details}
+		status, body = http.StatusUnprocessableEntity, messageBody{Message: e.Message}
+		if len(e.Details) > 0 {
+			body.Details = e.Details
+		}
 	} else if e, ok := errors.AsType[*lockedError](err); ok {
 		status, body = http.StatusConflict, messageBody{Message: e.Error()}
 		for _, id := range e.deployments {
