@@ -132,6 +132,9 @@ func TestBackendsChangeWithoutFailedRequests(t *testing.T) {
 	h.check(err)
 	defer kept.Close()
 
+	patience = 10 * time.Second // a busy machine is no failed request
+	defer func() { patience = time.Second }()
+	var worst atomic.Int64
 	ctx, cancel := context.WithCancel(t.Context())
 	var asked, failed atomic.Int64
 	var answered sync.Map
@@ -139,18 +142,21 @@ func TestBackendsChangeWithoutFailedRequests(t *testing.T) {
 	for _, ns := range []string{"", client} {
 		wg.Go(func() {
 			for ctx.Err() == nil {
+				start := time.Now()
 				name, _, err := get(ns, "198.18.0.7:80")
+				if d := int64(time.Since(start)); d > worst.Load() {
+					worst.Store(d)
+				}
 				asked.Add(1)
 				answered.Store(name, true)
-				if err != nil {
-					failed.Add(1)
-					t.Logf("from %q: %v", filepath.Base(ns), err)
+				if err != nil && failed.Add(1) < 10 {
+					t.Errorf("request %d, from %q: %v", asked.Load(), filepath.Base(ns), err)
 				}
 			}
 		})
 	}
 	rng := rand.New(rand.NewPCG(1, 2))
-	for range 300 {
+	for range 200 {
 		var some []kernel.Endpoint
 		for _, e := range all {
 			if rng.IntN(2) == 0 {
@@ -176,7 +182,7 @@ func TestBackendsChangeWithoutFailedRequests(t *testing.T) {
 	if name, _, err := ask(kept); err != nil || name != "web0" {
 		t.Errorf("connection made before all changes: %q, %v", name, err)
 	}
-	t.Logf("%d requests during 301 changes", asked.Load())
+	t.Logf("%d requests during 201 changes, the slowest took %v", asked.Load(), time.Duration(worst.Load()))
 }
 
 func TestProcessMayEndAndComeBack(t *testing.T) {

@@ -103,15 +103,17 @@ func (t *tables) entry(l network.Layout) {
 
 // redirection is where doors lead, for packets from others and of the machine, and whose name packets go out under.
 func (t *tables) redirection(l network.Layout) {
-	t.base(t.ip, "redirect", nftables.ChainTypeNAT, nftables.ChainHookPrerouting, -100,
-		rule(from(l.Bridge), door(noAddr), mapped(t.sets[doors], unix.NFT_REG_VERDICT)),
-		rule(notFrom("lo"), notDaddr(l.VIPs), own(), door(network.Anywhere), mapped(t.sets[doors], unix.NFT_REG_VERDICT)))
-	t.base(t.ip, "redirect_own", nftables.ChainTypeNAT, nftables.ChainHookOutput, -100,
-		rule(door(noAddr), mapped(t.sets[doors], unix.NFT_REG_VERDICT)),
-		rule(notDaddr(l.VIPs), notDaddr(network.Prefix("127.0.0.0/8")), own(), door(network.Anywhere), mapped(t.sets[doors], unix.NFT_REG_VERDICT)))
+	loopback := network.Prefix("127.0.0.0/8")
+	lead := mapped(t.sets[doors], unix.NFT_REG_VERDICT)
+	called, ownPort := rule(door(noAddr), lead), rule(own(), door(network.Anywhere), lead)
+	group, any := rule(from(l.Bridge), called), rule(notFrom("lo"), notDaddr(l.VIPs), ownPort)
+	// Each rule stands twice: before Linux 6.17 a lookup can miss an element that a transaction just replaces.
+	t.base(t.ip, "redirect", nftables.ChainTypeNAT, nftables.ChainHookPrerouting, -100, group, group, any, any)
+	local := rule(notDaddr(l.VIPs), notDaddr(loopback), ownPort)
+	t.base(t.ip, "redirect_own", nftables.ChainTypeNAT, nftables.ChainHookOutput, -100, called, called, local, local)
 	t.base(t.ip, "disguise", nftables.ChainTypeNAT, nftables.ChainHookPostrouting, 100,
 		rule(to(l.Bridge), match{field(source, key), field(destination, key+1)}, in(t.sets[self]), masquerade()),
-		rule(to(l.Bridge), saddr(network.Prefix("127.0.0.0/8")), masquerade()),
+		rule(to(l.Bridge), saddr(loopback), masquerade()),
 		rule(to(l.Bridge), saddr(l.VIPs), masquerade()),
 		rule(to(l.Bridge), leave()),
 		rule(to("lo"), leave()),

@@ -16,6 +16,7 @@
 // is one chain for each N in use and not one for each door, so that a changed backend costs a few elements, whatever the
 // number of doors. A door's backends keep their numbers while they stay; a removed one's place is taken by the last. A
 // packet that comes between the two lookups while N changes may miss; it then takes number 0, which every door has.
+// (Kernels before 6.17 can also miss an element that is just being replaced: lookups of doors are made twice.)
 // Chains own_N do the same for ports on the machine's own addresses, kept under the address 0.0.0.0.
 //
 // Only the first packet of a connection passes here; established ones follow the connection tracking and are left alone

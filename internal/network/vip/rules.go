@@ -227,6 +227,10 @@ func (r *Rules) commit(e edits) error {
 			users[*v]++
 		}
 	}
+	unused, err := r.pick(users)
+	if err != nil {
+		return err
+	}
 	for _, name := range setNames {
 		var out []nftables.SetElement
 		for k, v := range e[name] {
@@ -240,29 +244,52 @@ func (r *Rules) commit(e edits) error {
 			}
 		}
 	}
-	var unused, added []string
-	for c, n := range users {
-		if n > 0 && r.users[c] == 0 {
-			r.addPick(c)
-			added = append(added, c)
-		}
-		if n == 0 {
-			unused = append(unused, c)
-			delete(users, c)
-		}
-	}
 	for name, m := range e {
 		if err := r.elements(name, present(m)); err != nil {
 			return err
 		}
 	}
 	for _, c := range unused {
-		if r.users[c] > 0 {
-			r.conn.FlushChain(&nftables.Chain{Table: r.t.ip, Name: c})
-			r.conn.DelChain(&nftables.Chain{Table: r.t.ip, Name: c})
+		r.conn.FlushChain(&nftables.Chain{Table: r.t.ip, Name: c})
+		r.conn.DelChain(&nftables.Chain{Table: r.t.ip, Name: c})
+	}
+	if err := r.flush(); err != nil {
+		return err
+	}
+	r.now.apply(e)
+	r.users = users
+	for _, c := range unused {
+		delete(r.made, c)
+	}
+	return nil
+}
+
+// pick makes the chains that users need, and names those that are no longer needed. New ones are a transaction of their own:
+// a packet already on its way through the old rules would find a chain of the same transaction empty.
+func (r *Rules) pick(users map[string]int) (unused []string, err error) {
+	var added []string
+	for c, n := range users {
+		if n == 0 {
+			unused = append(unused, c)
+			delete(users, c)
+		} else if _, there := r.users[c]; !there {
+			added = append(added, c)
+			r.addPick(c)
 		}
 	}
-	return r.flush(e, users, added, unused)
+	if len(added) == 0 {
+		return unused, nil
+	}
+	if err := r.flush(); err != nil {
+		return nil, err
+	}
+	for _, c := range added {
+		if r.made[c], err = r.handles(r.t.ip, c); err != nil {
+			return nil, err
+		}
+		r.users[c] = 0 // it is there, should the next transaction fail
+	}
+	return unused, nil
 }
 
 func present(m map[string]*string) iter.Seq2[string, string] {
@@ -275,8 +302,8 @@ func present(m map[string]*string) iter.Seq2[string, string] {
 	}
 }
 
-// flush sends what is queued, and takes note of what the kernel then holds.
-func (r *Rules) flush(e edits, users map[string]int, added, removed []string) error {
+// flush sends what is queued and counts the generation.
+func (r *Rules) flush() error {
 	before, err := generation()
 	if err != nil {
 		return err
@@ -284,16 +311,6 @@ func (r *Rules) flush(e edits, users map[string]int, added, removed []string) er
 	if err := r.conn.Flush(); err != nil {
 		r.stale = true
 		return fmt.Errorf("nftables table %s: %w", r.t.ip.Name, kind(err))
-	}
-	r.now.apply(e)
-	r.users = users
-	for _, c := range removed {
-		delete(r.made, c)
-	}
-	for _, c := range added {
-		if r.made[c], err = r.handles(r.t.ip, c); err != nil {
-			return err
-		}
 	}
 	if r.gen == before {
 		r.gen++ // somebody else's change in between would make it one more: the next Repair looks
