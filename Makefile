@@ -15,7 +15,7 @@ SHELL := /bin/bash
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS := -s -w -X github.com/marinaos/marina/internal/cli.Version=$(VERSION)
 GOBUILD := CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)'
-PACKAGES := nftables libseccomp-dev pkg-config gcc libc6-dev ca-certificates
+PACKAGES := libseccomp-dev pkg-config gcc libc6-dev ca-certificates curl
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
 build: bin/marina bin/hello.tar runtime

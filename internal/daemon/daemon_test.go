@@ -1,0 +1,150 @@
+package daemon
+
+import (
+	"context"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
+)
+
+func config(t *testing.T) Config {
+	return Config{State: t.TempDir(), Runtime: t.TempDir(), Advertise: "192.0.2.7"}
+}
+
+func TestTwoStatesShareNothingOnTheMachine(t *testing.T) {
+	a, err := config(t).complete()
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := config(t).complete()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if a.id == b.id {
+		t.Errorf("both are instance %s, want different ones", a.id)
+	}
+	again, err := a.Config.complete()
+	if err != nil || again.id != a.id || again.pool != a.pool || again.vips != a.vips {
+		t.Errorf("the same state gave %v, then %v (%v), want the same names and addresses", a, again, err)
+	}
+}
+
+func TestSettingsThatCannotWorkAreRefusedInWords(t *testing.T) {
+	for what, tc := range map[string]struct {
+		change func(*Config)
+		says   string
+	}{
+		"plain HTTP for everybody": {func(c *Config) { c.HTTP = "0.0.0.0:8080" }, "loopback"},
+		"no state":                 {func(c *Config) { c.State = "" }, "state folder"},
+		"pool is no network":       {func(c *Config) { c.Pool = "10.0.0.1" }, "container pool"},
+		"pool is too small":        {func(c *Config) { c.Pool = "10.0.0.0/24" }, "container pool"},
+		"VIPs are IPv6":            {func(c *Config) { c.VIPs = "fd00::/64" }, "VIP range"},
+		"attribute without value":  {func(c *Config) { c.Attribute = []string{"rack"} }, "name=value"},
+		"address is a name":        {func(c *Config) { c.Advertise = "host.example" }, "not an IP address"},
+	} {
+		t.Run(what, func(t *testing.T) {
+			c := config(t)
+			tc.change(&c)
+			if _, err := c.complete(); !errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), tc.says) {
+				t.Errorf("got %v, want an invalid argument that says %q", err, tc.says)
+			}
+		})
+	}
+}
+
+func TestPIDFileTellsWhoLivesAndOnlyThat(t *testing.T) {
+	s, err := config(t).complete()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if pid := alive(s.agentPID()); pid != 0 {
+		t.Errorf("before anybody: %d, want 0", pid)
+	}
+	release, err := s.writePID(s.agentPID())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if pid := alive(s.agentPID()); pid != os.Getpid() {
+		t.Errorf("while held: %d, want %d", pid, os.Getpid())
+	}
+	if _, err := s.writePID(s.agentPID()); !errdefs.IsUnavailable(err) {
+		t.Errorf("second holder: %v, want unavailable", err)
+	}
+	release()
+	if pid := alive(s.agentPID()); pid != 0 { // its content still names this process, which lives
+		t.Errorf("after it ended: %d, want 0", pid)
+	}
+}
+
+func TestAProcessThatIgnoresTERMIsEndedAfterItsLimit(t *testing.T) {
+	cmd := exec.Command("sh", "-c", "trap '' TERM; echo ready; while :; do sleep 1; done")
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd.SysProcAttr = &unix.SysProcAttr{Setpgid: true}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Kill(-cmd.Process.Pid, unix.SIGKILL)
+	if _, err := out.Read(make([]byte, 5)); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	if err := end(ctx, cmd.Process.Pid, 50*time.Millisecond); err != nil {
+		t.Errorf("end: %v", err)
+	}
+	if err := cmd.Wait(); err == nil || !strings.Contains(err.Error(), "killed") {
+		t.Errorf("it ended with %v, want killed", err)
+	}
+}
+
+func TestAgentIDIsDrawnOnceForAState(t *testing.T) {
+	s, err := config(t).complete()
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, err := s.agentID()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if b, err := s.agentID(); err != nil || a != b || len(a) < 10 {
+		t.Errorf("first %q, then %q (%v), want the same", a, b, err)
+	}
+}
+
+func TestPreflightNamesWhatIsMissingAndWhatToDo(t *testing.T) {
+	c := config(t)
+	var said []string
+	for _, f := range Preflight(t.Context(), c) {
+		if f.Severity == "error" {
+			said = append(said, f.What+" -> "+f.Do)
+		}
+	}
+	all := strings.Join(said, "\n")
+	if !strings.Contains(all, "containerd is missing in "+c.Runtime+" -> make build") {
+		t.Errorf("an empty runtime folder was told as:\n%s", all)
+	}
+	if _, err := os.Stat(filepath.Join(c.State, "run")); err == nil {
+		t.Error("the check wrote into the state folder")
+	}
+}
+
+func TestReachableFillsInTheMachinesAddress(t *testing.T) {
+	s, err := config(t).complete()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for listen, want := range map[string]string{":8443": "192.0.2.7:8443", "0.0.0.0:9443": "192.0.2.7:9443", "127.0.0.1:1": "127.0.0.1:1"} {
+		if got := reachable(listen, s.address); got != want {
+			t.Errorf("reachable(%q) = %q, want %q", listen, got, want)
+		}
+	}
+}
