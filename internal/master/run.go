@@ -297,9 +297,16 @@ func (m *Master) commit(ctx context.Context, ops []store.Op) error {
 	return nil
 }
 
-// release lets out what a batch led to: it is durable now.
+// release lets out what a batch led to: it is durable now. Watches come before replies, so that whoever has an answer finds in
+// its watch all that was decided before it.
 func (m *Master) release(b *batch) {
 	m.deliver(b.fx.Sends, b.fx.Ends)
+	m.mu.Lock()
+	watches := slices.Clone(m.watches)
+	m.mu.Unlock()
+	for _, w := range watches {
+		w.push(b.fx.Changes, b.fx.Complete, b.fx.Room)
+	}
 	for _, r := range b.fx.Replies {
 		if answer := b.answers[r.Request]; answer != nil {
 			answer <- r
@@ -307,12 +314,6 @@ func (m *Master) release(b *batch) {
 	}
 	for _, done := range b.looks {
 		done()
-	}
-	m.mu.Lock()
-	watches := slices.Clone(m.watches)
-	m.mu.Unlock()
-	for _, w := range watches {
-		w.push(b.fx.Changes, b.fx.Complete, b.fx.Room)
 	}
 }
 
