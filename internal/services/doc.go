@@ -55,5 +55,6 @@
 // Deployments and queue items tell in a sentence why they wait ("reason", "refusal"). After a cancelled change of version, the
 // next change of the app also replaces instances of other versions. All health checks run on agents, and unhealthy instances of
 // every kind of check leave VIPs. A key given twice in one JSON object is refused. Fields that Marathon knows and that are not
-// built are refused with their name, see unbuilt in read.go; groups can be read and not written; there are no pods.
+// built are refused with their name, see unbuilt in read.go; groups can be read and not written, and one without apps does not
+// exist; there are no pods. What goes first when scaling down does not look at the balance of GROUP_BY.
 package services

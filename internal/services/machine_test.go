@@ -206,10 +206,10 @@ func (m *machine) bound() map[string]int {
 			out[a.ID] = max(out[a.ID], b, int(math.Ceil(float64(a.Instances)*(1+a.UpgradeStrategy.MaximumOverCapacity)-rounding)))
 		}
 	}
-	for _, a := range m.svc.state.Apps {
+	for _, a := range m.apps() {
 		most(a)
 	}
-	for _, d := range m.svc.state.Deployments {
+	for _, d := range m.running() {
 		for _, c := range d.Changes {
 			most(c.From)
 		}
@@ -258,8 +258,8 @@ func (m *machine) check() {
 			away++
 		}
 	}
-	if m.svc.state.away != away {
-		m.rt.Fatalf("instances away: counted %d, there are %d", m.svc.state.away, away)
+	if m.away() != away {
+		m.rt.Fatalf("instances away: counted %d, there are %d", m.away(), away)
 	}
 	for _, d := range m.deployments() {
 		if d.Reason == "" {
@@ -292,7 +292,7 @@ func (m *machine) checkHealthy() {
 	}
 	m.before = now
 	for id, n := range taken {
-		a := m.svc.state.Apps[id]
+		a := m.apps()[id]
 		if a == nil {
 			continue
 		}
@@ -305,7 +305,7 @@ func (m *machine) checkHealthy() {
 
 func (m *machine) checkPorts() {
 	seen := map[int]string{}
-	for id, a := range m.svc.state.Apps {
+	for id, a := range m.apps() {
 		for _, p := range a.servicePorts() {
 			if other := seen[p]; other != "" || p < 10000 || p > 20000 {
 				m.rt.Fatalf("service port %d of %s is also of %q, or out of range", p, id, other)
@@ -336,7 +336,7 @@ func (m *machine) heal() {
 	for _, i := range m.kernel.Instances() {
 		count[i.Owner]++
 	}
-	for id, a := range m.svc.state.Apps {
+	for id, a := range m.apps() {
 		if count[id] != a.Instances {
 			m.rt.Fatalf("%s: got %d instances, want %d", id, count[id], a.Instances)
 		}

@@ -75,7 +75,7 @@ func TestFailoverAtEveryStepOfADeployment(t *testing.T) {
 				if len(web) > 4 || healthy < 2 {
 					t.Fatalf("failover before %d, at %d: %d instances, %d healthy, want at most 4 and at least 2", k, n, len(web), healthy)
 				}
-				for _, i := range w.placed("/web", w.svc.state.Apps["/web"].Config()) {
+				for _, i := range w.placed("/web", w.apps()["/web"].Config()) {
 					ready[i.ID] = ready[i.ID] || i.State() == kernel.Running
 				}
 				if !w.nudge() {
@@ -85,7 +85,7 @@ func TestFailoverAtEveryStepOfADeployment(t *testing.T) {
 			if d := w.deployments(); len(d) != 0 {
 				t.Fatalf("failover before %d: deployments: got %v, want none", k, d)
 			}
-			if a, b, c := len(w.placed("/web", w.svc.state.Apps["/web"].Config())), len(w.placed("/new", "")), len(w.placed("/old", "")); a != 3 || b != 2 || c != 0 {
+			if a, b, c := len(w.placed("/web", w.apps()["/web"].Config())), len(w.placed("/new", "")), len(w.placed("/old", "")); a != 3 || b != 2 || c != 0 {
 				t.Fatalf("failover before %d: got %d %d %d instances, want 3 2 0", k, a, b, c)
 			}
 			for id := range ready {
@@ -216,7 +216,7 @@ func TestRefusedSpecBacksOffAndIsTold(t *testing.T) {
 			t.Fatalf("deployments: got %+v, want one that says why", d)
 		}
 		w.after(10 * time.Second)
-		if n := w.ids; n > 10 {
+		if n := w.ids.Load(); n > 10 {
 			t.Errorf("ids used in ten seconds: got %d, that is a storm", n)
 		}
 		w.kernel.RefuseSpecs(nil)
@@ -316,6 +316,8 @@ func TestSlowReaderOfEventsIsCutOff(t *testing.T) {
 		case <-time.After(time.Minute):
 			t.Fatal("the stream goes on")
 		}
+		w.svc.hub.mu.Lock()
+		defer w.svc.hub.mu.Unlock()
 		if n := len(w.svc.hub.readers); n != 0 {
 			t.Errorf("readers: got %d, want 0", n)
 		}
@@ -394,7 +396,7 @@ func TestSpec(t *testing.T) {
 		{"protocol":"MESOS_HTTP","path":"/h","portIndex":1,"intervalSeconds":2},{"protocol":"COMMAND","command":{"value":"true"}},{"protocol":"TCP","port":81,"maxConsecutiveFailures":0}]}`
 	inWorld(t, func(w *world) {
 		w.must(201, "POST", "/v2/apps", in)
-		s, err := Spec(w.svc.state.Apps["/prod/web"])
+		s, err := Spec(w.apps()["/prod/web"])
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -409,7 +411,7 @@ func TestSpec(t *testing.T) {
 			t.Errorf("spec (-want +got): %v\n%s", err, d)
 		}
 		w.must(200, "PUT", "/v2/apps/prod/web?force=true", `{"instances":4,"resourceLimits":{"cpus":"unlimited","mem":128}}`)
-		scaled, err := Spec(w.svc.state.Apps["/prod/web"])
+		scaled, err := Spec(w.apps()["/prod/web"])
 		if err != nil || scaled.ID != s.ID {
 			t.Errorf("spec after a change of scale: got %s %v, want the same %s", scaled.ID, err, s.ID)
 		}

@@ -5,9 +5,12 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -28,7 +31,7 @@ type world struct {
 	api    http.Handler
 	cancel context.CancelFunc
 	done   chan error
-	ids    int
+	ids    atomic.Int64
 	terms  int
 	policy Policy
 }
@@ -66,8 +69,7 @@ func (w *world) lead() {
 }
 
 func (w *world) newID() string {
-	w.ids++
-	return fmt.Sprintf("00000000-0000-0000-0000-%012d", w.ids)
+	return fmt.Sprintf("00000000-0000-0000-0000-%012d", w.ids.Add(1))
 }
 
 // end ends the leadership and waits for it.
@@ -120,6 +122,25 @@ func (w *world) deployments() []DeploymentInfo {
 		w.fail("deployments: %v", err)
 	}
 	return out
+}
+
+// apps, running and away look into the state of who leads, under its lock.
+func (w *world) apps() map[string]*App {
+	w.svc.mu.RLock()
+	defer w.svc.mu.RUnlock()
+	return maps.Clone(w.svc.state.Apps)
+}
+
+func (w *world) running() []*Deployment {
+	w.svc.mu.RLock()
+	defer w.svc.mu.RUnlock()
+	return slices.Clone(w.svc.state.Deployments)
+}
+
+func (w *world) away() int {
+	w.svc.mu.RLock()
+	defer w.svc.mu.RUnlock()
+	return w.svc.state.away
 }
 
 // placed lists an app's placed instances, of one config version if it is given.
