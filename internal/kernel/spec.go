@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/netip"
+	"strings"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -226,7 +227,7 @@ func (s *Spec) validate() error {
 	case s.Network.Mode != NetworkHost && s.Network.Mode != NetworkBridge:
 		return invalid("spec of %s: network mode %q, expected %q or %q", s.Owner, s.Network.Mode, NetworkHost, NetworkBridge)
 	}
-	names := map[string]bool{}
+	names, held := map[string]bool{}, map[string]bool{}
 	ports := 0
 	for i := range s.Tasks {
 		t := &s.Tasks[i]
@@ -245,6 +246,15 @@ func (s *Spec) validate() error {
 		}
 		if ports += len(t.Ports); ports > MaxPorts {
 			return invalid("spec of %s: more than %d ports", s.Owner, MaxPorts)
+		}
+		for _, p := range t.Ports {
+			for protocol := range strings.SplitSeq(p.Protocol, ",") {
+				port := fmt.Sprintf("%d/%s", p.Host, protocol)
+				if p.Host > 0 && held[port] {
+					return invalid("spec of %s: task %s asks for host port %s a second time", s.Owner, t.Name, port)
+				}
+				held[port] = true
+			}
 		}
 		for _, c := range t.Checks {
 			if c.Interval <= 0 || c.Timeout <= 0 {
