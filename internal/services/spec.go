@@ -193,11 +193,13 @@ func specChecks(a *App) (out []kernel.Check) {
 	for _, h := range a.HealthChecks {
 		k := kernel.Check{
 			Grace: seconds(h.GracePeriodSeconds), Interval: seconds(h.IntervalSeconds), Timeout: seconds(h.TimeoutSeconds),
-			MaxFailed: h.MaxConsecutiveFailures, Delay: min(seconds(h.IntervalSeconds), 5*time.Second),
+			MaxFailed: h.MaxConsecutiveFailures,
 			Ignore1xx: h.IgnoreHTTP1xx != nil && *h.IgnoreHTTP1xx,
 		}
 		if h.mesosCheck() {
 			k.Delay = seconds(h.DelaySeconds)
+		} else if k.Grace == 0 { // Marathon's first run; within a grace an agent asks at once, as failures do not count
+			k.Delay = min(k.Interval, 5*time.Second)
 		}
 		switch strings.TrimPrefix(h.Protocol, "MESOS_") {
 		case "HTTP":
