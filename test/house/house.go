@@ -242,8 +242,9 @@ func (h *House) Close() error {
 	if left := h.leftovers(); left != nil {
 		err = errors.Join(err, fmt.Errorf("left on the machine after down --clean-state:\n%w\n%s%s", left, o.Out, o.Err))
 	}
-	if err != nil {
+	if err != nil { // leave no more behind than cannot be helped
 		h.end()
+		h.Run("down", "--clean-state", "--yes")
 	}
 	return errors.Join(err, os.RemoveAll(h.Truth))
 }

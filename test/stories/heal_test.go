@@ -1,0 +1,168 @@
+package stories
+
+import (
+	"fmt"
+	"net/http"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/marinaos/marina/test/house"
+)
+
+// leaveLimit is how long after a task's end a new connection by its VIP may still meet it.
+const leaveLimit = time.Second
+
+func TestAKilledContainerIsBackAfterItsBackoff(t *testing.T) {
+	t.Parallel()
+	h, c := datacenter(t)
+	const id = "/killed"
+	const backoff = time.Second
+	removeAfter(t, c, id)
+	c.Deploy(t, h.Truthful(id, 2).With(house.Definition{"backoffSeconds": int(backoff.Seconds())}))
+	caller := house.NewCaller(c.VIP(t, id), 10*time.Millisecond, nil)
+	victim := running(t, h, id)[0]
+
+	killed := time.Now()
+	if err := unix.Kill(victim.PID, unix.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	var next house.Life
+	house.Until(t, 20*time.Second, "a replacement", func() error {
+		for _, l := range alive(t, h, id) {
+			if l.Start.After(killed) {
+				next = l
+				return nil
+			}
+		}
+		return fmt.Errorf("none: %v", running(t, h, id))
+	})
+	took := next.Start.Sub(killed)
+	t.Logf("killed, and running again after %v with a backoff of %v", took, backoff)
+	if took < backoff || took > backoff+5*time.Second {
+		t.Errorf("the replacement started after %v, want after %v and not much later", took, backoff)
+	}
+	c.Settle(t, id, 30*time.Second)
+	if f := c.App(t, id).LastFailure; f == nil || f.TaskID != victim.Task || f.State != "TASK_FAILED" {
+		t.Errorf("lastTaskFailure: got %+v, want TASK_FAILED of %s", f, victim.Task)
+	}
+	calls := caller.Stop()
+	for _, f := range house.Failed(calls) {
+		if f.Begin.After(killed.Add(leaveLimit)) {
+			t.Errorf("a call %v after the task's end still failed: %v", f.Begin.Sub(killed), f.Err)
+		}
+	}
+	for _, call := range calls {
+		if call.Task == victim.Task && call.Begin.After(killed) {
+			t.Errorf("%s answered after it was killed", victim.Task)
+		}
+	}
+}
+
+func TestAnInstanceThatTurnsSickLeavesTheVIPAndIsReplaced(t *testing.T) {
+	t.Parallel()
+	h, c := datacenter(t)
+	const id = "/sick"
+	removeAfter(t, c, id)
+	c.Deploy(t, h.Truthful(id, 2)) // asked each second, sick after two failures
+	caller := house.NewCaller(c.VIP(t, id), 10*time.Millisecond, nil)
+	victim := c.App(t, id).Tasks[0]
+	turned := time.Now()
+	post(t, "http://"+victim.Address()+":8080/sick")
+
+	house.Until(t, 30*time.Second, "the end of the sick task", func() error {
+		for _, p := range running(t, h, id) {
+			if p.Task == victim.ID {
+				return fmt.Errorf("it still runs")
+			}
+		}
+		return nil
+	})
+	c.Settle(t, id, 30*time.Second)
+	calls := caller.Stop()
+	report(t, "while an instance was sick", calls)
+	var last time.Duration
+	for _, call := range calls {
+		if call.Task == victim.ID && call.New {
+			last = max(last, call.Begin.Sub(turned))
+		}
+	}
+	t.Logf("sick at 0, last new connection to it after %v", last)
+	if last > 8*time.Second {
+		t.Errorf("the VIP led to the sick instance for %v", last)
+	}
+	if n := len(running(t, h, id)); n != 2 {
+		t.Errorf("%d processes, want 2", n)
+	}
+}
+
+func TestARollingUpdateLosesNoRequest(t *testing.T) {
+	t.Parallel()
+	h, c := datacenter(t)
+	const id = "/rolls"
+	removeAfter(t, c, id)
+	app := h.Truthful(id, 3)
+	c.Deploy(t, app)
+	caller := house.NewCaller(c.VIP(t, id), 5*time.Millisecond, nil)
+	for _, version := range []string{"1", "2"} {
+		c.Deploy(t, app.With(house.Definition{"env": house.Definition{"VERSION": version}}))
+	}
+	c.Ask(t, "PATCH", house.Marathon+"/apps"+id, house.Definition{"instances": 1}, 200, nil)
+	c.Settle(t, id, 30*time.Second)
+	calls := caller.Stop()
+	t.Logf("%d calls through two rolling updates and a scaling down, p99 %v", len(calls), house.Percentile(house.Times(calls), 0.99))
+	report(t, "during rolling updates", calls)
+
+	lives, err := h.Lives(id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	terms := map[string]time.Time{}
+	for _, l := range lives {
+		terms[l.Task] = l.Term
+	}
+	for _, call := range calls {
+		if term := terms[call.Task]; call.New && !term.IsZero() && call.Begin.After(term) {
+			t.Errorf("a new connection met %s %v after it was told to stop", call.Task, call.Begin.Sub(term))
+		}
+	}
+	bounded(t, lives, 6)
+}
+
+func TestATaskThatIgnoresTermIsKilledAfterItsGrace(t *testing.T) {
+	t.Parallel()
+	h, c := datacenter(t)
+	const id = "/deaf"
+	const grace = 2 * time.Second
+	c.Deploy(t, h.Truthful(id, 1).With(house.Definition{
+		"env": house.Definition{"IGNORE_TERM": "yes"}, "taskKillGracePeriodSeconds": int(grace.Seconds())}))
+	begin := time.Now()
+	c.Remove(t, id)
+	lives, err := h.Lives(id)
+	if err != nil || len(lives) != 1 {
+		t.Fatalf("lives: %v, %v, want one", lives, err)
+	}
+	l := lives[0]
+	if l.Term.IsZero() || l.Last.Sub(l.Term) < grace-500*time.Millisecond {
+		t.Errorf("told to stop at %v, alive until %v: want a grace of %v", l.Term, l.Last, grace)
+	}
+	if took := time.Since(begin); took > grace+5*time.Second {
+		t.Errorf("removing it took %v with a grace of %v", took, grace)
+	}
+	if n := len(running(t, h, id)); n != 0 {
+		t.Errorf("%d processes after the removal, want none", n)
+	}
+}
+
+// post asks a task to do something to itself.
+func post(t *testing.T, url string) *http.Response {
+	t.Helper()
+	client := &http.Client{Timeout: 20 * time.Second}
+	resp, err := client.Post(url, "text/plain", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	return resp
+}
