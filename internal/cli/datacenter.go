@@ -81,7 +81,7 @@ func (v *invocation) up(ctx context.Context, argv []string, force bool) error {
 	p := v.progress()
 	now, err := v.info(ctx)
 	running := err == nil
-	if running && now.Build == Build() {
+	if running && now.Build == v.programs.Build() {
 		p.show("The datacenter runs already.")
 		p.done()
 		return v.ready(ctx, p)

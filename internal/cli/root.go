@@ -52,6 +52,7 @@ type Programs struct {
 	Agent     func(context.Context, Settings) error            // runs until ctx ends
 	Down      func(context.Context, Settings, io.Writer) error // stops every task and process, keeps the state
 	Clean     func(context.Context, Settings, io.Writer) error // Down, and removes the state
+	Build     func() string                                    // names this binary by its content
 }
 
 // invocation is one run of the command.

@@ -55,7 +55,7 @@ func Run(ctx context.Context, cfg Config) error {
 		return err
 	}
 	defer release()
-	d := &daemon{site: s, log: log, build: build()}
+	d := &daemon{site: s, log: log, build: Build()}
 	if d.store, err = s.openStore(ctx, log); err != nil {
 		return err
 	}
@@ -166,8 +166,8 @@ func split(listen string) (host string, port uint16) {
 	return h, uint16(n)
 }
 
-// build names the running binary by its content.
-func build() string {
+// Build names the running binary by its content, so that a new one is told from the one that runs.
+func Build() string {
 	f, err := os.Open("/proc/self/exe")
 	if err != nil {
 		return Version
