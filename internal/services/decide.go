@@ -302,8 +302,8 @@ func (s *State) endIf(f *fleet, list []*Instance, c *census, d *Decision, why st
 		}
 		s.end(f, i, why, d)
 		switch {
-		case i.Waiting:
-			c.live--
+		case i.Waiting: // it may have been placed in the meantime: it counts until the kernel has been asked
+			f.stale = true
 		case i.Away.IsZero():
 			c.ending++
 		}
