@@ -242,14 +242,17 @@ func (r *Runtime) pruneCgroup(cgroup string) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for parent := path.Dir(cgroup); parent != r.cfg.cgroup() && len(parent) > 1 && r.making[parent] == 0; parent = path.Dir(parent) {
+		busy := false
 		for _, mount := range at {
 			err := os.Remove(filepath.Join(mount, parent))
 			if errors.Is(err, unix.EBUSY) || errors.Is(err, unix.ENOTEMPTY) {
-				return nil
-			}
-			if err != nil && !errors.Is(err, fs.ErrNotExist) {
+				busy = true
+			} else if err != nil && !errors.Is(err, fs.ErrNotExist) {
 				return fmt.Errorf("cgroup %s: %w", parent, err)
 			}
+		}
+		if busy {
+			return nil
 		}
 	}
 	return nil

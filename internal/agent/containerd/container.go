@@ -60,9 +60,11 @@ func (r *Runtime) Create(ctx context.Context, c agent.Container) error {
 		return err
 	}
 	id := containerID(c.ID)
-	defer r.begin(id, path.Dir(cgroup))()
-	if err := r.create(ctx, id, cgroup, &c); err != nil {
-		return fmt.Errorf("container %s: %w", c.ID, err)
+	end := r.begin(id, path.Dir(cgroup))
+	err = r.create(ctx, id, cgroup, &c)
+	end()
+	if err != nil {
+		return fmt.Errorf("container %s: %w", c.ID, errors.Join(err, r.pruneCgroup(cgroup)))
 	}
 	return nil
 }
@@ -114,7 +116,7 @@ func (r *Runtime) create(ctx context.Context, id, cgroup string, c *agent.Contai
 	}
 	defer func() {
 		if err != nil {
-			undo, cancel := context.WithTimeout(context.WithoutCancel(ctx), r.limit)
+			undo, cancel := r.uncancelled(ctx)
 			defer cancel()
 			err = errors.Join(err, r.remove(undo, id))
 		}
@@ -325,7 +327,7 @@ func (r *Runtime) removeTask(ctx context.Context, c containerd.Container) error 
 	if err = errgrpc.ToNative(err); err != nil && !errdefs.IsNotFound(err) {
 		return err
 	}
-	if err := r.killShims(c.ID()); err != nil {
+	if err := r.killMakers(ctx, c.ID()); err != nil {
 		return err
 	}
 	out, err := exec.CommandContext(ctx, r.cfg.runc(), "--root", filepath.Join(r.cfg.runcRoot(), r.cfg.namespace()), "delete", "--force", c.ID()).CombinedOutput()

@@ -52,12 +52,14 @@ func (r *Runtime) Exec(ctx context.Context, id string, e agent.Exec) (code int, 
 		streams[0] = cio.WithStreams(stdin, e.Stdout, nil)
 		streams = append(streams, cio.WithTerminal)
 	}
-	p, err := t.Exec(ctx, "x"+rand.Text(), spec, cio.NewCreator(streams...))
+	made, cancel := r.uncancelled(ctx)
+	defer cancel()
+	p, err := t.Exec(made, "x"+rand.Text(), spec, cio.NewCreator(streams...))
 	if err != nil {
 		return 0, fmt.Errorf("container %s: exec: %w", id, err)
 	}
 	defer func() {
-		after, cancel := context.WithTimeout(context.WithoutCancel(ctx), r.limit)
+		after, cancel := r.uncancelled(ctx)
 		defer cancel()
 		if _, derr := p.Delete(after, containerd.WithProcessKill); derr != nil && err == nil && !errdefs.IsNotFound(derr) {
 			err = fmt.Errorf("container %s: exec: %w", id, derr)
@@ -78,6 +80,11 @@ func (e *ending) Read(b []byte) (int, error) {
 		e.tell()
 	}
 	return n, err
+}
+
+// uncancelled is a context for one step that must be whole: it ends after the limit of a call, not with its parent.
+func (r *Runtime) uncancelled(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.WithoutCancel(ctx), r.limit)
 }
 
 // execSpec is the process of the container's own spec with other arguments and more environment.
@@ -103,7 +110,9 @@ func (r *Runtime) runExec(ctx context.Context, id string, p containerd.Process, 
 	if err != nil {
 		return 0, fmt.Errorf("container %s: exec: %w", id, err)
 	}
-	if err := p.Start(ctx); err != nil {
+	start, cancelStart := r.uncancelled(ctx) // half started it could not be killed
+	defer cancelStart()
+	if err := p.Start(start); err != nil {
 		return 0, fmt.Errorf("container %s: exec: %w", id, err)
 	}
 	rctx, cancel := context.WithCancel(ctx)
@@ -128,7 +137,7 @@ func (r *Runtime) runExec(ctx context.Context, id string, p containerd.Process, 
 		}
 		return int(s.ExitCode()), nil
 	case <-ctx.Done():
-		kctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), r.limit)
+		kctx, cancel := r.uncancelled(ctx)
 		defer cancel()
 		if err := p.Kill(kctx, unix.SIGKILL); err != nil && !errdefs.IsNotFound(err) {
 			r.log.Warn("exec outlives its caller", "task", id, "err", err)

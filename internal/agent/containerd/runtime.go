@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"sync"
 	"time"
 
@@ -186,26 +187,36 @@ func (r *Runtime) RemoveAll(ctx context.Context) error {
 	if err := errors.Join(append(errs, r.Down(ctx))...); err != nil {
 		return err // what still runs needs its folders
 	}
-	if err := r.killShims(""); err != nil {
+	if err := r.killMakers(ctx, ""); err != nil {
 		return err
 	}
 	return errors.Join(r.removeCgroup(ctx, ""), removeFolder(r.cfg.Run), removeFolder(r.cfg.State))
 }
 
-// killShims kills the shim of a container that containerd knows nothing of, or, with "", all shims there are of ours.
-func (r *Runtime) killShims(id string) error {
-	mark := r.cfg.shim() + "\x00-namespace\x00" + r.cfg.namespace() + "\x00-id\x00"
-	if id != "" {
-		mark += id + "\x00"
-	}
-	pids, err := processes(func(line []byte) bool { return bytes.HasPrefix(line, []byte(mark)) })
-	for _, pid := range pids {
-		r.log.Warn("shim that containerd forgot is killed", "pid", pid)
-		if kerr := unix.Kill(pid, unix.SIGKILL); kerr != nil && kerr != unix.ESRCH {
-			err = errors.Join(err, kerr)
+// killMakers kills what may still be making a container that containerd knows nothing of, its shim and runc, and waits until
+// they are gone: they make cgroups. With "" it is those of all our containers.
+func (r *Runtime) killMakers(ctx context.Context, id string) error {
+	shim := r.cfg.shim() + "\x00-namespace\x00" + r.cfg.namespace() + "\x00-id\x00"
+	runc := r.cfg.runc() + "\x00--root\x00" + filepath.Join(r.cfg.runcRoot(), r.cfg.namespace()) + "\x00"
+	for {
+		pids, err := processes(func(line []byte) bool {
+			return (bytes.HasPrefix(line, []byte(shim)) || bytes.HasPrefix(line, []byte(runc))) && bytes.Contains(line, []byte("\x00"+id))
+		})
+		if err != nil || len(pids) == 0 {
+			return err
+		}
+		for _, pid := range pids {
+			r.log.Warn("process that containerd forgot is killed", "pid", pid, "container", id)
+			if err := unix.Kill(pid, unix.SIGKILL); err != nil && err != unix.ESRCH {
+				return err
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("%d processes do not die: %w", len(pids), ctx.Err())
+		case <-time.After(killAgain):
 		}
 	}
-	return err
 }
 
 func (r *Runtime) removeContainers(ctx context.Context) error {
