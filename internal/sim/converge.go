@@ -47,8 +47,11 @@ func (j *judge) adrift() (out []invariant.Violation) {
 		waits[q.Owner] = q
 	}
 	live := j.live()
-	fleet := func(owner string, n int) {
+	fleet := func(owner string, n int, rolling bool) {
 		q := waits[owner]
+		if rolling && len(q.Groups) > 0 { // a deployment holds as many of the old as its strategy says until there is room
+			n = live[owner] + len(q.Groups)
+		}
 		f := invariant.Fleet{Owner: owner, Instances: n, Live: live[owner], Waiting: len(q.Groups), Reason: q.Refusal.String()}
 		delete(live, owner)
 		if f.Waiting > 0 {
@@ -57,13 +60,13 @@ func (j *judge) adrift() (out []invariant.Violation) {
 		out = append(out, invariant.Converged(f)...)
 	}
 	for _, a := range j.w.apps {
-		fleet(a.owner, a.target)
+		fleet(a.owner, a.target, false)
 	}
 	for _, id := range slices.Sorted(maps.Keys(j.w.intents.apps)) {
-		fleet(id, j.w.intents.apps[id].Instances)
+		fleet(id, j.w.intents.apps[id].Instances, true)
 	}
 	for _, owner := range slices.Sorted(maps.Keys(live)) {
-		fleet(owner, 0)
+		fleet(owner, 0, false)
 	}
 	for _, d := range j.w.intents.deployments {
 		if !slices.ContainsFunc(d.Changes, func(c services.Change) bool { return len(waits[c.App].Groups) > 0 }) {

@@ -50,7 +50,7 @@ type climate struct {
 
 const (
 	gapMin, gapMax = 200 * time.Millisecond, 1200 * time.Millisecond
-	maxGone        = 4  // machines that never return
+	goneOf         = 12 // one machine of so many never returns, at most
 	maxApps        = 24 // at once
 	maxTarget      = 14 // instances of an app
 )
@@ -279,7 +279,7 @@ func (w *World) killMachine(a *agent) {
 		return
 	}
 	a.powerOff()
-	if w.gone() < maxGone && w.dice.chance(0.3) {
+	if w.gone() < len(w.agents)/goneOf && w.dice.chance(0.3) {
 		a.gone = true
 		return
 	}
@@ -378,7 +378,7 @@ func (w *World) heal() {
 
 func (w *World) healMachines() {
 	for _, a := range w.agents {
-		a.cut = false
+		a.cut, a.foreign = false, 0
 		a.feel(false)
 		switch {
 		case a.paused:
