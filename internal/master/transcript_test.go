@@ -262,6 +262,9 @@ func (p *player) spec(a args) kernel.Spec {
 			if err != nil {
 				p.t.Fatal(err)
 			}
+			if n > 0 && name == "_side" { // tasks of a group share the machine: each has ports of its own
+				n++
+			}
 			task.Ports = append(task.Ports, kernel.Port{Protocol: "tcp", Container: 9090, Host: n})
 		}
 		sp.Tasks = append(sp.Tasks, task)
