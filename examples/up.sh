@@ -4,6 +4,11 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 marina=bin/marina
 
+# how the person who reads this has to call it
+say=$marina
+[ "${MARINA_STATE:-/var/lib/marina}" = /var/lib/marina ] || say="MARINA_STATE=$MARINA_STATE $say"
+[ -z "${SUDO_USER:-}" ] || say="sudo $say"
+
 echo "== The datacenter"
 $marina up
 echo
@@ -20,10 +25,10 @@ cat <<EOF
 
 The datacenter is yours. Next:
 
-  sudo $marina status                       how everything is
-  sudo $marina app scale /hello 5 --wait    more instances
-  sudo $marina task log hello --follow      what they write
-  sudo $marina token create                 a token for clients, at the gateway above
-  sudo $marina --help                       all verbs
-  make down                                 stop it (make up brings it back)
+  $say status                       how everything is
+  $say app scale /hello 5 --wait    more instances
+  $say task log hello --follow      what they write
+  $say token create                 a token for clients, at the gateway above
+  $say --help                       all verbs
+  make down                                stop it (make up brings it back)
 EOF
