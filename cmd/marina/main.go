@@ -17,6 +17,7 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	daemon.Version = cli.Version
 	code := cli.Main(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr, cli.Programs{
+		Build: daemon.Build,
 		Preflight: func(ctx context.Context, s cli.Settings) []kernel.Finding {
 			return daemon.Preflight(ctx, daemon.Config(s))
 		},
