@@ -47,7 +47,7 @@ func (v *invocation) settingsFlags(c *cobra.Command) *cobra.Command {
 	f.StringVar(&s.Advertise, "advertise", "", "this machine's address for others")
 	f.StringVar(&s.Hostname, "hostname", "", "this machine's name in the datacenter")
 	f.StringVar(&s.Pool, "pool", "", "container addresses, a /16")
-	f.StringVar(&s.VIPs, "vips", "", "virtual addresses, default 198.18.0.0/16")
+	f.StringVar(&s.VIPs, "vips", "", "virtual addresses, a /8 to /24")
 	f.StringSliceVar(&s.Etcd, "etcd-endpoints", nil, "use an external etcd")
 	f.StringVar(&s.EtcdCA, "etcd-ca", "", "the external etcd's CA certificate")
 	f.StringVar(&s.EtcdCert, "etcd-cert", "", "client certificate for the external etcd")

@@ -35,8 +35,8 @@ type Settings struct {
 	Runtime   string   // folder of containerd, runc and CNI plugins; default: bundle/runtime/bin beside the binary
 	Advertise string   // this machine's address for others; default: that of the default route
 	Hostname  string   // this machine's name in the datacenter; default: the kernel's
-	Pool      string   // container addresses; default: a /16 of 10.128.0.0/9 chosen by the state path
-	VIPs      string   // virtual addresses; default 198.18.0.0/16
+	Pool      string   // container addresses; default: a /16 of 10.128.0.0/9 that is free at the first start
+	VIPs      string   // virtual addresses; default: 198.18.0.0/16, beside another datacenter a /20 that is free
 	Etcd      []string // endpoints of an external etcd; default: embedded
 	EtcdCA    string   // PEM files for the external etcd
 	EtcdCert  string

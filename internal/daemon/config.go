@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
@@ -22,8 +23,8 @@ type Config struct {
 	Runtime   string   // folder of containerd, runc and CNI plugins; default: bundle/runtime/bin beside the binary
 	Advertise string   // this machine's address for others; default: that of the default route
 	Hostname  string   // this machine's name in the datacenter; default: the kernel's
-	Pool      string   // container addresses; default: a /16 of 10.128.0.0/9 chosen by the state path
-	VIPs      string   // virtual addresses; default 198.18.0.0/16
+	Pool      string   // container addresses; default: a /16 of 10.128.0.0/9 that is free at the first start
+	VIPs      string   // virtual addresses; default: 198.18.0.0/16, beside another datacenter a /20 that is free
 	Etcd      []string // endpoints of an external etcd; default: embedded
 	EtcdCA    string   // PEM files for the external etcd
 	EtcdCert  string
@@ -71,17 +72,12 @@ func (c Config) complete() (*site, error) {
 			return nil, err
 		}
 	}
-	if s.Pool == "" { // one /16 of 10.128.0.0/9 for each state path
-		s.Pool = fmt.Sprintf("10.%d.0.0/16", 128+int(sum[4])%128)
+	if s.Pool == "" || s.VIPs == "" {
+		r := s.defaultRanges()
+		s.Pool, s.VIPs = cmp.Or(s.Pool, r.Pool.String()), cmp.Or(s.VIPs, r.VIPs.String())
 	}
 	if s.pool, err = prefix("container pool", s.Pool, 8, 20); err != nil {
 		return nil, err
-	}
-	if s.VIPs == "" {
-		s.VIPs = fmt.Sprintf("198.%d.0.0/16", 18+int(sum[5])%2)
-		if abs == "/var/lib/marina" {
-			s.VIPs = "198.18.0.0/16"
-		}
 	}
 	if s.vips, err = prefix("VIP range", s.VIPs, 8, 24); err != nil {
 		return nil, err

@@ -35,6 +35,30 @@ func TestTwoStatesShareNothingOnTheMachine(t *testing.T) {
 	}
 }
 
+func TestADatacenterKeepsTheAddressesOfItsFirstStart(t *testing.T) {
+	c := config(t)
+	first, err := c.complete()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if first.pool.Overlaps(first.vips) || first.pool.Bits() != 16 || first.vips.Bits() != 20 {
+		t.Errorf("chose %v and %v, want a /16 and a /20 apart", first.pool, first.vips)
+	}
+	c.Pool, c.VIPs = "10.77.0.0/16", "198.18.240.0/20"
+	named, err := c.complete()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := named.keepRanges(); err != nil {
+		t.Fatal(err)
+	}
+	c.Pool, c.VIPs = "", ""
+	later, err := c.complete()
+	if err != nil || later.pool != named.pool || later.vips != named.vips {
+		t.Errorf("a later start has %v and %v (%v), want %v and %v", later.pool, later.vips, err, named.pool, named.vips)
+	}
+}
+
 func TestSettingsThatCannotWorkAreRefusedInWords(t *testing.T) {
 	for what, tc := range map[string]struct {
 		change func(*Config)

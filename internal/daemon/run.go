@@ -55,6 +55,9 @@ func Run(ctx context.Context, cfg Config) error {
 		return err
 	}
 	defer release()
+	if err := s.keepRanges(); err != nil {
+		return err
+	}
 	d := &daemon{site: s, log: log, build: Build()}
 	if d.store, err = s.openStore(ctx, log); err != nil {
 		return err
