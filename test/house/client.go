@@ -256,9 +256,8 @@ type Definition map[string]any
 // Truthful defines an app of truthtasks: bridge network, a VIP named like the app on port 80, a health check each second.
 func (h *House) Truthful(id string, instances int) Definition {
 	return Definition{
-		"id": id, "instances": instances, "cpus": 0.02, "mem": 32, "args": []string{"8080"},
-		"resourceLimits": Definition{"cpus": "unlimited"},
-		"networks":       []any{Definition{"mode": "container/bridge"}},
+		"id": id, "instances": instances, "cpus": 0.1, "mem": 32, "args": []string{"8080"},
+		"networks": []any{Definition{"mode": "container/bridge"}},
 		"container": Definition{"type": "MESOS", "docker": Definition{"image": TruthImage},
 			"volumes":      []any{Definition{"containerPath": truthTarget, "hostPath": h.Truth, "mode": "RW"}},
 			"portMappings": []any{Definition{"containerPort": 8080, "hostPort": 0, "name": "web", "labels": Definition{"VIP_0": id + ":80"}}}},

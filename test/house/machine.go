@@ -21,22 +21,20 @@ import (
 // Trace is what of a house is on the machine, by kind.
 type Trace struct {
 	Kinds map[string][]string
-	netns map[uint64]bool // inodes of its namespaces
-	links map[int]string  // its links by index, ports of its bridge too
+	links map[int]string // its links by index, ports of its bridge too
 }
 
 // Names under which a datacenter is on the machine.
 func (h *House) bridge() string { return "mar" + h.ID[:6] }
 func (h *House) run0() string   { return "/run/marina-" + h.ID }
 
-// Trace looks for everything of the house. Links and namespaces that an earlier trace knew are looked for as well, under
-// whatever name.
+// Trace looks for everything of the house. Links that an earlier trace knew are looked for although their bridge is gone.
 func (h *House) Trace(earlier *Trace) (*Trace, error) {
-	t := &Trace{Kinds: map[string][]string{}, netns: map[uint64]bool{}, links: map[int]string{}}
+	t := &Trace{Kinds: map[string][]string{}, links: map[int]string{}}
 	if earlier != nil {
-		t.netns, t.links = maps.Clone(earlier.netns), maps.Clone(earlier.links)
+		t.links = maps.Clone(earlier.links)
 	}
-	err := errors.Join(h.processes(t), h.mounts(t, earlier), h.links(t, earlier), h.tables(t), h.routes(t), h.cgroups(t), h.files(t))
+	err := errors.Join(h.processes(t), h.mounts(t), h.links(t), h.tables(t), h.routes(t), h.cgroups(t), h.files(t))
 	return t, err
 }
 
@@ -128,62 +126,32 @@ func (h *House) processes(t *Trace) error {
 			continue
 		}
 		t.add("process", "%d %s", pid, strings.ReplaceAll(string(cmd), "\x00", " "))
-		if ns := inode(dir + "/ns/net"); inGroup && ns != inode("/proc/self/ns/net") {
-			t.netns[ns] = true
-		}
 	}
 	return err
 }
 
-// inode is 0 where there is nothing.
-func inode(path string) uint64 {
-	var st unix.Stat_t
-	if unix.Stat(path, &st) != nil {
-		return 0
-	}
-	return st.Ino
-}
-
-// mounts finds what is mounted in the house's folders, of them as well, and its namespaces wherever they are held: by
-// mounts or by processes.
-func (h *House) mounts(t, earlier *Trace) error {
+// mounts finds what is mounted in the house's folders or of them; its network namespaces are such mounts. A namespace that
+// only a process holds goes with that.
+func (h *House) mounts(t *Trace) error {
 	b, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
 		return err
 	}
 	for line := range strings.Lines(string(b)) {
 		f := strings.Fields(line) // id parent device root mountpoint ... - type source options
-		if len(f) < 10 {
+		if len(f) < 10 || !strings.Contains(line, h.State+"/") && !strings.Contains(line, h.run0()) && !strings.Contains(line, "marina-"+h.ID) {
 			continue
 		}
-		ours := strings.Contains(line, h.State+"/") || strings.Contains(line, h.run0()) || strings.Contains(line, "marina-"+h.ID)
+		t.add("mount", "%s", f[4])
 		if strings.HasPrefix(f[3], "net:[") {
-			n, _ := strconv.ParseUint(strings.Trim(f[3], "net:[]"), 10, 64)
-			if ours {
-				t.netns[n] = true
-			}
-			if t.netns[n] {
-				t.add("namespace", "%s at %s", f[3], f[4])
-			}
-		}
-		if ours {
-			t.add("mount", "%s", f[4])
+			t.add("namespace", "%s at %s", f[3], f[4])
 		}
 	}
-	if earlier == nil {
-		return nil
-	}
-	dirs, err := filepath.Glob("/proc/[0-9]*/ns/net")
-	for _, d := range dirs {
-		if t.netns[inode(d)] {
-			t.add("namespace", "%s of process %s", d, strings.Split(d, "/")[2])
-		}
-	}
-	return err
+	return nil
 }
 
 // links finds the bridge, its ports, and links that were its ports.
-func (h *House) links(t, earlier *Trace) error {
+func (h *House) links(t *Trace) error {
 	all, err := netlink.LinkList()
 	if err != nil {
 		return fmt.Errorf("links: %w", err)

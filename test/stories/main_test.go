@@ -2,6 +2,7 @@ package stories
 
 import (
 	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"sync"
@@ -25,6 +26,8 @@ var (
 )
 
 func TestMain(m *testing.M) {
+	flag.Parse()
+	flag.Set("test.parallel", "4") // stories wait most of the time
 	code := m.Run()
 	if err := closeAll(); err != nil {
 		fmt.Fprintln(os.Stderr, "FAIL: the datacenter that stories shared:", err)

@@ -38,9 +38,10 @@ func TestAServiceLivesThroughItsVerbs(t *testing.T) {
 		t.Errorf("app list: got %q, want %s in it", text, id)
 	}
 
+	two := running(t, h, id)
 	h.Must(t, "app", "scale", id, "4", "--wait")
-	if got := running(t, h, id); len(got) != 4 {
-		t.Errorf("after scale 4: %d processes, want 4: %v", len(got), got)
+	if got := running(t, h, id); len(got) != 4 || !slices.Contains(got, two[0]) || !slices.Contains(got, two[1]) {
+		t.Errorf("after scale 4: %v run, want 4 with those that ran before, %v", got, two)
 	}
 	h.Must(t, "app", "update", id, "env.VERSION=2", "--wait")
 	for _, p := range alive(t, h, id) {
