@@ -9,39 +9,64 @@ import (
 	"os"
 	"time"
 
+	"github.com/containerd/errdefs"
 	"golang.org/x/sync/errgroup"
 )
 
 // Down stops everything of the datacenter on this machine: daemon, agent, tasks with their grace, containerd, network. The
 // state stays. It works whatever is left of a datacenter, and again.
 func Down(ctx context.Context, cfg Config, progress io.Writer) error {
-	return take(ctx, cfg, progress, func(ctx context.Context, s *site, m *machine) error { return m.runtime.Down(ctx) })
+	return take(ctx, cfg, progress, takeDown, func(ctx context.Context, s *site, m *machine) error {
+		if m == nil {
+			return nil
+		}
+		return m.runtime.Down(ctx)
+	})
 }
 
-// Clean is Down, and removes the state folder and all the runtime had.
+// Clean is Down, and removes the state folder and all the runtime had. A folder that no datacenter was started in is left as it
+// is: errdefs.ErrFailedPrecondition. Tasks that do not end within a minute, or that cannot be told to, are killed.
 func Clean(ctx context.Context, cfg Config, progress io.Writer) error {
-	return take(ctx, cfg, progress, func(ctx context.Context, s *site, m *machine) error {
+	return take(ctx, cfg, progress, cleanGrace, func(ctx context.Context, s *site, m *machine) error {
 		if m != nil {
 			if err := m.runtime.RemoveAll(ctx); err != nil {
 				return err
 			}
 		}
 		fmt.Fprintln(progress, "removing", s.State)
-		return os.RemoveAll(s.State)
+		return s.removeState()
 	})
 }
 
-// takeDown bounds Down as a whole.
-const takeDown = 3 * time.Minute
+const (
+	takeDown   = 3 * time.Minute // bounds Down and Clean as a whole
+	cleanGrace = time.Minute     // for tasks to end by themselves before Clean
+)
 
 // take ends the processes, the tasks and the network, and has last do the rest; m is nil if no datacenter was started here.
-func take(ctx context.Context, cfg Config, progress io.Writer, last func(context.Context, *site, *machine) error) error {
+// Tasks have the grace to end; a grace below takeDown means that last ends what is left of them. Until it returns, neither a daemon nor an agent can start on the state.
+func take(ctx context.Context, cfg Config, progress io.Writer, grace time.Duration, last func(context.Context, *site, *machine) error) error {
 	s, err := cfg.complete()
 	if err != nil {
 		return err
 	}
+	if os.Geteuid() != 0 {
+		return fmt.Errorf("only root takes a datacenter down: use sudo: %w", errdefs.ErrPermissionDenied)
+	}
+	if _, err := os.Stat(s.State); errors.Is(err, os.ErrNotExist) {
+		fmt.Fprintln(progress, "no datacenter was started in", s.State)
+		return nil
+	}
+	if err := s.checkState(); err != nil {
+		return err
+	}
 	ctx, cancel := context.WithTimeoutCause(ctx, takeDown, errors.New("taking the datacenter down took too long"))
 	defer cancel()
+	alone, err := lock(s.path("run", "down.lock"))
+	if err != nil {
+		return fmt.Errorf("another `marina down` is at work: %w", err)
+	}
+	defer alone.Close()
 	for _, p := range []struct{ name, pidFile string }{{"daemon", s.daemonPID()}, {"agent", s.agentPID()}} {
 		if pid := alive(p.pidFile); pid != 0 {
 			fmt.Fprintln(progress, "stopping the", p.name)
@@ -49,6 +74,11 @@ func take(ctx context.Context, cfg Config, progress io.Writer, last func(context
 				return err
 			}
 		}
+		held, err := lock(p.pidFile)
+		if err != nil {
+			return fmt.Errorf("the %s was started again, run this again: %w", p.name, err)
+		}
+		defer held.Close()
 	}
 	if _, err := os.Stat(s.datacenterFile()); errors.Is(err, os.ErrNotExist) {
 		fmt.Fprintln(progress, "no datacenter was started in", s.State)
@@ -59,8 +89,13 @@ func take(ctx context.Context, cfg Config, progress io.Writer, last func(context
 		return err
 	}
 	fmt.Fprintln(progress, "stopping tasks")
-	if err := m.drain(ctx); err != nil {
-		return err
+	soft, stop := context.WithTimeout(ctx, grace)
+	defer stop()
+	if err := m.drain(soft); err != nil {
+		if grace >= takeDown || ctx.Err() != nil {
+			return errors.Join(err, context.Cause(ctx))
+		}
+		fmt.Fprintln(progress, "tasks do not end by themselves, killing them:", err)
 	}
 	fmt.Fprintln(progress, "stopping the container runtime and the network")
 	if err := m.network.Cleanup(ctx); err != nil {

@@ -93,6 +93,9 @@ func contains(list []string, s string) bool {
 const leastFree = kernel.GiB
 
 func filesystem(_ context.Context, s *site) []kernel.Finding {
+	if err := s.checkState(); err != nil {
+		return fatal("", "%v", err)
+	}
 	dir := s.State
 	for {
 		if _, err := os.Stat(dir); err == nil || dir == "/" {
@@ -156,6 +159,9 @@ func fmtScan(b []byte, n *int) error {
 
 // ports names whoever holds a port the datacenter wants.
 func ports(_ context.Context, s *site) []kernel.Finding {
+	if pid := alive(s.daemonPID()); pid != 0 {
+		return good("the datacenter's daemon runs already (process %d)", pid)
+	}
 	var out []kernel.Finding
 	for flag, addr := range map[string]string{"--https": s.HTTPS, "--http": s.HTTP, "--agent-port": s.AgentPort} {
 		if addr == "off" {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"os/exec"
@@ -37,39 +38,63 @@ func raiseLimits(log *slog.Logger) {
 	}
 }
 
-// lock takes a file for as long as this process lives. One that is taken is errdefs.ErrUnavailable.
-func lock(path string) (release func(), err error) {
+// lockPatience is how long a lock that is held is asked for again: whoever looks at a pid file holds it for a moment.
+const lockPatience = 200 * time.Millisecond
+
+// lock takes a file for as long as this process lives, and empties it: what it held is of somebody who is gone. One that is
+// taken is errdefs.ErrUnavailable.
+func lock(path string) (f *os.File, err error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return nil, err
 	}
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
+	if f, err = os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600); err != nil {
 		return nil, err
 	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		f.Close()
-		return nil, fmt.Errorf("%s is held by another process: %w", path, errdefs.ErrUnavailable)
+	for until := time.Now().Add(lockPatience); ; time.Sleep(lockPatience / 20) {
+		if err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err == nil {
+			err = f.Truncate(0)
+			break
+		}
+		if time.Now().After(until) {
+			err = fmt.Errorf("%s is held by another process: %w", path, errdefs.ErrUnavailable)
+			break
+		}
 	}
-	return func() { f.Close() }, nil
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
 }
 
 // writePID takes a pid file: its lock says that the process lives, its content which one it is.
 func (s *site) writePID(path string) (release func(), err error) {
-	release, err = lock(path)
+	if err := s.checkState(); err != nil {
+		return nil, err
+	}
+	f, err := lock(path)
 	if err != nil {
 		return nil, err
 	}
-	return release, os.WriteFile(path, []byte(strconv.Itoa(os.Getpid())), 0o600)
+	if _, err := f.WriteString(strconv.Itoa(os.Getpid())); err != nil {
+		f.Close()
+		return nil, err
+	}
+	return func() { f.Close() }, nil
 }
 
-// alive returns the process that holds a pid file, 0 if none does.
+// alive returns the process that holds a pid file, 0 if none does, or one that has not said yet who it is. It changes nothing,
+// and any number may look at once.
 func alive(path string) int {
-	release, err := lock(path)
-	if err == nil {
-		release()
+	f, err := os.Open(path)
+	if err != nil {
 		return 0
 	}
-	b, err := os.ReadFile(path)
+	defer f.Close()
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB); !errors.Is(err, unix.EWOULDBLOCK) {
+		return 0
+	}
+	b, err := io.ReadAll(io.LimitReader(f, 32))
 	if err != nil {
 		return 0
 	}
@@ -84,29 +109,15 @@ const (
 )
 
 // keepAgent has the machine's agent running until ctx ends. One that runs is left alone if it is of this build, and replaced
-// otherwise; one that dies is started again. When ctx ends the agent goes on.
+// otherwise; one that dies, or cannot be started now, is started again. When ctx ends the agent goes on.
 func (s *site) keepAgent(ctx context.Context, build string, log *slog.Logger) error {
 	for wait := firstWait; ctx.Err() == nil; wait = min(2*wait, longWait) {
-		pid := alive(s.agentPID())
-		if b, _ := os.ReadFile(s.path("run", "agent.build")); pid != 0 && string(b) != build {
-			log.Info("agent is of another build, replacing it", "pid", pid)
-			if err := end(ctx, pid, 10*time.Second); err != nil {
-				return err
-			}
-			pid = 0
-		}
 		begun := time.Now()
-		if pid == 0 {
-			var err error
-			if pid, err = s.startAgent(build); err != nil {
-				return err
-			}
-			log.Info("agent started", "pid", pid)
+		pid, err := s.oneAgent(ctx, build, log)
+		if ctx.Err() != nil {
+			break
 		}
-		if err := waitFor(ctx, pid); err != nil {
-			return nil //nolint:nilerr // ctx ended: the agent goes on
-		}
-		log.Warn("agent ended, starting it again", "pid", pid)
+		log.Warn("agent ended, starting it again", "pid", pid, "err", err)
 		if time.Since(begun) > longWait {
 			wait = firstWait
 		}
@@ -116,6 +127,25 @@ func (s *site) keepAgent(ctx context.Context, build string, log *slog.Logger) er
 		}
 	}
 	return nil
+}
+
+// oneAgent finds or starts an agent and returns when it has ended.
+func (s *site) oneAgent(ctx context.Context, build string, log *slog.Logger) (pid int, err error) {
+	pid = alive(s.agentPID())
+	if b, _ := os.ReadFile(s.path("run", "agent.build")); pid != 0 && string(b) != build {
+		log.Info("agent is of another build, replacing it", "pid", pid)
+		if err := end(ctx, pid, 10*time.Second); err != nil {
+			return pid, err
+		}
+		pid = 0
+	}
+	if pid == 0 {
+		if pid, err = s.startAgent(build); err != nil {
+			return 0, err
+		}
+		log.Info("agent started", "pid", pid)
+	}
+	return pid, waitFor(ctx, pid)
 }
 
 // startAgent starts the agent's process in a session of its own, so that it outlives this one.
@@ -136,8 +166,11 @@ func (s *site) startAgent(build string) (int, error) {
 	if err := cmd.Start(); err != nil {
 		return 0, fmt.Errorf("agent: %w", err)
 	}
-	go cmd.Wait() // reaps it; waitFor watches it
-	return cmd.Process.Pid, os.WriteFile(s.path("run", "agent.build"), []byte(build), 0o600)
+	go cmd.Wait()                                                                           // reaps it; waitFor watches it
+	if err := replaceFile(s.path("run", "agent.build"), []byte(build), 0o600); err != nil { // then the next daemon replaces it, no more
+		slog.Warn("agent's build not noted", "err", err)
+	}
+	return cmd.Process.Pid, nil
 }
 
 // waitFor returns nil when a process has ended, and ctx's error before that.

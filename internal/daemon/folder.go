@@ -1,0 +1,67 @@
+package daemon
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
+)
+
+// maxSocketPath is the longest path of a unix socket, in bytes.
+const maxSocketPath = 107
+
+// early are what a start that failed at once leaves in a state folder, and what a filesystem has of its own.
+var early = []string{"log", "run", "lost+found"}
+
+// checkState refuses a state folder that cannot be one, with errdefs.ErrFailedPrecondition: one whose path is too long, and one
+// that is somebody else's. What is in a state folder is removed by `marina down --clean-state`, so it must be ours alone.
+func (s *site) checkState() error {
+	if len(s.socket()) > maxSocketPath {
+		return fmt.Errorf("state folder %s: its path has more than %d bytes, which the sockets in it do not allow: %w",
+			s.State, maxSocketPath-len(s.socket())+len(s.State), errdefs.ErrFailedPrecondition)
+	}
+	for _, mark := range []string{s.datacenterFile(), s.rootKey(), s.daemonPID()} {
+		if _, err := os.Lstat(mark); err == nil {
+			return nil
+		}
+	}
+	found, err := os.ReadDir(s.State)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("state folder: %w", err)
+	}
+	for _, f := range found {
+		if !slices.Contains(early, f.Name()) {
+			return fmt.Errorf("%s is no datacenter's state folder and is not empty (it has %s): name an empty or new one by MARINA_STATE: %w",
+				s.State, f.Name(), errdefs.ErrFailedPrecondition)
+		}
+	}
+	return nil
+}
+
+// removeState removes what is in the state folder, the locks last, and the folder unless something is mounted there.
+func (s *site) removeState() error {
+	found, err := os.ReadDir(s.State)
+	if err != nil {
+		return err
+	}
+	for _, f := range found {
+		if f.Name() == "run" || f.Name() == "lost+found" {
+			continue
+		}
+		if err := os.RemoveAll(filepath.Join(s.State, f.Name())); err != nil {
+			return err
+		}
+	}
+	if err := os.RemoveAll(s.path("run")); err != nil {
+		return err
+	}
+	if err := os.Remove(s.State); err != nil && !errors.Is(err, unix.EBUSY) && !errors.Is(err, unix.ENOTEMPTY) && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}

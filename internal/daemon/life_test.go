@@ -1,0 +1,152 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"io"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/containerd/errdefs"
+)
+
+func TestDownWhereNothingWasStartedDoesNothing(t *testing.T) {
+	for what, dir := range map[string]string{"no folder": filepath.Join(t.TempDir(), "none"), "empty folder": t.TempDir()} {
+		c := config(t)
+		c.State = dir
+		var said strings.Builder
+		if err := Down(t.Context(), c, &said); err != nil || !strings.Contains(said.String(), "no datacenter was started") {
+			t.Errorf("%s: %v, said %q; want no error and that there is nothing", what, err, &said)
+		}
+	}
+}
+
+func TestCleanLeavesFoldersAloneThatAreNotOurs(t *testing.T) {
+	c := config(t)
+	file := filepath.Join(c.State, "network", "interfaces")
+	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(file, []byte("precious"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := Clean(t.Context(), c, io.Discard); !errdefs.IsFailedPrecondition(err) || !strings.Contains(err.Error(), "network") {
+		t.Errorf("clean: %v, want a refusal that says what is there", err)
+	}
+	if err := Run(t.Context(), c); !errdefs.IsFailedPrecondition(err) {
+		t.Errorf("run: %v, want a refusal", err)
+	}
+	if _, err := os.Stat(file); err != nil {
+		t.Errorf("somebody's file: %v", err)
+	}
+	if _, err := os.Stat(filepath.Join(c.State, "run")); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("somebody's folder was written to: %v", err)
+	}
+}
+
+func TestCleanRemovesWhatAStartThatFailedLeft(t *testing.T) {
+	c := config(t)
+	s, err := c.complete()
+	if err != nil {
+		t.Fatal(err)
+	}
+	release, err := s.writePID(s.daemonPID())
+	if err != nil {
+		t.Fatal(err)
+	}
+	release()
+	for _, name := range []string{"log/daemon.log", "root.key", ".new-1"} {
+		if err := replaceFile(s.path(name), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := Clean(t.Context(), c, io.Discard); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(c.State); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("state folder: %v, want it gone", err)
+	}
+}
+
+func TestNothingStartsWhileADatacenterIsTakenDown(t *testing.T) {
+	c := config(t)
+	s, err := c.complete()
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = take(t.Context(), c, io.Discard, takeDown, func(_ context.Context, _ *site, _ *machine) error {
+		for _, file := range []string{s.daemonPID(), s.agentPID()} {
+			if _, err := s.writePID(file); !errdefs.IsUnavailable(err) {
+				t.Errorf("%s was taken (%v), want unavailable", file, err)
+			}
+			if pid := alive(file); pid != 0 {
+				t.Errorf("%s names process %d, which another down would end", file, pid)
+			}
+		}
+		if err := Down(t.Context(), c, io.Discard); !errdefs.IsUnavailable(err) {
+			t.Errorf("a second down: %v, want unavailable", err)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestAPIDFileThatIsOnlyLookedAtNamesNobody(t *testing.T) {
+	s, err := config(t).complete()
+	if err != nil {
+		t.Fatal(err)
+	}
+	release, err := s.writePID(s.agentPID())
+	if err != nil {
+		t.Fatal(err)
+	}
+	release() // its content is stale now, and the number may be anybody's
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for range 2000 {
+			alive(s.agentPID())
+		}
+	}()
+	for range 2000 {
+		if pid := alive(s.agentPID()); pid != 0 {
+			t.Fatalf("two who look at once: one sees process %d, which holds nothing", pid)
+		}
+	}
+	<-done
+	if release, err = s.writePID(s.agentPID()); err != nil {
+		t.Fatalf("taking it after they looked: %v", err)
+	}
+	release()
+}
+
+func TestADaemonGoesOnWhileItsAgentCannotBeStarted(t *testing.T) {
+	s, err := config(t).complete()
+	if err != nil {
+		t.Fatal(err)
+	}
+	// There is no folder for the agent's log: starting it fails, as on a full disk.
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		if err := s.keepAgent(ctx, "build", slog.New(slog.DiscardHandler)); err != nil || ctx.Err() == nil {
+			t.Errorf("supervision ended with %v before its context, want it to try again", err)
+		}
+	})
+}
+
+func TestAStateFolderWithTooLongAPathIsRefused(t *testing.T) {
+	c := config(t)
+	c.State = filepath.Join(c.State, strings.Repeat("a", 100))
+	if err := Run(t.Context(), c); !errdefs.IsFailedPrecondition(err) || !strings.Contains(err.Error(), "bytes") {
+		t.Errorf("run: %v, want a refusal that names the limit", err)
+	}
+}
