@@ -37,6 +37,7 @@ var ErrStuck = fmt.Errorf("stuck: %w", errdefs.ErrUnavailable)
 const (
 	labelID     = "marina.id"
 	labelCgroup = "marina.cgroup"
+	labelCPU    = "marina.cpu" // limit, in thousandths of a core
 	labelAgent  = "marina.label."
 )
 
@@ -103,6 +104,9 @@ func (r *Runtime) create(ctx context.Context, id, cgroup string, c *agent.Contai
 		return err
 	}
 	labels := map[string]string{labelID: c.ID, labelCgroup: cgroup}
+	if c.CPULimit > 0 {
+		labels[labelCPU] = strconv.FormatInt(c.CPULimit, 10)
+	}
 	for k, v := range c.Labels {
 		labels[labelAgent+k] = v
 	}
@@ -184,7 +188,15 @@ func (r *Runtime) Start(ctx context.Context, id string) (agent.Process, error) {
 	if err := t.Start(ctx); err != nil {
 		return agent.Process{}, fmt.Errorf("container %s: start: %w", id, err)
 	}
-	return process(t.Pid()), nil
+	p := process(t.Pid())
+	labels, err := r.labels(ctx, t.ID())
+	if err == nil {
+		err = r.throttle(labels)
+	}
+	if err != nil {
+		return p, fmt.Errorf("container %s: CPU limit: %w", id, err)
+	}
+	return p, nil
 }
 
 func (r *Runtime) task(ctx context.Context, id string) (containerd.Task, error) {

@@ -217,6 +217,39 @@ func TestLimitsHold(t *testing.T) {
 		}
 	})
 
+	t.Run("cpu again", func(t *testing.T) { // as after an agent that died before it could set the limit
+		c := p.container("spin")
+		c.CPULimit = 100
+		p.run(c)
+		labels, err := p.labels(t.Context(), containerID(c.ID))
+		if err != nil {
+			t.Fatal(err)
+		}
+		f, err := p.files(labels[labelCgroup])
+		if err != nil {
+			t.Fatal(err)
+		}
+		file, none, want := f.path("cpu", "cpu.cfs_quota_us"), "-1", "10000"
+		if p.unified {
+			file, none, want = f.path("cpu", "cpu.max"), "max 100000", "10000 100000"
+		}
+		if got := contents(t, file); strings.TrimSpace(got) != want {
+			t.Errorf("started with limit %q, want %q", got, want)
+		}
+		if err := os.WriteFile(file, []byte(none), 0); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := p.Containers(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if got := contents(t, file); strings.TrimSpace(got) != want {
+			t.Errorf("found again with limit %q, want %q", got, want)
+		}
+		if err := p.Remove(t.Context(), c.ID); err != nil {
+			t.Error(err)
+		}
+	})
+
 	t.Run("exit code", func(t *testing.T) {
 		c := p.container("exit", "5")
 		p.run(c)

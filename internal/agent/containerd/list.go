@@ -96,6 +96,9 @@ func (r *Runtime) found(ctx context.Context, rec containers.Container) (found, e
 		f.Exit = r.exit(rec.Labels, resp.Process.ExitStatus, resp.Process.ExitedAt.AsTime())
 	case resp.Process.Status != task.Status_CREATED:
 		f.Running, f.Process = true, process(resp.Process.Pid)
+		if err := r.throttle(rec.Labels); err != nil { // whoever started it may have died before it got to that
+			r.log.Warn("container has no CPU limit", "task", f.ID, "err", err)
+		}
 	}
 	return f, nil
 }

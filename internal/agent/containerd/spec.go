@@ -120,7 +120,7 @@ func withImage(image containerd.Image, c *agent.Container) oci.SpecOpts {
 	}
 }
 
-// limits sets what the cgroup allows. Guarantees become shares, limits become quotas.
+// limits sets what the cgroup allows, but for the CPU limit, which throttle sets once the task runs.
 func (r *Runtime) limits(c *agent.Container) (oci.SpecOpts, error) {
 	swapCounted := r.unified
 	if !r.unified {
@@ -134,10 +134,6 @@ func (r *Runtime) limits(c *agent.Container) (oci.SpecOpts, error) {
 	return func(_ context.Context, _ oci.Client, _ *containers.Container, s *oci.Spec) error {
 		res := s.Linux.Resources
 		res.CPU = &specs.LinuxCPU{Shares: new(uint64(max(c.MilliCPU*1024/1000, 2)))}
-		if c.CPULimit > 0 {
-			res.CPU.Period = new(uint64(cpuPeriod))
-			res.CPU.Quota = new(max(c.CPULimit*cpuPeriod/1000, minQuota))
-		}
 		if c.MemLimit > 0 {
 			res.Memory = &specs.LinuxMemory{Limit: new(c.MemLimit)}
 			if swapCounted {
