@@ -113,7 +113,7 @@ type Exec struct {
 	TTY            bool
 	Stdin          io.Reader
 	Stdout, Stderr io.Writer
-	Resize         <-chan Size // with TTY
+	Resize         <-chan Size // with TTY; what is in it before the start is the terminal's size from the start on
 }
 
 // Size is a terminal's.

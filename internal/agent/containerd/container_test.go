@@ -367,6 +367,17 @@ func TestExec(t *testing.T) {
 			t.Errorf("got code %d, error %v", code, err)
 		}
 	})
+	t.Run("terminal of a size", func(t *testing.T) {
+		var out lockedBuffer
+		sizes := make(chan agent.Size, 1)
+		sizes <- agent.Size{Columns: 132, Rows: 43}
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		defer cancel()
+		code, err := p.Exec(ctx, c.ID, agent.Exec{Argv: []string{"/probe", "size"}, TTY: true, Stdout: &out, Resize: sizes})
+		if text := out.String(); err != nil || code != 0 || !strings.HasPrefix(text, "132 43") {
+			t.Errorf("got %q, code %d, error %v, want 132 43 from the first look on", text, code, err)
+		}
+	})
 	t.Run("no such program", func(t *testing.T) {
 		if code, err := p.Exec(t.Context(), c.ID, agent.Exec{Argv: []string{"/no"}}); err == nil {
 			t.Errorf("got code %d, want an error", code)

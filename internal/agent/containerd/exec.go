@@ -102,6 +102,15 @@ func (r *Runtime) execSpec(ctx context.Context, id string, e agent.Exec) (*specs
 	}
 	p := spec.Process
 	p.Args, p.Terminal, p.ConsoleSize = slices.Clone(e.Argv), e.TTY, nil
+	if e.TTY {
+		select {
+		case s, ok := <-e.Resize: // one that is known before the start: the process never sees another
+			if ok {
+				p.ConsoleSize = &specs.Box{Width: uint(s.Columns), Height: uint(s.Rows)}
+			}
+		default:
+		}
+	}
 	return p, nil
 }
 
