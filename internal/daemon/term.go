@@ -69,7 +69,8 @@ func (d *daemon) oneTerm(ctx context.Context) error {
 	t.master = master.New(master.Config{Pool: d.site.pool, VIPs: d.site.vips}, master.Deps{
 		Store: d.store, Leadership: l, Log: d.log, Listener: listener, TLS: d.agentTLS(name), AgentID: d.agentOf, Handler: d.images.Registry(),
 	})
-	t.services = services.New(services.Config{Kernel: t.master, Store: d.store, Fence: l.Fence(), Log: d.log, Leader: reachable(d.site.HTTPS, d.site.address)})
+	t.services = services.New(services.Config{Kernel: t.master, Store: d.store, Fence: l.Fence(), Log: d.log,
+		Leader: reachable(d.site.HTTPS, d.site.address), VIPs: d.site.vips})
 	g, running := errgroup.WithContext(l.Context())
 	g.Go(func() error { return t.master.Run(running) })
 	g.Go(func() error { return t.services.Run(running) })

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/containerd/errdefs"
 	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
 
@@ -121,6 +122,22 @@ func TestInputThatNoRowCanHoldIsRefused(t *testing.T) {
 		fx := p.state.Step(p.now, p.event("launch", args{t, strings.Fields(words)}))
 		if len(fx.Replies) != 1 || fx.Replies[0].Err == nil || len(fx.Writes) != 0 {
 			t.Errorf("launch %.20s: got %v and writes %v, want it refused", words, fx.Replies, fx.Writes)
+		}
+	}
+}
+
+func TestVIPsOfOthersAreRefused(t *testing.T) {
+	p := newPlayer(t)
+	for addr, refused := range map[string]bool{"127.0.0.1": true, "203.0.113.9": true, "198.18.0.9": false} {
+		ev := p.event("launch", args{t, []string{"groups=g" + addr, "vip=hello"}}).(Launch)
+		ev.Spec.Tasks[0].Ports[0].VIPs = append(ev.Spec.Tasks[0].Ports[0].VIPs, kernel.VIP{Addr: netip.MustParseAddr(addr), Port: 80})
+		var err error
+		if ev.Spec, err = ev.Spec.Seal(); err != nil {
+			t.Fatal(err)
+		}
+		fx := p.state.Step(p.now, ev)
+		if len(fx.Replies) != 1 || errdefs.IsInvalidArgument(fx.Replies[0].Err) != refused {
+			t.Errorf("VIP at %s: %+v, want refused to be %v", addr, fx.Replies, refused)
 		}
 	}
 }

@@ -23,6 +23,10 @@ func (s *State) holdVIPs(sp *spec) error {
 	for _, port := range sp.Ports() {
 		for _, ask := range port.VIPs {
 			if ask.Name == "" {
+				if !s.cfg.VIPs.Contains(ask.Addr) { // rules for it would take what is meant for others
+					s.dropVIPs(sp)
+					return fmt.Errorf("VIP %s of %s: its address is not of the datacenter's range %s: %w", ask.Addr, sp.Owner, s.cfg.VIPs, errdefs.ErrInvalidArgument)
+				}
 				continue
 			}
 			v, err := s.namedVIP(ask.Name + "." + sp.Framework)

@@ -163,6 +163,8 @@ func TestBadInputIsRefusedAndLosesNothing(t *testing.T) {
 		"nothing to run":   {`{"id":"/bad"}`, 422, "AppDefinition must either contain"},
 		"cmd and args":     {app(`"args":["y"]`), 422, "AppDefinition must either contain"},
 		"constraint":       {app(`"constraints":[["hostname","NEAR"]]`), 422, "operator must be one of"},
+		"VIP of others":    {app(`"portDefinitions":[{"labels":{"VIP_0":"127.0.0.1:8080"}}]`), 422, "/portDefinitions(0)/labels(VIP_0)"},
+		"VIP elsewhere":    {app(`"networks":[{"mode":"container/bridge"}],"container":{"type":"MESOS","portMappings":[{"labels":{"VIP_0":"/ours:80"}},{"labels":{"VIP_1":"203.0.113.9:80"}}]}`), 422, "/container/portMappings(1)/labels(VIP_1)"},
 		"label newline":    {app(`"portDefinitions":[{"labels":{"VIP_0":"/a\nb:80"}}]`), 422, "/portDefinitions(0)/labels(VIP_0)"},
 		"strategy":         {app(`"upgradeStrategy":{"minimumHealthCapacity":2,"maximumOverCapacity":0}`), 422, "error.max"},
 		"strategy half":    {app(`"upgradeStrategy":{"minimumHealthCapacity":1}`), 422, "/upgradeStrategy/maximumOverCapacity"},

@@ -122,7 +122,7 @@ func (t *tx) prepare(id string, given map[string]any, old *App, partial bool) (*
 	} else if a.Role == "" {
 		a.Role = roles[len(roles)-1]
 	}
-	errs := a.validate(roles)
+	errs := append(a.validate(roles), a.foreignVIPs(t.s.cfg.VIPs)...)
 	for i, d := range a.Dependencies {
 		dep, bad := AppID(d, parentOf(id))
 		a.Dependencies[i] = dep

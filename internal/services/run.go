@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
@@ -29,6 +30,7 @@ type Config struct {
 	MaxVersions         int           // kept of each app; 25
 	DefaultRole         string        // of apps in no group; "slave_public", as in DC/OS
 	Leader              string        // host:port by which clients reach this process, for /v2/leader and /v2/info
+	VIPs                netip.Prefix  // what VIPs given by address must be of; 198.18.0.0/16
 	Build               string        // version for /v2/info; "1.11.0", whose API this is
 	NewID               func() string // a UUID, never the same twice; uuid.NewString
 	Policy              Policy        // DefaultPolicy
@@ -74,6 +76,9 @@ func New(cfg Config) *Services {
 	def(&cfg.FirstPort, 10000)
 	def(&cfg.LastPort, 20000)
 	def(&cfg.MaxVersions, 25)
+	if !cfg.VIPs.IsValid() {
+		cfg.VIPs = netip.MustParsePrefix("198.18.0.0/16")
+	}
 	if cfg.DefaultRole == "" {
 		cfg.DefaultRole = "slave_public"
 	}

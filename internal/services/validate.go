@@ -3,6 +3,7 @@ package services
 import (
 	"encoding/json"
 	"fmt"
+	"net/netip"
 	"path"
 	"regexp"
 	"slices"
@@ -154,6 +155,31 @@ func (v *validator) ports(a *App) {
 		}
 		port("/container/portMappings", i, p.Name, nums, p.Labels)
 	}
+}
+
+// foreignVIPs refuses VIPs whose address is not of the datacenter's range: rules for them would take what machines and tasks
+// send to somebody else, on the internet or at this very gateway.
+func (a *App) foreignVIPs(ours netip.Prefix) []Detail {
+	v := &validator{}
+	check := func(list string, i int, labels map[string]string) {
+		for _, k := range sortedKeys(labels) {
+			if !isVIP(k) {
+				continue
+			}
+			if vip, err := parseVIP(labels[k]); err == nil && vip.Addr.IsValid() && !ours.Contains(vip.Addr) {
+				v.add(fmt.Sprintf("%s(%d)/labels(%s)", list, i, k), fmt.Sprintf("address %s is not of this datacenter's VIP range %s", vip.Addr, ours))
+			}
+		}
+	}
+	for i, p := range a.PortDefinitions {
+		check("/portDefinitions", i, p.Labels)
+	}
+	if a.Container != nil {
+		for i, p := range a.Container.PortMappings {
+			check("/container/portMappings", i, p.Labels)
+		}
+	}
+	return v.found
 }
 
 func (v *validator) container(a *App) {
