@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/miekg/dns"
 	"golang.org/x/net/netutil"
@@ -44,6 +45,8 @@ type Server struct {
 	zone    *zone
 	forward *forwarder
 	serial  atomic.Uint32
+	knows   chan struct{} // closed by the first Change
+	first   sync.Once     // closes knows
 
 	mu      sync.Mutex
 	layout  network.Layout // guarded by mu, as are the sockets; they are nil before Listen
@@ -66,11 +69,12 @@ func New(cfg Config) *Server {
 	if cfg.Masters == nil {
 		cfg.Masters = func() []netip.Addr { return []netip.Addr{cfg.Leader().Addr()} }
 	}
-	return &Server{cfg: cfg, zone: newZone(), forward: newForwarder(cfg.Resolv), changed: make(chan struct{}, 1)}
+	return &Server{cfg: cfg, zone: newZone(), forward: newForwarder(cfg.Resolv), changed: make(chan struct{}, 1), knows: make(chan struct{})}
 }
 
-// Change implements network.Names.
+// Change implements network.Names. Before the first one, be it of nothing, no name is said not to exist.
 func (s *Server) Change(removed, added []kernel.Endpoint) {
+	defer s.first.Do(func() { close(s.knows) })
 	if len(removed)+len(added) > 0 {
 		s.zone.change(removed, added)
 		s.serial.Add(1)
@@ -196,13 +200,49 @@ func (s *Server) answer(ctx context.Context, l network.Layout, req *dns.Msg, pro
 	case req.Question[0].Qclass != dns.ClassINET && req.Question[0].Qclass != dns.ClassANY:
 		m.Rcode = dns.RcodeRefused
 	default:
-		if f, apex, ours, exists := s.find(req.Question[0].Name); ours {
+		f, apex, ours, exists := s.find(req.Question[0].Name)
+		if ours && !exists && s.learns(ctx) {
+			f, apex, _, exists = s.find(req.Question[0].Name)
+		}
+		switch {
+		case ours && !exists && !s.learned():
+			m.Rcode = dns.RcodeServerFailure
+			return m
+		case ours:
 			s.write(m, f, apex, exists)
 			return m
 		}
 		return s.others(ctx, l, req, m, protocol)
 	}
 	return m
+}
+
+// learnLimit is how long a question waits for a name server that has just been started and was told no name yet.
+const learnLimit = 2 * time.Second
+
+// learns waits for the first Change; it reports whether that came while it waited.
+func (s *Server) learns(ctx context.Context) bool {
+	if s.learned() {
+		return false
+	}
+	t := time.NewTimer(learnLimit)
+	defer t.Stop()
+	select {
+	case <-s.knows:
+		return true
+	case <-t.C:
+	case <-ctx.Done():
+	}
+	return false
+}
+
+func (s *Server) learned() bool {
+	select {
+	case <-s.knows:
+		return true
+	default:
+		return false
+	}
 }
 
 // others forwards.

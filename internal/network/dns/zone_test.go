@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	gocmp "github.com/google/go-cmp/cmp"
@@ -184,6 +185,26 @@ func TestRemovedEndpointsLeaveNothing(t *testing.T) {
 	if z := s.zone; len(z.tasks)+len(z.vips)+len(z.frameworks) > 0 {
 		t.Errorf("left: %v %v %v", z.tasks, z.vips, z.frameworks)
 	}
+}
+
+func TestAServerThatWasToldNothingYetDeniesNoName(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := New(Config{Resolv: filepath.Join(t.TempDir(), "none")})
+		begin := time.Now()
+		if m := ask(t, s, "plain.marathon.mesos.", dns.TypeA); m.Rcode != dns.RcodeServerFailure || time.Since(begin) != learnLimit {
+			t.Errorf("got %s after %v, want SERVFAIL after %v", dns.RcodeToString[m.Rcode], time.Since(begin), learnLimit)
+		}
+		asked := make(chan *dns.Msg)
+		go func() { asked <- ask(t, s, "plain.marathon.mesos.", dns.TypeA) }()
+		synctest.Wait()
+		s.Change(nil, endpoints())
+		if m := <-asked; len(m.Answer) != 1 {
+			t.Errorf("a question that waited got %v, want the task's address", m)
+		}
+		if m := ask(t, s, "no.marathon.mesos.", dns.TypeA); m.Rcode != dns.RcodeNameError {
+			t.Errorf("a name that is none got %s, want NXDOMAIN", dns.RcodeToString[m.Rcode])
+		}
+	})
 }
 
 func TestLabels(t *testing.T) {
