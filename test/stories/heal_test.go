@@ -3,6 +3,10 @@ package stories
 import (
 	"fmt"
 	"net/http"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -57,6 +61,44 @@ func TestAKilledContainerIsBackAfterItsBackoff(t *testing.T) {
 		if call.Task == victim.Task && call.Begin.After(killed) {
 			t.Errorf("%s answered after it was killed", victim.Task)
 		}
+	}
+}
+
+func TestAKilledShimFailsItsTaskAndNoOther(t *testing.T) {
+	t.Parallel()
+	h, c := datacenter(t)
+	const id = "/shimless"
+	removeAfter(t, c, id)
+	c.Deploy(t, h.Truthful(id, 2).With(house.Definition{"backoffSeconds": 0}))
+	was := running(t, h, id)
+	victim, other := was[0], was[1]
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", victim.PID))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(stat), "PPid:")
+	shim, err := strconv.Atoi(strings.Fields(rest)[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if exe, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", shim)); err != nil || !strings.HasSuffix(exe, "containerd-shim-runc-v2") {
+		t.Fatalf("the parent of a task is %q, %v, want a shim", exe, err)
+	}
+	killed := time.Now()
+	if err := unix.Kill(shim, unix.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	house.Until(t, 15*time.Second, "the failure of the task", func() error {
+		if f := c.App(t, id).LastFailure; f == nil || f.TaskID != victim.Task || f.State != "TASK_FAILED" || f.Message == "" {
+			return fmt.Errorf("lastTaskFailure %+v, want TASK_FAILED of %s", f, victim.Task)
+		}
+		return nil
+	})
+	t.Logf("told %v after the shim was killed", time.Since(killed))
+	c.Settle(t, id, 30*time.Second)
+	now := running(t, h, id)
+	if len(now) != 2 || !slices.Contains(now, other) || slices.Contains(now, victim) {
+		t.Errorf("%v run, want %v and a replacement of %v", now, other, victim)
 	}
 }
 

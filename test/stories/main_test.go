@@ -5,6 +5,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"strings"
 	"sync"
 	"testing"
 
@@ -20,9 +21,16 @@ var (
 			return nil, err
 		}
 		sharedOpen = true
-		return w.Open()
+		h, err := w.Open()
+		if err != nil {
+			return nil, err
+		}
+		o := h.Run("token", "create", "--ttl", "2s", "--quiet")
+		shortLived = strings.TrimSpace(o.Out)
+		return h, nil
 	})
 	sharedOpen bool
+	shortLived string // a token that was good for two seconds when the shared datacenter was opened
 )
 
 func TestMain(m *testing.M) {

@@ -1,19 +1,26 @@
 package stories
 
 import (
+	"bufio"
+	"context"
+	"encoding/json"
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/marinaos/marina/internal/invariant"
+	"github.com/marinaos/marina/internal/kernel"
 	"github.com/marinaos/marina/test/house"
 )
 
@@ -35,6 +42,8 @@ func TestTwentyKillsOfEveryPartChangeNoTask(t *testing.T) {
 	c.Deploy(t, h.Truthful("/rolling", 3).With(house.Definition{"env": house.Definition{"VERSION": "0"}}))
 	steady := running(t, h, "/steady")
 	vip, rolling := c.VIP(t, "/steady"), c.VIP(t, "/rolling")
+	events := witnessEvents(h, c)
+	asked := askNames(t.Context(), "http://"+c.App(t, "/steady").Tasks[0].Address()+":8080/lookup?name=steady.marathon.l4lb.thisdcos.directory", vip)
 	callers := map[string]*house.Caller{"steady": house.NewCaller(vip, 20*time.Millisecond, nil), "rolling": house.NewCaller(rolling, 20*time.Millisecond, nil)}
 
 	killed := map[string]int{}
@@ -88,6 +97,97 @@ func TestTwentyKillsOfEveryPartChangeNoTask(t *testing.T) {
 		t.Fatal(err)
 	}
 	bounded(t, lives, 6)
+	n, wrong := asked()
+	t.Logf("%d answers to questions for a name", n)
+	for _, w := range wrong {
+		t.Errorf("while everything was killed, a name: %s", w)
+	}
+	n, wrong = events()
+	t.Logf("%d status events", n)
+	for _, w := range wrong {
+		t.Error(w)
+	}
+}
+
+// witnessEvents follows the event stream, again and again, until the returned function is called: it tells how many statuses
+// came and which of them contradict an end that was told before.
+func witnessEvents(h *house.House, c *house.Client) func() (int, []string) {
+	ctx, cancel := context.WithCancel(context.Background())
+	var ends invariant.Terminals
+	var wrong []string
+	n := 0
+	stream := func() {
+		req, err := http.NewRequestWithContext(ctx, "GET", c.Base+house.Marathon+"/events?event_type=status_update_event", nil)
+		if err != nil {
+			return
+		}
+		req.Header.Set("Authorization", c.Auth)
+		req.Header.Set("Accept", "text/event-stream")
+		resp, err := (&http.Client{Transport: c.HTTPS.Transport}).Do(req)
+		if err != nil {
+			return
+		}
+		defer resp.Body.Close()
+		for lines := bufio.NewScanner(resp.Body); lines.Scan(); {
+			data, ok := strings.CutPrefix(lines.Text(), "data: ")
+			var e struct {
+				TaskID     kernel.TaskID
+				TaskStatus kernel.State
+			}
+			if !ok || json.Unmarshal([]byte(data), &e) != nil {
+				continue
+			}
+			n++
+			for _, v := range ends.Observe(e.TaskID, e.TaskStatus) {
+				wrong = append(wrong, v.Error())
+			}
+		}
+	}
+	var wait sync.WaitGroup
+	wait.Go(func() {
+		for ctx.Err() == nil {
+			stream()
+			select {
+			case <-ctx.Done():
+			case <-time.After(100 * time.Millisecond):
+			}
+		}
+	})
+	return func() (int, []string) {
+		cancel()
+		wait.Wait()
+		return n, wrong
+	}
+}
+
+// askNames has a task ask for a name the whole time until the returned function is called: it tells how many answers there were,
+// and which were wrong. No answer is none: the name server dies with the agent, and comes back knowing what it knew.
+func askNames(ctx context.Context, url, vip string) func() (int, []string) {
+	ctx, cancel := context.WithCancel(ctx)
+	var wait sync.WaitGroup
+	var wrong []string
+	n := 0
+	want, _, _ := strings.Cut(vip, ":")
+	wait.Go(func() {
+		for ctx.Err() == nil {
+			text, err := from(nil, url)
+			switch {
+			case err == nil && strings.TrimSpace(text) == want:
+				n++
+			case err == nil || strings.Contains(err.Error(), "no such host"):
+				wrong = append(wrong, fmt.Sprintf("at %s: %q, %v", time.Now().Format("15:04:05.000"), text, err))
+			}
+			select {
+			case <-ctx.Done():
+			case <-time.After(50 * time.Millisecond):
+			}
+		}
+	})
+	return func() (int, []string) {
+		cancel()
+		wait.Wait()
+		return n, wrong
+	}
 }
 
 // kill ends a process of the house, and waits until somebody has started its next one if somebody is to.

@@ -78,10 +78,11 @@ func TestARevokedTokenEndsItsStreamsAtOnce(t *testing.T) {
 func TestAnExpiredTokenIsRefused(t *testing.T) {
 	t.Parallel()
 	h, c := datacenter(t)
-	secret, _ := token(t, h, "--ttl", "2s")
+	fresh, _ := token(t, h, "--ttl", "2s")
 	mine := *c
-	mine.Auth = "Bearer " + secret
+	mine.Auth = "Bearer " + fresh
 	mine.Ask(t, "GET", "/v2/apps", nil, 200, nil)
+	mine.Auth = "Bearer " + shortLived // made long ago, so that waiting for its end is short
 	house.Until(t, skew+10*time.Second, "the token's end", func() error {
 		a, err := mine.Do("GET", "/v2/apps", nil)
 		if err == nil && (a.Status != 401 || !strings.Contains(string(a.Body), "expired")) {
@@ -89,6 +90,11 @@ func TestAnExpiredTokenIsRefused(t *testing.T) {
 		}
 		return err
 	})
+	for _, args := range [][]string{{"--ttl", "0s"}, {"--ttl", "-1h"}, {"--ttl", "1000000h"}} {
+		if o := h.Run(append([]string{"token", "create"}, args...)...); o.Code == 0 {
+			t.Errorf("token create %v: got a token, want a refusal", args)
+		}
+	}
 }
 
 func TestSomeoneOnAnotherComputerLogsIn(t *testing.T) {
