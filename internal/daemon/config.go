@@ -82,6 +82,9 @@ func (c Config) complete() (*site, error) {
 	if s.vips, err = prefix("VIP range", s.VIPs, 8, 24); err != nil {
 		return nil, err
 	}
+	if err := s.sameRanges(); err != nil {
+		return nil, err
+	}
 	if s.address, err = advertised(c.Advertise); err != nil {
 		return nil, err
 	}

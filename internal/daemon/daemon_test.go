@@ -57,6 +57,12 @@ func TestADatacenterKeepsTheAddressesOfItsFirstStart(t *testing.T) {
 	if err != nil || later.pool != named.pool || later.vips != named.vips {
 		t.Errorf("a later start has %v and %v (%v), want %v and %v", later.pool, later.vips, err, named.pool, named.vips)
 	}
+	for _, change := range []func(){func() { c.Pool = "10.78.0.0/16" }, func() { c.Pool, c.VIPs = "", "198.18.224.0/20" }} {
+		change()
+		if _, err := c.complete(); !errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), "since its first start") {
+			t.Errorf("a later start with %+v: %v, want it refused", c, err)
+		}
+	}
 }
 
 func TestSettingsThatCannotWorkAreRefusedInWords(t *testing.T) {

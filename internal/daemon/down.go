@@ -14,9 +14,9 @@ import (
 )
 
 // Down stops everything of the datacenter on this machine: daemon, agent, tasks with their grace, containerd, network. The
-// state stays. It works whatever is left of a datacenter, and again.
+// state stays. Tasks that do not end within a minute are killed. It works whatever is left of a datacenter, and again.
 func Down(ctx context.Context, cfg Config, progress io.Writer) error {
-	return take(ctx, cfg, progress, takeDown, func(ctx context.Context, s *site, m *machine) error {
+	return take(ctx, cfg, progress, func(ctx context.Context, s *site, m *machine) error {
 		if m == nil {
 			return nil
 		}
@@ -25,9 +25,9 @@ func Down(ctx context.Context, cfg Config, progress io.Writer) error {
 }
 
 // Clean is Down, and removes the state folder and all the runtime had. A folder that no datacenter was started in is left as it
-// is: errdefs.ErrFailedPrecondition. Tasks that do not end within a minute, or that cannot be told to, are killed.
+// is: errdefs.ErrFailedPrecondition.
 func Clean(ctx context.Context, cfg Config, progress io.Writer) error {
-	return take(ctx, cfg, progress, cleanGrace, func(ctx context.Context, s *site, m *machine) error {
+	return take(ctx, cfg, progress, func(ctx context.Context, s *site, m *machine) error {
 		if m != nil {
 			if err := m.runtime.RemoveAll(ctx); err != nil {
 				return err
@@ -39,13 +39,13 @@ func Clean(ctx context.Context, cfg Config, progress io.Writer) error {
 }
 
 const (
-	takeDown   = 3 * time.Minute // bounds Down and Clean as a whole
-	cleanGrace = time.Minute     // for tasks to end by themselves before Clean
+	takeDown  = 3 * time.Minute // bounds Down and Clean as a whole
+	taskGrace = time.Minute     // for tasks to end by themselves
 )
 
 // take ends the processes, the tasks and the network, and has last do the rest; m is nil if no datacenter was started here.
-// Tasks have the grace to end; a grace below takeDown means that last ends what is left of them. Until it returns, neither a daemon nor an agent can start on the state.
-func take(ctx context.Context, cfg Config, progress io.Writer, grace time.Duration, last func(context.Context, *site, *machine) error) error {
+// Until it returns, neither a daemon nor an agent can start on the state.
+func take(ctx context.Context, cfg Config, progress io.Writer, last func(context.Context, *site, *machine) error) error {
 	s, err := cfg.complete()
 	if err != nil {
 		return err
@@ -89,13 +89,8 @@ func take(ctx context.Context, cfg Config, progress io.Writer, grace time.Durati
 		return err
 	}
 	fmt.Fprintln(progress, "stopping tasks")
-	soft, stop := context.WithTimeout(ctx, grace)
-	defer stop()
-	if err := m.drain(soft); err != nil {
-		if grace >= takeDown || ctx.Err() != nil {
-			return errors.Join(err, context.Cause(ctx))
-		}
-		fmt.Fprintln(progress, "tasks do not end by themselves, killing them:", err)
+	if err := m.drain(ctx, taskGrace, progress); err != nil {
+		return errors.Join(err, context.Cause(ctx))
 	}
 	fmt.Fprintln(progress, "stopping the container runtime and the network")
 	if err := m.network.Cleanup(ctx); err != nil {
@@ -104,17 +99,22 @@ func take(ctx context.Context, cfg Config, progress io.Writer, grace time.Durati
 	return last(ctx, s, m)
 }
 
-// drain has an agent of our own end every task, those it does not know included.
-func (m *machine) drain(ctx context.Context) error {
+// drain has an agent of our own end every task, and kills those that are left after the grace or that it does not know.
+func (m *machine) drain(ctx context.Context, grace time.Duration, progress io.Writer) error {
 	running, stop := context.WithCancel(ctx)
 	defer stop()
 	g, running := errgroup.WithContext(running)
 	m.begin(running, g)
-	g.Go(func() error { return ended(running, m.agent.Run(running)) })
+	ag, end := context.WithCancel(running)
+	g.Go(func() error { return ended(ag, m.agent.Run(ag)) })
 	g.Go(func() error {
 		defer stop()
-		if err := m.agent.Drain(running); err != nil {
-			return fmt.Errorf("tasks: %w", err)
+		soft, cancel := context.WithTimeout(running, grace)
+		err := m.agent.Drain(soft)
+		cancel()
+		end()
+		if err != nil && running.Err() == nil {
+			fmt.Fprintln(progress, "tasks that do not end by themselves are killed:", err)
 		}
 		left, err := m.runtime.Containers(running)
 		if err != nil {

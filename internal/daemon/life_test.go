@@ -80,7 +80,7 @@ func TestNothingStartsWhileADatacenterIsTakenDown(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	err = take(t.Context(), c, io.Discard, takeDown, func(_ context.Context, _ *site, _ *machine) error {
+	err = take(t.Context(), c, io.Discard, func(_ context.Context, _ *site, _ *machine) error {
 		for _, file := range []string{s.daemonPID(), s.agentPID()} {
 			if _, err := s.writePID(file); !errdefs.IsUnavailable(err) {
 				t.Errorf("%s was taken (%v), want unavailable", file, err)

@@ -18,10 +18,27 @@ type ranges struct {
 
 func (s *site) rangesFile() string { return s.path("ranges.json") }
 
+// keptRanges are those of an earlier start, if there was one.
+func (s *site) keptRanges() (r ranges, ok bool) {
+	b, err := os.ReadFile(s.rangesFile())
+	return r, err == nil && json.Unmarshal(b, &r) == nil && r.Pool.IsValid() && r.VIPs.IsValid()
+}
+
+// sameRanges refuses others than those of an earlier start: machines, groups and VIPs have addresses of those.
+func (s *site) sameRanges() error {
+	r, ok := s.keptRanges()
+	switch {
+	case ok && r.Pool != s.pool:
+		return refused("container pool %s: this datacenter's is %s since its first start", s.pool, r.Pool)
+	case ok && r.VIPs != s.vips:
+		return refused("VIP range %s: this datacenter's is %s since its first start", s.vips, r.VIPs)
+	}
+	return nil
+}
+
 // defaultRanges are those of an earlier start, or free ones.
 func (s *site) defaultRanges() ranges {
-	var r ranges
-	if b, err := os.ReadFile(s.rangesFile()); err == nil && json.Unmarshal(b, &r) == nil && r.Pool.IsValid() && r.VIPs.IsValid() {
+	if r, ok := s.keptRanges(); ok {
 		return r
 	}
 	var pools, vips []netip.Prefix
