@@ -21,8 +21,9 @@ func main() {
 		Preflight: func(ctx context.Context, s cli.Settings) []kernel.Finding {
 			return daemon.Preflight(ctx, daemon.Config(s))
 		},
-		Daemon: func(ctx context.Context, s cli.Settings) error { return daemon.Run(ctx, daemon.Config(s)) },
-		Agent:  func(ctx context.Context, s cli.Settings) error { return daemon.RunAgent(ctx, daemon.Config(s)) },
+		Running: func(s cli.Settings) bool { return daemon.Running(daemon.Config(s)) },
+		Daemon:  func(ctx context.Context, s cli.Settings) error { return daemon.Run(ctx, daemon.Config(s)) },
+		Agent:   func(ctx context.Context, s cli.Settings) error { return daemon.RunAgent(ctx, daemon.Config(s)) },
 		Down: func(ctx context.Context, s cli.Settings, w io.Writer) error {
 			return daemon.Down(ctx, daemon.Config(s), w)
 		},

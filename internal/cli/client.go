@@ -98,22 +98,26 @@ func socketClient(state string) *http.Client {
 	}}}
 }
 
+// localLimit bounds what the admin socket may take.
+const localLimit = 10 * time.Second
+
 // local asks the admin socket for the address and a token, which is kept beside the state for as long as it is good.
 func (v *invocation) local(ctx context.Context) (account, error) {
 	hc := socketClient(v.settings.State)
 	cached := filepath.Join(v.settings.State, "run", "admin.token")
-	var a account
-	if b, err := os.ReadFile(cached); err == nil && json.Unmarshal(b, &a) == nil && time.Until(a.Until) > time.Minute {
-		if _, err := os.Stat(Socket(v.settings.State)); err == nil {
-			return a, nil
-		}
-	}
+	ctx, cancel := context.WithTimeout(ctx, localLimit)
+	defer cancel()
 	var info struct {
 		URL string `json:"url"`
 		CA  string `json:"ca"`
 	}
 	if err := socketCall(ctx, hc, http.MethodGet, "/info", nil, &info); err != nil {
 		return account{}, err
+	}
+	var a account
+	if b, err := os.ReadFile(cached); err == nil && json.Unmarshal(b, &a) == nil && time.Until(a.Until) > time.Minute && a.CA == info.CA {
+		a.URL = info.URL // it may listen elsewhere now
+		return a, nil
 	}
 	var tok struct {
 		Token   string    `json:"token"`

@@ -84,23 +84,27 @@ func (v *invocation) up(ctx context.Context, argv []string, force bool) error {
 	if running && now.Build == v.programs.Build() {
 		p.show("The datacenter runs already.")
 		p.done()
-		return v.ready(ctx, p)
+		return v.ready(ctx, p, nil)
 	}
-	if !running {
+	switch {
+	case !running && v.programs.Running(v.settings):
+		return v.ready(ctx, p, nil) // somebody starts it now
+	case !running:
 		if err := v.preflight(ctx, force); err != nil {
 			return err
 		}
-	} else {
+	default:
 		p.show("A new version: restarting the datacenter's processes, tasks go on.")
 		p.done()
 		if err := v.end(ctx, now.PID); err != nil {
 			return err
 		}
 	}
-	if err := v.spawn(argv); err != nil {
+	ended, err := v.spawn(argv)
+	if err != nil {
 		return err
 	}
-	return v.ready(ctx, p)
+	return v.ready(ctx, p, ended)
 }
 
 // preflight prints what the machine's checks found; a fatal finding ends it.
@@ -125,35 +129,52 @@ func (v *invocation) preflight(ctx context.Context, force bool) error {
 	return nil
 }
 
-// spawn starts the daemon in the background, with this command's own flags.
-func (v *invocation) spawn(argv []string) error {
+// spawn starts the daemon in the background, with this command's own flags. ended is closed when it ends while this
+// command runs.
+func (v *invocation) spawn(argv []string) (ended <-chan struct{}, err error) {
 	logs := filepath.Join(v.settings.State, "log")
 	if err := os.MkdirAll(logs, 0o700); err != nil {
-		return &Error{Code: ExitFailed, Message: fmt.Sprintf("state folder: %v", err), Next: "run as root, or set MARINA_STATE"}
+		return nil, &Error{Code: ExitFailed, Message: fmt.Sprintf("state folder: %v", err), Next: "run as root, or set MARINA_STATE"}
 	}
 	f, err := os.OpenFile(v.daemonLog(), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
-		return fmt.Errorf("log: %w", err)
+		return nil, fmt.Errorf("log: %w", err)
 	}
 	defer f.Close()
 	self, err := os.Executable()
 	if err != nil {
-		return err
+		return nil, err
 	}
-	args := []string{"daemon", "--state", v.settings.State}
+	args := []string{"daemon"}
 	for i, a := range argv[1:] { // flags of up are flags of daemon
 		if a == "up" {
 			args = append(args, argv[i+2:]...)
 		}
 	}
-	args = drop(args, "--force")
+	args = append(drop(args, "--force"), absolute(map[string]string{"--state": v.settings.State, "--runtime": v.settings.Runtime, "--etcd-ca": v.settings.EtcdCA,
+		"--etcd-cert": v.settings.EtcdCert, "--etcd-key": v.settings.EtcdKey})...)
 	cmd := exec.Command(self, args...)
 	cmd.Stdout, cmd.Stderr, cmd.Dir = f, f, "/"
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := cmd.Start(); err != nil {
-		return fmt.Errorf("daemon: %w", err)
+		return nil, fmt.Errorf("daemon: %w", err)
 	}
-	return cmd.Process.Release()
+	done := make(chan struct{})
+	go func() { // ends with the daemon or this command
+		defer close(done)
+		_ = cmd.Wait()
+	}()
+	return done, nil
+}
+
+// absolute writes flags anew whose values are paths: the daemon runs elsewhere.
+func absolute(flags map[string]string) (args []string) {
+	for flag, path := range flags {
+		if abs, err := filepath.Abs(path); path != "" && err == nil {
+			args = append(args, flag, abs)
+		}
+	}
+	return args
 }
 
 func drop(args []string, flag string) []string {
@@ -173,8 +194,8 @@ func (v *invocation) daemonLog() string {
 // startLimit is how long a datacenter may take to become well.
 const startLimit = 60 * time.Second
 
-// ready waits until the datacenter is well and says where it is.
-func (v *invocation) ready(ctx context.Context, p *progress) error {
+// ready waits until the datacenter is well and says where it is. Once the daemon has ended, and no other runs, it waits no more.
+func (v *invocation) ready(ctx context.Context, p *progress, ended <-chan struct{}) error {
 	begin := time.Now()
 	ctx, cancel := context.WithTimeout(ctx, startLimit)
 	defer cancel()
@@ -200,6 +221,11 @@ func (v *invocation) ready(ctx context.Context, p *progress) error {
 		case <-ctx.Done():
 			p.done()
 			return &Error{Code: ExitTimeout, Message: "the datacenter did not become well in time\n" + v.tail(20), Next: "less " + v.daemonLog()}
+		case <-ended:
+			if ended = nil; !v.programs.Running(v.settings) {
+				p.done()
+				return &Error{Code: ExitFailed, Message: "the daemon ended at once\n" + v.tail(5), Next: "less " + v.daemonLog()}
+			}
 		case <-time.After(30 * time.Millisecond):
 		}
 	}
@@ -236,7 +262,7 @@ func (v *invocation) end(ctx context.Context, pid int) error {
 		return fmt.Errorf("daemon %d: %w", pid, err)
 	}
 	limit := time.After(20 * time.Second)
-	for syscall.Kill(pid, 0) == nil {
+	for v.programs.Running(v.settings) { // not by its number: a dead process that nobody waited for keeps that
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
@@ -256,11 +282,6 @@ func (v *invocation) downCommand() *cobra.Command {
 		RunE: func(c *cobra.Command, _ []string) error {
 			if wipe && !yes {
 				if err := v.confirm("Remove everything under " + v.settings.State + "? Services, images and data are lost."); err != nil {
-					return err
-				}
-			}
-			if now, err := v.info(c.Context()); err == nil {
-				if err := v.end(c.Context(), now.PID); err != nil {
 					return err
 				}
 			}

@@ -48,6 +48,7 @@ type Settings struct {
 // Programs is what main lends to the verbs that run inside a datacenter's own processes.
 type Programs struct {
 	Preflight func(context.Context, Settings) []kernel.Finding
+	Running   func(Settings) bool                              // a daemon lives on the state folder
 	Daemon    func(context.Context, Settings) error            // runs until ctx ends
 	Agent     func(context.Context, Settings) error            // runs until ctx ends
 	Down      func(context.Context, Settings, io.Writer) error // stops every task and process, keeps the state

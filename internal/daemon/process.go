@@ -83,6 +83,15 @@ func (s *site) writePID(path string) (release func(), err error) {
 	return func() { f.Close() }, nil
 }
 
+// Running reports whether a daemon lives on a state folder, also one that does not answer yet.
+func Running(cfg Config) bool {
+	abs, err := filepath.Abs(cfg.State)
+	if err != nil {
+		return false
+	}
+	return alive((&site{Config: Config{State: abs}}).daemonPID()) != 0
+}
+
 // alive returns the process that holds a pid file, 0 if none does, or one that has not said yet who it is. It changes nothing,
 // and any number may look at once.
 func alive(path string) int {
