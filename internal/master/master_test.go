@@ -127,9 +127,9 @@ func TestInputThatNoRowCanHoldIsRefused(t *testing.T) {
 }
 
 func TestVIPsOfOthersAreRefused(t *testing.T) {
-	p := newPlayer(t)
 	for addr, refused := range map[string]bool{"127.0.0.1": true, "203.0.113.9": true, "198.18.0.9": false} {
-		ev := p.event("launch", args{t, []string{"groups=g" + addr, "vip=hello"}}).(Launch)
+		p := newPlayer(t)
+		ev := p.event("launch", args{t, []string{"groups=g", "vip=hello"}}).(Launch)
 		ev.Spec.Tasks[0].Ports[0].VIPs = append(ev.Spec.Tasks[0].Ports[0].VIPs, kernel.VIP{Addr: netip.MustParseAddr(addr), Port: 80})
 		var err error
 		if ev.Spec, err = ev.Spec.Seal(); err != nil {
