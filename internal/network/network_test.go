@@ -341,6 +341,20 @@ func TestGroupsReachTheOutsideAsTheMachine(t *testing.T) {
 	}
 }
 
+func TestGroupsDoNotReachTheMachinesMetadata(t *testing.T) {
+	h := newHouse(t)
+	h.check(within(h.other, func() error {
+		far, err := netlink.LinkByName("far")
+		if err != nil {
+			return err
+		}
+		return netlink.AddrAdd(far, addr(network.Prefix("169.254.169.254/32")))
+	}))
+	h.serve(h.other, ":80", "credentials")
+	h.wantGet("", "169.254.169.254:80", "credentials", "192.168.50.1")
+	h.wantRefused(h.netns(h.group("client", 10)), "tcp4", "169.254.169.254:80")
+}
+
 func TestGroupSendsFromItsOwnAddressOnly(t *testing.T) {
 	h := newHouse(t)
 	a, b := h.group("honest", 10), h.group("liar", 11)

@@ -84,6 +84,9 @@ func (t *tables) base(table *nftables.Table, name string, kind nftables.ChainTyp
 		Priority: nftables.ChainPriorityRef(nftables.ChainPriority(priority)), Policy: new(nftables.ChainPolicyAccept)}, rules})
 }
 
+// linkLocal is where clouds tell a machine who it is, credentials included: 169.254.169.254. That is not for groups.
+var linkLocal = network.Prefix("169.254.0.0/16")
+
 // entry is asked before any redirection: what may not come in at all, and doors that lead nowhere.
 func (t *tables) entry(l network.Layout) {
 	loopback := network.Prefix("127.0.0.0/8")
@@ -92,6 +95,7 @@ func (t *tables) entry(l network.Layout) {
 		rule(from(l.Bridge), saddr(loopback), drop()),
 		rule(notFrom(l.Bridge), notFrom("lo"), saddr(l.Subnet), drop()),
 	}
+	in1 = append(in1, refuse(from(l.Bridge), daddr(linkLocal))...)
 	in1 = append(in1, refuse(from(l.Bridge), fresh(), door(noAddr), in(t.sets[refused]))...)
 	t.base(t.ip, "entry", nftables.ChainTypeFilter, nftables.ChainHookPrerouting, before, in1...)
 
