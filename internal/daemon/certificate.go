@@ -9,8 +9,10 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/http"
 	"os"
@@ -49,15 +51,33 @@ func (s *site) readDatacenter() (id string, pool *x509.CertPool, err error) {
 	return d.ID, pool, nil
 }
 
-// agentID names this machine's agent for as long as the state folder lives.
+// agentID names this machine's agent for as long as the state folder lives. Daemon and agent may ask first at the same time:
+// both get the same. A name that cannot be read is an error, never another name: what runs here would be nobody's.
 func (s *site) agentID() (string, error) {
 	file := s.path("agent.id")
-	b, err := os.ReadFile(file)
-	if id := strings.TrimSpace(string(b)); err == nil && id != "" {
-		return id, nil
+	for {
+		b, err := os.ReadFile(file)
+		if err == nil {
+			id := strings.TrimSpace(string(b))
+			if id == "" {
+				err = fmt.Errorf("%s is empty: write the agent's name back, `marina machine list` tells it: %w", file, errdefs.ErrDataLoss)
+			}
+			return id, err
+		}
+		if !errors.Is(err, fs.ErrNotExist) {
+			return "", fmt.Errorf("agent's name: %w", err)
+		}
+		id := strings.ToLower("m-" + rand.Text()[:12])
+		drawn := s.path(".new-" + id)
+		if err := replaceFile(drawn, []byte(id+"\n"), 0o600); err != nil {
+			return "", err
+		}
+		err = os.Link(drawn, file) // unlike rename, never replaces another's
+		os.Remove(drawn)
+		if err != nil && !errors.Is(err, fs.ErrExist) {
+			return "", fmt.Errorf("agent's name: %w", err)
+		}
 	}
-	id := strings.ToLower("m-" + rand.Text()[:12])
-	return id, replaceFile(file, []byte(id+"\n"), 0o600)
 }
 
 // replaceFile writes a whole file or nothing of it.

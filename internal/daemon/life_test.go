@@ -150,3 +150,41 @@ func TestAStateFolderWithTooLongAPathIsRefused(t *testing.T) {
 		t.Errorf("run: %v, want a refusal that names the limit", err)
 	}
 }
+
+func TestAgentIDIsOneForAllWhoAskAtOnce(t *testing.T) {
+	for range 20 {
+		s, err := config(t).complete()
+		if err != nil {
+			t.Fatal(err)
+		}
+		ids := make(chan string, 8)
+		for range cap(ids) {
+			go func() {
+				id, err := s.agentID()
+				if err != nil {
+					id = err.Error()
+				}
+				ids <- id
+			}()
+		}
+		first := <-ids
+		for range cap(ids) - 1 {
+			if id := <-ids; id != first {
+				t.Fatalf("one is told %q, another %q", first, id)
+			}
+		}
+	}
+}
+
+func TestAnAgentIDThatCannotBeReadIsNotReplaced(t *testing.T) {
+	s, err := config(t).complete()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink("agent.id", s.path("agent.id")); err != nil { // reading it fails, writing another would not
+		t.Fatal(err)
+	}
+	if id, err := s.agentID(); err == nil {
+		t.Errorf("got a new name %s, want an error", id)
+	}
+}
