@@ -283,7 +283,7 @@ func (s *Services) launch(ctx context.Context, l Launch) error {
 		s.count.launched.Add(int64(len(l.Groups)))
 		_, err = s.cfg.Kernel.Launch(ctx, kernel.LaunchRequest{Key: Key(l.App.ID, l.App.Config()), Spec: spec, Groups: l.Groups})
 	}
-	if errors.Is(err, errdefs.ErrInvalidArgument) {
+	if refused(err) { // is this app's matter: it backs off, and the others and this leadership go on
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		s.state.LaunchFailed(l, err.Error(), time.Now())
@@ -293,6 +293,11 @@ func (s *Services) launch(ctx context.Context, l Launch) error {
 		return fmt.Errorf("services: launch %d instances of %s: %w", len(l.Groups), l.App.ID, err)
 	}
 	return nil
+}
+
+// refused reports whether the kernel said no to one launch, to what it asks for or because there is too much already.
+func refused(err error) bool {
+	return errors.Is(err, errdefs.ErrInvalidArgument) || errors.Is(err, errdefs.ErrResourceExhausted) || errors.Is(err, errdefs.ErrAlreadyExists)
 }
 
 // do has Run's goroutine plan and commit a change. It returns once the change is durable, with the plan's error if there was

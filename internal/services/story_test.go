@@ -208,9 +208,15 @@ func TestDeposedLeaderWritesNothing(t *testing.T) {
 }
 
 func TestRefusedSpecBacksOffAndIsTold(t *testing.T) {
+	for _, kind := range []error{errdefs.ErrInvalidArgument, errdefs.ErrResourceExhausted, errdefs.ErrAlreadyExists} {
+		t.Run(kind.Error(), func(t *testing.T) { refusedSpec(t, kind) })
+	}
+}
+
+func refusedSpec(t *testing.T, kind error) {
 	inWorld(t, func(w *world) {
 		w.kernel.Auto(true)
-		w.kernel.RefuseSpecs(fmt.Errorf("image nonsense: %w", errdefs.ErrInvalidArgument))
+		w.kernel.RefuseSpecs(fmt.Errorf("image nonsense: %w", kind))
 		w.must(201, "POST", "/v2/apps", `{"id":"/web","cmd":"x"}`)
 		if d := w.deployments(); len(d) != 1 || !strings.Contains(d[0].Reason, "image nonsense") {
 			t.Fatalf("deployments: got %+v, want one that says why", d)
