@@ -31,14 +31,15 @@ const commandLimit = 4 * time.Minute
 // House is one datacenter on this machine.
 type House struct {
 	*Workshop
-	State string // folder
-	Truth string // folder where tasks tell the truth
-	ID    string // by which the datacenter names what it has on the machine
-	HTTPS string // where the gateway listens, by loopback
-	HTTP  string
-	Env   []string // of marina commands
-	flags []string // of marina up
-	mark  string
+	State  string // folder
+	Truth  string // folder where tasks tell the truth
+	ID     string // by which the datacenter names what it has on the machine
+	HTTPS  string // where the gateway listens, by loopback
+	HTTP   string
+	Agents string   // where the master listens for agents
+	Env    []string // of marina commands
+	flags  []string // of marina up
+	mark   string
 
 	forward   string          // net.ipv4.ip_forward before it came
 	strangers map[string]bool // files that were there before it came
@@ -70,8 +71,8 @@ func (w *Workshop) New(flags ...string) (*House, error) {
 	}
 	sum := sha256.Sum256([]byte(state))
 	h := &House{Workshop: w, State: state, Truth: truth, ID: hex.EncodeToString(sum[:4]), mark: rand.Text(),
-		HTTPS: "127.0.0.1:" + ports[0], HTTP: "127.0.0.1:" + ports[1], forward: sysctl("net/ipv4/ip_forward"), strangers: presentStrangers()}
-	h.flags = append([]string{"--https", ":" + ports[0], "--http", h.HTTP, "--agent-port", "127.0.0.1:" + ports[2]}, flags...)
+		HTTPS: "127.0.0.1:" + ports[0], HTTP: "127.0.0.1:" + ports[1], Agents: "127.0.0.1:" + ports[2], forward: sysctl("net/ipv4/ip_forward"), strangers: presentStrangers()}
+	h.flags = append([]string{"--https", ":" + ports[0], "--http", h.HTTP, "--agent-port", h.Agents}, flags...)
 	for _, e := range os.Environ() {
 		if !strings.HasPrefix(e, "MARINA_") {
 			h.Env = append(h.Env, e)
@@ -213,13 +214,30 @@ func (h *House) Feed(t testing.TB, stdin any, args ...string) string {
 	return o.Out
 }
 
-// PID is the process that holds one of the house's pid files: daemon or agent.
+// PID is one of the house's processes: daemon or agent, by its pid file, or containerd, by its configuration file.
 func (h *House) PID(name string) (int, error) {
+	if name == "containerd" {
+		return h.containerd()
+	}
 	b, err := os.ReadFile(filepath.Join(h.State, "run", name+".pid"))
 	if err != nil {
 		return 0, err
 	}
 	return strconv.Atoi(strings.TrimSpace(string(b)))
+}
+
+func (h *House) containerd() (int, error) {
+	dirs, err := filepath.Glob("/proc/[0-9]*")
+	if err != nil {
+		return 0, err
+	}
+	for _, dir := range dirs {
+		cmd, _ := os.ReadFile(dir + "/cmdline")
+		if strings.HasPrefix(string(cmd), filepath.Join(h.Runtime, "containerd")+"\x00") && strings.Contains(string(cmd), h.State) {
+			return strconv.Atoi(filepath.Base(dir))
+		}
+	}
+	return 0, fmt.Errorf("no containerd of %s runs", h.State)
 }
 
 // SaveLogs copies what the house's processes logged into a folder.

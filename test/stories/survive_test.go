@@ -9,7 +9,6 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -195,7 +194,7 @@ func kill(t *testing.T, h *house.House, victim string) {
 	t.Helper()
 	var pid int
 	house.Until(t, 20*time.Second, "a "+victim+" to kill", func() (err error) {
-		pid, err = pidOf(h, victim)
+		pid, err = h.PID(victim)
 		if err == nil {
 			err = unix.Kill(pid, unix.SIGKILL)
 		}
@@ -207,21 +206,6 @@ func kill(t *testing.T, h *house.House, victim string) {
 		}
 		return nil
 	})
-}
-
-// pidOf finds the daemon or agent by its pid file, and containerd by its configuration file.
-func pidOf(h *house.House, name string) (int, error) {
-	if name != "containerd" {
-		return h.PID(name)
-	}
-	dirs, err := filepath.Glob("/proc/[0-9]*")
-	for _, dir := range dirs {
-		cmd, _ := os.ReadFile(dir + "/cmdline")
-		if strings.HasPrefix(string(cmd), filepath.Join(h.Runtime, "containerd")+"\x00") && strings.Contains(string(cmd), h.State) {
-			return strconv.Atoi(filepath.Base(dir))
-		}
-	}
-	return 0, fmt.Errorf("no containerd of %s runs: %v", h.State, err)
 }
 
 // adopted judges that the API and the machine show the same tasks of an app, with the same processes.
