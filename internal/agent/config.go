@@ -35,6 +35,8 @@ type Config struct {
 	Masters []string    // host:port, tried in turn
 	TLS     *tls.Config // for dialing a master, required; NextProtos is set by the agent
 
+	HostVolumes []string // folders of the machine that tasks may bind, links resolved; default none
+
 	ParallelStarts int           // groups being started at a time; default 8
 	ParallelPulls  int           // images being pulled at a time; default 4
 	ParallelChecks int           // checks being run at a time; default 64
@@ -53,6 +55,7 @@ type Config struct {
 	LogInterval time.Duration // between looks at the sizes; default 1 s
 
 	DiskInterval time.Duration // between measurements of the tasks' disk use; default 15 s
+	DiskDefault  int64         // bytes that a task without a disk limit may use; default 10 GiB, negative: no bound
 	MinFreeDisk  int64         // bytes free on the machine below which nothing is started; default 256 MiB
 	SandboxAge   time.Duration // sandboxes of ended tasks are removed after; default 48 h
 	SandboxCount int           // and the oldest of more than this many; default 512
@@ -108,6 +111,7 @@ func (c Config) complete() (Config, error) {
 	c.LogLimit = either(c.LogLimit, 10*kernel.MiB)
 	c.LogKeep = either(c.LogKeep, 2)
 	c.LogInterval = either(c.LogInterval, time.Second)
+	c.DiskDefault = either(c.DiskDefault, 10*kernel.GiB)
 	c.DiskInterval = either(c.DiskInterval, 15*time.Second)
 	c.MinFreeDisk = either(c.MinFreeDisk, 256*kernel.MiB)
 	c.SandboxAge = either(c.SandboxAge, 48*time.Hour)

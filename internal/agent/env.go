@@ -19,6 +19,7 @@ type place struct {
 	sandbox  string     // the task's, on the machine
 	files    string     // folder of the group's resolv.conf, hosts and hostname
 	netns    string
+	lent     []string // folders of the machine that tasks may bind
 }
 
 // address is where a group's ports are reached from this machine.
@@ -148,7 +149,8 @@ func limit(guarantee, limit int64) int64 {
 	return limit
 }
 
-// container is what the runtime is to make for a task. Errors are errdefs.ErrInvalidArgument.
+// container is what the runtime is to make for a task. Errors are of errdefs kinds: invalid, or a volume that is not there or
+// not lent.
 func container(rec *record, task int, w place) (Container, error) {
 	t := &rec.Spec.Tasks[task]
 	r := &rec.Tasks[task]
@@ -180,7 +182,7 @@ func container(rec *record, task int, w place) (Container, error) {
 		c.Dir = SandboxTarget
 	}
 	for _, v := range t.Volumes {
-		b, err := bind(v, w.sandbox)
+		b, err := bind(v, w)
 		if err != nil {
 			return Container{}, fmt.Errorf("task %s: %w", t.Name, err)
 		}
@@ -189,8 +191,9 @@ func container(rec *record, task int, w place) (Container, error) {
 	return c, nil
 }
 
-// bind is a volume's mount. Relative paths are the sandbox's, on either side.
-func bind(v kernel.Volume, sandbox string) (Bind, error) {
+// bind is a volume's mount. Relative paths are the sandbox's, on either side; absolute ones of the machine must be in a folder
+// that it lends, wherever links lead. Root inside of a container is root in what is bound, so nothing is lent by default.
+func bind(v kernel.Volume, w place) (Bind, error) {
 	b := Bind{Source: v.HostPath, Target: v.ContainerPath, ReadOnly: v.ReadOnly}
 	if v.HostPath == "" || v.ContainerPath == "" {
 		return b, fmt.Errorf("volume at %q needs a host path and a container path: %w", v.ContainerPath, errdefs.ErrInvalidArgument)
@@ -205,9 +208,21 @@ func bind(v kernel.Volume, sandbox string) (Bind, error) {
 		if !filepath.IsLocal(b.Source) {
 			return b, fmt.Errorf("volume of %q leaves the sandbox: %w", v.HostPath, errdefs.ErrInvalidArgument)
 		}
-		b.Source = filepath.Join(sandbox, b.Source)
+		b.Source = filepath.Join(w.sandbox, b.Source)
+		return b, nil
 	}
-	return b, nil
+	real, err := filepath.EvalSymlinks(b.Source)
+	if err != nil {
+		return b, fmt.Errorf("volume of %q: no such folder on this machine: %w", v.HostPath, errdefs.ErrNotFound)
+	}
+	for _, folder := range w.lent {
+		if top, err := filepath.EvalSymlinks(folder); err == nil && (real == top || top == "/" || strings.HasPrefix(real, top+"/")) {
+			b.Source = real
+			return b, nil
+		}
+	}
+	return b, fmt.Errorf("volume of %q: this machine lends it to no task; its operator can, by marina up --host-volume %s: %w",
+		v.HostPath, v.HostPath, errdefs.ErrPermissionDenied)
 }
 
 // generated is the content of the files every group is given.

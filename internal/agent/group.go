@@ -318,7 +318,7 @@ func (g *group) prepare(ctx context.Context) *ending {
 			return &ending{State: kernel.Error, Reason: kernel.ReasonRuntime, Task: i,
 				Why: fmt.Sprintf("task id %.40q cannot name a folder: use at most %d letters, digits and ._-~@+=", t, maxName)}
 		}
-		if _, err := container(&g.rec, i, place{}); err != nil {
+		if _, err := container(&g.rec, i, place{lent: g.a.cfg.HostVolumes}); err != nil {
 			return &ending{State: kernel.Error, Reason: kernel.ReasonRuntime, Why: err.Error(), Task: i}
 		}
 	}

@@ -417,6 +417,9 @@ func (a *Agent) measure() error {
 		t := &o.g.spec.Tasks[o.task]
 		bound := limit(t.Guarantee.Disk, t.Limit.Disk)
 		if bound <= 0 {
+			bound = a.cfg.DiskDefault // nobody fills the machine's disk unasked: the datacenter's state is on it too
+		}
+		if bound <= 0 {
 			continue
 		}
 		used, err := a.usage(string(o.g.tasks[o.task]))

@@ -23,7 +23,7 @@ const maxWalk = 1_000_000
 func (a *Agent) makePlace(rec *record, task int) (place, error) {
 	id := string(rec.Tasks[task].Status.Task)
 	net := "network/" + strings.TrimSuffix(groupFile(rec.Group.ID), checkpointExt)
-	w := place{hostname: a.cfg.Hostname, machine: a.cfg.Address, sandbox: filepath.Join(a.folder.path, "sandboxes", id),
+	w := place{lent: a.cfg.HostVolumes, hostname: a.cfg.Hostname, machine: a.cfg.Address, sandbox: filepath.Join(a.folder.path, "sandboxes", id),
 		files: filepath.Join(a.folder.path, net)}
 	root := a.folder.root
 	for _, d := range []string{"sandboxes/" + id, net} {

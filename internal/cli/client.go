@@ -185,6 +185,11 @@ func saveAs(file string, a account) error {
 	if err != nil {
 		return err
 	}
+	return writeFile(file, b)
+}
+
+// writeFile writes a whole file or nothing of it, for its owner only.
+func writeFile(file string, b []byte) error {
 	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
 		return err
 	}

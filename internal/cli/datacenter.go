@@ -38,28 +38,14 @@ type unit struct {
 	Output  string `json:"output"`
 }
 
-func (v *invocation) settingsFlags(c *cobra.Command) *cobra.Command {
-	s, f := &v.settings, c.Flags()
-	f.StringVar(&s.HTTPS, "https", or(os.Getenv("MARINA_HTTPS"), ":8443"), "where the gateway listens")
-	f.StringVar(&s.HTTP, "http", or(os.Getenv("MARINA_HTTP"), "127.0.0.1:8080"), "where plain HTTP listens, loopback only; \"off\" for nowhere")
-	f.StringVar(&s.AgentPort, "agent-port", or(os.Getenv("MARINA_AGENT_PORT"), ":8444"), "where the master listens for agents")
-	f.StringVar(&s.Runtime, "runtime", os.Getenv("MARINA_RUNTIME"), "folder of containerd, runc and CNI plugins")
-	f.StringVar(&s.Advertise, "advertise", "", "this machine's address for others")
-	f.StringVar(&s.Hostname, "hostname", "", "this machine's name in the datacenter")
-	f.StringVar(&s.Pool, "pool", "", "container addresses, a /16")
-	f.StringVar(&s.VIPs, "vips", "", "virtual addresses, a /8 to /24")
-	f.StringSliceVar(&s.Etcd, "etcd-endpoints", nil, "use an external etcd")
-	f.StringVar(&s.EtcdCA, "etcd-ca", "", "the external etcd's CA certificate")
-	f.StringVar(&s.EtcdCert, "etcd-cert", "", "client certificate for the external etcd")
-	f.StringVar(&s.EtcdKey, "etcd-key", "", "key of the client certificate")
-	f.StringSliceVar(&s.Attribute, "attribute", nil, "name=value of this machine, for constraints")
-	f.BoolVar(&s.Verbose, "verbose", os.Getenv("MARINA_VERBOSE") != "", "log debug messages")
-	return c
-}
-
 func (v *invocation) daemonCommand() *cobra.Command {
 	return v.settingsFlags(&cobra.Command{Use: "daemon", Short: "Run a datacenter in the foreground (what up starts)", Hidden: true,
-		Args: exactly(0), RunE: func(c *cobra.Command, _ []string) error { return v.programs.Daemon(c.Context(), v.settings) }})
+		Args: exactly(0), RunE: func(c *cobra.Command, _ []string) error {
+			if err := v.remember(); err != nil {
+				return err
+			}
+			return v.programs.Daemon(c.Context(), v.settings)
+		}})
 }
 
 func (v *invocation) agentCommand() *cobra.Command {
@@ -72,16 +58,16 @@ func (v *invocation) upCommand() *cobra.Command {
 	c := &cobra.Command{Use: "up", Short: "Start the datacenter on this machine", Args: exactly(0),
 		Long: "Checks the machine, starts the datacenter in the background and waits until it is well. Harmless when it runs already;\n" +
 			"after an update of the binary it restarts the datacenter's own processes, and no task notices.",
-		RunE: func(c *cobra.Command, _ []string) error { return v.up(c.Context(), os.Args, force) }}
+		RunE: func(c *cobra.Command, _ []string) error { return v.up(c.Context(), force) }}
 	c.Flags().BoolVar(&force, "force", false, "start although a check of the machine says it will not work")
 	return v.settingsFlags(c)
 }
 
-func (v *invocation) up(ctx context.Context, argv []string, force bool) error {
+func (v *invocation) up(ctx context.Context, force bool) error {
 	p := v.progress()
 	now, err := v.info(ctx)
 	running := err == nil
-	if running && now.Build == v.programs.Build() {
+	if running && now.Build == v.programs.Build() && !v.changed {
 		p.show("The datacenter runs already.")
 		p.done()
 		return v.ready(ctx, p, nil)
@@ -94,13 +80,16 @@ func (v *invocation) up(ctx context.Context, argv []string, force bool) error {
 			return err
 		}
 	default:
-		p.show("A new version: restarting the datacenter's processes, tasks go on.")
+		p.show("A new version or other settings: restarting the datacenter's processes, tasks go on.")
 		p.done()
 		if err := v.end(ctx, now.PID); err != nil {
 			return err
 		}
 	}
-	ended, err := v.spawn(argv)
+	if err := v.remember(); err != nil {
+		return err
+	}
+	ended, err := v.spawn()
 	if err != nil {
 		return err
 	}
@@ -129,12 +118,20 @@ func (v *invocation) preflight(ctx context.Context, force bool) error {
 	return nil
 }
 
-// spawn starts the daemon in the background, with this command's own flags. ended is closed when it ends while this
+// maxLog is how large the daemon's log may be when it is started; the one before it is kept.
+const maxLog = 8 << 20
+
+// spawn starts the daemon in the background, with the settings that were remembered. ended is closed when it ends while this
 // command runs.
-func (v *invocation) spawn(argv []string) (ended <-chan struct{}, err error) {
+func (v *invocation) spawn() (ended <-chan struct{}, err error) {
 	logs := filepath.Join(v.settings.State, "log")
 	if err := os.MkdirAll(logs, 0o700); err != nil {
 		return nil, &Error{Code: ExitFailed, Message: fmt.Sprintf("state folder: %v", err), Next: "run as root, or set MARINA_STATE"}
+	}
+	if fi, err := os.Stat(v.daemonLog()); err == nil && fi.Size() > maxLog {
+		if err := os.Rename(v.daemonLog(), v.daemonLog()+".1"); err != nil {
+			return nil, fmt.Errorf("log: %w", err)
+		}
 	}
 	f, err := os.OpenFile(v.daemonLog(), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
@@ -145,15 +142,7 @@ func (v *invocation) spawn(argv []string) (ended <-chan struct{}, err error) {
 	if err != nil {
 		return nil, err
 	}
-	args := []string{"daemon"}
-	for i, a := range argv[1:] { // flags of up are flags of daemon
-		if a == "up" {
-			args = append(args, argv[i+2:]...)
-		}
-	}
-	args = append(drop(args, "--force"), absolute(map[string]string{"--state": v.settings.State, "--runtime": v.settings.Runtime, "--etcd-ca": v.settings.EtcdCA,
-		"--etcd-cert": v.settings.EtcdCert, "--etcd-key": v.settings.EtcdKey})...)
-	cmd := exec.Command(self, args...)
+	cmd := exec.Command(self, "daemon", "--state", v.settings.State)
 	cmd.Stdout, cmd.Stderr, cmd.Dir = f, f, "/"
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := cmd.Start(); err != nil {
@@ -165,26 +154,6 @@ func (v *invocation) spawn(argv []string) (ended <-chan struct{}, err error) {
 		_ = cmd.Wait()
 	}()
 	return done, nil
-}
-
-// absolute writes flags anew whose values are paths: the daemon runs elsewhere.
-func absolute(flags map[string]string) (args []string) {
-	for flag, path := range flags {
-		if abs, err := filepath.Abs(path); path != "" && err == nil {
-			args = append(args, flag, abs)
-		}
-	}
-	return args
-}
-
-func drop(args []string, flag string) []string {
-	out := args[:0]
-	for _, a := range args {
-		if a != flag {
-			out = append(out, a)
-		}
-	}
-	return out
 }
 
 func (v *invocation) daemonLog() string {

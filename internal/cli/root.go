@@ -28,21 +28,22 @@ const (
 
 // Settings is what a datacenter is started with, on one machine.
 type Settings struct {
-	State     string   // folder of everything the datacenter keeps; default /var/lib/marina or MARINA_STATE
-	HTTPS     string   // listen address of the gateway; default :8443
-	HTTP      string   // listen address of plain HTTP, loopback only; default 127.0.0.1:8080; "off" for none
-	AgentPort string   // listen address for agents; default :8444
-	Runtime   string   // folder of containerd, runc and CNI plugins; default: bundle/runtime/bin beside the binary
-	Advertise string   // this machine's address for others; default: that of the default route
-	Hostname  string   // this machine's name in the datacenter; default: the kernel's
-	Pool      string   // container addresses; default: a /16 of 10.128.0.0/9 that is free at the first start
-	VIPs      string   // virtual addresses; default: 198.18.0.0/16, beside another datacenter a /20 that is free
-	Etcd      []string // endpoints of an external etcd; default: embedded
-	EtcdCA    string   // PEM files for the external etcd
-	EtcdCert  string
-	EtcdKey   string
-	Attribute []string // name=value of this machine, for constraints
-	Verbose   bool     // log debug messages
+	State      string   // folder of everything the datacenter keeps; default /var/lib/marina or MARINA_STATE
+	HTTPS      string   // listen address of the gateway; default :8443
+	HTTP       string   // listen address of plain HTTP, loopback only; default 127.0.0.1:8080; "off" for none
+	AgentPort  string   // listen address for agents; default :8444
+	Runtime    string   // folder of containerd, runc and CNI plugins; default: bundle/runtime/bin beside the binary
+	Advertise  string   // this machine's address for others; default: that of the default route
+	Hostname   string   // this machine's name in the datacenter; default: the kernel's
+	Pool       string   // container addresses; default: a /16 of 10.128.0.0/9 that is free at the first start
+	VIPs       string   // virtual addresses; default: 198.18.0.0/16, beside another datacenter a /20 that is free
+	Etcd       []string // endpoints of an external etcd; default: embedded
+	EtcdCA     string   // PEM files for the external etcd
+	EtcdCert   string
+	EtcdKey    string
+	HostVolume []string // folders of this machine that tasks may bind; default none
+	Attribute  []string // name=value of this machine, for constraints
+	Verbose    bool     // log debug messages
 }
 
 // Programs is what main lends to the verbs that run inside a datacenter's own processes.
@@ -62,6 +63,9 @@ type invocation struct {
 	programs Programs
 	out, err io.Writer
 	in       io.Reader
+
+	said    map[string][]string // settings that are not the defaults, by flag
+	changed bool                // they are not those of the last start
 
 	url, token, ca string
 	json, quiet    bool

@@ -9,7 +9,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -46,7 +45,7 @@ func TestUpWaitsForADaemonThatAnotherUpStarted(t *testing.T) {
 	time.AfterFunc(100*time.Millisecond, func() { serveInfo(t, v, `{"healthy":true}`) })
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
-	if err := v.up(ctx, []string{"marina", "up"}, false); err != nil {
+	if err := v.up(ctx, false); err != nil {
 		t.Errorf("up: %v", err)
 	}
 }
@@ -62,17 +61,6 @@ func TestADeadProcessThatNobodyWaitedForHasEnded(t *testing.T) {
 	defer cancel()
 	if err := v.end(ctx, cmd.Process.Pid); err != nil {
 		t.Errorf("end: %v", err)
-	}
-}
-
-func TestPathsAreHandedToTheDaemonAbsolute(t *testing.T) {
-	dir, err := os.Getwd()
-	if err != nil {
-		t.Fatal(err)
-	}
-	got := absolute(map[string]string{"--runtime": "bundle/bin", "--etcd-ca": ""})
-	if want := []string{"--runtime", filepath.Join(dir, "bundle/bin")}; !slices.Equal(got, want) {
-		t.Errorf("got %q, want %q", got, want)
 	}
 }
 

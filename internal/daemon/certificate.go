@@ -81,7 +81,11 @@ func (s *site) agentID() (string, error) {
 }
 
 // replaceFile writes a whole file or nothing of it.
+// One that is so already is left alone: a full disk stops no start.
 func replaceFile(name string, b []byte, mode os.FileMode) error {
+	if old, err := os.ReadFile(name); err == nil && bytes.Equal(old, b) {
+		return nil
+	}
 	if err := os.MkdirAll(filepath.Dir(name), 0o700); err != nil {
 		return err
 	}

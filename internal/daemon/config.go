@@ -16,21 +16,22 @@ import (
 
 // Config is what a datacenter is started with, on one machine. Its fields are those of cli.Settings, one for one.
 type Config struct {
-	State     string   // folder of everything the datacenter keeps; required
-	HTTPS     string   // listen address of the gateway; default :8443
-	HTTP      string   // listen address of plain HTTP, loopback only; default 127.0.0.1:8080; "off" for none
-	AgentPort string   // listen address for agents; default :8444
-	Runtime   string   // folder of containerd, runc and CNI plugins; default: bundle/runtime/bin beside the binary
-	Advertise string   // this machine's address for others; default: that of the default route
-	Hostname  string   // this machine's name in the datacenter; default: the kernel's
-	Pool      string   // container addresses; default: a /16 of 10.128.0.0/9 that is free at the first start
-	VIPs      string   // virtual addresses; default: 198.18.0.0/16, beside another datacenter a /20 that is free
-	Etcd      []string // endpoints of an external etcd; default: embedded
-	EtcdCA    string   // PEM files for the external etcd
-	EtcdCert  string
-	EtcdKey   string
-	Attribute []string // name=value of this machine, for constraints
-	Verbose   bool     // log debug messages
+	State      string   // folder of everything the datacenter keeps; required
+	HTTPS      string   // listen address of the gateway; default :8443
+	HTTP       string   // listen address of plain HTTP, loopback only; default 127.0.0.1:8080; "off" for none
+	AgentPort  string   // listen address for agents; default :8444
+	Runtime    string   // folder of containerd, runc and CNI plugins; default: bundle/runtime/bin beside the binary
+	Advertise  string   // this machine's address for others; default: that of the default route
+	Hostname   string   // this machine's name in the datacenter; default: the kernel's
+	Pool       string   // container addresses; default: a /16 of 10.128.0.0/9 that is free at the first start
+	VIPs       string   // virtual addresses; default: 198.18.0.0/16, beside another datacenter a /20 that is free
+	Etcd       []string // endpoints of an external etcd; default: embedded
+	EtcdCA     string   // PEM files for the external etcd
+	EtcdCert   string
+	EtcdKey    string
+	HostVolume []string // folders of this machine that tasks may bind; default none
+	Attribute  []string // name=value of this machine, for constraints
+	Verbose    bool     // log debug messages
 }
 
 // site is a Config with every default filled in and every text read.
@@ -93,6 +94,11 @@ func (c Config) complete() (*site, error) {
 			return nil, fmt.Errorf("hostname: %w", err)
 		}
 	}
+	for _, folder := range c.HostVolume {
+		if !filepath.IsAbs(folder) || inside(abs, folder) || inside(folder, abs) {
+			return nil, refused("host volume %q: expected an absolute path that neither holds the state folder nor lies in it", folder)
+		}
+	}
 	for _, a := range c.Attribute {
 		name, value, ok := strings.Cut(a, "=")
 		if !ok || name == "" {
@@ -103,8 +109,19 @@ func (c Config) complete() (*site, error) {
 	return s, nil
 }
 
+// settings names what this process was started with, so that an agent that was started with something else is told apart.
+func (s *site) settings() string {
+	return fmt.Sprintf("%x", sha256.Sum256(fmt.Appendf(nil, "%+v", s.Config)))[:16]
+}
+
 func refused(format string, args ...any) error {
 	return fmt.Errorf(format+": %w", append(args, errdefs.ErrInvalidArgument)...)
+}
+
+// inside reports whether a path is that of a folder or below it.
+func inside(name, folder string) bool {
+	rel, err := filepath.Rel(folder, name)
+	return err == nil && filepath.IsLocal(rel)
 }
 
 func prefix(what, text string, least, most int) (netip.Prefix, error) {

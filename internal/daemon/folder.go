@@ -16,7 +16,7 @@ import (
 const maxSocketPath = 107
 
 // early are what a start that failed at once leaves in a state folder, and what a filesystem has of its own.
-var early = []string{"log", "run", "lost+found"}
+var early = []string{"log", "run", "settings.json", "lost+found"}
 
 // checkState refuses a state folder that cannot be one, with errdefs.ErrFailedPrecondition: one whose path is too long, and one
 // that is somebody else's. What is in a state folder is removed by `marina down --clean-state`, so it must be ours alone.

@@ -86,7 +86,7 @@ func (s *site) machine(ctx context.Context, log *slog.Logger) (*machine, error) 
 		return nil, err
 	}
 	ag, err := agent.New(agent.Config{
-		State: s.path("agent"), ID: kernel.AgentID(id), Hostname: s.Hostname, Address: s.address, Attributes: s.attributes,
+		State: s.path("agent"), ID: kernel.AgentID(id), Hostname: s.Hostname, Address: s.address, Attributes: s.attributes, HostVolumes: s.HostVolume,
 		Ports: s.hostPorts(), Masters: []string{s.master()}, TLS: conf, Version: Version,
 	}, agent.Deps{Runtime: rt, Network: nw, Log: log})
 	if err != nil {

@@ -157,19 +157,30 @@ func (s *site) oneAgent(ctx context.Context, build string, log *slog.Logger) (pi
 	return pid, waitFor(ctx, pid)
 }
 
+// maxLog is how large a log of a process of ours may be when it is started; the one before it is kept.
+const maxLog = 8 << 20
+
+func openLog(path string) (*os.File, error) {
+	if fi, err := os.Stat(path); err == nil && fi.Size() > maxLog {
+		if err := os.Rename(path, path+".1"); err != nil {
+			return nil, err
+		}
+	}
+	return os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+}
+
 // startAgent starts the agent's process in a session of its own, so that it outlives this one.
 func (s *site) startAgent(build string) (int, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return 0, err
 	}
-	logs, err := os.OpenFile(s.path("log", "agent.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	logs, err := openLog(s.path("log", "agent.log"))
 	if err != nil {
 		return 0, err
 	}
 	defer logs.Close()
-	args := append([]string{"agent"}, os.Args[2:]...) // the daemon's own flags
-	cmd := exec.Command(self, args...)
+	cmd := exec.Command(self, "agent", "--state", s.State) // its settings are there
 	cmd.Stdout, cmd.Stderr, cmd.Dir = logs, logs, "/"
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := cmd.Start(); err != nil {

@@ -135,7 +135,7 @@ func (d *daemon) run(ctx context.Context) error {
 	g.Go(func() error { return ended(ctx, d.identity.ServeSocket(ctx, d.site.socket(), d.adminHandler())) })
 	g.Go(func() error { return ended(ctx, gw.Run(ctx)) })
 	g.Go(func() error { return ended(ctx, d.lead(ctx)) })
-	g.Go(func() error { return ended(ctx, d.site.keepAgent(ctx, d.build, d.log)) })
+	g.Go(func() error { return ended(ctx, d.site.keepAgent(ctx, d.build+d.site.settings(), d.log)) })
 	return g.Wait()
 }
 

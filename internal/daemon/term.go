@@ -70,7 +70,7 @@ func (d *daemon) oneTerm(ctx context.Context) error {
 		Store: d.store, Leadership: l, Log: d.log, Listener: listener, TLS: d.agentTLS(name), AgentID: d.agentOf, Handler: d.images.Registry(),
 	})
 	t.services = services.New(services.Config{Kernel: t.master, Store: d.store, Fence: l.Fence(), Log: d.log,
-		Leader: reachable(d.site.HTTPS, d.site.address), VIPs: d.site.vips})
+		Leader: reachable(d.site.HTTPS, d.site.address), VIPs: d.site.vips, HostVolumes: append([]string{}, d.site.HostVolume...)})
 	g, running := errgroup.WithContext(l.Context())
 	g.Go(func() error { return t.master.Run(running) })
 	g.Go(func() error { return t.services.Run(running) })

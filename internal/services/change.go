@@ -123,6 +123,7 @@ func (t *tx) prepare(id string, given map[string]any, old *App, partial bool) (*
 		a.Role = roles[len(roles)-1]
 	}
 	errs := append(a.validate(roles), a.foreignVIPs(t.s.cfg.VIPs)...)
+	errs = append(errs, a.foreignVolumes(t.s.cfg.HostVolumes)...)
 	for i, d := range a.Dependencies {
 		dep, bad := AppID(d, parentOf(id))
 		a.Dependencies[i] = dep

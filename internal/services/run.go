@@ -31,6 +31,7 @@ type Config struct {
 	DefaultRole         string        // of apps in no group; "slave_public", as in DC/OS
 	Leader              string        // host:port by which clients reach this process, for /v2/leader and /v2/info
 	VIPs                netip.Prefix  // what VIPs given by address must be of; 198.18.0.0/16
+	HostVolumes         []string      // folders of the machines that apps may bind; nil: machines decide alone
 	Build               string        // version for /v2/info; "1.11.0", whose API this is
 	NewID               func() string // a UUID, never the same twice; uuid.NewString
 	Policy              Policy        // DefaultPolicy

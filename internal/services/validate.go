@@ -26,6 +26,9 @@ func (a *App) validate(roles []string) []Detail {
 	if a.Executor != "" && a.Executor != "//cmd" {
 		v.add("/executor", notBuilt("executor"))
 	}
+	if a.User != nil && !a.hasImage() && a.host() && rootUser(*a.User) {
+		v.add("/user", "root runs in the machine's network only from an image: leave user out, or give the app a bridge network")
+	}
 	if a.GPUs > 0 {
 		v.add("/gpus", notBuilt("gpus"))
 	}
@@ -57,6 +60,13 @@ func (a *App) validate(roles []string) []Detail {
 		v.add("/", fmt.Sprintf("the app is %d bytes encoded, at most %d fit", n, MaxAppBytes))
 	}
 	return v.found
+}
+
+// rootUser reports whether a user is the machine's root: "root", "0", with or without a group.
+func rootUser(user string) bool {
+	name, _, _ := strings.Cut(user, ":")
+	id, err := strconv.Atoi(name)
+	return name == "root" || err == nil && id == 0
 }
 
 type validator struct{ found []Detail }
@@ -180,6 +190,26 @@ func (a *App) foreignVIPs(ours netip.Prefix) []Detail {
 		}
 	}
 	return v.found
+}
+
+// foreignVolumes refuses folders that the machines do not lend. Root inside of a container is root in what is bound into it.
+func (a *App) foreignVolumes(lent []string) []Detail {
+	v := &validator{}
+	if a.Container == nil || lent == nil {
+		return nil
+	}
+	for i, vol := range a.Container.Volumes {
+		if vol.HostPath != "" && !slices.ContainsFunc(lent, func(folder string) bool { return inFolder(vol.HostPath, folder) }) {
+			v.add(fmt.Sprintf("/container/volumes(%d)/hostPath", i),
+				fmt.Sprintf("this datacenter lends %s to no task; its operator can, by marina up --host-volume %s", vol.HostPath, vol.HostPath))
+		}
+	}
+	return v.found
+}
+
+func inFolder(name, folder string) bool {
+	name, folder = path.Clean(name), path.Clean(folder)
+	return name == folder || folder == "/" || strings.HasPrefix(name, folder+"/")
 }
 
 func (v *validator) container(a *App) {
