@@ -15,50 +15,80 @@ import (
 	"github.com/marinaos/marina/test/house"
 )
 
+// tenure is an app whose tasks are to stay, whatever becomes of the datacenter's processes.
+type tenure struct {
+	*testing.T
+	h   *house.House
+	c   *house.Client
+	id  string
+	vip string
+	was []house.Process
+}
+
+func (s *tenure) up(program string) string {
+	s.Helper()
+	out, err := s.h.UpAs(program)
+	if err != nil {
+		s.Fatal(err)
+	}
+	return out
+}
+
+// stayed judges that the tasks are the processes they were, and that the datacenter knows them as such.
+func (s *tenure) stayed(when string) {
+	s.Helper()
+	s.c.Settle(s.T, s.id, 30*time.Second)
+	if now := running(s.T, s.h, s.id); !slices.Equal(now, s.was) {
+		s.Errorf("%s: tasks were %v, are %v", when, s.was, now)
+	}
+	adopted(s.T, s.h, s.c, s.id)
+}
+
+// answers judges that the VIP leads to the app.
+func (s *tenure) answers(when string) {
+	s.Helper()
+	if who, err := house.Who(s.vip); err != nil || !strings.HasPrefix(who, house.Prefix(s.id)) {
+		s.Errorf("%s: the VIP answers %q, %v", when, who, err)
+	}
+}
+
 func TestTasksOutliveEverythingThatHappensToTheDatacentersProcesses(t *testing.T) {
 	h, c := own(t)
-	const id = "/stays"
-	c.Deploy(t, h.Truthful(id, 2))
+	s := &tenure{T: t, h: h, c: c, id: "/stays"}
+	c.Deploy(t, h.Truthful(s.id, 2))
 	if err := h.Witness(); err != nil {
 		t.Fatal(err)
 	}
-	was := running(t, h, id)
-	vip := c.VIP(t, id)
-	same := func(when string) {
-		t.Helper()
-		if now := running(t, h, id); !slices.Equal(now, was) {
-			t.Errorf("%s: tasks were %v, are %v", when, was, now)
-		}
-		adopted(t, h, c, id)
-		c.Settle(t, id, 30*time.Second)
-	}
-	up := func(program string) string {
-		t.Helper()
-		out, err := h.UpAs(program)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return out
-	}
-	caller := house.NewCaller(vip, 10*time.Millisecond, nil)
-
-	daemon, _ := h.PID("daemon")
-	if out := up(h.Marina); !strings.Contains(out, "runs already") {
-		t.Errorf("up once more: got %q, want it to say that all runs", out)
-	}
-	if now, _ := h.PID("daemon"); now != daemon {
-		t.Errorf("up once more replaced the daemon: %d, then %d", daemon, now)
-	}
-	same("after up once more")
-
+	s.was, s.vip = running(t, h, s.id), c.VIP(t, s.id)
+	caller := house.NewCaller(s.vip, 10*time.Millisecond, nil)
+	s.upAgain()
 	newer, err := h.Build("marina-2", "house-2")
 	if err != nil {
 		t.Fatal(err)
 	}
-	up(newer)
-	house.Until(t, 30*time.Second, "daemon and agent of the new build", func() error {
+	s.upWithNewBuild(newer)
+	report(t, "while daemon and agent were replaced", caller.Stop())
+	s.upInPlace(newer)
+	s.downAfterKill()
+	s.upAfterDown()
+}
+
+func (s *tenure) upAgain() {
+	daemon, _ := s.h.PID("daemon")
+	if out := s.up(s.h.Marina); !strings.Contains(out, "runs already") {
+		s.Errorf("up once more: got %q, want it to say that all runs", out)
+	}
+	if now, _ := s.h.PID("daemon"); now != daemon {
+		s.Errorf("up once more replaced the daemon: %d, then %d", daemon, now)
+	}
+	s.stayed("after up once more")
+}
+
+func (s *tenure) upWithNewBuild(newer string) {
+	s.up(newer)
+	house.Until(s.T, 30*time.Second, "daemon and agent of the new build", func() error {
 		for _, name := range []string{"daemon", "agent"} {
-			pid, err := h.PID(name)
+			pid, err := s.h.PID(name)
 			if err != nil {
 				return err
 			}
@@ -66,67 +96,69 @@ func TestTasksOutliveEverythingThatHappensToTheDatacentersProcesses(t *testing.T
 				return fmt.Errorf("the %s runs %s, %v", name, exe, err)
 			}
 		}
-		return c.Settled(id)
+		return nil
 	})
-	same("after up with a new build")
-	c.Deploy(t, h.Truthful("/newer", 1)) // it works
-	c.Remove(t, "/newer")
-	report(t, "while daemon and agent were replaced", caller.Stop())
+	s.stayed("after up with a new build")
+	s.c.Deploy(s.T, s.h.Truthful("/newer", 1)) // it works
+	s.c.Remove(s.T, "/newer")
+}
 
-	// A build that takes the place of the one that runs, as after git pull and make.
-	inPlace := filepath.Join(t.TempDir(), "marina")
-	copyFile(t, h.Marina, inPlace)
-	up(inPlace)
-	copyFile(t, newer, inPlace+".new")
-	if err := os.Rename(inPlace+".new", inPlace); err != nil {
-		t.Fatal(err)
+// upInPlace puts a build in the place of the file that runs, as git pull and make do, and has the old daemon start an agent.
+func (s *tenure) upInPlace(newer string) {
+	file := filepath.Join(s.TempDir(), "marina")
+	copyFile(s.T, s.h.Marina, file)
+	s.up(file)
+	copyFile(s.T, newer, file+".new")
+	if err := os.Rename(file+".new", file); err != nil {
+		s.Fatal(err)
 	}
-	agent, _ := h.PID("agent")
-	kill(t, h, "agent") // what the daemon of the old file starts now is the new one
-	house.Until(t, 20*time.Second, "another agent", func() error {
-		if pid, err := h.PID("agent"); err != nil || pid == agent {
+	agent, err := s.h.PID("agent")
+	if err != nil {
+		s.Fatal(err)
+	}
+	kill(s.T, s.h, "agent")
+	house.Until(s.T, 20*time.Second, "another agent", func() error {
+		if pid, err := s.h.PID("agent"); err != nil || pid == agent {
 			return fmt.Errorf("agent %d, %v", pid, err)
 		}
-		return c.Settled(id)
+		return nil
 	})
-	up(inPlace)
-	same("after the program's file was replaced")
+	s.up(file)
+	s.stayed("after the program's file was replaced")
+}
 
-	kill(t, h, "daemon")
-	orphaned := running(t, h, id)
-	if who, err := house.Who(vip); err != nil || !strings.HasPrefix(who, house.Prefix(id)) {
-		t.Errorf("without a daemon the VIP answers %q, %v", who, err)
+func (s *tenure) downAfterKill() {
+	kill(s.T, s.h, "daemon")
+	s.answers("without a daemon")
+	if now := running(s.T, s.h, s.id); !slices.Equal(now, s.was) {
+		s.Errorf("without a daemon: tasks were %v, are %v", s.was, now)
 	}
-	if !slices.Equal(orphaned, was) {
-		t.Errorf("without a daemon: tasks were %v, are %v", was, orphaned)
-	}
-	h.Must(t, "down") // of a daemon that was killed
-	if now := running(t, h, id); len(now) != 0 {
-		t.Errorf("after down: %v run", now)
-	}
-	trace, err := h.Trace(nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, kind := range []string{"process", "namespace", "link", "table", "route"} {
-		if len(trace.Kinds[kind]) > 0 {
-			t.Errorf("after down there still is %s %v", kind, trace.Kinds[kind])
+	for range 2 { // the second has nothing to do
+		s.h.Must(s.T, "down")
+		trace, err := s.h.Trace(nil)
+		if err != nil {
+			s.Fatal(err)
+		}
+		for _, kind := range []string{"process", "namespace", "link", "table", "route"} {
+			if len(trace.Kinds[kind]) > 0 {
+				s.Errorf("after down there still is %s %v", kind, trace.Kinds[kind])
+			}
 		}
 	}
-	h.Must(t, "down") // again
+}
 
-	up(h.Marina)
-	c.Settle(t, id, 60*time.Second)
-	if now := running(t, h, id); len(now) != 2 || slices.ContainsFunc(now, func(p house.Process) bool { return slices.Contains(was, p) }) {
-		t.Errorf("after down and up: %v run, want 2 new ones", now)
+func (s *tenure) upAfterDown() {
+	s.up(s.h.Marina)
+	s.c.Settle(s.T, s.id, 60*time.Second)
+	now := running(s.T, s.h, s.id)
+	if len(now) != 2 || slices.ContainsFunc(now, func(p house.Process) bool { return slices.Contains(s.was, p) }) {
+		s.Errorf("after down and up: %v run, want 2 new ones", now)
 	}
-	if got := c.VIP(t, id); got != vip {
-		t.Errorf("after down and up the VIP is %s, was %s", got, vip)
+	if got := s.c.VIP(s.T, s.id); got != s.vip {
+		s.Errorf("after down and up the VIP is %s, was %s", got, s.vip)
 	}
-	if who, err := house.Who(vip); err != nil || !strings.HasPrefix(who, house.Prefix(id)) {
-		t.Errorf("after down and up the VIP answers %q, %v", who, err)
-	}
-	adopted(t, h, c, id)
+	s.answers("after down and up")
+	adopted(s.T, s.h, s.c, s.id)
 }
 
 func copyFile(t *testing.T, from, to string) {
