@@ -54,6 +54,7 @@ func TestBadInputIsRefusedInClearWordsAndLosesNothing(t *testing.T) {
 		{"neither command nor image", `{"id":"/bad"}`, 422, "AppDefinition must either contain one of 'cmd' or 'args'"},
 		{"unknown health protocol", app("/bad", `,"healthChecks":[{"protocol":"SMTP"}]`), 422, "error.unknown.enum.literal"},
 		{"known but not built", app("/bad", `,"fetch":[{"uri":"http://x/y"}]`), 422, "fetch is not supported by this version"},
+		{"a folder of the machine", app("/bad", `,"container":{"type":"MESOS","volumes":[{"containerPath":"/x","hostPath":"/etc","mode":"RW"}]}`), 422, "lends /etc to no task"},
 		{"a VIP without a port", `{"id":"/bad","cmd":"sleep 1","portDefinitions":[{"labels":{"VIP_0":"/x"}}]}`, 422, "VIP"},
 		{"no name", app("", ""), 422, "Path must contain at least one path element"},
 		{"the root", app("/", ""), 422, "must not be root"},
