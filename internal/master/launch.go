@@ -96,6 +96,9 @@ func (s *State) launch(r kernel.LaunchRequest) (*kernel.LaunchResult, error) {
 	if e != nil && e.spec.ID != r.Spec.ID {
 		return nil, fmt.Errorf("launch %s: other groups wait under this key with another spec: withdraw them first: %w", r.Key, errdefs.ErrAlreadyExists)
 	}
+	if err := s.checkLiterals(&r.Spec); err != nil {
+		return nil, err
+	}
 	sp, err := s.newSpec(r.Spec)
 	if err != nil {
 		return nil, err

@@ -9,6 +9,7 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 	"pgregory.net/rapid"
 
 	"github.com/marinaos/marina/internal/kernel"
@@ -142,6 +143,23 @@ func TestVIPsOfOthersAreRefused(t *testing.T) {
 	}
 }
 
+// TestSharedVIPOfEarlierReleaseIsLoaded has rows in which a literal address is that of a named VIP: what is placed stays,
+// more is refused.
+func TestSharedVIPOfEarlierReleaseIsLoaded(t *testing.T) {
+	p := newPlayer(t)
+	for _, line := range []string{"up session=1 agent=a1", "launch groups=g1 vip=hello", "launch groups=g2 owner=/o key=k literal=198.18.0.9"} {
+		p.do(strings.Fields(line))
+	}
+	p.rows["kernel/vips/hello.marathon"] = []byte(`{"addr":"198.18.0.9"}`)
+	if out := p.lead(); strings.Contains(out, "problem") || len(p.state.Instances("")) != 2 {
+		t.Errorf("loading: got %q and %d instances, want no problem and 2", out, len(p.state.Instances("")))
+	}
+	fx := p.state.Step(p.now, p.event("launch", args{t, strings.Fields("groups=g3 owner=/o key=k literal=198.18.0.9")}))
+	if len(fx.Replies) != 1 || !errdefs.IsInvalidArgument(fx.Replies[0].Err) {
+		t.Errorf("one more: got %+v, want it refused", fx.Replies)
+	}
+}
+
 // TestSameEventsGiveTheSameEffects plays random events into two states, and after them loads what was written into a third,
 // which must show the same groups.
 func TestSameEventsGiveTheSameEffects(t *testing.T) {
@@ -159,7 +177,7 @@ func TestSameEventsGiveTheSameEffects(t *testing.T) {
 			case 1:
 				line = fmt.Sprintf("down session=%d", rapid.IntRange(0, sessions).Draw(r, "session"))
 			case 2, 3:
-				line = fmt.Sprintf("launch groups=%s,%s,%s vip=v owner=/o%d key=k%d", g(), g(), g(), agent, agent)
+				line = fmt.Sprintf("launch groups=%s,%s,%s vip=v owner=/o%d key=k%d literal=198.18.0.%d", g(), g(), g(), agent, agent, agent)
 			case 4:
 				line = fmt.Sprintf("stop groups=%s,%s", g(), g())
 			case 5:
@@ -182,6 +200,17 @@ func TestSameEventsGiveTheSameEffects(t *testing.T) {
 		}
 		if diff := cmp.Diff(want, groupsOf(a.state)); diff != "" {
 			r.Fatalf("groups after a change of leader (-before +after):\n%s", diff)
+		}
+		for _, s := range []*State{a.state, b.state} {
+			uses := map[netip.Addr]int{}
+			for _, sp := range s.specs {
+				for addr := range literals(&sp.Spec) {
+					uses[addr]++
+				}
+			}
+			if diff := cmp.Diff(uses, s.literals, cmpopts.EquateComparable(netip.Addr{})); diff != "" {
+				r.Fatalf("uses of literal addresses (-specs +index):\n%s", diff)
+			}
 		}
 	})
 }

@@ -175,7 +175,11 @@ func (s *State) Load(items []store.Item) (problems []error) {
 	return problems
 }
 
+// loadSpecs takes up the stored specs. The literal VIP addresses of all of them are held before the first is, so that a named
+// VIP whose own row is lost is not given one.
 func (s *State) loadSpecs(items []store.Item) (problems []error) {
+	var found []kernel.Spec
+	bad := func(key string, err error) { problems = append(problems, fmt.Errorf("row %s: %w", key, err)) }
 	for _, item := range items {
 		r, _ := parseRow(item.Key)
 		var k kernel.Spec
@@ -183,15 +187,23 @@ func (s *State) loadSpecs(items []store.Item) (problems []error) {
 		if err == nil && k.ID != kernel.SpecID(r.ID) {
 			err = fmt.Errorf("holds spec %q", k.ID)
 		}
-		if err == nil {
-			var sp *spec
-			if sp, err = s.newSpec(k); err == nil {
-				sp.stored = true
-			}
-		}
 		if err != nil {
-			problems = append(problems, fmt.Errorf("row %s: %w", r.Key(), err))
+			bad(item.Key, err)
+			continue
 		}
+		s.countLiterals(&k, 1)
+		found = append(found, k)
+	}
+	for _, k := range found {
+		sp, err := s.newSpec(k)
+		if err != nil {
+			bad(Row{Kind: RowSpec, ID: string(k.ID)}.Key(), err)
+			continue
+		}
+		sp.stored = true
+	}
+	for k := range found {
+		s.countLiterals(&found[k], -1)
 	}
 	return problems
 }

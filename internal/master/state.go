@@ -24,7 +24,8 @@ type State struct {
 	ended    map[string]*ended // by framework
 	vips     map[string]*vip
 	vipAddrs map[netip.Addr]*vip
-	idleVIPs []*vip // in the order they became idle; some may be in use again
+	literals map[netip.Addr]int // uses of literal VIP addresses by specs
+	idleVIPs []*vip             // in the order they became idle; some may be in use again
 
 	entries map[entryKey]*entry
 	queue   []*entry // in the order of waiting since
@@ -120,7 +121,7 @@ type instance struct {
 func NewState(cfg Config) *State {
 	return &State{cfg: cfg.WithDefaults(), agents: map[kernel.AgentID]*agent{}, sessions: map[SessionID]*agent{},
 		subnets: map[netip.Prefix]kernel.AgentID{}, specs: map[kernel.SpecID]*spec{}, groups: map[kernel.GroupID]*instance{},
-		ended: map[string]*ended{}, vips: map[string]*vip{}, vipAddrs: map[netip.Addr]*vip{}, entries: map[entryKey]*entry{},
+		ended: map[string]*ended{}, vips: map[string]*vip{}, vipAddrs: map[netip.Addr]*vip{}, literals: map[netip.Addr]int{}, entries: map[entryKey]*entry{},
 		waiting: map[kernel.GroupID]*entry{}, waits: map[string]int{}, pool: placement.NewPool(), endpoints: endpoints{version: 1, oldest: 1},
 		step: step{dirty: map[Row]struct{}{}}}
 }

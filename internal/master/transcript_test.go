@@ -257,6 +257,9 @@ func (p *player) spec(a args) kernel.Spec {
 		if v := a.get("vip", ""); v != "" {
 			task.Ports = append(task.Ports, kernel.Port{Name: "web", Protocol: "udp,tcp", Container: 8080, VIPs: []kernel.VIP{{Name: v, Port: 80}}})
 		}
+		if v := a.get("literal", ""); v != "" {
+			task.Ports = append(task.Ports, kernel.Port{Protocol: "tcp", Container: 8081, VIPs: []kernel.VIP{{Addr: netip.MustParseAddr(v), Port: 80}}})
+		}
 		for _, port := range a.list("ports") {
 			n, err := strconv.Atoi(port)
 			if err != nil {

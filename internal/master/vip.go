@@ -4,10 +4,13 @@ import (
 	"encoding/binary"
 	"fmt"
 	"hash/fnv"
+	"iter"
 	"net/netip"
 	"time"
 
 	"github.com/containerd/errdefs"
+
+	"github.com/marinaos/marina/internal/kernel"
 )
 
 // vip is a named VIP and its address.
@@ -18,20 +21,60 @@ type vip struct {
 	idle time.Time // since when it has none
 }
 
-// holdVIPs gives every named VIP of a spec an address and notes the use.
+// holdVIPs gives every named VIP of a spec an address and notes the use, and that of its literal addresses.
 func (s *State) holdVIPs(sp *spec) error {
+	s.countLiterals(&sp.Spec, 1)
+	err := s.nameVIPs(sp)
+	if err != nil {
+		s.dropVIPs(sp)
+	}
+	return err
+}
+
+// checkLiterals refuses literal addresses that named VIPs hold: what is meant for those would be shared. It is asked at
+// launches only: what is placed already, as by an earlier release, can be loaded.
+func (s *State) checkLiterals(k *kernel.Spec) error {
+	for addr := range literals(k) {
+		if v := s.vipAddrs[addr]; v != nil {
+			return fmt.Errorf("VIP %s of %.64s: its address is held by the named VIP %s: choose another of %s: %w", addr, k.Owner, v.name, s.cfg.VIPs, errdefs.ErrInvalidArgument)
+		}
+	}
+	return nil
+}
+
+// countLiterals adds n to the uses of a spec's literal addresses.
+func (s *State) countLiterals(k *kernel.Spec, n int) {
+	for addr := range literals(k) {
+		if s.literals[addr] += n; s.literals[addr] == 0 {
+			delete(s.literals, addr)
+		}
+	}
+}
+
+// literals yields the literal VIP addresses of a spec, one that is asked for twice twice.
+func literals(k *kernel.Spec) iter.Seq[netip.Addr] {
+	return func(yield func(netip.Addr) bool) {
+		for _, port := range k.Ports() {
+			for _, ask := range port.VIPs {
+				if ask.Name == "" && !yield(ask.Addr) {
+					return
+				}
+			}
+		}
+	}
+}
+
+func (s *State) nameVIPs(sp *spec) error {
 	for _, port := range sp.Ports() {
 		for _, ask := range port.VIPs {
 			if ask.Name == "" {
 				if !s.cfg.VIPs.Contains(ask.Addr) { // rules for it would take what is meant for others
-					s.dropVIPs(sp)
 					return fmt.Errorf("VIP %s of %s: its address is not of the datacenter's range %s: %w", ask.Addr, sp.Owner, s.cfg.VIPs, errdefs.ErrInvalidArgument)
 				}
 				continue
 			}
 			v, err := s.namedVIP(ask.Name + "." + sp.Framework)
 			if err != nil {
-				s.dropVIPs(sp)
 				return err
 			}
 			v.uses++
@@ -41,7 +84,8 @@ func (s *State) holdVIPs(sp *spec) error {
 	return nil
 }
 
-// namedVIP finds or makes a VIP. Its address is its name's hash in the range, or the next that is free.
+// namedVIP finds or makes a VIP. Its address is its name's hash in the range, or the next that is free and that no spec uses
+// literally.
 func (s *State) namedVIP(name string) (*vip, error) {
 	if v := s.vips[name]; v != nil {
 		return v, nil
@@ -57,7 +101,7 @@ func (s *State) namedVIP(name string) (*vip, error) {
 			continue
 		}
 		addr := addToAddr(base, at)
-		if s.vipAddrs[addr] != nil {
+		if s.vipAddrs[addr] != nil || s.literals[addr] > 0 {
 			continue
 		}
 		v := &vip{name: name, addr: addr}
@@ -69,6 +113,7 @@ func (s *State) namedVIP(name string) (*vip, error) {
 }
 
 func (s *State) dropVIPs(sp *spec) {
+	s.countLiterals(&sp.Spec, -1)
 	for _, v := range sp.vips {
 		if v.uses--; v.uses == 0 {
 			v.idle = s.now
