@@ -216,6 +216,7 @@ func (e *endpoints) run(ctx context.Context, f *folder) error {
 	defer e.write(f)
 	var late <-chan time.Time
 	var written time.Time
+	var broken string // what was logged last, while the network fails
 	for {
 		select {
 		case <-ctx.Done():
@@ -237,12 +238,19 @@ func (e *endpoints) run(ctx context.Context, f *folder) error {
 			if ctx.Err() != nil {
 				return nil
 			}
-			e.log.Error("endpoints cannot be applied, trying again", "err", err)
+			if text := err.Error(); text != broken { // once each, not once each second
+				e.log.Error("endpoints cannot be applied, trying again", "err", err)
+				broken = text
+			}
 			if !pause(ctx, applyRetry) {
 				return nil
 			}
 			e.ask()
 			continue
+		}
+		if broken != "" {
+			e.log.Info("endpoints are applied again")
+			broken = ""
 		}
 		e.mu.Lock()
 		e.applied = upTo
