@@ -179,7 +179,7 @@ func (a *Agent) serveFiles(w http.ResponseWriter, r *http.Request) error {
 	}
 	defer root.Close()
 	name := path.Clean("/" + r.PathValue("path"))[1:]
-	f, err := openInside(root, either(name, "."))
+	f, err := openInside(root, either(name, "."), os.O_RDONLY)
 	if err != nil {
 		return err
 	}
@@ -202,10 +202,10 @@ func (a *Agent) serveFiles(w http.ResponseWriter, r *http.Request) error {
 
 // openInside opens a file without blocking on a pipe. Whatever is wrong beside the file not being there is a way out of the
 // sandbox, and forbidden.
-func openInside(root *os.Root, name string) (*os.File, error) {
-	f, err := root.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK, 0)
+func openInside(root *os.Root, name string, flag int) (*os.File, error) {
+	f, err := root.OpenFile(name, flag|unix.O_NONBLOCK, 0)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("%s: %w: %w", name, errdefs.ErrPermissionDenied, err)
+		return nil, fmt.Errorf("%s leads out of the task's sandbox or cannot be opened in it: %w: %w", name, errdefs.ErrPermissionDenied, err)
 	}
 	return f, err
 }

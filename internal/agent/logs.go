@@ -59,9 +59,9 @@ func setDropped(f *os.File, n int64) error {
 	return unix.Fsetxattr(int(f.Fd()), droppedAttr, binary.BigEndian.AppendUint64(nil, uint64(n)), 0)
 }
 
-// openRegular opens a file a task may have replaced: it must be a regular one, and no opening blocks.
+// openRegular opens a file a task may have replaced: it must be a regular one of the sandbox, and no opening blocks.
 func openRegular(root *os.Root, name string, flag int) (*os.File, int64, error) {
-	f, err := root.OpenFile(name, flag|unix.O_NONBLOCK, 0)
+	f, err := openInside(root, name, flag)
 	if err != nil {
 		return nil, 0, err
 	}

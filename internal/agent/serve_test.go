@@ -141,6 +141,45 @@ func TestFilesStayInTheSandbox(t *testing.T) {
 	}
 }
 
+func TestLogsStayInTheSandbox(t *testing.T) {
+	w := newWorld(t)
+	w.start()
+	w.master.launch(specOf("echo hello; exec sleep 600"), kernel.Group{ID: "l"})
+	w.master.reaches("l.t0", kernel.Running)
+	box := filepath.Join(w.cfg.State, "sandboxes/l.t0")
+	eventually(t, "it wrote", func() bool { return readFile(t, box+"/stdout") == "hello\n" })
+	if err := os.Rename(box+"/stdout", box+"/moved"); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(box + "/stderr"); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		to, says string
+		want     int
+	}{
+		{"/etc/passwd", "leads out of the task's sandbox", 403}, {"../../agent.ckpt", "leads out of the task's sandbox", 403},
+		{"stdout", "leads out of the task's sandbox", 403}, {"stderr", "leads out of the task's sandbox", 403},
+		{"none", "no such file", 404}, {"moved", "hello", 200},
+	} {
+		for _, stream := range []string{"stdout", "stderr"} {
+			if err := os.Symlink(c.to, filepath.Join(box, stream)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for _, stream := range []string{"stdout", "stderr"} {
+			if code, body := w.master.get("/agent/v1/tasks/l.t0/logs/" + stream); code != c.want || !strings.Contains(body, c.says) {
+				t.Errorf("%s linked to %s: got %d %q, want %d %q", stream, c.to, code, body, c.want, c.says)
+			}
+		}
+		for _, stream := range []string{"stdout", "stderr"} {
+			if err := os.Remove(filepath.Join(box, stream)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}
+
 // exec runs something in a task as a client does.
 func (w *world) exec(task kernel.TaskID, req kernel.ExecRequest, talk func(send func(kernel.ExecKind, []byte))) (out, errs string, res kernel.ExecResult) {
 	w.t.Helper()
