@@ -24,6 +24,7 @@ build: bin/marina bin/hello.tar runtime
 .PHONY: bin/marina runtime
 bin/marina:
 	@mkdir -p bin
+	@[ -e bin/marina ] || echo "building marina: a few minutes the first time, seconds later"
 	@$(GOBUILD) -o bin/marina.new ./cmd/marina
 	@cmp -s bin/marina.new bin/marina && rm bin/marina.new || mv bin/marina.new bin/marina
 
