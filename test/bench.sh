@@ -10,7 +10,7 @@ echo "load:    $(cut -d' ' -f1-3 /proc/loadavg) before"
 echo "commit:  $(git describe --tags --always --dirty 2>/dev/null || echo unknown), $(go version | cut -d' ' -f3)"
 echo
 echo "== Real containers, and the real daemon with stub agents"
-go test -run '^$' -bench "${1:-.}" -benchtime 1x -timeout 60m ./test/bench | grep -E '^\||^--- FAIL|_test.go:.*(FAIL|error)|^FAIL' || true
+go test -run '^$' -bench "${1:-.}" -benchtime 1x -timeout 60m ./test/bench | grep -vE '^(goos|goarch|pkg|cpu|PASS|ok|Benchmark)' || true
 [ $# -eq 0 ] || exit 0
 
 echo
