@@ -56,11 +56,18 @@ func samePort(a, b kernel.EndpointPort) bool {
 // change takes some endpoints out and others in and returns the doors that are to be looked at.
 func (t *table) change(removed, added []kernel.Endpoint) map[Door]bool {
 	touched := map[Door]bool{}
+	gone := map[Door]map[string]bool{} // one pass over each door, however many leave it
 	for i := range removed {
 		for d := range t.of(&removed[i]) {
-			t.out(d, string(removed[i].Task))
+			if gone[d] == nil {
+				gone[d] = map[string]bool{}
+			}
+			gone[d][string(removed[i].Task)] = true
 			touched[d] = true
 		}
+	}
+	for d, who := range gone {
+		t.out(d, who)
 	}
 	for i := range added {
 		for d, leads := range t.of(&added[i]) {
@@ -71,9 +78,9 @@ func (t *table) change(removed, added []kernel.Endpoint) map[Door]bool {
 	return touched
 }
 
-// out takes who out of a door.
-func (t *table) out(d Door, who string) {
-	t.doors[d] = slices.DeleteFunc(t.doors[d], func(l lead) bool { return l.who == who })
+// out takes some out of a door.
+func (t *table) out(d Door, who map[string]bool) {
+	t.doors[d] = slices.DeleteFunc(t.doors[d], func(l lead) bool { return who[l.who] })
 	if len(t.doors[d]) == 0 {
 		delete(t.doors, d)
 	}

@@ -181,7 +181,7 @@ func (n *Network) adjust(name, value string) error {
 func (n *Network) admit(r record) map[Door]bool {
 	touched := map[Door]bool{}
 	for d, l := range hostDoors(r.Attachment) {
-		n.table.out(d, l.who)
+		n.table.out(d, map[string]bool{l.who: true})
 		n.table.doors[d] = append(n.table.doors[d], l)
 		touched[d] = true
 		if err := n.holds.retake(d.Port, l.who); err != nil {
@@ -195,7 +195,7 @@ func (n *Network) admit(r record) map[Door]bool {
 func (n *Network) expel(r record) map[Door]bool {
 	touched := map[Door]bool{}
 	for d, l := range hostDoors(r.Attachment) {
-		n.table.out(d, l.who)
+		n.table.out(d, map[string]bool{l.who: true})
 		n.holds.free(d.Port, l.who)
 		touched[d] = true
 	}

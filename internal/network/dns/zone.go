@@ -53,16 +53,23 @@ func newZone() *zone {
 func (z *zone) change(removed, added []kernel.Endpoint) {
 	z.mu.Lock()
 	defer z.mu.Unlock()
+	gone := map[string]map[kernel.TaskID]bool{} // by name: one pass over each, however many leave it
 	for i := range removed {
 		e := &removed[i]
 		_, names := spellings(e)
 		for _, name := range names {
-			z.tasks[name] = slices.DeleteFunc(z.tasks[name], func(x *entry) bool { return x.Task == e.Task })
-			if len(z.tasks[name]) == 0 {
-				delete(z.tasks, name)
+			if gone[name] == nil {
+				gone[name] = map[kernel.TaskID]bool{}
 			}
+			gone[name][e.Task] = true
 		}
 		z.count(e, -1)
+	}
+	for name, tasks := range gone {
+		z.tasks[name] = slices.DeleteFunc(z.tasks[name], func(x *entry) bool { return tasks[x.Task] })
+		if len(z.tasks[name]) == 0 {
+			delete(z.tasks, name)
+		}
 	}
 	for i := range added {
 		canonical, names := spellings(&added[i])
