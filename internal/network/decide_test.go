@@ -81,7 +81,7 @@ func TestDoorsOfEndpoints(t *testing.T) {
 		}
 	}
 	for d, l := range hostDoors(a) {
-		tb.out(d, l.who)
+		tb.out(d, map[string]bool{l.who: true})
 	}
 	if tb.change(all, nil); len(tb.doors) > 0 {
 		t.Errorf("left: %v", slices.Collect(maps.Keys(tb.doors)))
