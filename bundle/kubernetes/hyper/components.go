@@ -105,8 +105,8 @@ func parseFlags(component string, named cliflag.NamedFlagSets, defaults, args []
 }
 
 // apiServerDefaults are upstream's own but for: where things are; privileged containers, which are a matter of admission
-// and of what a node allows; node authorization; and addresses, by which kubelets are reached, since names of nodes need
-// not resolve.
+// and of what a node allows; node authorization; addresses, by which kubelets are reached, since names of nodes need not
+// resolve; and an end to watches when it stops, without which those of one kubelet hold it for its full minute.
 func (c *config) apiServerDefaults() []string {
 	args := []string{
 		"--bind-address=" + c.bind,
@@ -133,6 +133,7 @@ func (c *config) apiServerDefaults() []string {
 		"--service-account-key-file=" + c.pki("sa.pub"),
 		"--service-account-signing-key-file=" + c.pki("sa.key"),
 		"--service-cluster-ip-range=" + c.services,
+		"--shutdown-watch-termination-grace-period=1s",
 	}
 	if c.advertise != "" {
 		args = append(args, "--advertise-address="+c.advertise)

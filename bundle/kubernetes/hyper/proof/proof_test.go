@@ -155,12 +155,16 @@ func (p *plane) kubectl(t *testing.T, args ...string) string {
 }
 
 func (p *plane) tryKubectl(args ...string) (string, error) {
+	out, err := p.kubectlCommand(append([]string{"--request-timeout=20s"}, args...)...).CombinedOutput()
+	return string(out), err
+}
+
+func (p *plane) kubectlCommand(args ...string) *exec.Cmd {
 	pki := filepath.Join(p.dir, "pki")
-	cmd := exec.Command(p.program, append([]string{"kubectl", "--kubeconfig=/dev/null", "--request-timeout=20s", fmt.Sprintf("--server=https://127.0.0.1:%d", p.port[0]),
+	cmd := exec.Command(p.program, append([]string{"kubectl", "--kubeconfig=/dev/null", fmt.Sprintf("--server=https://127.0.0.1:%d", p.port[0]),
 		"--certificate-authority=" + pki + "/ca.crt", "--client-certificate=" + pki + "/admin.crt", "--client-key=" + pki + "/admin.key"}, args...)...)
 	cmd.Env = append(os.Environ(), "HOME="+p.dir)
-	out, err := cmd.CombinedOutput()
-	return string(out), err
+	return cmd
 }
 
 // eventually tries f, four times a second, for half a minute.
@@ -226,6 +230,29 @@ func TestStateOutlivesTheProcess(t *testing.T) {
 		p.up(t)
 		if got := got(); got != "value" {
 			t.Errorf("after a kill the configmap holds %q, want value", got)
+		}
+	})
+}
+
+func TestWatchesDoNotHoldWhatStops(t *testing.T) {
+	eachMinor(t, func(t *testing.T, program, _ string) {
+		p := newPlane(t, program)
+		p.up(t)
+		watch := p.kubectlCommand("--request-timeout=0", "get", "namespaces", "--watch", "--no-headers")
+		out, err := watch.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := watch.Start(); err != nil {
+			t.Fatal(err)
+		}
+		defer func() { watch.Process.Kill(); watch.Wait() }()
+		if _, err := bufio.NewReader(out).ReadString('\n'); err != nil {
+			t.Fatalf("the watch said nothing: %v", err)
+		}
+		p.cmd.Process.Signal(syscall.SIGTERM)
+		if code := p.end(t, stopWithin); code != 0 || strings.Contains(p.log.String(), "left behind") {
+			t.Errorf("exit status %d, want 0 and nothing left behind:\n%s", code, tail(p.log.String(), 2))
 		}
 	})
 }
