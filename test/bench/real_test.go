@@ -80,21 +80,28 @@ func BenchmarkDeploy(b *testing.B) {
 		c.Ask(b, "POST", house.Marathon+"/apps", app, 201, nil)
 		house.Until(b, patience, id, func() error { return runningTasks(c, id, 1) })
 		byAPI = append(byAPI, time.Since(begin))
-		house.Until(b, patience, "the first line of "+id, func() error {
-			lives, err := h.Lives(id)
-			if err == nil && len(lives) == 0 {
-				err = fmt.Errorf("none yet")
-			}
-			if err == nil {
-				byTask = append(byTask, lives[0].Start.Sub(begin))
-			}
-			return err
-		})
+		byTask = append(byTask, life(b, h, id, 1).Start.Sub(begin))
 		c.Remove(b, id)
 	}
 	how := fmt.Sprintf("%d apps of 1, image present, bridge network, VIP, host port", deploys)
 	row(b, "deploy to TASK_RUNNING in the API", spread(byAPI), "500 ms p50, 1 s p99", how)
 	row(b, "deploy to the task's own first line", spread(byTask), "", how)
+}
+
+// life waits for the n-th process of an app to have told that it started, and returns what it told.
+func life(b *testing.B, h *house.House, app string, n int) (l house.Life) {
+	b.Helper()
+	house.Until(b, patience, "a first line of "+app, func() error {
+		lives, err := h.Lives(app)
+		if err == nil && len(lives) < n {
+			err = fmt.Errorf("%d of %d told so", len(lives), n)
+		}
+		if err == nil {
+			l = lives[n-1]
+		}
+		return err
+	})
+	return l
 }
 
 func runningTasks(c *house.Client, id string, n int) error {
@@ -262,6 +269,7 @@ func BenchmarkReplace(b *testing.B) {
 			app := h.Truthful(id, 1).With(house.Definition{"backoffSeconds": backoff})
 			delete(app, "healthChecks")
 			c.Deploy(b, app)
+			life(b, h, id, 1)
 			victims, err := h.Processes(house.Prefix(id))
 			if err != nil || len(victims) != 1 {
 				b.Fatalf("%s: %v, %v", id, victims, err)
@@ -270,16 +278,7 @@ func BenchmarkReplace(b *testing.B) {
 			if err := unix.Kill(victims[0].PID, unix.SIGKILL); err != nil {
 				b.Fatal(err)
 			}
-			house.Until(b, patience, "a replacement", func() error {
-				lives, err := h.Lives(id)
-				if err == nil && len(lives) < 2 {
-					err = fmt.Errorf("%v", lives)
-				}
-				if err == nil {
-					times = append(times, lives[1].Start.Sub(begin))
-				}
-				return err
-			})
+			times = append(times, life(b, h, id, 2).Start.Sub(begin))
 			c.Remove(b, id)
 		}
 		row(b, fmt.Sprintf("container killed to its replacement's first line, backoff %d s", backoff), spread(times), "",
