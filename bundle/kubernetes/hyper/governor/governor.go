@@ -18,6 +18,7 @@ import (
 const (
 	distance = 1.4 // the limit's least multiple of the live heap; what GOGC=40 asks for anyway
 	period   = 5 * time.Second
+	settled  = 20 * time.Second // after a start, garbage of starting goes back to the machine at once
 )
 
 // Limit is the soft limit, in bytes, for a process allowed allowed bytes whose heap had live bytes alive after its last
@@ -33,7 +34,10 @@ func Limit(allowed, live int64) int64 {
 func Run(ctx context.Context, gogc int, allowed int64) {
 	debug.SetGCPercent(gogc)
 	debug.SetMemoryLimit(Limit(allowed, 0))
+	start := time.AfterFunc(settled, debug.FreeOSMemory)
+	defer start.Stop()
 	if allowed <= 0 {
+		<-ctx.Done()
 		return
 	}
 	live := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
