@@ -201,14 +201,14 @@ func (s *Server) answer(ctx context.Context, l network.Layout, req *dns.Msg, pro
 		m.Rcode = dns.RcodeRefused
 	default:
 		f, apex, ours, exists := s.find(req.Question[0].Name)
-		if ours && !exists && s.learns(ctx) {
-			f, apex, _, exists = s.find(req.Question[0].Name)
+		if ours && !exists {
+			if !s.learned(ctx) {
+				m.Rcode = dns.RcodeServerFailure
+				return m
+			}
+			f, apex, _, exists = s.find(req.Question[0].Name) // it may have been told since
 		}
-		switch {
-		case ours && !exists && !s.learned():
-			m.Rcode = dns.RcodeServerFailure
-			return m
-		case ours:
+		if ours {
 			s.write(m, f, apex, exists)
 			return m
 		}
@@ -220,11 +220,8 @@ func (s *Server) answer(ctx context.Context, l network.Layout, req *dns.Msg, pro
 // learnLimit is how long a question waits for a name server that has just been started and was told no name yet.
 const learnLimit = 2 * time.Second
 
-// learns waits for the first Change; it reports whether that came while it waited.
-func (s *Server) learns(ctx context.Context) bool {
-	if s.learned() {
-		return false
-	}
+// learned waits for the first Change and reports whether it came.
+func (s *Server) learned(ctx context.Context) bool {
 	t := time.NewTimer(learnLimit)
 	defer t.Stop()
 	select {
@@ -234,15 +231,6 @@ func (s *Server) learns(ctx context.Context) bool {
 	case <-ctx.Done():
 	}
 	return false
-}
-
-func (s *Server) learned() bool {
-	select {
-	case <-s.knows:
-		return true
-	default:
-		return false
-	}
 }
 
 // others forwards.
