@@ -254,8 +254,12 @@ func lookup(r *http.Request) (string, error) {
 		}
 		return out.String(), err
 	}
-	list, err := net.DefaultResolver.LookupHost(r.Context(), name)
-	return strings.Join(list, "\n") + "\n", err
+	list, err := net.DefaultResolver.LookupNetIP(r.Context(), "ip4", name) // one question: with two, one's failure passes for the other's
+	var out strings.Builder
+	for _, a := range list {
+		fmt.Fprintln(&out, a)
+	}
+	return out.String(), err
 }
 
 func fetch(r *http.Request) (string, error) {
