@@ -22,6 +22,9 @@ type Agent struct {
 	Kernel     string            `json:"kernel,omitempty"`  // the machine's kernel release
 	Cgroup     string            `json:"cgroup,omitempty"`  // "v1" or "v2"
 	Warnings   []string          `json:"warnings,omitzero"` // what limits this machine, for people
+
+	// Bundles is the programs that Marina brings and this machine has: "kubernetes/v1.37" and their version, "v1.37.2".
+	Bundles map[string]string `json:"bundles,omitempty"`
 }
 
 // PortRange is the ports from First to Last, both included.

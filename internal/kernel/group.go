@@ -21,15 +21,30 @@ const (
 	GoalStop Goal = "stop"
 )
 
-// Group is an instance as the master placed it. All but Goal and Why is fixed at placement.
+// Group is an instance as the master placed it. All but Sizes, Goal and Why is fixed at placement.
 type Group struct {
 	ID        GroupID    `json:"id"`
 	Spec      SpecID     `json:"spec"`
 	Address   netip.Addr `json:"address,omitzero"`    // bridge mode: the group's own; host mode: none
 	HostPorts []uint16   `json:"hostPorts,omitempty"` // one for each of the spec's Ports; zero: none
 	Placed    time.Time  `json:"placed"`              // leader's clock, for people only
+	Sizes     []Size     `json:"sizes,omitempty"`     // one for each of the spec's Tasks, if they were changed since
 	Goal      Goal       `json:"goal"`
 	Why       string     `json:"why,omitempty"` // why it is to stop, for people
+}
+
+// Size is what a task has instead of its spec's Guarantee and Limit.
+type Size struct {
+	Guarantee Resources `json:"guarantee"`
+	Limit     Resources `json:"limit"` // as TaskSpec.Limit
+}
+
+// Size is what the group's i-th task has: its spec's, or what it was changed to.
+func (g *Group) Size(s *Spec, i int) Size {
+	if i < len(g.Sizes) {
+		return g.Sizes[i]
+	}
+	return Size{s.Tasks[i].Guarantee, s.Tasks[i].Limit}
 }
 
 // State is a task's state, in Mesos's words.

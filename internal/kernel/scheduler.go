@@ -2,6 +2,7 @@ package kernel
 
 import (
 	"context"
+	"net/netip"
 	"time"
 )
 
@@ -24,6 +25,22 @@ type Kernel interface {
 	// refused with errdefs.ErrFailedPrecondition for groups whose agent is connected and while the brake holds (too large
 	// a share of the agents is away at once).
 	Forget(ctx context.Context, framework string, groups []GroupID) error
+
+	// Resize changes what a placed group's tasks are guaranteed and limited to, one Size for each, while they run. It is refused
+	// with errdefs.ErrResourceExhausted, and a sentence with numbers, when the quota or the group's machine has not enough.
+	Resize(ctx context.Context, framework string, group GroupID, sizes []Size) error
+
+	// Release frees claims: volumes are deleted, addresses and ports may be given to others. It is refused with
+	// errdefs.ErrFailedPrecondition while a group with the claim is placed or waits. Unknown ones are ignored. The agent deletes
+	// when it hears of it; Claims tells until it has.
+	Release(ctx context.Context, framework string, claims []string) error
+
+	// Claims tells the claims of a framework.
+	Claims(framework string) []ClaimView
+
+	// Expose gives all instances of an owner further ports, beside those of their specs, and returns them with the addresses of
+	// their VIPs; nil takes them away. They have no host ports. They are kept until they are changed.
+	Expose(ctx context.Context, framework, owner string, ports []Port) ([]EndpointPort, error)
 
 	// Watch begins with all instances of a framework and goes on with every change.
 	Watch(framework string) InstanceWatch
@@ -79,4 +96,15 @@ type Changes struct {
 	Complete bool
 	// Room tells that an agent joined, returned or freed resources, or a quota rose.
 	Room bool
+}
+
+// ClaimView is a claim as the master keeps it.
+type ClaimView struct {
+	Claim
+	Framework string     `json:"framework"`
+	Role      string     `json:"role"`
+	Agent     AgentID    `json:"agent"`
+	Address   netip.Addr `json:"address,omitzero"`
+	HostPorts []uint16   `json:"hostPorts,omitempty"`
+	Released  bool       `json:"released,omitempty"` // its agent has yet to delete it
 }

@@ -6,6 +6,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/netip"
+	"path"
+	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -37,6 +40,25 @@ type Spec struct {
 
 	// Constraints must all hold for an agent to be chosen.
 	Constraints []Constraint `json:"constraints,omitempty"`
+
+	// Claim names what outlives the groups of this spec. With a claim, at most one group is placed at a time.
+	Claim *Claim `json:"claim,omitempty"`
+}
+
+// Claim is what outlives the groups that are placed with it: the agent they run on, their address and host ports, and
+// volumes. The master makes it with the first group that is placed, keeps later groups with the same claim where it is, gives
+// them the same address and host ports, and frees it when it is told to (Kernel.Release). The disk of its volumes counts as used,
+// against the quota too, for as long as the claim is there.
+type Claim struct {
+	Name    string        `json:"name"` // unique in the framework: "team-a.control-plane"
+	Volumes []ClaimVolume `json:"volumes,omitempty"`
+}
+
+// ClaimVolume is a filesystem of its own (ext4 in a sparse file) on the claim's machine. What a claim has once is never
+// made smaller or anew while it lasts; a later group whose spec names a larger size grows it.
+type ClaimVolume struct {
+	Name  string `json:"name"`
+	Bytes int64  `json:"bytes"`
 }
 
 // NetworkMode says where a group's ports are.
@@ -83,6 +105,37 @@ type TaskSpec struct {
 	Volumes []Volume `json:"volumes,omitempty"`
 
 	KillGrace time.Duration `json:"killGrace,omitempty"` // from TERM to KILL; zero: DefaultKillGrace
+
+	Class   Class    `json:"class,omitempty"`   // what kind of container; empty: an ordinary one
+	Bundles []string `json:"bundles,omitempty"` // programs that Marina brings, read-only under BundleTarget: "kubernetes/v1.37"
+	Files   []File   `json:"files,omitempty"`   // put in place before the task starts, in memory
+}
+
+// Class is what kind of container a task gets.
+type Class string
+
+// ClassNode is a machine in a container: a user namespace and a range of ids of its own, a network namespace that belongs to
+// it, all capabilities within, control groups of its own to divide, no seccomp profile. It has no rights on the machine. Its
+// /proc/meminfo says what its limit is, and the folder NodeTarget tells its size, also when that changes.
+const ClassNode Class = "node"
+
+// Where tasks find what they are given.
+const (
+	BundleTarget = "/opt/marina"      // a bundle's folder is below, by its name
+	NodeTarget   = "/run/marina/node" // of a ClassNode task: the file size.json, a NodeSize, replaced when it changes
+)
+
+// NodeSize is what a ClassNode task was granted, as its file size.json says.
+type NodeSize struct {
+	MilliCPU int64 `json:"milliCPU"` // the guarantee
+	Mem      int64 `json:"mem"`      // bytes, the limit; zero: none
+}
+
+// File is given to a task in memory-backed storage of its own, readable by the container's root only.
+type File struct {
+	Path    string `json:"path"`              // absolute, in the container
+	Content []byte `json:"content,omitempty"` // of a file at Path; not for secrets, specs are stored and shown
+	Secret  string `json:"secret,omitempty"`  // or a reference: Path is then a folder with the files the owner of it gives, kept up to date by rename
 }
 
 // DefaultKillGrace is how long a task has between TERM and KILL when its spec does not say.
@@ -139,6 +192,7 @@ type VIP struct {
 type Volume struct {
 	ContainerPath string `json:"containerPath"`
 	HostPath      string `json:"hostPath,omitempty"`
+	Claimed       string `json:"claimed,omitempty"` // or the name of a volume of the spec's claim
 	ReadOnly      bool   `json:"readOnly,omitempty"`
 }
 
@@ -227,6 +281,9 @@ func (s *Spec) validate() error {
 	case s.Network.Mode != NetworkHost && s.Network.Mode != NetworkBridge:
 		return invalid("spec of %s: network mode %q, expected %q or %q", s.Owner, s.Network.Mode, NetworkHost, NetworkBridge)
 	}
+	if err := s.validateClaim(); err != nil {
+		return err
+	}
 	names, held := map[string]bool{}, map[string]bool{}
 	ports := 0
 	for i := range s.Tasks {
@@ -256,6 +313,9 @@ func (s *Spec) validate() error {
 				held[port] = true
 			}
 		}
+		if err := s.validateClass(t); err != nil {
+			return err
+		}
 		for _, c := range t.Checks {
 			if c.Interval <= 0 || c.Timeout <= 0 {
 				return invalid("spec of %s: task %s has a check without interval or timeout", s.Owner, t.Name)
@@ -266,6 +326,65 @@ func (s *Spec) validate() error {
 		}
 	}
 	return nil
+}
+
+// validateClass checks what a task asks for beyond an ordinary container.
+func (s *Spec) validateClass(t *TaskSpec) error {
+	if t.Class != "" && (t.Class != ClassNode || s.Network.Mode != NetworkBridge || t.Image != "") {
+		return invalid("spec of %s: task %s is of class %q; a %q has bridge network and no image", s.Owner, t.Name, t.Class, ClassNode)
+	}
+	for _, b := range t.Bundles {
+		if !filepath.IsLocal(b) {
+			return invalid("spec of %s: task %s asks for bundle %q, which is no name of one", s.Owner, t.Name, b)
+		}
+	}
+	for _, f := range t.Files {
+		if !path.IsAbs(f.Path) || path.Clean(f.Path) != f.Path || (f.Secret != "" && f.Content != nil) {
+			return invalid("spec of %s: task %s has a file at %q: expected a clean absolute path and either content or a secret", s.Owner, t.Name, f.Path)
+		}
+	}
+	for _, v := range t.Volumes {
+		if v.Claimed != "" && (v.HostPath != "" || s.Claim == nil || !slices.ContainsFunc(s.Claim.Volumes, func(c ClaimVolume) bool { return c.Name == v.Claimed })) {
+			return invalid("spec of %s: task %s mounts volume %q, which is not of the spec's claim", s.Owner, t.Name, v.Claimed)
+		}
+	}
+	return nil
+}
+
+// maxClaimName bounds names of claims and their volumes: they become names of files.
+const maxClaimName = 100
+
+func (s *Spec) validateClaim() error {
+	if s.Claim == nil {
+		return nil
+	}
+	named := func(n string) bool {
+		return n != "" && len(n) <= maxClaimName && n[0] != '.' && !strings.ContainsFunc(n, func(r rune) bool {
+			return !(r >= 'a' && r <= 'z' || r >= '0' && r <= '9' || r == '-' || r == '.')
+		})
+	}
+	if !named(s.Claim.Name) || len(s.Claim.Volumes) > MaxTasks {
+		return invalid("spec of %s: claim %q: expected at most %d of a-z, 0-9, dash and dot", s.Owner, s.Claim.Name, maxClaimName)
+	}
+	seen := map[string]bool{}
+	for _, v := range s.Claim.Volumes {
+		if !named(v.Name) || v.Bytes < 16*MiB || seen[v.Name] {
+			return invalid("spec of %s: volume %q of claim %s: expected a name of its own and at least 16 MiB", s.Owner, v.Name, s.Claim.Name)
+		}
+		seen[v.Name] = true
+	}
+	return nil
+}
+
+// Disk is what the claim's volumes take together.
+func (c *Claim) Disk() int64 {
+	var sum int64
+	if c != nil {
+		for _, v := range c.Volumes {
+			sum = add(sum, v.Bytes)
+		}
+	}
+	return sum
 }
 
 func invalid(format string, args ...any) error {

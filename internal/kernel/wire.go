@@ -11,7 +11,8 @@ import (
 const (
 	Protocol    = "marina-agent/1"
 	SessionPath = "/agent/v1/session"
-	MaxFrame    = 8 << 20 // bytes of one frame
+	SecretsPath = "/secrets/v1/" // on the master's own address, for agents: GET SecretsPath + reference is a Secret
+	MaxFrame    = 8 << 20        // bytes of one frame
 
 	HeartbeatInterval = 500 * time.Millisecond // an agent is never silent for longer
 )
@@ -32,6 +33,9 @@ type Down struct {
 
 	Subnet  netip.Prefix `json:"subnet,omitzero"` // with Sync: where this agent's groups live
 	Network *NetworkInfo `json:"network,omitempty"`
+
+	// Release is claims, as FRAMEWORK/NAME, whose volumes are to be deleted; told again in every session until Released.
+	Release []string `json:"release,omitempty"`
 
 	Acks []StatusAck `json:"acks,omitempty"` // terminal statuses that are durable: the agent may forget the tasks
 
@@ -67,7 +71,8 @@ type Up struct {
 	Seq      uint64        `json:"seq"`
 	Register *Registration `json:"register,omitempty"`
 	Statuses []Status      `json:"statuses,omitempty"`
-	Applied  uint64        `json:"applied,omitempty"` // highest Down.Seq applied
+	Applied  uint64        `json:"applied,omitempty"`  // highest Down.Seq applied
+	Released []string      `json:"released,omitempty"` // claims of which nothing is left
 	// A frame with none of these is a heartbeat. Agents send at least one frame each HeartbeatInterval.
 }
 
@@ -79,4 +84,9 @@ type Registration struct {
 	Epoch       int64    `json:"epoch"`       // highest it has seen
 	Endpoints   uint64   `json:"endpoints"`   // version of the endpoints it holds, under Epoch; zero: none
 	Statuses    []Status `json:"statuses"`    // of every task it has, ended ones that were not acknowledged included
+}
+
+// Secret is what a reference of File.Secret stands for: files by name.
+type Secret struct {
+	Files map[string][]byte `json:"files"`
 }
