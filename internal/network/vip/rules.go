@@ -200,17 +200,14 @@ func (r *Rules) Change(c network.Change) error {
 		r.now.whole(e, held, portKeys(c.Held))
 	}
 	if c.Networks != nil {
-		of, both := map[string]string{}, map[string]string{}
-		for a, n := range c.Networks {
-			of[addrKey(a)], both[numberKey(n)+addrKey(a)] = numberKey(n), ""
-		}
+		of, both := numbered(c.Networks, addrKey)
 		r.now.whole(e, networks, of)
 		r.now.whole(e, members, both)
 	}
 	if c.Inner != nil {
-		of, both := map[string]string{}, map[string]string{}
-		for p, n := range c.Inner {
-			of[portKey(p)], both[numberKey(n)+portKey(p)] = "", ""
+		of, both := numbered(c.Inner, portKey)
+		for k := range of {
+			of[k] = "" // a plain set
 		}
 		r.now.whole(e, inner, of)
 		r.now.whole(e, insiders, both)
@@ -227,6 +224,15 @@ func portKeys(ports map[network.Port]bool) map[string]string {
 		out[portKey(p)] = ""
 	}
 	return out
+}
+
+// numbered is keys to the numbers of networks, and the set of number and key.
+func numbered[K comparable](all map[K]uint32, key func(K) string) (of, both map[string]string) {
+	of, both = map[string]string{}, map[string]string{}
+	for k, n := range all {
+		of[key(k)], both[numberKey(n)+key(k)] = numberKey(n), ""
+	}
+	return of, both
 }
 
 // commit makes the edits one transaction.
