@@ -231,6 +231,24 @@ func (a *Agent) deleteClaim(ctx context.Context, claim string) (done bool, err e
 	return true, nil
 }
 
+// Unmount takes away everything that an agent with this configuration has mounted: before its folder is removed, when no
+// agent runs on it and no container is left. Volumes keep their content.
+func Unmount(ctx context.Context, s Storage, cfg Config) error {
+	run := cfg.Run
+	if run == "" {
+		run = filepath.Join(cfg.State, "run")
+	}
+	var errs []error
+	for _, below := range []string{filepath.Join(cfg.State, volumesFolder), run} {
+		mounted, err := s.Mounted(ctx, below)
+		errs = append(errs, err)
+		for _, at := range mounted {
+			errs = append(errs, s.Unmount(ctx, at))
+		}
+	}
+	return errors.Join(errs...)
+}
+
 // unmountUnknown takes away what is mounted for groups that are not here.
 func (a *Agent) unmountUnknown(ctx context.Context) error {
 	top := filepath.Join(a.folder.path, volumesFolder)

@@ -121,20 +121,23 @@ func (a *Agent) secret(ctx context.Context, ref string) (kernel.Secret, error) {
 	return s, nil
 }
 
+func (g *group) hasFiles() bool {
+	return slices.ContainsFunc(g.spec.Tasks, func(t kernel.TaskSpec) bool { return len(t.Files) > 0 })
+}
+
 // placeFiles puts the files of the group's tasks in memory of its own.
 func (g *group) placeFiles(ctx context.Context) *ending {
-	size, some := int64(fileSlack), false
+	if !g.hasFiles() {
+		return nil
+	}
+	size := int64(fileSlack)
 	for i := range g.spec.Tasks {
 		for _, f := range g.spec.Tasks[i].Files {
-			some = true
 			size += int64(len(f.Content))
 			if f.Secret != "" {
 				size += 2 * maxSecret // the old and the new ones at once
 			}
 		}
-	}
-	if !some {
-		return nil
 	}
 	err := os.MkdirAll(g.a.filesFolder(), 0o711)
 	if err == nil {
@@ -235,6 +238,9 @@ func chownIfRoot(root *os.Root, name string, owner int) error {
 
 // dropFiles takes the group's files out of memory.
 func (g *group) dropFiles(ctx context.Context) error {
+	if !g.hasFiles() {
+		return nil
+	}
 	g.filesMu.Lock()
 	defer g.filesMu.Unlock()
 	_, err := call(ctx, g.a, func(ctx context.Context) (struct{}, error) { return struct{}{}, g.a.rt.Unmount(ctx, g.filesAt()) })
