@@ -58,10 +58,11 @@ func nodeOpts() []oci.SpecOpts {
 	}
 }
 
-// withFuse gives a container /dev/fuse, if the machine has it: a filesystem of the container's own, in its mounts only.
+// withFuse gives a container /dev/fuse, if the machine has it and lets everybody use it, as udev sets it up: in a user
+// namespace a device is the machine's own, with its mode.
 func withFuse(s *oci.Spec) error {
 	var st unix.Stat_t
-	if err := unix.Stat("/dev/fuse", &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFCHR {
+	if err := unix.Stat("/dev/fuse", &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFCHR || st.Mode&0o006 != 0o006 {
 		return nil //nolint:nilerr // it has none
 	}
 	major, minor := int64(unix.Major(st.Rdev)), int64(unix.Minor(st.Rdev))

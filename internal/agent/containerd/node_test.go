@@ -2,6 +2,7 @@ package containerd
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -69,7 +70,49 @@ func (p *place) node(shell string) (c agent.Container, volume string) {
 	}
 	c.Binds = append(c.Binds, agent.Bind{Source: volume, Target: "/var"}, agent.Bind{Source: meminfo, Target: "/proc/meminfo", ReadOnly: true},
 		agent.Bind{Source: p.cfg.Bin, Target: "/opt/marina/runtime", ReadOnly: true})
+	c.Binds = append(c.Binds, p.nodeFiles(dir, int(ids.First))...)
 	return c, volume
+}
+
+// nodeFiles is what agents give to a node beside its volume: files in memory, and its size in a folder.
+func (p *place) nodeFiles(dir string, owner int) []agent.Bind {
+	p.t.Helper()
+	at := filepath.Join(dir, "files")
+	if err := p.MountMemory(p.t.Context(), at, 1<<20, uint32(owner)); err != nil {
+		p.t.Fatal(err)
+	}
+	p.t.Cleanup(func() {
+		if err := p.Unmount(p.t.Context(), at); err != nil {
+			p.t.Error(err)
+		}
+	})
+	for _, name := range []string{"node.json", "pki/ca.crt", "pki/ca.new"} {
+		f := filepath.Join(at, name)
+		err := os.MkdirAll(filepath.Dir(f), 0o700)
+		if err == nil {
+			err = os.WriteFile(f, []byte(name), 0o600)
+		}
+		if err == nil {
+			err = errors.Join(os.Chown(filepath.Dir(f), owner, owner), os.Chown(f, owner, owner))
+		}
+		if err != nil {
+			p.t.Fatal(err)
+		}
+	}
+	if err := os.MkdirAll(filepath.Join(dir, "size"), 0o755); err != nil {
+		p.t.Fatal(err)
+	}
+	for name, content := range map[string]string{"size/size.json": "{}", "machine-id": "0123456789abcdef0123456789abcdef"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o644); err != nil {
+			p.t.Fatal(err)
+		}
+	}
+	return []agent.Bind{
+		{Source: filepath.Join(dir, "size"), Target: kernel.NodeTarget, ReadOnly: true},
+		{Source: filepath.Join(dir, "machine-id"), Target: "/etc/machine-id", ReadOnly: true},
+		{Source: filepath.Join(at, "node.json"), Target: "/etc/kubernetes/node.json", ReadOnly: true, Raw: true},
+		{Source: filepath.Join(at, "pki"), Target: "/etc/kubernetes/pki", ReadOnly: true, Raw: true},
+	}
 }
 
 // nested writes the bundle of a container for a runc inside of a node: the machine's programs again, with a memory limit.
@@ -137,6 +180,11 @@ else
 	can limit 'mkdir -p /sys/fs/cgroup/x'
 	cannot raise-memory 'echo max > /sys/fs/cgroup/memory.max'
 fi
+can files '[ "$(cat /etc/kubernetes/node.json /etc/kubernetes/pki/ca.crt /run/marina/node/size.json)" = "node.jsonpki/ca.crt{}" ]'
+can files-owner '[ "$(stat -c %u:%a /etc/kubernetes/node.json /etc/kubernetes/pki | tr "\n" " ")" = "0:600 0:700 " ]'
+cannot files-write 'echo x > /etc/kubernetes/pki/ca.crt'
+cannot size-write 'echo x > /run/marina/node/size.json'
+can fuse '[ ! -e /dev/fuse ] || : <> /dev/fuse'
 cannot mknod 'mknod /var/null c 1 3'
 cannot ext4 'mount -t ext4 /dev/loop0 /var/t'
 cannot sysctl 'echo 1 > /proc/sys/vm/overcommit_memory'
@@ -176,8 +224,39 @@ func TestNodeIsAMachineInAContainer(t *testing.T) {
 	if uid := st.Sys().(*syscall.Stat_t).Uid; uid != 1234 {
 		t.Errorf("owner on the volume of a file of user 1234: got %d, want 1234: ids are mapped by the mount", uid)
 	}
+	for _, b := range c.Binds { // replaced by rename, as agents do
+		if b.Target == "/etc/kubernetes/pki" {
+			if err := os.Rename(filepath.Join(b.Source, "ca.new"), filepath.Join(b.Source, "ca.crt")); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	var got lockedBuffer
+	code, err := p.Exec(t.Context(), c.ID, agent.Exec{Argv: []string{"cat", "/etc/kubernetes/pki/ca.crt"}, Stdout: &got})
+	if err != nil || code != 0 || got.String() != "pki/ca.new" {
+		t.Errorf("a file that was replaced: got %q, code %d, %v", got.String(), code, err)
+	}
 	if err := p.Remove(t.Context(), c.ID); err != nil {
 		t.Error(err)
+	}
+}
+
+func TestContainerHasTheIDsItIsGiven(t *testing.T) {
+	p := newPlace(t)
+	exits := p.Exits(t.Context())
+	c := p.container()
+	c.IDs = &kernel.IDRange{First: p.cfg.IDBase + 3*rangeSize, Count: rangeSize}
+	r := look(t, p, exits, c)
+	if want := fmt.Sprint("0 ", c.IDs.First, " 65536"); r.UIDMap != want {
+		t.Errorf("got uid map %q, want %q", r.UIDMap, want)
+	}
+	for what, err := range r.Refused {
+		if err == "" {
+			t.Errorf("%s: allowed, want it refused", what)
+		}
+	}
+	if err := r.Allowed["write sandbox"]; err != "" {
+		t.Errorf("sandbox: %s", err)
 	}
 }
 
