@@ -75,8 +75,10 @@ func (c *Config) writeStatic(images []Image) error {
 	if err := write(runDir+"/containerd.toml", []byte(containerdConfig(images))); err != nil {
 		return err
 	}
-	if err := write(runDir+"/registries/_default/hosts.toml", []byte(hostsTOML(c.Registries))); err != nil {
-		return err
+	if len(c.Registries) > 0 {
+		if err := write(runDir+"/registries/_default/hosts.toml", []byte(hostsTOML(c.Registries))); err != nil {
+			return err
+		}
 	}
 	for _, name := range []string{"kubelet", "proxy", "nodenet"} {
 		if err := writeJSON(runDir+"/"+name+".kubeconfig", c.kubeconfig(name)); err != nil {
