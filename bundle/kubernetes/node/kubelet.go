@@ -115,6 +115,7 @@ func (c *Config) networkArgs(config string) []string {
 		"--pki-dir=" + pkiDir,
 		"--kubeconfig=" + runDir + "/nodenet.kubeconfig",
 		"--proxy-kubeconfig=" + runDir + "/proxy.kubeconfig",
+		"--cni-config=" + cniDir + "/10-marina.conflist",
 	}
 }
 
