@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -286,6 +287,10 @@ func (k *Clusters) fail(w http.ResponseWriter, r *http.Request, err error) {
 	default:
 		k.cfg.Log.Error("request failed", "path", r.URL.Path, "err", err)
 		message = "it could not be done; the daemon's log says why"
+	}
+	for _, kind := range []error{errdefs.ErrInvalidArgument, errdefs.ErrResourceExhausted, errdefs.ErrNotFound, errdefs.ErrAlreadyExists,
+		errdefs.ErrFailedPrecondition, errdefs.ErrPermissionDenied, errdefs.ErrUnavailable} {
+		message = strings.TrimSuffix(message, ": "+kind.Error()) // it is the status
 	}
 	_ = answer(w, status, map[string]string{"message": message})
 }
