@@ -215,7 +215,7 @@ func (v *invocation) imageCommand() *cobra.Command {
 	var name string
 	var into []string
 	load := &cobra.Command{Use: "load FILE", Short: "Load an image from an OCI or docker archive (- reads standard input)", Args: exactly(1),
-		Long: "Loads an image for services, or with --cluster into the nodes of clusters, those that come later included.",
+		Long: "Loads an image for services, or with --cluster into the nodes of clusters, where pods use it by its name.",
 		RunE: func(c *cobra.Command, args []string) error {
 			cl, err := v.client(c.Context())
 			if err != nil {
