@@ -47,6 +47,15 @@ func (g *Group) Size(s *Spec, i int) Size {
 	return Size{s.Tasks[i].Guarantee, s.Tasks[i].Limit}
 }
 
+// Guarantee is what the group takes from its agent: its spec's, or as it was resized.
+func (g *Group) Guarantee(s *Spec) Resources {
+	sum := Resources{Disk: s.Claim.Disk()}
+	for i := range s.Tasks {
+		sum = sum.Add(g.Size(s, i).Guarantee)
+	}
+	return sum
+}
+
 // State is a task's state, in Mesos's words.
 type State uint8
 

@@ -22,6 +22,7 @@ const (
 	MaxPorts        = 64        // ports of one group
 	MaxMessage      = 1024      // bytes of a status message kept
 	MaxLaunchGroups = 100_000   // groups of one LaunchRequest
+	MaxExposed      = 256       // ports of one Expose
 )
 
 // SpecID names a Spec by its content: equal specs have equal ids.
@@ -241,9 +242,9 @@ func (s Spec) Seal() (Spec, error) {
 	return s, nil
 }
 
-// Guarantee is what placing one group of this spec takes from an agent.
+// Guarantee is what placing one group of this spec takes from an agent, its claim's volumes included.
 func (s *Spec) Guarantee() Resources {
-	var sum Resources
+	sum := Resources{Disk: s.Claim.Disk()}
 	for i := range s.Tasks {
 		sum = sum.Add(s.Tasks[i].Guarantee)
 	}

@@ -15,7 +15,7 @@ import (
 
 func (a *agent) machine() placement.Machine {
 	return placement.Machine{ID: a.info.ID, Hostname: a.info.Hostname, Region: a.info.Region, Zone: a.info.Zone,
-		Attributes: a.info.Attributes, Total: a.info.Total, Ports: a.info.Ports, Subnet: a.subnet}
+		Attributes: a.info.Attributes, Bundles: a.info.Bundles, Total: a.info.Total, Ports: a.info.Ports, Subnet: a.subnet}
 }
 
 // agentUp starts a session: the agent is told everything anew, and what it says of its tasks counts.
@@ -91,6 +91,9 @@ func (s *State) identify(a *agent, info kernel.Agent) {
 	}
 	if len(info.Warnings) == 0 {
 		info.Warnings = nil
+	}
+	if len(info.Bundles) == 0 {
+		info.Bundles = nil
 	}
 	if reflect.DeepEqual(a.info, info) && a.subnet.IsValid() {
 		return
@@ -176,6 +179,9 @@ func (s *State) frame(ev Frame) {
 	s.heard(a)
 	for k := range ev.Up.Statuses {
 		s.status(a, &ev.Up.Statuses[k], false)
+	}
+	for _, id := range ev.Up.Released {
+		s.released(a, id)
 	}
 }
 

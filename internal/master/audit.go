@@ -54,7 +54,10 @@ func (a *audit) judge(s *State, fx *Effects) error {
 		i := &fx.Changes[k]
 		if i.Removed {
 			a.ledger.Remove(i.ID, i.Agent)
-		} else if !a.ledger.On(i.ID, i.Agent) {
+		} else if on := a.ledger.On(i.ID, i.Agent); !on || i.Sizes != nil {
+			if on { // it may have been resized
+				a.ledger.Remove(i.ID, i.Agent)
+			}
 			a.place(s, i)
 		}
 	}
@@ -69,6 +72,10 @@ func (a *audit) place(s *State, i *kernel.Instance) {
 	if sp == nil {
 		return
 	}
-	a.ledger.Place(invariant.Placement{Group: i.ID, Agent: i.Agent, Role: sp.Role, Guarantee: sp.need,
+	need := sp.need
+	if placed := s.groups[i.ID]; placed != nil { // it may have been resized
+		need = placed.need
+	}
+	a.ledger.Place(invariant.Placement{Group: i.ID, Agent: i.Agent, Role: sp.Role, Guarantee: need,
 		Ports: invariant.HostPorts(&sp.Spec, i.HostPorts), Address: i.Address})
 }

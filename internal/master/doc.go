@@ -29,6 +29,13 @@
 // repeats a request after ErrUnavailable, its outcome unknown, is harmless as well. A scheduler that keeps ids of its own
 // across leaders must not repeat one after that many others have ended.
 //
+// # What outlives groups
+//
+// A claim (kernel.Claim) is a row of its own, written with the first group that is placed with it: machine, address, host ports,
+// volumes. One group at a time holds it; the next waits in the queue and gets the same. Its disk counts against machine and quota
+// with or without a holder. A claim that was released stays, marked so, until its agent says that nothing is left of it. Ports
+// that an owner was given beside its spec (Expose) are rows too; they go out with the endpoints of its instances.
+//
 // # Agents
 //
 // An agent that says nothing for Config.Suspect gets no new groups; after Config.Unreachable it is away: its instances say so,

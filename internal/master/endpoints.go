@@ -244,5 +244,8 @@ func (i *instance) endpoint(task int) kernel.Endpoint {
 			e.Ports = append(e.Ports, p)
 		}
 	}
+	if task == 0 && sp.more != nil {
+		e.Ports = append(e.Ports, sp.more.ports...)
+	}
 	return e
 }

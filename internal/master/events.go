@@ -64,6 +64,29 @@ type Forget struct {
 	Groups    []kernel.GroupID
 }
 
+// Resize is Kernel.Resize.
+type Resize struct {
+	Request   RequestID
+	Framework string
+	Group     kernel.GroupID
+	Sizes     []kernel.Size
+}
+
+// Release is Kernel.Release.
+type Release struct {
+	Request   RequestID
+	Framework string
+	Claims    []string
+}
+
+// Expose is Kernel.Expose; its reply's Exposed is set.
+type Expose struct {
+	Request   RequestID
+	Framework string
+	Owner     string
+	Ports     []kernel.Port // nil: none
+}
+
 // SetQuota gives a role a quota, or takes it away when Limit is nil.
 type SetQuota struct {
 	Request RequestID
@@ -81,6 +104,9 @@ func (Launch) event()    {}
 func (Withdraw) event()  {}
 func (Stop) event()      {}
 func (Forget) event()    {}
+func (Resize) event()    {}
+func (Release) event()   {}
+func (Expose) event()    {}
 func (SetQuota) event()  {}
 func (Tick) event()      {}
 
@@ -114,5 +140,6 @@ type SessionEnd struct {
 type Reply struct {
 	Request RequestID
 	Launch  *kernel.LaunchResult
+	Exposed []kernel.EndpointPort
 	Err     error
 }

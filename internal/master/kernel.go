@@ -34,6 +34,30 @@ func (m *Master) Forget(ctx context.Context, framework string, groups []kernel.G
 	return err
 }
 
+// Resize is kernel.Kernel's.
+func (m *Master) Resize(ctx context.Context, framework string, group kernel.GroupID, sizes []kernel.Size) error {
+	_, err := m.request(ctx, Resize{Framework: framework, Group: group, Sizes: sizes})
+	return err
+}
+
+// Release is kernel.Kernel's.
+func (m *Master) Release(ctx context.Context, framework string, claims []string) error {
+	_, err := m.request(ctx, Release{Framework: framework, Claims: claims})
+	return err
+}
+
+// Expose is kernel.Kernel's.
+func (m *Master) Expose(ctx context.Context, framework, owner string, ports []kernel.Port) ([]kernel.EndpointPort, error) {
+	reply, err := m.request(ctx, Expose{Framework: framework, Owner: owner, Ports: ports})
+	return reply.Exposed, err
+}
+
+// Claims is kernel.Kernel's; nothing once the leadership is over.
+func (m *Master) Claims(framework string) (out []kernel.ClaimView) {
+	_ = m.look(context.Background(), func(s *State) { out = s.Claims(framework) }) // ends with the leadership
+	return out
+}
+
 // Queue is kernel.Kernel's; nothing once the leadership is over.
 func (m *Master) Queue(framework string) (out []kernel.Waiting) {
 	_ = m.look(context.Background(), func(s *State) { out = s.Queue(framework) }) // ends with the leadership
@@ -43,6 +67,12 @@ func (m *Master) Queue(framework string) (out []kernel.Waiting) {
 // Agents is kernel.Kernel's; nothing once the leadership is over.
 func (m *Master) Agents() (out []kernel.AgentView) {
 	_ = m.look(context.Background(), func(s *State) { out = s.Agents() }) // ends with the leadership
+	return out
+}
+
+// Quotas tells the quota tree; nothing once the leadership is over.
+func (m *Master) Quotas() (out []kernel.QuotaView) {
+	_ = m.look(context.Background(), func(s *State) { out = s.Quotas() }) // ends with the leadership
 	return out
 }
 

@@ -51,6 +51,7 @@ func (s *State) newSpec(k kernel.Spec) (*spec, error) {
 		return nil, err
 	}
 	sp.ports = sp.endpointPorts()
+	sp.more = s.exposed[claimID(k.Framework, k.Owner)]
 	s.specs[k.ID] = sp
 	return sp, nil
 }
@@ -97,6 +98,9 @@ func (s *State) launch(r kernel.LaunchRequest) (*kernel.LaunchResult, error) {
 		return nil, fmt.Errorf("launch %s: other groups wait under this key with another spec: withdraw them first: %w", r.Key, errdefs.ErrAlreadyExists)
 	}
 	if err := s.checkLiterals(&r.Spec); err != nil {
+		return nil, err
+	}
+	if err := s.checkClaim(&r.Spec); err != nil {
 		return nil, err
 	}
 	sp, err := s.newSpec(r.Spec)
@@ -173,6 +177,9 @@ func (s *State) checkLaunch(r *kernel.LaunchRequest) error {
 func (s *State) place(e *entry) []*instance {
 	sp := e.spec
 	e.tries++
+	if sp.Claim != nil {
+		return s.placeClaimed(e)
+	}
 	k, why := s.quota.Room(sp.Role, sp.need, len(e.groups))
 	e.refusal = kernel.Refusal{Quota: why}
 	places, refusal := s.pool.Place(sp.request, k)
@@ -182,6 +189,12 @@ func (s *State) place(e *entry) []*instance {
 	if len(places) == 0 {
 		return nil
 	}
+	return s.settle(e, places)
+}
+
+// settle makes instances of the first groups of an entry, where places say.
+func (s *State) settle(e *entry, places []placement.Placement) []*instance {
+	sp := e.spec
 	if !sp.stored {
 		sp.stored = true
 		s.dirty(Row{Kind: RowSpec, ID: string(sp.ID)})
@@ -338,8 +351,7 @@ func (s *State) end(i *instance) {
 	s.dirty(Row{Kind: RowEnded, ID: i.spec.Framework, Chunk: slot})
 	out := s.outbox(a)
 	out.drops = append(out.drops, i.ID)
-	s.pool.Release(i.spec.request, placement.Placement{Agent: a.info.ID, Address: i.Address, HostPorts: i.HostPorts})
-	s.quota.Credit(i.spec.Role, i.spec.need)
+	s.takeBack(i)
 	i.spec.placed--
 	s.unuse(i.spec)
 	s.roomAppeared()

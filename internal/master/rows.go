@@ -23,11 +23,13 @@ const (
 	RowVIP                         // kernel/vips/<name>: a named VIP's address
 	RowAgent                       // kernel/agents/<id>: a machine and its subnet
 	RowQuota                       // kernel/quotas/<role>
+	RowClaim                       // kernel/claims/<framework>/<name>: what outlives groups
+	RowExposed                     // kernel/exposed/<framework>/<owner>: further ports of an owner's instances
 	RowEnded                       // kernel/ended/<framework>/<slot>: ids that must not be launched again
 	RowAssigned                    // kernel/assigned/<agent>/<chunk>: groups
 )
 
-var rowTables = [...]string{RowSpec: "specs", RowVIP: "vips", RowAgent: "agents", RowQuota: "quotas", RowEnded: "ended", RowAssigned: "assigned"}
+var rowTables = [...]string{RowSpec: "specs", RowVIP: "vips", RowAgent: "agents", RowQuota: "quotas", RowClaim: "claims", RowExposed: "exposed", RowEnded: "ended", RowAssigned: "assigned"}
 
 // Rows is the prefix of all rows of a master, for store.Store.Snapshot.
 var Rows = store.Prefix("kernel")
@@ -122,6 +124,14 @@ func (s *State) value(r Row) any {
 	case RowQuota:
 		if limit, ok := s.quota.Limit(r.ID); ok {
 			return kernel.Quota{Role: r.ID, Limit: limit}
+		}
+	case RowClaim:
+		if c := s.claims[r.ID]; c != nil {
+			return c.ClaimView
+		}
+	case RowExposed:
+		if x := s.exposed[r.ID]; x != nil {
+			return exposedRow{x.framework, x.owner, x.asked}
 		}
 	case RowEnded:
 		if e := s.ended[r.ID]; e != nil && r.Chunk < len(e.slots) {
@@ -243,6 +253,10 @@ func (s *State) loadRow(r Row, raw []byte) error {
 			return err
 		}
 		s.quota.Set(kernel.Quota{Role: r.ID, Limit: q.Limit})
+	case RowClaim:
+		return s.loadClaim(r, raw)
+	case RowExposed:
+		return s.loadExposed(r, raw)
 	case RowEnded:
 		var row endedRow
 		if err := json.Unmarshal(raw, &row); err != nil {
@@ -267,7 +281,8 @@ func (s *State) loadAgent(id kernel.AgentID) *agent {
 
 func (s *State) loadAssigned(r Row, raw []byte) error {
 	var groups []kernel.Group
-	if err := json.Unmarshal(raw, &groups); err != nil {
+	err := json.Unmarshal(raw, &groups)
+	if err != nil {
 		return err
 	}
 	a := s.agents[kernel.AgentID(r.ID)]
@@ -282,10 +297,20 @@ func (s *State) loadAssigned(r Row, raw []byte) error {
 		if s.groups[g.ID] != nil {
 			return fmt.Errorf("group %s is placed twice", g.ID)
 		}
-		if err := s.pool.Take(sp.request, placement.Placement{Agent: a.info.ID, Address: g.Address, HostPorts: g.HostPorts}); err != nil {
+		at := placement.Placement{Agent: a.info.ID, Address: g.Address, HostPorts: g.HostPorts}
+		if sp.Claim != nil {
+			if at, err = s.loadHolder(&g, sp, a); err != nil {
+				return fmt.Errorf("group %s: %w", g.ID, err)
+			}
+		}
+		if err := s.pool.Take(sp.request, at); err != nil {
 			return fmt.Errorf("group %s: %w", g.ID, err)
 		}
-		s.newInstance(g, sp, a, r.Chunk)
+		i := s.newInstance(g, sp, a, r.Chunk)
+		s.pool.Adjust(a.info.ID, i.need.Sub(sp.need))
+		if sp.Claim != nil {
+			s.claims[claimID(sp.Framework, sp.Claim.Name)].holder = i
+		}
 	}
 	return nil
 }

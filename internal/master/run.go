@@ -252,6 +252,15 @@ func numbered(ev Event, id RequestID) Event {
 	case Forget:
 		ev.Request = id
 		return ev
+	case Resize:
+		ev.Request = id
+		return ev
+	case Release:
+		ev.Request = id
+		return ev
+	case Expose:
+		ev.Request = id
+		return ev
 	case SetQuota:
 		ev.Request = id
 		return ev

@@ -21,7 +21,9 @@ type State struct {
 	subnets  map[netip.Prefix]kernel.AgentID
 	specs    map[kernel.SpecID]*spec
 	groups   map[kernel.GroupID]*instance
-	ended    map[string]*ended // by framework
+	ended    map[string]*ended   // by framework
+	claims   map[string]*claim   // by Row.ID
+	exposed  map[string]*exposed // by Row.ID
 	vips     map[string]*vip
 	vipAddrs map[netip.Addr]*vip
 	literals map[netip.Addr]int // uses of literal VIP addresses by specs
@@ -86,10 +88,11 @@ type agent struct {
 
 // outbox is what a session is to be told at the end of the step.
 type outbox struct {
-	sync   bool
-	groups []*instance
-	drops  []kernel.GroupID
-	acks   []kernel.StatusAck
+	sync     bool
+	groups   []*instance
+	drops    []kernel.GroupID
+	releases []string
+	acks     []kernel.StatusAck
 }
 
 type spec struct {
@@ -97,6 +100,7 @@ type spec struct {
 	request *placement.Request
 	need    kernel.Resources
 	ports   [][]kernel.EndpointPort // by task, but for host ports
+	more    *exposed                // further ports of its owner
 	vips    []*vip
 	size    int // bytes encoded
 	uses    int // instances and waiting groups
@@ -108,6 +112,7 @@ type instance struct {
 	kernel.Group
 	spec     *spec
 	agent    *agent
+	need     kernel.Resources // the spec's, unless it was resized
 	chunk    int
 	statuses []kernel.Status // replaced whole, never written: readers hold it
 	serving  []serving       // by task, as of the newest endpoints
@@ -121,7 +126,7 @@ type instance struct {
 func NewState(cfg Config) *State {
 	return &State{cfg: cfg.WithDefaults(), agents: map[kernel.AgentID]*agent{}, sessions: map[SessionID]*agent{},
 		subnets: map[netip.Prefix]kernel.AgentID{}, specs: map[kernel.SpecID]*spec{}, groups: map[kernel.GroupID]*instance{},
-		ended: map[string]*ended{}, vips: map[string]*vip{}, vipAddrs: map[netip.Addr]*vip{}, literals: map[netip.Addr]int{}, entries: map[entryKey]*entry{},
+		ended: map[string]*ended{}, claims: map[string]*claim{}, exposed: map[string]*exposed{}, vips: map[string]*vip{}, vipAddrs: map[netip.Addr]*vip{}, literals: map[netip.Addr]int{}, entries: map[entryKey]*entry{},
 		waiting: map[kernel.GroupID]*entry{}, waits: map[string]int{}, pool: placement.NewPool(), endpoints: endpoints{version: 1, oldest: 1},
 		step: step{dirty: map[Row]struct{}{}}}
 }
@@ -242,7 +247,7 @@ func (i *instance) task(id kernel.TaskID) int {
 
 // newInstance puts a group on an agent: into its rows, the indexes and what is used. Resources are the pool's already.
 func (s *State) newInstance(g kernel.Group, sp *spec, a *agent, chunk int) *instance {
-	i := &instance{Group: g, spec: sp, agent: a, chunk: chunk, statuses: make([]kernel.Status, len(sp.Tasks)),
+	i := &instance{Group: g, spec: sp, agent: a, need: g.Guarantee(&sp.Spec), chunk: chunk, statuses: make([]kernel.Status, len(sp.Tasks)),
 		serving: make([]serving, len(sp.Tasks))}
 	for k, id := range sp.TaskIDs(g.ID) {
 		i.statuses[k] = kernel.Status{Task: id, Group: g.ID}
@@ -255,7 +260,7 @@ func (s *State) newInstance(g kernel.Group, sp *spec, a *agent, chunk int) *inst
 	s.groups[g.ID] = i
 	sp.uses++
 	sp.placed++
-	s.quota.Charge(sp.Role, sp.need)
+	s.quota.Charge(sp.Role, i.need)
 	return i
 }
 

@@ -79,6 +79,13 @@ func (s *State) apply(ev Event) {
 		s.reply(Reply{Request: ev.Request})
 	case Forget:
 		s.reply(Reply{Request: ev.Request, Err: s.forget(ev.Framework, ev.Groups)})
+	case Resize:
+		s.reply(Reply{Request: ev.Request, Err: s.resize(ev)})
+	case Release:
+		s.reply(Reply{Request: ev.Request, Err: s.release(ev.Framework, ev.Claims)})
+	case Expose:
+		ports, err := s.expose(ev)
+		s.reply(Reply{Request: ev.Request, Exposed: ports, Err: err})
 	case SetQuota:
 		s.reply(Reply{Request: ev.Request, Err: s.setQuota(ev)})
 	case Tick:
@@ -135,13 +142,14 @@ func (s *State) frames(sends []Send, a *agent) []Send {
 		d.Epoch, d.Seq = s.cfg.Epoch, a.downSeq
 		sends = append(sends, Send{Session: a.session, Down: d})
 	}
-	d := kernel.Down{Drop: a.out.drops, Acks: a.out.acks}
+	d := kernel.Down{Drop: a.out.drops, Acks: a.out.acks, Release: a.out.releases}
 	instances := a.out.groups
 	if a.out.sync {
 		d.Sync, d.Subnet = true, a.subnet
 		d.Network = &kernel.NetworkInfo{Pool: s.cfg.Pool, VIPs: s.cfg.VIPs}
 		instances = slices.Collect(a.each)
 		d.Drop = nil
+		d.Release = s.releasedOn(a)
 	}
 	size := 0
 	for _, i := range instances {
@@ -163,7 +171,7 @@ func (s *State) frames(sends []Send, a *agent) []Send {
 	if len(deltas) > 0 {
 		d.Endpoints, deltas = deltas[0], deltas[1:]
 	}
-	if d.Sync || d.Groups != nil || d.Drop != nil || d.Acks != nil || d.Endpoints != nil {
+	if d.Sync || d.Groups != nil || d.Drop != nil || d.Acks != nil || d.Release != nil || d.Endpoints != nil {
 		emit(d)
 	}
 	for _, delta := range deltas {

@@ -200,6 +200,26 @@ func (p *player) event(verb string, a args) Event {
 			ev.Limit = &kernel.Resources{MilliCPU: int64(a.num("cpus", 0)), Mem: -1, Disk: -1, GPUs: -1}
 		}
 		return ev
+	case "released":
+		p.up[session]++
+		return Frame{Session: session, Up: kernel.Up{Seq: p.up[session], Released: a.list("claims")}}
+	case "release":
+		return Release{Request: p.req, Framework: framework, Claims: a.list("claims")}
+	case "resize":
+		return Resize{Request: p.req, Framework: framework, Group: kernel.GroupID(a.get("group", "")),
+			Sizes: []kernel.Size{{Guarantee: kernel.Resources{MilliCPU: int64(a.num("cpus", 1000)), Mem: kernel.GiB}}}}
+	case "expose":
+		ev := Expose{Request: p.req, Framework: framework, Owner: a.get("owner", "/app")}
+		for _, port := range a.list("ports") {
+			name, number, _ := strings.Cut(port, ":")
+			n, err := strconv.ParseUint(number, 10, 16)
+			if err != nil {
+				p.t.Fatal(err)
+			}
+			ev.Ports = append(ev.Ports, kernel.Port{Name: name, Protocol: "tcp", Container: 30000 + uint16(n), Service: uint16(n), Publish: true,
+				VIPs: []kernel.VIP{{Name: name, Port: uint16(n)}}})
+		}
+		return ev
 	case "tick":
 		return Tick{}
 	}
@@ -271,6 +291,12 @@ func (p *player) spec(a args) kernel.Spec {
 			task.Ports = append(task.Ports, kernel.Port{Protocol: "tcp", Container: 9090, Host: n})
 		}
 		sp.Tasks = append(sp.Tasks, task)
+	}
+	if v := a.get("claim", ""); v != "" {
+		sp.Claim = &kernel.Claim{Name: v, Volumes: []kernel.ClaimVolume{{Name: "data", Bytes: int64(a.num("disk", 1)) * kernel.GiB}}}
+	}
+	if v := a.get("bundle", ""); v != "" {
+		sp.Tasks[0].Bundles = []string{v}
 	}
 	for _, c := range a.list("constraints") {
 		f := append(strings.Split(c, ":"), "")
@@ -360,6 +386,10 @@ func (p *player) show(what string) string {
 		for _, i := range p.state.Instances("") {
 			fmt.Fprintln(&out, instanceText(&i))
 		}
+	case "claims":
+		for _, c := range p.state.Claims("marathon") {
+			fmt.Fprintf(&out, "%s on %s %s %v disk=%s released=%v\n", c.Name, c.Agent, c.Address, c.HostPorts, kernel.FormatBytes(c.Disk()), c.Released)
+		}
 	case "quotas":
 		for _, q := range p.state.Quotas() {
 			fmt.Fprintf(&out, "%s limit=%v used=%s\n", q.Role, q.Limit, q.Used)
@@ -405,6 +435,9 @@ func groupsText(groups []kernel.Group) string {
 		if g.HostPorts != nil {
 			s += fmt.Sprint(g.HostPorts)
 		}
+		for _, size := range g.Sizes {
+			s += fmt.Sprintf("(%s)", size.Guarantee)
+		}
 		out = append(out, s)
 	}
 	return "[" + strings.Join(out, " ") + "]"
@@ -423,6 +456,9 @@ func downText(d kernel.Down) string {
 	}
 	if d.Drop != nil {
 		s += fmt.Sprintf(" drop=%v", d.Drop)
+	}
+	if d.Release != nil {
+		s += fmt.Sprintf(" release=%v", d.Release)
 	}
 	for _, a := range d.Acks {
 		s += fmt.Sprintf(" ack=%s:%d", a.Task, a.Seq)
@@ -463,6 +499,9 @@ func endpointText(e kernel.Endpoint) string {
 func replyText(r Reply) string {
 	if r.Err != nil {
 		return r.Err.Error()
+	}
+	for _, e := range r.Exposed {
+		return fmt.Sprintf("exposed %d at %s:%d", e.Container, e.VIPs[0].Addr, e.VIPs[0].Port)
 	}
 	if r.Launch == nil {
 		return "done"

@@ -114,13 +114,18 @@ func (s *State) namedVIP(name string) (*vip, error) {
 
 func (s *State) dropVIPs(sp *spec) {
 	s.countLiterals(&sp.Spec, -1)
-	for _, v := range sp.vips {
+	s.freeVIPs(sp.vips)
+	sp.vips = nil
+}
+
+// freeVIPs ends one use of each.
+func (s *State) freeVIPs(vips []*vip) {
+	for _, v := range vips {
 		if v.uses--; v.uses == 0 {
 			v.idle = s.now
 			s.idleVIPs = append(s.idleVIPs, v)
 		}
 	}
-	sp.vips = nil
 }
 
 // expireVIPs takes the address from VIPs that nothing has used for long.

@@ -23,8 +23,10 @@ import (
 // half-made attachment is known.
 type record struct {
 	kernel.Attachment
-	Link string `json:"link,omitempty"` // the machine's end of the group's link
-	Done bool   `json:"done,omitempty"`
+	Link   string `json:"link,omitempty"`   // the machine's end of the group's link
+	MAC    string `json:"mac,omitempty"`    // the group's end's
+	Number uint32 `json:"number,omitempty"` // its named network's on this machine; zero is the datacenter's own
+	Done   bool   `json:"done,omitempty"`
 }
 
 // handle names a group in file names and to CNI.
@@ -65,14 +67,14 @@ func (n *Network) Attach(ctx context.Context, a kernel.Attachment) (string, erro
 	path := n.netns(a.Group)
 	old, exists := n.records[a.Group]
 	if exists {
-		if old.Done && equalAttachment(old.Attachment, a) && isNamespace(path) && linkExists(old.Link) {
+		if old.Done && equalAttachment(old.Attachment, a) && whole(path, a) && linkExists(old.Link) {
 			return path, nil
 		}
 		if err := n.undo(ctx, old); err != nil {
 			return "", err
 		}
 	}
-	r := record{Attachment: a}
+	r := record{Attachment: a, Number: number(n.records, a.Network)}
 	var taken []Port
 	for d, l := range hostDoors(a) {
 		if err := n.holds.take(d.Port, l.who); err != nil {
@@ -88,10 +90,10 @@ func (n *Network) Attach(ctx context.Context, a kernel.Attachment) (string, erro
 	}
 	l := n.layout
 	n.mu.Unlock()
-	link, err := n.connect(ctx, l, a)
+	link, mac, err := n.connect(ctx, l, a)
 	n.mu.Lock()
 	if err == nil {
-		r.Link, r.Done = link, true
+		r.Link, r.MAC, r.Done = link, mac, true
 		if err = n.keep(r); err == nil {
 			err = n.change(n.admit(r))
 		}
@@ -116,6 +118,9 @@ func (n *Network) acceptable(a kernel.Attachment) error {
 	case !n.layout.Subnet.Contains(a.Address) || a.Address == n.layout.Gateway:
 		return fmt.Errorf("group %s: address %s is not for groups of subnet %s: %w", a.Group, a.Address, n.layout.Subnet, errdefs.ErrInvalidArgument)
 	}
+	if r := a.IDs; r != nil && (r.First == 0 || r.Count == 0 || uint64(r.First)+uint64(r.Count) > maxID) {
+		return fmt.Errorf("group %s: %d ids from %d on are not for a user namespace: %w", a.Group, r.Count, r.First, errdefs.ErrInvalidArgument)
+	}
 	for _, m := range a.Ports {
 		if m.Protocol != "tcp" && m.Protocol != "udp" || m.Host != 0 && m.Container == 0 {
 			return fmt.Errorf("group %s: port %+v: %w", a.Group, m, errdefs.ErrInvalidArgument)
@@ -129,18 +134,23 @@ func (n *Network) acceptable(a kernel.Attachment) error {
 	return nil
 }
 
+// maxID is where user ids end; the last one means "none".
+const maxID = 1<<32 - 1
+
 func equalAttachment(a, b kernel.Attachment) bool {
-	return a.Mode == b.Mode && a.Address == b.Address && slices.Equal(a.Ports, b.Ports)
+	return a.Mode == b.Mode && a.Address == b.Address && slices.Equal(a.Ports, b.Ports) && a.Network == b.Network &&
+		(a.IDs == nil) == (b.IDs == nil) && (a.IDs == nil || *a.IDs == *b.IDs)
 }
 
-// connect makes namespace and link and returns the link's name on the machine. The mutex is not held.
-func (n *Network) connect(ctx context.Context, l Layout, a kernel.Attachment) (string, error) {
+// connect makes namespace and link and returns the link's name on the machine and the group's link address. The mutex is not
+// held.
+func (n *Network) connect(ctx context.Context, l Layout, a kernel.Attachment) (link, mac string, err error) {
 	path := n.netns(a.Group)
 	if err := dropNamespace(path); err != nil { // of before a boot
-		return "", err
+		return "", "", err
 	}
-	if err := makeNamespace(path); err != nil {
-		return "", err
+	if err := makeNamespace(path, a.IDs); err != nil {
+		return "", "", err
 	}
 	return n.cni(l).add(ctx, handle(a.Group), path, a.Address)
 }

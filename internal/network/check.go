@@ -175,7 +175,7 @@ func (n *Network) Cleanup(context.Context) error {
 	dir := filepath.Join(n.cfg.State, "netns")
 	entries, _ := os.ReadDir(dir)
 	for _, e := range entries {
-		errs = append(errs, dropNamespace(filepath.Join(dir, e.Name())))
+		errs = append(errs, dropMount(filepath.Join(dir, e.Name())))
 	}
 	errs = append(errs, removeBridge(l), n.restore(l.Bridge))
 	if err := errors.Join(errs...); err != nil {

@@ -5,12 +5,14 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"path/filepath"
 
 	"github.com/containernetworking/cni/libcni"
 	types "github.com/containernetworking/cni/pkg/types/100"
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 )
 
 const groupLink = "eth0" // a group's link, in its namespace
@@ -57,26 +59,32 @@ func (c cni) prepare(id, netns string, addr netip.Addr) (*libcni.CNIConfig, *lib
 		&libcni.RuntimeConf{ContainerID: id, NetNS: netns, IfName: groupLink}, nil
 }
 
-// add connects the namespace and returns the machine's end of the link.
-func (c cni) add(ctx context.Context, id, netns string, addr netip.Addr) (string, error) {
+// add connects the namespace and returns the machine's end of the link and the address of the group's.
+func (c cni) add(ctx context.Context, id, netns string, addr netip.Addr) (link, mac string, err error) {
 	x, list, rt, err := c.prepare(id, netns, addr)
 	if err != nil {
-		return "", err
+		return "", "", err
 	}
 	res, err := x.AddNetworkList(ctx, list, rt)
 	if err != nil {
-		return "", fmt.Errorf("CNI plugins of %s: %w", c.plugins, err)
+		return "", "", fmt.Errorf("CNI plugins of %s: %w", c.plugins, err)
 	}
 	r, err := types.NewResultFromResult(res)
 	if err != nil {
-		return "", fmt.Errorf("CNI: %w", err)
+		return "", "", fmt.Errorf("CNI: %w", err)
 	}
 	for _, i := range r.Interfaces {
-		if i.Sandbox == "" && i.Name != c.layout.Bridge {
-			return i.Name, nil
+		switch {
+		case i.Sandbox != "":
+			mac = i.Mac
+		case i.Name != c.layout.Bridge:
+			link = i.Name
 		}
 	}
-	return "", errors.New("CNI: plugin bridge names no link of the machine")
+	if link == "" || mac == "" {
+		return "", "", errors.New("CNI: plugin bridge does not name both ends of the link")
+	}
+	return link, mac, fasten(link, mac)
 }
 
 // del disconnects the namespace, if it was connected.
@@ -113,11 +121,32 @@ func deleteLink(name string) error {
 	return nil
 }
 
-// rejoin puts a group's link back on the bridge if it is not there.
-func rejoin(name, bridge string) error {
+// fasten makes the bridge deliver to a link what is for mac, and nothing else. It learns nothing from what the link sends:
+// a group that owns its namespace sets what address it likes, and would get what is for another one's. Nor does it get what
+// is for somebody unknown.
+func fasten(name, mac string) error {
+	hw, err := net.ParseMAC(mac)
+	if err != nil {
+		return fmt.Errorf("link %s: %w", name, err)
+	}
 	l, err := netlink.LinkByName(name)
 	if err != nil {
 		return fmt.Errorf("link %s: %w", name, err)
+	}
+	err = errors.Join(netlink.LinkSetLearning(l, false), netlink.LinkSetFlood(l, false), netlink.NeighSet(&netlink.Neigh{
+		LinkIndex: l.Attrs().Index, Family: unix.AF_BRIDGE, State: netlink.NUD_NOARP, Flags: netlink.NTF_MASTER | netlink.NTF_STICKY,
+		HardwareAddr: hw}))
+	if err != nil {
+		return fmt.Errorf("link %s on its bridge: %w", name, err)
+	}
+	return nil
+}
+
+// rejoin puts a group's link back on the bridge if it is not there.
+func rejoin(r record, bridge string) error {
+	l, err := netlink.LinkByName(r.Link)
+	if err != nil {
+		return fmt.Errorf("link %s: %w", r.Link, err)
 	}
 	br, err := netlink.LinkByName(bridge)
 	if err != nil {
@@ -126,8 +155,16 @@ func rejoin(name, bridge string) error {
 	if l.Attrs().MasterIndex == br.Attrs().Index {
 		return nil
 	}
-	if err := errors.Join(netlink.LinkSetMaster(l, br), netlink.LinkSetHairpin(l, true), netlink.LinkSetUp(l)); err != nil {
-		return fmt.Errorf("link %s on bridge %s: %w", name, bridge, err)
+	if err := errors.Join(netlink.LinkSetMaster(l, br), netlink.LinkSetHairpin(l, true)); err != nil {
+		return fmt.Errorf("link %s on bridge %s: %w", r.Link, bridge, err)
+	}
+	if r.MAC != "" { // those of before have none
+		if err := fasten(r.Link, r.MAC); err != nil {
+			return err
+		}
+	}
+	if err := netlink.LinkSetUp(l); err != nil {
+		return fmt.Errorf("link %s on bridge %s: %w", r.Link, bridge, err)
 	}
 	return nil
 }

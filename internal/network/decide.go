@@ -167,3 +167,40 @@ func (t *table) leads(d Door) []netip.AddrPort {
 	slices.SortFunc(out, netip.AddrPort.Compare)
 	return slices.Compact(out)
 }
+
+// number is a named network's on this machine: that of its groups here, or the lowest that is free. Records keep it, so that
+// later processes find the same. The datacenter's own network has zero.
+func number(records map[kernel.GroupID]record, network string) uint32 {
+	if network == "" {
+		return 0
+	}
+	used := map[uint32]bool{}
+	for _, r := range records {
+		if r.Network == network {
+			return r.Number
+		}
+		used[r.Number] = true
+	}
+	n := uint32(1)
+	for used[n] {
+		n++
+	}
+	return n
+}
+
+// isolation is whom groups of named networks are with, and whose their host ports are. Half-made ones count.
+func isolation(records map[kernel.GroupID]record) (networks map[netip.Addr]uint32, inner map[Port]uint32) {
+	networks, inner = map[netip.Addr]uint32{}, map[Port]uint32{}
+	for _, r := range records {
+		if r.Number == 0 || r.Mode != kernel.NetworkBridge {
+			continue
+		}
+		networks[r.Address] = r.Number
+		for _, m := range r.Ports {
+			if m.Host != 0 {
+				inner[Port{m.Protocol, m.Host}] = r.Number
+			}
+		}
+	}
+	return networks, inner
+}

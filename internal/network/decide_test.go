@@ -87,3 +87,31 @@ func TestDoorsOfEndpoints(t *testing.T) {
 		t.Errorf("left: %v", slices.Collect(maps.Keys(tb.doors)))
 	}
 }
+
+func TestNumbersOfNetworks(t *testing.T) {
+	records := map[kernel.GroupID]record{}
+	add := func(group, network string, last byte, want uint32) {
+		t.Helper()
+		n := number(records, network)
+		if n != want {
+			t.Errorf("network %q has number %d, want %d", network, n, want)
+		}
+		records[kernel.GroupID(group)] = record{Number: n, Attachment: kernel.Attachment{Network: network, Mode: kernel.NetworkBridge,
+			Address: netip.AddrFrom4([4]byte{10, 77, 3, last}),
+			Ports:   []kernel.Mapping{{Protocol: "tcp", Container: 80, Host: 31000 + uint16(last)}, {Protocol: "udp", Container: 81}}}}
+	}
+	add("own", "", 10, 0)
+	add("a1", "a", 11, 1)
+	add("b1", "b", 12, 2)
+	add("a2", "a", 13, 1)
+	delete(records, "b1")
+	add("c1", "c", 14, 2)
+	networks, inner := isolation(records)
+	at := func(last byte) netip.Addr { return netip.AddrFrom4([4]byte{10, 77, 3, last}) }
+	if want := (map[netip.Addr]uint32{at(11): 1, at(13): 1, at(14): 2}); !maps.Equal(networks, want) {
+		t.Errorf("networks %v, want %v", networks, want)
+	}
+	if want := (map[Port]uint32{{"tcp", 31011}: 1, {"tcp", 31013}: 1, {"tcp", 31014}: 2}); !maps.Equal(inner, want) {
+		t.Errorf("inner host ports %v, want %v", inner, want)
+	}
+}

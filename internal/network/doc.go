@@ -22,6 +22,33 @@
 // who calls it. Only who calls itself, or calls by 127.0.0.1, is seen as the gateway. Low ports are free to everybody in a
 // group's namespace.
 //
+// On the bridge a link gets what is for the link address its group was made with, and the bridge learns no others: who owns its
+// namespace may take any. One that changes its own is cut off until it is attached anew.
+//
+// # Groups that own their network
+//
+// A network namespace made by the machine's root refuses packet rules and most kinds of links to everybody else. With
+// Attachment.IDs the namespace belongs to a user namespace with that range of ids, so that the group's root has all of it:
+// nftables, bridges, veth, VXLAN, net sysctls. One short-lived process (a thread cannot) makes both; mounts hold them, STATE/netns/X
+// and X.user, which are made, dropped and found again together. Forwarding inside is the group's own business. Nothing else
+// differs; what such a group sends passes the same rules on the machine's side.
+//
+// # Named networks
+//
+// Groups of different networks (Attachment.Network; empty is the datacenter's own, a network like others here) reach each other
+// through VIPs and published ports, never by address. The machine itself reaches every group by address, and groups answer
+// whoever may call them. A group's host ports are for other computers, for the machine, for its own network and for the
+// datacenter's own, and not for other named networks; host ports of the datacenter's own groups are for all.
+//
+// Of the machine itself a group in a named network reaches what every group does, and nothing more: names at the gateway's
+// port 53, ping, doors, and the ports of host-mode groups. Agent, master and gateway of the datacenter are not among them,
+// unless a published port leads there. The outside is free to it, under the machine's address.
+//
+// Each named network with groups here has a number on this machine, kept in their records. Networks of groups on other
+// machines are not known here: a group in a named network reaches none of them by address and is reached by none, its own
+// network's included, and a VIP of another machine that leads straight to it does not arrive. What comes as another computer's
+// own, masqueraded groups of other machines included, may call host ports.
+//
 // # Doors
 //
 // A VIP leads to all ready tasks that declare it. A host port leads to its group as long as that is attached. A published

@@ -30,6 +30,13 @@ import (
 const inside = "MARINA_TEST_MACHINE"
 
 func TestMain(m *testing.M) {
+	if os.Getenv(owner) != "" {
+		if err := useOwned(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
 	if os.Getuid() != 0 || os.Getenv(inside) != "" {
 		os.Exit(m.Run())
 	}
@@ -185,10 +192,17 @@ func (h *house) start() {
 func (h *house) group(name string, last byte, ports ...kernel.Mapping) kernel.Attachment {
 	h.Helper()
 	a := kernel.Attachment{Group: kernel.GroupID(name), Mode: kernel.NetworkBridge, Address: netip.AddrFrom4([4]byte{10, 77, 3, last}), Ports: ports}
+	h.attach(a)
+	return a
+}
+
+// attach attaches a group and serves its name on port 80.
+func (h *house) attach(a kernel.Attachment) string {
+	h.Helper()
 	path, err := h.n.Attach(h.Context(), a)
 	h.check(err)
-	h.serve(path, ":80", name)
-	return a
+	h.serve(path, ":80", string(a.Group))
+	return path
 }
 
 // serve answers HTTP in a namespace ("": the machine) with name and the client's address; /hold keeps a connection open.

@@ -4,12 +4,16 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
+	"syscall"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
+
+	"github.com/marinaos/marina/internal/kernel"
 )
 
 const nsfsMagic = 0x6e736673 // NSFS_MAGIC of linux/magic.h
@@ -20,8 +24,31 @@ func isNamespace(path string) bool {
 	return unix.Statfs(path, &fs) == nil && fs.Type == nsfsMagic
 }
 
-// makeNamespace makes a network namespace held by a mount at path, with its loopback up.
-func makeNamespace(path string) error {
+// whole reports whether all namespaces of an attachment are there.
+func whole(path string, a kernel.Attachment) bool {
+	return isNamespace(path) && (a.IDs == nil || isNamespace(kernel.UserNamespace(path)))
+}
+
+// makeNamespace makes a network namespace held by a mount at path, with its loopback up. With ids it belongs to a user
+// namespace of its own, held beside it, where nftables, links and settings are free to the root of that one.
+func makeNamespace(path string, ids *kernel.IDRange) error {
+	if err := mountPoint(path); err != nil {
+		return err
+	}
+	fill := func() error { return visit(newNetwork, func() error { return settle(path) }) }
+	if ids != nil {
+		if err := mountPoint(kernel.UserNamespace(path)); err != nil {
+			return err
+		}
+		fill = func() error { return makeOwned(path, *ids) }
+	}
+	if err := fill(); err != nil {
+		return errors.Join(fmt.Errorf("network namespace %s: %w", path, err), dropNamespace(path))
+	}
+	return loopbackUp(path)
+}
+
+func mountPoint(path string) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return err
 	}
@@ -29,17 +56,51 @@ func makeNamespace(path string) error {
 	if err != nil {
 		return err
 	}
-	f.Close()
-	if err := newNamespace(path); err != nil {
-		os.Remove(path)
-		return fmt.Errorf("network namespace %s: %w", path, err)
-	}
-	return loopbackUp(path)
+	return f.Close()
 }
 
-// newNamespace visits a new namespace with its thread and comes back. A thread that cannot come back is given up, unless it
-// is the process's first one, which the runtime cannot end: programs would see the wrong namespace in /proc/self then.
-func newNamespace(path string) error {
+// holder is a program that does nothing until its input ends, which it does when this process ends as well.
+const holder = "/bin/cat"
+
+// makeOwned makes a network namespace below a new user namespace with these ids. Only a process can do that, a thread of this
+// one cannot; the process ends as soon as mounts hold both.
+func makeOwned(path string, ids kernel.IDRange) error {
+	maps := []syscall.SysProcIDMap{{ContainerID: 0, HostID: int(ids.First), Size: int(ids.Count)}}
+	cmd := exec.Command(holder)
+	cmd.Dir, cmd.Env = "/", []string{}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWUSER | unix.CLONE_NEWNET,
+		UidMappings: maps, GidMappings: maps, GidMappingsEnableSetgroups: true}
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		return err
+	}
+	if err := cmd.Start(); err != nil {
+		in.Close()
+		return fmt.Errorf("user namespace of %d ids from %d on: %w", ids.Count, ids.First, err)
+	}
+	of := fmt.Sprintf("/proc/%d/ns/", cmd.Process.Pid)
+	err = unix.Mount(of+"user", kernel.UserNamespace(path), "", unix.MS_BIND, "")
+	if err == nil {
+		err = visit(func() error { return enter(of + "net") }, func() error { return settle(path) })
+	}
+	return errors.Join(err, in.Close(), cmd.Wait())
+}
+
+func newNetwork() error { return unix.Unshare(unix.CLONE_NEWNET) }
+
+func enter(path string) error {
+	ns, err := netns.GetFromPath(path)
+	if err != nil {
+		return err
+	}
+	defer ns.Close()
+	return netns.Set(ns)
+}
+
+// visit goes to a network namespace with its thread, does f there and comes back. A thread that cannot come back is given up,
+// unless it is the process's first one, which the runtime cannot end: programs would see the wrong namespace in /proc/self
+// then.
+func visit(enter, f func() error) error {
 	result := make(chan error)
 	go func() {
 		runtime.LockOSThread()
@@ -49,8 +110,8 @@ func newNamespace(path string) error {
 			return
 		}
 		defer home.Close()
-		if err = unix.Unshare(unix.CLONE_NEWNET); err == nil {
-			err = settle(path)
+		if err = enter(); err == nil {
+			err = f()
 		}
 		if back := netns.Set(home); back == nil {
 			runtime.UnlockOSThread()
@@ -91,8 +152,12 @@ func loopbackUp(path string) error {
 	return h.LinkSetUp(lo)
 }
 
-// dropNamespace lets a namespace go; what still runs in it keeps it alive.
+// dropNamespace lets a namespace go, and the user namespace it belongs to; what still runs in it keeps it alive.
 func dropNamespace(path string) error {
+	return errors.Join(dropMount(path), dropMount(kernel.UserNamespace(path)))
+}
+
+func dropMount(path string) error {
 	if err := unix.Unmount(path, unix.MNT_DETACH); err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) {
 		return fmt.Errorf("unmount %s: %w", path, err)
 	}

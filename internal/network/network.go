@@ -54,6 +54,12 @@ type Change struct {
 	// leads elsewhere is refused.
 	Links      map[string]netip.Addr
 	Open, Held map[Port]bool
+
+	// Networks and Inner are whole too, and numbers are of named networks, from 1 on. Networks says which one a group's address
+	// is in; others are in the datacenter's own. Addresses of different networks are kept apart but for doors. Inner are host
+	// ports of such groups: groups of other named networks may not call them.
+	Networks map[netip.Addr]uint32
+	Inner    map[Port]uint32
 }
 
 // Rules keeps the machine's packet rules. They serve without this process and are found again by the next one.

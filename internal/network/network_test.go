@@ -571,6 +571,7 @@ func TestCleanupLeavesNothing(t *testing.T) {
 	h.stop()
 	h.start()
 	a := h.group("web", 10, kernel.Mapping{Protocol: "tcp", Container: 80, Host: 31080})
+	h.attach(kernel.Attachment{Group: "node", Mode: kernel.NetworkBridge, Address: netip.MustParseAddr("10.77.3.11"), IDs: &ids, Network: "kubernetes/a"})
 	h.check(h.n.Apply(t.Context(), []kernel.Endpoint{endpoint(a)}))
 	if snapshot() == before {
 		t.Fatal("the snapshot sees nothing of a datacenter")

@@ -150,7 +150,7 @@ func (n *Network) prepare(l Layout) error {
 	_ = setSysctl("net/ipv4/conf/"+l.Bridge+"/send_redirects", "0")
 	for _, r := range n.records {
 		if r.Done && r.Link != "" {
-			if err := rejoin(r.Link, l.Bridge); err != nil {
+			if err := rejoin(r, l.Bridge); err != nil {
 				n.log.Error("group lost its network", "group", r.Group, "err", err)
 			}
 		}
@@ -206,6 +206,7 @@ func (n *Network) expel(r record) map[Door]bool {
 // a port of somebody else's is closed and comes back as an error, after all else has been changed.
 func (n *Network) change(touched map[Door]bool) error {
 	c := Change{Doors: make(map[Door][]netip.AddrPort, len(touched)), Links: map[string]netip.Addr{}, Open: map[Port]bool{}}
+	c.Networks, c.Inner = isolation(n.records)
 	var errs []error
 	for d := range touched {
 		c.Doors[d] = n.table.leads(d)

@@ -15,6 +15,7 @@ func (p *Pool) explain(r *Request, tallies []tally) kernel.Refusal {
 	}
 	closed, ports, address := 0, 0, 0
 	constraints := make([]int, len(r.static))
+	bundles, bundle := 0, ""
 	lacks := map[string]*found{"cpus": {}, "mem": {}, "disk": {}, "gpus": {}}
 	for i := range p.machines {
 		m := &p.machines[i]
@@ -24,6 +25,11 @@ func (p *Pool) explain(r *Request, tallies []tally) kernel.Refusal {
 		}
 		if c := r.rejecting(m, tallies); c >= 0 {
 			constraints[c]++
+			continue
+		}
+		if b := m.without(r); b != "" {
+			bundle = b
+			bundles++
 			continue
 		}
 		if short := r.need.Lacking(p.free[i]); len(short) > 0 {
@@ -48,6 +54,7 @@ func (p *Pool) explain(r *Request, tallies []tally) kernel.Refusal {
 	for c, n := range constraints {
 		add(r.static[c].String(), n, "")
 	}
+	add("bundle "+bundle, bundles, "these programs are not on the machine")
 	for _, name := range []string{"cpus", "mem", "disk", "gpus"} {
 		add(name, lacks[name].agents, fmt.Sprintf("asks %s, the most free on one machine is %s",
 			amount(component(r.need, name), name), amount(lacks[name].most, name)))

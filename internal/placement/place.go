@@ -14,6 +14,7 @@ type Request struct {
 	any     int      // host ports asked for without one
 	hosts   []int    // of each port of the spec: its number, AnyHostPort or NoHostPort
 	address bool
+	bundles []string // programs that the machine must have
 	static  []constraint
 	counted []constraint
 	owner   string
@@ -32,6 +33,9 @@ func Prepare(s *kernel.Spec) (*Request, error) {
 		case port.Host > 0 && !slices.Contains(r.fixed, uint16(port.Host)):
 			r.fixed = append(r.fixed, uint16(port.Host))
 		}
+	}
+	for i := range s.Tasks {
+		r.bundles = append(r.bundles, s.Tasks[i].Bundles...)
 	}
 	for _, c := range s.Constraints {
 		k, err := compile(c)
@@ -195,10 +199,13 @@ func (p *Pool) before(a, b int32) bool {
 
 // fits asks the filters that do not change the ranking: constraints on the machine alone, ports, address.
 func (p *Pool) fits(r *Request, i int32) bool {
-	if len(r.static) == 0 && len(r.hosts) == 0 && !r.address {
+	if len(r.static) == 0 && len(r.hosts) == 0 && !r.address && len(r.bundles) == 0 {
 		return true
 	}
 	m := &p.machines[i]
+	if m.without(r) != "" {
+		return false
+	}
 	for k := range r.static {
 		if !r.static[k].holds(&m.Machine) {
 			return false
@@ -215,6 +222,16 @@ func (p *Pool) allowed(tallies []tally, i int32) bool {
 		}
 	}
 	return true
+}
+
+// without is the first bundle of the request that the machine does not have.
+func (m *machine) without(r *Request) string {
+	for _, b := range r.bundles {
+		if _, ok := m.Bundles[b]; !ok {
+			return b
+		}
+	}
+	return ""
 }
 
 func (m *machine) hasPorts(r *Request) bool {

@@ -19,6 +19,7 @@ type Machine struct {
 	Total      kernel.Resources
 	Ports      kernel.PortRange // from which AnyHostPort is served
 	Subnet     netip.Prefix     // from which addresses are served; fixed once set
+	Bundles    map[string]string
 }
 
 // Placement is where one instance goes and what it gets there.
@@ -127,16 +128,8 @@ func (p *Pool) Take(r *Request, at Placement) error {
 		return fmt.Errorf("machine %s: %w", at.Agent, errdefs.ErrNotFound)
 	}
 	m := &p.machines[i]
-	for _, port := range at.HostPorts {
-		if _, taken := m.ports[port]; port != 0 && taken {
-			return fmt.Errorf("machine %s: host port %d: %w", at.Agent, port, errdefs.ErrAlreadyExists)
-		}
-	}
-	if at.Address.IsValid() && !m.addresses.take(at.Address) {
-		return fmt.Errorf("machine %s: address %s: %w", at.Agent, at.Address, errdefs.ErrAlreadyExists)
-	}
-	for _, port := range at.HostPorts {
-		m.takePort(port)
+	if err := m.claim(at); err != nil {
+		return err
 	}
 	p.charge(r, i)
 	return nil
@@ -149,12 +142,7 @@ func (p *Pool) Release(r *Request, at Placement) {
 		return
 	}
 	m := &p.machines[i]
-	for _, port := range at.HostPorts {
-		m.givePort(port)
-	}
-	if at.Address.IsValid() {
-		m.addresses.giveBack(at.Address)
-	}
+	m.unclaim(at)
 	m.used = m.used.Sub(r.need)
 	m.instances--
 	drop(p.owners, r.owner, i)

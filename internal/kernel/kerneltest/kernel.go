@@ -34,6 +34,10 @@ type Kernel struct {
 	brake    bool // Forget is refused
 	next     int  // for addresses and ports
 	invalid  error
+	full     error // of Resize
+	claims   map[string]*claim
+	exposed  map[string][]uint16 // published ports, by framework and owner
+	vips     map[string]netip.Addr
 }
 
 type agent struct {
@@ -56,7 +60,8 @@ var _ kernel.Kernel = (*Kernel)(nil)
 // New returns a twin without agents, whose view is complete. now is its clock.
 func New(now func() time.Time) *Kernel {
 	return &Kernel{now: now, agents: map[kernel.AgentID]*agent{}, groups: map[kernel.GroupID]*group{}, ended: map[kernel.GroupID]bool{},
-		queue: map[string]*entry{}, watches: map[*watch]bool{}, complete: true}
+		queue: map[string]*entry{}, watches: map[*watch]bool{}, complete: true,
+		claims: map[string]*claim{}, exposed: map[string][]uint16{}, vips: map[string]netip.Addr{}}
 }
 
 // AddAgent adds an agent with room for so many groups, or changes the room of one.
@@ -254,6 +259,11 @@ func (k *Kernel) remove(g *group) {
 	k.touch(g)
 	delete(k.groups, g.inst.ID)
 	k.ended[g.inst.ID] = true
+	for _, c := range k.claims {
+		if c.holder == g.inst.ID {
+			c.holder = ""
+		}
+	}
 	k.agents[g.inst.Agent].view.Groups--
 	k.drain()
 }
@@ -303,6 +313,13 @@ func (k *Kernel) place(spec kernel.Spec, id kernel.GroupID) bool {
 	if best == nil {
 		return false
 	}
+	var held *claim
+	if spec.Claim != nil {
+		if held = k.claimed(&spec, best.view.ID); held == nil {
+			return false
+		}
+		held.holder = id
+	}
 	best.view.Groups++
 	k.next++
 	g := &group{spec: spec, inst: kernel.Instance{
@@ -313,6 +330,11 @@ func (k *Kernel) place(spec kernel.Spec, id kernel.GroupID) bool {
 	}
 	for i := range spec.Ports() {
 		g.inst.HostPorts = append(g.inst.HostPorts, uint16(20000+(k.next*8+i)%40000))
+	}
+	if held != nil && held.Address.IsValid() {
+		g.inst.Address, g.inst.HostPorts = held.Address, held.HostPorts
+	} else if held != nil {
+		held.Address, held.HostPorts = g.inst.Address, g.inst.HostPorts
 	}
 	for _, t := range spec.TaskIDs(id) {
 		g.inst.Statuses = append(g.inst.Statuses, kernel.Status{Task: t, Group: id})

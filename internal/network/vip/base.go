@@ -28,7 +28,7 @@ type chain struct {
 	rules []match
 }
 
-// The sets, by name. doors and backends are maps.
+// The sets, by name. doors, backends and networks are maps.
 const (
 	doors    = "doors"
 	backends = "backends"
@@ -38,9 +38,14 @@ const (
 	held     = "held"    // protocol and port on the machine that nobody answers on
 	links    = "links"   // links of the bridge
 	senders  = "senders" // link and the address it may send from
+
+	networks = "networks" // a map: a group's address to the number of its named network
+	members  = "members"  // number and the address of a group that is in it
+	inner    = "inner"    // protocol and host port of a group in a named network
+	insiders = "insiders" // number, and protocol and host port of a group that is in it
 )
 
-var setNames = []string{doors, backends, refused, self, open, held, links, senders}
+var setNames = []string{doors, backends, refused, self, open, held, links, senders, networks, members, inner, insiders}
 
 // named is the two tables of an instance.
 func named(id string) (ip, bridge *nftables.Table) {
@@ -59,6 +64,10 @@ func newTables(l network.Layout) *tables {
 	t.set(t.ip, self, nftables.MustConcatSetType(addr, addr))
 	t.set(t.ip, open, nftables.MustConcatSetType(proto, port))
 	t.set(t.ip, held, nftables.MustConcatSetType(proto, port))
+	t.set(t.ip, networks, addr).give(nftables.TypeMark)
+	t.set(t.ip, members, nftables.MustConcatSetType(nftables.TypeMark, addr))
+	t.set(t.ip, inner, nftables.MustConcatSetType(proto, port))
+	t.set(t.ip, insiders, nftables.MustConcatSetType(nftables.TypeMark, proto, port))
 	t.set(t.bridge, links, nftables.TypeIFName)
 	t.set(t.bridge, senders, nftables.MustConcatSetType(nftables.TypeIFName, addr))
 
@@ -97,6 +106,10 @@ func (t *tables) entry(l network.Layout) {
 	}
 	in1 = append(in1, refuse(from(l.Bridge), daddr(linkLocal))...)
 	in1 = append(in1, refuse(from(l.Bridge), fresh(), door(noAddr), in(t.sets[refused]))...)
+	// Host ports of a named network's group are not for groups of other named networks.
+	hostPort := rule(from(l.Bridge), fresh(), notDaddr(l.VIPs), own())
+	in1 = append(in1, rule(hostPort, t.network(source), insider(), in(t.sets[insiders]), leave()))
+	in1 = append(in1, refuse(hostPort, t.network(source), service(), in(t.sets[inner]))...)
 	t.base(t.ip, "entry", nftables.ChainTypeFilter, nftables.ChainHookPrerouting, before, in1...)
 
 	// The kernel would tell a group that another one is its neighbour and needs no gateway; they are kept apart.
@@ -142,12 +155,28 @@ func (t *tables) filter(l network.Layout) {
 		rule(service(), in(t.sets[open]), accept()))
 	input = append(input, refuse()...)
 	t.base(t.ip, "input", nftables.ChainTypeFilter, nftables.ChainHookInput, 0, input...)
-	t.base(t.ip, "forward", nftables.ChainTypeFilter, nftables.ChainHookForward, 0,
-		rule(from(l.Bridge), accept()),
+	// What went through a door is free, and so are replies. Between addresses of the pool networks count; this must not ask
+	// the connection tracking, which knows nothing of packets that it finds invalid.
+	between := rule(saddr(l.Pool), daddr(l.Pool))
+	forward := []match{
+		rule(from(l.Bridge), known(), accept()),
 		rule(to(l.Bridge), known(), accept()),
+		rule(from(l.Bridge), redirected(), accept()),
 		rule(to(l.Bridge), redirected(), accept()),
+		rule(between, t.network(source), match{field(destination, key+1)}, in(t.sets[members]), accept()),
+	}
+	forward = append(forward, refuse(between, t.network(source))...)
+	forward = append(forward, refuse(between, t.network(destination))...)
+	forward = append(forward,
+		rule(from(l.Bridge), accept()),
 		rule(to(l.Bridge), saddr(l.Pool), accept()),
 		rule(to(l.Bridge), drop()))
+	t.base(t.ip, "forward", nftables.ChainTypeFilter, nftables.ChainHookForward, 0, forward...)
+}
+
+// network holds if the address is in a named network, and loads that one's number.
+func (t *tables) network(offset uint32) match {
+	return append(match{field(offset, key)}, mapped(t.sets[networks], key)...)
 }
 
 // spoofing lets each link of the bridge send from its own address and to the gateway only: IPv4, and ARP about the gateway.

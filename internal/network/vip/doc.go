@@ -33,6 +33,19 @@
 // may send DNS, ping, what a door leads there and the ports in set open. From outside, a group is reached through doors
 // only. Packets that leave the pool are masqueraded.
 //
+// # Networks
+//
+//	map networks address                    -> number of the named network the group with this address is in
+//	set members  number . address           who is in it
+//	set inner    protocol . port            host ports of groups in named networks
+//	set insiders number . protocol . port   those of its own
+//
+// Numbers of two addresses cannot be compared in a rule, but the sender's can be looked up together with the receiver.
+// Forwarding: replies and what a door leads pass, then who is in the same network, then nobody who is in a named network or calls
+// one that is. What may call a host port is asked on entry, before redirection makes the call one like others: a door of
+// endpoints can lead to the same place. TCP is reset at once; the answer to others is often swallowed by the kernel's limit.
+// When an address changes its network, or leaves it, its tracked connections are deleted: its next owner would go on with them.
+//
 // # How it fails
 //
 // A refused transaction changes nothing; what the kernel holds is then read anew before the next one. When somebody else

@@ -120,6 +120,11 @@ func service() match {
 	return match{&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: key}, portTo(key + 1)}
 }
 
+// insider loads protocol and port behind the number of a network.
+func insider() match {
+	return match{&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: key + 1}, portTo(key + 2)}
+}
+
 func in(s *nftables.Set) match {
 	return match{&expr.Lookup{SourceRegister: key, SetName: s.Name, SetID: s.ID}}
 }

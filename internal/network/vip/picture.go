@@ -180,8 +180,10 @@ func addrKey(a netip.Addr) string { b := a.As4(); return string(b[:]) }
 
 func doorKey(d network.Door) string { return addrKey(d.Addr) + portKey(d.Port) }
 
+func numberKey(n uint32) string { return string(binaryutil.NativeEndian.PutUint32(n)) }
+
 func backendKey(door string, i int) string {
-	return door + string(binaryutil.NativeEndian.PutUint32(uint32(i)))
+	return door + numberKey(uint32(i))
 }
 
 func backendValue(b netip.AddrPort) string {

@@ -199,10 +199,23 @@ func (r *Rules) Change(c network.Change) error {
 	if c.Held != nil {
 		r.now.whole(e, held, portKeys(c.Held))
 	}
+	if c.Networks != nil {
+		of, both := numbered(c.Networks, addrKey)
+		r.now.whole(e, networks, of)
+		r.now.whole(e, members, both)
+	}
+	if c.Inner != nil {
+		of, both := numbered(c.Inner, portKey)
+		for k := range of {
+			of[k] = "" // a plain set
+		}
+		r.now.whole(e, inner, of)
+		r.now.whole(e, insiders, both)
+	}
 	if err := r.commit(e); err != nil {
 		return err
 	}
-	return forget(gone)
+	return forget(gone, e[networks])
 }
 
 func portKeys(ports map[network.Port]bool) map[string]string {
@@ -211,6 +224,15 @@ func portKeys(ports map[network.Port]bool) map[string]string {
 		out[portKey(p)] = ""
 	}
 	return out
+}
+
+// numbered is keys to the numbers of networks, and the set of number and key.
+func numbered[K comparable](all map[K]uint32, key func(K) string) (of, both map[string]string) {
+	of, both = map[string]string{}, map[string]string{}
+	for k, n := range all {
+		of[key(k)], both[numberKey(n)+key(k)] = numberKey(n), ""
+	}
+	return of, both
 }
 
 // commit makes the edits one transaction.
@@ -495,28 +517,41 @@ func generation() (uint32, error) {
 	return 0, d.Err()
 }
 
-// forget deletes tracked UDP connections to backends that doors no longer lead to.
-func forget(gone map[network.Door][]netip.AddrPort) error {
-	if len(gone) == 0 {
+// forget deletes tracked UDP connections to backends that doors no longer lead to, and all of addresses that are in another
+// network now: whoever has such an address next would go on with its predecessor's.
+func forget(gone map[network.Door][]netip.AddrPort, moved map[string]*string) error {
+	if len(gone) == 0 && len(moved) == 0 {
 		return nil
 	}
-	_, err := netlink.ConntrackDeleteFilters(netlink.ConntrackTable, unix.AF_INET, stalePaths(gone))
+	s := stale{gone, map[netip.Addr]bool{}}
+	for k := range moved {
+		s.moved[netip.AddrFrom4([4]byte([]byte(k)))] = true
+	}
+	_, err := netlink.ConntrackDeleteFilters(netlink.ConntrackTable, unix.AF_INET, s)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("connection tracking: %w", err)
 	}
 	return nil
 }
 
-type stalePaths map[network.Door][]netip.AddrPort
+// stale is what forget deletes.
+type stale struct {
+	gone  map[network.Door][]netip.AddrPort
+	moved map[netip.Addr]bool
+}
 
 // MatchConntrackFlow implements netlink.CustomConntrackFilter.
-func (s stalePaths) MatchConntrackFlow(f *netlink.ConntrackFlow) bool {
+func (s stale) MatchConntrackFlow(f *netlink.ConntrackFlow) bool {
+	from, to, answering := addrOf(f.Forward.SrcIP), addrOf(f.Forward.DstIP), addrOf(f.Reverse.SrcIP)
+	if s.moved[from] || s.moved[to] || s.moved[answering] {
+		return true
+	}
 	if f.Forward.Protocol != unix.IPPROTO_UDP {
 		return false
 	}
-	backend := netip.AddrPortFrom(addrOf(f.Reverse.SrcIP), f.Reverse.SrcPort)
-	for d, gone := range s {
-		if f.Forward.DstPort == d.Number && (d.Addr == network.Anywhere || d.Addr == addrOf(f.Forward.DstIP)) && slices.Contains(gone, backend) {
+	backend := netip.AddrPortFrom(answering, f.Reverse.SrcPort)
+	for d, gone := range s.gone {
+		if f.Forward.DstPort == d.Number && (d.Addr == network.Anywhere || d.Addr == to) && slices.Contains(gone, backend) {
 			return true
 		}
 	}

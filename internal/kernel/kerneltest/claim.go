@@ -1,0 +1,125 @@
+package kerneltest
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+
+	"github.com/containerd/errdefs"
+
+	"github.com/marinaos/marina/internal/kernel"
+)
+
+// claim is what outlives the groups placed with it.
+type claim struct {
+	kernel.ClaimView
+	holder kernel.GroupID // empty: none
+}
+
+func key(framework, name string) string { return framework + "\x00" + name }
+
+// claimed finds or makes the claim of a group about to be placed on an agent; it is nil when somebody holds it, or when it is
+// elsewhere.
+func (k *Kernel) claimed(spec *kernel.Spec, on kernel.AgentID) *claim {
+	c := k.claims[key(spec.Framework, spec.Claim.Name)]
+	if c == nil {
+		c = &claim{ClaimView: kernel.ClaimView{Claim: *spec.Claim, Framework: spec.Framework, Role: spec.Role, Agent: on}}
+		k.claims[key(spec.Framework, spec.Claim.Name)] = c
+	}
+	if c.holder != "" || c.Agent != on || c.Released {
+		return nil
+	}
+	c.Volumes = spec.Claim.Volumes
+	return c
+}
+
+// Resize implements kernel.Kernel.
+func (k *Kernel) Resize(ctx context.Context, framework string, id kernel.GroupID, sizes []kernel.Size) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	g := k.groups[id]
+	if g == nil {
+		return fmt.Errorf("group %s: %w", id, errdefs.ErrNotFound)
+	}
+	if k.full != nil {
+		return k.full
+	}
+	g.inst.Sizes = slices.Clone(sizes)
+	k.touch(g)
+	return nil
+}
+
+// RefuseSizes has Resize refuse everything with err, until nil.
+func (k *Kernel) RefuseSizes(err error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.full = err
+}
+
+// Release implements kernel.Kernel. The claim is gone at once.
+func (k *Kernel) Release(ctx context.Context, framework string, names []string) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for _, name := range names {
+		if c := k.claims[key(framework, name)]; c != nil && c.holder != "" {
+			return fmt.Errorf("claim %s: group %s holds it: %w", name, c.holder, errdefs.ErrFailedPrecondition)
+		}
+	}
+	for _, name := range names {
+		delete(k.claims, key(framework, name))
+	}
+	return nil
+}
+
+// Claims implements kernel.Kernel.
+func (k *Kernel) Claims(framework string) []kernel.ClaimView {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	var out []kernel.ClaimView
+	for _, id := range slices.Sorted(maps.Keys(k.claims)) {
+		if c := k.claims[id]; c.Framework == framework {
+			out = append(out, c.ClaimView)
+		}
+	}
+	return out
+}
+
+// Expose implements kernel.Kernel. VIPs get addresses of 198.18.0.0/16.
+func (k *Kernel) Expose(ctx context.Context, framework, owner string, ports []kernel.Port) ([]kernel.EndpointPort, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	var out []kernel.EndpointPort
+	for _, p := range ports {
+		e := kernel.EndpointPort{Name: p.Name, Protocol: p.Protocol, Container: p.Container}
+		for other, taken := range k.exposed {
+			if p.Publish && other != key(framework, owner) && slices.Contains(taken, p.Service) {
+				return nil, fmt.Errorf("port %d: %w", p.Service, errdefs.ErrAlreadyExists)
+			}
+		}
+		if p.Publish {
+			e.Publish = p.Service
+		}
+		for _, v := range p.VIPs {
+			name := v.Name + "." + framework
+			if !k.vips[name].IsValid() {
+				k.vips[name] = netip.AddrFrom4([4]byte{198, 18, 0, byte(len(k.vips) + 1)})
+			}
+			e.VIPs = append(e.VIPs, kernel.EndpointVIP{Name: name, Addr: k.vips[name], Port: v.Port})
+		}
+		out = append(out, e)
+	}
+	delete(k.exposed, key(framework, owner))
+	for _, e := range out {
+		k.exposed[key(framework, owner)] = append(k.exposed[key(framework, owner)], e.Publish)
+	}
+	return out, nil
+}
+
+// Bundle says which programs an agent has.
+func (k *Kernel) Bundle(id kernel.AgentID, bundles map[string]string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.agents[id].view.Bundles = bundles
+}

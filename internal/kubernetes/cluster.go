@@ -1,0 +1,134 @@
+package kubernetes
+
+import (
+	"time"
+)
+
+// Framework is the name under which clusters are the kernel's.
+const Framework = "kubernetes"
+
+// Limits of what one may ask for.
+const (
+	MaxNodes    = 100 // of one cluster
+	MaxName     = 30  // bytes of a cluster's name
+	MaxClusters = 1000
+)
+
+// Definition is what somebody wants of a cluster: the body of POST and PUT /kubernetes/v1/clusters. Fields that are left out have
+// the defaults that Complete fills in.
+type Definition struct {
+	Name         string       `json:"name"`                  // a DNS label of at most MaxName bytes; never changes
+	Group        string       `json:"group,omitempty"`       // whose quota pays, "/team-a"; default "/"; never changes
+	Version      string       `json:"version,omitempty"`     // minor, "1.37"; default: the newest there is; never changes
+	Nodes        Nodes        `json:"nodes"`                 // machines of the cluster
+	ControlPlane ControlPlane `json:"controlPlane"`          //
+	PodCIDR      string       `json:"podCIDR,omitempty"`     // default 10.244.0.0/16; never changes
+	ServiceCIDR  string       `json:"serviceCIDR,omitempty"` // default 10.96.0.0/16; never changes
+	Audit        bool         `json:"audit,omitempty"`       // the API server keeps an audit log; never changes
+	Encryption   *bool        `json:"encryption,omitempty"`  // secrets are encrypted in etcd; default true; never changes
+}
+
+// Nodes is how many nodes a cluster has and what each is granted.
+type Nodes struct {
+	Count *int    `json:"count,omitempty"` // default 1; 0 is a control plane alone
+	CPUs  float64 `json:"cpus,omitempty"`  // guaranteed and told to Kubernetes, more is used when it is free; default 0.5
+	Mem   float64 `json:"mem,omitempty"`   // MiB; default 1024
+	Disk  float64 `json:"disk,omitempty"`  // MiB of images, logs and volumes; default 8192; may only grow
+}
+
+// ControlPlane is what the control plane is granted.
+type ControlPlane struct {
+	CPUs float64 `json:"cpus,omitempty"` // guaranteed, more is used when it is free; default 0.1
+	Mem  float64 `json:"mem,omitempty"`  // MiB guaranteed; it may use four times as much; default 256
+	Disk float64 `json:"disk,omitempty"` // MiB of etcd; default 2048; may only grow
+}
+
+// State is where a cluster stands.
+type State string
+
+// The states.
+const (
+	Creating State = "creating" // it was never ready
+	Ready    State = "ready"    // its API answers, all nodes are ready, add-ons are applied, names resolve
+	Changing State = "changing" // it was ready; nodes come, go or change their size
+	Degraded State = "degraded" // it was ready and something of it is not, see WaitsFor
+	Deleting State = "deleting" // it is being taken apart
+)
+
+// View is a cluster as the API shows it.
+type View struct {
+	Definition
+	ID       string     `json:"id"`      // of this cluster, also among later ones of its name
+	State    State      `json:"state"`   //
+	Release  string     `json:"release"` // "v1.37.2"
+	Created  time.Time  `json:"created"`
+	ReadyAt  time.Time  `json:"readyAt,omitzero"`        // when it was first ready
+	Server   string     `json:"server,omitempty"`        // API address for other computers: "https://192.0.2.1:31004"
+	Internal string     `json:"internal,omitempty"`      // the same for tasks of the datacenter's machines
+	WaitsFor []string   `json:"waitsFor,omitempty"`      // what is missing until it is ready, and why, in sentences
+	Warnings []string   `json:"warnings,omitempty"`      // what its owner should know
+	Members  []Member   `json:"members"`                 // control plane first
+	Pods     Pods       `json:"pods"`                    // as of the steward's last word
+	Balanced []Balanced `json:"loadBalancers,omitempty"` // Services of type LoadBalancer
+	Images   []string   `json:"images,omitempty"`        // loaded into it by name
+	Cost     *Cost      `json:"cost,omitempty"`          // with ?cost=true: of all members together
+}
+
+// Member is the control plane or a node.
+type Member struct {
+	Name     string    `json:"name"`  // "control-plane", "node-1"
+	State    string    `json:"state"` // "ready", "starting", "waiting", "leaving", "down"
+	Message  string    `json:"message,omitempty"`
+	Task     string    `json:"task,omitempty"`    // the kernel's, while there is one
+	Machine  string    `json:"machine,omitempty"` // hostname
+	Address  string    `json:"address,omitempty"`
+	Since    time.Time `json:"since,omitzero"`     // of its process
+	Restarts int       `json:"restarts,omitempty"` // under this leader
+	CPUs     float64   `json:"cpus"`
+	Mem      float64   `json:"mem"`  // MiB
+	Disk     float64   `json:"disk"` // MiB
+	Pods     int       `json:"pods,omitempty"`
+	Cost     *Cost     `json:"cost,omitempty"`
+}
+
+// Cost is what something uses.
+type Cost struct {
+	Private float64 `json:"privateMiB"` // memory nobody shares, MiB
+	Shared  float64 `json:"sharedMiB"`  // its part of memory that others use too (program text), MiB
+	CPU     float64 `json:"cpus"`       // cores, over the last look
+}
+
+// Pods counts pods by phase.
+type Pods struct {
+	Running int `json:"running"`
+	Pending int `json:"pending"`
+	Failed  int `json:"failed"`
+}
+
+// Balanced is a Service of type LoadBalancer and where it is reached.
+type Balanced struct {
+	Namespace string   `json:"namespace"`
+	Name      string   `json:"name"`
+	Address   string   `json:"address,omitempty"`   // its VIP, from tasks and from machines that route there
+	DNS       string   `json:"dns,omitempty"`       // its name in the datacenter
+	Published []string `json:"published,omitempty"` // "192.0.2.1:80": on the machines' own addresses, from anywhere
+	Message   string   `json:"message,omitempty"`   // why a port is not published
+}
+
+// Event is something that happened to a cluster. Events are kept in the leader's memory, the newest MaxEvents of each cluster.
+type Event struct {
+	Time    time.Time `json:"time"`
+	Cluster string    `json:"cluster"`
+	Message string    `json:"message"`
+}
+
+// MaxEvents is how many events of a cluster are kept.
+const MaxEvents = 500
+
+// VersionView is a minor that clusters can have.
+type VersionView struct {
+	Minor    string `json:"minor"`             // "1.37"
+	Release  string `json:"release,omitempty"` // "v1.37.2", if some machine has its programs
+	Machines int    `json:"machines"`          // that have them
+	Default  bool   `json:"default,omitempty"`
+}
