@@ -22,13 +22,15 @@ const (
 	socket     = "/run/containerd/containerd.sock"
 	healthz    = "127.0.0.1:10248" // the kubelet's
 
+	addressEnv = "NODE_ADDRESS" // the node's address, where its file does not say
+
 	maxConfig = 1 << 20 // bytes of a file this program reads
 )
 
 // Config describes a node.
 type Config struct {
 	Name          string            `json:"name"`    // of the Node object
-	Address       string            `json:"address"` // of the node, an IP address
+	Address       string            `json:"address"` // of the node, an IP address; default: what NODE_ADDRESS says
 	Server        string            `json:"server"`  // URL of the cluster's API server
 	Minor         string            `json:"minor"`   // "v1.37", names the bundle
 	ServiceCIDR   string            `json:"serviceCIDR"`
@@ -54,6 +56,9 @@ func readConfig(file string) (*Config, error) {
 	c := &Config{}
 	if err := readJSON(file, c); err != nil {
 		return nil, err
+	}
+	if c.Address == "" { // known only once the node is placed
+		c.Address = os.Getenv(addressEnv)
 	}
 	if err := c.validate(); err != nil {
 		return nil, fmt.Errorf("%s: %w", file, err)

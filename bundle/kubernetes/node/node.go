@@ -39,6 +39,7 @@ func newNode(file string, config *Config, out io.Writer) *Node {
 		env: []string{
 			"PATH=" + runtimeDir + ":/usr/sbin:/usr/bin:/sbin:/bin", // containerd finds its shim by it
 			"HOME=/root",
+			addressEnv + "=" + config.Address,
 			"GOGC=50", // all three are small and mostly idle: memory is worth more than the little work
 		},
 	}

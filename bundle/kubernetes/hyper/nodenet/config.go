@@ -47,6 +47,9 @@ func readNode(file string) (*Node, error) {
 	if err := json.Unmarshal(b, n); err != nil {
 		return nil, fmt.Errorf("%s: %w", file, err)
 	}
+	if !n.Address.IsValid() { // known only once the node is placed
+		n.Address, _ = netip.ParseAddr(os.Getenv("NODE_ADDRESS")) // what is none is told below
+	}
 	if err := n.validate(); err != nil {
 		return nil, fmt.Errorf("%s: %w", file, err)
 	}
