@@ -52,8 +52,9 @@
 // they are given to kube-apiserver and hold for all; logging flags given to another are refused.
 //
 // The steward. With --steward-config=FILE the process also runs what Marina does inside the cluster, see package steward,
-// as one more component, started when the API server is ready. The API server then reaches the cluster (kubelets, pods,
-// aggregated APIs, webhooks) through the steward's proxy only. Where the file says that privileged pods are not to be had,
+// as one more component, started when the API server is ready. The API server then reaches kubelets, pods, aggregated APIs
+// and webhooks, and whatever else it is told to ask, through the steward's proxy only, which knows the cluster and what the
+// file allows besides. Where the file says that privileged pods are not to be had,
 // Pod Security's baseline is enforced in every namespace, and no label lowers that. Without the flag nothing of this is
 // there.
 //

@@ -19,7 +19,9 @@ anonymous:
   - path: /healthz
 `
 
-// What goes into the cluster goes by the steward's proxy.
+// What goes into the cluster goes by the steward's proxy, and so does what upstream counts as the control plane's: that is
+// also any URL that somebody wrote into a webhook. Etcd is not named: even Direct would put a dialer in place that takes
+// the path of its socket for a TCP address.
 const egressFile = `apiVersion: apiserver.k8s.io/v1beta1
 kind: EgressSelectorConfiguration
 egressSelections:
@@ -28,9 +30,9 @@ egressSelections:
     proxyProtocol: HTTPConnect
     transport: {uds: {udsName: %q}}
 - name: controlplane
-  connection: {proxyProtocol: Direct}
-- name: etcd
-  connection: {proxyProtocol: Direct}
+  connection:
+    proxyProtocol: HTTPConnect
+    transport: {uds: {udsName: %[1]q}}
 `
 
 // No exemption, kube-system included: add-ons need none. See docs/design/0001.

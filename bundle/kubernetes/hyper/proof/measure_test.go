@@ -42,6 +42,33 @@ func TestCost(t *testing.T) {
 	})
 }
 
+// TestCostOfASteward prints what a steward with its add-ons adds: two runs, alike but for it.
+func TestCostOfASteward(t *testing.T) {
+	if os.Getenv("MARINA_MEASURE") == "" {
+		t.Skip("MARINA_MEASURE is not set")
+	}
+	eachMinor(t, func(t *testing.T, program, minor string) {
+		p := newStewarded(t, program, true)
+		for range 2 {
+			for _, with := range []bool{false, true} {
+				if with {
+					p.up(t)
+					p.appliesAddons(t, minor)
+				} else {
+					p.plane.up(t, "--cluster-cidr=10.244.0.0/16")
+				}
+				time.Sleep(settle)
+				before := cpu(t, p.cmd.Process.Pid)
+				time.Sleep(idle)
+				used := cpu(t, p.cmd.Process.Pid) - before
+				m := memory(t, p.cmd.Process.Pid)
+				t.Logf("steward %v: private %d MiB, idle %.1f %% of a core", with, m["Anonymous"]>>10, 100*used.Seconds()/idle.Seconds())
+				p.kill()
+			}
+		}
+	})
+}
+
 // memory reads smaps_rollup, in KiB, and the number of threads.
 func memory(t *testing.T, pid int) map[string]int {
 	out := map[string]int{}

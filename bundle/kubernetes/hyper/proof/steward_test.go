@@ -286,22 +286,20 @@ func TestEgressLeadsIntoTheClusterOnly(t *testing.T) {
 		}
 		// The API server goes that way: what it may not reach by it, it does not reach.
 		p.mustApply(t, `
-apiVersion: v1
-kind: Service
+apiVersion: admissionregistration.k8s.io/v1
+kind: ValidatingWebhookConfiguration
 metadata: {name: foreign}
-spec: {ports: [{port: 80}]}
----
-apiVersion: discovery.k8s.io/v1
-kind: EndpointSlice
-metadata: {name: foreign, labels: {kubernetes.io/service-name: foreign}}
-addressType: IPv4
-ports: [{port: 5432, name: ""}]
-endpoints: [{addresses: [192.0.2.50]}]
+webhooks:
+- name: foreign.example.com
+  admissionReviewVersions: [v1]
+  sideEffects: None
+  clientConfig: {url: "https://192.0.2.50:5432/"}
+  rules: [{apiGroups: [""], apiVersions: [v1], operations: [CREATE], resources: [configmaps]}]
 `)
 		eventually(t, func() error {
-			out, err := p.tryKubectl("get", "--raw", "/api/v1/namespaces/default/services/foreign:80/proxy/")
+			out, err := p.tryKubectl("create", "configmap", "--dry-run=server", "thing")
 			if err == nil || !strings.Contains(out, "code 403") {
-				return fmt.Errorf("through the API server: %v %s, want a refusal by the proxy", err, out)
+				return fmt.Errorf("with a webhook in the datacenter: %v %s, want a refusal by the proxy", err, out)
 			}
 			return nil
 		})

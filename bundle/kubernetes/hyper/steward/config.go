@@ -21,6 +21,7 @@ type Config struct {
 	ClusterCIDR   netip.Prefix `json:"clusterCIDR"`   // addresses of pods; required
 	Privileged    bool         `json:"privileged"`    // whether namespaces may allow more than Pod Security's baseline
 	EgressSocket  string       `json:"egressSocket"`  // default /run/kubernetes/egress.sock
+	EgressAllow   []string     `json:"egressAllow"`   // HOST:PORT that the API server may reach besides, as its issuer of tokens; default none
 	TunnelPort    int          `json:"tunnelPort"`    // of every node; default 10260
 	Replicas      int          `json:"replicas"`      // of CoreDNS; default 1
 }

@@ -16,7 +16,8 @@
 //   - Volumes (volumes.go): claims of a class with provisioner marina.io/local get a directory on the node that the
 //     scheduler selected.
 //   - Egress (egress.go): connections of the API server into the cluster go through a node's tunnel (tunnel.go), those to
-//     a node directly, and to nothing else: a webhook cannot make the API server a client of the datacenter.
+//     a node directly, and to nothing else but what the configuration names: a webhook cannot make the API server a
+//     client of the datacenter, by Service or by URL.
 //   - Probe (probe.go): one pod, once in the life of a cluster, that shows that pods run.
 //
 // # Who owns what

@@ -151,6 +151,9 @@ func (s *Steward) egress(ctx context.Context, conn net.Conn) {
 }
 
 func (s *Steward) dialOut(ctx context.Context, target string) (net.Conn, error) {
+	if slices.Contains(s.cfg.EgressAllow, target) {
+		return (&net.Dialer{Timeout: dialWithin}).DialContext(ctx, "tcp", target)
+	}
 	dst, err := netip.ParseAddrPort(target)
 	if err != nil { // a name would be looked up in the datacenter
 		return nil, &forbidden{fmt.Sprintf("%q is not ADDRESS:PORT", target)}
