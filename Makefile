@@ -4,13 +4,14 @@
 # make test       every test, real containers included
 # make bench      the numbers of docs/benchmarks.md
 # make tour       run the README's own ten-minute tour
+# make conformance   upstream's conformance tests of every Kubernetes minor, for hours; docs/conformance.md says how to run a part
 # make sim        the simulator, many more seeds than make test has
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .ONESHELL:
 .DEFAULT_GOAL := build
-.PHONY: build deps up down clean-state test bench tour sim fmt check
+.PHONY: build deps up down clean-state test bench tour conformance conformance-report sim fmt check
 
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS := -s -w -X github.com/marinaos/marina/internal/cli.Version=$(VERSION)
@@ -69,6 +70,16 @@ bench: build
 
 tour: build
 	@go run ./test/tour README.md
+
+# Of one minor and one shard with MINOR=v1.37 SHARD=api; ARGS are further flags: ARGS='-only failed -limit 50m'.
+conformance: build
+	@$(MAKE) --no-print-directory -C bundle/kubernetes $(or $(MINOR),all)
+	@mkdir -p .cache/conformance
+	@go build -o .cache/conformance/conformance ./test/conformance
+	@.cache/conformance/conformance -minors "$(MINOR)" -shards "$(SHARD)" $(ARGS)
+
+conformance-report:
+	@go run ./test/conformance -report
 
 sim:
 	@go test ./internal/sim -run TestSeeds -seeds $${SEEDS:-20000} -timeout 4h -v
