@@ -73,7 +73,7 @@ tour: build
 
 # Of one minor and one shard with MINOR=v1.37 SHARD=api; ARGS are further flags: ARGS='-only failed -limit 50m'.
 conformance: build
-	@$(MAKE) --no-print-directory -C bundle/kubernetes $(or $(MINOR),all)
+	@$(MAKE) --no-print-directory -C bundle/kubernetes $(if $(MINOR),$(MINOR) node addons,all)
 	@mkdir -p .cache/conformance
 	@go build -o .cache/conformance/conformance ./test/conformance
 	@.cache/conformance/conformance -minors "$(MINOR)" -shards "$(SHARD)" $(ARGS)

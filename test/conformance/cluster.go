@@ -94,11 +94,11 @@ func (d *datacenter) createCluster(ctx context.Context, m *Minor, nodes int) (*c
 	}
 	say("%s: making cluster %s, nodes: %d", m.name, c.name, nodes)
 	begun := time.Now()
-	args := append([]string{"cluster", "create", c.name, "--version", minor, "--nodes", strconv.Itoa(nodes), "--wait"}, grants...)
-	if _, err := d.ask(ctx, createWithin, args...); err != nil {
+	args := append([]string{"cluster", "create", c.name, "--version", minor, "--nodes", strconv.Itoa(nodes), "--wait", "--timeout", createWithin.String()}, grants...)
+	if _, err := d.ask(ctx, createWithin+askWithin, args...); err != nil {
 		return nil, errors.Join(err, c.delete(ctx))
 	}
-	if _, err := d.ask(ctx, askWithin, "cluster", "kubeconfig", c.name, "--output", c.kubeconfig); err != nil {
+	if _, err := d.ask(ctx, askWithin, "cluster", "kubeconfig", c.name, "--ttl", "48h", "--output", c.kubeconfig); err != nil {
 		return nil, errors.Join(err, c.delete(ctx))
 	}
 	say("%s: cluster %s is ready after %v", m.name, c.name, time.Since(begun).Round(time.Second))

@@ -105,10 +105,11 @@ func (m *Minor) images(ctx context.Context, program string) ([]string, error) {
 
 // component is a link to the minor's one program, under the name of a component that it then is.
 func (m *Minor) component(name string) (string, error) {
-	program := filepath.Join(m.root, "bundle", "kubernetes", m.name, "bin", "kubernetes-"+m.name)
-	if p := os.Getenv("MARINA_KUBERNETES"); p != "" {
-		program = filepath.Join(p, m.name, "bin", "kubernetes-"+m.name)
+	bundles := filepath.Join(m.root, "bundle")
+	if runtime := os.Getenv("MARINA_RUNTIME"); runtime != "" {
+		bundles = filepath.Join(runtime, "..", "..")
 	}
+	program := filepath.Join(bundles, "kubernetes", m.name, "bin", "kubernetes-"+m.name)
 	if _, err := os.Stat(program); err != nil {
 		return "", fmt.Errorf("%w: make -C bundle/kubernetes %s builds it", err, m.name)
 	}
