@@ -2,7 +2,9 @@
 //
 //	go run ./examples/ociimage -name hello:1 -o hello.tar ./hello
 //
-// The binary becomes /<base name> and the image's entrypoint; the user is nobody. The same input gives the same image.
+// The binary becomes /<base name> and the image's entrypoint; the user is nobody. Flags say otherwise: -path where the
+// binary lies, -link a further name for it (again and again), -entrypoint what runs, -cmd what runs unless told otherwise,
+// -user who runs it, -name a further reference. The same input gives the same archive, byte for byte; images of the same binary and links share their layer.
 package main
 
 import (
@@ -11,9 +13,15 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
+	"path"
 	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
 
+	"github.com/google/go-containerregistry/pkg/compression"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/empty"
 	"github.com/google/go-containerregistry/pkg/v1/layout"
@@ -22,22 +30,51 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 )
 
+// spec is what an image is made of.
+type spec struct {
+	binary     string   // on this machine
+	path       string   // of it in the image, absolute
+	links      []string // absolute, to path
+	entrypoint []string
+	cmd        []string
+	user       string
+	zstd       bool // compresses the layer by zstd, which unpacks several times faster than gzip; Docker may not read it
+}
+
 func main() {
-	name := flag.String("name", "", "reference of the image, such as hello:1")
+	var s spec
+	var names []string
+	each := func(into *[]string) func(string) error {
+		return func(v string) error { *into = append(*into, v); return nil }
+	}
+	flag.Func("name", "reference of the image, such as hello:1; may be repeated", each(&names))
+	flag.Func("link", "a further path of the binary; may be repeated", each(&s.links))
+	flag.Func("entrypoint", "what runs, a part of the command at a time (default the binary)", each(&s.entrypoint))
+	flag.Func("cmd", "arguments, a part at a time; alone it is the command", each(&s.cmd))
+	flag.StringVar(&s.path, "path", "", "where the binary lies in the image (default /<base name>)")
+	flag.StringVar(&s.user, "user", "65534:65534", "who runs it")
+	flag.BoolVar(&s.zstd, "zstd", false, "compress by zstd instead of gzip")
 	out := flag.String("o", "", "archive to write")
 	flag.Parse()
-	if *name == "" || *out == "" || flag.NArg() != 1 {
-		fmt.Fprintln(os.Stderr, "usage: ociimage -name NAME:TAG -o ARCHIVE BINARY")
+	if len(names) == 0 || *out == "" || flag.NArg() != 1 {
+		fmt.Fprintln(os.Stderr, "usage: ociimage -name NAME:TAG -o ARCHIVE [flags] BINARY")
 		os.Exit(2)
 	}
-	if err := run(flag.Arg(0), *name, *out); err != nil {
+	s.binary = flag.Arg(0)
+	if s.path == "" {
+		s.path = "/" + filepath.Base(s.binary)
+	}
+	if len(s.entrypoint) == 0 && len(s.cmd) == 0 {
+		s.entrypoint = []string{s.path}
+	}
+	if err := run(s, names, *out); err != nil {
 		fmt.Fprintln(os.Stderr, "ociimage:", err)
 		os.Exit(1)
 	}
 }
 
-func run(binary, name, out string) error {
-	img, err := image(binary)
+func run(s spec, names []string, out string) error {
+	img, err := s.image()
 	if err != nil {
 		return err
 	}
@@ -50,56 +87,61 @@ func run(binary, name, out string) error {
 	if err != nil {
 		return err
 	}
-	if err := p.AppendImage(img, layout.WithAnnotations(map[string]string{"io.containerd.image.name": name})); err != nil {
-		return err
+	for _, name := range names {
+		if err := p.AppendImage(img, layout.WithAnnotations(map[string]string{"io.containerd.image.name": name})); err != nil {
+			return err
+		}
 	}
 	f, err := os.Create(out)
 	if err != nil {
 		return err
 	}
-	w := tar.NewWriter(f)
-	if err := w.AddFS(os.DirFS(dir)); err != nil {
-		return err
-	}
-	if err := w.Close(); err != nil {
+	if err := pack(f, os.DirFS(dir)); err != nil {
+		f.Close()
 		return err
 	}
 	return f.Close()
 }
 
+// pack writes files in the order of their names and without times.
+func pack(to io.Writer, from fs.FS) error {
+	w := tar.NewWriter(to)
+	err := fs.WalkDir(from, ".", func(name string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		content, err := fs.ReadFile(from, name)
+		if err != nil {
+			return err
+		}
+		if err := w.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: 0o644, Size: int64(len(content))}); err != nil {
+			return err
+		}
+		_, err = w.Write(content)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	return w.Close()
+}
+
 // image is one layer that holds the binary and the folders every program expects.
-func image(binary string) (v1.Image, error) {
-	content, err := os.ReadFile(binary)
+func (s spec) image() (v1.Image, error) {
+	content, err := os.ReadFile(s.binary)
 	if err != nil {
 		return nil, err
 	}
-	base := filepath.Base(binary)
-	var layer bytes.Buffer
-	w := tar.NewWriter(&layer)
-	for _, h := range []*tar.Header{
-		{Typeflag: tar.TypeDir, Name: "etc/", Mode: 0o755},
-		{Typeflag: tar.TypeDir, Name: "tmp/", Mode: 0o1777},
-		{Typeflag: tar.TypeReg, Name: "etc/passwd", Mode: 0o644, Size: int64(len(passwd))},
-		{Typeflag: tar.TypeReg, Name: base, Mode: 0o755, Size: int64(len(content))},
-	} {
-		if err := w.WriteHeader(h); err != nil {
-			return nil, err
-		}
-		switch h.Name {
-		case "etc/passwd":
-			_, err = io.WriteString(w, passwd)
-		case base:
-			_, err = w.Write(content)
-		}
-		if err != nil {
-			return nil, err
-		}
-	}
-	if err := w.Close(); err != nil {
+	layer, err := s.layer(content)
+	if err != nil {
 		return nil, err
 	}
-	l, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(layer.Bytes())), nil },
-		tarball.WithMediaType(types.OCILayer))
+	media, how := types.OCILayer, compression.GZip
+	if s.zstd {
+		media, how = types.OCILayerZStd, compression.ZStd
+	}
+	l, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(layer)), nil },
+		tarball.WithMediaType(media), tarball.WithCompression(how), tarball.WithCompressedCaching)
 	if err != nil {
 		return nil, err
 	}
@@ -107,11 +149,58 @@ func image(binary string) (v1.Image, error) {
 	if img, err = mutate.AppendLayers(img, l); err != nil {
 		return nil, err
 	}
+	dirs := []string{path.Dir(s.path)}
+	for _, link := range s.links {
+		if d := path.Dir(link); !slices.Contains(dirs, d) {
+			dirs = append(dirs, d)
+		}
+	}
+	slices.Sort(dirs)
 	return mutate.ConfigFile(img, &v1.ConfigFile{
-		Architecture: "amd64", OS: "linux",
-		Config: v1.Config{Entrypoint: []string{"/" + base}, User: "65534:65534", WorkingDir: "/", Env: []string{"PATH=/"}},
+		Architecture: runtime.GOARCH, OS: "linux",
+		Config: v1.Config{Entrypoint: s.entrypoint, Cmd: s.cmd, User: s.user, WorkingDir: "/", Env: []string{"PATH=" + strings.Join(dirs, ":")}},
 		RootFS: v1.RootFS{Type: "layers", DiffIDs: must(img.ConfigFile()).RootFS.DiffIDs},
 	})
+}
+
+func (s spec) layer(content []byte) ([]byte, error) {
+	var layer bytes.Buffer
+	w := tar.NewWriter(&layer)
+	made := map[string]bool{"/": true}
+	var err error
+	add := func(h *tar.Header, content []byte) {
+		h.Size = int64(len(content))
+		if err == nil {
+			err = w.WriteHeader(h)
+		}
+		if err == nil {
+			_, err = w.Write(content)
+		}
+	}
+	var dir func(name string, mode int64)
+	dir = func(name string, mode int64) {
+		if !made[name] {
+			dir(path.Dir(name), 0o755)
+			made[name] = true
+			add(&tar.Header{Typeflag: tar.TypeDir, Name: name[1:] + "/", Mode: mode}, nil)
+		}
+	}
+	dir("/etc", 0o755)
+	dir("/tmp", 0o1777)
+	add(&tar.Header{Typeflag: tar.TypeReg, Name: "etc/passwd", Mode: 0o644}, []byte(passwd))
+	dir(path.Dir(s.path), 0o755)
+	add(&tar.Header{Typeflag: tar.TypeReg, Name: s.path[1:], Mode: 0o755}, content)
+	for _, link := range s.links {
+		dir(path.Dir(link), 0o755)
+		add(&tar.Header{Typeflag: tar.TypeSymlink, Name: link[1:], Linkname: s.path, Mode: 0o777}, nil)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := w.Close(); err != nil {
+		return nil, err
+	}
+	return layer.Bytes(), nil
 }
 
 const passwd = "root:x:0:0:root:/:/none\nnobody:x:65534:65534:nobody:/:/none\n"

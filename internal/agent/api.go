@@ -37,6 +37,7 @@ func (a *Agent) handler(s *session) http.Handler {
 	mux.HandleFunc("GET /agent/v1/tasks/{id}/logs/{stream}", answer(a.serveLogs))
 	mux.HandleFunc("GET /agent/v1/tasks/{id}/files/{path...}", answer(a.serveFiles))
 	mux.HandleFunc("POST /agent/v1/tasks/{id}/exec", answer(a.serveExec))
+	mux.HandleFunc("GET /agent/v1/tasks/{id}/usage", answer(a.serveUsage))
 	mux.HandleFunc("GET /agent/v1/stats", answer(a.serveStats))
 	return mux
 }

@@ -56,6 +56,13 @@ func (r *instant) Containers(context.Context) (out []agent.Found, err error) {
 func (r *instant) Exits(context.Context) <-chan agent.Exit                  { return r.exit }
 func (r *instant) Exec(context.Context, string, agent.Exec) (int, error)    { return 0, nil }
 func (r *instant) Stats(context.Context, string) (s agent.Stats, err error) { return s, nil }
+func (r *instant) Update(context.Context, string, agent.Limits) error       { return nil }
+func (r *instant) IDs() kernel.IDRange                                      { return kernel.IDRange{} }
+
+func (r *instant) MountVolume(context.Context, string, string, int64) error { return nil }
+func (r *instant) MountMemory(context.Context, string, int64, uint32) error { return nil }
+func (r *instant) Unmount(context.Context, string) error                    { return nil }
+func (r *instant) Mounted(context.Context, string) (at []string, err error) { return at, nil }
 
 // BenchmarkGroups starts 100 groups, waits until the master has heard that all run, and ends them.
 func BenchmarkGroups(b *testing.B) {

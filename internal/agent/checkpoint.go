@@ -93,7 +93,7 @@ func openFolder(path string, log *slog.Logger) (*folder, error) {
 		root.Close()
 		return nil, err
 	}
-	for _, d := range []string{"groups", "network", "sandboxes"} {
+	for _, d := range []string{"groups", "network", "sandboxes", "volumes"} {
 		if err := root.Mkdir(d, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 			f.close()
 			return nil, fmt.Errorf("agent state: %w", err)

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -37,6 +38,21 @@ type Config struct {
 
 	HostVolumes []string // folders of the machine that tasks may bind, links resolved; default none
 
+	// Run is the folder below which the files of running groups are mounted, in memory; default: "run" in State.
+	Run string
+
+	// Bundles finds the folder of a bundle when a task that wants it is about to start; default: there is none.
+	Bundles func(name string) (folder string, ok bool)
+
+	// BundleVersions lists the bundles there are by name, with the version of each. It is asked often and should be cheap; when
+	// the answer changes the agent registers anew. Default: none are told.
+	BundleVersions func() map[string]string
+
+	BundleInterval time.Duration // between looks at them; default 2 s
+
+	SecretsEvery    time.Duration // between looks for newer contents of secrets; default 10 min
+	SecretsPatience time.Duration // how long a start waits for its secrets; default 1 min
+
 	ParallelStarts int           // groups being started at a time; default 8
 	ParallelPulls  int           // images being pulled at a time; default 4
 	ParallelChecks int           // checks being run at a time; default 64
@@ -62,11 +78,19 @@ type Config struct {
 	SandboxFree  int64         // and the oldest while less is free, in bytes; default 1 GiB
 }
 
-// Deps is what an agent works with. All are required but Dial.
+// Secrets tells what references of kernel.File.Secret stand for.
+type Secrets interface {
+	Secret(ctx context.Context, ref string) (kernel.Secret, error)
+}
+
+// Deps is what an agent works with. All are required but Secrets and Dial.
 type Deps struct {
 	Runtime Runtime
 	Network Network
 	Log     *slog.Logger
+
+	// Secrets is asked for the secrets of tasks that have some. Without it no such task starts.
+	Secrets Secrets
 
 	// Dial reaches a master before TLS; default: TCP.
 	Dial func(ctx context.Context, address string) (net.Conn, error)
@@ -97,6 +121,18 @@ func (c Config) complete() (Config, error) {
 	if c.Ports == (kernel.PortRange{}) {
 		c.Ports = kernel.PortRange{First: 31000, Last: 32000}
 	}
+	if c.Run == "" {
+		c.Run = filepath.Join(c.State, "run")
+	}
+	if c.Bundles == nil {
+		c.Bundles = func(string) (string, bool) { return "", false }
+	}
+	if c.BundleVersions == nil {
+		c.BundleVersions = func() map[string]string { return nil }
+	}
+	c.BundleInterval = either(c.BundleInterval, 2*time.Second)
+	c.SecretsEvery = either(c.SecretsEvery, 10*time.Minute)
+	c.SecretsPatience = either(c.SecretsPatience, time.Minute)
 	c.Drain = max(0, either(c.Drain, 500*time.Millisecond))
 	c.ParallelStarts = either(c.ParallelStarts, 8)
 	c.ParallelPulls = either(c.ParallelPulls, 4)

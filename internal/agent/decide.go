@@ -141,7 +141,7 @@ func verdict(rec *record, i int, f fact) kernel.Status {
 	}
 	switch {
 	case s.State != kernel.Killing && f.exit != nil:
-		s.State, s.Reason, s.Message = exitVerdict(&rec.Spec.Tasks[i], *f.exit)
+		s.State, s.Reason, s.Message = exitVerdict(rec.Group.Size(&rec.Spec, i), *f.exit)
 	case s.State != kernel.Killing && f.gone && e.Reason != kernel.ReasonReboot:
 		s.State, s.Reason, s.Message = kernel.Failed, kernel.ReasonVanished, "its container was gone when the agent looked for it"
 	case e.Task == all || e.Task == i:
@@ -158,7 +158,7 @@ func verdict(rec *record, i int, f fact) kernel.Status {
 	return s
 }
 
-func exitVerdict(t *kernel.TaskSpec, e Exit) (kernel.State, kernel.Reason, string) {
+func exitVerdict(t kernel.Size, e Exit) (kernel.State, kernel.Reason, string) {
 	switch {
 	case e.OOM:
 		return kernel.Failed, kernel.ReasonOOM,
@@ -175,6 +175,7 @@ func exitVerdict(t *kernel.TaskSpec, e Exit) (kernel.State, kernel.Reason, strin
 type frameActions struct {
 	begin  []kernel.Group   // new here
 	stop   []kernel.Group   // known here, to be ended
+	resize []kernel.Group   // known here, and their sizes may be others
 	forget []kernel.GroupID // known here, to be ended and not reported any more than needed
 }
 
@@ -191,6 +192,8 @@ func decideFrame(have map[kernel.GroupID]bool, d *kernel.Down) frameActions {
 			a.begin = append(a.begin, g)
 		} else if g.Goal == kernel.GoalStop {
 			a.stop = append(a.stop, g)
+		} else {
+			a.resize = append(a.resize, g)
 		}
 	}
 	if d.Sync {
@@ -208,6 +211,7 @@ func decideFrame(have map[kernel.GroupID]bool, d *kernel.Down) frameActions {
 	byID := func(a, b kernel.Group) int { return cmp.Compare(a.ID, b.ID) }
 	slices.SortFunc(a.begin, byID)
 	slices.SortFunc(a.stop, byID)
+	slices.SortFunc(a.resize, byID)
 	slices.Sort(a.forget)
 	return a
 }

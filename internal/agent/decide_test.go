@@ -106,7 +106,8 @@ func TestFramesAreCompared(t *testing.T) {
 		want frameActions
 	}{
 		{"nothing", kernel.Down{}, frameActions{}},
-		{"sync with the same", kernel.Down{Sync: true, Groups: []kernel.Group{g("b", "run"), g("a", "run")}}, frameActions{}},
+		{"sync with the same", kernel.Down{Sync: true, Groups: []kernel.Group{g("b", "run"), g("a", "run")}},
+			frameActions{resize: []kernel.Group{g("a", "run"), g("b", "run")}}}, // each compares its own
 		{"sync with nothing", kernel.Down{Sync: true}, frameActions{forget: []kernel.GroupID{"a", "b"}}},
 		{"sync with others", kernel.Down{Sync: true, Groups: []kernel.Group{g("d", "run"), g("c", "stop"), g("a", "stop")}},
 			frameActions{begin: []kernel.Group{g("c", "stop"), g("d", "run")}, stop: []kernel.Group{g("a", "stop")}, forget: []kernel.GroupID{"b"}}},

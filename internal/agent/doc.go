@@ -22,15 +22,34 @@
 //
 // # The life of a group
 //
-//	Staging   images are fetched, at most ParallelPulls at a time
+//	Staging   secrets are fetched, and images, at most ParallelPulls at a time
 //	Starting  on disk before anything is made: a container exists only if its intent does
-//	Running   network attached, containers made, processes started, at most ParallelStarts groups at a time; on disk
+//	Running   volumes mounted, files written, network attached, containers made, processes started, at most ParallelStarts groups at a time; on disk
 //	Killing   on disk; no new connections from this machine; a short drain; TERM; the grace; KILL
-//	terminal  on disk; containers removed, network detached; then told, again in each session until acknowledged
+//	terminal  on disk; containers removed, network, files and volumes taken away; then told, again in each session until acknowledged
 //
 // The tasks of a group start together and end together. A status is on disk before anyone hears it, so that its Seq never
 // goes back; a terminal one is on disk before the container is removed, since the container is the only other witness of how
 // it ended, and told after, since who hears it may give its address and ports away.
+//
+// # What a group is given
+//
+// Volumes of its claim are filesystems in files below volumes/FRAMEWORK/CLAIM of the state folder. They are mounted while a
+// group with the claim is here, wait between groups, grow with a later spec, and are deleted only when a master releases the
+// claim, which is answered also for claims that are not here. Whoever comes back finds what is mounted; what is mounted for
+// nobody is unmounted once a master has said what is assigned. The calls for one claim exclude each other.
+//
+// Files, secrets above all, are in memory of the group's own that is never on disk, neither in checkpoints nor in logs.
+// (Contents that stand in a spec are in the checkpoint with it.) Secrets are asked for again now and then and replaced by
+// rename, each file at once. They end with the group; a machine that starts anew asks anew. Writing makes sure that it writes
+// to memory.
+//
+// Bundles are programs on the machine, looked up when a task starts; a session ends when there are others than it was told.
+//
+// A group with a claim, or with a node in it, has a range of user ids for itself, which follows from its address. A node's
+// network belongs to a user namespace with that range. What it is granted stands in files that are changed when it is.
+//
+// Sizes that a master changes are on disk first, then in the runtime, then told to the node; a later agent does it again.
 //
 // # After a crash
 //

@@ -20,6 +20,12 @@ type place struct {
 	files    string     // folder of the group's resolv.conf, hosts and hostname
 	netns    string
 	lent     []string // folders of the machine that tasks may bind
+
+	ids     *kernel.IDRange   // the group's own on the machine; nil: those that all share
+	userns  string            // path of the user namespace of netns, if it has one of its own
+	volumes map[string]string // where the claim's are mounted, by name
+	bundles map[string]string // the folders of those the task wants, by name
+	secrets string            // folder of the group's files
 }
 
 // address is where a group's ports are reached from this machine.
@@ -62,9 +68,12 @@ func effective(p kernel.Port, host uint16) uint16 {
 	return p.Container
 }
 
-// attachment is a group's place in the machine's network.
-func attachment(rec *record) kernel.Attachment {
-	a := kernel.Attachment{Group: rec.Group.ID, Mode: rec.Spec.Network.Mode, Address: rec.Group.Address}
+// attachment is a group's place in the machine's network. ids is its own range, if it has one.
+func attachment(rec *record, ids *kernel.IDRange) kernel.Attachment {
+	a := kernel.Attachment{Group: rec.Group.ID, Mode: rec.Spec.Network.Mode, Address: rec.Group.Address, Network: rec.Spec.Network.Name}
+	if hasNode(&rec.Spec) {
+		a.IDs = ids
+	}
 	for i := range rec.Spec.Tasks {
 		ports, host := portsOf(rec, i)
 		for k, p := range ports {
@@ -154,6 +163,7 @@ func limit(guarantee, limit int64) int64 {
 func container(rec *record, task int, w place) (Container, error) {
 	t := &rec.Spec.Tasks[task]
 	r := &rec.Tasks[task]
+	limits := limitsOf(rec, task)
 	c := Container{
 		ID: r.Container,
 		Labels: map[string]string{LabelGroup: string(rec.Group.ID), LabelTask: string(r.Status.Task),
@@ -164,10 +174,13 @@ func container(rec *record, task int, w place) (Container, error) {
 		NetNS:    w.netns,
 		Stdout:   filepath.Join(w.sandbox, "stdout"),
 		Stderr:   filepath.Join(w.sandbox, "stderr"),
-		MilliCPU: t.Guarantee.MilliCPU,
-		CPULimit: limit(t.Guarantee.MilliCPU, t.Limit.MilliCPU),
-		MemLimit: limit(t.Guarantee.Mem, t.Limit.Mem),
+		MilliCPU: limits.MilliCPU,
+		CPULimit: limits.CPULimit,
+		MemLimit: limits.MemLimit,
 		PIDLimit: t.PIDs,
+		Class:    t.Class,
+		IDs:      w.ids,
+		UserNS:   w.userns,
 		Binds: []Bind{
 			{Source: w.sandbox, Target: SandboxTarget},
 			{Source: filepath.Join(w.files, "resolv.conf"), Target: "/etc/resolv.conf", ReadOnly: true},
@@ -176,7 +189,7 @@ func container(rec *record, task int, w place) (Container, error) {
 		},
 	}
 	if rec.Spec.Network.Mode == kernel.NetworkBridge {
-		c.Hostname = dashed(string(rec.Group.ID), 63)
+		c.Hostname = hostname(rec)
 	}
 	if t.Image == "" {
 		c.Dir = SandboxTarget
@@ -188,14 +201,31 @@ func container(rec *record, task int, w place) (Container, error) {
 		}
 		c.Binds = append(c.Binds, b)
 	}
+	for _, name := range t.Bundles {
+		c.Binds = append(c.Binds, Bind{Source: w.bundles[name], Target: path.Join(kernel.BundleTarget, name), ReadOnly: true})
+	}
+	if t.Class == kernel.ClassNode {
+		c.Binds = append(c.Binds, nodeBinds(filepath.Join(w.files, nodeFolder(task)))...)
+	}
+	c.Binds = append(c.Binds, fileBinds(rec, task, w.secrets)...)
 	return c, nil
+}
+
+// limitsOf is what a task may use now.
+func limitsOf(rec *record, task int) Limits {
+	s := rec.Group.Size(&rec.Spec, task)
+	return Limits{
+		MilliCPU: s.Guarantee.MilliCPU,
+		CPULimit: limit(s.Guarantee.MilliCPU, s.Limit.MilliCPU),
+		MemLimit: limit(s.Guarantee.Mem, s.Limit.Mem),
+	}
 }
 
 // bind is a volume's mount. Relative paths are the sandbox's, on either side; absolute ones of the machine must be in a folder
 // that it lends, wherever links lead. Root inside of a container is root in what is bound, so nothing is lent by default.
 func bind(v kernel.Volume, w place) (Bind, error) {
 	b := Bind{Source: v.HostPath, Target: v.ContainerPath, ReadOnly: v.ReadOnly}
-	if v.HostPath == "" || v.ContainerPath == "" {
+	if v.Claimed == "" && v.HostPath == "" || v.ContainerPath == "" {
 		return b, fmt.Errorf("volume at %q needs a host path and a container path: %w", v.ContainerPath, errdefs.ErrInvalidArgument)
 	}
 	if !path.IsAbs(b.Target) {
@@ -203,6 +233,10 @@ func bind(v kernel.Volume, w place) (Bind, error) {
 			return b, fmt.Errorf("volume at %q leaves the sandbox: %w", v.ContainerPath, errdefs.ErrInvalidArgument)
 		}
 		b.Target = path.Join(SandboxTarget, b.Target)
+	}
+	if v.Claimed != "" {
+		b.Source = w.volumes[v.Claimed]
+		return b, nil
 	}
 	if !path.IsAbs(b.Source) {
 		if !filepath.IsLocal(b.Source) {
@@ -229,7 +263,7 @@ func bind(v kernel.Volume, w place) (Bind, error) {
 func generated(rec *record, w place, resolver netip.Addr, machineResolv []byte) map[string][]byte {
 	name := w.hostname
 	if rec.Spec.Network.Mode == kernel.NetworkBridge {
-		name = dashed(string(rec.Group.ID), 63)
+		name = hostname(rec)
 	}
 	resolv := machineResolv
 	if resolver.IsValid() {

@@ -179,7 +179,7 @@ func (g *group) clean(ctx context.Context) bool {
 			errs = append(errs, err)
 		}
 		_, err := call(ctx, g.a, func(ctx context.Context) (struct{}, error) { return struct{}{}, g.a.network.Detach(ctx, g.id) })
-		return errors.Join(append(errs, err)...)
+		return errors.Join(append(errs, err, g.dropFiles(ctx), g.unmountVolumes(ctx))...)
 	})
 	if !ok {
 		return false

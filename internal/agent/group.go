@@ -30,16 +30,27 @@ type group struct {
 
 	// shown is what was told of the tasks. Guarded by a.mu.
 	shown []kernel.Status
+	// sizes is those of rec.Group, for others to read. Guarded by a.mu.
+	sizes []kernel.Size
 	// spec and containers never change.
 	spec       *kernel.Spec
 	containers []string
 	tasks      []kernel.TaskID
+	claim      string          // as kernel.Down.Release names it; "" if it has none
+	ids        *kernel.IDRange // its own on the machine, if it has some
+	idsErr     error           // why it has not
+
+	secrets map[string]kernel.Secret // fetched for the start; owned by run, until they are in place
+	pending bool                     // sizes are on disk which the containers may not have yet; owned by run
+
+	filesMu sync.Mutex // held while files are written, and while they are taken away
 
 	mu     sync.Mutex
 	exits  map[string]Exit          // by container; guarded by mu
 	acks   map[kernel.TaskID]uint64 // guarded by mu
 	gone   map[string]bool          // containers that are not there any more; guarded by mu
 	forget bool                     // nobody waits for its statuses; guarded by mu
+	want   *[]kernel.Size           // sizes it is to have; guarded by mu
 	wake   chan struct{}            // something above changed
 }
 
@@ -49,7 +60,12 @@ func (e *ending) Error() string { return e.Why }
 func (a *Agent) newGroup(p plan, stop context.CancelCauseFunc) *group {
 	g := &group{a: a, id: p.rec.Group.ID, log: a.log.With("group", p.rec.Group.ID), rec: p.rec, facts: p.facts, do: p.do,
 		stop: stop, over: make(chan struct{}), results: make(chan checked), spec: &p.rec.Spec,
+		sizes: p.rec.Group.Sizes, pending: len(p.rec.Group.Sizes) > 0,
 		exits: map[string]Exit{}, acks: map[kernel.TaskID]uint64{}, gone: map[string]bool{}, wake: make(chan struct{}, 1)}
+	if c := p.rec.Spec.Claim; c != nil {
+		g.claim = p.rec.Spec.Framework + "/" + c.Name
+	}
+	g.ids, g.idsErr = ownRange(&p.rec, a.self.Subnet, a.rt.IDs())
 	for i := range p.rec.Tasks {
 		g.containers = append(g.containers, p.rec.Tasks[i].Container)
 		g.tasks = append(g.tasks, p.rec.Tasks[i].Status.Task)
@@ -127,6 +143,7 @@ func (g *group) run(ctx, stopping context.Context) {
 		return
 	}
 	close(g.over)
+	g.a.pokeReleases()
 	if g.awaitAcks(ctx) {
 		g.a.ended(g)
 	}
@@ -205,11 +222,16 @@ func (g *group) watch(ctx, stopping context.Context, fresh bool) *ending {
 	cctx, cancel := context.WithCancel(stopping)
 	defer cancel()
 	g.check(cctx, fresh)
+	var again sizing
+	defer again.end()
 	for {
 		if e := g.collect(); e != nil {
 			return e
 		}
+		again.run(ctx, g)
 		select {
+		case <-again.due():
+			again.end()
 		case <-stopping.Done():
 			return endingOf(ctx, stopping)
 		case <-g.wake:
@@ -322,8 +344,14 @@ func (g *group) prepare(ctx context.Context) *ending {
 			return &ending{State: kernel.Error, Reason: kernel.ReasonRuntime, Why: err.Error(), Task: i}
 		}
 	}
+	if g.idsErr != nil {
+		return g.failed(ctx, all, g.idsErr)
+	}
 	if err := g.a.room(); err != nil {
 		return g.failed(ctx, all, err)
+	}
+	if e := g.fetchSecrets(ctx); e != nil {
+		return e
 	}
 	for i := range g.rec.Spec.Tasks {
 		t := &g.rec.Spec.Tasks[i]
@@ -360,7 +388,14 @@ func (g *group) pull(ctx context.Context, t *kernel.TaskSpec) error {
 
 // place makes the group's folders and connects it.
 func (g *group) place(ctx context.Context) ([]place, *ending) {
-	att := attachment(&g.rec)
+	volumes, e := g.mountVolumes(ctx)
+	if e != nil {
+		return nil, e
+	}
+	if e := g.placeFiles(ctx); e != nil {
+		return nil, e
+	}
+	att := attachment(&g.rec, g.ids)
 	netns, err := call(ctx, g.a, func(ctx context.Context) (string, error) {
 		if att.Mode == kernel.NetworkHost {
 			return "", g.a.network.Hold(ctx, att)
@@ -379,7 +414,14 @@ func (g *group) place(ctx context.Context) ([]place, *ending) {
 		if out[i], err = g.a.makePlace(&g.rec, i); err != nil {
 			return nil, g.failed(ctx, i, fmt.Errorf("sandbox of task %s: %w", t, err))
 		}
-		out[i].netns = netns
+		out[i].netns, out[i].volumes, out[i].ids = netns, volumes, g.ids
+		if att.IDs != nil {
+			out[i].userns = kernel.UserNamespace(netns)
+		}
+		out[i].secrets = g.filesAt()
+		if out[i].bundles, err = g.a.bundles(g.rec.Spec.Tasks[i].Bundles); err != nil {
+			return nil, g.failed(ctx, i, err)
+		}
 	}
 	return out, nil
 }

@@ -23,7 +23,7 @@ const (
 func (a *Agent) describe() kernel.Agent {
 	out := kernel.Agent{ID: a.self.ID, Hostname: a.cfg.Hostname, Address: a.cfg.Address, Attributes: a.cfg.Attributes,
 		Region: a.cfg.Region, Zone: a.cfg.Zone, Ports: a.cfg.Ports, Version: a.cfg.Version,
-		Kernel: kernelRelease(), Cgroup: cgroupVersion(), Warnings: append([]string(nil), a.cfg.Warnings...)}
+		Kernel: kernelRelease(), Cgroup: cgroupVersion(), Warnings: append([]string(nil), a.cfg.Warnings...), Bundles: a.cfg.BundleVersions()}
 	if !kernelAtLeast(out.Kernel, 5, 15) {
 		out.Warnings = append(out.Warnings, fmt.Sprintf("kernel %s is older than 5.15", out.Kernel))
 	}

@@ -22,6 +22,7 @@ type Agent struct {
 	cfg         Config
 	rt          Runtime
 	network     Network
+	secrets     Secrets // nil: there are none
 	log         *slog.Logger
 	dial        func(ctx context.Context, address string) (net.Conn, error)
 	incarnation string
@@ -48,6 +49,10 @@ type Agent struct {
 	lives    sync.WaitGroup             // groups' goroutines
 	ready    chan struct{}              // closed when recovery is done
 	recon    chan struct{}              // asks for a comparison with the runtime now
+	release  map[string]bool            // claims to be deleted, as kernel.Down.Release names them; guarded by mu
+	releases chan struct{}              // asks to look at them
+
+	claims claimLocks
 }
 
 // slots bounds how many do something at a time.
@@ -71,10 +76,11 @@ func New(cfg Config, deps Deps) (*Agent, error) {
 		return nil, err
 	}
 	return &Agent{
-		cfg: cfg, rt: deps.Runtime, network: deps.Network, log: deps.Log, dial: deps.Dial, incarnation: rand.Text(),
+		cfg: cfg, rt: deps.Runtime, network: deps.Network, secrets: deps.Secrets, log: deps.Log, dial: deps.Dial, incarnation: rand.Text(),
 		starts: make(slots, cfg.ParallelStarts), pulls: make(slots, cfg.ParallelPulls), checks: make(slots, cfg.ParallelChecks),
 		groups: map[kernel.GroupID]*group{}, owners: map[string]*group{}, orphans: map[kernel.GroupID][]Found{},
 		ready: make(chan struct{}), recon: make(chan struct{}, 1),
+		release: map[string]bool{}, releases: make(chan struct{}, 1),
 	}, nil
 }
 
@@ -108,6 +114,9 @@ func (a *Agent) Run(ctx context.Context) error {
 		eg.Go(func() error { return a.every(ctx, a.cfg.LogInterval, a.rotate) })
 		eg.Go(func() error { return a.every(ctx, a.cfg.DiskInterval, a.measure) })
 		eg.Go(func() error { return a.every(ctx, a.cfg.DiskInterval, a.collectSandboxes) })
+		eg.Go(func() error { return a.every(ctx, a.cfg.SecretsEvery, a.refreshSecrets) })
+		eg.Go(func() error { return a.every(ctx, a.cfg.BundleInterval, a.watchBundles) })
+		eg.Go(func() error { return a.releaseClaims(ctx) })
 		eg.Go(func() error { return a.connect(ctx) })
 		return nil
 	})
@@ -358,7 +367,7 @@ func (a *Agent) compare(ctx context.Context) error {
 		errs = append(errs, err)
 	}
 	if synced {
-		errs = append(errs, a.detachUnknown(ctx))
+		errs = append(errs, a.detachUnknown(ctx), a.unmountUnknown(ctx))
 	}
 	return errors.Join(errs...)
 }
@@ -402,20 +411,20 @@ func (a *Agent) measure() error {
 	type one struct {
 		g    *group
 		task int
+		size kernel.Size
 	}
 	var todo []one
 	a.mu.Lock()
 	for _, g := range a.groups {
 		for i := range g.shown {
 			if g.shown[i].State == kernel.Running {
-				todo = append(todo, one{g, i})
+				todo = append(todo, one{g, i, (&kernel.Group{Sizes: g.sizes}).Size(g.spec, i)})
 			}
 		}
 	}
 	a.mu.Unlock()
 	for _, o := range todo {
-		t := &o.g.spec.Tasks[o.task]
-		bound := limit(t.Guarantee.Disk, t.Limit.Disk)
+		bound := limit(o.size.Guarantee.Disk, o.size.Limit.Disk)
 		if bound <= 0 {
 			bound = a.cfg.DiskDefault // nobody fills the machine's disk unasked: the datacenter's state is on it too
 		}

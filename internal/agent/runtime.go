@@ -4,6 +4,8 @@ import (
 	"context"
 	"io"
 	"time"
+
+	"github.com/marinaos/marina/internal/kernel"
 )
 
 // The labels every container of an agent carries, so that its truth can be told without the agent's checkpoints.
@@ -52,6 +54,36 @@ type Runtime interface {
 
 	// Stats reads what a container uses.
 	Stats(ctx context.Context, id string) (Stats, error)
+
+	// Update changes the limits of a container that was made. A memory limit below what the container uses and cannot give
+	// back is errdefs.ErrFailedPrecondition, with nothing lost: it can be tried again. An ended container is not an error.
+	Update(ctx context.Context, id string, l Limits) error
+
+	// IDs is the range of the machine's ids that containers in networks of their own share. Those above it, up to the highest
+	// id there is, are free to be given out as Container.IDs. A Count of zero: this runtime has no user namespaces.
+	IDs() kernel.IDRange
+
+	Storage
+}
+
+// Storage keeps what outlives containers, and what must not outlive them. What it mounts is the machine's: it stays when this
+// process ends. Every method can be repeated; calls for one place are not made concurrently.
+type Storage interface {
+	// MountVolume has the filesystem that is kept in the file image be at the folder at. It is made if there is none, repaired
+	// if it was not left in order, and grown if it is smaller than size; nothing makes it smaller. One that is beyond repair is
+	// errdefs.ErrDataLoss, and the error says what the repair said.
+	MountVolume(ctx context.Context, image, at string, size int64) error
+
+	// MountMemory has an empty folder in memory be at the folder at, of at most size bytes, entered by owner only and never
+	// swapped out where the kernel can promise that. One that is there already is left as it is.
+	MountMemory(ctx context.Context, at string, size int64, owner uint32) error
+
+	// Unmount takes away what is mounted at the folder, and the folder: the file of a volume stays, memory is gone. What is
+	// not mounted is not an error.
+	Unmount(ctx context.Context, at string) error
+
+	// Mounted lists what is mounted below a folder.
+	Mounted(ctx context.Context, below string) ([]string, error)
 }
 
 // Container is what to make, complete: the agent has resolved everything.
@@ -75,12 +107,22 @@ type Container struct {
 	CPULimit int64    // thousandths of a core; 0: none
 	MemLimit int64    // bytes; 0: none
 	PIDLimit int64    // 0: the runtime's default
+
+	Class  kernel.Class    // what kind of container
+	IDs    *kernel.IDRange // its own ids on the machine; nil: those that all share
+	UserNS string          // path of the user namespace that NetNS belongs to, with these IDs; empty: one is made
+}
+
+// Limits is what a container may use; the fields are as those of Container.
+type Limits struct {
+	MilliCPU, CPULimit, MemLimit int64
 }
 
 // Bind is one bind mount.
 type Bind struct {
 	Source, Target string
 	ReadOnly       bool
+	Raw            bool // owners on disk are the machine's ids, not the container's
 }
 
 // Process is a started container's first process.

@@ -54,6 +54,11 @@ func (a *Agent) makePlace(rec *record, task int) (place, error) {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return w, err
 	}
+	if rec.Spec.Tasks[task].Class == kernel.ClassNode {
+		if err := a.writeNodeFiles(rec, task); err != nil {
+			return w, err
+		}
+	}
 	for name, content := range generated(rec, w, a.network.Resolver(), resolv) {
 		if err := root.WriteFile(net+"/"+name, content, 0o644); err != nil {
 			return w, err

@@ -35,7 +35,10 @@ const (
 // outbox is what waits to be sent in a session. Guarded by Agent.mu.
 type outbox struct {
 	statuses []kernel.Status
-	over     bool // too much waited
+	released []string          // claims of which nothing is left
+	bundles  map[string]string // as registered
+	stale    bool              // what was registered is no longer so
+	over     bool              // too much waited
 	wake     chan struct{}
 }
 
@@ -185,6 +188,7 @@ func (s *session) serve(w http.ResponseWriter, r *http.Request) {
 	applied := make(chan uint64, 1)
 	a.mu.Lock()
 	reg := a.registrationLocked()
+	out.bundles = reg.Agent.Bundles
 	a.live = out
 	a.mu.Unlock()
 	ctx, cancel := context.WithCancel(r.Context())
@@ -243,8 +247,12 @@ func (s *session) send(ctx context.Context, w http.ResponseWriter, reg kernel.Re
 		case <-out.wake:
 			s.a.mu.Lock()
 			up.Statuses, out.statuses = out.statuses, nil
-			over := out.over
+			up.Released, out.released = out.released, nil
+			over, stale := out.over, out.stale
 			s.a.mu.Unlock()
+			if stale {
+				return fmt.Errorf("the machine has other bundles now, the agent registers anew: %w", errdefs.ErrAborted)
+			}
 			if over {
 				return fmt.Errorf("master takes statuses too slowly: %w", errdefs.ErrResourceExhausted)
 			}
@@ -346,6 +354,9 @@ func (a *Agent) apply(s *session, d *kernel.Down) error {
 	if err := a.assign(s, d); err != nil {
 		return err
 	}
+	if len(d.Release) > 0 {
+		a.toRelease(d.Release)
+	}
 	if d.Endpoints != nil {
 		if err := a.ends.change(d.Epoch, d.Endpoints); err != nil {
 			return err
@@ -417,6 +428,9 @@ func (a *Agent) assign(s *session, d *kernel.Down) error {
 	}
 	for _, g := range do.stop {
 		a.groups[g.ID].stop(&ending{State: kernel.Killed, Reason: kernel.ReasonKilled, Why: orWhy(g.Why, "stopped"), Task: all})
+	}
+	for _, g := range do.resize {
+		a.groups[g.ID].resized(g.Sizes)
 	}
 	for _, id := range do.forget {
 		a.groups[id].stop(&ending{State: kernel.Killed, Reason: kernel.ReasonKilled, Why: "no longer assigned to this machine", Task: all})

@@ -124,6 +124,7 @@ type world struct {
 	network agent.Network // what the agent gets: net, or something around it
 	cfg     agent.Config
 	log     *logBuffer
+	secrets agent.Secrets
 
 	master *master
 	stop   func() error // ends the agent as a kill would: its context, at once
@@ -183,7 +184,7 @@ func newWorld(t *testing.T) *world {
 // start starts an agent on the machine.
 func (w *world) start() {
 	w.t.Helper()
-	a, err := agent.New(w.cfg, agent.Deps{Runtime: w.rt, Network: w.network, Dial: w.dial, Log: slog.New(slog.NewTextHandler(w.log, nil))})
+	a, err := agent.New(w.cfg, agent.Deps{Runtime: w.rt, Network: w.network, Secrets: w.secrets, Dial: w.dial, Log: slog.New(slog.NewTextHandler(w.log, nil))})
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -246,6 +247,8 @@ type master struct {
 	refuse   bool                              // takes no connections, guarded by mu
 	ends     map[kernel.TaskID]kernel.Endpoint // guarded by mu
 	version  uint64                            // of ends, guarded by mu
+	release  []string                          // told in each session, guarded by mu
+	released []string                          // answers, guarded by mu
 }
 
 // masterSession is one session.
@@ -343,6 +346,9 @@ func (m *master) serve(conn net.Conn) {
 		if up.Register != nil {
 			m.register(s, up.Register)
 		}
+		m.mu.Lock()
+		m.released = append(m.released, up.Released...)
+		m.mu.Unlock()
 		m.ack(s, m.take(s, up.Statuses))
 	}
 	m.mu.Lock()
@@ -357,7 +363,7 @@ func (m *master) register(s *masterSession, r *kernel.Registration) {
 	m.mu.Lock()
 	m.last, m.live = r, s
 	m.sessions++
-	d := kernel.Down{Sync: true, Subnet: netip.MustParsePrefix("10.0.0.0/24"), Network: &kernel.NetworkInfo{
+	d := kernel.Down{Sync: true, Release: m.release, Subnet: netip.MustParsePrefix("10.0.0.0/24"), Network: &kernel.NetworkInfo{
 		Pool: netip.MustParsePrefix("10.0.0.0/8"), VIPs: netip.MustParsePrefix("198.18.0.0/16")}}
 	for _, g := range m.groups {
 		d.Groups = append(d.Groups, g)

@@ -245,6 +245,12 @@ func (c *client) read(ctx context.Context, path string) (*http.Response, error) 
 
 // call sends a request and returns the body of a good answer; other answers are errors.
 func (c *client) call(ctx context.Context, method, path string, in any) ([]byte, error) {
+	_, b, err := c.send(ctx, method, path, in)
+	return b, err
+}
+
+// send is call and tells a good answer's status too.
+func (c *client) send(ctx context.Context, method, path string, in any) (status int, answer []byte, err error) {
 	var body io.Reader
 	switch in := in.(type) {
 	case nil:
@@ -253,23 +259,23 @@ func (c *client) call(ctx context.Context, method, path string, in any) ([]byte,
 	default:
 		b, err := json.Marshal(in)
 		if err != nil {
-			return nil, err
+			return 0, nil, err
 		}
 		body = bytes.NewReader(b)
 	}
 	resp, err := c.request(ctx, method, path, body, "application/json")
 	if err != nil {
-		return nil, err
+		return 0, nil, err
 	}
 	defer resp.Body.Close()
 	b, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
+		return 0, nil, fmt.Errorf("%s: %w", path, err)
 	}
 	if resp.StatusCode/100 != 2 {
-		return nil, answerError(resp.StatusCode, b)
+		return 0, nil, answerError(resp.StatusCode, b)
 	}
-	return b, nil
+	return resp.StatusCode, b, nil
 }
 
 func (c *client) get(ctx context.Context, path string, out any) ([]byte, error) {

@@ -213,13 +213,18 @@ func (v *invocation) imageCommand() *cobra.Command {
 		return show(b)
 	}}
 	var name string
+	var into []string
 	load := &cobra.Command{Use: "load FILE", Short: "Load an image from an OCI or docker archive (- reads standard input)", Args: exactly(1),
+		Long: "Loads an image for services, or with --cluster into the nodes of clusters, where pods use it by its name.",
 		RunE: func(c *cobra.Command, args []string) error {
 			cl, err := v.client(c.Context())
 			if err != nil {
 				return err
 			}
-			b, err := v.upload(c.Context(), cl, args[0], name)
+			if c.Flags().Changed("cluster") {
+				return v.uploadTo(c.Context(), cl, args[0], name, into)
+			}
+			b, err := v.upload(c.Context(), cl, "/images/v1", args[0], name)
 			if err != nil {
 				return err
 			}
@@ -229,6 +234,8 @@ func (v *invocation) imageCommand() *cobra.Command {
 			return show(b)
 		}}
 	load.Flags().StringVar(&name, "name", "", "name the image, if its archive does not or another is wanted")
+	load.Flags().StringSliceVar(&into, "cluster", nil, "load it into the nodes of these clusters instead")
+	_ = load.RegisterFlagCompletionFunc("cluster", v.completeNames)
 	remove := &cobra.Command{Use: "remove NAME", Short: "Remove an image; what runs is not affected", Args: exactly(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			cl, err := v.client(c.Context())

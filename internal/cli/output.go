@@ -38,6 +38,29 @@ func (v *invocation) table(head []string, rows [][]string) {
 	w.Flush()
 }
 
+// columns is how wide a terminal is taken to be where nobody can tell.
+const columns = 80
+
+// fitted is table with one column shortened where the whole would be wider than 80 columns.
+func (v *invocation) fitted(head []string, rows [][]string, flexible int) {
+	total, widest := 0, 0
+	for i := range head {
+		w := len(head[i])
+		for _, r := range rows {
+			w = max(w, len([]rune(r[i])))
+		}
+		if total += w + 2; i == flexible {
+			widest = w
+		}
+	}
+	if over := total - 2 - columns; over > 0 {
+		for _, r := range rows {
+			r[flexible] = short(r[flexible], max(widest-over, 4))
+		}
+	}
+	v.table(head, rows)
+}
+
 // fields prints name and value, one a line.
 func (v *invocation) fields(pairs ...string) {
 	w := tabwriter.NewWriter(v.out, 0, 0, 2, ' ', 0)
@@ -112,6 +135,14 @@ func bar(have, want int) string {
 	}
 	n := min(max(have*width/want, 0), width)
 	return strings.Repeat("#", n) + strings.Repeat(".", width-n)
+}
+
+// plural counts things: "1 node", "2 nodes".
+func plural(n int, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return fmt.Sprintf("%d %ss", n, noun)
 }
 
 // ago writes a time as a distance: "12s", "3m", "5h", "4d".

@@ -142,7 +142,7 @@ func (v *invocation) root() *cobra.Command {
 			root.AddCommand(c)
 		}
 	}
-	add("work", v.appCommand(), v.deploymentCommand(), v.taskCommand(), v.imageCommand())
+	add("work", v.appCommand(), v.deploymentCommand(), v.taskCommand(), v.clusterCommand(), v.imageCommand())
 	add("pool", v.machineCommand(), v.quotaCommand())
 	add("dc", v.upCommand(), v.downCommand(), v.statusCommand(), v.tokenCommand(), v.loginCommand())
 	root.AddCommand(v.daemonCommand(), v.agentCommand())

@@ -37,8 +37,8 @@ func (v *invocation) definition(file string) (def []byte, id string, err error) 
 	return def, d.ID, nil
 }
 
-// upload sends an image archive and shows how far it is.
-func (v *invocation) upload(ctx context.Context, cl *client, file, name string) ([]byte, error) {
+// upload sends an image archive to a path of the API and shows how far it is.
+func (v *invocation) upload(ctx context.Context, cl *client, path, file, name string) ([]byte, error) {
 	f, err := v.open(file)
 	if err != nil {
 		return nil, err
@@ -57,9 +57,12 @@ func (v *invocation) upload(ctx context.Context, cl *client, file, name string) 
 	body := &counter{r: f, each: func(n int64) {
 		if p.tty && total > 0 {
 			p.show("loading [%s] %s of %s", bar(int(n>>10), int(total>>10)), kernel.FormatBytes(n), kernel.FormatBytes(total))
+			if n == total {
+				p.show("sent %s, the datacenter takes it in", kernel.FormatBytes(total))
+			}
 		}
 	}}
-	resp, err := cl.request(ctx, http.MethodPost, "/images/v1"+q, body, "application/x-tar")
+	resp, err := cl.request(ctx, http.MethodPost, path+q, body, "application/x-tar")
 	if err != nil {
 		return nil, err
 	}

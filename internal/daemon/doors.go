@@ -19,6 +19,7 @@ const (
 func (d *daemon) routes() []gateway.Route {
 	marathon := d.leading(func(t *term) http.Handler { return t.services.Handler() })
 	kernel := d.leading(func(t *term) http.Handler { return t.master.Handler() })
+	clusters := d.leading(func(t *term) http.Handler { return t.clusters.Handler() })
 	events := func(prefix string) gateway.Route {
 		return gateway.Route{Prefix: prefix + "/v2/events", Handler: strip(prefix, marathon), Streaming: true}
 	}
@@ -30,6 +31,7 @@ func (d *daemon) routes() []gateway.Route {
 		{Prefix: "/quota/v1", Handler: kernel},
 		{Prefix: "/net/v1", Handler: kernel},
 		{Prefix: "/tasks/v1", Handler: kernel, Streaming: true, BodyLimit: -1},
+		{Prefix: "/kubernetes/v1", Handler: clusters, Streaming: true, BodyLimit: imageLimit},
 		{Prefix: "/images/v1", Handler: d.images.Handler(), Streaming: true, BodyLimit: imageLimit},
 	}
 }

@@ -11,6 +11,8 @@ import (
 
 	"github.com/containerd/errdefs"
 	"golang.org/x/sync/errgroup"
+
+	"github.com/marinaos/marina/internal/agent"
 )
 
 // Down stops everything of the datacenter on this machine: daemon, agent, tasks with their grace, containerd, network. The
@@ -29,7 +31,7 @@ func Down(ctx context.Context, cfg Config, progress io.Writer) error {
 func Clean(ctx context.Context, cfg Config, progress io.Writer) error {
 	return take(ctx, cfg, progress, func(ctx context.Context, s *site, m *machine) error {
 		if m != nil {
-			if err := m.runtime.RemoveAll(ctx); err != nil {
+			if err := errors.Join(agent.Unmount(ctx, m.runtime, agent.Config{State: s.path("agent")}), m.runtime.RemoveAll(ctx)); err != nil {
 				return err
 			}
 		}
@@ -93,7 +95,7 @@ func take(ctx context.Context, cfg Config, progress io.Writer, last func(context
 		return errors.Join(err, context.Cause(ctx))
 	}
 	fmt.Fprintln(progress, "stopping the container runtime and the network")
-	if err := m.network.Cleanup(ctx); err != nil {
+	if err := errors.Join(m.network.Cleanup(ctx), agent.Untune(s.State)); err != nil {
 		return err
 	}
 	return last(ctx, s, m)

@@ -38,6 +38,9 @@ func RunAgent(ctx context.Context, cfg Config) error {
 		return err
 	}
 	defer release()
+	if err := agent.Tune(s.State, log); err != nil {
+		log.Warn("kernel limits could not be raised", "err", err)
+	}
 	m, err := s.machine(ctx, log)
 	if err != nil {
 		return err
@@ -74,10 +77,8 @@ func (s *site) machine(ctx context.Context, log *slog.Logger) (*machine, error) 
 	}
 	source := ca.NewSource(log, s.askCertificate)
 	conf := ca.ClientTLS(source, pool, dc)
-	rt, err := containerd.New(ctx, s.containerd(&containerd.Store{
-		URL:    "https://" + s.master(),
-		Client: &http.Client{Transport: &http.Transport{TLSClientConfig: conf.Clone(), ForceAttemptHTTP2: true}},
-	}), log)
+	master, client := "https://"+s.master(), &http.Client{Transport: &http.Transport{TLSClientConfig: conf.Clone(), ForceAttemptHTTP2: true}}
+	rt, err := containerd.New(ctx, s.containerd(&containerd.Store{URL: master, Client: client}), log)
 	if err != nil {
 		return nil, err
 	}
@@ -86,9 +87,9 @@ func (s *site) machine(ctx context.Context, log *slog.Logger) (*machine, error) 
 		return nil, err
 	}
 	ag, err := agent.New(agent.Config{
-		State: s.path("agent"), ID: kernel.AgentID(id), Hostname: s.Hostname, Address: s.address, Attributes: s.attributes, HostVolumes: s.HostVolume,
+		State: s.path("agent"), Bundles: s.bundle, BundleVersions: s.bundles, ID: kernel.AgentID(id), Hostname: s.Hostname, Address: s.address, Attributes: s.attributes, HostVolumes: s.HostVolume,
 		Ports: s.hostPorts(), Masters: []string{s.master()}, TLS: conf, Version: Version,
-	}, agent.Deps{Runtime: rt, Network: nw, Log: log})
+	}, agent.Deps{Runtime: rt, Network: nw, Log: log, Secrets: secrets{master, client}})
 	if err != nil {
 		return nil, err
 	}

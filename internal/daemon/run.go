@@ -36,6 +36,7 @@ type daemon struct {
 	log       *slog.Logger
 	build     string // of this binary
 	store     store.Store
+	root      *identity.RootKey
 	authority *ca.Authority
 	identity  *identity.Directory
 	images    *images.Images
@@ -90,6 +91,7 @@ func (d *daemon) open(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	d.root = root
 	if d.authority, err = ca.Open(ctx, d.store, root, id); err != nil {
 		return err
 	}

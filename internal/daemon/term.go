@@ -14,6 +14,7 @@ import (
 
 	"github.com/marinaos/marina/internal/identity/ca"
 	"github.com/marinaos/marina/internal/kernel"
+	"github.com/marinaos/marina/internal/kubernetes"
 	"github.com/marinaos/marina/internal/master"
 	"github.com/marinaos/marina/internal/services"
 	"github.com/marinaos/marina/internal/store"
@@ -24,6 +25,7 @@ type term struct {
 	leadership *store.Leadership
 	master     *master.Master
 	services   *services.Services
+	clusters   *kubernetes.Clusters
 }
 
 // lead campaigns and leads, again and again, until ctx ends.
@@ -67,13 +69,16 @@ func (d *daemon) oneTerm(ctx context.Context) error {
 	}
 	t := &term{leadership: l}
 	t.master = master.New(master.Config{Pool: d.site.pool, VIPs: d.site.vips}, master.Deps{
-		Store: d.store, Leadership: l, Log: d.log, Listener: listener, TLS: d.agentTLS(name), AgentID: d.agentOf, Handler: d.images.Registry(),
+		Store: d.store, Leadership: l, Log: d.log, Listener: listener, TLS: d.agentTLS(name), AgentID: d.agentOf, Handler: d.agentHandler(),
 	})
 	t.services = services.New(services.Config{Kernel: t.master, Store: d.store, Fence: l.Fence(), Log: d.log,
 		Leader: reachable(d.site.HTTPS, d.site.address), VIPs: d.site.vips, HostVolumes: append([]string{}, d.site.HostVolume...)})
+	t.clusters = kubernetes.New(kubernetes.Config{Kernel: t.master, Store: d.store, Fence: l.Fence(), Root: d.root, Log: d.log, Pool: d.site.pool, VIPs: d.site.vips,
+		Images: d.site.path("kubernetes"), Machine: []string{d.site.Hostname}, Quotas: t.master.Quotas, Exec: t.taskExec, Usage: t.taskUsage})
 	g, running := errgroup.WithContext(l.Context())
 	g.Go(func() error { return t.master.Run(running) })
 	g.Go(func() error { return t.services.Run(running) })
+	g.Go(func() error { return t.clusters.Run(running) })
 	d.term.Store(t)
 	defer d.term.Store(nil)
 	return g.Wait()

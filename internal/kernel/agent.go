@@ -45,3 +45,10 @@ type AgentView struct {
 	Registered time.Time    `json:"registered"`      // first seen
 	Epoch      int64        `json:"epoch,omitempty"` // of the leader it talks to
 }
+
+// Usage is what a task uses, as its agent reads it when asked: GET /agent/v1/tasks/ID/usage.
+type Usage struct {
+	Private int64   `json:"private"` // bytes of memory that no process outside of it uses too
+	Shared  int64   `json:"shared"`  // its proportional part of what others use too: program text, most of all
+	CPU     float64 `json:"cpu"`     // cores, since the last time it was asked for, or over a moment
+}

@@ -70,6 +70,12 @@ func (m *Master) Agents() (out []kernel.AgentView) {
 	return out
 }
 
+// Quotas tells the quota tree; nothing once the leadership is over.
+func (m *Master) Quotas() (out []kernel.QuotaView) {
+	_ = m.look(context.Background(), func(s *State) { out = s.Quotas() }) // ends with the leadership
+	return out
+}
+
 // SetQuota gives a role a quota, or takes it away when limit is nil (errdefs.ErrNotFound if it has none).
 func (m *Master) SetQuota(ctx context.Context, role string, limit *kernel.Resources) error {
 	_, err := m.request(ctx, SetQuota{Role: role, Limit: limit})

@@ -37,6 +37,9 @@ func newOptions(c *config) (*options, error) {
 		return nil, err
 	}
 	o := &options{apiserveroptions.NewServerRunOptions(), cm, scheduleroptions.NewOptions()}
+	if c.steward != nil && !c.steward.Privileged {
+		addFloor(o.apiServer) // before its flags, which list plugins
+	}
 	cmFlags := cm.Flags(controllermanager.KnownControllers(), controllermanager.ControllersDisabledByDefault(), controllermanager.ControllerAliases())
 	cm.ParsedFlags = &cmFlags
 	for _, p := range []struct {
@@ -82,6 +85,9 @@ func parseFlags(component string, named cliflag.NamedFlagSets, defaults, args []
 	if given["authorization-config"] { // the two exclude each other
 		given["authorization-mode"] = true
 	}
+	for name := range given { // and so do these
+		given["authentication-config"] = given["authentication-config"] || name == "anonymous-auth" || strings.HasPrefix(name, "oidc-")
+	}
 	defaults = slices.DeleteFunc(defaults, func(d string) bool {
 		name, _, _ := strings.Cut(strings.TrimPrefix(d, "--"), "=")
 		return given[name]
@@ -106,7 +112,8 @@ func parseFlags(component string, named cliflag.NamedFlagSets, defaults, args []
 
 // apiServerDefaults are upstream's own but for: where things are; privileged containers, which are a matter of admission
 // and of what a node allows; node authorization; addresses, by which kubelets are reached, since names of nodes need not
-// resolve; and an end to watches when it stops, without which those of one kubelet hold it for its full minute.
+// resolve; an end to watches when it stops, without which those of one kubelet hold it for its full minute; and anonymous
+// requests, which are answered on the paths of probes only.
 func (c *config) apiServerDefaults() []string {
 	args := []string{
 		"--bind-address=" + c.bind,
@@ -121,7 +128,7 @@ func (c *config) apiServerDefaults() []string {
 		"--kubelet-certificate-authority=" + c.pki("ca.crt"),
 		"--kubelet-client-certificate=" + c.pki("apiserver-kubelet-client.crt"),
 		"--kubelet-client-key=" + c.pki("apiserver-kubelet-client.key"),
-		"--kubelet-preferred-address-types=InternalIP,ExternalIP,Hostname",
+		"--kubelet-preferred-address-types=InternalIP",
 		"--proxy-client-cert-file=" + c.pki("front-proxy-client.crt"),
 		"--proxy-client-key-file=" + c.pki("front-proxy-client.key"),
 		"--requestheader-client-ca-file=" + c.pki("front-proxy-ca.crt"),
@@ -138,7 +145,7 @@ func (c *config) apiServerDefaults() []string {
 	if c.advertise != "" {
 		args = append(args, "--advertise-address="+c.advertise)
 	}
-	return args
+	return append(args, c.writtenArgs()...)
 }
 
 // controllerManagerDefaults: one replica needs no election, and nobody else reads its port.

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/spf13/pflag"
+
+	"github.com/marinaos/marina/bundle/kubernetes/hyper/steward"
 )
 
 // config is what control-plane was told on its command line.
@@ -23,12 +25,16 @@ type config struct {
 	stopWithin              time.Duration
 	gogc                    int
 	memoryLimit             int64 // bytes; 0: none
+	audit                   bool
+	encryption              string          // file of an EncryptionConfiguration; empty: secrets are kept as they are
+	steward                 *steward.Config // nil: nobody is Marina's here
 
 	apiServerArgs, controllerManagerArgs, schedulerArgs, etcdArgs []string
 }
 
 func parse(args []string) (*config, error) {
 	c := &config{}
+	var stewardFile string
 	fs := pflag.NewFlagSet("control-plane", pflag.ContinueOnError)
 	fs.StringVar(&c.dataDir, "data-dir", "", "directory of etcd's data: the cluster's whole state (required)")
 	fs.StringVar(&c.pkiDir, "pki-dir", "", "directory of certificates and keys, named as kubeadm names them (required)")
@@ -43,6 +49,9 @@ func parse(args []string) (*config, error) {
 	fs.DurationVar(&c.stopWithin, "stop-within", 15*time.Second, "how long stopping may take")
 	fs.IntVar(&c.gogc, "gogc", 40, "how far the heap may outgrow what is alive, in percent")
 	fs.Int64Var(&c.memoryLimit, "memory-limit", 0, "soft memory limit in bytes; give 90 % of the cgroup's. 0: none")
+	fs.StringVar(&stewardFile, "steward-config", "", "what Marina's steward does inside the cluster, JSON; empty: there is none")
+	fs.BoolVar(&c.audit, "audit", false, "log who did what into the directory audit beside --data-dir, bounded")
+	fs.StringVar(&c.encryption, "encryption-config", "", "EncryptionConfiguration for what etcd holds; empty: no encryption")
 	fs.StringArrayVar(&c.apiServerArgs, "kube-apiserver-arg", nil, "upstream flag, --NAME=VALUE; may be repeated")
 	fs.StringArrayVar(&c.controllerManagerArgs, "kube-controller-manager-arg", nil, "upstream flag, --NAME=VALUE; may be repeated")
 	fs.StringArrayVar(&c.schedulerArgs, "kube-scheduler-arg", nil, "upstream flag, --NAME=VALUE; may be repeated")
@@ -55,6 +64,12 @@ func parse(args []string) (*config, error) {
 		return nil, fmt.Errorf("%q: no arguments expected behind the flags", fs.Arg(0))
 	case c.dataDir == "" || c.pkiDir == "":
 		return nil, errors.New("--data-dir and --pki-dir are needed")
+	}
+	if stewardFile != "" {
+		var err error
+		if c.steward, err = steward.ReadConfig(stewardFile); err != nil {
+			return nil, fmt.Errorf("--steward-config: %w", err)
+		}
 	}
 	for _, dir := range []*string{&c.dataDir, &c.runDir, &c.pkiDir} { // a socket's address must be absolute
 		abs, err := filepath.Abs(*dir)
@@ -95,7 +110,7 @@ func (c *config) prepare() error {
 			return err
 		}
 	}
-	return nil
+	return c.writeFiles()
 }
 
 // serverName is in every API server's certificate: Services inside the cluster have it.

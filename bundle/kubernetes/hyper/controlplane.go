@@ -7,20 +7,25 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"time"
 
+	"github.com/go-logr/logr"
 	"github.com/spf13/pflag"
 	"go.etcd.io/etcd/server/v3/embed"
 	restclient "k8s.io/client-go/rest"
 	"k8s.io/component-base/logs"
 	"k8s.io/component-base/version"
+	"k8s.io/klog/v2"
 
 	"github.com/marinaos/marina/bundle/kubernetes/hyper/governor"
+	"github.com/marinaos/marina/bundle/kubernetes/hyper/steward"
 )
 
 // readyEvery is how often a starting API server is asked.
@@ -79,7 +84,7 @@ func serve(ctx context.Context, c *config, out io.Writer) error {
 	defer ungovern()
 	go governor.Run(governed, c.gogc, c.memoryLimit)
 
-	r := &running{ended: make(chan *part, 4)}
+	r := &running{ended: make(chan *part, 5)}
 	err = c.bringUp(ctx, r, etcd, o, out)
 	if errors.Is(err, errStopped) {
 		r.stop(c.stopWithin)
@@ -108,6 +113,9 @@ func (c *config) bringUp(ctx context.Context, r *running, etcd *embed.Config, o 
 	}
 	r.start("kube-controller-manager", o.runControllerManager)
 	r.start("kube-scheduler", o.runScheduler)
+	if c.steward != nil {
+		r.start("steward", c.runSteward)
+	}
 
 	line := fmt.Sprintf("ready %s %s\n", c.server(), version.Get().GitVersion)
 	if c.readyFile != "" {
@@ -119,6 +127,17 @@ func (c *config) bringUp(ctx context.Context, r *running, etcd *embed.Config, o 
 		return err
 	}
 	return r.wait(ctx, nil)
+}
+
+// runSteward does Marina's part inside the cluster.
+func (c *config) runSteward(ctx context.Context) error {
+	s, err := steward.New(c.steward, steward.Deps{PKIDir: c.pkiDir, Server: c.server(), ServerName: serverName,
+		StateFile: filepath.Join(filepath.Dir(c.dataDir), "steward.json"), Version: version.Get().GitVersion,
+		Log: slog.New(logr.ToSlogHandler(klog.Background()))})
+	if err != nil {
+		return err
+	}
+	return s.Run(ctx)
 }
 
 // running are the components, in the order they were started.
@@ -155,8 +174,8 @@ func (r *running) wait(ctx context.Context, ready <-chan struct{}) error {
 	}
 }
 
-// stop ends the components, the last started first: what watches goes before what is watched. The controller-manager and
-// scheduler go together. Each step has a third of the time; who needs more is left behind.
+// stop ends the components, the last started first: what watches goes before what is watched. The controller-manager,
+// scheduler and steward go together. Each step has a third of the time; who needs more is left behind.
 func (r *running) stop(within time.Duration) {
 	for len(r.parts) > 0 {
 		last := r.parts[min(len(r.parts)-1, 2):]

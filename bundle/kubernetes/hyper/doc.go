@@ -23,6 +23,7 @@
 //	sa.pub, sa.key                            verify and sign service account tokens
 //	controller-manager.crt, .key              system:kube-controller-manager
 //	scheduler.crt, .key                       system:kube-scheduler
+//	[steward.crt, .key]                       marina:steward, of group system:masters; server certificate of its API too
 //
 // Replacing a certificate means replacing its files, by rename: servers and clients read them again by themselves. Only
 // sa.* and ca.key take a restart.
@@ -31,6 +32,9 @@
 // is the cluster. --run-dir holds what dies with the process: etcd's sockets, which only the process's user can open, so
 // etcd needs neither port nor certificate, and kubeconfigs of the controller-manager and scheduler. Both directories are
 // of mode 0700.
+//
+// With a steward, its state is the file steward.json beside --data-dir, and with --audit the log is the directory audit
+// there: two more things that outlive the process, neither of them the cluster.
 //
 // What it says. Standard output gets one line, "ready https://ADDRESS:PORT v1.37.2", when /readyz of the API server
 // answers ok and the controller-manager and scheduler have started; --ready-file, if given, is made with the same line at
@@ -42,10 +46,16 @@
 // since an API server drains for up to a minute while its own controllers still watch. Each has its share of --stop-within
 // (15 s); whoever takes longer is left behind. Exit status 0, also then. A second signal ends it at once.
 //
-// What it sets. Flags of upstream keep upstream's defaults, with the exceptions in components.go and etcd.go, each with
-// its reason. Any flag of a component can be set, ours too, with --kube-apiserver-arg=--NAME=VALUE (also
+// What it sets. Flags of upstream keep upstream's defaults, with the exceptions in components.go, written.go and etcd.go,
+// each with its reason. Any flag of a component can be set, ours too, with --kube-apiserver-arg=--NAME=VALUE (also
 // --kube-controller-manager-arg, --kube-scheduler-arg, --etcd-arg), and wins. Logging and feature gates are the process's:
 // they are given to kube-apiserver and hold for all; logging flags given to another are refused.
+//
+// The steward. With --steward-config=FILE the process also runs what Marina does inside the cluster, see package steward,
+// as one more component, started when the API server is ready. The API server then reaches the cluster (kubelets, pods,
+// aggregated APIs, webhooks) through the steward's proxy only. Where the file says that privileged pods are not to be had,
+// Pod Security's baseline is enforced in every namespace, and no label lowers that. Without the flag nothing of this is
+// there.
 //
 // Memory. --gogc (40) trades processor for memory: see package governor, which also keeps the soft limit, --memory-limit,
 // from ever coming near the live heap. Environment variables GOGC and GOMEMLIMIT are not read.

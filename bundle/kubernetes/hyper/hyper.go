@@ -26,6 +26,8 @@ import (
 	proxy "k8s.io/kubernetes/cmd/kube-proxy/app"
 	scheduler "k8s.io/kubernetes/cmd/kube-scheduler/app"
 	kubelet "k8s.io/kubernetes/cmd/kubelet/app"
+
+	"github.com/marinaos/marina/bundle/kubernetes/hyper/nodenet"
 )
 
 // components start as upstream's own main functions do. Commands are made only when asked for: some install signal
@@ -38,6 +40,7 @@ var components = map[string]func() int{
 	"kube-proxy":              upstream(proxy.NewProxyCommand),
 	"kubelet":                 upstream(func() *cobra.Command { return kubelet.NewKubeletCommand(context.Background()) }),
 	"kubectl":                 runKubectl,
+	"node-network":            nodenet.Main,
 	"etcd":                    func() int { etcdmain.Main(os.Args); return 0 },
 }
 

@@ -89,13 +89,19 @@ func (r *Runtime) throttle(labels map[string]string) error {
 	if err != nil {
 		return err
 	}
-	quota := max(limit*cpuPeriod/1000, minQuota)
+	quota, none := fmt.Sprint(max(limit*cpuPeriod/1000, minQuota)), "-1"
 	if r.unified {
-		err = os.WriteFile(f.path("cpu", "cpu.max"), fmt.Appendf(nil, "%d %d", quota, cpuPeriod), 0)
+		none = "max"
+	}
+	if limit <= 0 { // it had one once
+		quota = none
+	}
+	if r.unified {
+		err = f.write("cpu", "cpu.max", fmt.Sprint(quota, " ", cpuPeriod))
 	} else {
-		err = os.WriteFile(f.path("cpu", "cpu.cfs_period_us"), fmt.Append(nil, cpuPeriod), 0)
+		err = f.write("cpu", "cpu.cfs_period_us", strconv.Itoa(cpuPeriod))
 		if err == nil {
-			err = os.WriteFile(f.path("cpu", "cpu.cfs_quota_us"), fmt.Append(nil, quota), 0)
+			err = f.write("cpu", "cpu.cfs_quota_us", quota)
 		}
 	}
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENODEV) {

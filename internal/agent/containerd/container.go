@@ -92,7 +92,7 @@ func (r *Runtime) create(ctx context.Context, id, cgroup string, c *agent.Contai
 		return err
 	}
 	sysfs := ""
-	if userns(c) {
+	if userns(c) && !isNode(c) {
 		var undo func() error
 		if sysfs, undo, err = prepareNet(c.NetNS, r.cfg.mounts()); err != nil {
 			return err
@@ -130,8 +130,13 @@ func (r *Runtime) create(ctx context.Context, id, cgroup string, c *agent.Contai
 	if _, err := r.client.SandboxStore().Create(ctx, sandbox.Sandbox{ID: id, Runtime: sandbox.RuntimeOpts{Name: runtimeName}}); err != nil {
 		return err
 	}
-	_, err = made.NewTask(ctx, r.output(c), containerd.WithRuntimePath(r.cfg.shim()))
-	return err
+	if _, err = made.NewTask(ctx, r.output(c), containerd.WithRuntimePath(r.cfg.shim())); err != nil {
+		return err
+	}
+	if isNode(c) {
+		return r.delegate(cgroup, r.hostID(c, 0))
+	}
+	return nil
 }
 
 // rootFS returns how to make a container's root filesystem: a snapshot of its image, or an empty one for a task that runs
@@ -149,7 +154,7 @@ func (r *Runtime) rootFS(ctx context.Context, id string, c *agent.Container) (co
 	}
 	snapshot := containerd.WithNewSnapshot(id, image)
 	if userns(c) {
-		snapshot = containerd.WithNewSnapshot(id, image, containerd.WithUserNSRemapperLabels(r.idMap(), r.idMap()))
+		snapshot = containerd.WithNewSnapshot(id, image, containerd.WithUserNSRemapperLabels(r.idMap(c), r.idMap(c)))
 	}
 	return image, []containerd.NewContainerOpts{containerd.WithSnapshotter(defaults.DefaultSnapshotter), containerd.WithImage(image), snapshot}, nil
 }

@@ -28,8 +28,23 @@
 // Config.IDBase on the machine, without rights there. It has Docker's default capabilities less NET_RAW and MKNOD, the
 // default seccomp profile, no_new_privs, and /proc and /sys masked and read-only. In the machine's network (NetNS empty) there is no
 // user namespace, since such tasks listen on the machine's low ports; the rest holds. Folders bound into it keep the
-// container's ids on disk by id-mapped mounts. A task without an image sees the machine's programs read-only, a chosen
+// container's ids on disk by id-mapped mounts, unless they are Raw. A task without an image sees the machine's programs read-only, a chosen
 // part of /etc, and runs as nobody.
+//
+// A container of class node has all that a machine in a container needs, and no rights on the machine, for one reason: its user
+// namespace owns its network, its mounts and the groups below its own. So it has all capabilities, no filter of system
+// calls, nothing masked, /sys and its control groups to write, and of those groups the folder, the lists of processes and
+// nothing else: its limits stay ours. Both namespaces are joined by path. The maps stand beside the path, since containerd
+// lets nobody into the container's folder otherwise; runc compares them.
+//
+// # What is mounted
+//
+// Volumes are ext4 in sparse files on loop devices that end with their last mount. A file has at most one device: while a
+// container that is about to end still holds it, the next mount is of the same one, since two would tear the filesystem.
+// Before an unused one is mounted e2fsck replays and mends it; growing is done then too, since the kernel lets only holders
+// of CAP_SYS_RESOURCE grow one in use. Memory is tmpfs, without swap where the kernel has that (6.4).
+//
+// # Versions of cgroups
 //
 // cgroup v1 and v2 are used through the same code, told apart when the runtime is made; v2 is not yet covered by a run of
 // the tests on a machine that has it.

@@ -36,7 +36,7 @@ func TestRuntimeContract(t *testing.T) {
 	t.Cleanup(empty.Close)
 	runtimetest.Run(t, runtimetest.Options{
 		Missing: empty.Listener.Addr().String() + "/none:1",
-		OOM:     true,
+		OOM:     true, Sizes: true,
 		Open: func(t *testing.T) agent.Runtime {
 			p.down()
 			p.Close()

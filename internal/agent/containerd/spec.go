@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/marinaos/marina/internal/agent"
+	"github.com/marinaos/marina/internal/kernel"
 )
 
 // DefaultPIDs is how many processes and threads a container may have when nobody said.
@@ -40,15 +41,27 @@ var capabilities = []string{"CAP_AUDIT_WRITE", "CAP_CHOWN", "CAP_DAC_OVERRIDE", 
 // listen on ports below 1024, which such tasks are for.
 func userns(c *agent.Container) bool { return c.NetNS != "" }
 
-// idMap maps the container's ids to this datacenter's range.
-func (r *Runtime) idMap() []specs.LinuxIDMapping {
-	return []specs.LinuxIDMapping{{ContainerID: 0, HostID: r.cfg.IDBase, Size: rangeSize}}
+// IDs is the datacenter's range, which containers share that have none of their own.
+func (r *Runtime) IDs() kernel.IDRange { return kernel.IDRange{First: r.cfg.IDBase, Count: rangeSize} }
+
+// ids is a container's range on the machine.
+func (r *Runtime) ids(c *agent.Container) kernel.IDRange {
+	if c.IDs != nil {
+		return *c.IDs
+	}
+	return r.IDs()
+}
+
+// idMap maps the container's ids to its range.
+func (r *Runtime) idMap(c *agent.Container) []specs.LinuxIDMapping {
+	ids := r.ids(c)
+	return []specs.LinuxIDMapping{{ContainerID: 0, HostID: ids.First, Size: ids.Count}}
 }
 
 // hostID is the machine's id for a container's.
 func (r *Runtime) hostID(c *agent.Container, id uint32) int {
 	if userns(c) {
-		return int(r.cfg.IDBase + id)
+		return int(r.ids(c).First + id)
 	}
 	return int(id)
 }
@@ -61,7 +74,11 @@ func (r *Runtime) specOpts(c *agent.Container, image containerd.Image, cgroup, s
 		if c.Shell != "" {
 			argv = shell(c.Shell)
 		}
-		opts = append(opts, withMachineUser(c.User), oci.WithProcessArgs(argv...), oci.WithMounts(machineMounts()))
+		user := c.User
+		if isNode(c) {
+			user = cmp.Or(user, "0")
+		}
+		opts = append(opts, withMachineUser(user), oci.WithProcessArgs(argv...), oci.WithMounts(machineMounts()))
 	} else {
 		opts = append(opts, withImage(image, c))
 	}
@@ -72,8 +89,10 @@ func (r *Runtime) specOpts(c *agent.Container, image containerd.Image, cgroup, s
 		opts = append(opts, oci.WithTTY)
 	}
 	if userns(c) {
-		opts = append(opts, oci.WithUserNamespace(r.idMap(), r.idMap()),
-			oci.WithLinuxNamespace(specs.LinuxNamespace{Type: specs.NetworkNamespace, Path: c.NetNS}))
+		// With a user namespace that is there, maps are said beside its path: runc only compares them, but containerd takes
+		// from them who is to enter the container's folder.
+		opts = append(opts, oci.WithUserNamespace(r.idMap(c), r.idMap(c)),
+			oci.WithLinuxNamespace(specs.LinuxNamespace{Type: specs.UserNamespace, Path: c.UserNS}), oci.WithLinuxNamespace(specs.LinuxNamespace{Type: specs.NetworkNamespace, Path: c.NetNS}))
 	} else {
 		opts = append(opts, oci.WithHostNamespace(specs.NetworkNamespace))
 	}
@@ -81,10 +100,12 @@ func (r *Runtime) specOpts(c *agent.Container, image containerd.Image, cgroup, s
 	if err != nil {
 		return nil, err
 	}
-	return append(opts, oci.WithEnv(c.Env), oci.WithHostname(c.Hostname), oci.WithCgroup(cgroup), limits, withFiles,
-		withSys(sysfs), oci.WithLinuxNamespace(specs.LinuxNamespace{Type: specs.CgroupNamespace}), withPath, oci.WithCapabilities(capabilities), oci.WithNoNewPrivileges,
-		withImageRoot(image == nil), r.withBinds(c), seccomp.WithDefaultProfile(),
-	), nil
+	opts = append(opts, oci.WithEnv(c.Env), oci.WithHostname(c.Hostname), oci.WithCgroup(cgroup), limits, withFiles,
+		withSys(sysfs), oci.WithLinuxNamespace(specs.LinuxNamespace{Type: specs.CgroupNamespace}), withPath, withImageRoot(image == nil))
+	if isNode(c) {
+		return append(append(opts, nodeOpts()...), r.withBinds(c)), nil
+	}
+	return append(opts, oci.WithCapabilities(capabilities), oci.WithNoNewPrivileges, r.withBinds(c), seccomp.WithDefaultProfile()), nil
 }
 
 func shell(command string) []string { return []string{"/bin/sh", "-c", command} }
@@ -133,7 +154,7 @@ func (r *Runtime) limits(c *agent.Container) (oci.SpecOpts, error) {
 	}
 	return func(_ context.Context, _ oci.Client, _ *containers.Container, s *oci.Spec) error {
 		res := s.Linux.Resources
-		res.CPU = &specs.LinuxCPU{Shares: new(uint64(max(c.MilliCPU*1024/1000, 2)))}
+		res.CPU = &specs.LinuxCPU{Shares: new(shares(c.MilliCPU))}
 		if c.MemLimit > 0 {
 			res.Memory = &specs.LinuxMemory{Limit: new(c.MemLimit)}
 			if swapCounted {
@@ -143,6 +164,9 @@ func (r *Runtime) limits(c *agent.Container) (oci.SpecOpts, error) {
 		pids := c.PIDLimit
 		if pids == 0 {
 			pids = DefaultPIDs
+			if isNode(c) {
+				pids = NodePIDs
+			}
 		}
 		res.Pids = &specs.LinuxPids{Limit: &pids}
 		return nil
@@ -201,14 +225,14 @@ func (r *Runtime) withBinds(c *agent.Container) oci.SpecOpts {
 			if b.ReadOnly {
 				m.Options = append(m.Options, "ro")
 			}
-			if userns(c) {
+			if userns(c) && !b.Raw {
 				mapped, err := r.mappable(b.Source)
 				if err != nil {
 					return fmt.Errorf("container %s: bind %s: %w", c.ID, b.Source, err)
 				}
 				if mapped {
 					m.Options = append(m.Options, "idmap")
-					m.UIDMappings, m.GIDMappings = r.idMap(), r.idMap()
+					m.UIDMappings, m.GIDMappings = r.idMap(c), r.idMap(c)
 				}
 			}
 			s.Mounts = append(s.Mounts, m)

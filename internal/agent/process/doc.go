@@ -7,5 +7,8 @@
 // it and leads its session), exit (its exit code). The shim is a few lines of /bin/sh, so that no program has to be built
 // for it. A container whose process and shim are gone without an exit file has vanished, as if its shim had been killed.
 //
+// Volumes and memory are folders: mounting a volume makes a link to its folder. Limits are noted. Nothing that is bound is seen
+// by a process where it is bound to.
+//
 // The sandbox, the bind mount with the target agent.SandboxTarget, is not mounted; MESOS_SANDBOX names its source instead.
 package process

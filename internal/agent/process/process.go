@@ -82,6 +82,22 @@ func (r *Runtime) Create(_ context.Context, c agent.Container) error {
 	return nil
 }
 
+// store replaces what is known of a container.
+func (r *Runtime) store(id string, c agent.Container) error {
+	b, err := json.Marshal(c)
+	if err != nil {
+		return err
+	}
+	tmp := r.path(id, "container.tmp")
+	if err := os.WriteFile(tmp, b, 0o600); err != nil {
+		return err
+	}
+	return os.Rename(tmp, r.path(id, "container.json"))
+}
+
+// Container is what a container was made from, limits as they are now.
+func (r *Runtime) Container(id string) (agent.Container, error) { return r.load(id) }
+
 func (r *Runtime) load(id string) (agent.Container, error) {
 	var c agent.Container
 	b, err := os.ReadFile(r.path(id, "container.json"))

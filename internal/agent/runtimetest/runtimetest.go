@@ -32,6 +32,7 @@ type Options struct {
 
 	Missing string // reference of an image that nobody has
 	OOM     bool   // memory limits work and OOM is told
+	Sizes   bool   // volumes are filesystems of a size
 }
 
 // Run runs the suite.
@@ -54,6 +55,10 @@ func Run(t *testing.T, o Options) {
 		{"ManyStartAtOnce", many},
 		{"StatsOfWhatRuns", stats},
 		{"MemoryOverItsLimitIsOOM", oom},
+		{"LimitsChangeWhileItRuns", updates},
+		{"VolumeKeepsItsContentAndGrows", volumes},
+		{"DamagedVolumeSaysSo", damaged},
+		{"MemoryIsGoneWhenUnmounted", memory},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			s := &suite{t: t, o: o, dir: t.TempDir()}

@@ -116,3 +116,10 @@ func (k *Kernel) Expose(ctx context.Context, framework, owner string, ports []ke
 	}
 	return out, nil
 }
+
+// Bundle says which programs an agent has.
+func (k *Kernel) Bundle(id kernel.AgentID, bundles map[string]string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.agents[id].view.Bundles = bundles
+}

@@ -100,6 +100,8 @@ func newPKI(t *testing.T, dir string) *authority {
 	ca.issue(t, "controller-manager", "system:kube-controller-manager", "")
 	ca.issue(t, "scheduler", "system:kube-scheduler", "")
 	ca.issue(t, "admin", "admin", "system:masters")
+	ca.issue(t, "steward", "marina:steward", "system:masters", "127.0.0.1", "steward")
+	ca.issue(t, "datacenter", "marina:datacenter", "")
 	newAuthority(t, dir, "front-proxy-ca").issue(t, "front-proxy-client", "front-proxy-client", "")
 	sa := newKey(t)
 	put(t, filepath.Join(dir, "sa.key"), "PRIVATE KEY", marshal(t, sa))

@@ -1,0 +1,180 @@
+package steward
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+)
+
+const (
+	maxWaiting  = 10  // sentences
+	maxSentence = 300 // bytes
+)
+
+// Status is what the cluster says of itself; GET /v1/status. Lists are sorted by name.
+type Status struct {
+	Rev           string            `json:"rev"` // digest of the rest
+	Version       string            `json:"version"`
+	Ready         bool              `json:"ready"` // the API server's /readyz
+	Addons        AddonsStatus      `json:"addons"`
+	DNS           bool              `json:"dns"` // CoreDNS has a ready endpoint
+	Nodes         []NodeStatus      `json:"nodes"`
+	Pods          PodsStatus        `json:"pods"`
+	Probe         ProbeStatus       `json:"probe"`
+	LoadBalancers []BalancerRequest `json:"loadBalancers"`
+	Waiting       []string          `json:"waiting"` // for people: what pods wait for, at most 10
+}
+
+// AddonsStatus says whether all manifests of the bundle were applied, and why not.
+type AddonsStatus struct {
+	Applied bool   `json:"applied"`
+	Error   string `json:"error"`
+}
+
+// NodeStatus is one Node object. Pods are those it has that have not ended.
+type NodeStatus struct {
+	Name          string `json:"name"`
+	Ready         bool   `json:"ready"`
+	Message       string `json:"message"` // why it is not ready
+	Version       string `json:"version"` // of its kubelet
+	Address       string `json:"address"`
+	PodCIDR       string `json:"podCIDR"`
+	Unschedulable bool   `json:"unschedulable"`
+	Pods          int    `json:"pods"`
+}
+
+// PodsStatus counts all pods of the cluster by phase.
+type PodsStatus struct {
+	Running int `json:"running"`
+	Pending int `json:"pending"`
+	Failed  int `json:"failed"`
+}
+
+// ProbeStatus says whether a pod ran once; if not yet, why.
+type ProbeStatus struct {
+	Done    bool   `json:"done"`
+	Message string `json:"message"`
+}
+
+// BalancerRequest is a Service that wants an address. Ports without a node port are left out.
+type BalancerRequest struct {
+	Namespace string         `json:"namespace"`
+	Name      string         `json:"name"`
+	UID       string         `json:"uid"`
+	Ports     []BalancerPort `json:"ports"`
+}
+
+// BalancerPort is reached at NodePort of every node.
+type BalancerPort struct {
+	Name     string `json:"name"`
+	Protocol string `json:"protocol"`
+	Port     int32  `json:"port"`
+	NodePort int32  `json:"nodePort"`
+}
+
+// look makes the part of the status that is seen in the cluster.
+func look(nodes []*corev1.Node, pods []*corev1.Pod, services []*corev1.Service, dns []*discoveryv1.EndpointSlice) Status {
+	s := Status{Nodes: []NodeStatus{}, LoadBalancers: []BalancerRequest{}, Waiting: []string{}}
+	on := map[string]int{}
+	for _, p := range pods {
+		switch p.Status.Phase {
+		case corev1.PodRunning:
+			s.Pods.Running++
+		case corev1.PodPending:
+			s.Pods.Pending++
+			if why := waitsFor(p); why != "" {
+				s.Waiting = append(s.Waiting, why)
+			}
+		case corev1.PodFailed:
+			s.Pods.Failed++
+		}
+		if p.Spec.NodeName != "" && !ended(p) {
+			on[p.Spec.NodeName]++
+		}
+	}
+	slices.Sort(s.Waiting)
+	s.Waiting = s.Waiting[:min(len(s.Waiting), maxWaiting)]
+	for _, n := range nodes {
+		ready, message := nodeReady(n)
+		s.Nodes = append(s.Nodes, NodeStatus{Name: n.Name, Ready: ready, Message: message, Version: n.Status.NodeInfo.KubeletVersion,
+			Address: internalIP(n), PodCIDR: n.Spec.PodCIDR, Unschedulable: n.Spec.Unschedulable, Pods: on[n.Name]})
+	}
+	slices.SortFunc(s.Nodes, func(a, b NodeStatus) int { return cmp.Compare(a.Name, b.Name) })
+	for _, svc := range services {
+		if ours(svc) && svc.DeletionTimestamp == nil {
+			s.LoadBalancers = append(s.LoadBalancers, request(svc))
+		}
+	}
+	slices.SortFunc(s.LoadBalancers, func(a, b BalancerRequest) int {
+		return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
+	})
+	for _, d := range dns {
+		for _, e := range d.Endpoints {
+			s.DNS = s.DNS || e.Conditions.Ready == nil || *e.Conditions.Ready
+		}
+	}
+	return s
+}
+
+func request(svc *corev1.Service) BalancerRequest {
+	r := BalancerRequest{Namespace: svc.Namespace, Name: svc.Name, UID: string(svc.UID), Ports: []BalancerPort{}}
+	for _, p := range svc.Spec.Ports {
+		if p.NodePort != 0 {
+			r.Ports = append(r.Ports, BalancerPort{Name: p.Name, Protocol: string(p.Protocol), Port: p.Port, NodePort: p.NodePort})
+		}
+	}
+	return r
+}
+
+// waitsFor says in a sentence why a pending pod does not run; empty if it says nothing.
+func waitsFor(p *corev1.Pod) string {
+	for _, c := range p.Status.Conditions {
+		if c.Type == corev1.PodScheduled && c.Status == corev1.ConditionFalse && c.Message != "" {
+			return limit(fmt.Sprintf("pod %s/%s: %s", p.Namespace, p.Name, c.Message))
+		}
+	}
+	for _, c := range p.Status.ContainerStatuses {
+		if w := c.State.Waiting; w != nil {
+			return limit(fmt.Sprintf("pod %s/%s: container %s: %s: %s", p.Namespace, p.Name, c.Name, w.Reason, w.Message))
+		}
+	}
+	return ""
+}
+
+// limit makes one line of text, of bounded length.
+func limit(text string) string {
+	text = strings.Join(strings.Fields(text), " ")
+	if len(text) > maxSentence {
+		text = strings.ToValidUTF8(text[:maxSentence-3], "") + "..."
+	}
+	return text
+}
+
+func ended(p *corev1.Pod) bool {
+	return p.Status.Phase == corev1.PodSucceeded || p.Status.Phase == corev1.PodFailed
+}
+
+func nodeReady(n *corev1.Node) (bool, string) {
+	for _, c := range n.Status.Conditions {
+		if c.Type == corev1.NodeReady {
+			if c.Status == corev1.ConditionTrue {
+				return true, ""
+			}
+			return false, limit(c.Message)
+		}
+	}
+	return false, "its kubelet has not reported yet"
+}
+
+func internalIP(n *corev1.Node) string {
+	for _, a := range n.Status.Addresses {
+		if a.Type == corev1.NodeInternalIP {
+			return a.Address
+		}
+	}
+	return ""
+}

@@ -1,0 +1,175 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/signal"
+	"sync"
+	"syscall"
+	"time"
+)
+
+const (
+	socketWithin = 30 * time.Second // for containerd to listen, before the node starts over
+	socketEvery  = 20 * time.Millisecond
+	importTries  = 5
+
+	// Together less than 5 s, which is what doc.go promises.
+	kubeletGrace    = 1500 * time.Millisecond
+	containerdGrace = 2 * time.Second
+	restGrace       = 2500 * time.Millisecond // for pods, from TERM to KILL
+)
+
+// Node runs the programs of one node.
+type Node struct {
+	file   string // of config
+	config *Config
+	env    []string // of the programs
+	log    *Log
+	reaper *Reaper
+}
+
+func newNode(file string, config *Config, out io.Writer) *Node {
+	return &Node{
+		file: file, config: config, log: &Log{out: out}, reaper: &Reaper{},
+		env: []string{
+			"PATH=" + runtimeDir + ":/usr/sbin:/usr/bin:/sbin:/bin", // containerd finds its shim by it
+			"HOME=/root",
+			"GOGC=50", // all three are small and mostly idle: memory is worth more than the little work
+		},
+	}
+}
+
+// Run prepares the node and keeps its programs running until ctx ends, then stops everything in the container. An error
+// means that the node could not be started.
+func (n *Node) Run(ctx context.Context) error {
+	ended := make(chan os.Signal, 1)
+	signal.Notify(ended, syscall.SIGCHLD)
+	go n.reaper.Run(ended)
+	size, pki := newWatch(sizeFile), newWatch(pkiDir+"/*") // before what they watch is read
+	images, err := listImages(addonsDir + "/images")
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(n.prepare(), n.config.writeStatic(images), n.config.writeKubelet()); err != nil {
+		return err
+	}
+	program := func(name string, grace time.Duration, args ...string) *Program {
+		return newProgram(name, args, n.env, grace, n.reaper, n.log)
+	}
+	containerd := program("containerd", containerdGrace, runtimeDir+"/containerd", "--config", runDir+"/containerd.toml")
+	kubelet := program("kubelet", kubeletGrace, n.config.kubeletArgs()...)
+	network := program("node-network", kubeletGrace, n.config.networkArgs(n.file)...)
+
+	below, stop := context.WithCancel(context.WithoutCancel(ctx)) // containerd's; it goes last
+	var runtime, rest sync.WaitGroup
+	runtime.Go(func() { containerd.Run(below) })
+	defer func() {
+		stop()
+		n.end()
+		runtime.Wait()
+	}()
+	if err := n.bringImages(ctx, images); err != nil {
+		return err
+	}
+	rest.Go(func() { network.Run(ctx) })
+	rest.Go(func() { kubelet.Run(ctx) })
+	defer rest.Wait() // before the above
+	look := time.NewTicker(lookEvery)
+	defer look.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			n.log.Say("stopping")
+			return nil
+		case <-look.C:
+			n.apply(size.Changed(), pki.Changed(), kubelet, network)
+		}
+	}
+}
+
+// apply starts again what has to see a change.
+func (n *Node) apply(size, pki bool, kubelet, network *Program) {
+	if size {
+		if err := n.config.writeKubelet(); err != nil {
+			n.log.Say("the node keeps its size: %v", err)
+			size = false
+		}
+	}
+	if size || pki {
+		kubelet.Restart()
+	}
+	if pki {
+		network.Restart()
+	}
+}
+
+// bringImages waits for containerd and imports the add-ons' images. It returns nil also when it gave up on them: a node
+// with images of its own pods already there is of use.
+func (n *Node) bringImages(ctx context.Context, images []Image) error {
+	if err := listens(ctx, socket, socketWithin); err != nil {
+		if ctx.Err() != nil {
+			return nil
+		}
+		return fmt.Errorf("containerd: %w", err)
+	}
+	wait := firstWait
+	for try := 1; ; try++ {
+		err := n.importImages(ctx, images)
+		if err == nil || ctx.Err() != nil {
+			return nil
+		}
+		n.log.Say("importing images: %v", err)
+		if try == importTries {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(wait):
+		}
+		wait = min(2*wait, longest)
+	}
+}
+
+// listens waits for a unix socket that takes connections.
+func listens(ctx context.Context, path string, within time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, within)
+	defer cancel()
+	tick := time.NewTicker(socketEvery)
+	defer tick.Stop()
+	for {
+		conn, err := net.Dial("unix", path)
+		if err == nil {
+			return conn.Close()
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-tick.C:
+		}
+	}
+}
+
+// end ends everything else in the container, pods too. Only a container's first process may: to anybody else, "everything"
+// is the machine.
+func (n *Node) end() {
+	if os.Getpid() != 1 {
+		return
+	}
+	_ = syscall.Kill(-1, syscall.SIGTERM)
+	tick := time.NewTicker(socketEvery)
+	defer tick.Stop()
+	late := time.After(restGrace)
+	for syscall.Kill(-1, 0) == nil {
+		select {
+		case <-late:
+			_ = syscall.Kill(-1, syscall.SIGKILL)
+			return
+		case <-tick.C:
+		}
+	}
+}

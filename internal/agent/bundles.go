@@ -1,0 +1,33 @@
+package agent
+
+import (
+	"fmt"
+	"maps"
+
+	"github.com/containerd/errdefs"
+)
+
+// bundles finds the folders of the bundles a task wants.
+func (a *Agent) bundles(names []string) (map[string]string, error) {
+	out := make(map[string]string, len(names))
+	for _, n := range names {
+		folder, ok := a.cfg.Bundles(n)
+		if !ok {
+			return nil, fmt.Errorf("bundle %s is not on this machine: %w", n, errdefs.ErrNotFound)
+		}
+		out[n] = folder
+	}
+	return out, nil
+}
+
+// watchBundles ends the session when the machine has other bundles than it was registered with: the next begins with those.
+func (a *Agent) watchBundles() error {
+	now := a.cfg.BundleVersions()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.live != nil && !maps.Equal(now, a.live.bundles) {
+		a.live.stale = true
+		a.live.poke()
+	}
+	return nil
+}

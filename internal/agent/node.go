@@ -1,0 +1,154 @@
+package agent
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"os"
+	"path"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/containerd/errdefs"
+
+	"github.com/marinaos/marina/internal/kernel"
+)
+
+// rangeSize is how many ids a container sees.
+const rangeSize = 1 << 16
+
+func hasNode(s *kernel.Spec) bool {
+	for i := range s.Tasks {
+		if s.Tasks[i].Class == kernel.ClassNode {
+			return true
+		}
+	}
+	return false
+}
+
+// ownRange is the ids on the machine that a group has for itself: of those above the shared ones, the one that stands where
+// its address stands in the agent's subnet. Addresses are one group's at a time, and a claim keeps its own, so ranges are too.
+// Groups without claim and node share theirs, and so does all where there are no user namespaces: nil.
+func ownRange(rec *record, subnet netip.Prefix, shared kernel.IDRange) (*kernel.IDRange, error) {
+	if rec.Spec.Claim == nil && !hasNode(&rec.Spec) || rec.Spec.Network.Mode != kernel.NetworkBridge || shared.Count == 0 {
+		return nil, nil
+	}
+	at := rec.Group.Address
+	if !subnet.IsValid() || !subnet.Contains(at) || !at.Is4() {
+		return nil, fmt.Errorf("address %s is not of this machine's subnet %s: %w", at, subnet, errdefs.ErrFailedPrecondition)
+	}
+	number := func(a netip.Addr) uint64 {
+		b := a.As4()
+		return uint64(b[0])<<24 | uint64(b[1])<<16 | uint64(b[2])<<8 | uint64(b[3])
+	}
+	first := uint64(shared.First) + (number(at)-number(subnet.Masked().Addr())+1)*rangeSize
+	if first+rangeSize > 1<<32-1 {
+		return nil, fmt.Errorf("no user ids are left for address %s: those of the datacenter begin at %d, too high for subnet %s: %w",
+			at, shared.First, subnet, errdefs.ErrFailedPrecondition)
+	}
+	return &kernel.IDRange{First: uint32(first), Count: rangeSize}, nil
+}
+
+// hostname is what a bridge-mode group calls itself: what a node's HOSTNAME says, else its id.
+func hostname(rec *record) string {
+	for i := range rec.Spec.Tasks {
+		if rec.Spec.Tasks[i].Class != kernel.ClassNode {
+			continue
+		}
+		for _, v := range rec.Spec.Tasks[i].Env {
+			if v.Name == "HOSTNAME" && v.From == "" && v.Value != "" {
+				return dashed(v.Value, 63)
+			}
+		}
+		return dashed(path.Base(rec.Spec.Owner), 63)
+	}
+	return dashed(string(rec.Group.ID), 63)
+}
+
+// nodeFolder is the folder of a node's files among its group's generated ones.
+func nodeFolder(task int) string { return "node-" + strconv.Itoa(task) }
+
+// nodeBinds are the mounts of what a node is told of itself. Its size is a folder, in which the file is replaced; that over
+// /proc/meminfo is changed in place.
+func nodeBinds(at string) []Bind {
+	return []Bind{
+		{Source: filepath.Join(at, "machine-id"), Target: "/etc/machine-id", ReadOnly: true},
+		{Source: filepath.Join(at, "meminfo"), Target: "/proc/meminfo", ReadOnly: true},
+		{Source: filepath.Join(at, "size"), Target: kernel.NodeTarget, ReadOnly: true},
+	}
+}
+
+// writeNodeFiles tells a node what it is and what it was granted.
+func (a *Agent) writeNodeFiles(rec *record, task int) error {
+	root := a.folder.root
+	dir := path.Join("network", filesName(rec.Group.ID), nodeFolder(task))
+	if err := root.MkdirAll(path.Join(dir, "size"), 0o755); err != nil {
+		return err
+	}
+	if err := root.WriteFile(path.Join(dir, "machine-id"), []byte(machineID(rec, task)+"\n"), 0o644); err != nil {
+		return err
+	}
+	limits := limitsOf(rec, task)
+	machine, err := os.ReadFile("/proc/meminfo")
+	if err != nil {
+		return err
+	}
+	f, err := root.OpenFile(path.Join(dir, "meminfo"), os.O_WRONLY|os.O_CREATE, 0o644)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	content := meminfo(machine, limits.MemLimit)
+	if _, err := f.WriteAt(content, 0); err != nil {
+		return err
+	}
+	if err := f.Truncate(int64(len(content))); err != nil {
+		return err
+	}
+	b, err := json.Marshal(kernel.NodeSize{MilliCPU: limits.MilliCPU, Mem: limits.MemLimit})
+	if err != nil {
+		return err
+	}
+	size := path.Join(dir, "size", "size.json")
+	if err := root.WriteFile(size+temporaryExt, b, 0o644); err != nil {
+		return err
+	}
+	return root.Rename(size+temporaryExt, size)
+}
+
+// machineID is a node's: the same for as long as its claim, or else its group, is there.
+func machineID(rec *record, task int) string {
+	name := string(rec.Group.ID)
+	if c := rec.Spec.Claim; c != nil {
+		name = c.Name
+	}
+	sum := sha256.Sum256(fmt.Appendf(nil, "%s\x00%s\x00%s\x00%d", rec.Agent, rec.Spec.Framework, name, task))
+	return hex.EncodeToString(sum[:16])
+}
+
+// meminfo is the machine's /proc/meminfo with mem bytes for total, free and available memory, no swap, and nothing told of
+// what others use; with mem zero it is the machine's. Lines keep their length, so that a file of it can be changed in place.
+func meminfo(machine []byte, mem int64) []byte {
+	if mem <= 0 {
+		return machine
+	}
+	var out bytes.Buffer
+	for line := range strings.Lines(string(machine)) {
+		name, rest, ok := strings.Cut(line, ":")
+		if !ok || !strings.HasSuffix(rest, " kB\n") || name == "Hugepagesize" {
+			out.WriteString(line)
+			continue
+		}
+		var kb int64
+		switch name {
+		case "MemTotal", "MemFree", "MemAvailable":
+			kb = mem >> 10
+		}
+		fmt.Fprintf(&out, "%s:%*d kB\n", name, len(rest)-len(" kB\n"), kb)
+	}
+	return out.Bytes()
+}

@@ -1,0 +1,50 @@
+package daemon
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// Bundles are folders of programs that Marina brings for tasks: "runtime", and below bundle/kubernetes a folder for each minor,
+// for nodes and for add-ons. A checkout has them as bundle/kubernetes/NAME/bin, a release as kubernetes/NAME beside its runtime.
+
+// bundle is the folder of one, if this machine has it.
+func (s *site) bundle(name string) (string, bool) {
+	if name == "runtime" {
+		return s.Runtime, true
+	}
+	if !filepath.IsLocal(name) {
+		return "", false
+	}
+	for _, dir := range s.bundlePaths(name) {
+		if _, err := os.Stat(filepath.Join(dir, "VERSION")); err == nil {
+			return dir, true
+		}
+	}
+	return "", false
+}
+
+// bundlePaths is where a bundle may be, seen from the runtime's folder.
+func (s *site) bundlePaths(name string) []string {
+	return []string{filepath.Join(s.Runtime, "..", "..", name, "bin"), filepath.Join(s.Runtime, "..", name)}
+}
+
+// bundles lists those there are, with their versions.
+func (s *site) bundles() map[string]string {
+	out := map[string]string{"runtime": Version}
+	for _, pattern := range s.bundlePaths("kubernetes/*") {
+		found, _ := filepath.Glob(filepath.Join(pattern, "VERSION")) // the pattern is well-formed
+		for _, file := range found {
+			raw, err := os.ReadFile(file)
+			dir := filepath.Dir(file)
+			if filepath.Base(dir) == "bin" {
+				dir = filepath.Dir(dir)
+			}
+			if name := "kubernetes/" + filepath.Base(dir); err == nil && out[name] == "" {
+				out[name] = strings.TrimSpace(string(raw))
+			}
+		}
+	}
+	return out
+}

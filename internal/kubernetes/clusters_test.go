@@ -1,0 +1,339 @@
+package kubernetes
+
+import (
+	"bytes"
+	"crypto/x509"
+	"errors"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/containerd/errdefs"
+
+	"github.com/marinaos/marina/internal/kernel"
+)
+
+func TestClusterBecomesReadyStepByStep(t *testing.T) {
+	w := newWorld(t)
+	if err := w.clusters.Create(t.Context(), Definition{Name: "a", Nodes: Nodes{Count: new(2)}}); err != nil {
+		t.Fatal(err)
+	}
+	s := w.steward("a")
+	s.change(func(st *Status) { st.Probe.Done = false })
+	w.member("a", "node-1")
+	w.member("a", "node-2")
+	s.join("node-1")
+	v := w.until("a", "waiting for node-2", func(v View) bool { return strings.Contains(strings.Join(v.WaitsFor, ";"), "node-2") && len(v.WaitsFor) == 1 })
+	if v.State != Creating {
+		t.Errorf("with one node of two: got %s, want %s", v.State, Creating)
+	}
+	s.join("node-2")
+	w.until("a", "waiting for a pod", func(v View) bool { return strings.Contains(strings.Join(v.WaitsFor, ";"), "first pod") })
+	s.change(func(st *Status) { st.Probe.Done = true })
+	v = w.until("a", "ready", isReady)
+	if v.Server == "" || v.Release != "v1.37.2" || v.ReadyAt.IsZero() || len(v.Members) != 3 {
+		t.Errorf("ready: got %+v", v)
+	}
+}
+
+func TestWhatEndsComesBackWhereItWas(t *testing.T) {
+	w := newWorld(t)
+	w.ready(Definition{Name: "a"})
+	before := w.member("a", "node-1")
+	w.kernel.End(kernel.GroupID(strings.TrimSuffix(before.Task, ".node-1")), kernel.Failed, "killed")
+	w.until("a", "with another node-1", func(v View) bool { return v.Members[1].Task != before.Task && v.Members[1].Task != "" })
+	after := w.member("a", "node-1")
+	if after.Address != before.Address || after.Restarts != 1 {
+		t.Errorf("after its end: got address %s and %d restarts, want %s and 1", after.Address, after.Restarts, before.Address)
+	}
+}
+
+func TestNodesLeaveDrainedAndStopped(t *testing.T) {
+	w := newWorld(t)
+	s := w.ready(Definition{Name: "a", Nodes: Nodes{Count: new(3)}})
+	if err := w.clusters.Change(t.Context(), Definition{Name: "a", Nodes: Nodes{Count: new(1)}}); err != nil {
+		t.Fatal(err)
+	}
+	w.until("a", "one node", func(v View) bool { return isReady(v) && len(v.Members) == 2 })
+	if got := s.lastDesired().Nodes; len(got) != 1 || got[0] != "node-1" {
+		t.Errorf("the steward was told nodes %v, want node-1", got)
+	}
+	if claims := w.kernel.Claims(Framework); len(claims) != 2 {
+		t.Errorf("got %d claims, want those of the control plane and one node: %v", len(claims), claims)
+	}
+	if err := w.clusters.Change(t.Context(), Definition{Name: "a", Nodes: Nodes{Count: new(2)}}); err != nil {
+		t.Fatal(err)
+	}
+	w.member("a", "node-2")
+	s.join("node-2")
+	w.until("a", "two nodes", func(v View) bool { return isReady(v) && len(v.Members) == 3 })
+}
+
+func TestNodesChangeTheirSizeWhileTheyRun(t *testing.T) {
+	w := newWorld(t)
+	w.ready(Definition{Name: "a"})
+	before := w.member("a", "node-1")
+	if err := w.clusters.Change(t.Context(), Definition{Name: "a", Nodes: Nodes{CPUs: 2, Mem: 2048}}); err != nil {
+		t.Fatal(err)
+	}
+	v := w.until("a", "resized", func(v View) bool { return v.Members[1].CPUs == 2 && v.Members[1].Mem == 2048 })
+	if v.Members[1].Task != before.Task {
+		t.Errorf("the node was replaced: task %s, want %s", v.Members[1].Task, before.Task)
+	}
+	full := errors.Join(errdefs.ErrResourceExhausted, errors.New("machine m lacks cpus"))
+	w.kernel.RefuseSizes(full)
+	if err := w.clusters.Change(t.Context(), Definition{Name: "a", Nodes: Nodes{CPUs: 100}}); err != nil {
+		t.Fatal(err)
+	}
+	w.until("a", "saying why it keeps its size", func(v View) bool { return strings.Contains(strings.Join(v.WaitsFor, ";"), "lacks cpus") })
+}
+
+func TestDeletedClusterLeavesNothing(t *testing.T) {
+	w := newWorld(t)
+	w.ready(Definition{Name: "a", Nodes: Nodes{Count: new(2)}})
+	if err := w.clusters.Delete(t.Context(), "a"); err != nil {
+		t.Fatal(err)
+	}
+	w.gone("a")
+	if left := w.groups("a"); len(left) > 0 {
+		t.Errorf("groups left: %v", left)
+	}
+	if left := w.kernel.Claims(Framework); len(left) > 0 {
+		t.Errorf("claims left: %v", left)
+	}
+	snap, err := w.store.Snapshot(t.Context(), "kubernetes/")
+	if err != nil || len(snap.Items) > 0 {
+		t.Errorf("rows left: %v, %v", snap.Items, err)
+	}
+	w.ready(Definition{Name: "a"}) // its name is free
+}
+
+// Whatever step the process ends in, the next leader goes on from what is there.
+func TestNextLeaderGoesOn(t *testing.T) {
+	w := newWorld(t)
+	if err := w.clusters.Create(t.Context(), Definition{Name: "a", Nodes: Nodes{Count: new(2)}}); err != nil {
+		t.Fatal(err)
+	}
+	w.kernel.Failover()
+	w.lead()
+	w.kernel.Complete(true)
+	s := w.steward("a")
+	w.member("a", "node-1")
+	w.member("a", "node-2")
+	w.kernel.Failover()
+	w.lead()
+	w.kernel.Complete(true)
+	s.join("node-1", "node-2")
+	w.until("a", "ready", isReady)
+	if got := len(w.groups("a")); got != 3 {
+		t.Errorf("got %d groups, want 3", got)
+	}
+	if err := w.clusters.Change(t.Context(), Definition{Name: "a", Nodes: Nodes{Count: new(1)}}); err != nil {
+		t.Fatal(err)
+	}
+	w.kernel.Failover()
+	w.lead()
+	w.kernel.Complete(true)
+	w.until("a", "one node", func(v View) bool { return isReady(v) && len(v.Members) == 2 })
+	if err := w.clusters.Delete(t.Context(), "a"); err != nil {
+		t.Fatal(err)
+	}
+	w.kernel.Failover()
+	w.lead()
+	w.kernel.Complete(true)
+	w.gone("a")
+	if left := w.kernel.Claims(Framework); len(left) > 0 {
+		t.Errorf("claims left: %v", left)
+	}
+}
+
+func TestLoadBalancersGetAddressesAndPorts(t *testing.T) {
+	w := newWorld(t)
+	s := w.ready(Definition{Name: "a"})
+	s.change(func(st *Status) {
+		b := BalancerStatus{Namespace: "default", Name: "web", UID: "1"}
+		b.Ports = append(b.Ports, struct {
+			Name     string `json:"name"`
+			Protocol string `json:"protocol"`
+			Port     uint16 `json:"port"`
+			NodePort uint16 `json:"nodePort"`
+		}{"http", "TCP", 80, 31234})
+		st.LoadBalancers = []BalancerStatus{b}
+	})
+	v := w.until("a", "balanced", func(v View) bool { return len(v.Balanced) == 1 && v.Balanced[0].Address != "" && len(v.Balanced[0].Published) == 1 })
+	b := v.Balanced[0]
+	if !strings.HasPrefix(b.Address, "198.18.") || b.Published[0] != "192.0.2.1:20001" || b.DNS != "web.default.a.kubernetes.l4lb.thisdcos.directory" {
+		t.Errorf("got %+v", b)
+	}
+	deadline := time.After(patience)
+	for len(s.lastDesired().LoadBalancers) == 0 {
+		select {
+		case <-deadline:
+			t.Fatalf("the steward was never told: %+v", s.lastDesired())
+		case <-time.After(10 * time.Millisecond): // what the steward was told has no event of its own
+		}
+	}
+	if d := s.lastDesired().LoadBalancers[0]; d.Ingress[0] != b.Address || d.Published["80"] != "192.0.2.1:20001" {
+		t.Errorf("the steward was told %+v", d)
+	}
+	w.lead()
+	w.until("a", "the same after another leader", func(v View) bool {
+		return len(v.Balanced) == 1 && len(v.Balanced[0].Published) == 1 && v.Balanced[0].Published[0] == "192.0.2.1:20001"
+	})
+}
+
+func TestMembersCertificatesAreTheirOwn(t *testing.T) {
+	w := newWorld(t)
+	w.ready(Definition{Name: "a"})
+	w.ready(Definition{Name: "b"})
+	a, err := w.clusters.Secret(t.Context(), "a1", "kubernetes/a/node-1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	again, err := w.clusters.Secret(t.Context(), "a1", "kubernetes/a/node-1")
+	if err != nil || !bytes.Equal(a.Files["kubelet.key"], again.Files["kubelet.key"]) {
+		t.Errorf("asked again: another key, or %v", err)
+	}
+	for _, name := range []string{"ca.key", "sa.key", "encryption.yaml"} {
+		if a.Files[name] != nil {
+			t.Errorf("a node is given %s", name)
+		}
+	}
+	b, err := w.clusters.Secret(t.Context(), "a1", "kubernetes/b/node-1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	pool := x509.NewCertPool()
+	pool.AppendCertsFromPEM(b.Files["ca.crt"])
+	cert, err := parseCert(a.Files["kubelet.crt"])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := cert.Verify(x509.VerifyOptions{Roots: pool, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}); err == nil {
+		t.Error("a's node is known to b")
+	}
+	for _, ref := range []string{"kubernetes/a/node-2", "kubernetes/c/node-1", "kubernetes/a", "", "kubernetes/../a/node-1"} {
+		if _, err := w.clusters.Secret(t.Context(), "a1", ref); !errdefs.IsPermissionDenied(err) {
+			t.Errorf("secret %q: got %v, want a refusal", ref, err)
+		}
+	}
+	if _, err := w.clusters.Secret(t.Context(), "a2", "kubernetes/a/node-1"); !errdefs.IsPermissionDenied(err) {
+		t.Errorf("another agent: got %v, want a refusal", err)
+	}
+	// Nothing of it stands readable in the store.
+	snap, err := w.store.Snapshot(t.Context(), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, item := range snap.Items {
+		if bytes.Contains(item.Value, []byte("PRIVATE KEY")) {
+			t.Errorf("row %s holds a key in the clear", item.Key)
+		}
+	}
+}
+
+func TestCertificatesAreMadeAnewInTime(t *testing.T) {
+	now := time.Now()
+	a, err := newAuthorities("a", now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := place{plane: netip.MustParseAddr("10.128.0.2"), node: netip.MustParseAddr("10.128.0.3"), services: netip.MustParseAddr("10.96.0.1")}
+	for _, member := range []string{controlPlane, "node-1"} {
+		files, err := a.files(member, p, true, now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if stale(files, member, p, now) {
+			t.Errorf("%s: stale when made", member)
+		}
+		if !stale(files, member, p, now.Add(61*24*time.Hour)) {
+			t.Errorf("%s: not stale with 29 of 90 days left", member)
+		}
+		moved := p
+		moved.plane, moved.node = moved.node, moved.plane
+		if !stale(files, member, moved, now) {
+			t.Errorf("%s: not stale at another address", member)
+		}
+	}
+}
+
+func TestDefinitionsThatCannotBeAreRefused(t *testing.T) {
+	w := newWorld(t)
+	w.quotas = []kernel.QuotaView{{Role: "/team", Limit: &kernel.Resources{MilliCPU: 500, Mem: -1, Disk: -1, GPUs: -1}, Used: kernel.Resources{MilliCPU: 100}}}
+	w.ready(Definition{Name: "taken"})
+	for _, c := range []struct {
+		what   string
+		body   string
+		status int
+		says   string
+	}{
+		{"a name taken", `{"name":"taken"}`, 409, "is there already"},
+		{"no name", `{}`, 422, "name"},
+		{"a path for a name", `{"name":"../x"}`, 422, "name"},
+		{"a name of capitals", `{"name":"Team"}`, 422, "name"},
+		{"a name with a newline", `{"name":"a\nb"}`, 422, "name"},
+		{"a long name", `{"name":"` + strings.Repeat("a", 31) + `"}`, 422, "at most 30"},
+		{"an unknown version", `{"name":"x","version":"1.99"}`, 422, "1.37 and 1.36"},
+		{"a version that is not built", `{"name":"x","version":"1.36"}`, 409, "make kubernetes-v1.36"},
+		{"a thousand nodes", `{"name":"x","nodes":{"count":1000}}`, 422, "0 (a control plane alone) to 100"},
+		{"fewer than no nodes", `{"name":"x","nodes":{"count":-1}}`, 422, "nodes.count"},
+		{"too little memory", `{"name":"x","nodes":{"mem":1}}`, 422, "nodes.mem"},
+		{"endless memory", `{"name":"x","nodes":{"mem":1e300}}`, 422, "nodes.mem"},
+		{"more than the quota", `{"name":"x","group":"/team/sub","nodes":{"cpus":0.5}}`, 422, "the quota of /team allows 0.5 cpus"},
+		{"a misspelt field", `{"name":"x","node":{}}`, 422, `unknown field "node"`},
+		{"two definitions", `{"name":"x"}{"name":"y"}`, 422, "followed"},
+		{"ranges that overlap", `{"name":"x","podCIDR":"10.96.0.0/16"}`, 422, "overlap"},
+		{"the datacenter's range", `{"name":"x","podCIDR":"10.128.0.0/16"}`, 422, "addresses of tasks"},
+		{"too few addresses", `{"name":"x","podCIDR":"10.1.1.0/24","nodes":{"count":2}}`, 422, "enough for 1 nodes"},
+		{"a group that is none", `{"name":"x","group":"team"}`, 422, "path of the quota tree"},
+		{"no JSON", `]`, 422, "cannot be read"},
+	} {
+		rec := httptest.NewRecorder()
+		w.clusters.Handler().ServeHTTP(rec, httptest.NewRequest(http.MethodPost, "/kubernetes/v1/clusters", strings.NewReader(c.body)))
+		if rec.Code != c.status || !strings.Contains(rec.Body.String(), strings.ReplaceAll(c.says, `"`, `\"`)) {
+			t.Errorf("%s: got %d %s, want %d and %q", c.what, rec.Code, rec.Body, c.status, c.says)
+		}
+		if strings.Contains(rec.Body.String(), "invalid argument") {
+			t.Errorf("%s: the answer tells internals: %s", c.what, rec.Body)
+		}
+	}
+	if got := len(w.clusters.List()); got != 1 {
+		t.Errorf("after all refusals there are %d clusters, want 1", got)
+	}
+	for what, to := range map[string]Definition{"version": {Name: "taken", Version: "1.36"}, "group": {Name: "taken", Group: "/other"},
+		"disk": {Name: "taken", Nodes: Nodes{Disk: 99999}}, "podCIDR": {Name: "taken", PodCIDR: "10.1.0.0/16"}} {
+		if err := w.clusters.Change(t.Context(), to); !errdefs.IsInvalidArgument(err) {
+			t.Errorf("changing %s: got %v, want a refusal", what, err)
+		}
+	}
+}
+
+func TestRepeatedRequestsAreHarmless(t *testing.T) {
+	w := newWorld(t)
+	call := func(method, path, body string) *httptest.ResponseRecorder {
+		rec := httptest.NewRecorder()
+		w.clusters.Handler().ServeHTTP(rec, httptest.NewRequest(method, path, strings.NewReader(body)))
+		return rec
+	}
+	const definition = `{"name":"a","nodes":{"count":1}}`
+	if rec := call("PUT", "/kubernetes/v1/clusters/a", definition); rec.Code != http.StatusCreated {
+		t.Fatalf("first: %d %s", rec.Code, rec.Body)
+	}
+	if rec := call("PUT", "/kubernetes/v1/clusters/a", definition); rec.Code != http.StatusOK {
+		t.Errorf("again: %d %s", rec.Code, rec.Body)
+	}
+	w.steward("a")
+	for range 2 {
+		if rec := call("DELETE", "/kubernetes/v1/clusters/a", ""); rec.Code != http.StatusAccepted && rec.Code != http.StatusNotFound {
+			t.Errorf("delete: %d %s", rec.Code, rec.Body)
+		}
+	}
+	w.gone("a")
+	if rec := call("GET", "/kubernetes/v1/clusters/a", ""); rec.Code != http.StatusNotFound {
+		t.Errorf("after it is gone: %d %s", rec.Code, rec.Body)
+	}
+}

@@ -1,0 +1,172 @@
+package kubernetes
+
+import (
+	"slices"
+	"time"
+
+	"github.com/marinaos/marina/internal/kernel"
+)
+
+// leaveLimit is how long a node that is too many may take to be drained before it is stopped all the same.
+const leaveLimit = 90 * time.Second
+
+// Decision is what follows from how a cluster stands.
+type Decision struct {
+	Launch   []string                         // members
+	Withdraw []string                         // members: what waits of them is not wanted any more
+	Stop     map[string][]kernel.GroupID      // by reason
+	Resize   map[kernel.GroupID][]kernel.Size //
+	Release  []string                         // claims
+	Gone     bool                             // nothing is left: the rows go
+	Desired  *Desired                         // what the steward should know; nil: there is none to tell
+	Wake     time.Time                        // look again then; zero: when something changes
+}
+
+// later notes when to look again.
+func (d *Decision) later(t time.Time) {
+	if d.Wake.IsZero() || t.Before(d.Wake) {
+		d.Wake = t
+	}
+}
+
+func (d *Decision) stop(m *member, why string) {
+	if m.instance.Goal == kernel.GoalStop {
+		return
+	}
+	if d.Stop == nil {
+		d.Stop = map[string][]kernel.GroupID{}
+	}
+	d.Stop[why] = append(d.Stop[why], m.instance.ID)
+}
+
+// decide says what to do now. complete is kernel.Changes.Complete: until it is true nothing is started because it seems missing.
+func decide(c *cluster, complete bool, now time.Time) Decision {
+	d := Decision{}
+	if !c.Deleted.IsZero() {
+		c.decideEnd(&d)
+		return d
+	}
+	c.member(controlPlane)
+	for n := range *c.Nodes.Count {
+		c.member(nodeName(n + 1))
+	}
+	c.decideMember(c.members[controlPlane], &d, complete, now)
+	plane := c.members[controlPlane]
+	for _, m := range c.nodes() {
+		switch {
+		case !c.wanted(m.name):
+			c.decideLeave(m, &d, now)
+		case plane.claim != nil: // nodes are told where it is
+			c.decideMember(m, &d, complete, now)
+			c.decideSize(m, &d)
+		}
+	}
+	d.Desired = c.desired()
+	return d
+}
+
+// decideMember starts what should run and does not.
+func (c *cluster) decideMember(m *member, d *Decision, complete bool, now time.Time) {
+	if m.instance != nil {
+		if h := unhealthy(m.instance); h {
+			d.stop(m, "it does not answer its health check")
+		}
+		return
+	}
+	if m.asked != "" || m.waiting != nil || !complete {
+		return
+	}
+	if m.claim != nil && m.claim.Released {
+		return // a node of that number was removed a moment ago
+	}
+	if at := m.after(); now.Before(at) {
+		d.later(at)
+		return
+	}
+	d.Launch = append(d.Launch, m.name)
+}
+
+// unhealthy reports whether a running instance fails its checks for good.
+func unhealthy(i *kernel.Instance) bool {
+	if i.State() != kernel.Running || !i.Away.IsZero() || i.Goal != kernel.GoalRun {
+		return false
+	}
+	for k := range i.Statuses {
+		if slices.ContainsFunc(i.Statuses[k].Health, func(h kernel.Health) bool { return h.Known && !h.Alive }) {
+			return true
+		}
+	}
+	return false
+}
+
+// decideSize resizes a node that has another size than it should.
+func (c *cluster) decideSize(m *member, d *Decision) {
+	if m.instance == nil || m.instance.Goal == kernel.GoalStop || m.problem != "" {
+		return
+	}
+	want := c.nodeSize()
+	if m.has != nil && *m.has == want {
+		return
+	}
+	if d.Resize == nil {
+		d.Resize = map[kernel.GroupID][]kernel.Size{}
+	}
+	d.Resize[m.instance.ID] = []kernel.Size{want}
+}
+
+// decideLeave takes a node out that is too many: the steward drains it, then it is stopped, then its claim released.
+func (c *cluster) decideLeave(m *member, d *Decision, now time.Time) {
+	if m.waiting != nil {
+		d.Withdraw = append(d.Withdraw, m.name)
+	}
+	switch {
+	case m.instance != nil:
+		drained := c.told != nil && c.silent == "" && c.statusOf(m.name) == nil && c.told.Desired == c.desired().revision()
+		if limit := m.leaving.Add(leaveLimit); !drained && now.Before(limit) {
+			d.later(limit)
+			return
+		}
+		d.stop(m, "the cluster has fewer nodes now")
+	case m.asked != "":
+	case m.claim != nil && !m.claim.Released:
+		d.Release = append(d.Release, m.claim.Name)
+	}
+}
+
+// decideEnd takes a deleted cluster apart.
+func (c *cluster) decideEnd(d *Decision) {
+	left := false
+	for _, name := range sortedKeys(c.members) {
+		m := c.members[name]
+		switch {
+		case m.waiting != nil:
+			d.Withdraw = append(d.Withdraw, name)
+			left = true
+		case m.instance != nil:
+			d.stop(m, "the cluster is deleted")
+			left = true
+		case m.asked != "":
+			left = true
+		case m.claim != nil:
+			left = true
+			if !m.claim.Released {
+				d.Release = append(d.Release, m.claim.Name)
+			}
+		}
+	}
+	d.Gone = !left
+}
+
+// desired is what the steward is told.
+func (c *cluster) desired() *Desired {
+	out := &Desired{Nodes: []string{}, LoadBalancers: []DesiredBalancer{}}
+	for n := range *c.Nodes.Count {
+		out.Nodes = append(out.Nodes, nodeName(n+1))
+	}
+	for _, b := range c.balancers() {
+		if len(b.ingress) > 0 {
+			out.LoadBalancers = append(out.LoadBalancers, DesiredBalancer{Namespace: b.Namespace, Name: b.Name, Ingress: b.ingress, Published: b.published})
+		}
+	}
+	return out
+}

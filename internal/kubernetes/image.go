@@ -1,0 +1,128 @@
+package kubernetes
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/containerd/errdefs"
+
+	"github.com/marinaos/marina/internal/kernel"
+)
+
+// Images that were loaded into a cluster are kept as archives in a folder of the cluster, so that nodes that come later have
+// them as well. Nodes import them by their own containerd: no other cluster sees them.
+
+// maxArchives bounds the archives of one cluster.
+const maxArchives = 200
+
+var imported = regexp.MustCompile(`(?m)^(?:unpacking )?(\S+/\S+:\S+|\S+/\S+@sha256:\S+)(?:\s|$)`)
+
+func (k *Clusters) archives(id string) string { return filepath.Join(k.cfg.Images, id) }
+
+func (k *Clusters) removeImages(c *cluster) error {
+	if k.cfg.Images == "" {
+		return nil
+	}
+	return os.RemoveAll(k.archives(c.ID))
+}
+
+// Load makes the images of an archive (OCI or Docker) available to all nodes of a cluster, also to later ones. It returns their
+// names and how many nodes have them now.
+func (k *Clusters) Load(ctx context.Context, name string, archive io.Reader) (images []string, nodes int, err error) {
+	k.mu.RLock()
+	c, err := k.living(name)
+	k.mu.RUnlock()
+	if err != nil {
+		return nil, 0, err
+	}
+	file, err := k.keep(c.ID, archive)
+	if err != nil {
+		return nil, 0, err
+	}
+	running, err := k.nodesRunning(name)
+	if err == nil && len(running) == 0 {
+		err = fmt.Errorf("cluster %s has no node that runs: try again when it is ready: %w", name, errdefs.ErrFailedPrecondition)
+	}
+	for task, agent := range running {
+		if err == nil {
+			images, err = k.load(ctx, agent, task, file)
+		}
+	}
+	if err != nil {
+		return nil, 0, errors.Join(err, os.Remove(file))
+	}
+	err = k.do(ctx, func(ctx context.Context) error {
+		c, err := k.living(name)
+		if err != nil {
+			return err
+		}
+		row := c.Row
+		row.Images = slices.Clone(row.Images)
+		for _, i := range images {
+			if !slices.Contains(row.Images, i) {
+				row.Images = append(row.Images, i)
+			}
+		}
+		return k.save(ctx, c, row)
+	})
+	return images, len(running), err
+}
+
+// keep writes an archive into the cluster's folder.
+func (k *Clusters) keep(id string, archive io.Reader) (string, error) {
+	dir := k.archives(id)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return "", err
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return "", err
+	}
+	if len(entries) >= maxArchives {
+		return "", fmt.Errorf("%d archives were loaded into the cluster, the most it keeps: %w", len(entries), errdefs.ErrResourceExhausted)
+	}
+	f, err := os.CreateTemp(dir, time.Now().UTC().Format("20060102T150405.000")+"-*.tar")
+	if err != nil {
+		return "", err
+	}
+	_, err = io.Copy(f, archive)
+	if err = errors.Join(err, f.Close()); err != nil {
+		return "", errors.Join(fmt.Errorf("image archive: %w", err), os.Remove(f.Name()))
+	}
+	return f.Name(), nil
+}
+
+// load imports an archive into one node.
+func (k *Clusters) load(ctx context.Context, agent kernel.AgentID, task kernel.TaskID, file string) ([]string, error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	var out bytes.Buffer
+	argv := []string{kernel.BundleTarget + "/runtime/ctr", "-a", "/run/containerd/containerd.sock", "-n", "k8s.io", "images", "import", "--digests", "-"}
+	code, err := k.cfg.Exec(ctx, agent, task, argv, f, &out)
+	if err != nil {
+		return nil, fmt.Errorf("image archive: node %s: %w", task, err)
+	}
+	if code != 0 {
+		return nil, fmt.Errorf("the archive is none that holds an image: %.300s: %w", strings.TrimSpace(out.String()), errdefs.ErrInvalidArgument)
+	}
+	var names []string
+	for _, m := range imported.FindAllStringSubmatch(out.String(), -1) {
+		if !slices.Contains(names, m[1]) {
+			names = append(names, m[1])
+		}
+	}
+	slices.Sort(names)
+	return names, nil
+}

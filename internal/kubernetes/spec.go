@@ -1,0 +1,173 @@
+package kubernetes
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/marinaos/marina/internal/kernel"
+)
+
+// Where a cluster's programs listen and look.
+const (
+	apiPort     = 6443
+	stewardPort = 6444
+	tunnelPort  = 10260
+	pkiFolder   = "/etc/kubernetes/pki"
+	planeData   = "/var/lib/kubernetes"
+	domain      = "cluster.local"
+)
+
+// sandboxDisk is counted for the logs of a member's programs.
+const sandboxDisk = 64 * kernel.MiB
+
+// claimName is the claim of a member: "team-a.node-1".
+func claimName(cluster, member string) string { return cluster + "." + member }
+
+// owner is whose instances the nodes, or the control plane, of a cluster are.
+func owner(cluster, member string) string {
+	if member == controlPlane {
+		return cluster + "/" + controlPlane
+	}
+	return cluster + "/nodes"
+}
+
+// secretRef is the reference by which an agent asks for a member's certificates.
+func secretRef(cluster, member string) string { return Framework + "/" + cluster + "/" + member }
+
+// groupPrefix begins the ids of a member's groups.
+func groupPrefix(cluster, member string) string {
+	return Framework + "_" + cluster + "_" + member + ".instance-"
+}
+
+func minorOf(version string) string { return "v" + version }
+
+// bundle is the program of a minor, and program where a task sees it.
+func bundle(version string) string { return "kubernetes/" + minorOf(version) }
+func program(version string) string {
+	return kernel.BundleTarget + "/" + bundle(version) + "/kubernetes-" + minorOf(version)
+}
+
+// planeSize and nodeSize are what members are granted.
+func (d *Definition) planeSize() kernel.Size {
+	return kernel.Size{
+		Guarantee: kernel.Resources{MilliCPU: int64(d.ControlPlane.CPUs * 1000), Mem: mib(d.ControlPlane.Mem), Disk: sandboxDisk},
+		Limit:     kernel.Resources{MilliCPU: kernel.Unlimited, Mem: planeBurst * mib(d.ControlPlane.Mem), Disk: kernel.Unlimited},
+	}
+}
+
+func (d *Definition) nodeSize() kernel.Size {
+	return kernel.Size{
+		Guarantee: kernel.Resources{MilliCPU: int64(d.Nodes.CPUs * 1000), Mem: mib(d.Nodes.Mem), Disk: sandboxDisk},
+		Limit:     kernel.Resources{MilliCPU: kernel.Unlimited, Mem: mib(d.Nodes.Mem), Disk: kernel.Unlimited},
+	}
+}
+
+// service is the n-th address of the cluster's service range.
+func (d *Definition) service(n int) netip.Addr {
+	a := netip.MustParsePrefix(d.ServiceCIDR).Addr()
+	for range n {
+		a = a.Next()
+	}
+	return a
+}
+
+// stewardConfig is the steward's file, see bundle/kubernetes/hyper/steward.
+type stewardConfig struct {
+	Listen       string `json:"listen"`
+	Addons       string `json:"addons"`
+	ClusterDNS   string `json:"clusterDNS"`
+	Domain       string `json:"clusterDomain"`
+	ServiceCIDR  string `json:"serviceCIDR"`
+	ClusterCIDR  string `json:"clusterCIDR"`
+	Privileged   bool   `json:"privileged"`
+	EgressSocket string `json:"egressSocket"`
+	TunnelPort   int    `json:"tunnelPort"`
+}
+
+// nodeConfig is a node's file, see bundle/kubernetes/node.
+type nodeConfig struct {
+	Name          string `json:"name"`
+	Server        string `json:"server"`
+	Minor         string `json:"minor"`
+	ServiceCIDR   string `json:"serviceCIDR"`
+	ClusterCIDR   string `json:"clusterCIDR"`
+	ClusterDNS    string `json:"clusterDNS"`
+	ClusterDomain string `json:"clusterDomain"`
+	VNI           int    `json:"vni"`
+	Privileged    bool   `json:"privileged"`
+	UserNamespace bool   `json:"userNamespace"`
+}
+
+// controlPlaneSpec is a cluster's control plane.
+func (c *Row) controlPlaneSpec() (kernel.Spec, error) {
+	size := c.planeSize()
+	steward, err := json.Marshal(stewardConfig{Listen: ":" + strconv.Itoa(stewardPort), Addons: kernel.BundleTarget + "/kubernetes/addons",
+		ClusterDNS: c.service(10).String(), Domain: domain, ServiceCIDR: c.ServiceCIDR, ClusterCIDR: c.PodCIDR, Privileged: true,
+		EgressSocket: "/run/kubernetes/egress.sock", TunnelPort: tunnelPort})
+	if err != nil {
+		return kernel.Spec{}, err
+	}
+	argv := []string{program(c.Version), controlPlane, "--data-dir=" + planeData + "/etcd", "--pki-dir=" + pkiFolder, "--run-dir=/run/kubernetes",
+		"--service-cluster-ip-range=" + c.ServiceCIDR, "--cluster-cidr=" + c.PodCIDR, "--steward-config=/etc/kubernetes/steward.json",
+		fmt.Sprintf("--memory-limit=%d", size.Limit.Mem/10*9)}
+	if c.Audit {
+		argv = append(argv, "--audit")
+	}
+	if *c.Encryption {
+		argv = append(argv, "--encryption-config="+pkiFolder+"/encryption.yaml")
+	}
+	return c.spec(controlPlane, c.ControlPlane.Disk, kernel.TaskSpec{
+		Bundles: []string{bundle(c.Version), "kubernetes/addons"}, Argv: argv,
+		Files:   []kernel.File{{Path: "/etc/kubernetes/steward.json", Content: steward}, {Path: pkiFolder, Secret: secretRef(c.Name, controlPlane)}},
+		Volumes: []kernel.Volume{{ContainerPath: planeData, Claimed: "data"}},
+		Ports:   []kernel.Port{{Name: "api", Protocol: "tcp", Container: apiPort, Host: kernel.AnyHostPort}},
+		Checks: []kernel.Check{{Kind: kernel.CheckHTTPS, PortNumber: apiPort, Path: "/readyz", Grace: 3 * time.Minute, Interval: 5 * time.Second,
+			Timeout: 5 * time.Second, MaxFailed: 12}},
+		KillGrace: 20 * time.Second, Guarantee: size.Guarantee, Limit: size.Limit,
+	})
+}
+
+// nodeSpec is one of a cluster's nodes. It needs to know where the control plane is.
+func (c *Row) nodeSpec(name string, plane netip.Addr) (kernel.Spec, error) {
+	conf, err := json.Marshal(nodeConfig{Name: name, Server: "https://" + netip.AddrPortFrom(plane, apiPort).String(), Minor: minorOf(c.Version),
+		ServiceCIDR: c.ServiceCIDR, ClusterCIDR: c.PodCIDR, ClusterDNS: c.service(10).String(), ClusterDomain: domain, VNI: c.VNI,
+		Privileged: true, UserNamespace: true})
+	if err != nil {
+		return kernel.Spec{}, err
+	}
+	size := c.nodeSize()
+	return c.spec(name, c.Nodes.Disk, kernel.TaskSpec{
+		Class:   kernel.ClassNode,
+		Bundles: []string{"runtime", bundle(c.Version), "kubernetes/node", "kubernetes/addons"},
+		Argv:    []string{kernel.BundleTarget + "/kubernetes/node/marina-node", "/etc/kubernetes/node.json"},
+		Env:     []kernel.EnvVar{{Name: "HOSTNAME", Value: name}, {Name: "NODE_ADDRESS", From: kernel.FieldAddress}},
+		Files:   []kernel.File{{Path: "/etc/kubernetes/node.json", Content: conf}, {Path: pkiFolder, Secret: secretRef(c.Name, name)}},
+		Volumes: []kernel.Volume{{ContainerPath: "/var", Claimed: "data"}},
+		PIDs:    16384, KillGrace: 15 * time.Second, Guarantee: size.Guarantee, Limit: size.Limit,
+	})
+}
+
+// spec completes a member's only task to its spec.
+func (c *Row) spec(member string, disk float64, task kernel.TaskSpec) (kernel.Spec, error) {
+	task.Name, task.Suffix, task.User = member, "."+member, "root"
+	return kernel.Spec{Framework: Framework, Owner: owner(c.Name, member), Role: c.Group,
+		Network: kernel.Network{Mode: kernel.NetworkBridge, Name: Framework + "/" + c.Name},
+		Claim:   &kernel.Claim{Name: claimName(c.Name, member), Volumes: []kernel.ClaimVolume{{Name: "data", Bytes: mib(disk)}}},
+		Tasks:   []kernel.TaskSpec{task}}.Seal()
+}
+
+// memberOf reads a claim's name.
+func memberOf(claim string) (cluster, member string, ok bool) { return strings.Cut(claim, ".") }
+
+// nodeName and nodeNumber are of the n-th node, from 1.
+func nodeName(n int) string { return fmt.Sprintf("node-%d", n) }
+
+func nodeNumber(member string) (int, bool) {
+	text, ok := strings.CutPrefix(member, "node-")
+	n, err := strconv.Atoi(text)
+	return n, ok && err == nil && n > 0 && nodeName(n) == member
+}

@@ -1,0 +1,149 @@
+package kubernetes
+
+import (
+	"slices"
+	"time"
+
+	"github.com/marinaos/marina/internal/kernel"
+)
+
+// cluster is everything that is decided from: a row, what the kernel has of it, and what was seen since this leader began.
+type cluster struct {
+	Row
+	members map[string]*member // by name, all that exist or should
+	told    *Status            // the steward's last word; nil: none yet
+	toldAt  time.Time          // and when it came
+	machine string             // address of the control plane's machine
+	silent  string             // why the steward does not answer now; empty: it does
+	exposed []kernel.EndpointPort
+	// refused is why a load balancer's port is not published, by its key.
+	refused map[string]string
+	events  []Event
+	state   State // as of the last event
+}
+
+// member is the control plane or a node.
+type member struct {
+	name     string
+	claim    *kernel.ClaimView // nil: nothing of it exists
+	instance *kernel.Instance  // nil: none is placed
+	waiting  *kernel.Waiting   // in the kernel's queue
+	asked    kernel.GroupID    // launched by this leader and not heard of yet
+	problem  string            // why the last launch or resize was refused
+	has      *kernel.Size      // what its instance was launched with or resized to by this leader
+	leaving  time.Time         // since when it is too many
+
+	failures int       // ends by itself in a row
+	ended    time.Time // last one
+	because  string    // what it said
+	restarts int
+}
+
+// Pauses between starts of a member that keeps ending.
+const (
+	firstPause = time.Second
+	maxPause   = time.Minute
+	steady     = 5 * time.Minute // running for so long, it counts as recovered
+)
+
+// after is when the member may be started.
+func (m *member) after() time.Time {
+	if m.failures <= 1 { // at once the first time: most likely it was killed
+		return m.ended
+	}
+	return m.ended.Add(min(firstPause<<min(m.failures-2, 10), maxPause))
+}
+
+func newCluster(r Row) *cluster {
+	return &cluster{Row: r, members: map[string]*member{}, refused: map[string]string{}}
+}
+
+func (c *cluster) member(name string) *member {
+	m := c.members[name]
+	if m == nil {
+		m = &member{name: name}
+		c.members[name] = m
+	}
+	return m
+}
+
+// observe takes in one instance of the cluster.
+func (c *cluster) observe(name string, i kernel.Instance, now time.Time) {
+	m := c.member(name)
+	if m.asked == i.ID {
+		m.asked = ""
+	}
+	if !i.Removed {
+		if m.instance != nil && m.instance.ID != i.ID && m.instance.Placed.After(i.Placed) {
+			return
+		}
+		if len(i.Sizes) > 0 {
+			m.has = &i.Sizes[0]
+		}
+		m.instance, m.waiting = &i, nil
+		return
+	}
+	if m.instance != nil && m.instance.ID != i.ID {
+		return
+	}
+	m.instance, m.has = nil, nil
+	if i.Goal == kernel.GoalStop {
+		m.failures = 0
+		return
+	}
+	started := i.Placed
+	for k := range i.Statuses {
+		if s := i.Statuses[k].Started; !s.IsZero() {
+			started = s
+		}
+		m.because = i.Statuses[k].Message
+	}
+	if now.Sub(started) > steady {
+		m.failures = 0
+	}
+	m.failures++
+	m.restarts++
+	m.ended = now
+}
+
+// running reports whether the member's process runs, and since when.
+func (m *member) running() (time.Time, bool) {
+	if m.instance == nil || m.instance.State() != kernel.Running || !m.instance.Away.IsZero() {
+		return time.Time{}, false
+	}
+	return m.instance.Statuses[0].Started, true
+}
+
+// nodes lists the nodes that exist or should, by number.
+func (c *cluster) nodes() []*member {
+	var out []*member
+	for name, m := range c.members {
+		if _, ok := nodeNumber(name); ok {
+			out = append(out, m)
+		}
+	}
+	slices.SortFunc(out, func(a, b *member) int {
+		x, _ := nodeNumber(a.name)
+		y, _ := nodeNumber(b.name)
+		return x - y
+	})
+	return out
+}
+
+// wanted reports whether a member should be.
+func (c *cluster) wanted(name string) bool {
+	n, isNode := nodeNumber(name)
+	return c.Deleted.IsZero() && (!isNode || n <= *c.Nodes.Count)
+}
+
+// statusOf is the steward's word on a node.
+func (c *cluster) statusOf(node string) *NodeStatus {
+	if c.told != nil {
+		for k := range c.told.Nodes {
+			if c.told.Nodes[k].Name == node {
+				return &c.told.Nodes[k]
+			}
+		}
+	}
+	return nil
+}

@@ -1,0 +1,272 @@
+package kubernetes
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"fmt"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/marinaos/marina/internal/identity"
+	"github.com/marinaos/marina/internal/kernel"
+	"github.com/marinaos/marina/internal/kernel/kerneltest"
+	"github.com/marinaos/marina/internal/store"
+	"github.com/marinaos/marina/internal/store/memory"
+)
+
+// patience bounds every wait of a test.
+const patience = 20 * time.Second
+
+// world is clusters on the kernel's twin, with stewards that are told what to say.
+type world struct {
+	t      *testing.T
+	kernel *kerneltest.Kernel
+	store  store.Store
+	root   *identity.RootKey
+	quotas []kernel.QuotaView
+
+	mu       sync.Mutex
+	stewards map[string]*steward // by host:port they stand in for; guarded by mu
+
+	clusters *Clusters
+	stop     func()
+}
+
+// steward stands in for the one in a control plane.
+type steward struct {
+	server *httptest.Server
+
+	mu      sync.Mutex
+	status  Status        // guarded by mu
+	moved   chan struct{} // closed when status changes; guarded by mu
+	desired []Desired     // told so far; guarded by mu
+}
+
+func newWorld(t *testing.T) *world {
+	root, err := identity.NewRootKey(make([]byte, 32))
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := &world{t: t, kernel: kerneltest.New(time.Now), store: memory.New(), root: root, stewards: map[string]*steward{}}
+	w.kernel.AddAgent("a1", 50)
+	w.kernel.Bundle("a1", map[string]string{"kubernetes/v1.37": "v1.37.2"})
+	w.kernel.Auto(true)
+	w.lead()
+	t.Cleanup(func() { w.stop() })
+	return w
+}
+
+// lead has a new leader begin, after the one before ended.
+func (w *world) lead() {
+	if w.stop != nil {
+		w.stop()
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	l, err := w.store.Campaign(ctx, "master", "test")
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.clusters = New(Config{Store: w.store, Kernel: w.kernel, Fence: l.Fence(), Root: w.root, Pool: netip.MustParsePrefix("10.128.0.0/16"),
+		VIPs: netip.MustParsePrefix("198.18.0.0/16"), Images: w.t.TempDir(), Dial: w.dial, Quotas: func() []kernel.QuotaView { return w.quotas }})
+	done := make(chan error, 1)
+	go func() { done <- w.clusters.Run(ctx) }()
+	w.stop = func() {
+		cancel()
+		<-done
+		_ = l.Resign(context.Background())
+		w.stop = func() {}
+	}
+	select {
+	case <-w.clusters.ready:
+	case err := <-done:
+		w.t.Fatalf("clusters ended: %v", err)
+	}
+}
+
+// dial leads connections to stewards to those that stand in for them.
+func (w *world) dial(ctx context.Context, network, address string) (net.Conn, error) {
+	w.mu.Lock()
+	s := w.stewards[address]
+	w.mu.Unlock()
+	if s == nil {
+		return nil, fmt.Errorf("nobody listens at %s", address)
+	}
+	return (&net.Dialer{}).DialContext(ctx, network, s.server.Listener.Addr().String())
+}
+
+// steward begins to answer for a cluster's control plane, with the certificate that its agent gets.
+func (w *world) steward(name string) *steward {
+	w.t.Helper()
+	m := w.member(name, controlPlane)
+	secret, err := w.clusters.Secret(w.t.Context(), "a1", secretRef(name, controlPlane))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	pair, err := tls.X509KeyPair(secret.Files["steward.crt"], secret.Files["steward.key"])
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	pool := x509.NewCertPool()
+	pool.AppendCertsFromPEM(secret.Files["ca.crt"])
+	s := &steward{moved: make(chan struct{}), status: Status{Rev: "1", Version: "v1.37.2", Ready: true, DNS: true}}
+	s.status.Addons.Applied, s.status.Probe.Done = true, true
+	s.server = httptest.NewUnstartedServer(s)
+	s.server.TLS = &tls.Config{Certificates: []tls.Certificate{pair}, ClientCAs: pool, ClientAuth: tls.RequireAndVerifyClientCert}
+	s.server.StartTLS()
+	w.t.Cleanup(func() {
+		s.server.CloseClientConnections()
+		s.server.Close()
+	})
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.stewards[netip.AddrPortFrom(netip.MustParseAddr(m.Address), stewardPort).String()] = s
+	return s
+}
+
+func (s *steward) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if cn := r.TLS.PeerCertificates[0].Subject.CommonName; cn != "marina:datacenter" {
+		http.Error(w, cn, http.StatusForbidden)
+		return
+	}
+	if r.Method == http.MethodPut {
+		var d Desired
+		if err := json.NewDecoder(r.Body).Decode(&d); err != nil {
+			http.Error(w, err.Error(), http.StatusBadRequest)
+			return
+		}
+		s.change(func(st *Status) {
+			s.desired = append(s.desired, d)
+			st.Desired = d.Rev
+			st.Nodes = slices.DeleteFunc(slices.Clone(st.Nodes), func(n NodeStatus) bool { return !slices.Contains(d.Nodes, n.Name) })
+		})
+		return
+	}
+	for {
+		s.mu.Lock()
+		st, moved := s.status, s.moved
+		s.mu.Unlock()
+		if st.Rev != r.URL.Query().Get("after") {
+			_ = json.NewEncoder(w).Encode(st)
+			return
+		}
+		select {
+		case <-moved:
+		case <-r.Context().Done():
+			return
+		}
+	}
+}
+
+// change changes what the steward says.
+func (s *steward) change(f func(*Status)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	f(&s.status)
+	s.status.Rev += "+"
+	close(s.moved)
+	s.moved = make(chan struct{})
+}
+
+// join has nodes be ready.
+func (s *steward) join(names ...string) {
+	s.change(func(st *Status) {
+		for _, n := range names {
+			st.Nodes = append(slices.Clone(st.Nodes), NodeStatus{Name: n, Ready: true, Version: "v1.37.2"})
+		}
+	})
+}
+
+func (s *steward) lastDesired() Desired {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.desired) == 0 {
+		return Desired{}
+	}
+	return s.desired[len(s.desired)-1]
+}
+
+// until waits for a cluster to look as it should.
+func (w *world) until(name, what string, ok func(View) bool) View {
+	w.t.Helper()
+	deadline := time.After(patience)
+	for {
+		v, changed, err := w.clusters.Get(name)
+		if err == nil && ok(v) {
+			return v
+		}
+		select {
+		case <-changed:
+		case <-deadline:
+			raw, _ := json.MarshalIndent(v, "", " ")
+			w.t.Fatalf("cluster %s: not %s within %v: %v %s", name, what, patience, err, raw)
+		}
+	}
+}
+
+// gone waits until a cluster does not exist any more.
+func (w *world) gone(name string) {
+	w.t.Helper()
+	deadline := time.After(patience)
+	for {
+		_, changed, err := w.clusters.Get(name)
+		if err != nil {
+			return
+		}
+		select {
+		case <-changed:
+		case <-deadline:
+			w.t.Fatalf("cluster %s is there after %v", name, patience)
+		}
+	}
+}
+
+// member waits for one to be placed.
+func (w *world) member(name, member string) Member {
+	w.t.Helper()
+	find := func(v View) int {
+		return slices.IndexFunc(v.Members, func(m Member) bool { return m.Name == member && m.Task != "" && m.Address != "" })
+	}
+	v := w.until(name, member+" placed", func(v View) bool { return find(v) >= 0 })
+	return v.Members[find(v)]
+}
+
+// ready makes a cluster and has it become ready.
+func (w *world) ready(d Definition) *steward {
+	w.t.Helper()
+	if err := w.clusters.Create(w.t.Context(), d); err != nil {
+		w.t.Fatal(err)
+	}
+	s := w.steward(d.Name)
+	count := 1
+	if d.Nodes.Count != nil {
+		count = *d.Nodes.Count
+	}
+	for n := range count {
+		w.member(d.Name, nodeName(n+1))
+		s.join(nodeName(n + 1))
+	}
+	w.until(d.Name, "ready", isReady)
+	return s
+}
+
+func isReady(v View) bool { return v.State == Ready }
+
+// groups lists the placed groups of a cluster.
+func (w *world) groups(name string) []kernel.Instance {
+	var out []kernel.Instance
+	for _, i := range w.kernel.Instances() {
+		if strings.HasPrefix(string(i.ID), Framework+"_"+name+"_") {
+			out = append(out, i)
+		}
+	}
+	return out
+}
