@@ -89,7 +89,7 @@ func (m *Minor) stamp() string {
 // buildSuite compiles upstream's tests and returns the program.
 func (m *Minor) buildSuite(ctx context.Context) (string, error) {
 	out := filepath.Join(m.cache, "programs", "e2e.test")
-	return out, m.goTool(ctx, "test", "-c", "-o", out, "k8s.io/kubernetes/test/e2e")
+	return out, m.goTool(ctx, "test", "-c", "-vet=off", "-o", out, "k8s.io/kubernetes/test/e2e")
 }
 
 // images are the references of all images that the tests may use, that have a recipe.
