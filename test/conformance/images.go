@@ -3,6 +3,7 @@ package main
 import (
 	"archive/tar"
 	"bytes"
+	"compress/gzip"
 	"context"
 	"errors"
 	"fmt"
@@ -117,15 +118,18 @@ func (m *Minor) buildImage(ctx context.Context, ref string) (string, error) {
 	if _, err := os.Stat(out); err == nil {
 		return out, nil
 	}
-	rootfs, err := m.rootfs(ctx, recipes[base(ref)], ref)
-	if err != nil {
-		return "", fmt.Errorf("image %s: %w", ref, err)
+	if m.made.name != base(ref) { // the same image under another tag comes next
+		fs, err := m.rootfs(ctx, recipes[base(ref)], ref)
+		if err != nil {
+			return "", fmt.Errorf("image %s: %w", ref, err)
+		}
+		img, err := asImage(fs, recipes[base(ref)].config)
+		if err != nil {
+			return "", fmt.Errorf("image %s: %w", ref, err)
+		}
+		m.made.name, m.made.image = base(ref), img
 	}
-	img, err := asImage(rootfs, recipes[base(ref)].config)
-	if err != nil {
-		return "", fmt.Errorf("image %s: %w", ref, err)
-	}
-	if err := errors.Join(os.MkdirAll(filepath.Dir(out), 0o755), archive(img, ref, out)); err != nil {
+	if err := errors.Join(os.MkdirAll(filepath.Dir(out), 0o755), archive(m.made.image, ref, out)); err != nil {
 		return "", fmt.Errorf("image %s: %w", ref, err)
 	}
 	return out, nil
@@ -187,7 +191,7 @@ func asImage(fs *Rootfs, config v1.Config) (v1.Image, error) {
 		return nil, err
 	}
 	layer, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(files)), nil },
-		tarball.WithMediaType(types.OCILayer))
+		tarball.WithMediaType(types.OCILayer), tarball.WithCompressionLevel(gzip.BestSpeed))
 	if err != nil {
 		return nil, err
 	}

@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
 )
 
 const tags = "selinux,notest,grpcnotrace" // as upstream's release builds and bundle/kubernetes have it
@@ -22,6 +24,10 @@ type Minor struct {
 	cache   string // folder for what is built
 	tests   []Test
 	results *Results
+	made    struct { // the image that was built last
+		name  string
+		image v1.Image
+	}
 }
 
 // cacheFolder is where results and everything that is built are kept, of a repository.
