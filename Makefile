@@ -4,7 +4,7 @@
 # make test       every test, real containers and real clusters included
 # make bench      the numbers of docs/benchmarks.md
 # make bench-density  what clusters cost, as many as fit
-# make conformance    upstream's own tests against clusters of each minor
+# make conformance    upstream's conformance tests of each minor, for hours; docs/conformance.md says how to run a part
 # make soak       clusters made and deleted a hundred times
 # make tour       run the README's own ten-minute tour
 # make sim        the simulator, many more seeds than make test has
@@ -14,7 +14,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .ONESHELL:
 .DEFAULT_GOAL := build
-.PHONY: build kubernetes kubernetes-all deps up down clean-state test bench tour sim release fmt check
+.PHONY: build kubernetes kubernetes-all deps up down clean-state test bench bench-density soak tour conformance conformance-report sim release fmt check
 
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS := -s -w -X github.com/marinaos/marina/internal/cli.Version=$(VERSION)
@@ -87,6 +87,16 @@ bench: build
 
 tour: build
 	@go run ./test/tour README.md
+
+# Of one minor and one shard with MINOR=v1.37 SHARD=api; ARGS are further flags: ARGS='-only failed -limit 50m'.
+conformance: build
+	@$(MAKE) --no-print-directory -C bundle/kubernetes $(if $(MINOR),$(MINOR) node addons,all)
+	@mkdir -p .cache/conformance
+	@go build -o .cache/conformance/conformance ./test/conformance
+	@.cache/conformance/conformance -minors "$(MINOR)" -shards "$(SHARD)" $(ARGS)
+
+conformance-report:
+	@go run ./test/conformance -report
 
 sim:
 	@go test ./internal/sim -run TestSeeds -seeds $${SEEDS:-20000} -timeout 4h -v
