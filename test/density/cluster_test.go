@@ -21,8 +21,7 @@ import (
 )
 
 const (
-	patience = 5 * time.Minute        // for one cluster
-	lookEach = 100 * time.Millisecond // while it comes: looking costs what it waits for
+	lookEach = 100 * time.Millisecond // while a cluster comes: looking costs what it waits for
 	busybox  = "docker.io/marinaos/busybox:1.35.0"
 )
 
@@ -90,7 +89,7 @@ func (m *member) cpu() (time.Duration, error) {
 
 func definition(name string) house.Definition {
 	return house.Definition{"name": name,
-		"nodes":        house.Definition{"count": 1, "cpus": *nodeCPUs, "mem": *nodeMem, "disk": 1024},
+		"nodes":        house.Definition{"count": 1, "cpus": *nodeCPUs, "mem": *nodeMem, "disk": 2048},
 		"controlPlane": house.Definition{"cpus": *planeCPUs, "mem": *planeMem, "disk": 512}}
 }
 
@@ -110,8 +109,8 @@ func create(c *house.Client, name string) (*cluster, error) {
 	var last error
 	asked := false
 	for k.ready == 0 || k.ran == 0 {
-		if time.Since(begin) > patience {
-			return nil, fmt.Errorf("%s did not come up within %v: %w", name, patience, last)
+		if time.Since(begin) > *patience {
+			return nil, fmt.Errorf("%s did not come up within %v: %w", name, *patience, last)
 		}
 		time.Sleep(lookEach)
 		if k.ready == 0 {
@@ -281,11 +280,14 @@ func remove(b *testing.B, c *house.Client, name string) time.Duration {
 	b.Helper()
 	begin := time.Now()
 	a, err := c.Do("DELETE", clusters+"/"+name, nil)
+	if err == nil && a.Status == http.StatusNotFound { // it was refused
+		return 0
+	}
 	if err != nil || a.Status != http.StatusAccepted {
 		b.Errorf("delete %s: %v, %v", name, a, err)
 		return 0
 	}
-	house.Until(b, patience, "deleting "+name, func() error {
+	house.Until(b, *patience, "deleting "+name, func() error {
 		a, err := c.Do("GET", clusters+"/"+name, nil)
 		if err == nil && a.Status != http.StatusNotFound {
 			err = fmt.Errorf("%v", a)

@@ -61,7 +61,7 @@ func BenchmarkDensity(b *testing.B) {
 	for _, k := range all {
 		ready, ran = append(ready, k.ready), append(ran, k.ran)
 	}
-	how := fmt.Sprintf("%d one after another, from the request; one node, add-ons, programs and images present", len(all))
+	how := fmt.Sprintf("%d one after another, from the request; one node, add-ons, programs and images present; guaranteed %g and %g cpus", len(all), *planeCPUs, *nodeCPUs)
 	row("create to `ready`", spread(ready), "", how)
 	row("create to the user's pod running", spread(ran), "15 s", how+"; the pod is created as soon as the API server takes it")
 	reportIdle(last, all, why)

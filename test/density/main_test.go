@@ -19,6 +19,7 @@ var (
 	step        = flag.Int("step", 1, "clusters to create between two looks at what they use")
 	settleFor   = flag.Duration("settle", 30*time.Second, "how long they are left alone before they are looked at")
 	idleFor     = flag.Duration("idle", time.Minute, "how long they are looked at")
+	patience    = flag.Duration("patience", 5*time.Minute, "how long one cluster may take to come or to go")
 	enough      = flag.Float64("enough", 0.5, "cores that idle clusters may use together")
 	nodeCPUs    = flag.Float64("node-cpus", 0.1, "processors guaranteed to a node")
 	nodeMem     = flag.Int("node-mem", 512, "MiB of a node")

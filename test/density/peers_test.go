@@ -180,7 +180,7 @@ func (s *started) tail() string {
 func (p *peers) await(running []*started, url string) error {
 	s := running[len(running)-1]
 	var err error
-	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(lookEach / 2) {
+	for end := time.Now().Add(*patience); time.Now().Before(end); time.Sleep(lookEach / 2) {
 		select {
 		case e := <-s.end:
 			s.end <- e
