@@ -25,7 +25,7 @@ func (l *look) cores(who string) float64 { return l.used[who].Seconds() / l.took
 func (l *look) idle() (all, clusters float64) {
 	for who := range l.used {
 		all += l.cores(who)
-		if who != "daemon" && who != "agent" && who != "containerd" {
+		if _, own := l.own[who]; !own {
 			clusters += l.cores(who)
 		}
 	}
@@ -67,9 +67,9 @@ func BenchmarkDensity(b *testing.B) {
 	reportIdle(last, all, why)
 	reportMemory(last, all)
 	reportShown(b, c, last, all)
-	row("datacenter without clusters", fmt.Sprintf("%.0f MiB private, %.3f cores", empty.datacenter().private, sum(empty)), "",
-		"daemon with etcd, agent and containerd")
-	row(fmt.Sprintf("datacenter with %d", len(all)), fmt.Sprintf("%.0f MiB private, %.3f cores", last.datacenter().private, ownCores(last)), "", "the same, less the clusters")
+	for _, name := range []string{"daemon", "agent", "containerd"} {
+		row(fmt.Sprintf("datacenter's %s with %d clusters", name, len(all)), own(last, name), own(empty, name)+" with none", "idle, by its process")
+	}
 	latency(b, all[0])
 
 	p, err := newPeers(h, all[0])
@@ -190,20 +190,7 @@ func reportShown(b *testing.B, c *house.Client, l *look, all []*cluster) {
 		fmt.Sprintf("all clusters; processes inside of tasks; largest difference of one cluster %.1f MiB", most))
 }
 
-// datacenter is what its own processes have.
-func (c *census) datacenter() (u usage) {
-	for _, o := range c.own {
-		u = u.plus(o)
-	}
-	return u
-}
-
-func sum(l *look) float64 {
-	all, _ := l.idle()
-	return all
-}
-
-func ownCores(l *look) float64 {
-	all, clusters := l.idle()
-	return all - clusters
+// own says what one of the datacenter's own processes uses.
+func own(l *look, name string) string {
+	return fmt.Sprintf("%.1f MiB private, %.2f %% of a core", l.own[name].private, 100*l.cores(name))
 }

@@ -111,7 +111,7 @@ func open(t *testing.T) *house.House {
 // round is the life of one cluster: it comes, runs a pod and goes.
 func round(h *house.House, name string) error {
 	steps := [][]string{
-		{"cluster", "create", name, "--cpus", "0.1", "--mem", "512Mi", "--disk", "2Gi", "--control-plane-cpus", "0.01", "--control-plane-mem", "192Mi",
+		{"cluster", "create", name, "--cpus", "0.25", "--mem", "512Mi", "--disk", "2Gi", "--control-plane-cpus", "0.25", "--control-plane-mem", "192Mi",
 			"--control-plane-disk", "512Mi", "--quiet", "--timeout", "210s"},
 		{"cluster", "kubectl", name, "--", "run", "mine", "--image=" + busybox, "--restart=Never", "--command", "--", "sleep", "1000000"},
 		{"cluster", "kubectl", name, "--", "wait", "--for=condition=Ready", "pod/mine", "--timeout=120s"},
