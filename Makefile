@@ -85,6 +85,15 @@ test: build kubernetes-all
 bench: build
 	@test/bench.sh
 
+# CLUSTERS is the most there will be; DENSITY more flags of test/density.
+.PHONY: bench-density soak
+bench-density: build
+	@test/density/run.sh -clusters $${CLUSTERS:-40} $${DENSITY:-}
+
+# SEVERAL is how many clusters there are at a time.
+soak: build
+	@ROUNDS=$${ROUNDS:-100} MARINA_BIN="$${MARINA_BIN:-$(CURDIR)/bin/marina}" go test -run TestSoak -count 1 -timeout 12h -v ./test/soak
+
 tour: build
 	@go run ./test/tour README.md
 

@@ -32,7 +32,7 @@ func OpenWorkshop() (*Workshop, error) {
 	if os.Geteuid() != 0 {
 		return nil, fmt.Errorf("%w: this is uid %d, they take root", ErrNotReal, os.Geteuid())
 	}
-	out, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}").Output()
+	out, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", module).Output()
 	if err != nil {
 		return nil, fmt.Errorf("the repository's folder: %w", err)
 	}
