@@ -65,6 +65,15 @@ func (k *Clusters) Load(ctx context.Context, name string, archive io.Reader) (im
 		if err != nil {
 			return err
 		}
+		k.mu.Lock()
+		for task := range running {
+			for _, m := range c.members {
+				if m.instance != nil && m.instance.Statuses[0].Task == task {
+					m.loaded = m.instance.ID
+				}
+			}
+		}
+		k.mu.Unlock()
 		row := c.Row
 		row.Images = slices.Clone(row.Images)
 		for _, i := range images {
@@ -75,6 +84,24 @@ func (k *Clusters) Load(ctx context.Context, name string, archive io.Reader) (im
 		return k.save(ctx, c, row)
 	})
 	return images, len(running), err
+}
+
+// supply gives a node the images that were loaded into its cluster before it came. A node's volume keeps them, so that it mostly
+// finds them there already.
+func (k *Clusters) supply(c *cluster, m *member) {
+	k.mu.Lock()
+	m.loaded = m.instance.ID
+	agent, task, id := m.instance.Agent, m.instance.Statuses[0].Task, c.ID
+	k.mu.Unlock()
+	k.group.Go(func() error {
+		files, _ := filepath.Glob(filepath.Join(k.archives(id), "*.tar")) // the pattern is well-formed
+		for _, file := range files {
+			if _, err := k.load(k.ctx, agent, task, file); err != nil && k.ctx.Err() == nil {
+				k.cfg.Log.Error("image not loaded into a new node", "cluster", id, "task", task, "err", err)
+			}
+		}
+		return nil
+	})
 }
 
 // keep writes an archive into the cluster's folder.

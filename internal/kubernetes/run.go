@@ -354,6 +354,9 @@ func (k *Clusters) carryOut(ctx context.Context, c *cluster, d Decision) error {
 			return fmt.Errorf("cluster %s: release %s: %w", c.Name, claim, err)
 		}
 	}
+	for _, m := range d.Load {
+		k.supply(c, c.members[m])
+	}
 	if d.Gone {
 		return k.bury(ctx, c)
 	}
