@@ -86,12 +86,11 @@ bench: build
 	@test/bench.sh
 
 # CLUSTERS is the most there will be; DENSITY more flags of test/density.
-.PHONY: bench-density soak
-bench-density: build
+bench-density: build kubernetes
 	@test/density/run.sh -clusters $${CLUSTERS:-40} $${DENSITY:-}
 
 # SEVERAL is how many clusters there are at a time.
-soak: build
+soak: build kubernetes
 	@ROUNDS=$${ROUNDS:-100} MARINA_BIN="$${MARINA_BIN:-$(CURDIR)/bin/marina}" go test -run TestSoak -count 1 -timeout 12h -v ./test/soak
 
 tour: build

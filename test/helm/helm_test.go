@@ -147,7 +147,8 @@ func open(t *testing.T) *house.House {
 	}
 	t.Cleanup(func() {
 		if t.Failed() {
-			h.SaveLogs(t.ArtifactDir())
+			dir := t.ArtifactDir()
+			t.Logf("logs of the datacenter, kept with -artifacts: %s, %v", dir, h.SaveLogs(dir))
 		}
 		if err := h.Close(); err != nil {
 			t.Error(err)

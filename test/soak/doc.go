@@ -5,6 +5,8 @@
 // namespaces, links, routes, cgroups, firewall elements, loop devices and open descriptors must be as many as before; files
 // and memory are told, since logs and databases may grow, with the names of what is new.
 //
+// While the first cluster stands, more of each must be there: otherwise the search would not find what stays either.
+//
 // Everything is read from the kernel and belongs to the datacenter by its id, its state folder or its cgroups: others on the
 // machine do not count, but for MemAvailable, which is the machine's.
 package soak

@@ -21,6 +21,7 @@ type count struct {
 	n     int
 	names []string // empty where there are too many or none
 	exact bool     // has to be as before
+	comes bool     // with every cluster
 }
 
 // counted is what is there of a datacenter, in the order of the table.
@@ -35,9 +36,9 @@ type value struct {
 	n          float64
 }
 
-func (c *counted) add(what string, exact bool, names []string) {
+func (c *counted) add(what string, exact, comes bool, names []string) {
 	slices.Sort(names)
-	c.counts = append(c.counts, count{what, len(names), names, exact})
+	c.counts = append(c.counts, count{what, len(names), names, exact, comes})
 }
 
 // look counts everything of a datacenter.
@@ -48,27 +49,27 @@ func look(h *house.House) (*counted, error) {
 		return nil, err
 	}
 	for _, kind := range []string{"process", "mount", "link", "route"} {
-		c.add(kind, true, t.Kinds[kind])
+		c.add(kind, true, kind != "route", t.Kinds[kind])
 	}
 	pids := own(t)
-	c.add("namespace", true, namespaces(h, pids))
+	c.add("namespace", true, true, namespaces(h, pids))
 	groups, err := cgroups(h)
 	if err != nil {
 		return nil, err
 	}
-	c.add("cgroup, all hierarchies", true, groups)
+	c.add("cgroup, all hierarchies", true, true, groups)
 	rules, elements, err := firewall(h)
 	if err != nil {
 		return nil, err
 	}
-	c.add("nftables chain or rule", true, rules)
-	c.add("nftables set element", true, elements)
-	c.add("loop device", true, loops(h))
+	c.add("nftables chain or rule", true, false, rules)
+	c.add("nftables set element", true, true, elements)
+	c.add("loop device", true, true, loops(h))
 	files, bytes, err := tree(h.State)
 	if err != nil {
 		return nil, err
 	}
-	c.add("file in the state folder", false, files)
+	c.add("file in the state folder", false, true, files)
 	c.values = append(c.values, value{"state folder, on disk", "MiB", bytes})
 	for _, name := range []string{"daemon", "agent", "containerd"} {
 		pid, err := h.PID(name)

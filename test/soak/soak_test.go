@@ -42,7 +42,14 @@ func TestSoak(t *testing.T) {
 	}
 	rounds, several := setting(t, "ROUNDS", 0), setting(t, "SEVERAL", 2)
 	h := open(t)
-	if err := round(h, "first"); err != nil {
+	var with *counted // one cluster; what is not seen then would not be seen when it stays
+	if err := round(h, "first", func() error {
+		err := h.Witness()
+		if err == nil {
+			with, err = look(h)
+		}
+		return err
+	}); err != nil {
 		t.Fatal(err)
 	}
 	quiet(h, nil)
@@ -60,7 +67,7 @@ func TestSoak(t *testing.T) {
 		wg.Go(func() {
 			defer func() { <-slots }()
 			begin := time.Now()
-			err := round(h, fmt.Sprintf("soak-%d", n+1))
+			err := round(h, fmt.Sprintf("soak-%d", n+1), nil)
 			mu.Lock()
 			defer mu.Unlock()
 			took = append(took, time.Since(begin))
@@ -79,7 +86,7 @@ func TestSoak(t *testing.T) {
 	}
 	fmt.Printf("\n%d clusters created and deleted, %d at a time, %d failed, in %v; a round took p50 %v, max %v\n\n", rounds, several, failed,
 		time.Since(begin).Round(time.Second), house.Percentile(took, 0.5).Round(time.Second), slices.Max(took).Round(time.Second))
-	compare(t, before, after, rounds)
+	compare(t, with, before, after, rounds)
 }
 
 // open starts a datacenter that is taken away at the end.
@@ -99,7 +106,8 @@ func open(t *testing.T) *house.House {
 	}
 	t.Cleanup(func() {
 		if t.Failed() {
-			h.SaveLogs(t.ArtifactDir())
+			dir := t.ArtifactDir()
+			t.Logf("logs of the datacenter, kept with -artifacts: %s, %v", dir, h.SaveLogs(dir))
 		}
 		if err := h.Close(); err != nil {
 			t.Error(err)
@@ -108,8 +116,8 @@ func open(t *testing.T) *house.House {
 	return h
 }
 
-// round is the life of one cluster: it comes, runs a pod and goes.
-func round(h *house.House, name string) error {
+// round is the life of one cluster: it comes, runs a pod, is looked at if somebody wants to, and goes.
+func round(h *house.House, name string, look func() error) error {
 	steps := [][]string{
 		{"cluster", "create", name, "--cpus", "0.25", "--mem", "512Mi", "--disk", "2Gi", "--control-plane-cpus", "0.25", "--control-plane-mem", "192Mi",
 			"--control-plane-disk", "512Mi", "--quiet", "--timeout", "210s"},
@@ -122,6 +130,9 @@ func round(h *house.House, name string) error {
 			err = fmt.Errorf("marina %s: %d %.2000s", strings.Join(args, " "), o.Code, o.Err+o.Out)
 			break
 		}
+	}
+	if err == nil && look != nil {
+		err = look()
 	}
 	if o := h.Run("cluster", "delete", name, "--yes", "--quiet"); o.Code != 0 {
 		err = errors.Join(err, fmt.Errorf("delete %s: %d %.2000s", name, o.Code, o.Err+o.Out))
@@ -159,11 +170,14 @@ func (c *counted) like(other *counted) bool {
 }
 
 // compare prints the table and what stayed by name; what has to be exact and is not is an error.
-func compare(t *testing.T, before, after *counted, rounds int) {
-	fmt.Print("| what | before | after | difference | a round |\n|---|---|---|---|---|\n")
+func compare(t *testing.T, with, before, after *counted, rounds int) {
+	fmt.Print("| what | with a cluster | before | after | difference | a round |\n|---|---|---|---|---|---|\n")
 	for i, a := range after.counts {
 		b := before.counts[i]
-		fmt.Printf("| %s | %d | %d | %+d | %+.2f |\n", a.what, b.n, a.n, a.n-b.n, float64(a.n-b.n)/float64(rounds))
+		if a.comes && with.counts[i].n <= b.n {
+			t.Errorf("%s: a cluster adds none: it is looked for in the wrong place", a.what)
+		}
+		fmt.Printf("| %s | %d | %d | %d | %+d | %+.2f |\n", a.what, with.counts[i].n, b.n, a.n, a.n-b.n, float64(a.n-b.n)/float64(rounds))
 	}
 	for i, a := range after.values {
 		b := before.values[i]
@@ -171,7 +185,7 @@ func compare(t *testing.T, before, after *counted, rounds int) {
 		if a.unit != "" {
 			what += ", " + a.unit
 		}
-		fmt.Printf("| %s | %.1f | %.1f | %+.1f | %+.2f |\n", what, b.n, a.n, a.n-b.n, (a.n-b.n)/float64(rounds))
+		fmt.Printf("| %s | %.1f | %.1f | %.1f | %+.1f | %+.2f |\n", what, with.values[i].n, b.n, a.n, a.n-b.n, (a.n-b.n)/float64(rounds))
 	}
 	for i, a := range after.counts {
 		stayed := slices.DeleteFunc(slices.Clone(a.names), func(name string) bool {
