@@ -29,7 +29,10 @@ type exposedRow struct {
 func (s *State) expose(ev Expose) ([]kernel.EndpointPort, error) {
 	id := claimID(ev.Framework, ev.Owner)
 	old := s.exposed[id]
-	if old != nil && jsonEqual(old.asked, ev.Ports) {
+	switch { // nothing changes, and nobody is told so
+	case old == nil && len(ev.Ports) == 0:
+		return nil, nil
+	case old != nil && jsonEqual(old.asked, ev.Ports):
 		return old.ports, nil
 	}
 	if len(ev.Ports) > kernel.MaxExposed {
