@@ -159,6 +159,10 @@ func verdict(rec *record, i int, f fact) kernel.Status {
 }
 
 func exitVerdict(t kernel.Size, e Exit) (kernel.State, kernel.Reason, string) {
+	said := ""
+	if e.Said != "" {
+		said = "; it said: " + e.Said
+	}
 	switch {
 	case e.OOM:
 		return kernel.Failed, kernel.ReasonOOM,
@@ -168,7 +172,7 @@ func exitVerdict(t kernel.Size, e Exit) (kernel.State, kernel.Reason, string) {
 	case e.Code > 128:
 		return kernel.Failed, kernel.ReasonExit, fmt.Sprintf("ended by signal %d", e.Code-128)
 	}
-	return kernel.Failed, kernel.ReasonExit, fmt.Sprintf("exited with %d", e.Code)
+	return kernel.Failed, kernel.ReasonExit, fmt.Sprintf("exited with %d%s", e.Code, said)
 }
 
 // frameActions is what a frame of the master asks for.

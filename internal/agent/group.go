@@ -269,6 +269,9 @@ func (g *group) collect() *ending {
 			continue
 		}
 		if x, ok := g.exits[id]; ok {
+			if x.Code != 0 && g.rec.Spec.Claim != nil {
+				x.Said = g.a.lastWords(g.rec.Tasks[i].Status.Task)
+			}
 			f.running, f.exit = false, &x
 		} else if g.gone[id] {
 			f.running, f.gone = false, true

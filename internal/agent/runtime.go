@@ -146,6 +146,7 @@ type Exit struct {
 	Code int // 128 + signal when signalled
 	OOM  bool
 	Time time.Time
+	Said string // last words, of programs that Marina brings; the agent fills it in
 }
 
 // Exec is a further process in a container.

@@ -8,8 +8,8 @@ import (
 // pollEvery is the pause between two looks of Until.
 const pollEvery = 20 * time.Millisecond
 
-// Until calls look until it returns nil, and fails the test with look's last error after limit. It is the only way in which
-// stories wait.
+// Until calls look until it returns nil, and fails the test with look's last error after limit. It and Eventually are the only ways in
+// which stories wait.
 func Until(t testing.TB, limit time.Duration, what string, look func() error) time.Duration {
 	t.Helper()
 	begin := time.Now()
@@ -19,14 +19,26 @@ func Until(t testing.TB, limit time.Duration, what string, look func() error) ti
 	return time.Since(begin)
 }
 
-func until(limit time.Duration, look func() error) error {
+// Eventually is Until for looks that cost something: it makes pauses of so long between them.
+func Eventually(t testing.TB, limit, every time.Duration, what string, look func() error) time.Duration {
+	t.Helper()
+	begin := time.Now()
+	if err := eventually(limit, every, look); err != nil {
+		t.Fatalf("%s: not within %v: %v", what, limit, err)
+	}
+	return time.Since(begin)
+}
+
+func until(limit time.Duration, look func() error) error { return eventually(limit, pollEvery, look) }
+
+func eventually(limit, every time.Duration, look func() error) error {
 	end := time.Now().Add(limit)
 	for {
 		err := look()
 		if err == nil || time.Now().After(end) {
 			return err
 		}
-		time.Sleep(pollEvery)
+		time.Sleep(every)
 	}
 }
 

@@ -32,7 +32,7 @@ func OpenWorkshop() (*Workshop, error) {
 	if os.Geteuid() != 0 {
 		return nil, fmt.Errorf("%w: this is uid %d, they take root", ErrNotReal, os.Geteuid())
 	}
-	out, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", module).Output()
+	out, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", module).Output() // by name: the test may be of another module
 	if err != nil {
 		return nil, fmt.Errorf("the repository's folder: %w", err)
 	}
@@ -63,12 +63,26 @@ func (w *Workshop) build() error {
 	} else {
 		w.Marina = abs
 	}
-	task := filepath.Join(w.dir, "truthtask")
-	if err := w.goTool("build", "-trimpath", "-ldflags", "-s -w", "-o", task, "./test/truthtask"); err != nil {
-		return err
+	var err error
+	w.Truth, err = w.Image(TruthImage, "test/truthtask")
+	return err
+}
+
+// Image builds the program in a folder of the repository and makes an image of it; it returns the archive. Flags are
+// examples/ociimage's.
+func (w *Workshop) Image(name, dir string, flags ...string) (string, error) {
+	program := filepath.Join(w.dir, filepath.Base(dir))
+	if err := w.goTool("build", "-C", dir, "-trimpath", "-ldflags", "-s -w", "-o", program, "."); err != nil {
+		return "", err
 	}
-	w.Truth = filepath.Join(w.dir, "truthtask.tar")
-	return w.goTool("run", "./examples/ociimage", "-name", TruthImage, "-o", w.Truth, task)
+	archive := program + ".tar"
+	args := append([]string{"run", "./examples/ociimage", "-name", name, "-o", archive}, flags...)
+	return archive, w.goTool(append(args, program)...)
+}
+
+// Bundle is the folder of a bundle of Kubernetes: "v1.37", "node", "addons".
+func (w *Workshop) Bundle(name string) string {
+	return filepath.Join(w.root, "bundle", "kubernetes", name, "bin")
 }
 
 // Build builds marina once more, as another version, under another name.
