@@ -2,6 +2,7 @@
 // came of it, a line for each thing tried.
 //
 //	prober serve PORT          answers with its host name, at /peer with the caller's address, at /large with a MiB
+//	prober wait                serves nobody
 //	prober dial ADDR...        "ADDR open" or "ADDR closed: why"
 //	prober lookup NAME...      "NAME addresses" or "NAME unknown: why"
 //	prober get URL             the answer's body
@@ -36,7 +37,7 @@ func main() {
 		log.Fatal("prober: see its source for what it can do")
 	}
 	verb, args := os.Args[1], os.Args[2:]
-	verbs := map[string]func([]string) error{"serve": serve, "dial": dial, "lookup": lookup, "get": get, "cat": cat, "write": write,
+	verbs := map[string]func([]string) error{"serve": serve, "wait": wait, "dial": dial, "lookup": lookup, "get": get, "cat": cat, "write": write,
 		"find": find, "power": power}
 	f := verbs[verb]
 	if f == nil {
@@ -64,6 +65,13 @@ func serve(args []string) error {
 	if err := srv.ListenAndServe(); ctx.Err() == nil {
 		return err
 	}
+	return nil
+}
+
+func wait([]string) error {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+	<-ctx.Done()
 	return nil
 }
 
