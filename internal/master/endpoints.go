@@ -223,11 +223,12 @@ func (sp *spec) endpointPorts() [][]kernel.EndpointPort {
 	return out
 }
 
-// endpoint is one task's endpoint now.
+// endpoint is one task's endpoint now. Tasks in a network of their own have no names of their own in the datacenter: others
+// reach what they publish, which has names, and are not told what there is besides.
 func (i *instance) endpoint(task int) kernel.Endpoint {
 	sp, a := i.spec, i.agent
 	e := kernel.Endpoint{Task: i.statuses[task].Task, Group: i.ID, Framework: sp.Framework, Owner: sp.Owner, Discovery: sp.Discovery,
-		Agent: a.info.ID, Machine: a.info.Address, Address: i.Address, Running: true, Ready: i.serving[task] == ready}
+		Agent: a.info.ID, Machine: a.info.Address, Address: i.Address, Running: sp.Network.Name == "", Ready: i.serving[task] == ready}
 	host := i.HostPorts
 	for k := range task {
 		host = host[min(len(host), len(sp.ports[k])):]

@@ -179,7 +179,7 @@ func on(node string) func(*corev1.Pod) {
 func asRoot(p *corev1.Pod) {
 	p.Spec.HostNetwork, p.Spec.HostPID, p.Spec.HostIPC = true, true, true
 	c := &p.Spec.Containers[0]
-	c.Args, c.ReadinessProbe = []string{"serve", "18080"}, nil
+	c.Args, c.ReadinessProbe = []string{"wait"}, nil // ports are the node's
 	c.SecurityContext = &corev1.SecurityContext{Privileged: new(true)}
 	c.VolumeMounts = append(c.VolumeMounts, corev1.VolumeMount{Name: "node", MountPath: "/node"})
 	p.Spec.Volumes = append(p.Spec.Volumes, corev1.Volume{Name: "node", VolumeSource: corev1.VolumeSource{HostPath: &corev1.HostPathVolumeSource{Path: "/"}}})

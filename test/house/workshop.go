@@ -71,7 +71,11 @@ func (w *Workshop) build() error {
 // Image builds the program in a folder of the repository and makes an image of it; it returns the archive. Flags are
 // examples/ociimage's.
 func (w *Workshop) Image(name, dir string, flags ...string) (string, error) {
-	program := filepath.Join(w.dir, filepath.Base(dir))
+	own, err := os.MkdirTemp(w.dir, "image")
+	if err != nil {
+		return "", err
+	}
+	program := filepath.Join(own, filepath.Base(dir))
 	if err := w.goTool("build", "-C", dir, "-trimpath", "-ldflags", "-s -w", "-o", program, "."); err != nil {
 		return "", err
 	}

@@ -1,7 +1,8 @@
 // Command prober is what pods of the proof run: it serves, and, called by exec, it tries what a test asks for and says what
 // came of it, a line for each thing tried.
 //
-//	prober serve PORT          answers with its host name, at /peer with the caller's address
+//	prober serve PORT          answers with its host name, at /peer with the caller's address, at /large with a MiB
+//	prober wait                serves nobody
 //	prober dial ADDR...        "ADDR open" or "ADDR closed: why"
 //	prober lookup NAME...      "NAME addresses" or "NAME unknown: why"
 //	prober get URL             the answer's body
@@ -36,7 +37,7 @@ func main() {
 		log.Fatal("prober: see its source for what it can do")
 	}
 	verb, args := os.Args[1], os.Args[2:]
-	verbs := map[string]func([]string) error{"serve": serve, "dial": dial, "lookup": lookup, "get": get, "cat": cat, "write": write,
+	verbs := map[string]func([]string) error{"serve": serve, "wait": wait, "dial": dial, "lookup": lookup, "get": get, "cat": cat, "write": write,
 		"find": find, "power": power}
 	f := verbs[verb]
 	if f == nil {
@@ -57,12 +58,20 @@ func serve(args []string) error {
 	mux := http.NewServeMux()
 	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, name) })
 	mux.HandleFunc("/peer", func(w http.ResponseWriter, r *http.Request) { fmt.Fprintln(w, r.RemoteAddr) })
+	mux.HandleFunc("/large", func(w http.ResponseWriter, _ *http.Request) { w.Write(make([]byte, 1<<20)) })
 	srv := &http.Server{Addr: ":" + args[0], Handler: mux, ReadHeaderTimeout: 10 * time.Second}
 	context.AfterFunc(ctx, func() { srv.Close() })
 	fmt.Println(name, "serves port", args[0])
 	if err := srv.ListenAndServe(); ctx.Err() == nil {
 		return err
 	}
+	return nil
+}
+
+func wait([]string) error {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+	<-ctx.Done()
 	return nil
 }
 
@@ -117,7 +126,7 @@ func get(args []string) error {
 	if resp.StatusCode != http.StatusOK {
 		fmt.Println("status", resp.StatusCode)
 	}
-	_, err = io.Copy(os.Stdout, io.LimitReader(resp.Body, 1<<20))
+	_, err = io.Copy(os.Stdout, io.LimitReader(resp.Body, 2<<20))
 	return err
 }
 
