@@ -161,7 +161,7 @@ func reportMemory(l *look, all []*cluster) {
 		row(part, several(private, "%.1f")+" MiB private", budget, several(file, "%.1f")+" MiB is its part of shared file pages")
 	}
 	row("whole cluster: control plane, node, add-ons, a pod", several(whole, "%.1f")+" MiB private", "300 MiB", several(shared, "%.1f")+" MiB is its part of shared file pages")
-	row("shared text and files of all clusters, once", fmt.Sprintf("%.0f MiB", text), "", fmt.Sprintf("sum of Pss_File of %d clusters", len(all)))
+	row("file pages of all clusters, each counted once", fmt.Sprintf("%.0f MiB", text), "", fmt.Sprintf("sum of Pss_File of %d clusters", len(all)))
 	row("all clusters, by their processes", fmt.Sprintf("%.0f MiB", everything), "", "sum of Pss_Anon and Pss_File")
 	row("all clusters, by the machine", fmt.Sprintf("%.0f MiB (%.0f a cluster)", l.gone, l.gone/float64(len(all))), "",
 		"change of MemAvailable, which counts the kernel's own memory for them but no file pages; others on the machine are in it too")

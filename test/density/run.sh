@@ -8,4 +8,4 @@ echo "date:    $(date -u +%F)"
 echo "machine: $(nproc) cores of $(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -1), $(awk '/MemTotal/ {printf "%.0f GiB", $2/1048576}' /proc/meminfo), Linux $(uname -r), $(stat -f -c %T .)"
 echo "load:    $(cut -d' ' -f1-3 /proc/loadavg) before"
 echo "commit:  $(git describe --tags --always --dirty 2>/dev/null || echo unknown), $(go version | cut -d' ' -f3), $(for f in bundle/kubernetes/v*/bin/VERSION; do printf 'Kubernetes %s ' "$(cat "$f")"; done)"
-go test -run '^$' -bench Density -benchtime 1x -timeout 6h ./test/density "$@" | grep -vE '^(goos|goarch|pkg|cpu|PASS|ok|Benchmark)' || true
+go test -run '^$' -bench Density -benchtime 1x -timeout 6h ./test/density "$@" | grep --line-buffered -vE '^(goos|goarch|pkg|cpu|PASS|ok|Benchmark)' || true

@@ -16,9 +16,6 @@ import (
 	"helm.sh/helm/v4/pkg/kube"
 	release "helm.sh/helm/v4/pkg/release/v1"
 
-	// What is built and called beside, so that go.mod keeps it.
-	_ "github.com/stefanprodan/podinfo/pkg/version"
-
 	"github.com/marinaos/marina/test/house"
 )
 
