@@ -86,6 +86,10 @@ func (c *cluster) decideMember(m *member, d *Decision, complete bool, now time.T
 	if m.claim != nil && m.claim.Released {
 		return // a node of that number was removed a moment ago
 	}
+	if m.taken && m.claim != nil && c.ReadyAt.IsZero() { // nobody knows its port yet: the next claim has another one
+		d.Release = append(d.Release, m.claim.Name)
+		return
+	}
 	if at := m.after(); now.Before(at) {
 		d.later(at)
 		return

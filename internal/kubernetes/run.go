@@ -403,7 +403,7 @@ func (k *Clusters) launch(ctx context.Context, c *cluster, name string) error {
 		m.problem = ""
 		c.add(k.cfg.Now(), fmt.Sprintf("%s waits: %s", name, result.Refusal))
 	default:
-		m.asked, m.has, m.problem = id, &size, ""
+		m.asked, m.has, m.problem, m.taken = id, &size, "", false
 		c.add(k.cfg.Now(), fmt.Sprintf("%s starts on %s", name, result.Placed[0].Hostname))
 	}
 	return nil

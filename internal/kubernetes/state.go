@@ -38,6 +38,7 @@ type member struct {
 	ended    time.Time // last one
 	because  string    // what it said
 	restarts int
+	taken    bool // the last start failed because its host port is somebody else's
 }
 
 // Pauses between starts of a member that keeps ending.
@@ -98,6 +99,7 @@ func (c *cluster) observe(name string, i kernel.Instance, now time.Time) {
 			started = s
 		}
 		m.because = i.Statuses[k].Message
+		m.taken = i.Statuses[k].Reason == kernel.ReasonPort
 	}
 	if now.Sub(started) > steady {
 		m.failures = 0
