@@ -83,7 +83,7 @@ func (d Definition) Complete() (Definition, error) {
 	} {
 		set(f.value, f.otherwise)
 		if v := *f.value; math.IsNaN(v) || v < f.smallest || v > f.largest {
-			return d, invalid("%s %s: expected %s to %s", f.name, number(v), number(f.smallest), number(f.largestt))
+			return d, invalid("%s %s: expected %s to %s", f.name, number(v), number(f.smallest), number(f.largest))
 		}
 	}
 	return d, d.ranges()
