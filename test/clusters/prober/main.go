@@ -9,7 +9,7 @@
 //	prober cat PATH...         files
 //	prober write PATH TEXT     writes a file and flushes it
 //	prober find PATH...        "PATH there" or "PATH missing: why"
-//	prober power               what only a machine's root may do: "WHAT allowed" or "WHAT refused: why"
+//	prober power               with the node at /node: what only a machine's root may do: "WHAT allowed" or "WHAT refused: why"
 package main
 
 import (

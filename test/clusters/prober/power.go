@@ -9,7 +9,7 @@ import (
 )
 
 // tries is what root of a machine can do and root of a node must not. None of it does harm if it is allowed: settings are
-// written with the value they have.
+// written with the value they have. The files of the node's own groups are at /node.
 var tries = []struct {
 	what string
 	do   func(dir string) error
@@ -39,8 +39,8 @@ var tries = []struct {
 		}
 		return syscall.Settimeofday(&now)
 	}},
-	{"raising the node's memory limit", func(string) error { return raise("/sys/fs/cgroup/memory/memory.limit_in_bytes", "-1") }},
-	{"allowing all devices", func(string) error { return raise("/sys/fs/cgroup/devices/devices.allow", "a") }},
+	{"raising the node's memory limit", func(string) error { return raise("/node/sys/fs/cgroup/memory/memory.limit_in_bytes", "-1") }},
+	{"allowing all devices", func(string) error { return raise("/node/sys/fs/cgroup/devices/devices.allow", "a") }},
 }
 
 func mount(dir, kind string) error { return syscall.Mount("none", dir, kind, syscall.MS_RDONLY, "") }
