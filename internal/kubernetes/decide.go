@@ -54,11 +54,12 @@ func decide(c *cluster, complete bool, now time.Time) Decision {
 	plane := c.members[controlPlane]
 	c.decideMember(plane, &d, complete, now)
 	c.decideSize(plane, c.planeSize(), &d)
+	_, up := plane.running()
 	for _, m := range c.nodes() {
 		switch {
 		case !c.wanted(m.name):
 			c.decideLeave(m, &d, now)
-		case plane.claim != nil: // nodes are told where it is
+		case plane.claim != nil && (up || m.claim != nil): // nodes are told where it is; it has its port for good once it ran
 			c.decideMember(m, &d, complete, now)
 			c.decideSize(m, c.nodeSize(), &d)
 		}
@@ -86,7 +87,7 @@ func (c *cluster) decideMember(m *member, d *Decision, complete bool, now time.T
 	if m.claim != nil && m.claim.Released {
 		return // a node of that number was removed a moment ago
 	}
-	if m.taken && m.claim != nil && c.ReadyAt.IsZero() { // nobody knows its port yet: the next claim has another one
+	if m.taken && m.claim != nil && !c.claimed() { // nobody knows its port yet: the next claim has another one
 		d.Release = append(d.Release, m.claim.Name)
 		return
 	}
@@ -95,6 +96,11 @@ func (c *cluster) decideMember(m *member, d *Decision, complete bool, now time.T
 		return
 	}
 	d.Launch = append(d.Launch, m.name)
+}
+
+// claimed reports whether a node knows where the control plane is.
+func (c *cluster) claimed() bool {
+	return slices.ContainsFunc(c.nodes(), func(m *member) bool { return m.claim != nil })
 }
 
 // unhealthy reports whether a running instance fails its checks for good.
