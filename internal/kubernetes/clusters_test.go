@@ -26,7 +26,9 @@ func TestClusterBecomesReadyStepByStep(t *testing.T) {
 	w.member("a", "node-1")
 	w.member("a", "node-2")
 	s.join("node-1")
-	v := w.until("a", "waiting for node-2", func(v View) bool { return strings.Contains(strings.Join(v.WaitsFor, ";"), "node-2") && len(v.WaitsFor) == 1 })
+	v := w.until("a", "waiting for node-2", func(v View) bool {
+		return strings.Contains(strings.Join(v.WaitsFor, ";"), "node-2") && len(v.WaitsFor) == 1
+	})
 	if v.State != Creating {
 		t.Errorf("with one node of two: got %s, want %s", v.State, Creating)
 	}
@@ -163,7 +165,9 @@ func TestLoadBalancersGetAddressesAndPorts(t *testing.T) {
 		}{"http", "TCP", 80, 31234})
 		st.LoadBalancers = []BalancerStatus{b}
 	})
-	v := w.until("a", "balanced", func(v View) bool { return len(v.Balanced) == 1 && v.Balanced[0].Address != "" && len(v.Balanced[0].Published) == 1 })
+	v := w.until("a", "balanced", func(v View) bool {
+		return len(v.Balanced) == 1 && v.Balanced[0].Address != "" && len(v.Balanced[0].Published) == 1
+	})
 	b := v.Balanced[0]
 	if !strings.HasPrefix(b.Address, "198.18.") || b.Published[0] != "192.0.2.1:20001" || b.DNS != "web.default.a.kubernetes.l4lb.thisdcos.directory" {
 		t.Errorf("got %+v", b)
