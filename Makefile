@@ -1,22 +1,27 @@
-# make up         one machine becomes a datacenter, with the example service on it
+# make up         one machine becomes a datacenter, with the example service and two Kubernetes clusters on it
 # make down       stop it; the state stays
 # make clean-state  remove everything it made
-# make test       every test, real containers included
+# make test       every test, real containers and real clusters included
 # make bench      the numbers of docs/benchmarks.md
+# make bench-density  what clusters cost, as many as fit
+# make conformance    upstream's conformance tests of each minor, for hours; docs/conformance.md says how to run a part
+# make soak       clusters made and deleted a hundred times
 # make tour       run the README's own ten-minute tour
 # make sim        the simulator, many more seeds than make test has
+# make release    a tarball with everything prebuilt
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .ONESHELL:
 .DEFAULT_GOAL := build
-.PHONY: build deps up down clean-state test bench tour sim fmt check
+.PHONY: build kubernetes kubernetes-all deps up down clean-state test bench bench-density soak tour conformance conformance-report sim release fmt check
 
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS := -s -w -X github.com/marinaos/marina/internal/cli.Version=$(VERSION)
 GOBUILD := CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)'
-PACKAGES := libseccomp-dev pkg-config gcc libc6-dev ca-certificates curl
+PACKAGES := libseccomp-dev pkg-config gcc libc6-dev ca-certificates curl nftables e2fsprogs
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
+STATE := MARINA_STATE="$${MARINA_STATE:-/var/lib/marina}"
 
 build: bin/marina bin/hello.tar runtime
 
@@ -38,6 +43,14 @@ bin/hello.tar: bin/hello $(wildcard examples/ociimage/*.go)
 runtime: deps
 	@$(MAKE) --no-print-directory -C bundle/runtime
 
+# What clusters run: the default minor of Kubernetes, nodes' first process, add-ons. Other minors when asked for: kubernetes-v1.36.
+kubernetes: deps
+	@$(MAKE) --no-print-directory -C bundle/kubernetes
+kubernetes-all: deps
+	@$(MAKE) --no-print-directory -C bundle/kubernetes all
+kubernetes-%: deps
+	@$(MAKE) --no-print-directory -C bundle/kubernetes $* node addons
+
 # What the build and the machine need of Debian; only what is missing is installed.
 deps:
 	@command -v go >/dev/null || { echo "Go 1.26 or newer is needed: https://go.dev/dl/"; exit 1; }
@@ -50,8 +63,11 @@ deps:
 		DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get install -y -qq "$${missing[@]}" >/dev/null
 	fi
 
+# The datacenter is up and usable before Kubernetes is built, which takes minutes the first time.
 up: build
-	@$(SUDO) env MARINA_STATE="$${MARINA_STATE:-/var/lib/marina}" examples/up.sh
+	@$(SUDO) env $(STATE) examples/up.sh
+	@$(MAKE) --no-print-directory kubernetes
+	@$(SUDO) env $(STATE) examples/clusters.sh
 
 down: bin/marina
 	@$(SUDO) bin/marina down
@@ -59,19 +75,52 @@ down: bin/marina
 clean-state: bin/marina
 	@$(SUDO) bin/marina down --clean-state --yes
 
-test: build
-	@gofmt -l cmd internal examples test | { ! grep . ; } || { echo "run make fmt"; exit 1; }
+test: build kubernetes-all
+	@gofmt -l cmd internal examples test bundle | { ! grep . ; } || { echo "run make fmt"; exit 1; }
 	@go vet ./...
 	@MARINA_REQUIRE_REAL=1 go test -timeout 40m ./...
+	@$(MAKE) --no-print-directory -C bundle/kubernetes test
+	@cd test/clusters && go vet ./... && MARINA_REQUIRE_REAL=1 go test -timeout 40m ./...
 
 bench: build
 	@test/bench.sh
 
+# CLUSTERS is the most there will be; DENSITY more flags of test/density.
+bench-density: build kubernetes
+	@test/density/run.sh -clusters $${CLUSTERS:-40} $${DENSITY:-}
+
+# SEVERAL is how many clusters there are at a time.
+soak: build kubernetes
+	@ROUNDS=$${ROUNDS:-100} MARINA_BIN="$${MARINA_BIN:-$(CURDIR)/bin/marina}" go test -run TestSoak -count 1 -timeout 12h -v ./test/soak
+
 tour: build
 	@go run ./test/tour README.md
+
+# Of one minor and one shard with MINOR=v1.37 SHARD=api; ARGS are further flags: ARGS='-only failed -limit 50m'.
+conformance: build
+	@$(MAKE) --no-print-directory -C bundle/kubernetes $(if $(MINOR),$(MINOR) node addons,all)
+	@mkdir -p .cache/conformance
+	@go build -o .cache/conformance/conformance ./test/conformance
+	@.cache/conformance/conformance -minors "$(MINOR)" -shards "$(SHARD)" $(ARGS)
+
+conformance-report:
+	@go run ./test/conformance -report
 
 sim:
 	@go test ./internal/sim -run TestSeeds -seeds $${SEEDS:-20000} -timeout 4h -v
 
+# Unpacked anywhere, bin/marina finds its runtime and what clusters run beside it.
+release: build kubernetes-all
+	@dir=$$(mktemp -d)
+	@trap 'rm -rf "$$dir"' EXIT
+	@top=$$dir/marina-$(VERSION)
+	@mkdir -p $$top
+	@cp -L bin/marina $$top/
+	@cp -r bundle/runtime/bin $$top/runtime
+	@for b in bundle/kubernetes/*/bin; do mkdir -p $$top/kubernetes; cp -r $$b $$top/kubernetes/$$(basename $$(dirname $$b)); done
+	@cp LICENSE README.md CHANGELOG.md $$top/
+	@tar -C $$dir --sort=name --owner=0 --group=0 --numeric-owner -cf - marina-$(VERSION) | gzip -1 >bin/marina-$(VERSION).tar.gz
+	@ls -lh bin/marina-$(VERSION).tar.gz | awk '{print $$NF ": " $$5}'
+
 fmt:
-	@gofmt -w cmd internal examples test
+	@gofmt -w cmd internal examples test bundle

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/marinaos/marina/internal/agent"
+	"github.com/marinaos/marina/internal/network"
 )
 
 // Down stops everything of the datacenter on this machine: daemon, agent, tasks with their grace, containerd, network. The
@@ -95,8 +96,13 @@ func take(ctx context.Context, cfg Config, progress io.Writer, last func(context
 		return errors.Join(err, context.Cause(ctx))
 	}
 	fmt.Fprintln(progress, "stopping the container runtime and the network")
-	if err := errors.Join(m.network.Cleanup(ctx), agent.Untune(s.State)); err != nil {
+	if err := m.network.Cleanup(ctx); err != nil {
 		return err
+	}
+	if network.Neighbour(network.BridgeName(s.id)) == "" { // else another datacenter on this machine needs the limits that were raised
+		if err := agent.Untune(s.State); err != nil {
+			return err
+		}
 	}
 	return last(ctx, s, m)
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -126,6 +127,11 @@ func programs(_ context.Context, s *site) []kernel.Finding {
 	}
 	if len(out) == 0 {
 		out = good("container runtime in %s", s.Runtime)
+	}
+	for program, of := range map[string]string{"nft": "nftables", "mkfs.ext4": "e2fsprogs"} {
+		if _, err := exec.LookPath(program); err != nil {
+			out = append(out, warning("apt-get install "+of, "the program %s is missing: Kubernetes clusters need it", program)...)
+		}
 	}
 	return out
 }

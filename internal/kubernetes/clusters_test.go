@@ -53,6 +53,19 @@ func TestWhatEndsComesBackWhereItWas(t *testing.T) {
 	}
 }
 
+// A claim keeps its port for good; one that is somebody else's from the start would never be had.
+func TestPortThatIsTakenIsGivenUp(t *testing.T) {
+	w := newWorld(t)
+	if err := w.clusters.Create(t.Context(), Definition{Name: "a", Nodes: Nodes{Count: new(0)}}); err != nil {
+		t.Fatal(err)
+	}
+	before := w.until("a", "an address", func(v View) bool { return v.Server != "" && v.Members[0].Task != "" })
+	w.kernel.Report(kernel.GroupID(strings.TrimSuffix(before.Members[0].Task, "."+controlPlane)), func(s *kernel.Status) {
+		s.State, s.Reason, s.Message = kernel.Failed, kernel.ReasonPort, "tcp port is taken by another"
+	})
+	w.until("a", "another address", func(v View) bool { return v.Server != "" && v.Server != before.Server && v.Members[0].Task != "" })
+}
+
 func TestNodesLeaveDrainedAndStopped(t *testing.T) {
 	w := newWorld(t)
 	s := w.ready(Definition{Name: "a", Nodes: Nodes{Count: new(3)}})

@@ -17,6 +17,7 @@ type Decision struct {
 	Stop     map[string][]kernel.GroupID      // by reason
 	Resize   map[kernel.GroupID][]kernel.Size //
 	Release  []string                         // claims
+	Load     []string                         // nodes that have yet to get the images that were loaded into the cluster
 	Gone     bool                             // nothing is left: the rows go
 	Desired  *Desired                         // what the steward should know; nil: there is none to tell
 	Wake     time.Time                        // look again then; zero: when something changes
@@ -50,18 +51,24 @@ func decide(c *cluster, complete bool, now time.Time) Decision {
 	for n := range *c.Nodes.Count {
 		c.member(nodeName(n + 1))
 	}
-	c.decideMember(c.members[controlPlane], &d, complete, now)
 	plane := c.members[controlPlane]
+	c.decideMember(plane, &d, complete, now)
+	c.decideSize(plane, c.planeSize(), &d)
 	for _, m := range c.nodes() {
 		switch {
 		case !c.wanted(m.name):
 			c.decideLeave(m, &d, now)
 		case plane.claim != nil: // nodes are told where it is
 			c.decideMember(m, &d, complete, now)
-			c.decideSize(m, &d)
+			c.decideSize(m, c.nodeSize(), &d)
 		}
 	}
 	d.Desired = c.desired()
+	for _, m := range c.nodes() {
+		if state, _ := c.memberState(m); len(c.Images) > 0 && state == "ready" && m.loaded != m.instance.ID {
+			d.Load = append(d.Load, m.name)
+		}
+	}
 	return d
 }
 
@@ -78,6 +85,10 @@ func (c *cluster) decideMember(m *member, d *Decision, complete bool, now time.T
 	}
 	if m.claim != nil && m.claim.Released {
 		return // a node of that number was removed a moment ago
+	}
+	if m.taken && m.claim != nil && c.ReadyAt.IsZero() { // nobody knows its port yet: the next claim has another one
+		d.Release = append(d.Release, m.claim.Name)
+		return
 	}
 	if at := m.after(); now.Before(at) {
 		d.later(at)
@@ -99,12 +110,11 @@ func unhealthy(i *kernel.Instance) bool {
 	return false
 }
 
-// decideSize resizes a node that has another size than it should.
-func (c *cluster) decideSize(m *member, d *Decision) {
+// decideSize resizes a member that has another size than it should.
+func (c *cluster) decideSize(m *member, want kernel.Size, d *Decision) {
 	if m.instance == nil || m.instance.Goal == kernel.GoalStop || m.problem != "" {
 		return
 	}
-	want := c.nodeSize()
 	if m.has != nil && *m.has == want {
 		return
 	}

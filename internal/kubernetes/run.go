@@ -358,6 +358,9 @@ func (k *Clusters) carryOut(ctx context.Context, c *cluster, d Decision) error {
 			return fmt.Errorf("cluster %s: release %s: %w", c.Name, claim, err)
 		}
 	}
+	for _, m := range d.Load {
+		k.supply(c, c.members[m])
+	}
 	if d.Gone {
 		return k.bury(ctx, c)
 	}
@@ -404,7 +407,7 @@ func (k *Clusters) launch(ctx context.Context, c *cluster, name string) error {
 		m.problem = ""
 		c.add(k.cfg.Now(), fmt.Sprintf("%s waits: %s", name, result.Refusal))
 	default:
-		m.asked, m.has, m.problem = id, &size, ""
+		m.asked, m.has, m.problem, m.taken = id, &size, "", false
 		c.add(k.cfg.Now(), fmt.Sprintf("%s starts on %s", name, result.Placed[0].Hostname))
 	}
 	return nil

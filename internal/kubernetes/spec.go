@@ -126,7 +126,7 @@ func (c *Row) controlPlaneSpec() (kernel.Spec, error) {
 		Volumes: []kernel.Volume{{ContainerPath: planeData, Claimed: "data"}},
 		Ports:   []kernel.Port{{Name: "api", Protocol: "tcp", Container: apiPort, Host: kernel.AnyHostPort}},
 		Checks: []kernel.Check{{Kind: kernel.CheckHTTPS, PortNumber: apiPort, Path: "/readyz", Grace: 3 * time.Minute, Interval: 5 * time.Second,
-			Timeout: 5 * time.Second, MaxFailed: 12}},
+			Timeout: 5 * time.Second, MaxFailed: 60}}, // five minutes: a busy machine is slow, and a restart makes it busier
 		KillGrace: 20 * time.Second, Guarantee: size.Guarantee, Limit: size.Limit,
 	})
 }

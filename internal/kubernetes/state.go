@@ -32,11 +32,13 @@ type member struct {
 	problem  string            // why the last launch or resize was refused
 	has      *kernel.Size      // what its instance was launched with or resized to by this leader
 	leaving  time.Time         // since when it is too many
+	loaded   kernel.GroupID    // the instance that has, or is being given, the images loaded into the cluster
 
 	failures int       // ends by itself in a row
 	ended    time.Time // last one
 	because  string    // what it said
 	restarts int
+	taken    bool // the last start failed because its host port is somebody else's
 }
 
 // Pauses between starts of a member that keeps ending.
@@ -97,6 +99,7 @@ func (c *cluster) observe(name string, i kernel.Instance, now time.Time) {
 			started = s
 		}
 		m.because = i.Statuses[k].Message
+		m.taken = i.Statuses[k].Reason == kernel.ReasonPort
 	}
 	if now.Sub(started) > steady {
 		m.failures = 0

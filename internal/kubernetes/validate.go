@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/containerd/errdefs"
@@ -68,10 +69,10 @@ func (d Definition) Complete() (Definition, error) {
 		d.Encryption = new(true)
 	}
 	for _, f := range []struct {
-		name             string
-		value            *float64
-		otherwise        float64
-		smallest, larges float64
+		name              string
+		value             *float64
+		otherwise         float64
+		smallest, largest float64
 	}{
 		{"nodes.cpus", &d.Nodes.CPUs, defaultNodeCPUs, minNodeCPUs, maxCPUs},
 		{"nodes.mem", &d.Nodes.Mem, defaultNodeMem, minNodeMem, maxMem},
@@ -81,12 +82,15 @@ func (d Definition) Complete() (Definition, error) {
 		{"controlPlane.disk", &d.ControlPlane.Disk, defaultPlaneDisk, minPlaneDisk, maxDisk},
 	} {
 		set(f.value, f.otherwise)
-		if v := *f.value; math.IsNaN(v) || v < f.smallest || v > f.larges {
-			return d, invalid("%s %g: expected %g to %g", f.name, v, f.smallest, f.larges)
+		if v := *f.value; math.IsNaN(v) || v < f.smallest || v > f.largest {
+			return d, invalid("%s %s: expected %s to %s", f.name, number(v), number(f.smallest), number(f.largest))
 		}
 	}
 	return d, d.ranges()
 }
+
+// number is a float as people write it.
+func number(f float64) string { return strconv.FormatFloat(f, 'f', -1, 64) }
 
 // ranges fills in and checks the address ranges.
 func (d *Definition) ranges() error {

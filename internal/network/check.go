@@ -196,7 +196,7 @@ func (n *Network) restore(bridge string) error {
 		}
 		return err
 	}
-	if other := othersHere(bridge); other != "" {
+	if other := Neighbour(bridge); other != "" {
 		n.log.Info("settings of the machine stay, another datacenter needs them", "bridge", other)
 		return nil
 	}

@@ -176,8 +176,8 @@ func setSysctl(name, value string) error {
 	return nil
 }
 
-// othersHere names a bridge of another datacenter on this machine, or nothing.
-func othersHere(bridge string) string {
+// Neighbour names the bridge of another datacenter on this machine, or nothing.
+func Neighbour(bridge string) string {
 	all, err := netlink.LinkList()
 	if err != nil {
 		return ""

@@ -188,6 +188,7 @@ func ask(socket string, r request, limit time.Duration) error {
 		return err
 	}
 	deadline := time.Now().Add(limit)
+	var why error // what kept the engine from answering; that the time is over says less than what was before
 	for {
 		a, err := askOnce(socket, append(line, '\n'), deadline)
 		switch {
@@ -195,8 +196,11 @@ func ask(socket string, r request, limit time.Duration) error {
 			return nil
 		case err == nil:
 			return errors.New(a.Error)
-		case time.Now().Add(redial).After(deadline):
-			return fmt.Errorf("no answer within %v: %w", limit, err)
+		case why == nil || !errors.Is(err, os.ErrDeadlineExceeded):
+			why = err
+		}
+		if time.Now().Add(redial).After(deadline) {
+			return fmt.Errorf("no answer within %v: %w", limit, why)
 		}
 		time.Sleep(redial)
 	}

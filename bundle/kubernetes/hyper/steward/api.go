@@ -97,7 +97,7 @@ func (b *board) current() (rev string, doc []byte, changed <-chan struct{}) {
 func (s *Steward) publish(context.Context) error {
 	st := look(each[corev1.Node](s.seen.nodes), each[corev1.Pod](s.seen.pods), each[corev1.Service](s.seen.services),
 		each[discoveryv1.EndpointSlice](s.seen.dns))
-	st.Version, st.Probe.Done = s.deps.Version, s.state.probed()
+	st.Version, st.Probe.Done, st.Desired = s.deps.Version, s.state.probed(), s.state.desired().Rev
 	s.board.show(st)
 	return nil
 }
@@ -158,6 +158,7 @@ func (s *Steward) putDesired(w http.ResponseWriter, r *http.Request) {
 	}
 	s.nodesBell.ring()
 	s.balancersBell.ring()
+	s.statusBell.ring()
 	w.WriteHeader(http.StatusNoContent)
 }
 

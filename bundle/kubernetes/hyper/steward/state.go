@@ -19,6 +19,8 @@ const (
 
 // Desired is what the datacenter decided; PUT /v1/desired.
 type Desired struct {
+	// Rev names the rest, as the datacenter chose; the status repeats it once it is kept.
+	Rev string `json:"rev,omitempty"`
 	// Nodes are the names of all nodes the cluster has. Node objects of other names are drained and deleted. Left out: none is.
 	Nodes []string `json:"nodes"`
 	// LoadBalancers are all that have an address. Services without lose theirs. Left out: nothing is changed.

@@ -27,6 +27,7 @@ type Status struct {
 	Probe         ProbeStatus       `json:"probe"`
 	LoadBalancers []BalancerRequest `json:"loadBalancers"`
 	Waiting       []string          `json:"waiting"` // for people: what pods wait for, at most 10
+	Desired       string            `json:"desired"` // Desired.Rev of what the steward works by
 }
 
 // AddonsStatus says whether all manifests of the bundle were applied, and why not.

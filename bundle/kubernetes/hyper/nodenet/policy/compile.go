@@ -15,13 +15,9 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 )
 
-// direction is the side of a pod a policy speaks of.
-type direction struct {
-	name string
-	// peer and self are the packet's fields with the peer's and the destination's address. Ports are always the
-	// destination's.
-	peer string
-}
+// direction is the side of a pod a policy speaks of. Peer is the packet's field with the peer's address; ports are always the
+// destination's.
+type direction struct{ name, peer string }
 
 var (
 	ingress = direction{"in", "saddr"}
@@ -52,7 +48,12 @@ func Compile(in Input) *Rules {
 	for _, p := range policies {
 		c.policy(p, rules)
 	}
-	for pod, dirs := range rules {
+	for i := range in.Pods {
+		pod := &in.Pods[i]
+		dirs, ok := rules[pod]
+		if !ok {
+			continue
+		}
 		for i, to := range []map[netip.Addr]string{c.out.Ingress, c.out.Egress} {
 			if !dirs[i].isolated {
 				continue

@@ -1,9 +1,11 @@
 package policy
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -180,7 +182,7 @@ func (e *Engine) input() (Input, map[netip.Addr]podID, error) {
 	return in, stands, nil
 }
 
-// resolve gives every pod its addresses. What a sandbox of this node claims is the pod's at once, whatever the API says; and
+// resolve gives every pod its addresses, and sorts pods. What a sandbox of this node claims is the pod's at once, whatever the API says; and
 // no other local pod's, whose address the API has not forgotten yet.
 func resolve(node string, pods []*corev1.Pod, held map[string]claim) ([]Pod, map[netip.Addr]podID) {
 	byPod := map[[2]string][]claim{}
@@ -192,6 +194,10 @@ func resolve(node string, pods []*corev1.Pod, held map[string]claim) ([]Pod, map
 			claimed[a] = c
 		}
 	}
+	// In order, so that of two pods that the API gives one address it is always the same that counts.
+	slices.SortFunc(pods, func(a, b *corev1.Pod) int {
+		return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
+	})
 	stands := map[netip.Addr]podID{}
 	out := make([]Pod, 0, len(pods))
 	for _, p := range pods {

@@ -57,7 +57,7 @@ func TestAddressIsThePodsThatTheGateSays(t *testing.T) {
 			got = append(got, p.Name+" "+ip.String())
 		}
 	}
-	want := "fresh 10.0.0.1, static 10.0.0.4, far 10.0.1.1"
+	want := "far 10.0.1.1, fresh 10.0.0.1, static 10.0.0.4"
 	if strings.Join(got, ", ") != want {
 		t.Errorf("got %v, want %s", got, want)
 	}

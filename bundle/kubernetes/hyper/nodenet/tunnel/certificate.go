@@ -23,9 +23,9 @@ type identity struct {
 }
 
 type fileStamp struct {
-	mod   time.Time
-	size  int64
-	inode os.FileInfo
+	mod  time.Time
+	size int64
+	info os.FileInfo
 }
 
 func newIdentity(pki string) (*identity, error) {
@@ -65,7 +65,7 @@ func (i *identity) stamps() (s [3]fileStamp, err error) {
 
 func sameFiles(a, b [3]fileStamp) bool {
 	for n := range a {
-		if !a[n].mod.Equal(b[n].mod) || a[n].size != b[n].size || !os.SameFile(a[n].inode, b[n].inode) {
+		if !a[n].mod.Equal(b[n].mod) || a[n].size != b[n].size || !os.SameFile(a[n].info, b[n].info) {
 			return false
 		}
 	}
