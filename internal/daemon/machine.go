@@ -112,6 +112,16 @@ func (s *site) hostPorts() kernel.PortRange {
 	return kernel.PortRange{First: first, Last: first + 699}
 }
 
+// published is the range that load balancers of clusters get on this machine, nothing for the default. Instances beside the
+// first have fewer, and sixteen of them each its own.
+func (s *site) published() kernel.PortRange {
+	if s.State == "/var/lib/marina" {
+		return kernel.PortRange{}
+	}
+	first := uint16(7100 + 50*(int(s.seed)%16))
+	return kernel.PortRange{First: first, Last: first + 49}
+}
+
 func (s *site) newNetwork(log *slog.Logger) (*network.Network, error) {
 	rules, err := vip.New()
 	if err != nil {

@@ -10,12 +10,9 @@ import (
 	"github.com/marinaos/marina/internal/kernel"
 )
 
-// firstPublished and lastPublished are the machines' ports that load balancers are published on: those behind Marathon's
-// service ports.
-const (
-	firstPublished = 20001
-	lastPublished  = 21000
-)
+// publishedPorts are the machines' ports that load balancers are published on, unless Config says otherwise: those behind
+// Marathon's service ports.
+var publishedPorts = kernel.PortRange{First: 20001, Last: 21000}
 
 // balancer is a Service of type LoadBalancer with what was made for it.
 type balancer struct {
@@ -92,9 +89,9 @@ func (c *cluster) ports(published map[string]uint16) []kernel.Port {
 	return out
 }
 
-// publish gives every port of a load balancer one of the machines', keeping those it has; taken are everybody's. The second
-// result says which ports found none.
-func (c *cluster) publish(taken map[uint16]bool) (map[string]uint16, map[string]string) {
+// publish gives every port of a load balancer one of the machines' in a range, keeping those it has; taken are everybody's. The
+// second result says which ports found none.
+func (c *cluster) publish(taken map[uint16]bool, of kernel.PortRange) (map[string]uint16, map[string]string) {
 	out, refused := map[string]uint16{}, map[string]string{}
 	if c.told == nil {
 		return maps.Clone(c.Published), refused
@@ -110,12 +107,12 @@ func (c *cluster) publish(taken map[uint16]bool) (map[string]uint16, map[string]
 			if !served(p.Protocol) {
 				continue
 			}
-			at := uint16(firstPublished)
-			for at <= lastPublished && taken[at] {
+			at := of.First
+			for at <= of.Last && taken[at] {
 				at++
 			}
-			if at > lastPublished {
-				refused[key] = fmt.Sprintf("all ports from %d to %d of the machines are taken", firstPublished, lastPublished)
+			if at > of.Last {
+				refused[key] = fmt.Sprintf("all ports from %d to %d of the machines are taken", of.First, of.Last)
 				continue
 			}
 			taken[at] = true

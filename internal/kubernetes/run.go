@@ -30,9 +30,10 @@ type Config struct {
 	Root   *identity.RootKey
 	Log    *slog.Logger
 
-	Pool, VIPs netip.Prefix // of the datacenter: clusters use other addresses
-	Images     string       // folder for images loaded into clusters
-	Machine    []string     // further names and addresses of machines, for API servers' certificates
+	Pool, VIPs netip.Prefix     // of the datacenter: clusters use other addresses
+	Publish    kernel.PortRange // of the machines, for load balancers; default 20001 to 21000
+	Images     string           // folder for images loaded into clusters
+	Machine    []string         // further names and addresses of machines, for API servers' certificates
 
 	// Quotas tells the quota tree; nil: nothing is judged when a cluster is asked for.
 	Quotas func() []kernel.QuotaView
@@ -90,6 +91,9 @@ func New(cfg Config) *Clusters {
 	}
 	if cfg.Dial == nil {
 		cfg.Dial = (&net.Dialer{Timeout: 5 * time.Second}).DialContext
+	}
+	if cfg.Publish == (kernel.PortRange{}) {
+		cfg.Publish = publishedPorts
 	}
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
@@ -479,7 +483,7 @@ func (k *Clusters) balance(ctx context.Context, c *cluster) error {
 			taken[p] = true
 		}
 	}
-	published, refused := c.publish(taken)
+	published, refused := c.publish(taken, k.cfg.Publish)
 	want := c.ports(published)
 	known := c.told != nil && c.Deleted.IsZero()
 	k.mu.RUnlock()
