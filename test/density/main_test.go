@@ -46,6 +46,9 @@ func TestMain(m *testing.M) {
 			fmt.Printf("| %s | %s | %s | %s |\n", r[0], r[1], r[2], r[3])
 		}
 	}
+	if len(rows) == 0 {
+		os.Exit(code) // no workshop was opened
+	}
 	if w, err := shop(); err == nil {
 		if err := w.Close(); err != nil {
 			fmt.Fprintln(os.Stderr, err)
