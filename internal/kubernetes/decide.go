@@ -58,6 +58,13 @@ func decide(c *cluster, complete bool, now time.Time) Decision {
 		switch {
 		case !c.wanted(m.name):
 			c.decideLeave(m, &d, now)
+		case plane.moves(c.ReadyAt.IsZero()): // those that were started know it where it will not be
+			if m.waiting != nil {
+				d.Withdraw = append(d.Withdraw, m.name)
+			}
+			if m.instance != nil {
+				d.stop(m, "the control plane gets another port")
+			}
 		case plane.claim != nil: // nodes are told where it is
 			c.decideMember(m, &d, complete, now)
 			c.decideSize(m, c.nodeSize(), &d)
@@ -86,7 +93,7 @@ func (c *cluster) decideMember(m *member, d *Decision, complete bool, now time.T
 	if m.claim != nil && m.claim.Released {
 		return // a node of that number was removed a moment ago
 	}
-	if m.taken && m.claim != nil && c.ReadyAt.IsZero() { // nobody knows its port yet: the next claim has another one
+	if m.moves(c.ReadyAt.IsZero()) { // nobody knows its port yet: the next claim has another one
 		d.Release = append(d.Release, m.claim.Name)
 		return
 	}
@@ -95,6 +102,11 @@ func (c *cluster) decideMember(m *member, d *Decision, complete bool, now time.T
 		return
 	}
 	d.Launch = append(d.Launch, m.name)
+}
+
+// moves reports whether a member gives up its claim for another, since its port was somebody else's from the start, or has.
+func (m *member) moves(fresh bool) bool {
+	return m.claim != nil && (m.claim.Released || fresh && m.taken && m.instance == nil)
 }
 
 // unhealthy reports whether a running instance fails its checks for good.
