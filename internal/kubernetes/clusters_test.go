@@ -53,17 +53,23 @@ func TestWhatEndsComesBackWhereItWas(t *testing.T) {
 	}
 }
 
-// A claim keeps its port for good; one that is somebody else's from the start would never be had.
+// A claim keeps its port for good; one that is somebody else's from the start would never be had. Nodes that were told where the
+// control plane is are told anew.
 func TestPortThatIsTakenIsGivenUp(t *testing.T) {
 	w := newWorld(t)
-	if err := w.clusters.Create(t.Context(), Definition{Name: "a", Nodes: Nodes{Count: new(0)}}); err != nil {
+	if err := w.clusters.Create(t.Context(), Definition{Name: "a", Nodes: Nodes{Count: new(1)}}); err != nil {
 		t.Fatal(err)
 	}
-	before := w.until("a", "an address", func(v View) bool { return v.Server != "" && v.Members[0].Task != "" })
+	started := func(v View) bool {
+		return v.Server != "" && len(v.Members) == 2 && v.Members[0].Task != "" && v.Members[1].Task != ""
+	}
+	before := w.until("a", "an address", started)
 	w.kernel.Report(kernel.GroupID(strings.TrimSuffix(before.Members[0].Task, "."+controlPlane)), func(s *kernel.Status) {
 		s.State, s.Reason, s.Message = kernel.Failed, kernel.ReasonPort, "tcp port is taken by another"
 	})
-	w.until("a", "another address", func(v View) bool { return v.Server != "" && v.Server != before.Server && v.Members[0].Task != "" })
+	w.until("a", "another address", func(v View) bool {
+		return started(v) && v.Server != before.Server && v.Members[1].Task != before.Members[1].Task
+	})
 }
 
 func TestNodesLeaveDrainedAndStopped(t *testing.T) {

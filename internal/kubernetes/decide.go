@@ -59,7 +59,14 @@ func decide(c *cluster, complete bool, now time.Time) Decision {
 		switch {
 		case !c.wanted(m.name):
 			c.decideLeave(m, &d, now)
-		case plane.claim != nil && (up || m.claim != nil): // nodes are told where it is; it has its port for good once it ran
+		case plane.moves(c.ReadyAt.IsZero()): // those that were started know it where it will not be
+			if m.waiting != nil {
+				d.Withdraw = append(d.Withdraw, m.name)
+			}
+			if m.instance != nil {
+				d.stop(m, "the control plane gets another port")
+			}
+		case plane.claim != nil && (up || m.claim != nil): // nodes are told where it is, and it has its port once it runs
 			c.decideMember(m, &d, complete, now)
 			c.decideSize(m, c.nodeSize(), &d)
 		}
@@ -87,7 +94,7 @@ func (c *cluster) decideMember(m *member, d *Decision, complete bool, now time.T
 	if m.claim != nil && m.claim.Released {
 		return // a node of that number was removed a moment ago
 	}
-	if m.taken && m.claim != nil && !c.claimed() { // nobody knows its port yet: the next claim has another one
+	if m.moves(c.ReadyAt.IsZero()) { // nobody knows its port yet: the next claim has another one
 		d.Release = append(d.Release, m.claim.Name)
 		return
 	}
@@ -98,9 +105,9 @@ func (c *cluster) decideMember(m *member, d *Decision, complete bool, now time.T
 	d.Launch = append(d.Launch, m.name)
 }
 
-// claimed reports whether a node knows where the control plane is.
-func (c *cluster) claimed() bool {
-	return slices.ContainsFunc(c.nodes(), func(m *member) bool { return m.claim != nil })
+// moves reports whether a member gives up its claim for another, since its port was somebody else's from the start, or has.
+func (m *member) moves(fresh bool) bool {
+	return m.claim != nil && (m.claim.Released || fresh && m.taken && m.instance == nil)
 }
 
 // unhealthy reports whether a running instance fails its checks for good.

@@ -99,7 +99,7 @@ func legacy(ctx context.Context, bridge string) []Finding {
 func CheckConflicts(bridge string, pool, vips netip.Prefix) error {
 	ours := map[string]netip.Prefix{"the pool": pool, "the VIPs": vips}
 	names := map[int]string{}
-	links, err := netlink.LinkList()
+	links, err := Whole(netlink.LinkList)
 	if err != nil {
 		return fmt.Errorf("links of the machine: %w", err)
 	}
@@ -123,7 +123,9 @@ func CheckConflicts(bridge string, pool, vips netip.Prefix) error {
 		}
 	}
 	for _, table := range []int{unix.RT_TABLE_MAIN, unix.RT_TABLE_LOCAL} {
-		routes, err := netlink.RouteListFiltered(netlink.FAMILY_V4, &netlink.Route{Table: table}, netlink.RT_FILTER_TABLE)
+		routes, err := Whole(func() ([]netlink.Route, error) {
+			return netlink.RouteListFiltered(netlink.FAMILY_V4, &netlink.Route{Table: table}, netlink.RT_FILTER_TABLE)
+		})
 		if err != nil {
 			return fmt.Errorf("routes of the machine: %w", err)
 		}
@@ -149,8 +151,10 @@ func machineReady(l Layout) bool {
 	if err != nil || br.Attrs().Flags&unix.IFF_UP == 0 {
 		return false
 	}
-	routes, err := netlink.RouteListFiltered(netlink.FAMILY_V4, &netlink.Route{Table: unix.RT_TABLE_LOCAL, Dst: ipNet(l.VIPs)},
-		netlink.RT_FILTER_TABLE|netlink.RT_FILTER_DST)
+	routes, err := Whole(func() ([]netlink.Route, error) {
+		return netlink.RouteListFiltered(netlink.FAMILY_V4, &netlink.Route{Table: unix.RT_TABLE_LOCAL, Dst: ipNet(l.VIPs)},
+			netlink.RT_FILTER_TABLE|netlink.RT_FILTER_DST)
+	})
 	return err == nil && len(routes) > 0
 }
 

@@ -178,7 +178,7 @@ func setSysctl(name, value string) error {
 
 // Neighbour names the bridge of another datacenter on this machine, or nothing.
 func Neighbour(bridge string) string {
-	all, err := netlink.LinkList()
+	all, err := Whole(netlink.LinkList)
 	if err != nil {
 		return ""
 	}
@@ -188,4 +188,17 @@ func Neighbour(bridge string) string {
 		}
 	}
 	return ""
+}
+
+// maxDumps is how often the kernel is asked for a list that others change while it is read.
+const maxDumps = 20
+
+// Whole asks for a list until it comes whole: links and routes of others come and go on a busy machine.
+func Whole[T any](list func() ([]T, error)) (out []T, err error) {
+	for range maxDumps {
+		if out, err = list(); !errors.Is(err, netlink.ErrDumpInterrupted) {
+			return out, err
+		}
+	}
+	return out, err
 }

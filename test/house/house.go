@@ -20,6 +20,8 @@ import (
 	"time"
 
 	"github.com/vishvananda/netlink"
+
+	"github.com/marinaos/marina/internal/network"
 )
 
 // markName is the variable by which a house's processes are found: they inherit it, tasks do not.
@@ -84,7 +86,9 @@ func (w *Workshop) New(flags ...string) (*House, error) {
 
 // Ranges are flags for address ranges that nobody on this machine has: houses that do not test the defaults use them.
 func Ranges() ([]string, error) {
-	routes, err := netlink.RouteListFiltered(netlink.FAMILY_V4, &netlink.Route{}, netlink.RT_FILTER_TABLE)
+	routes, err := network.Whole(func() ([]netlink.Route, error) {
+		return netlink.RouteListFiltered(netlink.FAMILY_V4, &netlink.Route{}, netlink.RT_FILTER_TABLE)
+	})
 	if err != nil {
 		return nil, fmt.Errorf("routes: %w", err)
 	}

@@ -106,7 +106,7 @@ func sysctl(name string) string {
 
 // othersHere reports whether another datacenter is on the machine: it may need settings that were changed first for this one.
 func othersHere() bool {
-	links, _ := netlink.LinkList()
+	links, _ := network.Whole(netlink.LinkList)
 	return slices.ContainsFunc(links, func(l netlink.Link) bool {
 		return l.Type() == "bridge" && strings.HasPrefix(l.Attrs().Name, "mar")
 	})
@@ -152,7 +152,7 @@ func (h *House) mounts(t *Trace) error {
 
 // links finds the bridge, its ports, and links that were its ports.
 func (h *House) links(t *Trace) error {
-	all, err := netlink.LinkList()
+	all, err := network.Whole(netlink.LinkList)
 	if err != nil {
 		return fmt.Errorf("links: %w", err)
 	}
@@ -206,7 +206,9 @@ func (h *House) readRanges() error {
 
 // routes finds those into the house's address ranges, in every table.
 func (h *House) routes(t *Trace) error {
-	all, err := netlink.RouteListFiltered(netlink.FAMILY_V4, &netlink.Route{}, netlink.RT_FILTER_TABLE)
+	all, err := network.Whole(func() ([]netlink.Route, error) {
+		return netlink.RouteListFiltered(netlink.FAMILY_V4, &netlink.Route{}, netlink.RT_FILTER_TABLE)
+	})
 	if err != nil {
 		return fmt.Errorf("routes: %w", err)
 	}
