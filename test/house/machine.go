@@ -15,6 +15,8 @@ import (
 
 	"github.com/google/nftables"
 	"github.com/vishvananda/netlink"
+
+	"github.com/marinaos/marina/internal/network"
 	"golang.org/x/sys/unix"
 )
 
