@@ -150,9 +150,19 @@ func (h *House) mounts(t *Trace) error {
 	return nil
 }
 
+// whole asks for a list again while the kernel says that it changed meanwhile: others come and go on the machine.
+func whole[T any](list func() ([]T, error)) (all []T, err error) {
+	for range 50 {
+		if all, err = list(); !errors.Is(err, netlink.ErrDumpInterrupted) {
+			break
+		}
+	}
+	return all, err
+}
+
 // links finds the bridge, its ports, and links that were its ports.
 func (h *House) links(t *Trace) error {
-	all, err := netlink.LinkList()
+	all, err := whole(netlink.LinkList)
 	if err != nil {
 		return fmt.Errorf("links: %w", err)
 	}
@@ -206,7 +216,9 @@ func (h *House) readRanges() error {
 
 // routes finds those into the house's address ranges, in every table.
 func (h *House) routes(t *Trace) error {
-	all, err := netlink.RouteListFiltered(netlink.FAMILY_V4, &netlink.Route{}, netlink.RT_FILTER_TABLE)
+	all, err := whole(func() ([]netlink.Route, error) {
+		return netlink.RouteListFiltered(netlink.FAMILY_V4, &netlink.Route{}, netlink.RT_FILTER_TABLE)
+	})
 	if err != nil {
 		return fmt.Errorf("routes: %w", err)
 	}
@@ -221,7 +233,7 @@ func (h *House) routes(t *Trace) error {
 			}
 		}
 	}
-	rules, err := netlink.RuleList(netlink.FAMILY_V4)
+	rules, err := whole(func() ([]netlink.Rule, error) { return netlink.RuleList(netlink.FAMILY_V4) })
 	for _, r := range rules {
 		for _, p := range h.ranges {
 			if strings.Contains(r.String(), p.Addr().String()) {
