@@ -102,7 +102,7 @@ func TestABrokenEtcdIsSaidAndConcernsNoOther(t *testing.T) {
 		}
 		return err
 	})
-	x.says(t, c.name, "etcd")
+	x.says(t, c.name, "etcd/member/snap/db", "invalid database")
 	for _, other := range x.both() {
 		if err := other.works(t); err != nil {
 			t.Errorf("cluster %s: %v", other.name, err)
