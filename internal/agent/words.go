@@ -54,9 +54,9 @@ func wordsOf(tail string) string {
 	if why == "" {
 		why = last
 	}
-	var j struct{ Msg, Error string } // as etcd logs
+	var j struct{ Msg, Path, Error string } // as etcd logs
 	if json.Unmarshal([]byte(why), &j) == nil && j.Msg != "" {
-		why = j.Msg
+		why = strings.TrimSpace(j.Msg + " " + j.Path)
 		if j.Error != "" {
 			why += ": " + j.Error
 		}

@@ -7,12 +7,13 @@ import (
 	"io/fs"
 	"maps"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/google/nftables"
 
 	"github.com/marinaos/marina/test/house"
 )
@@ -75,6 +76,7 @@ func TestCreatingAndDeletingAgainAndAgainLeavesNothing(t *testing.T) {
 	x := enter(t)
 	var before map[string][]string
 	for round := range 3 {
+		begin := time.Now()
 		c := &hosted{world: x, name: "round", minor: x.one.minor}
 		if round == 0 {
 			before = x.remains(t)
@@ -90,12 +92,13 @@ func TestCreatingAndDeletingAgainAndAgainLeavesNothing(t *testing.T) {
 		}
 		if round == 0 { // a used one has more to leave
 			x.Must(t, "image", "load", x.archive, "--cluster", c.name)
-			c.space(t).start(t, prober("pod"))
+			(&space{c, "default"}).start(t, prober("pod"))
 			if now := x.remains(t); len(more(before, now)) < 6 {
 				t.Fatalf("a running cluster shows no more than %v: the search looks in the wrong place", slices.Sorted(maps.Keys(more(before, now))))
 			}
 		}
 		x.Must(t, "cluster", "delete", c.name, "--yes", "--wait")
+		t.Logf("round %d: cluster gone after %v", round+1, time.Since(begin).Round(time.Second))
 		house.Eventually(t, settleLimit, pace, fmt.Sprintf("nothing to be left after round %d", round+1), func() error {
 			var errs []error
 			for kind, list := range more(before, x.remains(t)) {
@@ -117,9 +120,6 @@ func more(before, now map[string][]string) map[string][]string {
 	return out
 }
 
-// counters are what differs in rules that are the same.
-var counters = regexp.MustCompile(`packets \d+ bytes \d+|expires \w+|# handle \d+`)
-
 // remains is everything of the datacenter that clusters could leave, in terms that stay the same while nothing happens.
 func (x *world) remains(t testing.TB) map[string][]string {
 	t.Helper()
@@ -134,21 +134,7 @@ func (x *world) remains(t testing.TB) map[string][]string {
 			out["loop device"] = append(out["loop device"], strings.TrimSpace(string(b)))
 		}
 	}
-	rules, err := exec.Command("nft", "list", "ruleset").Output()
-	if err != nil {
-		t.Fatal(err)
-	}
-	ours := false
-	for line := range strings.Lines(string(rules)) {
-		if strings.HasPrefix(line, "table ") {
-			ours = strings.Contains(line, x.ID)
-		}
-		if ours {
-			for word := range strings.SplitSeq(counters.ReplaceAllString(line, ""), ",") { // elements of sets stand in one line
-				out["rule"] = append(out["rule"], strings.Trim(word, " \t\n{}"))
-			}
-		}
-	}
+	out["rule"] = x.rules(t)
 	out["cgroup"] = nil
 	walk(t, "/sys/fs/cgroup", func(path string, dir bool) bool {
 		if dir && strings.Contains(path, "marina-"+x.ID) {
@@ -166,6 +152,52 @@ func (x *world) remains(t testing.TB) map[string][]string {
 		return true
 	})
 	out["use"] = []string{x.Run("quota", "show", "/").Out}
+	return out
+}
+
+// rules is what the datacenter's tables hold.
+func (x *world) rules(t testing.TB) (out []string) {
+	t.Helper()
+	c, err := nftables.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	tables, err := c.ListTables()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, table := range tables {
+		if !strings.Contains(table.Name, x.ID) {
+			continue
+		}
+		sets, err := c.GetSets(table)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, set := range sets {
+			elements, err := c.GetSetElements(set)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, e := range elements {
+				out = append(out, fmt.Sprintf("%s %x", set.Name, e.Key))
+			}
+		}
+		chains, err := c.ListChainsOfTableFamily(table.Family)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, chain := range chains {
+			if chain.Table.Name != table.Name {
+				continue
+			}
+			rules, err := c.GetRules(table, chain)
+			if err != nil {
+				t.Fatal(err)
+			}
+			out = append(out, fmt.Sprintf("%d rules of %s", len(rules), chain.Name))
+		}
+	}
 	return out
 }
 

@@ -53,9 +53,7 @@ func TestAFullDiskOfOneControlPlaneIsSaidAndConcernsNoOtherAndEndsWithIt(t *test
 			t.Errorf("cluster %s: %v", other.name, err)
 		}
 	}
-	if err := os.Remove(filler); err != nil {
-		t.Fatal(err)
-	}
+	house.Until(t, settleLimit, "the volume to be there, as it is while the control plane tries to start", func() error { return os.Remove(filler) })
 	house.Eventually(t, readyLimit, pace, "the cluster to work again", func() error { return c.works(t) })
 	x.ready(t, c.name, readyLimit)
 }
@@ -81,7 +79,7 @@ func TestABrokenEtcdIsSaidAndConcernsNoOther(t *testing.T) {
 	x := enter(t)
 	c := x.third(t, "torn", "--nodes", "0")
 	x.ready(t, c.name, readyLimit)
-	name := filepath.Join(x.volume(c.name, "control-plane"), "etcd", "member", "snap", "db")
+	name := filepath.Join(x.volume(c.name, "control-plane"), "etcd", "etcd", "member", "snap", "db")
 	f, err := os.OpenFile(name, os.O_WRONLY, 0)
 	if err != nil {
 		t.Fatal(err)
@@ -104,7 +102,7 @@ func TestABrokenEtcdIsSaidAndConcernsNoOther(t *testing.T) {
 		}
 		return err
 	})
-	x.says(t, c.name, "etcd")
+	x.says(t, c.name, "etcd/member/snap/db", "invalid database")
 	for _, other := range x.both() {
 		if err := other.works(t); err != nil {
 			t.Errorf("cluster %s: %v", other.name, err)

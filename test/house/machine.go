@@ -225,7 +225,7 @@ func (h *House) routes(t *Trace) error {
 			}
 		}
 	}
-	rules, err := netlink.RuleList(netlink.FAMILY_V4)
+	rules, err := network.Whole(func() ([]netlink.Rule, error) { return netlink.RuleList(netlink.FAMILY_V4) })
 	for _, r := range rules {
 		for _, p := range h.ranges {
 			if strings.Contains(r.String(), p.Addr().String()) {
