@@ -36,7 +36,7 @@ func TestPodsFindTheDatacentersServicesByName(t *testing.T) {
 	}
 	x.Must(t, "image", "load", archive, "--quiet")
 	t.Cleanup(func() { x.dc.Remove(t, "/hello") })
-	x.Must(t, "app", "add", x.Example("hello.json"))
+	x.Must(t, "app", "add", x.Example("hello/app.json"))
 	x.dc.Settle(t, "/hello", settleLimit)
 	vip, _, _ := strings.Cut(x.dc.VIP(t, "/hello"), ":")
 	inBoth(t, func(t *testing.T, c *hosted) {
