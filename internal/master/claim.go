@@ -32,6 +32,17 @@ func (c *claim) at() placement.Placement {
 // disk is what its volumes take, as resources.
 func (c *claim) disk() kernel.Resources { return kernel.Resources{Disk: c.Disk()} }
 
+// count has the disk of a claim without a holder count against machine and quota; uncount ends that.
+func (s *State) count(c *claim) {
+	s.pool.Adjust(c.Agent, c.disk())
+	s.quota.Charge(c.Role, c.disk())
+}
+
+func (s *State) uncount(c *claim) {
+	s.pool.Adjust(c.Agent, kernel.Resources{}.Sub(c.disk()))
+	s.quota.Credit(c.Role, c.disk())
+}
+
 // Claims lists the claims of a framework by name.
 func (s *State) Claims(framework string) []kernel.ClaimView {
 	var out []kernel.ClaimView
@@ -79,8 +90,7 @@ func (s *State) placeClaimed(e *entry) []*instance {
 		e.refusal = kernel.Refusal{Agents: 1, Reasons: []kernel.Rejected{{Filter: "claim " + c.Name, Agents: 1, Detail: detail}}}
 		return nil
 	}
-	s.pool.Adjust(c.Agent, kernel.Resources{}.Sub(c.disk()))
-	s.quota.Credit(c.Role, c.disk())
+	s.uncount(c)
 	_, why := s.quota.Room(sp.Role, sp.need, 1)
 	ok := why == ""
 	e.refusal = kernel.Refusal{Quota: why}
@@ -88,8 +98,7 @@ func (s *State) placeClaimed(e *entry) []*instance {
 		ok, e.refusal = s.pool.PlaceOn(sp.request, c.Agent)
 	}
 	if !ok {
-		s.pool.Adjust(c.Agent, c.disk())
-		s.quota.Charge(c.Role, c.disk())
+		s.count(c)
 		return nil
 	}
 	placed := s.settle(e, []placement.Placement{c.at()})
@@ -137,8 +146,7 @@ func (s *State) takeBack(i *instance) {
 	s.quota.Credit(i.spec.Role, i.need)
 	if c != nil {
 		c.holder = nil
-		s.pool.Adjust(c.Agent, c.disk())
-		s.quota.Charge(c.Role, c.disk())
+		s.count(c)
 	}
 }
 
@@ -228,8 +236,7 @@ func (s *State) loadHolder(g *kernel.Group, sp *spec, a *agent) (placement.Place
 	if c == nil || c.Agent != a.info.ID || c.Address != g.Address || c.holder != nil {
 		return placement.Placement{}, fmt.Errorf("its claim %s is not where it is: %w", sp.Claim.Name, errdefs.ErrNotFound)
 	}
-	s.pool.Adjust(c.Agent, kernel.Resources{}.Sub(c.disk()))
-	s.quota.Credit(c.Role, c.disk())
+	s.uncount(c)
 	return placement.Placement{Agent: a.info.ID}, nil
 }
 
