@@ -2,6 +2,7 @@ package kernel
 
 import (
 	"context"
+	"fmt"
 	"net/netip"
 	"time"
 )
@@ -86,6 +87,21 @@ type InstanceWatch interface {
 	Next(ctx context.Context) (Changes, error)
 	// Close ends the watch.
 	Close()
+}
+
+// Follow hands what a watch delivers to out until ctx or the watch ends, and returns why; it never returns nil.
+func Follow(ctx context.Context, w InstanceWatch, out chan<- Changes) error {
+	for {
+		c, err := w.Next(ctx)
+		if err != nil {
+			return fmt.Errorf("watch instances: %w", err)
+		}
+		select {
+		case out <- c:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
 }
 
 // Changes is what an InstanceWatch delivers.

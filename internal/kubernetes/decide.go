@@ -19,7 +19,6 @@ type Decision struct {
 	Release  []string                         // claims
 	Load     []string                         // nodes that have yet to get the images that were loaded into the cluster
 	Gone     bool                             // nothing is left: the rows go
-	Desired  *Desired                         // what the steward should know; nil: there is none to tell
 	Wake     time.Time                        // look again then; zero: when something changes
 }
 
@@ -71,7 +70,6 @@ func decide(c *cluster, complete bool, now time.Time) Decision {
 			c.decideSize(m, c.nodeSize(), &d)
 		}
 	}
-	d.Desired = c.desired()
 	for _, m := range c.nodes() {
 		if state, _ := c.memberState(m); len(c.Images) > 0 && state == "ready" && m.loaded != m.instance.ID {
 			d.Load = append(d.Load, m.name)
@@ -83,7 +81,7 @@ func decide(c *cluster, complete bool, now time.Time) Decision {
 // decideMember starts what should run and does not.
 func (c *cluster) decideMember(m *member, d *Decision, complete bool, now time.Time) {
 	if m.instance != nil {
-		if h := unhealthy(m.instance); h {
+		if unhealthy(m.instance) {
 			d.stop(m, "it does not answer its health check")
 		}
 		return

@@ -120,23 +120,9 @@ func (k *Clusters) Run(ctx context.Context) error {
 	defer watch.Close()
 	changes := make(chan kernel.Changes)
 	k.group, k.ctx = errgroup.WithContext(ctx)
-	k.group.Go(func() error { return watching(k.ctx, watch, changes) })
+	k.group.Go(func() error { return kernel.Follow(k.ctx, watch, changes) })
 	k.group.Go(func() error { return k.loop(k.ctx, changes) })
 	return k.group.Wait()
-}
-
-func watching(ctx context.Context, w kernel.InstanceWatch, out chan<- kernel.Changes) error {
-	for {
-		c, err := w.Next(ctx)
-		if err != nil {
-			return fmt.Errorf("clusters: watch instances: %w", err)
-		}
-		select {
-		case out <- c:
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
-	}
 }
 
 // loop is the owner of all writing.

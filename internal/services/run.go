@@ -112,23 +112,9 @@ func (s *Services) Run(ctx context.Context) error {
 	changes := make(chan kernel.Changes)
 	watch := s.cfg.Kernel.Watch(Framework)
 	defer watch.Close()
-	g.Go(func() error { return follow(ctx, watch, changes) })
+	g.Go(func() error { return kernel.Follow(ctx, watch, changes) })
 	g.Go(func() error { return s.loop(ctx, changes) })
 	return g.Wait()
-}
-
-func follow(ctx context.Context, w kernel.InstanceWatch, out chan<- kernel.Changes) error {
-	for {
-		c, err := w.Next(ctx)
-		if err != nil {
-			return fmt.Errorf("services: watch instances: %w", err)
-		}
-		select {
-		case out <- c:
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
-	}
 }
 
 // loop is the owner of all writing.
