@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -28,7 +27,7 @@ const (
 
 // TestChartOfOthers installs, calls, upgrades and uninstalls a chart.
 func TestChartOfOthers(t *testing.T) {
-	h := open(t)
+	h := house.Open(t)
 	dir, err := moduleDir()
 	if err != nil {
 		t.Fatal(err)
@@ -125,33 +124,6 @@ func TestChartOfOthers(t *testing.T) {
 		}
 		return err
 	})
-}
-
-// open starts a datacenter that is taken away at the end.
-func open(t *testing.T) *house.House {
-	t.Helper()
-	w, err := house.OpenWorkshop()
-	if errors.Is(err, house.ErrNotReal) && os.Getenv("MARINA_REQUIRE_REAL") == "" {
-		t.Skip(err)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { w.Close() })
-	h, err := w.Open()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if t.Failed() {
-			dir := t.ArtifactDir()
-			t.Logf("logs of the datacenter, kept with -artifacts: %s, %v", dir, h.SaveLogs(dir))
-		}
-		if err := h.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	return h
 }
 
 // connect is Helm at a cluster.

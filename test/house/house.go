@@ -140,6 +140,34 @@ func (w *Workshop) Open() (*House, error) {
 	return h, h.Load(w.Truth)
 }
 
+// Open starts a datacenter for one test. It is taken away at the end; of a test that failed the logs are kept. Where real
+// containers cannot be had the test is skipped, unless MARINA_REQUIRE_REAL asks for them.
+func Open(t testing.TB) *House {
+	t.Helper()
+	w, err := OpenWorkshop()
+	if errors.Is(err, ErrNotReal) && os.Getenv("MARINA_REQUIRE_REAL") == "" {
+		t.Skip(err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { w.Close() })
+	h, err := w.Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			dir := t.ArtifactDir()
+			t.Logf("logs of the datacenter, kept with -artifacts: %s, %v", dir, h.SaveLogs(dir))
+		}
+		if err := h.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return h
+}
+
 // Up is `marina up`; it returns what it printed.
 func (h *House) Up() (string, error) { return h.UpAs(h.Marina) }
 

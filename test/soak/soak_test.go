@@ -41,7 +41,7 @@ func TestSoak(t *testing.T) {
 		t.Skip("ROUNDS is not set: make soak")
 	}
 	rounds, several := setting(t, "ROUNDS", 0), setting(t, "SEVERAL", 2)
-	h := open(t)
+	h := house.Open(t)
 	var with *counted // one cluster; what is not seen then would not be seen when it stays
 	if err := round(h, "first", func() error {
 		err := h.Witness()
@@ -87,33 +87,6 @@ func TestSoak(t *testing.T) {
 	fmt.Printf("\n%d clusters created and deleted, %d at a time, %d failed, in %v; a round took p50 %v, max %v\n\n", rounds, several, failed,
 		time.Since(begin).Round(time.Second), house.Percentile(took, 0.5).Round(time.Second), slices.Max(took).Round(time.Second))
 	compare(t, with, before, after, rounds)
-}
-
-// open starts a datacenter that is taken away at the end.
-func open(t *testing.T) *house.House {
-	t.Helper()
-	w, err := house.OpenWorkshop()
-	if errors.Is(err, house.ErrNotReal) {
-		t.Skip(err)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { w.Close() })
-	h, err := w.Open()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if t.Failed() {
-			dir := t.ArtifactDir()
-			t.Logf("logs of the datacenter, kept with -artifacts: %s, %v", dir, h.SaveLogs(dir))
-		}
-		if err := h.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	return h
 }
 
 // round is the life of one cluster: it comes, runs a pod, is looked at if somebody wants to, and goes.
