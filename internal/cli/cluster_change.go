@@ -298,7 +298,7 @@ func (v *invocation) clusterResize() *cobra.Command {
 	var p patience
 	var s sizes
 	resize := &cobra.Command{Use: "resize NAME", Short: "Change what a cluster's members are granted, while they run", Args: exactly(1),
-		Long:              "Changes what each node, or the control plane, is granted; what is not said stays. Pods go on running. Disks only grow.",
+		Long:              "Changes what each node, or the control plane, is granted; what is not said stays. Pods go on running. Disks keep their size.",
 		Example:           "  marina cluster resize demo --cpus 2 --mem 4Gi --wait",
 		ValidArgsFunction: v.completeClusters, RunE: func(c *cobra.Command, args []string) error {
 			if !s.put(&kubernetes.Definition{}) {
