@@ -233,13 +233,18 @@ func (c *Client) Remove(t testing.TB, id string) {
 	})
 }
 
-// VIP is the address of an app's first VIP, "198.18.3.7:80".
+// VIP is the address of an app's first VIP, "198.18.3.7:80", once a truthful task answers there: machines hear of a new instance
+// a moment after its deployment has ended.
 func (c *Client) VIP(t testing.TB, id string) string {
 	t.Helper()
 	var vips []struct{ Owner, Address string }
 	c.Ask(t, "GET", "/net/v1/vips", nil, 200, &vips)
 	for _, v := range vips {
 		if v.Owner == id {
+			Until(t, settleLimit, "an answer of "+id+" at "+v.Address, func() error {
+				_, err := Who(v.Address)
+				return err
+			})
 			return v.Address
 		}
 	}
