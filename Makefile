@@ -83,7 +83,7 @@ test: build kubernetes-all
 	@cd test/clusters && MARINA_REQUIRE_REAL=1 go test -vet=off -timeout 40m -run '$(CLUSTER_TESTS)' ./...
 
 # What make test asks of clusters; make test-clusters asks everything, a chart that others wrote installed by Helm included.
-CLUSTER_TESTS := TestPodsFind|TestAPrivilegedPod|TestNothingOfAnother|TestALoadBalancer|TestANodeIsResized|TestAClusterGrows|TestAKilledControlPlane|TestAKilledNode|TestAPodRuns|TestAService|TestNetworkPolicies|TestASecretsText|TestAClaimedVolume|TestTheDatacentersOwnPorts|TestAnotherClustersCredentials|TestNodesAre|TestVolumesOf|TestMetrics|TestPodsOfDifferent|TestAGroupsQuota
+CLUSTER_TESTS := TestCreatingAndDeleting|TestABrokenEtcd|TestAnImage|TestWithoutUserNamespaces|TestPodsFind|TestAPrivilegedPod|TestNothingOfAnother|TestALoadBalancer|TestANodeIsResized|TestAClusterGrows|TestAKilledControlPlane|TestAKilledNode|TestAPodRuns|TestAService|TestNetworkPolicies|TestASecretsText|TestAClaimedVolume|TestTheDatacentersOwnPorts|TestAnotherClustersCredentials|TestNodesAre|TestVolumesOf|TestMetrics|TestPodsOfDifferent|TestAGroupsQuota
 .PHONY: test-clusters
 test-clusters: build kubernetes-all
 	@cd test/clusters && MARINA_REQUIRE_REAL=1 go test -vet=off -timeout 60m -v ./...

@@ -3,6 +3,7 @@ package agent
 import (
 	"bufio"
 	"fmt"
+	"maps"
 	"os"
 	"runtime"
 	"strconv"
@@ -26,6 +27,14 @@ func (a *Agent) describe() kernel.Agent {
 		Kernel: kernelRelease(), Cgroup: cgroupVersion(), Warnings: append([]string(nil), a.cfg.Warnings...), Bundles: a.cfg.BundleVersions()}
 	if !kernelAtLeast(out.Kernel, 5, 15) {
 		out.Warnings = append(out.Warnings, fmt.Sprintf("kernel %s is older than 5.15", out.Kernel))
+	}
+	if a.rt.IDs().Count == 0 {
+		out.Attributes = maps.Clone(out.Attributes)
+		if out.Attributes == nil {
+			out.Attributes = map[string]string{}
+		}
+		out.Attributes[kernel.UserNamespaces] = "no"
+		out.Warnings = append(out.Warnings, "there are no user namespaces: root in a container is root of the machine, with fewer rights")
 	}
 	if a.cfg.Total != nil {
 		out.Total = *a.cfg.Total

@@ -218,7 +218,7 @@ func TestRegistrationDescribesTheMachine(t *testing.T) {
 	w.master.connected(0)
 	r := w.master.last
 	if a := r.Agent; a.ID == "" || a.Hostname != "host1" || a.Attributes["rack"] != "r1" || a.Total.MilliCPU <= 0 || a.Total.Mem <= 0 ||
-		a.Total.Disk <= 0 || a.Kernel == "" || a.Cgroup == "" || r.Boot != "boot-1" || r.Incarnation == "" || a.Ports.First == 0 {
+		a.Total.Disk <= 0 || a.Kernel == "" || a.Cgroup == "" || a.Attributes[kernel.UserNamespaces] != "no" || r.Boot != "boot-1" || r.Incarnation == "" || a.Ports.First == 0 {
 		t.Errorf("got %+v, want it complete", r)
 	}
 	first := *r

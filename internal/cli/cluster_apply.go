@@ -186,7 +186,7 @@ func definitionOf(doc json.RawMessage) (kubernetes.Definition, error) {
 	if err != nil {
 		if name, ok := strings.CutPrefix(err.Error(), "json: unknown field "); ok {
 			return k.Definition, fmt.Errorf("there is no field %s; those there are: name, group, version, nodes {count, cpus, mem, disk}, "+
-				"controlPlane {cpus, mem, disk}, podCIDR, serviceCIDR, audit, encryption", name)
+				"controlPlane {cpus, mem, disk}, podCIDR, serviceCIDR, audit, encryption, privileged", name)
 		}
 		return k.Definition, err
 	}

@@ -162,10 +162,10 @@ func (v *invocation) clusterCreate() *cobra.Command {
 	var s sizes
 	var p patience
 	var nodes int
-	var plain, leave, merge bool
+	var plain, privileged, leave, merge bool
 	create := &cobra.Command{Use: "create NAME", Short: "Create a cluster", Args: exactly(1),
 		Long: "Creates a cluster and waits until it is ready: its API answers, its nodes are ready and names resolve in it.\n" +
-			"What is not said has a default. Version, group, address ranges, audit and encryption never change afterwards.",
+			"What is not said has a default. Version, group, address ranges, audit, encryption and whether pods may be privileged never change afterwards.",
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(c *cobra.Command, args []string) error {
 			d.Name, d.Version = args[0], strings.TrimPrefix(d.Version, "v")
@@ -184,6 +184,9 @@ func (v *invocation) clusterCreate() *cobra.Command {
 			if plain {
 				d.Encryption = new(false)
 			}
+			if c.Flags().Changed("privileged") {
+				d.Privileged = &privileged
+			}
 			s.put(&d)
 			return v.create(c.Context(), &d, &p, merge)
 		}}
@@ -196,6 +199,7 @@ func (v *invocation) clusterCreate() *cobra.Command {
 	f.StringVar(&d.ServiceCIDR, "service-cidr", "", "addresses of Services; default 10.96.0.0/16")
 	f.BoolVar(&d.Audit, "audit", false, "the API server keeps an audit log")
 	f.BoolVar(&plain, "no-encryption", false, "secrets are not encrypted in etcd")
+	f.BoolVar(&privileged, "privileged", true, "pods may be privileged; default: if nodes have user namespaces, so that it means nothing on their machines")
 	p.flags(create, true, "wait until it is ready")
 	f.BoolVar(&leave, "no-wait", false, "return at once")
 	f.BoolVar(&merge, "kubeconfig", false, "put it into the kubeconfig afterwards")

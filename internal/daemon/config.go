@@ -31,6 +31,7 @@ type Config struct {
 	EtcdKey    string
 	HostVolume []string // folders of this machine that tasks may bind; default none
 	Attribute  []string // name=value of this machine, for constraints
+	SharedIDs  bool     // run containers with this machine's own user ids, as where there are no user namespaces
 	Verbose    bool     // log debug messages
 }
 

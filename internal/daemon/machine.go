@@ -100,7 +100,7 @@ func (s *site) machine(ctx context.Context, log *slog.Logger) (*machine, error) 
 var Version = "dev"
 
 func (s *site) containerd(store *containerd.Store) containerd.Config {
-	return containerd.Config{Instance: s.id, State: s.path("runtime"), Bin: s.Runtime, Store: store}
+	return containerd.Config{Instance: s.id, State: s.path("runtime"), Bin: s.Runtime, Store: store, NoUserNamespaces: s.SharedIDs}
 }
 
 // hostPorts is the range that tasks' ports on this machine come from. Each of sixteen instances has a range of its own.

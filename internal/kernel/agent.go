@@ -27,6 +27,9 @@ type Agent struct {
 	Bundles map[string]string `json:"bundles,omitempty"`
 }
 
+// UserNamespaces is the attribute by which an agent says "no" if it runs containers with the machine's own user ids.
+const UserNamespaces = "user-namespaces"
+
 // PortRange is the ports from First to Last, both included.
 type PortRange struct {
 	First uint16 `json:"first"`

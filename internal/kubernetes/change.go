@@ -65,7 +65,7 @@ func (k *Clusters) create(ctx context.Context, d Definition, a *authorities) err
 	if why := k.overQuota(d.Group, d.Guarantee()); why != "" {
 		return fmt.Errorf("cluster %s: %s: %w", d.Name, why, errdefs.ErrResourceExhausted)
 	}
-	row := Row{Definition: d, ID: k.cfg.NewID(), VNI: k.freeVNI(), Created: k.cfg.Now().UTC().Round(time.Millisecond)}
+	row := Row{Definition: d, ID: k.cfg.NewID(), VNI: k.freeVNI(), Created: k.cfg.Now().UTC().Round(time.Millisecond)}.on(k.cfg.Kernel.Agents())
 	sealed, err := k.sealAuthorities(row.ID, a)
 	if err != nil {
 		return fmt.Errorf("cluster %s: %w", d.Name, err)
@@ -84,6 +84,15 @@ func (k *Clusters) create(ctx context.Context, d Definition, a *authorities) err
 	k.clusters[d.Name] = c
 	k.cfg.Log.Info("cluster is created", "cluster", d.Name, "version", d.Version)
 	return nil
+}
+
+// on completes a new cluster's row by what follows from the machines there are.
+func (r Row) on(agents []kernel.AgentView) Row {
+	r.SharedIDs = len(agents) > 0 && !slices.ContainsFunc(agents, func(a kernel.AgentView) bool { return a.Attributes[kernel.UserNamespaces] != "no" })
+	if r.Privileged == nil {
+		r.Privileged = new(!r.SharedIDs)
+	}
+	return r
 }
 
 // freeVNI is the lowest number that no cluster's network has.

@@ -26,6 +26,7 @@ type Definition struct {
 	ServiceCIDR  string       `json:"serviceCIDR,omitempty"` // default 10.96.0.0/16; never changes
 	Audit        bool         `json:"audit,omitempty"`       // the API server keeps an audit log; never changes
 	Encryption   *bool        `json:"encryption,omitempty"`  // secrets are encrypted in etcd; default true; never changes
+	Privileged   *bool        `json:"privileged,omitempty"`  // pods may be; default: if nodes have user namespaces; never changes
 }
 
 // Nodes is how many nodes a cluster has and what each is granted.
@@ -33,14 +34,14 @@ type Nodes struct {
 	Count *int    `json:"count,omitempty"` // default 1; 0 is a control plane alone
 	CPUs  float64 `json:"cpus,omitempty"`  // guaranteed and told to Kubernetes, more is used when it is free; default 0.5
 	Mem   float64 `json:"mem,omitempty"`   // MiB; default 1024
-	Disk  float64 `json:"disk,omitempty"`  // MiB of images, logs and volumes; default 8192; may only grow
+	Disk  float64 `json:"disk,omitempty"`  // MiB of images, logs and volumes; default 8192; never changes
 }
 
 // ControlPlane is what the control plane is granted.
 type ControlPlane struct {
 	CPUs float64 `json:"cpus,omitempty"` // guaranteed, more is used when it is free; default 0.1
 	Mem  float64 `json:"mem,omitempty"`  // MiB guaranteed; it may use four times as much; default 256
-	Disk float64 `json:"disk,omitempty"` // MiB of etcd; default 2048; may only grow
+	Disk float64 `json:"disk,omitempty"` // MiB of etcd; default 2048; never changes
 }
 
 // State is where a cluster stands.

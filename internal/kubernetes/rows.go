@@ -18,6 +18,9 @@ type Row struct {
 	// Published is the machines' ports of its load balancers, by namespace/name/protocol/port.
 	Published map[string]uint16 `json:"published,omitempty"`
 	Images    []string          `json:"images,omitempty"` // loaded into it by name
+	// SharedIDs: its nodes have no user namespaces and run with their machines' own user ids, since there was no machine
+	// with user namespaces when it was created.
+	SharedIDs bool `json:"sharedIDs,omitempty"`
 }
 
 // The tables. Keys are a cluster's authorities and signing keys, leaves what was issued to its members: both sealed under the

@@ -106,7 +106,7 @@ type nodeConfig struct {
 func (c *Row) controlPlaneSpec() (kernel.Spec, error) {
 	size := c.planeSize()
 	steward, err := json.Marshal(stewardConfig{Listen: ":" + strconv.Itoa(stewardPort), Addons: kernel.BundleTarget + "/kubernetes/addons",
-		ClusterDNS: c.service(10).String(), Domain: domain, ServiceCIDR: c.ServiceCIDR, ClusterCIDR: c.PodCIDR, Privileged: true,
+		ClusterDNS: c.service(10).String(), Domain: domain, ServiceCIDR: c.ServiceCIDR, ClusterCIDR: c.PodCIDR, Privileged: *c.Privileged,
 		EgressSocket: "/run/kubernetes/egress.sock", TunnelPort: tunnelPort})
 	if err != nil {
 		return kernel.Spec{}, err
@@ -135,9 +135,13 @@ func (c *Row) controlPlaneSpec() (kernel.Spec, error) {
 func (c *Row) nodeSpec(name string, plane netip.Addr) (kernel.Spec, error) {
 	conf, err := json.Marshal(nodeConfig{Name: name, Server: "https://" + netip.AddrPortFrom(plane, apiPort).String(), Minor: minorOf(c.Version),
 		ServiceCIDR: c.ServiceCIDR, ClusterCIDR: c.PodCIDR, ClusterDNS: c.service(10).String(), ClusterDomain: domain, VNI: c.VNI,
-		Privileged: true, UserNamespace: true})
+		Privileged: *c.Privileged, UserNamespace: !c.SharedIDs})
 	if err != nil {
 		return kernel.Spec{}, err
+	}
+	ids := kernel.Constraint{Field: kernel.UserNamespaces, Operator: "UNLIKE", Value: "no"}
+	if c.SharedIDs {
+		ids.Operator = "LIKE"
 	}
 	size := c.nodeSize()
 	return c.spec(name, c.Nodes.Disk, kernel.TaskSpec{
@@ -148,16 +152,16 @@ func (c *Row) nodeSpec(name string, plane netip.Addr) (kernel.Spec, error) {
 		Files:   []kernel.File{{Path: "/etc/kubernetes/node.json", Content: conf}, {Path: pkiFolder, Secret: secretRef(c.Name, name)}},
 		Volumes: []kernel.Volume{{ContainerPath: "/var", Claimed: "data"}},
 		PIDs:    16384, KillGrace: 15 * time.Second, Guarantee: size.Guarantee, Limit: size.Limit,
-	})
+	}, ids)
 }
 
 // spec completes a member's only task to its spec.
-func (c *Row) spec(member string, disk float64, task kernel.TaskSpec) (kernel.Spec, error) {
+func (c *Row) spec(member string, disk float64, task kernel.TaskSpec, where ...kernel.Constraint) (kernel.Spec, error) {
 	task.Name, task.Suffix, task.User = member, "."+member, "root"
 	return kernel.Spec{Framework: Framework, Owner: owner(c.Name, member), Role: c.Group,
-		Network: kernel.Network{Mode: kernel.NetworkBridge, Name: Framework + "/" + c.Name},
-		Claim:   &kernel.Claim{Name: claimName(c.Name, member), Volumes: []kernel.ClaimVolume{{Name: "data", Bytes: mib(disk)}}},
-		Tasks:   []kernel.TaskSpec{task}}.Seal()
+		Network:     kernel.Network{Mode: kernel.NetworkBridge, Name: Framework + "/" + c.Name},
+		Claim:       &kernel.Claim{Name: claimName(c.Name, member), Volumes: []kernel.ClaimVolume{{Name: "data", Bytes: mib(disk)}}},
+		Constraints: where, Tasks: []kernel.TaskSpec{task}}.Seal()
 }
 
 // memberOf reads a claim's name.

@@ -142,10 +142,11 @@ func (d Definition) change(to Definition) (Definition, error) {
 			return d, invalid("%s of cluster %s is %s and never changes: create another cluster", f.name, d.Name, *f.had)
 		}
 	}
-	if to.Encryption != nil && *to.Encryption != *d.Encryption || to.Audit && !d.Audit {
-		return d, invalid("audit and encryption of cluster %s never change: create another cluster", d.Name)
+	if to.Encryption != nil && *to.Encryption != *d.Encryption || to.Audit && !d.Audit ||
+		to.Privileged != nil && d.Privileged != nil && *to.Privileged != *d.Privileged {
+		return d, invalid("audit, encryption and privileged of cluster %s never change: create another cluster", d.Name)
 	}
-	to.Audit, to.Encryption = d.Audit, d.Encryption
+	to.Audit, to.Encryption, to.Privileged = d.Audit, d.Encryption, d.Privileged
 	if to.Nodes.Count == nil {
 		to.Nodes.Count = d.Nodes.Count
 	}

@@ -154,6 +154,12 @@ func (c *cluster) view(release string) View {
 			v.Warnings = append(v.Warnings, "what is told of pods and nodes is of "+c.toldAt.UTC().Format(time.RFC3339)+": the control plane does not answer")
 		}
 	}
+	switch {
+	case c.SharedIDs && *c.Privileged:
+		v.Warnings = append(v.Warnings, "its nodes have no user namespaces: whoever may create privileged pods is root on their machines")
+	case c.SharedIDs:
+		v.Warnings = append(v.Warnings, "its nodes have no user namespaces, since no machine had: privileged pods are refused")
+	}
 	if *c.Nodes.Count == 0 {
 		v.Warnings = append(v.Warnings, "the cluster has no nodes: no pod runs")
 	}

@@ -82,7 +82,11 @@ func enter(t *testing.T) *world {
 		t.Fatal(err)
 	}
 	for _, bundle := range []string{"node", "addons"} {
-		if _, err := os.Stat(filepath.Join(w.Bundle(bundle), "VERSION")); err != nil && !required {
+		_, err := os.Stat(filepath.Join(w.Bundle(bundle), "VERSION"))
+		if err != nil && required {
+			t.Fatalf("%v: make -C bundle/kubernetes builds it", err)
+		}
+		if err != nil {
 			t.Skipf("%v: make -C bundle/kubernetes builds it", err)
 		}
 	}

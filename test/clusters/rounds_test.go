@@ -142,7 +142,8 @@ func (x *world) remains(t testing.TB) map[string][]string {
 		}
 		return dir
 	})
-	skip := []string{"etcd", "log", "runtime/root/io.containerd.content.v1.content", "runtime/root/io.containerd.metadata.v1.bolt", "agent/volumes/kubernetes/one.", "agent/volumes/kubernetes/two."}
+	// Besides stores and logs, the sandboxes of ended tasks: they are kept for a while on purpose.
+	skip := []string{"etcd", "log", "agent/sandboxes", "runtime/root/io.containerd.content.v1.content", "runtime/root/io.containerd.metadata.v1.bolt", "agent/volumes/kubernetes/one.", "agent/volumes/kubernetes/two."}
 	walk(t, x.State, func(path string, dir bool) bool {
 		rel, _ := filepath.Rel(x.State, path)
 		if slices.ContainsFunc(skip, func(s string) bool { return strings.HasPrefix(rel, s) }) {

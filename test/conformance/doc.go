@@ -24,6 +24,6 @@
 // one whose cluster cannot be had; left out is told apart from passed and failed, and says why (leftout.txt).
 //
 // Results. A test has the result of its last run, with the time, the release and what kind of cluster it was. They are kept in
-// .cache/conformance/results-v1.37.json and so on, written anew after every batch of tests; an interrupted run loses one
+// docs/conformance/v1.37.json and so on, written anew after every batch of tests; an interrupted run loses one
 // batch. The exit status is 1 if a test that was run failed, 2 if tests could not be run.
 package main

@@ -30,8 +30,11 @@ type Minor struct {
 	}
 }
 
-// cacheFolder is where results and everything that is built are kept, of a repository.
-const cacheFolder = ".cache/conformance"
+// Folders of a repository: what is built and logged, and results, which are part of it since a whole run takes hours.
+const (
+	cacheFolder   = ".cache/conformance"
+	resultsFolder = "docs/conformance"
+)
 
 func openMinor(ctx context.Context, root, name string) (*Minor, error) {
 	m := &Minor{name: name, root: root, cache: filepath.Join(root, cacheFolder, name)}
@@ -49,7 +52,7 @@ func openMinor(ctx context.Context, root, name string) (*Minor, error) {
 	if m.tests, err = readTests(m.source); err != nil {
 		return nil, fmt.Errorf("minor %s: %w", name, err)
 	}
-	m.results, err = readResults(filepath.Join(root, cacheFolder, "results-"+name+".json"))
+	m.results, err = readResults(filepath.Join(root, resultsFolder, name+".json"))
 	return m, err
 }
 

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"maps"
 	"os"
+	"path/filepath"
 	"time"
 )
 
@@ -53,6 +54,9 @@ func (r *Results) add(tests map[string]Result) error {
 	maps.Copy(r.Tests, tests)
 	b, err := json.MarshalIndent(r, "", " ")
 	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(filepath.Dir(r.path), 0o755); err != nil {
 		return err
 	}
 	if err := os.WriteFile(r.path+".new", append(b, '\n'), 0o644); err != nil {

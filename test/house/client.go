@@ -233,8 +233,8 @@ func (c *Client) Remove(t testing.TB, id string) {
 	})
 }
 
-// VIP is the address of an app's first VIP, "198.18.3.7:80", once a truthful task answers there: machines hear of a new instance
-// a moment after its deployment has ended.
+// VIP is the address of an app's first VIP, "198.18.3.7:80", once somebody answers there: machines hear of a new instance a
+// moment after its deployment has ended.
 func (c *Client) VIP(t testing.TB, id string) string {
 	t.Helper()
 	var vips []struct{ Owner, Address string }
@@ -242,7 +242,10 @@ func (c *Client) VIP(t testing.TB, id string) string {
 	for _, v := range vips {
 		if v.Owner == id {
 			Until(t, settleLimit, "an answer of "+id+" at "+v.Address, func() error {
-				_, err := Who(v.Address)
+				resp, err := http.Get("http://" + v.Address)
+				if err == nil {
+					err = resp.Body.Close()
+				}
 				return err
 			})
 			return v.Address

@@ -125,12 +125,12 @@ func Ranges() ([]string, error) {
 }
 
 // Open is New and Up, with ranges that nobody has.
-func (w *Workshop) Open() (*House, error) {
+func (w *Workshop) Open(flags ...string) (*House, error) {
 	ranges, err := Ranges()
 	if err != nil {
 		return nil, err
 	}
-	h, err := w.New(ranges...)
+	h, err := w.New(append(ranges, flags...)...)
 	if err != nil {
 		return nil, err
 	}

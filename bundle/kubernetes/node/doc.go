@@ -6,9 +6,10 @@
 // It prepares the container (folders, shared mounts), writes configuration for containerd, the kubelet and the node's
 // network, and keeps three programs running:
 //
-//	containerd    of the bundle "runtime"; first, and the add-ons' images are imported before anything else starts
-//	kubelet       of the bundle of the cluster's minor
-//	node-network  of the same program: kube-proxy, routes, policies, the tunnel of the control plane
+//	containerd    of the bundle "runtime"; first
+//	kubelet       of the bundle of the cluster's minor; once the API server listens
+//	node-network  of the same program: kube-proxy, routes, policies, the tunnel of the control plane; once the add-ons' images
+//	              are imported, since the node is Ready with it
 //
 // A program that ends is started again, after 0.2 s at first and at most 10 s. Containers do not depend on any of
 // them: shims hold the pods, and a containerd or kubelet that comes back adopts what it finds.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/url"
 	"os"
 	"os/signal"
 	"sync"
@@ -16,6 +17,7 @@ import (
 const (
 	socketWithin = 30 * time.Second // for containerd to listen, before the node starts over
 	socketEvery  = 20 * time.Millisecond
+	serverWithin = 20 * time.Second // for the API server to listen, before the kubelet starts all the same
 	importTries  = 5
 
 	// Together less than 5 s, which is what doc.go promises.
@@ -74,11 +76,17 @@ func (n *Node) Run(ctx context.Context) error {
 		n.end()
 		runtime.Wait()
 	}()
-	if err := n.bringImages(ctx, images); err != nil {
-		return err
+	if err := listens(ctx, "unix", socket, socketWithin); err != nil && ctx.Err() == nil {
+		return fmt.Errorf("containerd: %w", err)
 	}
-	rest.Go(func() { network.Run(ctx) })
-	rest.Go(func() { kubelet.Run(ctx) })
+	rest.Go(func() {
+		n.awaitServer(ctx)
+		kubelet.Run(ctx)
+	})
+	rest.Go(func() {
+		n.bringImages(ctx, images)
+		network.Run(ctx) // not before: with it the node is Ready, and pods come
+	})
 	defer rest.Wait() // before the above
 	look := time.NewTicker(lookEvery)
 	defer look.Stop()
@@ -109,24 +117,26 @@ func (n *Node) apply(size, pki bool, kubelet, network *Program) {
 	}
 }
 
-// bringImages waits for containerd and imports the add-ons' images. It returns nil also when it gave up on them: a node
-// with images of its own pods already there is of use.
-func (n *Node) bringImages(ctx context.Context, images []Image) error {
-	if err := listens(ctx, socket, socketWithin); err != nil {
-		if ctx.Err() != nil {
-			return nil
-		}
-		return fmt.Errorf("containerd: %w", err)
+// awaitServer waits for the API server to listen, for a while: what the kubelet cannot reach when it starts it asks for
+// again later and later.
+func (n *Node) awaitServer(ctx context.Context) {
+	if server, err := url.Parse(n.config.Server); err == nil {
+		_ = listens(ctx, "tcp", server.Host, serverWithin)
 	}
+}
+
+// bringImages imports the add-ons' images. It returns also when it gave up on them: a node with images of its own pods
+// already there is of use.
+func (n *Node) bringImages(ctx context.Context, images []Image) {
 	wait := firstWait
 	for try := 1; ; try++ {
 		err := n.importImages(ctx, images)
 		if err == nil || ctx.Err() != nil {
-			return nil
+			return
 		}
 		n.log.Say("importing images: %v", err)
 		if try == importTries {
-			return nil
+			return
 		}
 		select {
 		case <-ctx.Done():
@@ -136,14 +146,14 @@ func (n *Node) bringImages(ctx context.Context, images []Image) error {
 	}
 }
 
-// listens waits for a unix socket that takes connections.
-func listens(ctx context.Context, path string, within time.Duration) error {
+// listens waits for somebody who takes connections at an address.
+func listens(ctx context.Context, network, address string, within time.Duration) error {
 	ctx, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
 	tick := time.NewTicker(socketEvery)
 	defer tick.Stop()
 	for {
-		conn, err := net.Dial("unix", path)
+		conn, err := net.DialTimeout(network, address, within)
 		if err == nil {
 			return conn.Close()
 		}

@@ -40,6 +40,10 @@ type Config struct {
 	// IDBase is the machine's user id that containers see as root, the first of 65536. Default: by Instance, above 10^9.
 	IDBase uint32
 
+	// NoUserNamespaces runs containers with the machine's own ids, as where the kernel has no user namespaces: New sets it
+	// there.
+	NoUserNamespaces bool
+
 	// Store is the datacenter's image store. Without it only registries are asked.
 	Store *Store
 }

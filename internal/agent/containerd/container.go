@@ -92,7 +92,7 @@ func (r *Runtime) create(ctx context.Context, id, cgroup string, c *agent.Contai
 		return err
 	}
 	sysfs := ""
-	if userns(c) && !isNode(c) {
+	if c.NetNS != "" && !isNode(c) {
 		var undo func() error
 		if sysfs, undo, err = prepareNet(c.NetNS, r.cfg.mounts()); err != nil {
 			return err
@@ -153,7 +153,7 @@ func (r *Runtime) rootFS(ctx context.Context, id string, c *agent.Container) (co
 		return nil, nil, err
 	}
 	snapshot := containerd.WithNewSnapshot(id, image)
-	if userns(c) {
+	if r.userns(c) {
 		snapshot = containerd.WithNewSnapshot(id, image, containerd.WithUserNSRemapperLabels(r.idMap(c), r.idMap(c)))
 	}
 	return image, []containerd.NewContainerOpts{containerd.WithSnapshotter(defaults.DefaultSnapshotter), containerd.WithImage(image), snapshot}, nil

@@ -37,6 +37,10 @@
 // nothing else: its limits stay ours. Both namespaces are joined by path. The maps stand beside the path, since containerd
 // lets nobody into the container's folder otherwise; runc compares them.
 //
+// Where the machine has no user namespaces (Config.NoUserNamespaces), ids in containers are the machine's. Capabilities, system
+// calls and masks of ordinary containers stay as they are. A node's root is then the machine's, with all rights: nobody but
+// those who run the machine may have privileged pods on such a node.
+//
 // # What is mounted
 //
 // Volumes are ext4 in sparse files on loop devices that end with their last mount. A file has at most one device: while a

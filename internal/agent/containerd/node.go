@@ -28,10 +28,15 @@ var nodeTmpfs = map[string]string{"/run": "mode=0755,size=256m", "/tmp": "mode=1
 
 // nodeOpts is what a node has that others have not; docs/design/0001 has the reasons. All capabilities are those of its own
 // user namespace, which also owns its network: over the machine they are nothing. That is why nothing is masked and no system
-// call is filtered: what is within the node's rights works, and the kernel refuses the rest.
-func nodeOpts() []oci.SpecOpts {
+// call is filtered: what is within the node's rights works, and the kernel refuses the rest. Without a user namespace there can
+// be no more capabilities than ours.
+func nodeOpts(userns bool) []oci.SpecOpts {
+	capabilities := oci.WithAllKnownCapabilities
+	if !userns {
+		capabilities = oci.WithAllCurrentCapabilities
+	}
 	return []oci.SpecOpts{
-		oci.WithAllKnownCapabilities, oci.WithNewPrivileges, oci.WithMaskedPaths(nil), oci.WithReadonlyPaths(nil),
+		capabilities, oci.WithNewPrivileges, oci.WithMaskedPaths(nil), oci.WithReadonlyPaths(nil),
 		func(_ context.Context, _ oci.Client, _ *containers.Container, s *oci.Spec) error {
 			s.Linux.Seccomp = nil
 			s.Linux.RootfsPropagation = "rshared"

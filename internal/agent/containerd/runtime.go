@@ -78,6 +78,12 @@ func New(ctx context.Context, cfg Config, log *slog.Logger) (*Runtime, error) {
 		cfg: cfg, log: log, ready: make(chan struct{}), making: map[string]int{}, fresh: map[string]bool{},
 		unified: cgroups.Mode() == cgroups.Unified, mapNS: sync.OnceValues(cfg.userNamespace), limit: callTimeout,
 	}
+	if !cfg.NoUserNamespaces {
+		if _, err := r.mapNS(); err != nil {
+			log.Warn("containers run with the machine's own user ids", "because", err)
+			r.cfg.NoUserNamespaces = true
+		}
+	}
 	programs := []string{"runc", "containerd"}
 	if cfg.Socket != "" {
 		programs = programs[:1]

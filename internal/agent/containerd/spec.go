@@ -39,10 +39,15 @@ var capabilities = []string{"CAP_AUDIT_WRITE", "CAP_CHOWN", "CAP_DAC_OVERRIDE", 
 
 // userns reports whether a container gets a user namespace. In the machine's own network it does not: there it could not
 // listen on ports below 1024, which such tasks are for.
-func userns(c *agent.Container) bool { return c.NetNS != "" }
+func (r *Runtime) userns(c *agent.Container) bool { return c.NetNS != "" && !r.cfg.NoUserNamespaces }
 
 // IDs is the datacenter's range, which containers share that have none of their own.
-func (r *Runtime) IDs() kernel.IDRange { return kernel.IDRange{First: r.cfg.IDBase, Count: rangeSize} }
+func (r *Runtime) IDs() kernel.IDRange {
+	if r.cfg.NoUserNamespaces {
+		return kernel.IDRange{}
+	}
+	return kernel.IDRange{First: r.cfg.IDBase, Count: rangeSize}
+}
 
 // ids is a container's range on the machine.
 func (r *Runtime) ids(c *agent.Container) kernel.IDRange {
@@ -60,7 +65,7 @@ func (r *Runtime) idMap(c *agent.Container) []specs.LinuxIDMapping {
 
 // hostID is the machine's id for a container's.
 func (r *Runtime) hostID(c *agent.Container, id uint32) int {
-	if userns(c) {
+	if r.userns(c) {
 		return int(r.ids(c).First + id)
 	}
 	return int(id)
@@ -88,11 +93,14 @@ func (r *Runtime) specOpts(c *agent.Container, image containerd.Image, cgroup, s
 	if c.TTY {
 		opts = append(opts, oci.WithTTY)
 	}
-	if userns(c) {
+	if r.userns(c) {
 		// With a user namespace that is there, maps are said beside its path: runc only compares them, but containerd takes
 		// from them who is to enter the container's folder.
 		opts = append(opts, oci.WithUserNamespace(r.idMap(c), r.idMap(c)),
-			oci.WithLinuxNamespace(specs.LinuxNamespace{Type: specs.UserNamespace, Path: c.UserNS}), oci.WithLinuxNamespace(specs.LinuxNamespace{Type: specs.NetworkNamespace, Path: c.NetNS}))
+			oci.WithLinuxNamespace(specs.LinuxNamespace{Type: specs.UserNamespace, Path: c.UserNS}))
+	}
+	if c.NetNS != "" {
+		opts = append(opts, oci.WithLinuxNamespace(specs.LinuxNamespace{Type: specs.NetworkNamespace, Path: c.NetNS}))
 	} else {
 		opts = append(opts, oci.WithHostNamespace(specs.NetworkNamespace))
 	}
@@ -103,7 +111,7 @@ func (r *Runtime) specOpts(c *agent.Container, image containerd.Image, cgroup, s
 	opts = append(opts, oci.WithEnv(c.Env), oci.WithHostname(c.Hostname), oci.WithCgroup(cgroup), limits, withFiles,
 		withSys(sysfs), oci.WithLinuxNamespace(specs.LinuxNamespace{Type: specs.CgroupNamespace}), withPath, withImageRoot(image == nil))
 	if isNode(c) {
-		return append(append(opts, nodeOpts()...), r.withBinds(c)), nil
+		return append(append(opts, nodeOpts(r.userns(c))...), r.withBinds(c)), nil
 	}
 	return append(opts, oci.WithCapabilities(capabilities), oci.WithNoNewPrivileges, r.withBinds(c), seccomp.WithDefaultProfile()), nil
 }
@@ -225,7 +233,7 @@ func (r *Runtime) withBinds(c *agent.Container) oci.SpecOpts {
 			if b.ReadOnly {
 				m.Options = append(m.Options, "ro")
 			}
-			if userns(c) && !b.Raw {
+			if r.userns(c) && !b.Raw {
 				mapped, err := r.mappable(b.Source)
 				if err != nil {
 					return fmt.Errorf("container %s: bind %s: %w", c.ID, b.Source, err)
