@@ -24,8 +24,8 @@ type peers struct {
 	client       *http.Client
 }
 
-// gogc is the collector's setting of hosted control planes.
-const gogc = "40"
+// gogc is the collector's setting of idle hosted control planes.
+const gogc = "20"
 
 func newPeers(h *house.House, k *cluster) (*peers, error) {
 	plane := k.members[0]
@@ -202,7 +202,7 @@ func (p *peers) awaitAll(running []*started) error {
 
 func (p *peers) asOne(running *[]*started) error {
 	args := []string{"--data-dir=" + filepath.Join(p.dir, "one"), "--run-dir=" + p.run(""), "--pki-dir=" + p.pki(""), "--bind-address=127.0.0.1",
-		"--advertise-address=192.0.2.1", "--secure-port=" + p.ports[0], "--cluster-cidr=10.244.0.0/16", "--gogc=" + gogc,
+		"--advertise-address=192.0.2.1", "--secure-port=" + p.ports[0], "--cluster-cidr=10.244.0.0/16", "--gogc=40",
 		"--kube-controller-manager-arg=--secure-port=" + p.ports[1], "--kube-scheduler-arg=--secure-port=" + p.ports[2]}
 	if file := p.pki("encryption.yaml"); exists(file) {
 		args = append(args, "--encryption-config="+file)

@@ -47,7 +47,7 @@ func parse(args []string) (*config, error) {
 	fs.StringVar(&c.issuer, "service-account-issuer", "https://kubernetes.default.svc.cluster.local", "issuer of service account tokens")
 	fs.StringVar(&c.readyFile, "ready-file", "", "file to make when ready")
 	fs.DurationVar(&c.stopWithin, "stop-within", 15*time.Second, "how long stopping may take")
-	fs.IntVar(&c.gogc, "gogc", 40, "how far the heap may outgrow what is alive, in percent")
+	fs.IntVar(&c.gogc, "gogc", 40, "how far the heap may outgrow what is alive, in percent; half of it when there is little to do")
 	fs.Int64Var(&c.memoryLimit, "memory-limit", 0, "soft memory limit in bytes; give 90 % of the cgroup's. 0: none")
 	fs.StringVar(&stewardFile, "steward-config", "", "what Marina's steward does inside the cluster, JSON; empty: there is none")
 	fs.BoolVar(&c.audit, "audit", false, "log who did what into the directory audit beside --data-dir, bounded")

@@ -58,6 +58,7 @@
 // Pod Security's baseline is enforced in every namespace, and no label lowers that. Without the flag nothing of this is
 // there.
 //
-// Memory. --gogc (40) trades processor for memory: see package governor, which also keeps the soft limit, --memory-limit,
+// Memory. --gogc (40) trades processor for memory, twice as much while there is little to do: see package governor, which also
+// keeps the soft limit, --memory-limit,
 // from ever coming near the live heap. Environment variables GOGC and GOMEMLIMIT are not read.
 package hyper
