@@ -96,12 +96,17 @@ func TestNodesLeaveDrainedAndStopped(t *testing.T) {
 
 func TestNodesChangeTheirSizeWhileTheyRun(t *testing.T) {
 	w := newWorld(t)
-	w.ready(Definition{Name: "a"})
+	s := w.ready(Definition{Name: "a"})
 	before := w.member("a", "node-1")
+	s.change(func(status *Status) { status.Nodes[0].MilliCPU, status.Nodes[0].Mem = 500, 1024<<20 })
 	if err := w.clusters.Change(t.Context(), Definition{Name: "a", Nodes: Nodes{CPUs: 2, Mem: 2048}}); err != nil {
 		t.Fatal(err)
 	}
-	v := w.until("a", "resized", func(v View) bool { return v.Members[1].CPUs == 2 && v.Members[1].Mem == 2048 })
+	v := w.until("a", "resized, which its node has yet to tell", func(v View) bool {
+		return v.Members[1].CPUs == 2 && v.Members[1].Mem == 2048 && v.State == Changing && len(v.WaitsFor) == 1
+	})
+	s.change(func(status *Status) { status.Nodes[0].MilliCPU, status.Nodes[0].Mem = 2000, 2048<<20 })
+	w.until("a", "ready", func(v View) bool { return v.State == Ready })
 	if v.Members[1].Task != before.Task {
 		t.Errorf("the node was replaced: task %s, want %s", v.Members[1].Task, before.Task)
 	}

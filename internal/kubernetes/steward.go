@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
+
+	"github.com/marinaos/marina/internal/kernel"
 )
 
 // Status is what a steward tells of its cluster, see bundle/kubernetes/hyper/steward.
@@ -43,6 +45,14 @@ type NodeStatus struct {
 	Message string `json:"message"`
 	Version string `json:"version"`
 	Pods    int    `json:"pods"`
+
+	MilliCPU int64 `json:"milliCPU"` // that it tells its pods; 0: unknown
+	Mem      int64 `json:"mem"`      // bytes that it tells; 0: unknown
+}
+
+// tells reports whether a node tells a size, which it does in whole KiB; one that does not say counts.
+func (n *NodeStatus) tells(s kernel.Size) bool {
+	return (n.MilliCPU == 0 || n.MilliCPU == s.Guarantee.MilliCPU) && (n.Mem == 0 || n.Mem>>10 == s.Limit.Mem>>10)
 }
 
 // ProbeStatus is how the first pod fares, by which a new cluster shows that it works.

@@ -59,6 +59,8 @@ func (c *cluster) waits() (out []string, changing bool) {
 			add(m.restarts == 0 && c.statusOf(m.name) == nil, "%s %s", m.name, sentence(state, message))
 		} else if m.problem != "" {
 			add(true, "%s keeps its size: %s", m.name, m.problem)
+		} else if !c.statusOf(m.name).tells(c.nodeSize()) {
+			add(true, "%s has yet to change its size", m.name)
 		}
 	}
 	for _, m := range c.nodes() {

@@ -46,6 +46,8 @@ type NodeStatus struct {
 	PodCIDR       string `json:"podCIDR"`
 	Unschedulable bool   `json:"unschedulable"`
 	Pods          int    `json:"pods"`
+	MilliCPU      int64  `json:"milliCPU,omitempty"` // that it has for pods
+	Mem           int64  `json:"mem,omitempty"`      // bytes that it has in all
 }
 
 // PodsStatus counts all pods of the cluster by phase.
@@ -102,7 +104,8 @@ func look(nodes []*corev1.Node, pods []*corev1.Pod, services []*corev1.Service, 
 	for _, n := range nodes {
 		ready, message := nodeReady(n)
 		s.Nodes = append(s.Nodes, NodeStatus{Name: n.Name, Ready: ready, Message: message, Version: n.Status.NodeInfo.KubeletVersion,
-			Address: internalIP(n), PodCIDR: n.Spec.PodCIDR, Unschedulable: n.Spec.Unschedulable, Pods: on[n.Name]})
+			Address: internalIP(n), PodCIDR: n.Spec.PodCIDR, Unschedulable: n.Spec.Unschedulable, Pods: on[n.Name],
+			MilliCPU: n.Status.Allocatable.Cpu().MilliValue(), Mem: n.Status.Capacity.Memory().Value()})
 	}
 	slices.SortFunc(s.Nodes, func(a, b NodeStatus) int { return cmp.Compare(a.Name, b.Name) })
 	for _, svc := range services {

@@ -29,7 +29,8 @@ func node(name, ip, pods string, ready bool) *corev1.Node {
 	}
 	return &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{corev1.LabelHostname: name}}, Spec: corev1.NodeSpec{PodCIDR: pods},
 		Status: corev1.NodeStatus{Addresses: []corev1.NodeAddress{{Type: corev1.NodeInternalIP, Address: ip}},
-			Allocatable: corev1.ResourceList{corev1.ResourceEphemeralStorage: resource.MustParse("10Gi")},
+			Allocatable: corev1.ResourceList{corev1.ResourceEphemeralStorage: resource.MustParse("10Gi"), corev1.ResourceCPU: resource.MustParse("250m")},
+			Capacity:    corev1.ResourceList{corev1.ResourceMemory: resource.MustParse("1Gi")},
 			Conditions:  []corev1.NodeCondition{{Type: corev1.NodeReady, Status: status, Message: "it said so"}}}}
 }
 
@@ -134,10 +135,10 @@ func TestStatusSaysWhatPodsWaitFor(t *testing.T) {
 	if len(got.Waiting) != maxWaiting || !strings.HasPrefix(got.Waiting[0], "pod default/a: 0/1 nodes are available x") || len(got.Waiting[0]) > maxSentence {
 		t.Errorf("waiting: got %d, the first %q", len(got.Waiting), got.Waiting[0])
 	}
-	if want := (NodeStatus{Name: "a", Ready: true, Address: "10.0.0.1", PodCIDR: "10.244.0.0/24", Pods: 1}); got.Nodes[0] != want {
+	if want := (NodeStatus{Name: "a", Ready: true, Address: "10.0.0.1", PodCIDR: "10.244.0.0/24", Pods: 1, MilliCPU: 250, Mem: 1 << 30}); got.Nodes[0] != want {
 		t.Errorf("node: got %+v, want %+v", got.Nodes[0], want)
 	}
-	if want := (NodeStatus{Name: "b", Message: "it said so", Address: "10.0.0.2"}); got.Nodes[1] != want {
+	if want := (NodeStatus{Name: "b", Message: "it said so", Address: "10.0.0.2", MilliCPU: 250, Mem: 1 << 30}); got.Nodes[1] != want {
 		t.Errorf("node: got %+v, want %+v", got.Nodes[1], want)
 	}
 	if len(got.LoadBalancers) != 1 || !slices.Equal(got.LoadBalancers[0].Ports, []BalancerPort{{"http", "TCP", 80, 31234}}) {
