@@ -32,6 +32,10 @@ func main() {
 	if greeting == "" {
 		greeting = "Hello"
 	}
+	version := os.Getenv("MARATHON_APP_VERSION") // in a cluster's pod there is none
+	if version != "" {
+		version = ", version " + version
+	}
 	var sick atomic.Bool
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /health", func(w http.ResponseWriter, r *http.Request) {
@@ -43,7 +47,7 @@ func main() {
 	})
 	mux.HandleFunc("POST /sick", func(w http.ResponseWriter, r *http.Request) { sick.Store(true) })
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
-		fmt.Fprintf(w, "%s from %s, version %s\n", greeting, os.Getenv("MESOS_TASK_ID"), os.Getenv("MARATHON_APP_VERSION"))
+		fmt.Fprintf(w, "%s from %s%s\n", greeting, os.Getenv("MESOS_TASK_ID"), version)
 	})
 	log.SetOutput(os.Stdout)
 	if err := serve(":"+port, mux); err != nil {

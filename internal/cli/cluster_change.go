@@ -214,9 +214,6 @@ func (v *invocation) create(ctx context.Context, d *kubernetes.Definition, p *pa
 	}
 	b, err := cl.call(ctx, http.MethodPost, clusters, d)
 	if err != nil {
-		if e, ok := errors.AsType[*Error](err); ok && e.Code == ExitConflict && e.Next == "" {
-			e.Next = "another name, or marina cluster show " + d.Name
-		}
 		return err
 	}
 	var k kubernetes.View

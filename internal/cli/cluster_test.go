@@ -207,7 +207,7 @@ func TestClusterErrorsSayWhatToChange(t *testing.T) {
 		code int
 		says []string
 	}{
-		{"create demo", ExitConflict, []string{"cluster demo exists", "marina cluster show demo"}},
+		{"create demo", ExitConflict, []string{"cluster demo exists"}},
 		{"create big --mem 2Ti", ExitFailed, []string{"role / has 4 GiB memory"}},
 		{"create Demo", ExitUsage, []string{`"Demo" cannot be a cluster's name`, "lower-case"}},
 		{"create demo --mem 2G", ExitUsage, []string{"write 2Gi, 512Mi, or a number of MiB"}},

@@ -41,7 +41,7 @@ func (k *Clusters) Create(ctx context.Context, d Definition) error {
 	if err != nil {
 		return err
 	}
-	if release(k.cfg.Kernel.Agents(), d.Version) == "" {
+	if !k.isBuilt(ctx, d.Version) {
 		return fmt.Errorf("version %s: no machine has its programs yet: build them with `make kubernetes-v%s` (minutes, once) and try again: %w",
 			d.Version, d.Version, errdefs.ErrFailedPrecondition)
 	}
@@ -52,12 +52,28 @@ func (k *Clusters) Create(ctx context.Context, d Definition) error {
 	return k.do(ctx, func(ctx context.Context) error { return k.create(ctx, d, keys) })
 }
 
+// isBuilt reports whether some machine has a minor's programs, and waits a moment for one to say so.
+func (k *Clusters) isBuilt(ctx context.Context, minor string) bool {
+	late, again := time.After(k.cfg.Tell), time.NewTicker(k.cfg.Tell/20)
+	defer again.Stop()
+	for release(k.cfg.Kernel.Agents(), minor) == "" {
+		select {
+		case <-ctx.Done():
+			return false
+		case <-late:
+			return false
+		case <-again.C:
+		}
+	}
+	return true
+}
+
 func (k *Clusters) create(ctx context.Context, d Definition, a *authorities) error {
 	if c := k.clusters[d.Name]; c != nil {
 		if !c.Deleted.IsZero() {
 			return fmt.Errorf("cluster %s is being deleted: wait until it is gone, or choose another name: %w", d.Name, errdefs.ErrAlreadyExists)
 		}
-		return fmt.Errorf("cluster %s is there already: choose another name: %w", d.Name, errdefs.ErrAlreadyExists)
+		return fmt.Errorf("cluster %s is there already: choose another name, or look at it with `marina cluster show %s`: %w", d.Name, d.Name, errdefs.ErrAlreadyExists)
 	}
 	if len(k.clusters) >= MaxClusters {
 		return fmt.Errorf("there are %d clusters, the most there may be: %w", len(k.clusters), errdefs.ErrResourceExhausted)

@@ -43,6 +43,9 @@ type Config struct {
 	Dial  func(ctx context.Context, network, address string) (net.Conn, error) // default: net.Dialer's
 	Now   func() time.Time                                                     // default time.Now
 	NewID func() string                                                        // default uuid.NewString
+
+	// Tell is how long machines may take to tell of programs that were built a moment ago; default 5 s.
+	Tell time.Duration
 }
 
 type dialer = func(ctx context.Context, network, address string) (net.Conn, error)
@@ -94,6 +97,9 @@ func New(cfg Config) *Clusters {
 	}
 	if cfg.Publish == (kernel.PortRange{}) {
 		cfg.Publish = publishedPorts
+	}
+	if cfg.Tell == 0 {
+		cfg.Tell = 5 * time.Second
 	}
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)

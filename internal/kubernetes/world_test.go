@@ -76,7 +76,7 @@ func (w *world) lead() {
 		w.t.Fatal(err)
 	}
 	w.clusters = New(Config{Store: w.store, Kernel: w.kernel, Fence: l.Fence(), Root: w.root, Pool: netip.MustParsePrefix("10.128.0.0/16"),
-		VIPs: netip.MustParsePrefix("198.18.0.0/16"), Images: w.t.TempDir(), Dial: w.dial, Quotas: func() []kernel.QuotaView { return w.quotas }})
+		VIPs: netip.MustParsePrefix("198.18.0.0/16"), Images: w.t.TempDir(), Dial: w.dial, Quotas: func() []kernel.QuotaView { return w.quotas }, Tell: 200 * time.Millisecond})
 	done := make(chan error, 1)
 	go func() { done <- w.clusters.Run(ctx) }()
 	w.stop = func() {
