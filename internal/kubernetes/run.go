@@ -211,6 +211,11 @@ func (k *Clusters) hear(w word) {
 			return
 		}
 		c.told, c.toldAt, c.silent = w.status, k.cfg.Now(), ""
+		for _, n := range c.told.Nodes {
+			if m := c.members[n.Name]; n.Ready && m != nil && m.instance != nil {
+				m.joined = m.instance.ID
+			}
+		}
 	}
 }
 

@@ -33,6 +33,7 @@ type member struct {
 	has      *kernel.Size      // what its instance was launched with or resized to by this leader
 	leaving  time.Time         // since when it is too many
 	loaded   kernel.GroupID    // the instance that has, or is being given, the images loaded into the cluster
+	joined   kernel.GroupID    // the instance whose node was ready once
 
 	failures int       // ends by itself in a row
 	ended    time.Time // last one

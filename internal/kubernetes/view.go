@@ -56,7 +56,7 @@ func (c *cluster) waits() (out []string, changing bool) {
 			continue
 		}
 		if state, message := c.memberState(m); state != "ready" {
-			add(m.restarts == 0 && c.statusOf(m.name) == nil, "%s %s", m.name, sentence(state, message))
+			add(m.restarts == 0 && !m.hasJoined(), "%s %s", m.name, sentence(state, message))
 		} else if m.problem != "" {
 			add(true, "%s keeps its size: %s", m.name, m.problem)
 		} else if !c.statusOf(m.name).tells(c.nodeSize()) {
@@ -83,6 +83,9 @@ func (c *cluster) waits() (out []string, changing bool) {
 	}
 	return out, changing
 }
+
+// hasJoined reports whether a node's instance was ready once.
+func (m *member) hasJoined() bool { return m.instance != nil && m.joined == m.instance.ID }
 
 func sentence(state, message string) string {
 	if message == "" {
@@ -132,6 +135,8 @@ func (c *cluster) memberState(m *member) (state, message string) {
 	switch {
 	case n == nil:
 		return "starting", "it has yet to join"
+	case !n.Ready && !m.hasJoined():
+		return "starting", n.Message
 	case !n.Ready:
 		return "down", n.Message
 	}

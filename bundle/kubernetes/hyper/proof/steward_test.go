@@ -217,17 +217,19 @@ func TestStewardDoesWhatIsDesiredAndGoesOnAfterARestart(t *testing.T) {
 			}
 		}
 
-		p.mustApply(t, fmt.Sprintf(nodeYAML+"---"+nodeYAML, "kept", "203.0.113.1", "False", "gone", "203.0.113.2", "False"))
+		for i, name := range []string{"node-1", "node-2", "theirs"} {
+			p.mustApply(t, fmt.Sprintf(nodeYAML, name, fmt.Sprintf("203.0.113.%d", i+1), "False"))
+		}
 		p.mustApply(t, "apiVersion: v1\nkind: Service\nmetadata: {name: web}\nspec: {type: LoadBalancer, selector: {app: web}, ports: [{port: 80}]}")
 		eventually(t, func() error {
 			s, err := p.status("")
-			if err == nil && (len(s.Nodes) != 2 || len(s.LoadBalancers) != 1 || s.LoadBalancers[0].Ports[0].NodePort == 0) {
-				err = fmt.Errorf("status %+v, want two nodes and a load balancer with a node port", s)
+			if err == nil && (len(s.Nodes) != 3 || len(s.LoadBalancers) != 1 || s.LoadBalancers[0].Ports[0].NodePort == 0) {
+				err = fmt.Errorf("status %+v, want three nodes and a load balancer with a node port", s)
 			}
 			return err
 		})
-		p.desire(t, `{"nodes":["kept"],"loadBalancers":[{"namespace":"default","name":"web","ingress":["198.18.0.7"],"published":{"80":"192.0.2.1:10080"}}]}`)
-		p.eventuallyGet(t, "node/kept", "nodes", "-o", "name")
+		p.desire(t, `{"nodes":["node-1"],"loadBalancers":[{"namespace":"default","name":"web","ingress":["198.18.0.7"],"published":{"80":"192.0.2.1:10080"}}]}`)
+		p.eventuallyGet(t, "node/node-1\nnode/theirs", "nodes", "-o", "name")
 		p.eventuallyGet(t, "198.18.0.7 VIP", "service", "web", "-o", "jsonpath={.status.loadBalancer.ingress[0].ip} {.status.loadBalancer.ingress[0].ipMode}")
 		p.eventuallyGet(t, `{"80":"192.0.2.1:10080"}`, "service", "web", "-o", `jsonpath={.metadata.annotations.marina\.io/published}`)
 
@@ -237,9 +239,9 @@ func TestStewardDoesWhatIsDesiredAndGoesOnAfterARestart(t *testing.T) {
 		}
 		p.up(t)
 		p.eventuallyGet(t, "", "-n", "kube-system", "configmap", "extra", "-o", "name")
-		p.mustApply(t, fmt.Sprintf(nodeYAML, "gone", "203.0.113.2", "False"))
-		p.eventuallyGet(t, "node/kept", "nodes", "-o", "name")
-		p.desire(t, `{"nodes":["kept"],"loadBalancers":[]}`)
+		p.mustApply(t, fmt.Sprintf(nodeYAML, "node-2", "203.0.113.2", "False"))
+		p.eventuallyGet(t, "node/node-1\nnode/theirs", "nodes", "-o", "name")
+		p.desire(t, `{"nodes":["node-1"],"loadBalancers":[]}`)
 		p.eventuallyGet(t, "", "service", "web", "-o", "jsonpath={.status.loadBalancer.ingress}")
 	})
 }

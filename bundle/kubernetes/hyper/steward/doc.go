@@ -10,8 +10,8 @@
 //
 //   - Add-ons (addons.go): applies the manifests of the add-ons bundle, again every few minutes, and removes objects that
 //     an earlier version of the bundle had. It waits for nothing that it applied.
-//   - Nodes (nodes.go): Node objects that are not desired are cordoned, drained for a bounded time and deleted. A node has
-//     to be desired before its kubelet first starts. As long as nothing was desired, nothing is removed.
+//   - Nodes (nodes.go): Node objects node-1, node-2 and so on that are not desired are cordoned, drained for a bounded time
+//     and deleted. A node has to be desired before its kubelet first starts. As long as nothing was desired, nothing is removed.
 //   - Services of type LoadBalancer (balancers.go): reported with their node ports; their status is what is desired.
 //   - Volumes (volumes.go): claims of a class with provisioner marina.io/local get a directory on the node that the
 //     scheduler selected.

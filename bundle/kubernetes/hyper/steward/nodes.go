@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"regexp"
 	"slices"
 	"time"
 
@@ -21,7 +22,10 @@ const (
 	drainsAtOne = 8                // nodes drained at a time
 )
 
-// removeNodes is a round of the loop of nodes: it drains and deletes Node objects that are not desired.
+// named is how the datacenter names nodes. Node objects of other names are somebody else's.
+var named = regexp.MustCompile(`^node-[1-9][0-9]*$`)
+
+// removeNodes is a round of the loop of nodes: it drains and deletes the datacenter's Node objects that are not desired.
 func (s *Steward) removeNodes(ctx context.Context) error {
 	desired := s.state.desired().Nodes
 	if desired == nil {
@@ -30,7 +34,7 @@ func (s *Steward) removeNodes(ctx context.Context) error {
 	var g errgroup.Group
 	g.SetLimit(drainsAtOne)
 	for _, n := range each[corev1.Node](s.seen.nodes) {
-		if slices.Contains(desired, n.Name) {
+		if slices.Contains(desired, n.Name) || !named.MatchString(n.Name) {
 			continue
 		}
 		g.Go(func() error {
