@@ -23,6 +23,9 @@ const podinfo = "github.com/stefanprodan/podinfo"
 
 // moduleDir is the folder of podinfo's module.
 func moduleDir() (string, error) {
+	if out, err := exec.Command("go", "mod", "download", podinfo).CombinedOutput(); err != nil { // nothing is imported of it
+		return "", fmt.Errorf("download of %s: %w\n%s", podinfo, err, out)
+	}
 	out, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", podinfo).Output()
 	if err != nil {
 		return "", fmt.Errorf("folder of %s: %w", podinfo, err)

@@ -243,6 +243,12 @@ func TestStewardDoesWhatIsDesiredAndGoesOnAfterARestart(t *testing.T) {
 		p.eventuallyGet(t, "node/node-1\nnode/theirs", "nodes", "-o", "name")
 		p.desire(t, `{"nodes":["node-1"],"loadBalancers":[]}`)
 		p.eventuallyGet(t, "", "service", "web", "-o", "jsonpath={.status.loadBalancer.ingress}")
+
+		// Aggregated APIs that no node can serve would keep every namespace from being deleted.
+		p.desire(t, `{"nodes":[],"loadBalancers":[]}`)
+		p.eventuallyGet(t, "", "apiservice", "v1beta1.metrics.k8s.io", "-o", "name")
+		p.desire(t, `{"nodes":["node-1"],"loadBalancers":[]}`)
+		p.eventuallyGet(t, "apiservice.apiregistration.k8s.io/v1beta1.metrics.k8s.io", "apiservice", "v1beta1.metrics.k8s.io", "-o", "name")
 	})
 }
 

@@ -80,7 +80,7 @@ type addon struct {
 func (a *addons) run(ctx context.Context, s *Steward) {
 	wait := retryAfter
 	for {
-		err := a.apply(ctx)
+		err := a.apply(ctx, s.state.nodeless())
 		if ctx.Err() != nil {
 			return
 		}
@@ -98,13 +98,15 @@ func (a *addons) run(ctx context.Context, s *Steward) {
 		select {
 		case <-ctx.Done():
 			return
+		case <-s.addonsBell:
 		case <-time.After(pause):
 		}
 	}
 }
 
-// apply applies all that can be and, if that was all, deletes what an earlier version of the bundle had besides.
-func (a *addons) apply(ctx context.Context) error {
+// apply applies all that can be and, if that was all, deletes what an earlier version of the bundle had besides. A cluster
+// without nodes gets no aggregated APIs: nobody could serve them, and as long as one is not served no namespace can be deleted.
+func (a *addons) apply(ctx context.Context, nodeless bool) error {
 	if a.cfg.Addons == "" {
 		return nil
 	}
@@ -115,6 +117,9 @@ func (a *addons) apply(ctx context.Context) error {
 	var errs []error
 	keep := map[string]bool{}
 	for _, w := range wanted {
+		if nodeless && w.kind.Resource == "apiservices" {
+			continue
+		}
 		keep[key(w.kind.GroupVersionResource, w.object.GetNamespace(), w.object.GetName())] = true
 		to := dynamic.ResourceInterface(a.objects.Resource(w.kind.GroupVersionResource))
 		if w.kind.namespaced {

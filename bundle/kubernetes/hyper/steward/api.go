@@ -151,10 +151,14 @@ func (s *Steward) putDesired(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, err.Error(), http.StatusUnprocessableEntity)
 		return
 	}
+	nodeless := s.state.nodeless()
 	if err := s.state.setDesired(d); err != nil {
 		s.deps.Log.Error("steward cannot keep what is desired", "err", err)
 		http.Error(w, "what is desired cannot be kept: the control plane's disk refuses", http.StatusInsufficientStorage)
 		return
+	}
+	if s.state.nodeless() != nodeless {
+		s.addonsBell.ring()
 	}
 	s.nodesBell.ring()
 	s.balancersBell.ring()

@@ -41,13 +41,13 @@ type Steward struct {
 	addons *addons
 	told   map[string]bool // owned by the loop of balancers: Services with an event about node ports
 
-	statusBell, nodesBell, balancersBell, volumesBell, probeBell bell
+	statusBell, nodesBell, balancersBell, volumesBell, probeBell, addonsBell bell
 }
 
 // New reads the state that an earlier process left and makes clients; it asks nobody anything.
 func New(cfg *Config, deps Deps) (*Steward, error) {
 	s := &Steward{cfg: cfg, deps: deps, board: newBoard(), told: map[string]bool{},
-		statusBell: newBell(), nodesBell: newBell(), balancersBell: newBell(), volumesBell: newBell(), probeBell: newBell()}
+		statusBell: newBell(), nodesBell: newBell(), balancersBell: newBell(), volumesBell: newBell(), probeBell: newBell(), addonsBell: newBell()}
 	var err error
 	if s.state, err = readState(deps.StateFile); err != nil {
 		return nil, fmt.Errorf("state: %w", err)

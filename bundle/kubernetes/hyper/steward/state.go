@@ -97,6 +97,12 @@ func (s *state) probed() bool {
 	return s.at.Probed
 }
 
+// nodeless reports whether the cluster is to have no nodes.
+func (s *state) nodeless() bool {
+	nodes := s.desired().Nodes
+	return nodes != nil && len(nodes) == 0
+}
+
 // setDesired returns when d is durable.
 func (s *state) setDesired(d Desired) error {
 	s.mu.Lock()
