@@ -79,7 +79,7 @@ func TestChartOfOthers(t *testing.T) {
 		t.Fatal(err)
 	}
 	says := func(message string) (string, error) {
-		out, err := kubectl("-n", namespace, "exec", "caller", "--", "wget", "-q", "-O", "-", "-T", "5", "http://web-podinfo:9898/")
+		out, err := kubectl("-n", namespace, "exec", "caller", "--", "wget", "-q", "-O", "-", "http://web-podinfo:9898/")
 		if err != nil {
 			return "", err
 		}
