@@ -46,6 +46,7 @@ var agnhost = recipe{
 		r.dir("uploads", 0o755)
 		r.link("agnhost-2", "agnhost")
 		r.link("usr/bin/nc", "nc.openbsd")
+		r.link("usr/bin/sh", "bash") // busybox as a shell runs its own nc
 	},
 	config: v1.Config{Entrypoint: []string{"/agnhost"}, Cmd: []string{"pause"}, Env: []string{searched}},
 }
