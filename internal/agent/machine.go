@@ -29,11 +29,10 @@ func (a *Agent) describe() kernel.Agent {
 		out.Warnings = append(out.Warnings, fmt.Sprintf("kernel %s is older than 5.15", out.Kernel))
 	}
 	if a.rt.IDs().Count == 0 {
-		out.Attributes = maps.Clone(out.Attributes)
-		if out.Attributes == nil {
-			out.Attributes = map[string]string{}
-		}
-		out.Attributes[kernel.UserNamespaces] = "no"
+		attributes := map[string]string{}
+		maps.Copy(attributes, out.Attributes)
+		attributes[kernel.UserNamespaces] = "no"
+		out.Attributes = attributes
 		out.Warnings = append(out.Warnings, "there are no user namespaces: root in a container is root of the machine, with fewer rights")
 	}
 	if a.cfg.Total != nil {

@@ -16,11 +16,7 @@ func TestWithoutUserNamespacesPodsRunAndPrivilegedOnesAreRefused(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
-		if err := h.Close(); err != nil {
-			t.Error(err)
-		}
-	})
+	h.CloseAfter(t)
 	y := &world{House: h, one: x.one, two: x.two, archive: x.archive}
 	if y.dc, err = h.Client(); err != nil {
 		t.Fatal(err)

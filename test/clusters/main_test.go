@@ -103,11 +103,9 @@ func enter(t *testing.T) *world {
 	t.Cleanup(func() {
 		if t.Failed() {
 			t.Logf("clusters:\n%s", x.Run("cluster", "show", x.one.name).Out+x.Run("cluster", "show", x.two.name).Out)
-			if dir := t.ArtifactDir(); dir != "" {
-				t.Logf("logs of the datacenter, kept with -artifacts: %s, %v", dir, x.SaveLogs(dir))
-			}
 		}
 	})
+	x.KeepLogs(t)
 	return x
 }
 

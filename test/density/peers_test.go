@@ -202,7 +202,7 @@ func (p *peers) awaitAll(running []*started) error {
 
 func (p *peers) asOne(running *[]*started) error {
 	args := []string{"--data-dir=" + filepath.Join(p.dir, "one"), "--run-dir=" + p.run(""), "--pki-dir=" + p.pki(""), "--bind-address=127.0.0.1",
-		"--advertise-address=192.0.2.1", "--secure-port=" + p.ports[0], "--cluster-cidr=10.244.0.0/16", "--gogc=40",
+		"--advertise-address=192.0.2.1", "--secure-port=" + p.ports[0], "--cluster-cidr=10.244.0.0/16",
 		"--kube-controller-manager-arg=--secure-port=" + p.ports[1], "--kube-scheduler-arg=--secure-port=" + p.ports[2]}
 	if file := p.pki("encryption.yaml"); exists(file) {
 		args = append(args, "--encryption-config="+file)

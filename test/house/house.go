@@ -156,16 +156,30 @@ func Open(t testing.TB) *House {
 	if err != nil {
 		t.Fatal(err)
 	}
+	h.CloseAfter(t)
+	return h
+}
+
+// CloseAfter takes the datacenter away when the test ends, and keeps its logs if the test failed.
+func (h *House) CloseAfter(t testing.TB) {
+	t.Helper()
+	t.Cleanup(func() {
+		if err := h.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	h.KeepLogs(t) // before that
+}
+
+// KeepLogs keeps the logs of the datacenter if the test fails.
+func (h *House) KeepLogs(t testing.TB) {
+	t.Helper()
 	t.Cleanup(func() {
 		if t.Failed() {
 			dir := t.ArtifactDir()
 			t.Logf("logs of the datacenter, kept with -artifacts: %s, %v", dir, h.SaveLogs(dir))
 		}
-		if err := h.Close(); err != nil {
-			t.Error(err)
-		}
 	})
-	return h
 }
 
 // Up is `marina up`; it returns what it printed.

@@ -103,12 +103,7 @@ func attend(t *testing.T, h *house.House) *house.Client {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
-		if t.Failed() {
-			dir := t.ArtifactDir()
-			t.Logf("logs of the datacenter, kept with -artifacts: %s, %v", dir, h.SaveLogs(dir))
-		}
-	})
+	h.KeepLogs(t)
 	return c
 }
 

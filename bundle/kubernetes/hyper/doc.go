@@ -59,6 +59,5 @@
 // there.
 //
 // Memory. --gogc (40) trades processor for memory, twice as much while there is little to do: see package governor, which also
-// keeps the soft limit, --memory-limit,
-// from ever coming near the live heap. Environment variables GOGC and GOMEMLIMIT are not read.
+// keeps the soft limit, --memory-limit, from ever coming near the live heap. Environment variables GOGC and GOMEMLIMIT are not read.
 package hyper

@@ -4,7 +4,7 @@
 // next to nothing while little is allocated: an idle control plane with 20 instead of 40 uses 18 MiB less and 0.3 % of a core
 // more. The same setting under load collects several times a second. So there are two, and how often the heap was
 // collected lately says which one is in force. The higher one is not much higher: a heap that was once large stays spread
-// over more pages than it needs, and an idle control plane that started with 100 was 25 MiB larger for good.
+// over more pages than it needs, and a control plane that started with 40 or 100 was 10 or 37 MiB larger for good.
 //
 // A soft memory limit saves nothing more and can ruin everything: near the live heap it makes Go collect without end (a limit
 // of 160 MiB on an idle control plane that settles at 165 by itself burnt most of a core). So the limit is for bursts alone,
@@ -64,7 +64,7 @@ func Run(ctx context.Context, gogc int, allowed int64) {
 	defer start.Stop()
 	heap := []metrics.Sample{{Name: "/gc/heap/live:bytes"}, {Name: "/gc/cycles/total:gc-cycles"}}
 	metrics.Read(heap)
-	pace, limit, busy, cycles := Pace{}, Limit(allowed, 0), false, heap[1].Value.Uint64()
+	pace, limit, cycles := Pace{}, Limit(allowed, 0), heap[1].Value.Uint64()
 	tick := time.NewTicker(period)
 	defer tick.Stop()
 	for {
@@ -78,8 +78,8 @@ func Run(ctx context.Context, gogc int, allowed int64) {
 			limit = want
 			debug.SetMemoryLimit(limit)
 		}
-		was := busy
-		busy = pace.Next(heap[1].Value.Uint64() - cycles)
+		was := pace.busy
+		busy := pace.Next(heap[1].Value.Uint64() - cycles)
 		switch {
 		case busy && !was:
 			debug.SetGCPercent(gogc)

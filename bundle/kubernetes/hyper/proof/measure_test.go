@@ -20,7 +20,7 @@ func TestCost(t *testing.T) {
 		t.Skip("MARINA_MEASURE is not set")
 	}
 	eachMinor(t, func(t *testing.T, program, _ string) {
-		for _, gogc := range []int{40, 60, 100} {
+		for _, gogc := range []int{40, 63, 100} {
 			p := newPlane(t, program)
 			for _, on := range []string{"no data", "its data"} {
 				p.up(t, fmt.Sprintf("--gogc=%d", gogc))
