@@ -55,9 +55,9 @@ func TestAProgramThatEndsStartsAgain(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
 	go func() { p.Run(ctx); close(done) }()
-	out.next(t, "sh: hello")
 	out.next(t, "marina-node: sh ended (exit status 3), starts again in 200ms")
 	out.next(t, "starts again in 400ms")
+	out.next(t, "sh: hello") // what a run says may come after the word that it ended
 	cancel()
 	go io.Copy(io.Discard, &scanned{out})
 	<-done
