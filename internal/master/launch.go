@@ -32,10 +32,6 @@ func (s *State) newSpec(k kernel.Spec) (*spec, error) {
 	if sp := s.specs[k.ID]; sp != nil {
 		return sp, nil
 	}
-	request, err := placement.Prepare(&k)
-	if err != nil {
-		return nil, err
-	}
 	if err := allocator.ValidateRole(k.Role); err != nil {
 		return nil, fmt.Errorf("spec of %s: %w", k.Owner, err)
 	}
@@ -46,8 +42,13 @@ func (s *State) newSpec(k kernel.Spec) (*spec, error) {
 	if len(raw) > store.RowBytes || len(k.Framework) > maxFramework {
 		return nil, fmt.Errorf("spec of %.64s: %d bytes encoded, framework of %d: too large: %w", k.Owner, len(raw), len(k.Framework), errdefs.ErrInvalidArgument)
 	}
+	request, err := s.pool.Prepare(&k)
+	if err != nil {
+		return nil, err
+	}
 	sp := &spec{Spec: k, request: request, need: k.Guarantee(), size: len(raw)}
 	if err := s.holdVIPs(sp); err != nil {
+		s.pool.Drop(request)
 		return nil, err
 	}
 	sp.ports = sp.endpointPorts()
@@ -65,6 +66,7 @@ func (s *State) unuse(sp *spec) {
 
 func (s *State) freeSpec(sp *spec) {
 	delete(s.specs, sp.ID)
+	s.pool.Drop(sp.request)
 	if sp.stored {
 		s.dirty(Row{Kind: RowSpec, ID: string(sp.ID)})
 	}

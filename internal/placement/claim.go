@@ -70,7 +70,7 @@ func (p *Pool) Adjust(id kernel.AgentID, r kernel.Resources) {
 // Free is what of a machine is not taken.
 func (p *Pool) Free(id kernel.AgentID) kernel.Resources {
 	if i, ok := p.ids[id]; ok {
-		return p.free[i]
+		return p.sums[0][i].free
 	}
 	return kernel.Resources{}
 }
@@ -84,20 +84,19 @@ func (p *Pool) PlaceOn(r *Request, id kernel.AgentID) (bool, kernel.Refusal) {
 		return false, ref
 	}
 	i, ok := p.ids[id]
-	if !ok || !p.open[i] {
+	if !ok || !p.open.has(i) {
 		return no("unreachable", fmt.Sprintf("its claim is on machine %s", id))
 	}
-	m := &p.machines[i]
-	if c := r.rejecting(m, p.tallies(r)); c >= 0 {
-		return no(r.static[c].String(), "")
+	for _, rule := range r.rules {
+		if !rule.allows(i) {
+			return no(rule.String(), rule.detail())
+		}
 	}
-	if b := m.without(r); b != "" {
-		return no("bundle "+b, "these programs are not on the machine")
-	}
-	if short := r.need.Lacking(p.free[i]); len(short) > 0 {
+	free := p.sums[0][i].free
+	if short := r.need.Lacking(free); len(short) > 0 {
 		return no(short[0], fmt.Sprintf("asks %s, machine %s, where its claim is, has %s free", amount(component(r.need, short[0]), short[0]),
-			m.Hostname, amount(component(p.free[i], short[0]), short[0])))
+			p.machines[i].Hostname, amount(component(free, short[0]), short[0])))
 	}
-	p.charge(r, i)
+	p.charge(r, i, 1)
 	return true, kernel.Refusal{}
 }

@@ -4,17 +4,21 @@ import (
 	"fmt"
 	"regexp"
 	"strconv"
+	"strings"
 
 	"github.com/containerd/errdefs"
 
 	"github.com/marinaos/marina/internal/kernel"
 )
 
+// bundlePrefix begins the names of fields that are programs a machine has; no attribute of a machine is called like that.
+const bundlePrefix = "\x00bundle "
+
 // constraint is one compiled constraint of a spec.
 type constraint struct {
 	kernel.Constraint
 	like *regexp.Regexp
-	max  int // UNIQUE: 1; MAX_PER: its value
+	max  int32 // UNIQUE: 1; MAX_PER: its value
 }
 
 func compile(c kernel.Constraint) (constraint, error) {
@@ -22,7 +26,7 @@ func compile(c kernel.Constraint) (constraint, error) {
 	bad := func(why string) (constraint, error) {
 		return out, fmt.Errorf("constraint %s: %s: %w", c.Field+":"+c.Operator+":"+c.Value, why, errdefs.ErrInvalidArgument)
 	}
-	if c.Field == "" {
+	if c.Field == "" || strings.HasPrefix(c.Field, bundlePrefix) {
 		return bad("names no field")
 	}
 	switch c.Operator {
@@ -38,11 +42,11 @@ func compile(c kernel.Constraint) (constraint, error) {
 		}
 		out.max = 1
 	case "MAX_PER":
-		n, err := strconv.Atoi(c.Value)
+		n, err := strconv.ParseInt(c.Value, 10, 32)
 		if err != nil || n < 1 {
 			return bad("MAX_PER takes a number from 1")
 		}
-		out.max = n
+		out.max = int32(n)
 	case "GROUP_BY":
 		if n, err := strconv.Atoi(c.Value); c.Value != "" && (err != nil || n < 1) {
 			return bad("GROUP_BY takes nothing or a number from 1")
@@ -58,6 +62,11 @@ func compile(c kernel.Constraint) (constraint, error) {
 	return out, nil
 }
 
+// hasBundle is the constraint that a program is on the machine.
+func hasBundle(name string) constraint {
+	return constraint{Constraint: kernel.Constraint{Field: bundlePrefix + name}}
+}
+
 // counted reports whether the constraint depends on where other instances are.
 func (c *constraint) counted() bool {
 	return c.max > 0 || c.Operator == "GROUP_BY" || c.Operator == "CLUSTER" && c.Value == ""
@@ -65,6 +74,9 @@ func (c *constraint) counted() bool {
 
 // String is the name of its filter: "constraint rack:UNLIKE:r1".
 func (c *constraint) String() string {
+	if bundle, ok := strings.CutPrefix(c.Field, bundlePrefix); ok {
+		return "bundle " + bundle
+	}
 	s := "constraint " + c.Field + ":" + c.Operator
 	if c.Value != "" {
 		s += ":" + c.Value
@@ -72,59 +84,24 @@ func (c *constraint) String() string {
 	return s
 }
 
-// holds judges the constraints that look at the machine alone.
-func (c *constraint) holds(m *Machine) bool {
-	v, ok := m.field(c.Field)
+func (c *constraint) detail() string {
+	if strings.HasPrefix(c.Field, bundlePrefix) {
+		return "these programs are not on the machine"
+	}
+	return ""
+}
+
+// holds judges a value, for the constraints that look at the machine alone. A machine without one passes UNLIKE only.
+func (c *constraint) holds(value string) bool {
 	switch c.Operator {
 	case "UNLIKE":
-		return !ok || !c.like.MatchString(v)
+		return !c.like.MatchString(value)
 	case "LIKE":
-		return ok && c.like.MatchString(v)
-	case "IS":
-		return ok && v == c.Value
-	case "CLUSTER":
-		return ok && (c.Value == "" || v == c.Value)
+		return c.like.MatchString(value)
+	case "IS", "CLUSTER":
+		return value == c.Value
 	}
-	return ok
-}
-
-// tally is how many instances that count for one constraint are on machines with each value of its field.
-type tally struct {
-	*constraint
-	by    map[string]int
-	total int
-	least int // GROUP_BY: the smallest count of any value a machine has
-}
-
-// allows judges a constraint that is counted.
-func (t *tally) allows(value string) bool {
-	switch {
-	case t.max > 0:
-		return t.by[value] < t.max
-	case t.Operator == "GROUP_BY":
-		return t.by[value] <= t.least
-	default: // CLUSTER
-		return t.total == 0 || t.by[value] > 0
-	}
-}
-
-// add counts one more instance.
-func (t *tally) add(value string) {
-	t.by[value]++
-	t.total++
-	if t.Operator == "GROUP_BY" {
-		t.least = leastOf(t.by)
-	}
-}
-
-func leastOf(by map[string]int) int {
-	least := -1
-	for _, n := range by {
-		if least < 0 || n < least {
-			least = n
-		}
-	}
-	return least
+	return true
 }
 
 // field is the machine's value of a constraint's field.
@@ -138,8 +115,67 @@ func (m *Machine) field(name string) (string, bool) {
 	case "@zone":
 		v = m.Zone
 	default:
+		if bundle, ok := strings.CutPrefix(name, bundlePrefix); ok {
+			v, ok := m.Bundles[bundle]
+			return v, ok
+		}
 		v, ok := m.Attributes[name]
 		return v, ok
 	}
 	return v, v != ""
+}
+
+// filter is a constraint that looks at the machine alone, with the machines that pass. Equal ones of all requests are one.
+type filter struct {
+	constraint
+	field    *field
+	requests int
+	built    bool
+	passes   set
+}
+
+// filter is the one of a constraint.
+func (p *Pool) filter(c constraint) *filter {
+	f := p.filters[c.Constraint]
+	if f == nil {
+		f = &filter{constraint: c, field: p.field(c.Field)}
+		f.field.filters = append(f.field.filters, f)
+		p.filters[c.Constraint] = f
+	}
+	f.requests++
+	return f
+}
+
+func (f *filter) narrow(q *search) { q.masks = append(q.masks, f.mask()) }
+
+func (f *filter) allows(i int32) bool { return f.mask().has(i) }
+
+// mask is the machines that pass.
+func (f *filter) mask() *set {
+	if f.built {
+		return &f.passes
+	}
+	f.built = true
+	for v := range f.field.values {
+		if f.holds(f.field.values[v].text) {
+			f.field.values[v].mark(&f.passes, true)
+		}
+	}
+	if f.Operator == "UNLIKE" {
+		for i, v := range f.field.of {
+			if v < 0 {
+				f.passes.put(int32(i), true)
+			}
+		}
+	}
+	return &f.passes
+}
+
+// update judges machine i anew.
+func (f *filter) update(i int32) {
+	if !f.built {
+		return
+	}
+	v := f.field.of[i]
+	f.passes.put(i, v < 0 && f.Operator == "UNLIKE" || v >= 0 && f.holds(f.field.values[v].text))
 }

@@ -2,84 +2,56 @@ package placement
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/marinaos/marina/internal/kernel"
 )
 
 // explain counts, for each filter, the machines that it was the first to turn down.
-func (p *Pool) explain(r *Request, tallies []tally) kernel.Refusal {
+func (p *Pool) explain(r *Request) kernel.Refusal {
 	ref := kernel.Refusal{Agents: len(p.machines)}
-	type found struct {
-		agents int
-		most   int64
-	}
-	closed, ports, address := 0, 0, 0
-	constraints := make([]int, len(r.static))
-	bundles, bundle := 0, ""
-	lacks := map[string]*found{"cpus": {}, "mem": {}, "disk": {}, "gpus": {}}
-	for i := range p.machines {
-		m := &p.machines[i]
-		if !p.open[i] {
-			closed++
-			continue
-		}
-		if c := r.rejecting(m, tallies); c >= 0 {
-			constraints[c]++
-			continue
-		}
-		if b := m.without(r); b != "" {
-			bundle = b
-			bundles++
-			continue
-		}
-		if short := r.need.Lacking(p.free[i]); len(short) > 0 {
-			f := lacks[short[0]]
-			f.most = max(f.most, component(p.free[i], short[0]))
-			f.agents++
-			continue
-		}
-		switch {
-		case !m.hasPorts(r):
-			ports++
-		case r.address && m.addresses.free() == 0:
-			address++
-		}
-	}
 	add := func(filter string, n int, detail string) {
 		if n > 0 {
 			ref.Reasons = append(ref.Reasons, kernel.Rejected{Filter: filter, Agents: n, Detail: detail})
 		}
 	}
-	add("unreachable", closed, "")
-	for c, n := range constraints {
-		add(r.static[c].String(), n, "")
+	add("unreachable", len(p.machines)-p.open.n, "")
+	var left set
+	left.become(&p.open)
+	for _, rule := range r.rules {
+		before := left.n
+		for i := range left.each {
+			if !rule.allows(i) {
+				left.put(i, false)
+			}
+		}
+		add(rule.String(), before-left.n, rule.detail())
 	}
-	add("bundle "+bundle, bundles, "these programs are not on the machine")
-	for _, name := range []string{"cpus", "mem", "disk", "gpus"} {
-		add(name, lacks[name].agents, fmt.Sprintf("asks %s, the most free on one machine is %s",
-			amount(component(r.need, name), name), amount(lacks[name].most, name)))
+	var lack [len(components)]int
+	var most [len(components)]int64
+	ports, address := 0, 0
+	for i := range left.each {
+		free := p.sums[0][i].free
+		if c := slices.IndexFunc(components[:], func(name string) bool { return component(r.need, name) > component(free, name) }); c >= 0 {
+			most[c] = max(most[c], component(free, components[c]))
+			lack[c]++
+		} else if !p.machines[i].hasPorts(r) {
+			ports++
+		} else if r.address && p.machines[i].addresses.free() == 0 {
+			address++
+		}
+	}
+	for c, name := range components {
+		add(name, lack[c], fmt.Sprintf("asks %s, the most free on one machine is %s",
+			amount(component(r.need, name), name), amount(most[c], name)))
 	}
 	add("ports", ports, r.portsAsked())
 	add("address", address, "no address of the machine's subnet is free")
 	return ref
 }
 
-// rejecting is the index of the first constraint that machine m fails, -1 for none.
-func (r *Request) rejecting(m *machine, tallies []tally) int {
-	t := 0
-	for c := range r.static {
-		ok := r.static[c].holds(&m.Machine)
-		if r.static[c].counted() {
-			v, _ := m.field(r.static[c].Field)
-			ok = ok && tallies[t].allows(v)
-			t++
-		}
-		if !ok {
-			return c
-		}
-	}
-	return -1
-}
+// components of resources, in the order in which they are asked for.
+var components = [...]string{"cpus", "mem", "disk", "gpus"}
 
 func (r *Request) portsAsked() string {
 	if len(r.fixed) > 0 {

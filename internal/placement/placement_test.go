@@ -4,7 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"testing"
+	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/google/go-cmp/cmp"
@@ -44,7 +46,7 @@ func TestNothingIsGivenTwice(t *testing.T) {
 				continue
 			}
 			s := drawSpec(t)
-			r, err := Prepare(&s)
+			r, err := p.Prepare(&s)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -70,7 +72,7 @@ func TestNothingIsGivenTwice(t *testing.T) {
 			}
 			unique := map[string]int{}
 			for _, l := range live {
-				if err := again.Take(l.request, l.Placement); err != nil {
+				if err := take(again, &l.spec, l.Placement); err != nil {
 					t.Fatalf("placement %v: %v", l.Placement, err)
 				}
 				used[l.Agent] = used[l.Agent].Add(l.spec.Guarantee())
@@ -96,6 +98,14 @@ func TestNothingIsGivenTwice(t *testing.T) {
 			}
 		}
 	})
+}
+
+func take(p *Pool, s *kernel.Spec, at Placement) error {
+	r, err := p.Prepare(s)
+	if err != nil {
+		return err
+	}
+	return p.Take(r, at)
 }
 
 func drawSpec(t *rapid.T) kernel.Spec {
@@ -136,7 +146,7 @@ func TestInstancesSpreadThenGoWhereMostIsFree(t *testing.T) {
 	}
 	s := kernel.Spec{Framework: "f", Owner: "/a", Network: kernel.Network{Mode: kernel.NetworkHost},
 		Tasks: []kernel.TaskSpec{{Guarantee: kernel.Resources{MilliCPU: 600}}}}
-	r, err := Prepare(&s)
+	r, err := p.Prepare(&s)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -170,7 +180,7 @@ func TestWrongConstraintsAreRefusedByName(t *testing.T) {
 	for _, c := range []kernel.Constraint{{Operator: "UNIQUE"}, {Field: "rack", Operator: "LIKE", Value: "("}, {Field: "rack", Operator: "MAX_PER"},
 		{Field: "rack", Operator: "MAX_PER", Value: "-1"}, {Field: "rack", Operator: "IS"}, {Field: "rack", Operator: "NEAR"},
 		{Field: "rack", Operator: "UNIQUE", Value: "1"}, {Field: "rack", Operator: "GROUP_BY", Value: "x"}} {
-		if _, err := Prepare(&kernel.Spec{Constraints: []kernel.Constraint{c}}); !errors.Is(err, errdefs.ErrInvalidArgument) {
+		if _, err := NewPool().Prepare(&kernel.Spec{Constraints: []kernel.Constraint{c}}); !errors.Is(err, errdefs.ErrInvalidArgument) {
 			t.Errorf("constraint %v: got %v, want an errdefs.ErrInvalidArgument", c, err)
 		}
 	}
@@ -181,7 +191,7 @@ func TestAbsurdRequestsAreRefusedInNumbers(t *testing.T) {
 	p.Set(machine1(1, 4000, "r1"))
 	p.Open("a1", true)
 	s := kernel.Spec{Framework: "f", Owner: "/a", Tasks: []kernel.TaskSpec{{Guarantee: kernel.Resources{Mem: 1 << 62}}, {Guarantee: kernel.Resources{Mem: 1 << 62}}}}
-	r, err := Prepare(&s)
+	r, err := p.Prepare(&s)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -192,45 +202,44 @@ func TestAbsurdRequestsAreRefusedInNumbers(t *testing.T) {
 	}
 }
 
-// BenchmarkPlace prints placements a second of pure logic: distinct specs, each placed once, on 5,000 machines that are
-// filled to a share first.
+// BenchmarkPlace prints placements a second of pure logic, and how long a call takes: distinct specs, each placed once, on machines
+// in 50 racks that are filled to a share first.
 func BenchmarkPlace(b *testing.B) {
-	for _, full := range []int{0, 50, 80} {
-		for _, k := range []int{1, 50} {
-			for _, rack := range []bool{false, true} {
-				b.Run(fmt.Sprintf("machines=5000/full=%d%%/k=%d/rack=%v", full, k, rack), func(b *testing.B) { benchPlace(b, full, k, rack) })
+	for _, machines := range []int{1000, 5000, 100_000} {
+		for _, full := range []int{0, 50, 80} {
+			for _, k := range []int{1, 50} {
+				for _, rack := range []bool{false, true} {
+					b.Run(fmt.Sprintf("machines=%d/full=%d%%/k=%d/rack=%v", machines, full, k, rack), func(b *testing.B) { benchPlace(b, machines, full, k, rack) })
+				}
 			}
 		}
 	}
 }
 
-func benchPlace(b *testing.B, full, k int, rack bool) {
-	const machines, perMachine = 5000, 100
+func benchPlace(b *testing.B, machines, full, k int, rack bool) {
+	const perMachine = 100
 	p := NewPool()
 	for i := range machines {
-		m := machine1(0, 4000*perMachine/40, fmt.Sprintf("r%d", i%25))
+		m := machine1(0, 4000*perMachine/40, fmt.Sprintf("r%d", i%50))
 		m.ID, m.Hostname = kernel.AgentID(fmt.Sprintf("a%d", i)), fmt.Sprintf("h%d", i)
 		m.Total.Mem = perMachine * 64 * kernel.MiB
 		p.Set(m)
 		p.Open(m.ID, true)
 	}
-	prepare := func(n int) *Request {
-		s := kernel.Spec{Framework: "f", Owner: fmt.Sprintf("/app%d", n), Network: kernel.Network{Mode: kernel.NetworkHost},
+	prepare := func(owner string, rack bool) *Request {
+		s := kernel.Spec{Framework: "f", Owner: owner, Network: kernel.Network{Mode: kernel.NetworkHost},
 			Tasks: []kernel.TaskSpec{{Guarantee: kernel.Resources{MilliCPU: 100, Mem: 64 * kernel.MiB}}}}
 		if rack {
 			s.Constraints = []kernel.Constraint{{Field: "rack", Operator: "GROUP_BY"}}
 		}
-		r, err := Prepare(&s)
+		r, err := p.Prepare(&s)
 		if err != nil {
 			b.Fatal(err)
 		}
 		return r
 	}
 	for n := range full * machines * perMachine / 100 / 500 {
-		s := kernel.Spec{Framework: "f", Owner: fmt.Sprintf("/fill%d", n), Network: kernel.Network{Mode: kernel.NetworkHost},
-			Tasks: []kernel.TaskSpec{{Guarantee: kernel.Resources{MilliCPU: 100, Mem: 64 * kernel.MiB}}}}
-		r, _ := Prepare(&s)
-		if got, _ := p.Place(r, 500); len(got) != 500 {
+		if got, _ := p.Place(prepare(fmt.Sprintf("/fill%d", n), false), 500); len(got) != 500 {
 			b.Fatalf("filling: %d placed", len(got))
 		}
 	}
@@ -239,22 +248,29 @@ func benchPlace(b *testing.B, full, k int, rack bool) {
 		at []Placement
 	}
 	var round []done
+	var took []time.Duration
 	placed, n := 0, 0
 	for b.Loop() {
-		r := prepare(n)
+		began := time.Now()
+		r := prepare(fmt.Sprintf("/app%d", n), rack)
 		at, _ := p.Place(r, k)
+		took = append(took, time.Since(began))
 		placed += len(at)
 		n++
-		if round = append(round, done{r, at}); len(round)*k >= 20_000 { // keep the share as it is
+		if round = append(round, done{r, at}); len(round)*k >= machines*perMachine/25 { // keep the share as it is
 			b.StopTimer()
 			for _, d := range round {
 				for _, at := range d.at {
 					p.Release(d.r, at)
 				}
+				p.Drop(d.r)
 			}
 			round = round[:0]
 			b.StartTimer()
 		}
 	}
+	slices.Sort(took)
 	b.ReportMetric(float64(placed)/b.Elapsed().Seconds(), "placements/s")
+	b.ReportMetric(float64(took[len(took)/2].Nanoseconds()), "p50-ns")
+	b.ReportMetric(float64(took[len(took)*99/100].Nanoseconds()), "p99-ns")
 }

@@ -29,22 +29,20 @@ type Placement struct {
 	HostPorts []uint16   // one for each of the spec's Ports, zero for none; nil when the spec has none
 }
 
-// Pool is the machines and what is taken on them. What the hot loop reads is in columns, indexed like machines.
+// Pool is the machines and what is taken on them. What a search reads is in columns, by the machines' numbers: what is free is
+// summed up in blocks of 64, blocks of blocks, and so on, so that it never looks at all of them.
 type Pool struct {
 	ids      map[kernel.AgentID]int32
 	machines []machine
-	free     []kernel.Resources
-	score    []int64 // larger is more free
-	open     []bool  // may be given instances
-	index    index
+	open     set // machines that may be given instances
+	sums     [height][]sum
 
-	owners map[string]*counts // instances of an owner, all versions
-	sets   map[string]*counts // instances of one version of an owner, only for specs with counted constraints
+	fields  map[string]*field
+	filters map[kernel.Constraint]*filter
+	owners  map[string]*owner
+	series  map[string]*series
 
-	fields map[string]map[string]int // of each field that a GROUP_BY asked for: machines with each value
-
-	count []int32 // scratch of Place: instances of the request's owner
-	heap  []int32 // scratch of Place
+	scratch search
 }
 
 type machine struct {
@@ -57,16 +55,10 @@ type machine struct {
 	addresses addresses
 }
 
-// counts is how many instances are on which machine.
-type counts struct {
-	by     map[int32]int32
-	having []int32 // machines with that many, from one on
-	total  int
-}
-
 // NewPool returns a pool without machines.
 func NewPool() *Pool {
-	return &Pool{ids: map[kernel.AgentID]int32{}, fields: map[string]map[string]int{}, owners: map[string]*counts{}, sets: map[string]*counts{}}
+	return &Pool{ids: map[kernel.AgentID]int32{}, fields: map[string]*field{}, filters: map[kernel.Constraint]*filter{},
+		owners: map[string]*owner{}, series: map[string]*series{}}
 }
 
 // Set adds a machine, closed, or changes what is known of it. What is taken stays taken, also when it is more than the
@@ -77,17 +69,15 @@ func (p *Pool) Set(m Machine) {
 		i = int32(len(p.machines))
 		p.ids[m.ID] = i
 		p.machines = append(p.machines, machine{ports: map[uint16]struct{}{}})
-		p.free = append(p.free, kernel.Resources{})
-		p.score = append(p.score, 0)
-		p.open = append(p.open, false)
-		p.index.add()
 	}
 	k := &p.machines[i]
 	if k.Subnet != m.Subnet && k.addresses.used == 0 {
 		k.addresses = newAddresses(m.Subnet)
 	}
 	k.Machine = m
-	clear(p.fields) // counted anew when they are asked for
+	for _, f := range p.fields {
+		f.update(i, &k.Machine)
+	}
 	k.inRange = 0
 	for port := range k.ports {
 		if inside(m.Ports, port) {
@@ -100,15 +90,14 @@ func (p *Pool) Set(m Machine) {
 // Open says whether a machine may be given instances. A closed one is "unreachable" in refusals.
 func (p *Pool) Open(id kernel.AgentID, open bool) {
 	if i, ok := p.ids[id]; ok {
-		p.open[i] = open
-		p.index.move(i, p.score[i], open)
+		p.open.put(i, open)
 	}
 }
 
 // IsOpen reports whether a machine is known and may be given instances.
 func (p *Pool) IsOpen(id kernel.AgentID) bool {
 	i, ok := p.ids[id]
-	return ok && p.open[i]
+	return ok && p.open.has(i)
 }
 
 // Used is what is taken of a machine and by how many instances.
@@ -131,7 +120,7 @@ func (p *Pool) Take(r *Request, at Placement) error {
 	if err := m.claim(at); err != nil {
 		return err
 	}
-	p.charge(r, i)
+	p.charge(r, i, 1)
 	return nil
 }
 
@@ -141,65 +130,20 @@ func (p *Pool) Release(r *Request, at Placement) {
 	if !ok {
 		return
 	}
+	p.machines[i].unclaim(at)
+	p.charge(r, i, -1)
+}
+
+// charge counts n more instances of r on machine i, or fewer.
+func (p *Pool) charge(r *Request, i, n int32) {
 	m := &p.machines[i]
-	m.unclaim(at)
-	m.used = m.used.Sub(r.need)
-	m.instances--
-	drop(p.owners, r.owner, i)
-	if len(r.counted) > 0 {
-		drop(p.sets, r.set, i)
+	m.used = m.used.Add(r.need.Times(int64(n)))
+	m.instances += int(n)
+	r.owner.change(i, n, len(p.machines))
+	if r.series != nil {
+		r.series.change(i, n)
 	}
 	p.refresh(i)
-}
-
-// charge counts one instance of r on machine i.
-func (p *Pool) charge(r *Request, i int32) {
-	m := &p.machines[i]
-	m.used = m.used.Add(r.need)
-	m.instances++
-	bump(p.owners, r.owner, i)
-	if len(r.counted) > 0 {
-		bump(p.sets, r.set, i)
-	}
-	p.refresh(i)
-}
-
-// refresh brings the columns of machine i up to date.
-func (p *Pool) refresh(i int32) {
-	m := &p.machines[i]
-	p.free[i] = m.Total.Sub(m.used)
-	p.score[i] = share(p.free[i].MilliCPU, m.Total.MilliCPU) + share(p.free[i].Mem, m.Total.Mem)
-	p.index.move(i, p.score[i], p.open[i])
-}
-
-// share is free as a fraction of total in 1/65536, at most one whole.
-func share(free, total int64) int64 {
-	if free <= 0 || total <= 0 {
-		return 0
-	}
-	for total > 1<<46 { // so that the product below fits
-		free, total = free>>8, total>>8
-	}
-	return min(free<<16/total, 1<<16)
-}
-
-func bump(m map[string]*counts, key string, i int32) {
-	c := m[key]
-	if c == nil {
-		c = &counts{by: map[int32]int32{}}
-		m[key] = c
-	}
-	c.change(i, 1)
-}
-
-func drop(m map[string]*counts, key string, i int32) {
-	c := m[key]
-	if c == nil || c.by[i] == 0 {
-		return
-	}
-	if c.change(i, -1); c.total == 0 {
-		delete(m, key)
-	}
 }
 
 func inside(r kernel.PortRange, port uint16) bool {

@@ -1,0 +1,236 @@
+package placement
+
+import (
+	"fmt"
+	"regexp"
+	"slices"
+	"strconv"
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"github.com/marinaos/marina/internal/kernel"
+)
+
+// world is what a Pool should know, kept the plain way.
+type world struct {
+	machines []Machine
+	open     []bool
+	live     []instance
+}
+
+type instance struct {
+	spec    kernel.Spec
+	request *Request
+	at      Placement
+}
+
+// TestThePlaceIsTheOneThatAPlainSearchFinds does everything that can happen to machines and instances at random, and holds each
+// placement against a search that looks at everything.
+func TestThePlaceIsTheOneThatAPlainSearchFinds(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		w, p := &world{}, NewPool()
+		racks := rapid.SampledFrom([]int{1, 3, 10}).Draw(t, "racks")
+		join := func(i int) {
+			m := machine1(i%200, rapid.SampledFrom([]int64{0, 1000, 2000, 4000}).Draw(t, "cpus"), "")
+			m.ID, m.Hostname = kernel.AgentID(fmt.Sprintf("a%d", i)), fmt.Sprintf("h%d", i)
+			m.Attributes = map[string]string{}
+			for _, f := range []string{"rack", "disk"} {
+				if v := rapid.IntRange(0, racks).Draw(t, f); v > 0 {
+					m.Attributes[f] = fmt.Sprintf("r%d", v)
+				}
+			}
+			if i%2 == 0 {
+				m.Bundles = map[string]string{"kubernetes/v1": "v1.2"}
+			}
+			if i < len(w.machines) {
+				w.machines[i] = m
+			} else {
+				w.machines, w.open = append(w.machines, m), append(w.open, false)
+			}
+			p.Set(m)
+			w.open[i] = rapid.IntRange(0, 5).Draw(t, "open") > 0
+			p.Open(m.ID, w.open[i])
+		}
+		for i := range rapid.SampledFrom([]int{1, 3, 3, 9, 9, 70, 700}).Draw(t, "machines") {
+			join(i)
+		}
+		kinds := rapid.SliceOfN(rapid.IntRange(0, 9), 1, 3).Draw(t, "kinds")
+		for range rapid.IntRange(20, 60).Draw(t, "steps") {
+			switch what := rapid.SampledFrom([]string{"end", "end", "end", "join", "place", "place"}).Draw(t, "what"); {
+			case what == "end" && len(w.live) > 0:
+				k := rapid.IntRange(0, len(w.live)-1).Draw(t, "ends")
+				gone := w.live[k]
+				p.Release(gone.request, gone.at)
+				w.live = slices.Delete(w.live, k, k+1)
+				if !slices.ContainsFunc(w.live, func(i instance) bool { return i.request == gone.request }) {
+					p.Drop(gone.request)
+				}
+			case what == "join":
+				join(rapid.IntRange(0, len(w.machines)).Draw(t, "joins"))
+			case what == "place":
+				s := constrained(t, rapid.SampledFrom(kinds).Draw(t, "kind"))
+				r, err := p.Prepare(&s)
+				if err != nil {
+					t.Fatal(err)
+				}
+				for range rapid.IntRange(1, 5).Draw(t, "k") {
+					w.place(t, p, s, r)
+				}
+				if !slices.ContainsFunc(w.live, func(i instance) bool { return i.request == r }) {
+					p.Drop(r)
+				}
+			}
+		}
+		for _, i := range w.live {
+			p.Release(i.request, i.at)
+		}
+		for n, i := range w.live {
+			if slices.IndexFunc(w.live, func(o instance) bool { return o.request == i.request }) == n {
+				p.Drop(i.request)
+			}
+		}
+		if n := len(p.owners) + len(p.series) + len(p.filters) + len(p.fields); n > 0 {
+			t.Fatalf("%d things are kept for requests that are gone", n)
+		}
+	})
+}
+
+func constrained(t *rapid.T, kind int) kernel.Spec {
+	s := kernel.Spec{Framework: "f", Owner: rapid.SampledFrom([]string{"/a", "/b"}).Draw(t, "owner"), Network: kernel.Network{Mode: kernel.NetworkHost},
+		Tasks: []kernel.TaskSpec{{Guarantee: kernel.Resources{MilliCPU: rapid.SampledFrom([]int64{0, 100, 700}).Draw(t, "cpus")}}}}
+	s.Version = strconv.Itoa(kind) // versions of an owner have constraints of their own
+	field := []string{"rack", "hostname", "disk"}[kind%3]
+	switch kind {
+	case 0:
+	case 1:
+		s.Constraints = []kernel.Constraint{{Field: field, Operator: "UNIQUE"}}
+	case 2:
+		s.Constraints = []kernel.Constraint{{Field: field, Operator: "MAX_PER", Value: "2"}, {Field: "rack", Operator: "GROUP_BY"}}
+	case 3, 4:
+		s.Constraints = []kernel.Constraint{{Field: field, Operator: "GROUP_BY"}}
+	case 5:
+		s.Constraints = []kernel.Constraint{{Field: field, Operator: "CLUSTER"}}
+	case 6:
+		s.Constraints = []kernel.Constraint{{Field: field, Operator: "UNLIKE", Value: "r[12]"}}
+		s.Tasks[0].Bundles = []string{"kubernetes/v1"}
+	case 7:
+		s.Constraints = []kernel.Constraint{{Field: "disk", Operator: "LIKE", Value: "r."}, {Field: "rack", Operator: "IS", Value: "r1"}, {Field: "rack", Operator: "CLUSTER", Value: "r1"}}
+	case 9:
+		s.Constraints = []kernel.Constraint{{Field: "rack", Operator: "GROUP_BY"}, {Field: "disk", Operator: "GROUP_BY"}}
+	case 8:
+		s.Constraints = []kernel.Constraint{{Field: "hostname", Operator: "LIKE", Value: "h[13]"}}
+	}
+	return s
+}
+
+// place has the pool place one instance and judges it.
+func (w *world) place(t *rapid.T, p *Pool, s kernel.Spec, r *Request) {
+	on := map[kernel.AgentID][]instance{}
+	for _, l := range w.live {
+		on[l.at.Agent] = append(on[l.at.Agent], l)
+	}
+	rules := make([]func(Machine) bool, len(s.Constraints))
+	for k, c := range s.Constraints {
+		rules[k] = w.rule(&s, c, on)
+	}
+	owned := func(m Machine) (n int) {
+		for _, l := range on[m.ID] {
+			if l.spec.Owner == s.Owner {
+				n++
+			}
+		}
+		return n
+	}
+	points := func(m Machine) int64 {
+		free := free(m, on[m.ID])
+		return (share(free.MilliCPU, m.Total.MilliCPU)+share(free.Mem, m.Total.Mem))<<16 - int64(len(on[m.ID]))
+	}
+	var can []Machine
+	for i, m := range w.machines {
+		ok := w.open[i] && s.Guarantee().Fits(free(m, on[m.ID]))
+		for _, b := range s.Tasks[0].Bundles {
+			ok = ok && m.Bundles[b] != ""
+		}
+		for _, rule := range rules {
+			ok = ok && rule(m)
+		}
+		if ok {
+			can = append(can, m)
+		}
+	}
+	got, refusal := p.Place(r, 1)
+	if (len(got) == 1) != (len(can) > 0) {
+		t.Fatalf("%v of %s: placed %d, machines %v could take it: %s", s.Constraints, s.Owner, len(got), can, refusal)
+	}
+	if len(got) == 0 {
+		total := 0
+		for _, c := range refusal.Reasons {
+			total += c.Agents
+		}
+		if total != len(w.machines) || refusal.Agents != total {
+			t.Fatalf("refusal explains %d of %d machines: %s", total, len(w.machines), refusal)
+		}
+		return
+	}
+	at := slices.IndexFunc(can, func(m Machine) bool { return m.ID == got[0].Agent })
+	if at < 0 {
+		t.Fatalf("%v of %s: on %s, of the allowed %v", s.Constraints, s.Owner, got[0].Agent, can)
+	}
+	for _, m := range can {
+		if owned(m) < owned(can[at]) || owned(m) == owned(can[at]) && points(m) > points(can[at]) {
+			t.Fatalf("on %s with %d of its owner and %d points, %s has %d and %d", got[0].Agent, owned(can[at]), points(can[at]), m.ID, owned(m), points(m))
+		}
+	}
+	w.live = append(w.live, instance{s, r, got[0]})
+}
+
+func free(m Machine, on []instance) kernel.Resources {
+	free := m.Total
+	for _, l := range on {
+		free = free.Sub(l.spec.Guarantee())
+	}
+	return free
+}
+
+// rule judges machines by a constraint, from nothing but the machines and what runs on them.
+func (w *world) rule(s *kernel.Spec, c kernel.Constraint, on map[kernel.AgentID][]instance) func(Machine) bool {
+	count, total := map[string]int{}, 0 // instances of this version by value
+	for _, m := range w.machines {
+		if v, has := m.field(c.Field); has {
+			count[v] += 0
+			for _, l := range on[m.ID] {
+				if l.spec.Owner == s.Owner && l.spec.Version == s.Version {
+					count[v]++
+					total++
+				}
+			}
+		}
+	}
+	least := -1
+	for _, n := range count {
+		if least < 0 || n < least {
+			least = n
+		}
+	}
+	limit, _ := strconv.Atoi(c.Value)
+	like := regexp.MustCompile("^(?:" + c.Value + ")$")
+	return func(m Machine) bool {
+		v, has := m.field(c.Field)
+		switch c.Operator {
+		case "UNLIKE":
+			return !has || !like.MatchString(v)
+		case "LIKE":
+			return has && like.MatchString(v)
+		case "IS":
+			return has && v == c.Value
+		case "UNIQUE":
+			return has && count[v] == 0
+		case "MAX_PER":
+			return has && count[v] < limit
+		case "GROUP_BY":
+			return has && count[v] <= least
+		}
+		return has && (c.Value != "" && v == c.Value || c.Value == "" && (total == 0 || count[v] > 0))
+	}
+}
