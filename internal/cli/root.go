@@ -43,6 +43,7 @@ type Settings struct {
 	EtcdKey    string
 	HostVolume []string // folders of this machine that tasks may bind; default none
 	Attribute  []string // name=value of this machine, for constraints
+	Placement  string   // strategy for tasks that name none, "spread" or "binpack"; default spread
 	SharedIDs  bool     // run containers with this machine's own user ids, as where there are no user namespaces
 	Verbose    bool     // log debug messages
 }

@@ -40,6 +40,7 @@ func (v *invocation) settingsFlags(c *cobra.Command) *cobra.Command {
 	f.StringVar(&s.EtcdKey, "etcd-key", "", "key of the client certificate")
 	f.StringSliceVar(&s.HostVolume, "host-volume", nil, "a folder of this machine that tasks may bind (root in a container is root in it)")
 	f.StringSliceVar(&s.Attribute, "attribute", nil, "name=value of this machine, for constraints")
+	f.StringVar(&s.Placement, "placement", "spread", "how tasks are placed: \"spread\" over the machines, or \"binpack\" onto few")
 	f.BoolVar(&s.SharedIDs, "no-user-namespaces", false, "run containers with this machine's own user ids, as where the kernel has no user namespaces")
 	f.BoolVar(&s.Verbose, "verbose", os.Getenv("MARINA_VERBOSE") != "", "log debug messages")
 	names := []string{}

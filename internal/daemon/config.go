@@ -12,6 +12,8 @@ import (
 	"strings"
 
 	"github.com/containerd/errdefs"
+
+	"github.com/marinaos/marina/internal/kernel"
 )
 
 // Config is what a datacenter is started with, on one machine. Its fields are those of cli.Settings, one for one.
@@ -31,6 +33,7 @@ type Config struct {
 	EtcdKey    string
 	HostVolume []string // folders of this machine that tasks may bind; default none
 	Attribute  []string // name=value of this machine, for constraints
+	Placement  string   // strategy for tasks that name none, "spread" or "binpack"; default spread
 	SharedIDs  bool     // run containers with this machine's own user ids, as where there are no user namespaces
 	Verbose    bool     // log debug messages
 }
@@ -94,6 +97,9 @@ func (c Config) complete() (*site, error) {
 		if s.Hostname, err = os.Hostname(); err != nil {
 			return nil, fmt.Errorf("hostname: %w", err)
 		}
+	}
+	if !kernel.Strategy(c.Placement).Valid() {
+		return nil, refused("placement %q: expected %q or %q", c.Placement, kernel.StrategySpread, kernel.StrategyBinpack)
 	}
 	for _, folder := range c.HostVolume {
 		if !filepath.IsAbs(folder) || inside(abs, folder) || inside(folder, abs) {

@@ -68,7 +68,7 @@ func (d *daemon) oneTerm(ctx context.Context) error {
 		return fmt.Errorf("agent port: %w", err)
 	}
 	t := &term{leadership: l}
-	t.master = master.New(master.Config{Pool: d.site.pool, VIPs: d.site.vips}, master.Deps{
+	t.master = master.New(master.Config{Pool: d.site.pool, VIPs: d.site.vips, Strategy: kernel.Strategy(d.site.Placement)}, master.Deps{
 		Store: d.store, Leadership: l, Log: d.log, Listener: listener, TLS: d.agentTLS(name), AgentID: d.agentOf, Handler: d.agentHandler(),
 	})
 	t.services = services.New(services.Config{Kernel: t.master, Store: d.store, Fence: l.Fence(), Log: d.log,

@@ -41,6 +41,7 @@ type Spec struct {
 
 	// Constraints must all hold for an agent to be chosen.
 	Constraints []Constraint `json:"constraints,omitempty"`
+	Strategy    Strategy     `json:"strategy,omitempty"` // which of those; empty: the datacenter's
 
 	// Claim names what outlives the groups of this spec. With a claim, at most one group is placed at a time.
 	Claim *Claim `json:"claim,omitempty"`
@@ -83,6 +84,18 @@ type Constraint struct {
 	Operator string `json:"operator"` // UNIQUE, CLUSTER, GROUP_BY, LIKE, UNLIKE, MAX_PER, IS
 	Value    string `json:"value,omitempty"`
 }
+
+// Strategy says which of the agents that fit is chosen.
+type Strategy string
+
+// The strategies.
+const (
+	StrategySpread  Strategy = "spread"  // with the fewest instances of the same owner, of these the freest
+	StrategyBinpack Strategy = "binpack" // the fullest, so that other agents stay free for what is large
+)
+
+// Valid reports whether the strategy is one of those, or empty.
+func (s Strategy) Valid() bool { return s == "" || s == StrategySpread || s == StrategyBinpack }
 
 // TaskSpec is one container of a group.
 type TaskSpec struct {
@@ -279,6 +292,8 @@ func (s *Spec) validate() error {
 		return invalid("spec of %s: role %q is not a path of the quota tree", s.Owner, s.Role)
 	case len(s.Tasks) == 0 || len(s.Tasks) > MaxTasks:
 		return invalid("spec of %s: %d tasks, expected 1 to %d", s.Owner, len(s.Tasks), MaxTasks)
+	case !s.Strategy.Valid():
+		return invalid("spec of %s: placement strategy %q, expected %q or %q", s.Owner, s.Strategy, StrategySpread, StrategyBinpack)
 	case s.Network.Mode != NetworkHost && s.Network.Mode != NetworkBridge:
 		return invalid("spec of %s: network mode %q, expected %q or %q", s.Owner, s.Network.Mode, NetworkHost, NetworkBridge)
 	}

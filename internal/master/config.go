@@ -3,6 +3,8 @@ package master
 import (
 	"net/netip"
 	"time"
+
+	"github.com/marinaos/marina/internal/kernel"
 )
 
 // Config is the policy of a master. The zero value of every field means its default.
@@ -21,6 +23,8 @@ type Config struct {
 	SubnetBits int          // length of the prefix that each agent gets out of Pool; 24
 	VIPs       netip.Prefix // addresses of named VIPs; 198.18.0.0/16
 
+	Strategy kernel.Strategy // of specs that name none; spread
+
 	VIPKeep        time.Duration // how long a named VIP that nothing uses keeps its address; 10 min
 	EndpointsEvery time.Duration // shortest time between two deltas of endpoints, a Stop's excepted; 20 ms, and 0.1 ms per agent
 	EndpointLog    int           // changed endpoints remembered for agents that resume; 50,000
@@ -36,6 +40,7 @@ func (c Config) WithDefaults() Config {
 	set(&c.Pool, netip.MustParsePrefix("10.64.0.0/12"))
 	set(&c.SubnetBits, 24)
 	set(&c.VIPs, netip.MustParsePrefix("198.18.0.0/16"))
+	set(&c.Strategy, kernel.StrategySpread)
 	set(&c.VIPKeep, 10*time.Minute)
 	set(&c.EndpointsEvery, 20*time.Millisecond)
 	set(&c.EndpointLog, 50_000)

@@ -127,7 +127,7 @@ func NewState(cfg Config) *State {
 	return &State{cfg: cfg.WithDefaults(), agents: map[kernel.AgentID]*agent{}, sessions: map[SessionID]*agent{},
 		subnets: map[netip.Prefix]kernel.AgentID{}, specs: map[kernel.SpecID]*spec{}, groups: map[kernel.GroupID]*instance{},
 		ended: map[string]*ended{}, claims: map[string]*claim{}, exposed: map[string]*exposed{}, vips: map[string]*vip{}, vipAddrs: map[netip.Addr]*vip{}, literals: map[netip.Addr]int{}, entries: map[entryKey]*entry{},
-		waiting: map[kernel.GroupID]*entry{}, waits: map[string]int{}, pool: placement.NewPool(), endpoints: endpoints{version: 1, oldest: 1},
+		waiting: map[kernel.GroupID]*entry{}, waits: map[string]int{}, pool: placement.NewPool(cfg.Strategy), endpoints: endpoints{version: 1, oldest: 1},
 		step: step{dirty: map[Row]struct{}{}}}
 }
 

@@ -14,6 +14,7 @@ import (
 
 // world is what a Pool should know, kept the plain way.
 type world struct {
+	usual    kernel.Strategy
 	machines []Machine
 	open     []bool
 	live     []instance
@@ -29,7 +30,8 @@ type instance struct {
 // placement against a search that looks at everything.
 func TestThePlaceIsTheOneThatAPlainSearchFinds(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		w, p := &world{}, NewPool()
+		usual := rapid.SampledFrom([]kernel.Strategy{kernel.StrategySpread, kernel.StrategyBinpack}).Draw(t, "usual")
+		w, p := &world{usual: usual}, NewPool(usual)
 		racks := rapid.SampledFrom([]int{1, 3, 10}).Draw(t, "racks")
 		join := func(i int) {
 			m := machine1(i%200, rapid.SampledFrom([]int64{0, 1000, 2000, 4000}).Draw(t, "cpus"), "")
@@ -99,6 +101,7 @@ func TestThePlaceIsTheOneThatAPlainSearchFinds(t *testing.T) {
 func constrained(t *rapid.T, kind int) kernel.Spec {
 	s := kernel.Spec{Framework: "f", Owner: rapid.SampledFrom([]string{"/a", "/b"}).Draw(t, "owner"), Network: kernel.Network{Mode: kernel.NetworkHost},
 		Tasks: []kernel.TaskSpec{{Guarantee: kernel.Resources{MilliCPU: rapid.SampledFrom([]int64{0, 100, 700}).Draw(t, "cpus")}}}}
+	s.Strategy = rapid.SampledFrom([]kernel.Strategy{"", "", kernel.StrategySpread, kernel.StrategyBinpack}).Draw(t, "strategy")
 	s.Version = strconv.Itoa(kind) // versions of an owner have constraints of their own
 	field := []string{"rack", "hostname", "disk"}[kind%3]
 	switch kind {
@@ -177,8 +180,12 @@ func (w *world) place(t *rapid.T, p *Pool, s kernel.Spec, r *Request) {
 	if at < 0 {
 		t.Fatalf("%v of %s: on %s, of the allowed %v", s.Constraints, s.Owner, got[0].Agent, can)
 	}
+	pack := s.Strategy == kernel.StrategyBinpack || s.Strategy == "" && w.usual == kernel.StrategyBinpack
 	for _, m := range can {
-		if owned(m) < owned(can[at]) || owned(m) == owned(can[at]) && points(m) > points(can[at]) {
+		if pack && points(m) < points(can[at]) {
+			t.Fatalf("packed on %s with %d points, %s has %d", got[0].Agent, points(can[at]), m.ID, points(m))
+		}
+		if !pack && owned(m) < owned(can[at]) || !pack && owned(m) == owned(can[at]) && points(m) > points(can[at]) {
 			t.Fatalf("on %s with %d of its owner and %d points, %s has %d and %d", got[0].Agent, owned(can[at]), points(can[at]), m.ID, owned(m), points(m))
 		}
 	}

@@ -14,6 +14,7 @@ type Request struct {
 	any     int      // host ports asked for without one
 	hosts   []int    // of each port of the spec: its number, AnyHostPort or NoHostPort
 	address bool
+	pack    bool
 	rules   []rule // constraints in their order, then programs that the machine must have
 	owner   *owner
 	series  *series // nil unless a constraint looks at other instances
@@ -29,7 +30,11 @@ type rule interface {
 
 // Prepare compiles a spec; Drop ends that. The error is an errdefs.ErrInvalidArgument that names the constraint.
 func (p *Pool) Prepare(s *kernel.Spec) (*Request, error) {
-	r := &Request{need: s.Guarantee(), address: s.Network.Mode == kernel.NetworkBridge}
+	strategy := s.Strategy
+	if strategy == "" {
+		strategy = p.usual
+	}
+	r := &Request{need: s.Guarantee(), address: s.Network.Mode == kernel.NetworkBridge, pack: strategy == kernel.StrategyBinpack}
 	for _, port := range s.Ports() {
 		r.hosts = append(r.hosts, port.Host)
 		switch {

@@ -24,7 +24,7 @@ func machine1(id int, cpus int64, rack string) Machine {
 // TestNothingIsGivenTwice launches, ends and re-registers at random, and holds what was given against a plain account of it.
 func TestNothingIsGivenTwice(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		p := NewPool()
+		p := NewPool(kernel.StrategySpread)
 		machines := map[kernel.AgentID]Machine{}
 		for i := range rapid.IntRange(1, 6).Draw(t, "machines") {
 			m := machine1(i, rapid.Int64Range(0, 4000).Draw(t, "cpus"), rapid.SampledFrom([]string{"r1", "r2"}).Draw(t, "rack"))
@@ -65,7 +65,7 @@ func TestNothingIsGivenTwice(t *testing.T) {
 				live = append(live, placed{at, r, s})
 			}
 			// What is placed now is what Take would accept elsewhere.
-			again := NewPool()
+			again := NewPool(kernel.StrategySpread)
 			used := map[kernel.AgentID]kernel.Resources{}
 			for _, m := range machines {
 				again.Set(m)
@@ -139,7 +139,7 @@ func checkPorts(t *rapid.T, s *kernel.Spec, at Placement, m Machine) {
 }
 
 func TestInstancesSpreadThenGoWhereMostIsFree(t *testing.T) {
-	p := NewPool()
+	p := NewPool(kernel.StrategySpread)
 	for i, cpus := range []int64{1000, 8000, 4000} {
 		p.Set(machine1(i, cpus, "r1"))
 		p.Open(kernel.AgentID(fmt.Sprintf("a%d", i)), true)
@@ -180,14 +180,14 @@ func TestWrongConstraintsAreRefusedByName(t *testing.T) {
 	for _, c := range []kernel.Constraint{{Operator: "UNIQUE"}, {Field: "rack", Operator: "LIKE", Value: "("}, {Field: "rack", Operator: "MAX_PER"},
 		{Field: "rack", Operator: "MAX_PER", Value: "-1"}, {Field: "rack", Operator: "IS"}, {Field: "rack", Operator: "NEAR"},
 		{Field: "rack", Operator: "UNIQUE", Value: "1"}, {Field: "rack", Operator: "GROUP_BY", Value: "x"}} {
-		if _, err := NewPool().Prepare(&kernel.Spec{Constraints: []kernel.Constraint{c}}); !errors.Is(err, errdefs.ErrInvalidArgument) {
+		if _, err := NewPool(kernel.StrategySpread).Prepare(&kernel.Spec{Constraints: []kernel.Constraint{c}}); !errors.Is(err, errdefs.ErrInvalidArgument) {
 			t.Errorf("constraint %v: got %v, want an errdefs.ErrInvalidArgument", c, err)
 		}
 	}
 }
 
 func TestAbsurdRequestsAreRefusedInNumbers(t *testing.T) {
-	p := NewPool()
+	p := NewPool(kernel.StrategySpread)
 	p.Set(machine1(1, 4000, "r1"))
 	p.Open("a1", true)
 	s := kernel.Spec{Framework: "f", Owner: "/a", Tasks: []kernel.TaskSpec{{Guarantee: kernel.Resources{Mem: 1 << 62}}, {Guarantee: kernel.Resources{Mem: 1 << 62}}}}
@@ -218,7 +218,7 @@ func BenchmarkPlace(b *testing.B) {
 
 func benchPlace(b *testing.B, machines, full, k int, rack bool) {
 	const perMachine = 100
-	p := NewPool()
+	p := NewPool(kernel.StrategySpread)
 	for i := range machines {
 		m := machine1(0, 4000*perMachine/40, fmt.Sprintf("r%d", i%50))
 		m.ID, m.Hostname = kernel.AgentID(fmt.Sprintf("a%d", i)), fmt.Sprintf("h%d", i)

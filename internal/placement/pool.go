@@ -42,6 +42,7 @@ type Pool struct {
 	owners  map[string]*owner
 	series  map[string]*series
 
+	usual   kernel.Strategy // of specs that name none
 	scratch search
 }
 
@@ -55,9 +56,9 @@ type machine struct {
 	addresses addresses
 }
 
-// NewPool returns a pool without machines.
-func NewPool() *Pool {
-	return &Pool{ids: map[kernel.AgentID]int32{}, fields: map[string]*field{}, filters: map[kernel.Constraint]*filter{},
+// NewPool returns a pool without machines; specs that name no strategy are placed by the usual one.
+func NewPool(usual kernel.Strategy) *Pool {
+	return &Pool{usual: usual, ids: map[kernel.AgentID]int32{}, fields: map[string]*field{}, filters: map[kernel.Constraint]*filter{},
 		owners: map[string]*owner{}, series: map[string]*series{}}
 }
 

@@ -7,21 +7,25 @@ import (
 	"github.com/marinaos/marina/internal/kernel"
 )
 
-// sum is what the machines below a node have at most: none has more free of anything, none more points.
+// sum is what the machines below a node have at most: none has more free of anything, none more or fewer points.
 type sum struct {
-	free   kernel.Resources
-	points int64 // larger is more free
+	free        kernel.Resources
+	most, least int64 // points: more are more free
 }
+
+// none is the sum of no machines.
+var none = sum{most: math.MinInt64, least: math.MaxInt64}
 
 // refresh brings the sums up to date with machine i.
 func (p *Pool) refresh(i int32) {
 	m := &p.machines[i]
 	free := m.Total.Sub(m.used)
-	now := sum{free, (share(free.MilliCPU, m.Total.MilliCPU)+share(free.Mem, m.Total.Mem))<<16 - int64(min(m.instances, 1<<16-1))}
+	points := (share(free.MilliCPU, m.Total.MilliCPU)+share(free.Mem, m.Total.Mem))<<16 - int64(min(m.instances, 1<<16-1))
+	now := sum{free, points, points}
 	for level := range p.sums {
 		sums := p.sums[level]
 		for len(sums) <= int(i) {
-			sums = append(sums, sum{points: math.MinInt64})
+			sums = append(sums, none)
 			p.sums[level] = sums
 		}
 		was := sums[i]
@@ -38,7 +42,8 @@ func (p *Pool) refresh(i int32) {
 			now.free.Mem = max(now.free.Mem, s.free.Mem)
 			now.free.Disk = max(now.free.Disk, s.free.Disk)
 			now.free.GPUs = max(now.free.GPUs, s.free.GPUs)
-			now.points = max(now.points, s.points)
+			now.most = max(now.most, s.most)
+			now.least = min(now.least, s.least)
 		}
 	}
 }
@@ -63,10 +68,23 @@ type search struct {
 	tight  []*tally        // and by these, of which each value is searched by itself
 	skip   map[int32]int32 // and has none of these
 	best   int32
-	points int64
+	points int64 // of the best
+	blocks int   // of machines that were looked at
 }
 
-// find is the machine for one more instance: of those with the fewest of its owner the freest, -1 for none.
+// packBlocks is how many blocks of 64 machines are looked at for the fullest machine.
+const packBlocks = 64
+
+// of is what is wanted most: those of the freest machine of a sum, or the fullest with its sign turned.
+func (q *search) of(s *sum) int64 {
+	if q.r.pack {
+		return -s.least
+	}
+	return s.most
+}
+
+// find is the machine for one more instance, -1 for none: of those with the fewest of its owner the freest, or the fullest of
+// those it looked at.
 func (p *Pool) find(r *Request) int32 {
 	q := &p.scratch
 	*q = search{pool: p, r: r, masks: append(q.masks[:0], &p.open), asked: q.asked[:0], tight: q.tight[:0], best: -1, points: math.MinInt64}
@@ -74,6 +92,10 @@ func (p *Pool) find(r *Request) int32 {
 		rule.narrow(q)
 	}
 	o := r.owner
+	if r.pack {
+		q.among(q.tight)
+		return q.best
+	}
 	if o.levels == nil {
 		q.skip = o.by
 		q.among(q.tight)
@@ -94,7 +116,7 @@ func (p *Pool) find(r *Request) int32 {
 // fewest looks at the machines of an owner only.
 func (q *search) fewest(by map[int32]int32) {
 	for i, n := range by { // the best of them, whatever the order
-		points := q.pool.sums[0][i].points
+		points := q.of(&q.pool.sums[0][i])
 		if q.best >= 0 && (n > by[q.best] || n == by[q.best] && (points < q.points || points == q.points && i > q.best)) || !q.passes(i) {
 			continue
 		}
@@ -148,7 +170,7 @@ func (q *search) among(tight []*tally) {
 			continue
 		}
 		for _, i := range value.machines {
-			if points := q.pool.sums[0][i].points; points > q.points && q.passes(i) {
+			if points := q.of(&q.pool.sums[0][i]); points > q.points && q.passes(i) {
 				q.best, q.points = i, points
 			}
 		}
@@ -163,12 +185,15 @@ func (q *search) below(level int, w int32) {
 		word &= m.word(level, w)
 	}
 	sums := q.pool.sums[level]
-	for word != 0 {
+	if level == 0 {
+		q.blocks++
+	}
+	for word != 0 && !(q.r.pack && q.best >= 0 && q.blocks > packBlocks) {
 		child, most := int32(-1), q.points
 		for rest := word; rest != 0; rest &= rest - 1 {
 			c := w<<6 + int32(bits.TrailingZeros64(rest))
-			if s := &sums[c]; s.points > most && q.r.need.Fits(s.free) {
-				child, most = c, s.points
+			if s := &sums[c]; q.of(s) > most && q.r.need.Fits(s.free) {
+				child, most = c, q.of(s)
 			}
 		}
 		if child < 0 {

@@ -16,6 +16,9 @@ import (
 // Framework is the name under which this room launches.
 const Framework = "marathon"
 
+// placementLabel is the label by which an app chooses how it is placed: "spread" or "binpack". Marathon has no field for it.
+const placementLabel = "MARINA_PLACEMENT"
+
 // Spec is what the kernel launches for an app. It depends on the app's configuration and not on its number of instances, so
 // that scaling leaves running instances as they are. Errors are errdefs.ErrInvalidArgument.
 func Spec(a *App) (kernel.Spec, error) {
@@ -61,7 +64,7 @@ func Spec(a *App) (kernel.Spec, error) {
 	}
 	s := kernel.Spec{
 		Framework: Framework, Owner: a.ID, Version: a.Config(), Role: topGroup(a.ID), Discovery: discovery(a.ID),
-		Network: kernel.Network{Mode: mode}, Tasks: []kernel.TaskSpec{t},
+		Network: kernel.Network{Mode: mode}, Tasks: []kernel.TaskSpec{t}, Strategy: kernel.Strategy(a.Labels[placementLabel]),
 	}
 	for _, c := range a.Constraints {
 		k := kernel.Constraint{Field: c[0], Operator: c[1]}

@@ -397,7 +397,7 @@ func TestSpec(t *testing.T) {
 	const in = `{"id":"/prod/web","container":{"type":"DOCKER","docker":{"image":"web:1","forcePullImage":true},"portMappings":[
 		{"containerPort":80,"name":"http","labels":{"VIP_0":"/prod/web:8080","VIP_1":"198.18.0.9:80"}},{"containerPort":53,"hostPort":5353,"protocol":"udp,tcp"}],
 		"volumes":[{"containerPath":"/data","hostPath":"/srv","mode":"RW"}]},"networks":[{"mode":"container/bridge"}],"cpus":0.5,"mem":64,"disk":10,
-		"resourceLimits":{"cpus":"unlimited","mem":128},"env":{"PORT":"9","A":"b"},"labels":{"HAPROXY_GROUP":"internal,external","HAPROXY_1_GROUP":"none","a-b":"c"},
+		"resourceLimits":{"cpus":"unlimited","mem":128},"env":{"PORT":"9","A":"b"},"labels":{"HAPROXY_GROUP":"internal,external","HAPROXY_1_GROUP":"none","a-b":"c","MARINA_PLACEMENT":"binpack"},
 		"constraints":[["@hostname","LIKE","a.*"]],"taskKillGracePeriodSeconds":7,"user":"web","args":["-v"],"healthChecks":[
 		{"protocol":"MESOS_HTTP","path":"/h","portIndex":1,"intervalSeconds":2},{"protocol":"COMMAND","command":{"value":"true"}},{"protocol":"TCP","port":81,"maxConsecutiveFailures":0}]}`
 	inWorld(t, func(w *world) {
@@ -420,6 +420,15 @@ func TestSpec(t *testing.T) {
 		scaled, err := Spec(w.apps()["/prod/web"])
 		if err != nil || scaled.ID != s.ID {
 			t.Errorf("spec after a change of scale: got %s %v, want the same %s", scaled.ID, err, s.ID)
+		}
+	})
+}
+
+func TestAPlacementThatThereIsNotIsRefused(t *testing.T) {
+	inWorld(t, func(w *world) {
+		rec := w.call("POST", "/v2/apps", `{"id":"/a","cmd":"x","labels":{"MARINA_PLACEMENT":"tight"}}`)
+		if rec.Code != 422 || !strings.Contains(rec.Body.String(), "got tight, expected spread or binpack") {
+			t.Errorf("got %d %s, want 422 that says what there is", rec.Code, rec.Body)
 		}
 	})
 }

@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/marinaos/marina/internal/kernel"
 )
 
 // MaxAppBytes is the largest app, encoded. What instances are made from has a limit of its own, kernel.MaxSpecBytes.
@@ -325,6 +327,9 @@ func (v *validator) healthChecks(a *App) {
 }
 
 func (v *validator) labels(a *App) {
+	if s := kernel.Strategy(a.Labels[placementLabel]); !s.Valid() {
+		v.add("/labels("+placementLabel+")", fmt.Sprintf("got %s, expected %s or %s", s, kernel.StrategySpread, kernel.StrategyBinpack))
+	}
 	if a.Labels["MARATHON_SINGLE_INSTANCE_APP"] == "true" {
 		if a.Instances > 1 {
 			v.add("/instances", "Single instance app may only have one instance")

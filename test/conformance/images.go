@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -25,8 +26,9 @@ import (
 // recipe says how an image of upstream's tests is built here. What upstream takes of Alpine is Debian's: the same
 // programs, of another distribution.
 type recipe struct {
-	packages []string          // Debian's, with what they depend on; busybox-static brings links for all it can do
+	packages []string          // Debian's, with what they depend on; box among them brings links for all it can do
 	programs map[string]string // by where they go: packages of Go
+	setuid   bool              // the programs run as their owner, root
 	files    map[string]string // by where they go: files of Kubernetes' source tree
 	fill     func(*Rootfs)     // what else
 	config   v1.Config
@@ -34,8 +36,12 @@ type recipe struct {
 
 const searched = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
+// box is the programs of most images. The shell is bash: Debian's busybox as a shell runs its own programs before others, and
+// drops environment variables with a dash in their names, which ConfigMaps have.
+var box = []string{"busybox-static", "bash"}
+
 // nettools is what tests run in agnhost's shell.
-var nettools = []string{"busybox-static", "bash", "curl", "bind9-dnsutils", "netcat-openbsd", "iproute2", "util-linux", "socat", "iperf", "libc-bin"}
+var nettools = append([]string{"curl", "bind9-dnsutils", "netcat-openbsd", "iproute2", "util-linux", "socat", "iperf", "libc-bin"}, box...)
 
 var agnhost = recipe{
 	packages: nettools,
@@ -46,7 +52,6 @@ var agnhost = recipe{
 		r.dir("uploads", 0o755)
 		r.link("agnhost-2", "agnhost")
 		r.link("usr/bin/nc", "nc.openbsd")
-		r.link("usr/bin/sh", "bash") // busybox as a shell runs its own nc
 	},
 	config: v1.Config{Entrypoint: []string{"/agnhost"}, Cmd: []string{"pause"}, Env: []string{searched}},
 }
@@ -59,19 +64,19 @@ func pet(name string) recipe {
 	return r
 }
 
-var busybox = recipe{packages: []string{"busybox-static"}, config: v1.Config{Cmd: []string{"sh"}, Env: []string{searched}}}
-
 // recipes are by the names of images without registry and tag.
 var recipes = map[string]recipe{
 	"agnhost":           agnhost,
 	"kitten":            pet("kitten"),
 	"nautilus":          pet("nautilus"),
-	"busybox":           busybox,
-	"nonroot":           {packages: busybox.packages, config: v1.Config{Cmd: []string{"sh"}, Env: []string{searched}, User: "1234"}},
+	"busybox":           {packages: box, config: v1.Config{Cmd: []string{"sh"}, Env: []string{searched}}},
+	"nonroot":           {packages: box, config: v1.Config{Cmd: []string{"sh"}, Env: []string{searched}, User: "1234"}},
 	"glibc-dns-testing": {packages: nettools, config: v1.Config{Cmd: []string{"bash"}, Env: []string{searched}}},
 	"pause":             {config: v1.Config{Entrypoint: []string{"/pause"}, User: "65535:65535", Env: []string{searched}}}, // and pause.c
+	"nonewprivs": {programs: map[string]string{"usr/local/bin/nnp": "k8s.io/kubernetes/test/images/nonewprivs"}, setuid: true,
+		config: v1.Config{Cmd: []string{"nnp"}, Env: []string{searched}}},
 	"nginx": {
-		packages: []string{"nginx-light", "busybox-static"},
+		packages: append([]string{"nginx-light"}, box...),
 		fill: func(r *Rootfs) {
 			r.file("etc/nginx/nginx.conf", 0o644, []byte(nginxConf))
 			r.dir("var/lib/nginx", 0o755)
@@ -151,7 +156,11 @@ func (m *Minor) rootfs(ctx context.Context, r recipe, ref string) (*Rootfs, erro
 		if err := m.goTool(ctx, "build", "-o", built, pkg); err != nil {
 			return nil, err
 		}
-		if err := fs.copy(name, built, 0o755); err != nil {
+		mode := int64(0o755)
+		if r.setuid {
+			mode |= 0o6000
+		}
+		if err := fs.copy(name, built, mode); err != nil {
 			return nil, err
 		}
 	}
@@ -163,7 +172,8 @@ func (m *Minor) rootfs(ctx context.Context, r recipe, ref string) (*Rootfs, erro
 	if base(ref) == "pause" {
 		return fs, m.pause(ctx, fs, ref)
 	}
-	if strings.Contains(strings.Join(r.packages, " "), "busybox-static") {
+	if slices.Contains(r.packages, "busybox-static") {
+		fs.link("usr/bin/sh", "bash")
 		return fs, fs.applets()
 	}
 	return fs, nil
