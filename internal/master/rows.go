@@ -71,7 +71,7 @@ func parseRow(key string) (Row, bool) {
 	return Row{}, false
 }
 
-// The values of rows. Specs and packed groups are kernel's own types.
+// The values of rows, as JSON. Specs are kernel's own type; groups are packed by kernel.PackGroups.
 type (
 	agentRow struct {
 		Agent      kernel.Agent `json:"agent"`
@@ -97,13 +97,20 @@ func (s *State) Ops(rows []Row) ([]store.Op, error) {
 			deletes = append(deletes, store.Delete(r.Key()))
 			continue
 		}
-		raw, err := json.Marshal(value)
+		raw, err := encode(value)
 		if err != nil {
 			return nil, fmt.Errorf("row %s: encode: %w", r.Key(), err)
 		}
 		puts = append(puts, store.Put(r.Key(), raw))
 	}
 	return append(puts, deletes...), nil
+}
+
+func encode(value any) ([]byte, error) {
+	if groups, ok := value.([]*kernel.Group); ok {
+		return kernel.PackGroups(groups)
+	}
+	return json.Marshal(value)
 }
 
 // value is what a row holds, nil when there should be none.
@@ -280,8 +287,7 @@ func (s *State) loadAgent(id kernel.AgentID) *agent {
 }
 
 func (s *State) loadAssigned(r Row, raw []byte) error {
-	var groups []kernel.Group
-	err := json.Unmarshal(raw, &groups)
+	groups, err := kernel.UnpackGroups(raw)
 	if err != nil {
 		return err
 	}

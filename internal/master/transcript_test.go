@@ -1,7 +1,6 @@
 package master
 
 import (
-	"encoding/json"
 	"flag"
 	"fmt"
 	"net/netip"
@@ -416,8 +415,7 @@ func rowText(op store.Op) string {
 	r, _ := parseRow(op.Key)
 	switch r.Kind {
 	case RowAssigned:
-		var groups []kernel.Group
-		_ = json.Unmarshal(op.Value, &groups)
+		groups, _ := kernel.UnpackGroups(op.Value)
 		return " " + groupsText(groups)
 	case RowSpec, RowAgent:
 		return ""

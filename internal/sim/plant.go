@@ -100,8 +100,8 @@ func (w *World) spoilOps(ops []store.Op) {
 		if !w.plant.on(DoubleHostPort) || !strings.HasPrefix(ops[i].Key, store.Prefix("kernel", "assigned")) {
 			continue
 		}
-		var groups []kernel.Group
-		if ops[i].Kind != store.OpPut || json.Unmarshal(ops[i].Value, &groups) != nil || len(groups) < 2 {
+		groups, err := kernel.UnpackGroups(ops[i].Value)
+		if ops[i].Kind != store.OpPut || err != nil || len(groups) < 2 {
 			continue
 		}
 		if len(groups[0].HostPorts) == 1 && len(groups[1].HostPorts) == 1 {

@@ -95,7 +95,12 @@ func (j *judge) vipRow(name string, c *store.Change) {
 // assignedRow compares a chunk of an agent's groups with what it held before.
 func (j *judge) assignedRow(agent kernel.AgentID, c *store.Change, revision int64) {
 	var now []kernel.Group
-	j.read(c, &now)
+	if !c.Deleted {
+		var err error
+		if now, err = kernel.UnpackGroups(c.Value); err != nil {
+			j.w.fail("row %s: %v", c.Key, err)
+		}
+	}
 	old := j.rows.chunks[c.Key]
 	j.rows.chunks[c.Key] = now
 	for i := range old {

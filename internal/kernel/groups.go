@@ -1,0 +1,252 @@
+package kernel
+
+import (
+	"encoding/binary"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+)
+
+// packedGroups begins a packed list of groups; a JSON list begins otherwise. What follows: the shared texts (specs, and the ids
+// around a UUID), each a length, doubled, and bytes, after their number; the number of groups; and each group as its flags say.
+// Numbers are varints. A text of hexadecimal digits, as specs have, is the bytes that they say, its length made odd.
+const packedGroups = 1
+
+// The flags of a packed group: what it has.
+const (
+	hasUUID = 1 << iota // the id is shared texts around a UUID, else a text of its own
+	hasAddress
+	hasPorts
+	hasStop // the goal is to stop
+	hasWhy
+	hasSizes // as JSON: few groups were resized
+)
+
+// PackGroups packs groups for a row of the store: a third of what JSON takes.
+func PackGroups(groups []*Group) ([]byte, error) {
+	var texts shared
+	body := binary.AppendUvarint(nil, uint64(len(groups)))
+	last := int64(0)
+	for _, g := range groups {
+		flags := byte(0)
+		before, id, after, ok := cutUUID(string(g.ID))
+		flag := func(has bool, f byte) {
+			if has {
+				flags |= f
+			}
+		}
+		flag(ok, hasUUID)
+		flag(g.Address.IsValid(), hasAddress)
+		flag(g.HostPorts != nil, hasPorts)
+		flag(g.Goal == GoalStop, hasStop)
+		flag(g.Why != "", hasWhy)
+		flag(g.Sizes != nil, hasSizes)
+		if g.Goal != GoalRun && g.Goal != GoalStop {
+			return nil, fmt.Errorf("group %s: goal %q", g.ID, g.Goal)
+		}
+		body = append(body, flags)
+		if ok {
+			body = texts.append(body, before)
+			body = append(body, id[:]...)
+			body = texts.append(body, after)
+		} else {
+			body = appendText(body, string(g.ID))
+		}
+		body = texts.append(body, string(g.Spec))
+		body = binary.AppendVarint(body, g.Placed.UnixNano()-last)
+		last = g.Placed.UnixNano()
+		if flags&hasAddress != 0 {
+			body = appendText(body, string(g.Address.AsSlice()))
+		}
+		if flags&hasPorts != 0 {
+			body = binary.AppendUvarint(body, uint64(len(g.HostPorts)))
+			for _, p := range g.HostPorts {
+				body = binary.AppendUvarint(body, uint64(p))
+			}
+		}
+		if flags&hasWhy != 0 {
+			body = appendText(body, g.Why)
+		}
+		if flags&hasSizes != 0 {
+			raw, err := json.Marshal(g.Sizes)
+			if err != nil {
+				return nil, fmt.Errorf("group %s: %w", g.ID, err)
+			}
+			body = appendText(body, string(raw))
+		}
+	}
+	out := binary.AppendUvarint([]byte{packedGroups}, uint64(len(texts.list)))
+	for _, t := range texts.list {
+		if raw, err := hex.DecodeString(t); err == nil && hex.EncodeToString(raw) == t {
+			out = append(binary.AppendUvarint(out, uint64(len(raw))<<1|1), raw...)
+		} else {
+			out = append(binary.AppendUvarint(out, uint64(len(t))<<1), t...)
+		}
+	}
+	return append(out, body...), nil
+}
+
+// UnpackGroups reads what PackGroups wrote, or a JSON list. What cannot be read is an errdefs.ErrInvalidArgument.
+func UnpackGroups(b []byte) ([]Group, error) {
+	if len(b) == 0 || b[0] != packedGroups {
+		var groups []Group
+		if err := json.Unmarshal(b, &groups); err != nil {
+			return nil, invalid("groups: %v", err)
+		}
+		return groups, nil
+	}
+	r := &unpacker{rest: b[1:]}
+	texts := make([]string, r.count())
+	for k := range texts {
+		n := r.number()
+		if n>>1 > uint64(len(r.rest)) {
+			return nil, invalid("groups: the texts cannot be read")
+		}
+		b := r.take(int(n >> 1))
+		if texts[k] = string(b); n&1 != 0 {
+			texts[k] = hex.EncodeToString(b)
+		}
+	}
+	groups := make([]Group, r.count())
+	shared := func() string {
+		if k := r.number(); k < uint64(len(texts)) {
+			return texts[k]
+		}
+		r.broken = true
+		return ""
+	}
+	last := int64(0)
+	for k := range groups {
+		g := &groups[k]
+		flags := r.take(1)[0]
+		if flags&hasUUID != 0 {
+			before, id := shared(), uuid.UUID(r.take(16))
+			g.ID = GroupID(before + id.String() + shared())
+		} else {
+			g.ID = GroupID(r.text())
+		}
+		g.Spec = SpecID(shared())
+		last += r.signed()
+		g.Placed = time.Unix(0, last).UTC()
+		if flags&hasAddress != 0 {
+			var ok bool
+			g.Address, ok = netip.AddrFromSlice([]byte(r.text()))
+			r.broken = r.broken || !ok
+		}
+		if flags&hasPorts != 0 {
+			g.HostPorts = make([]uint16, r.count())
+			for n := range g.HostPorts {
+				g.HostPorts[n] = uint16(r.number())
+			}
+		}
+		g.Goal = GoalRun
+		if flags&hasStop != 0 {
+			g.Goal = GoalStop
+		}
+		if flags&hasWhy != 0 {
+			g.Why = r.text()
+		}
+		if flags&hasSizes != 0 {
+			r.broken = json.Unmarshal([]byte(r.text()), &g.Sizes) != nil || r.broken
+		}
+		if r.broken {
+			return nil, invalid("group %d of %d cannot be read", k+1, len(groups))
+		}
+	}
+	if r.broken || len(r.rest) > 0 {
+		return nil, invalid("groups: %d bytes are left over", len(r.rest))
+	}
+	return groups, nil
+}
+
+// cutUUID finds the last UUID in an id.
+func cutUUID(id string) (before string, u uuid.UUID, after string, ok bool) {
+	const length = 36
+	for end := len(id); end >= length; end-- {
+		if id[end-13] != '-' || id[end-18] != '-' {
+			continue
+		}
+		text := id[end-length : end]
+		if u, err := uuid.Parse(text); err == nil && u.String() == text {
+			return id[:end-length], u, id[end:], true
+		}
+	}
+	return id, uuid.UUID{}, "", false
+}
+
+// shared is texts that are written once.
+type shared struct {
+	at   map[string]uint64
+	list []string
+}
+
+func (s *shared) append(b []byte, text string) []byte {
+	k, ok := s.at[text]
+	if !ok {
+		if s.at == nil {
+			s.at = map[string]uint64{}
+		}
+		k = uint64(len(s.list))
+		text = strings.Clone(text)
+		s.at[text] = k
+		s.list = append(s.list, text)
+	}
+	return binary.AppendUvarint(b, k)
+}
+
+func appendText(b []byte, text string) []byte {
+	return append(binary.AppendUvarint(b, uint64(len(text))), text...)
+}
+
+// unpacker reads a packed list. Once something is not there, it gives zeros and is broken.
+type unpacker struct {
+	rest   []byte
+	broken bool
+}
+
+func (r *unpacker) number() uint64 {
+	v, n := binary.Uvarint(r.rest)
+	return v * r.advance(n)
+}
+
+func (r *unpacker) signed() int64 {
+	v, n := binary.Varint(r.rest)
+	return v * int64(r.advance(n))
+}
+
+// advance goes on by n bytes and returns one, or is broken and returns zero.
+func (r *unpacker) advance(n int) uint64 {
+	if n <= 0 {
+		r.broken, r.rest = true, nil
+		return 0
+	}
+	r.rest = r.rest[n:]
+	return 1
+}
+
+// count is the number of things that follow, of which each takes at least a byte.
+func (r *unpacker) count() int {
+	n := r.number()
+	if n > uint64(len(r.rest)) {
+		r.broken = true
+		return 0
+	}
+	return int(n)
+}
+
+func (r *unpacker) take(n int) []byte {
+	if n > len(r.rest) {
+		r.broken, r.rest = true, nil
+		return make([]byte, n)
+	}
+	b := r.rest[:n]
+	r.rest = r.rest[n:]
+	return b
+}
+
+func (r *unpacker) text() string { return string(r.take(r.count())) }
