@@ -79,6 +79,7 @@ func (s *State) checkClaim(k *kernel.Spec) error {
 func (s *State) placeClaimed(e *entry) []*instance {
 	sp := e.spec
 	c := s.claims[claimID(sp.Framework, sp.Claim.Name)]
+	e.unfit = false
 	if c == nil {
 		return s.placeFirst(e)
 	}
@@ -113,8 +114,8 @@ func (s *State) placeFirst(e *entry) []*instance {
 		e.refusal = kernel.Refusal{Quota: why}
 		return nil
 	}
-	places, refusal := s.pool.Place(sp.request, 1)
-	if e.refusal = refusal; len(places) == 0 {
+	places := s.pool.Place(sp.request, 1)
+	if e.unfit = len(places) == 0; e.unfit {
 		return nil
 	}
 	c := &claim{ClaimView: kernel.ClaimView{Framework: sp.Framework, Agent: places[0].Agent, Address: places[0].Address, HostPorts: places[0].HostPorts}}

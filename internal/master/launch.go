@@ -23,7 +23,8 @@ type entry struct {
 	spec    *spec
 	groups  []kernel.GroupID
 	since   time.Time
-	refusal kernel.Refusal
+	refusal kernel.Refusal // unless no machine fits: then the pool knows why
+	unfit   bool           // no machine fits
 	tries   int
 }
 
@@ -147,7 +148,7 @@ func (s *State) launch(r kernel.LaunchRequest) (*kernel.LaunchResult, error) {
 		s.compactQueue()
 	}
 	if result.Waiting = len(e.groups); result.Waiting > 0 {
-		result.Refusal = new(e.refusal)
+		result.Refusal = new(s.refusal(e))
 	}
 	return result, nil
 }
@@ -183,15 +184,20 @@ func (s *State) place(e *entry) []*instance {
 		return s.placeClaimed(e)
 	}
 	k, why := s.quota.Room(sp.Role, sp.need, len(e.groups))
-	e.refusal = kernel.Refusal{Quota: why}
-	places, refusal := s.pool.Place(sp.request, k)
-	if len(places) < k {
-		e.refusal = refusal
-	}
+	places := s.pool.Place(sp.request, k)
+	e.refusal, e.unfit = kernel.Refusal{Quota: why}, len(places) < k
 	if len(places) == 0 {
 		return nil
 	}
 	return s.settle(e, places)
+}
+
+// refusal is why the groups of an entry wait.
+func (s *State) refusal(e *entry) kernel.Refusal {
+	if e.unfit {
+		return s.pool.Explain(e.spec.request)
+	}
+	return e.refusal
 }
 
 // settle makes instances of the first groups of an entry, where places say.

@@ -205,7 +205,7 @@ func (s *State) Queue(framework string) []kernel.Waiting {
 	for _, e := range s.queue {
 		if e.framework == framework {
 			out = append(out, kernel.Waiting{Key: e.key, Owner: e.spec.Owner, Version: e.spec.Version,
-				Groups: append([]kernel.GroupID(nil), e.groups...), Since: e.since, Refusal: e.refusal, Tries: e.tries})
+				Groups: append([]kernel.GroupID(nil), e.groups...), Since: e.since, Refusal: s.refusal(e), Tries: e.tries})
 		}
 	}
 	return out

@@ -4,8 +4,8 @@
 // instances of every owner. [Pool.Prepare] compiles a spec once into a [Request]; [Pool.Place] finds machines for k identical
 // instances of it in one call and takes what they need. A machine passes filters in a fixed order (reachable, constraints,
 // programs, cpus, mem, disk, gpus, ports, address); of those that pass, one with the fewest instances of the same owner is chosen,
-// and of these the freest. When fewer than k could be placed, the Refusal counts the machines each filter turned down, with the
-// nearest miss.
+// and of these the freest. When fewer than k could be placed, [Pool.Explain] counts the machines each filter turns down, with the
+// nearest miss: it looks at all of them, so it is left to when somebody asks.
 //
 // # How machines are found without looking at them
 //

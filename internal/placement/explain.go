@@ -7,8 +7,8 @@ import (
 	"github.com/marinaos/marina/internal/kernel"
 )
 
-// explain counts, for each filter, the machines that it was the first to turn down.
-func (p *Pool) explain(r *Request) kernel.Refusal {
+// Explain counts, for each filter, the machines that it is the first to turn down. It looks at all of them.
+func (p *Pool) Explain(r *Request) kernel.Refusal {
 	ref := kernel.Refusal{Agents: len(p.machines)}
 	add := func(filter string, n int, detail string) {
 		if n > 0 {

@@ -162,12 +162,12 @@ func (w *world) place(t *rapid.T, p *Pool, s kernel.Spec, r *Request) {
 			can = append(can, m)
 		}
 	}
-	got, refusal := p.Place(r, 1)
+	got := p.Place(r, 1)
 	if (len(got) == 1) != (len(can) > 0) {
-		t.Fatalf("%v of %s: placed %d, machines %v could take it: %s", s.Constraints, s.Owner, len(got), can, refusal)
+		t.Fatalf("%v of %s: placed %d, machines %v could take it: %s", s.Constraints, s.Owner, len(got), can, p.Explain(r))
 	}
 	if len(got) == 0 {
-		total := 0
+		refusal, total := p.Explain(r), 0
 		for _, c := range refusal.Reasons {
 			total += c.Agents
 		}

@@ -100,20 +100,17 @@ func (p *Pool) Drop(r *Request) {
 	}
 }
 
-// Place finds machines for up to k instances and takes what they need. With fewer than k placements the refusal says why.
-func (p *Pool) Place(r *Request, k int) ([]Placement, kernel.Refusal) {
-	if k <= 0 {
-		return nil, kernel.Refusal{}
-	}
-	var out []Placement
+// Place finds machines for up to k instances and takes what they need. With fewer than k placements no machine takes another, and
+// Explain says why.
+func (p *Pool) Place(r *Request, k int) (out []Placement) {
 	for len(out) < k {
 		i := p.find(r)
 		if i < 0 {
-			return out, p.explain(r)
+			break
 		}
 		out = append(out, p.put(r, i))
 	}
-	return out, kernel.Refusal{}
+	return out
 }
 
 func (m *machine) hasPorts(r *Request) bool {
