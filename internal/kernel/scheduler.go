@@ -74,7 +74,7 @@ type Waiting struct {
 	Version string    `json:"version"`
 	Groups  []GroupID `json:"groups"`
 	Since   time.Time `json:"since"`
-	Refusal Refusal   `json:"refusal"` // of the last attempt
+	Refusal Refusal   `json:"refusal"` // why it waits now
 	Tries   int       `json:"tries"`
 }
 
