@@ -270,7 +270,9 @@ func (s *State) status(a *agent, st *kernel.Status, syncing bool) {
 		return // repeated or late; a registration is never late, even if its agent has lost count
 	}
 	statuses := slices.Clone(i.statuses)
+	task := statuses[k].Task
 	statuses[k] = *st
+	statuses[k].Task, statuses[k].Group = task, i.ID // the same texts, which are in memory
 	if len(st.Message) > kernel.MaxMessage {
 		statuses[k].Message = strings.ToValidUTF8(st.Message[:kernel.MaxMessage], "")
 	}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"runtime"
+	"strings"
 	"testing"
 	"time"
 
@@ -51,7 +52,7 @@ func BenchmarkState(b *testing.B) {
 			for _, send := range fx.Sends {
 				up := kernel.Up{}
 				for _, g := range send.Down.Groups {
-					up.Statuses = append(up.Statuses, kernel.Status{Task: spec.TaskIDs(g.ID)[0], Group: g.ID, Seq: 3, State: kernel.Running, Time: now, Started: now,
+					up.Statuses = append(up.Statuses, kernel.Status{Task: spec.TaskIDs(g.ID)[0], Group: kernel.GroupID(strings.Clone(string(g.ID))), Seq: 3, State: kernel.Running, Time: now, Started: now,
 						PID: 1000, Health: []kernel.Health{{Known: true, Alive: true, First: now, LastGood: now}}})
 				}
 				seqs[send.Session]++
