@@ -12,7 +12,6 @@ import (
 	"os/exec"
 	"path"
 	"path/filepath"
-	"slices"
 	"strings"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -26,7 +25,8 @@ import (
 // recipe says how an image of upstream's tests is built here. What upstream takes of Alpine is Debian's: the same
 // programs, of another distribution.
 type recipe struct {
-	packages []string          // Debian's, with what they depend on; box among them brings links for all it can do
+	packages []string          // Debian's, with what they depend on
+	busybox  bool              // and links for all that busybox can do, where nothing else has the name
 	programs map[string]string // by where they go: packages of Go
 	setuid   bool              // the programs run as their owner, root
 	files    map[string]string // by where they go: files of Kubernetes' source tree
@@ -36,15 +36,15 @@ type recipe struct {
 
 const searched = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
-// box is the programs of most images. The shell is bash: Debian's busybox as a shell runs its own programs before others, and
-// drops environment variables with a dash in their names, which ConfigMaps have.
-var box = []string{"busybox-static", "bash"}
+// busyboxFrom is the release of Debian whose busybox tests get: as upstream's and unlike that of Debian 12, its shell keeps
+// environment variables with a dash in their names, which ConfigMaps have.
+const busyboxFrom = "trixie"
 
 // nettools is what tests run in agnhost's shell.
-var nettools = append([]string{"curl", "bind9-dnsutils", "netcat-openbsd", "iproute2", "util-linux", "socat", "iperf", "libc-bin"}, box...)
+var nettools = []string{"bash", "curl", "bind9-dnsutils", "netcat-openbsd", "iproute2", "util-linux", "socat", "iperf", "libc-bin"}
 
 var agnhost = recipe{
-	packages: nettools,
+	packages: nettools, busybox: true,
 	programs: map[string]string{"agnhost": "k8s.io/kubernetes/test/images/agnhost"},
 	files: map[string]string{"localhost.crt": "test/images/agnhost/porter/localhost.crt",
 		"localhost.key": "test/images/agnhost/porter/localhost.key"},
@@ -52,6 +52,7 @@ var agnhost = recipe{
 		r.dir("uploads", 0o755)
 		r.link("agnhost-2", "agnhost")
 		r.link("usr/bin/nc", "nc.openbsd")
+		r.link("usr/bin/sh", "bash") // busybox as a shell runs its own nc
 	},
 	config: v1.Config{Entrypoint: []string{"/agnhost"}, Cmd: []string{"pause"}, Env: []string{searched}},
 }
@@ -69,14 +70,14 @@ var recipes = map[string]recipe{
 	"agnhost":           agnhost,
 	"kitten":            pet("kitten"),
 	"nautilus":          pet("nautilus"),
-	"busybox":           {packages: box, config: v1.Config{Cmd: []string{"sh"}, Env: []string{searched}}},
-	"nonroot":           {packages: box, config: v1.Config{Cmd: []string{"sh"}, Env: []string{searched}, User: "1234"}},
-	"glibc-dns-testing": {packages: nettools, config: v1.Config{Cmd: []string{"bash"}, Env: []string{searched}}},
+	"busybox":           {busybox: true, config: v1.Config{Cmd: []string{"sh"}, Env: []string{searched}}},
+	"nonroot":           {busybox: true, config: v1.Config{Cmd: []string{"sh"}, Env: []string{searched}, User: "1234"}},
+	"glibc-dns-testing": {packages: nettools, busybox: true, config: v1.Config{Cmd: []string{"bash"}, Env: []string{searched}}},
 	"pause":             {config: v1.Config{Entrypoint: []string{"/pause"}, User: "65535:65535", Env: []string{searched}}}, // and pause.c
 	"nonewprivs": {programs: map[string]string{"usr/local/bin/nnp": "k8s.io/kubernetes/test/images/nonewprivs"}, setuid: true,
 		config: v1.Config{Cmd: []string{"nnp"}, Env: []string{searched}}},
 	"nginx": {
-		packages: append([]string{"nginx-light"}, box...),
+		packages: []string{"nginx-light"}, busybox: true,
 		fill: func(r *Rootfs) {
 			r.file("etc/nginx/nginx.conf", 0o644, []byte(nginxConf))
 			r.dir("var/lib/nginx", 0o755)
@@ -144,7 +145,7 @@ func (m *Minor) buildImage(ctx context.Context, ref string) (string, error) {
 func (m *Minor) rootfs(ctx context.Context, r recipe, ref string) (*Rootfs, error) {
 	fs := newRootfs()
 	if len(r.packages) > 0 {
-		if err := fs.packages(r.packages); err != nil {
+		if err := fs.packages(r.packages, ""); err != nil {
 			return nil, err
 		}
 	}
@@ -172,9 +173,8 @@ func (m *Minor) rootfs(ctx context.Context, r recipe, ref string) (*Rootfs, erro
 	if base(ref) == "pause" {
 		return fs, m.pause(ctx, fs, ref)
 	}
-	if slices.Contains(r.packages, "busybox-static") {
-		fs.link("usr/bin/sh", "bash")
-		return fs, fs.applets()
+	if r.busybox {
+		return fs, errors.Join(fs.packages([]string{"busybox-static"}, busyboxFrom), fs.applets())
 	}
 	return fs, nil
 }

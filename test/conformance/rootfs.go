@@ -85,8 +85,12 @@ func (r *Rootfs) copy(name, from string, mode int64) error {
 	return nil
 }
 
-// packages puts Debian packages and all they depend on, as apt finds them; their maintainers' scripts are not run.
-func (r *Rootfs) packages(names []string) error {
+// keyring is the keys that Debian's releases are signed with.
+const keyring = "/usr/share/keyrings/debian-archive-keyring.gpg"
+
+// packages puts Debian packages and all they depend on, as apt finds them; their maintainers' scripts are not run. They are of
+// the machine's release, or of the one that is named.
+func (r *Rootfs) packages(names []string, release string) error {
 	dir, err := os.MkdirTemp("", "conformance-deb")
 	if err != nil {
 		return err
@@ -96,10 +100,22 @@ func (r *Rootfs) packages(names []string) error {
 	if err := errors.Join(os.WriteFile(none, nil, 0o644), os.Mkdir(filepath.Join(dir, "partial"), 0o700)); err != nil {
 		return err
 	}
-	cmd := exec.Command("apt-get", append([]string{"-qq", "-y", "--download-only", "--no-install-recommends", "-o", "Debug::NoLocking=1",
+	options := []string{"-qq", "-y", "--download-only", "--no-install-recommends", "-o", "Debug::NoLocking=1",
 		"-o", "Dir::State::status=" + none, "-o", "Dir::State::extended_states=" + none, "-o", "Dir::Cache::archives=" + dir + "/",
-		"-o", "APT::Sandbox::User=root", "install"}, names...)...)
-	if out, err := cmd.CombinedOutput(); err != nil {
+		"-o", "APT::Sandbox::User=root"}
+	if release != "" {
+		source := filepath.Join(dir, "source.list")
+		line := fmt.Sprintf("deb [signed-by=%s] http://deb.debian.org/debian %s main\n", keyring, release)
+		if err := errors.Join(os.WriteFile(source, []byte(line), 0o644), os.MkdirAll(filepath.Join(dir, "lists", "partial"), 0o700)); err != nil {
+			return err
+		}
+		options = append(options, "-o", "Dir::Etc::sourcelist="+source, "-o", "Dir::Etc::sourceparts="+none, "-o", "Dir::State::lists="+filepath.Join(dir, "lists"),
+			"-o", "Dir::Cache::pkgcache=", "-o", "Dir::Cache::srcpkgcache=")
+		if out, err := exec.Command("apt-get", append(slices.Clone(options), "update")...).CombinedOutput(); err != nil {
+			return fmt.Errorf("apt-get update of %s: %w\n%s", release, err, out)
+		}
+	}
+	if out, err := exec.Command("apt-get", append(append(options, "install"), names...)...).CombinedOutput(); err != nil {
 		return fmt.Errorf("apt-get of %s: %w (is the list of packages there? apt-get update)\n%s", strings.Join(names, " "), err, out)
 	}
 	debs, err := filepath.Glob(filepath.Join(dir, "*.deb"))
