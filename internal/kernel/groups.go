@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"math"
 	"net/netip"
 	"strings"
 	"time"
@@ -98,6 +99,11 @@ func UnpackGroups(b []byte) ([]Group, error) {
 		if err := json.Unmarshal(b, &groups); err != nil {
 			return nil, invalid("groups: %v", err)
 		}
+		for k := range groups {
+			if g := &groups[k]; g.Goal != GoalRun && g.Goal != GoalStop {
+				return nil, invalid("group %s: goal %q", g.ID, g.Goal)
+			}
+		}
 		return groups, nil
 	}
 	r := &unpacker{rest: b[1:]}
@@ -141,7 +147,9 @@ func UnpackGroups(b []byte) ([]Group, error) {
 		if flags&hasPorts != 0 {
 			g.HostPorts = make([]uint16, r.count())
 			for n := range g.HostPorts {
-				g.HostPorts[n] = uint16(r.number())
+				port := r.number()
+				g.HostPorts[n] = uint16(port)
+				r.broken = r.broken || port > math.MaxUint16
 			}
 		}
 		g.Goal = GoalRun

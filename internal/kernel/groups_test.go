@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/containerd/errdefs"
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 	"pgregory.net/rapid"
@@ -64,6 +65,20 @@ func TestRowsOfAnEarlierReleaseAreRead(t *testing.T) {
 	got, err := UnpackGroups(raw)
 	if diff := cmp.Diff(want, got, cmpopts.EquateComparable(netip.Addr{})); err != nil || diff != "" {
 		t.Errorf("%v, groups (-want +got):\n%s", err, diff)
+	}
+}
+
+func TestARowWithWhatNoGroupHasIsRefused(t *testing.T) {
+	if _, err := UnpackGroups([]byte(`[{"id":"a","spec":"s","goal":"rest"}]`)); !errdefs.IsInvalidArgument(err) {
+		t.Errorf("a goal that there is not: got %v, want an errdefs.ErrInvalidArgument", err)
+	}
+	packed, err := PackGroups([]*Group{{ID: "a", Spec: "s", Goal: GoalRun, HostPorts: []uint16{65535}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	packed[len(packed)-1]++ // 65535 is 0xff 0xff 0x03
+	if _, err := UnpackGroups(packed); !errdefs.IsInvalidArgument(err) {
+		t.Errorf("a port above 65535: got %v, want an errdefs.ErrInvalidArgument", err)
 	}
 }
 

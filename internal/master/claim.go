@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/containerd/errdefs"
 
@@ -116,6 +117,7 @@ func (s *State) placeFirst(e *entry) []*instance {
 	}
 	places := s.pool.Place(sp.request, 1)
 	if e.unfit = len(places) == 0; e.unfit {
+		e.asked = time.Time{}
 		return nil
 	}
 	c := &claim{ClaimView: kernel.ClaimView{Framework: sp.Framework, Agent: places[0].Agent, Address: places[0].Address, HostPorts: places[0].HostPorts}}

@@ -70,6 +70,9 @@ const (
 	pastKept        = 2048     // ended instances that can still be shown
 	endpointsFrame  = 5000
 
+	explainEvery = time.Second // between two explanations of why the same groups wait
+	explainMost  = 16          // explanations between two steps, after the first of each
+
 	lateTick          = 250 * time.Millisecond // a Tick later than that means that this process did not run
 	endpointsPerAgent = 100 * time.Microsecond
 	specBytesFrame    = 1 << 20

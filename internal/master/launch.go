@@ -23,8 +23,9 @@ type entry struct {
 	spec    *spec
 	groups  []kernel.GroupID
 	since   time.Time
-	refusal kernel.Refusal // unless no machine fits: then the pool knows why
-	unfit   bool           // no machine fits
+	refusal kernel.Refusal
+	unfit   bool      // no machine fits: the refusal is what the pool last said
+	asked   time.Time // when it said so
 	tries   int
 }
 
@@ -185,17 +186,22 @@ func (s *State) place(e *entry) []*instance {
 	}
 	k, why := s.quota.Room(sp.Role, sp.need, len(e.groups))
 	places := s.pool.Place(sp.request, k)
-	e.refusal, e.unfit = kernel.Refusal{Quota: why}, len(places) < k
+	if e.unfit = len(places) < k; !e.unfit {
+		e.refusal, e.asked = kernel.Refusal{Quota: why}, time.Time{}
+	}
 	if len(places) == 0 {
 		return nil
 	}
 	return s.settle(e, places)
 }
 
-// refusal is why the groups of an entry wait.
+// refusal is why the groups of an entry wait. The pool looks at every machine to say so, and is asked again only after a while,
+// about a few entries in one step.
 func (s *State) refusal(e *entry) kernel.Refusal {
-	if e.unfit {
-		return s.pool.Explain(e.spec.request)
+	stale := e.asked.IsZero() || s.now.Sub(e.asked) >= explainEvery && s.step.explained < explainMost
+	if e.unfit && stale {
+		e.refusal, e.asked = s.pool.Explain(e.spec.request), s.now
+		s.step.explained++
 	}
 	return e.refusal
 }

@@ -58,6 +58,8 @@ type step struct {
 	changed []*instance
 	touched []*agent // with something in their outbox
 	retry   bool     // room appeared: try the queue
+
+	explained int // refusals that the pool was asked for, until the next step
 }
 
 type agent struct {

@@ -162,9 +162,9 @@ func (f *filter) mask() *set {
 		}
 	}
 	if f.Operator == "UNLIKE" {
-		for i, v := range f.field.of {
-			if v < 0 {
-				f.passes.put(int32(i), true)
+		for i := range int32(f.field.machines) {
+			if f.field.at(i) < 0 {
+				f.passes.put(i, true)
 			}
 		}
 	}
@@ -176,6 +176,6 @@ func (f *filter) update(i int32) {
 	if !f.built {
 		return
 	}
-	v := f.field.of[i]
+	v := f.field.at(i)
 	f.passes.put(i, v < 0 && f.Operator == "UNLIKE" || v >= 0 && f.holds(f.field.values[v].text))
 }

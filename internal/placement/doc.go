@@ -19,14 +19,16 @@
 //     more, machines found are asked one by one; when few do, each of their sets is searched by itself;
 //   - an [owner]: the machines by how many instances they have, once those are many.
 //
-// A decision so costs about the same on a thousand machines and on a hundred thousand.
+// A decision so costs about the same on a thousand machines and on a hundred thousand. It costs more, up to a look at every open machine
+// that is freer than the one found, where what makes machines unfit is in no set and no sum: host ports and addresses that are taken,
+// resources of which each block has enough but no machine has all.
 //
 // # What counts for a constraint
 //
 // UNIQUE, MAX_PER, CLUSTER without a value and GROUP_BY look at the instances of the same framework, owner and version: a
 // new version is spread by itself, or an update of an app that fills every machine could never begin. The ranking looks at all
-// versions. A machine without the field passes UNLIKE only. GROUP_BY spreads over the values that machines have, so its number
-// (how many values to expect) is not needed. Other operators hold for any instance alike.
+// versions. A machine without the field passes UNLIKE only. GROUP_BY spreads over the values that machines have which may be given instances,
+// so its number (how many values to expect) is not needed, and what ran in a zone that is gone goes to others. Other operators hold for any instance alike.
 //
 // # Guarantees
 //

@@ -4,22 +4,24 @@ import "slices"
 
 // field is a column of the machines: which value of an attribute each has. It is there while a constraint asks for it.
 type field struct {
-	name    string
-	ids     map[string]int32 // of values
-	values  []value
-	of      []int32   // value of each machine, -1 for none
-	has     set       // machines with any value
-	held    int       // values that some machine has
-	edition int       // rises with every change of a machine's value
-	filters []*filter // that look at it
-	tallies int       // that count by it
+	name     string
+	ids      map[string]int32 // of values
+	values   []value
+	of       []int32 // value of each machine, -1 for none; not longer than it has to be
+	machines int     // there are
+	has      set     // machines with any value
+	held     int     // values that some open machine has
+	edition  int     // rises when a machine gets another value
+	filters  []*filter
+	tallies  []*tally
 }
 
 // value is one value of a field and who has it.
 type value struct {
 	text     string
 	machines []int32
-	set      *set // the same, if they are many
+	open     int  // of them may be given instances
+	set      *set // all of them, if they are many
 }
 
 // manyMachines is from how many machines on a value has a set of its own.
@@ -32,7 +34,7 @@ func (p *Pool) field(name string) *field {
 		f = &field{name: name, ids: map[string]int32{}}
 		p.fields[name] = f
 		for i := range p.machines {
-			f.update(int32(i), &p.machines[i].Machine)
+			f.update(int32(i), &p.machines[i].Machine, p.open.has(int32(i)))
 		}
 	}
 	return f
@@ -40,40 +42,75 @@ func (p *Pool) field(name string) *field {
 
 // leave forgets a column that nobody asks for any more.
 func (p *Pool) leave(f *field) {
-	if len(f.filters) == 0 && f.tallies == 0 {
+	if len(f.filters)+len(f.tallies) == 0 {
 		delete(p.fields, f.name)
 	}
 }
 
-// update reads what machine i has.
-func (f *field) update(i int32, m *Machine) {
-	now := int32(-1)
+// at is the value of machine i, -1 for none.
+func (f *field) at(i int32) int32 {
+	if int(i) < len(f.of) {
+		return f.of[i]
+	}
+	return -1
+}
+
+// update reads what machine i, which is new or not, has.
+func (f *field) update(i int32, m *Machine, open bool) {
+	was, now := f.at(i), int32(-1)
 	if text, ok := m.field(f.name); ok {
 		now = f.id(text)
 	}
-	fresh := len(f.of) <= int(i)
-	if fresh {
-		f.of = append(f.of, -1) // machines come one by one
-	}
-	was := f.of[i]
+	fresh := int(i) >= f.machines
+	f.machines = max(f.machines, int(i)+1)
 	if was == now && !fresh {
 		return
 	}
-	f.edition++
-	f.of[i] = now
-	f.has.put(i, now >= 0)
-	if was >= 0 {
-		if f.values[was].remove(i); len(f.values[was].machines) == 0 {
-			f.held--
+	if was != now {
+		for len(f.of) <= int(i) {
+			f.of = append(f.of, -1)
 		}
+		f.opened(i, open, false)
+		f.of[i] = now
+		f.has.put(i, now >= 0)
+		if was >= 0 {
+			f.values[was].remove(i)
+		}
+		if now >= 0 {
+			f.values[now].add(i)
+		}
+		f.opened(i, open, true)
 	}
-	if now >= 0 {
-		if f.values[now].add(i); len(f.values[now].machines) == 1 {
-			f.held++
-		}
+	if !fresh {
+		f.edition++
 	}
 	for _, filter := range f.filters {
 		filter.update(i)
+	}
+	for _, t := range f.tallies {
+		t.came(i)
+	}
+}
+
+// opened notes that an open machine counts for its value, or no longer.
+func (f *field) opened(i int32, open, in bool) {
+	v := f.at(i)
+	if v < 0 || !open {
+		return
+	}
+	value := &f.values[v]
+	was := value.open
+	if value.open++; !in {
+		value.open -= 2
+	}
+	if (was > 0) == (value.open > 0) {
+		return
+	}
+	if f.held++; !in {
+		f.held -= 2
+	}
+	for _, t := range f.tallies {
+		t.hold(v, in)
 	}
 }
 

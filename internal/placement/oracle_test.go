@@ -203,9 +203,10 @@ func free(m Machine, on []instance) kernel.Resources {
 // rule judges machines by a constraint, from nothing but the machines and what runs on them.
 func (w *world) rule(s *kernel.Spec, c kernel.Constraint, on map[kernel.AgentID][]instance) func(Machine) bool {
 	count, total := map[string]int{}, 0 // instances of this version by value
-	for _, m := range w.machines {
+	held := map[string]bool{}           // by an open machine
+	for k, m := range w.machines {
 		if v, has := m.field(c.Field); has {
-			count[v] += 0
+			held[v] = held[v] || w.open[k]
 			for _, l := range on[m.ID] {
 				if l.spec.Owner == s.Owner && l.spec.Version == s.Version {
 					count[v]++
@@ -215,8 +216,8 @@ func (w *world) rule(s *kernel.Spec, c kernel.Constraint, on map[kernel.AgentID]
 		}
 	}
 	least := -1
-	for _, n := range count {
-		if least < 0 || n < least {
+	for v, open := range held {
+		if n := count[v]; open && (least < 0 || n < least) {
 			least = n
 		}
 	}

@@ -94,7 +94,7 @@ func (p *Pool) Drop(r *Request) {
 	if r.series.requests--; r.series.requests == 0 {
 		delete(p.series, r.series.key)
 		for _, t := range r.series.tallies {
-			t.field.tallies--
+			t.field.tallies = slices.DeleteFunc(t.field.tallies, func(o *tally) bool { return o == t })
 			p.leave(t.field)
 		}
 	}

@@ -77,7 +77,7 @@ func (p *Pool) Set(m Machine) {
 	}
 	k.Machine = m
 	for _, f := range p.fields {
-		f.update(i, &k.Machine)
+		f.update(i, &k.Machine, p.open.has(i))
 	}
 	k.inRange = 0
 	for port := range k.ports {
@@ -91,7 +91,14 @@ func (p *Pool) Set(m Machine) {
 // Open says whether a machine may be given instances. A closed one is "unreachable" in refusals.
 func (p *Pool) Open(id kernel.AgentID, open bool) {
 	if i, ok := p.ids[id]; ok {
+		if p.open.has(i) == open {
+			return
+		}
 		p.open.put(i, open)
+		p.refresh(i)
+		for _, f := range p.fields {
+			f.opened(i, true, open)
+		}
 	}
 }
 

@@ -16,7 +16,7 @@ type sum struct {
 // none is the sum of no machines.
 var none = sum{most: math.MinInt64, least: math.MaxInt64}
 
-// refresh brings the sums up to date with machine i.
+// refresh brings the sums up to date with machine i: its own, and those of the blocks it is in as far as it is open.
 func (p *Pool) refresh(i int32) {
 	m := &p.machines[i]
 	free := m.Total.Sub(m.used)
@@ -28,16 +28,17 @@ func (p *Pool) refresh(i int32) {
 			sums = append(sums, none)
 			p.sums[level] = sums
 		}
-		was := sums[i]
-		if was == now {
+		if level > 0 && sums[i] == now {
 			return
 		}
 		sums[i] = now
 		i >>= 6
-		below := sums[i<<6 : min(int(i)<<6+64, len(sums))]
-		now = below[0]
-		for k := range below[1:] {
-			s := &below[k+1]
+		now = none
+		for k := range sums[i<<6 : min(int(i)<<6+64, len(sums))] {
+			s := &sums[int(i)<<6+k]
+			if level == 0 && !p.open.has(i<<6+int32(k)) {
+				continue
+			}
 			now.free.MilliCPU = max(now.free.MilliCPU, s.free.MilliCPU)
 			now.free.Mem = max(now.free.Mem, s.free.Mem)
 			now.free.Disk = max(now.free.Disk, s.free.Disk)
@@ -187,6 +188,13 @@ func (q *search) below(level int, w int32) {
 	sums := q.pool.sums[level]
 	if level == 0 {
 		q.blocks++
+		for ; word != 0; word &= word - 1 {
+			i := w<<6 + int32(bits.TrailingZeros64(word))
+			if s := &sums[i]; q.of(s) > q.points && q.r.need.Fits(s.free) && q.takes(i) {
+				q.best, q.points = i, q.of(s)
+			}
+		}
+		return
 	}
 	for word != 0 && !(q.r.pack && q.best >= 0 && q.blocks > packBlocks) {
 		child, most := int32(-1), q.points
@@ -200,13 +208,8 @@ func (q *search) below(level int, w int32) {
 			return
 		}
 		word &^= 1 << (child & 63)
-		if level > 0 {
-			q.below(level-1, child)
-		} else if q.takes(child) {
-			q.best, q.points = child, most
-		}
-		if q.points == most {
-			return
+		if q.below(level-1, child); q.points == most {
+			return // nothing promises more
 		}
 	}
 }

@@ -22,8 +22,8 @@ type tally struct {
 	by      map[int32]int32 // instances by value
 	total   int32
 	full    int32   // UNIQUE, MAX_PER: values with as many as may be
-	having  []int32 // GROUP_BY: how many values, of those that machines have, have so many instances
-	least   int32   // GROUP_BY: the fewest of any
+	having  []int32 // how many values, of those that open machines have, have so many instances
+	least   int32   // the fewest of any of those
 	allowed *set    // machines that take one more, where the values are many and so are those with instances
 }
 
@@ -46,7 +46,7 @@ func (s *series) tally(p *Pool, c *constraint) *tally {
 		}
 	}
 	t := &tally{constraint: c, series: s, field: p.field(c.Field), edition: -1}
-	t.field.tallies++
+	t.field.tallies = append(t.field.tallies, t)
 	s.tallies = append(s.tallies, t)
 	return t
 }
@@ -57,24 +57,35 @@ func (s *series) change(i, n int32) {
 		delete(s.by, i)
 	}
 	for _, t := range s.tallies {
-		if v := t.field.of[i]; v >= 0 && t.edition == t.field.edition {
+		if v := t.field.at(i); v >= 0 && t.current() {
 			t.change(v, n)
 		}
 	}
 }
 
-// recount begins anew if machines came or their values changed.
+// current reports whether what is counted is of the values that machines have now.
+func (t *tally) current() bool { return t.edition == t.field.edition }
+
+// recount begins anew if machines changed their values.
 func (t *tally) recount() {
-	if t.edition == t.field.edition {
+	if t.current() {
 		return
 	}
 	t.edition, t.by, t.total, t.full, t.least, t.having, t.allowed = t.field.edition, map[int32]int32{}, 0, 0, 0, t.having[:0], nil
-	t.have(0, int32(t.field.held))
 	for i, n := range t.series.by { // sums, of which the order does not show
-		if v := t.field.of[i]; v >= 0 {
-			t.change(v, n)
+		if v := t.field.at(i); v >= 0 {
+			t.count(v, n)
 		}
 	}
+	t.have(0, 0)
+	for v := range t.field.values {
+		if t.field.values[v].open > 0 {
+			t.have(t.by[int32(v)], 1)
+		}
+	}
+	t.least = 0
+	t.rise()
+	t.renew()
 }
 
 // have notes that n more values have so many instances.
@@ -87,39 +98,84 @@ func (t *tally) have(count, n int32) {
 
 // change notes that a value has n more instances, or fewer.
 func (t *tally) change(v, n int32) {
-	was, least := t.by[v], t.least
-	now := was + n
-	if now > 0 {
+	least := t.least
+	was, now := t.count(v, n)
+	if t.field.values[v].open > 0 {
+		t.have(was, -1)
+		t.have(now, 1)
+		t.least = min(t.least, now)
+		t.rise()
+	}
+	if t.least != least || t.allowed == nil || !t.many() {
+		t.renew()
+	} else {
+		t.field.values[v].mark(t.allowed, t.takes(now))
+	}
+}
+
+// count is change as far as the value itself goes.
+func (t *tally) count(v, n int32) (was, now int32) {
+	was = t.by[v]
+	if now = was + n; now > 0 {
 		t.by[v] = now
 	} else {
 		delete(t.by, v)
 	}
 	t.total += n
 	switch {
-	case t.max > 0 && was < t.max && now >= t.max:
+	case t.max == 0:
+	case was < t.max && now >= t.max:
 		t.full++
-	case t.max > 0 && was >= t.max && now < t.max:
+	case was >= t.max && now < t.max:
 		t.full--
-	case t.Operator == "GROUP_BY":
-		t.have(was, -1)
-		t.have(now, 1)
-		t.least = min(t.least, now)
-		for int(t.least) < len(t.having)-1 && t.having[t.least] == 0 {
-			t.least++
-		}
 	}
-	many := t.field.held*manyMachines > len(t.field.of) && len(t.by)*onMany > len(t.field.of)
-	switch {
-	case !many || t.least != least:
-		t.allowed = nil
-	case t.allowed != nil:
-		t.field.values[v].mark(t.allowed, t.takes(now))
+	return was, now
+}
+
+// rise brings the fewest up to what some value has.
+func (t *tally) rise() {
+	for int(t.least) < len(t.having)-1 && t.having[t.least] == 0 {
+		t.least++
 	}
-	if many && t.allowed == nil {
-		t.allowed = &set{}
-		for v := range t.open {
-			t.field.values[v].mark(t.allowed, true)
-		}
+}
+
+// hold notes that a value got its first open machine, or lost its last.
+func (t *tally) hold(v int32, in bool) {
+	if !t.current() {
+		return
+	}
+	n, least := t.by[v], t.least
+	if in {
+		t.have(n, 1)
+		t.least = min(t.least, n)
+	} else {
+		t.have(n, -1)
+	}
+	if t.rise(); t.least != least {
+		t.renew()
+	}
+}
+
+// came notes that machine i is new, or has another value.
+func (t *tally) came(i int32) {
+	if t.current() && t.allowed != nil {
+		t.allowed.put(i, t.allows(i))
+	}
+}
+
+// many reports whether there are about as many values as machines, and instances on more than a few.
+func (t *tally) many() bool {
+	return t.field.held*manyMachines > t.field.machines && len(t.by)*onMany > t.field.machines
+}
+
+// renew makes the set of machines that take one more, if there has to be one.
+func (t *tally) renew() {
+	if t.allowed = nil; !t.many() {
+		return
+	}
+	t.allowed = &set{}
+	for v := range t.open {
+		t.field.values[v].mark(t.allowed, true)
 	}
 }
 
@@ -168,7 +224,7 @@ func (t *tally) loose() bool {
 
 func (t *tally) allows(i int32) bool {
 	t.recount()
-	v := t.field.of[i]
+	v := t.field.at(i)
 	return v >= 0 && t.takes(t.by[v])
 }
 
