@@ -155,14 +155,9 @@ func (k *Clusters) load(ctx context.Context, agent kernel.AgentID, task kernel.T
 				return nil, err
 			}
 		}
-		if slices.Contains(out, full) {
-			continue
+		if !slices.Contains(out, full) {
+			out = append(out, full)
 		}
-		// Only what has this label is what its name means to pods that want it pulled anew; see nodenet's registry.
-		if err := k.ctr(ctx, agent, task, nil, "label", full, "marina/loaded=true"); err != nil {
-			return nil, err
-		}
-		out = append(out, full)
 	}
 	return out, nil
 }
