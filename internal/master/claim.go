@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"time"
 
 	"github.com/containerd/errdefs"
 
@@ -80,7 +79,6 @@ func (s *State) checkClaim(k *kernel.Spec) error {
 func (s *State) placeClaimed(e *entry) []*instance {
 	sp := e.spec
 	c := s.claims[claimID(sp.Framework, sp.Claim.Name)]
-	e.unfit = false
 	if c == nil {
 		return s.placeFirst(e)
 	}
@@ -89,17 +87,16 @@ func (s *State) placeClaimed(e *entry) []*instance {
 		if c.holder != nil {
 			detail = fmt.Sprintf("group %s holds it", c.holder.ID)
 		}
-		e.refusal = kernel.Refusal{Agents: 1, Reasons: []kernel.Rejected{{Filter: "claim " + c.Name, Agents: 1, Detail: detail}}}
+		e.refuse(kernel.Refusal{Agents: 1, Reasons: []kernel.Rejected{{Filter: "claim " + c.Name, Agents: 1, Detail: detail}}})
 		return nil
 	}
 	s.uncount(c)
 	_, why := s.quota.Room(sp.Role, sp.need, 1)
-	ok := why == ""
-	e.refusal = kernel.Refusal{Quota: why}
+	ok, refusal := why == "", kernel.Refusal{Quota: why}
 	if ok {
-		ok, e.refusal = s.pool.PlaceOn(sp.request, c.Agent)
+		ok, refusal = s.pool.PlaceOn(sp.request, c.Agent)
 	}
-	if !ok {
+	if e.refuse(refusal); !ok {
 		s.count(c)
 		return nil
 	}
@@ -112,14 +109,14 @@ func (s *State) placeClaimed(e *entry) []*instance {
 func (s *State) placeFirst(e *entry) []*instance {
 	sp := e.spec
 	if _, why := s.quota.Room(sp.Role, sp.need, 1); why != "" {
-		e.refusal = kernel.Refusal{Quota: why}
+		e.refuse(kernel.Refusal{Quota: why})
 		return nil
 	}
 	places := s.pool.Place(sp.request, 1)
 	if e.unfit = len(places) == 0; e.unfit {
-		e.asked = time.Time{}
 		return nil
 	}
+	e.refuse(kernel.Refusal{})
 	c := &claim{ClaimView: kernel.ClaimView{Framework: sp.Framework, Agent: places[0].Agent, Address: places[0].Address, HostPorts: places[0].HostPorts}}
 	c.Name = sp.Claim.Name
 	s.claims[c.id()] = c

@@ -187,13 +187,16 @@ func (s *State) place(e *entry) []*instance {
 	k, why := s.quota.Room(sp.Role, sp.need, len(e.groups))
 	places := s.pool.Place(sp.request, k)
 	if e.unfit = len(places) < k; !e.unfit {
-		e.refusal, e.asked = kernel.Refusal{Quota: why}, time.Time{}
+		e.refuse(kernel.Refusal{Quota: why})
 	}
 	if len(places) == 0 {
 		return nil
 	}
 	return s.settle(e, places)
 }
+
+// refuse notes why the groups of an entry wait, where the pool need not be asked.
+func (e *entry) refuse(r kernel.Refusal) { e.refusal, e.unfit, e.asked = r, false, time.Time{} }
 
 // refusal is why the groups of an entry wait. The pool looks at every machine to say so, and is asked again only after a while,
 // about a few entries in one step.

@@ -4,7 +4,6 @@ package placement
 type owner struct {
 	key      string
 	requests int
-	total    int
 	by       map[int32]int32
 
 	// levels are the machines with none, one, two instances and so on, once they are on more than a few.
@@ -28,14 +27,7 @@ func (p *Pool) ownerOf(key string) *owner {
 
 // change notes that machine i of so many has n more instances, or fewer.
 func (o *owner) change(i, n int32, machines int) {
-	was := o.by[i]
-	now := was + n
-	if now > 0 {
-		o.by[i] = now
-	} else {
-		delete(o.by, i)
-	}
-	o.total += int(n)
+	was, now := count(o.by, i, n)
 	switch {
 	case o.levels != nil:
 		o.meet(machines)
@@ -48,6 +40,17 @@ func (o *owner) change(i, n int32, machines int) {
 			o.level(n).put(i, true)
 		}
 	}
+}
+
+// count adds n instances at a machine or a value, and keeps no zeros.
+func count(by map[int32]int32, at, n int32) (was, now int32) {
+	was = by[at]
+	if now = was + n; now > 0 {
+		by[at] = now
+	} else {
+		delete(by, at)
+	}
+	return was, now
 }
 
 // meet puts machines that came since on the lowest level.

@@ -90,10 +90,7 @@ func (p *Pool) Set(m Machine) {
 
 // Open says whether a machine may be given instances. A closed one is "unreachable" in refusals.
 func (p *Pool) Open(id kernel.AgentID, open bool) {
-	if i, ok := p.ids[id]; ok {
-		if p.open.has(i) == open {
-			return
-		}
+	if i, ok := p.ids[id]; ok && p.open.has(i) != open {
 		p.open.put(i, open)
 		p.refresh(i)
 		for _, f := range p.fields {

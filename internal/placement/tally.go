@@ -53,9 +53,7 @@ func (s *series) tally(p *Pool, c *constraint) *tally {
 
 // change notes that machine i has n more instances, or fewer.
 func (s *series) change(i, n int32) {
-	if s.by[i] += n; s.by[i] <= 0 {
-		delete(s.by, i)
-	}
+	count(s.by, i, n)
 	for _, t := range s.tallies {
 		if v := t.field.at(i); v >= 0 && t.current() {
 			t.change(v, n)
@@ -83,7 +81,6 @@ func (t *tally) recount() {
 			t.have(t.by[int32(v)], 1)
 		}
 	}
-	t.least = 0
 	t.rise()
 	t.renew()
 }
@@ -115,12 +112,7 @@ func (t *tally) change(v, n int32) {
 
 // count is change as far as the value itself goes.
 func (t *tally) count(v, n int32) (was, now int32) {
-	was = t.by[v]
-	if now = was + n; now > 0 {
-		t.by[v] = now
-	} else {
-		delete(t.by, v)
-	}
+	was, now = count(t.by, v, n)
 	t.total += n
 	switch {
 	case t.max == 0:
