@@ -1,18 +1,37 @@
 package kernel
 
-// Quota bounds what the groups of a role may be guaranteed together. Roles form a tree by their paths: what "/prod/web" uses
-// counts against "/prod" and "/" as well.
+// Quota says what the groups of a role get together. Roles form a tree by their paths: what "/prod/web" uses counts against
+// "/prod" and "/" as well.
 type Quota struct {
-	Role  string    `json:"role"`  // "/prod"
-	Limit Resources `json:"limit"` // a component of Unlimited (-1) is not bounded; zero allows nothing
+	Role string `json:"role"` // "/prod"
+
+	// Guarantee is held for the role: others get none of it but on loan, for work with a Priority below zero.
+	Guarantee Resources `json:"guarantee,omitzero"`
+	Limit     Resources `json:"limit"` // a component of Unlimited (-1) is not bounded; zero allows nothing
+
+	// Weight is how much the role gets beside its siblings while there is not enough for all that wait: one with 2 gets twice
+	// as much as one with 1. Zero is 1.
+	Weight float64 `json:"weight,omitempty"`
 }
 
-// QuotaView is a role with its quota and what counts against it.
+// QuotaView is a role with its quota, what counts against it, and what waits.
 type QuotaView struct {
-	Role  string     `json:"role"`
-	Limit *Resources `json:"limit,omitempty"` // nil: the role has no quota of its own
-	Used  Resources  `json:"used"`
+	Role      string     `json:"role"`
+	Guarantee *Resources `json:"guarantee,omitempty"` // nil: none
+	Limit     *Resources `json:"limit,omitempty"`     // nil: the role has no quota of its own
+	Weight    float64    `json:"weight"`
+	Used      Resources  `json:"used"`
+	Lent      Resources  `json:"lent,omitzero"`      // of it: by work with a priority below zero
+	Held      Resources  `json:"held,omitzero"`      // of its guarantee and those below it: not used yet
+	Share     float64    `json:"share"`              // the largest of what it uses as a fraction of what all machines have
+	Dominant  string     `json:"dominant,omitempty"` // which resource that is: "cpus", "mem", "disk", "gpus"
+	Waiting   int        `json:"waiting,omitempty"`  // groups, those of roles below it included
+	Asks      Resources  `json:"asks,omitzero"`      // what all of them need
+	Why       string     `json:"why,omitempty"`      // why the next of its own waits
 }
+
+// NoLimit is a Limit that bounds nothing.
+var NoLimit = Resources{Unlimited, Unlimited, Unlimited, Unlimited}
 
 // Within returns the names of the components in which used plus more exceeds the quota: none means it fits.
 func (q Quota) Within(used, more Resources) []string {

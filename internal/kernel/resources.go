@@ -43,18 +43,46 @@ func (r Resources) Fits(free Resources) bool {
 	return r.MilliCPU <= free.MilliCPU && r.Mem <= free.Mem && r.Disk <= free.Disk && r.GPUs <= free.GPUs
 }
 
-// Lacking returns the names of the components of which free has less than r: "cpus", "mem", "disk", "gpus".
+// Components are the names of the parts of Resources, in the order in which they are judged and shown.
+var Components = [...]string{"cpus", "mem", "disk", "gpus"}
+
+// Parts are the amounts of each of the Components.
+func (r Resources) Parts() [len(Components)]int64 {
+	return [...]int64{r.MilliCPU, r.Mem, r.Disk, r.GPUs}
+}
+
+// Most is the larger of each component of both.
+func (r Resources) Most(o Resources) Resources {
+	return Resources{max(r.MilliCPU, o.MilliCPU), max(r.Mem, o.Mem), max(r.Disk, o.Disk), max(r.GPUs, o.GPUs)}
+}
+
+// Lacking returns the names of the components of which free has less than r.
 func (r Resources) Lacking(free Resources) []string {
+	if r.Fits(free) {
+		return nil
+	}
 	var out []string
-	for _, c := range []struct {
-		name       string
-		want, have int64
-	}{{"cpus", r.MilliCPU, free.MilliCPU}, {"mem", r.Mem, free.Mem}, {"disk", r.Disk, free.Disk}, {"gpus", r.GPUs, free.GPUs}} {
-		if c.want > c.have {
-			out = append(out, c.name)
+	have := free.Parts()
+	for c, want := range r.Parts() {
+		if want > have[c] {
+			out = append(out, Components[c])
 		}
 	}
 	return out
+}
+
+// Amount is one component for people: "0.5", "128 MiB".
+func (r Resources) Amount(name string) string {
+	switch name {
+	case "cpus":
+		return fmt.Sprintf("%g", float64(r.MilliCPU)/1000)
+	case "mem":
+		return FormatBytes(r.Mem)
+	case "disk":
+		return FormatBytes(r.Disk)
+	default:
+		return fmt.Sprint(r.GPUs)
+	}
 }
 
 // IsZero reports whether nothing is asked or held.

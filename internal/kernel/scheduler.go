@@ -76,6 +76,9 @@ type Waiting struct {
 	Since   time.Time `json:"since"`
 	Refusal Refusal   `json:"refusal"` // why it waits now
 	Tries   int       `json:"tries"`
+
+	Priority int    `json:"priority,omitempty"`
+	Hold     string `json:"hold,omitempty"` // the hostname of a machine on which room is kept for one of the groups
 }
 
 // InstanceWatch delivers the instances of a framework. A slow reader gets fewer, newer values and never a gap: changes of

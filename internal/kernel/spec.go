@@ -23,6 +23,7 @@ const (
 	MaxMessage      = 1024      // bytes of a status message kept
 	MaxLaunchGroups = 100_000   // groups of one LaunchRequest
 	MaxExposed      = 256       // ports of one Expose
+	MaxPriority     = 1000      // of a spec; the lowest is -MaxPriority
 )
 
 // SpecID names a Spec by its content: equal specs have equal ids.
@@ -42,6 +43,10 @@ type Spec struct {
 	// Constraints must all hold for an agent to be chosen.
 	Constraints []Constraint `json:"constraints,omitempty"`
 	Strategy    Strategy     `json:"strategy,omitempty"` // which of those; empty: the datacenter's
+
+	// Priority is what goes first, and what may be ended for what, among the roles of one top-level group. Below zero an instance
+	// runs on what others do not use, and makes way for any of theirs that has none below zero.
+	Priority int `json:"priority,omitempty"`
 
 	// Claim names what outlives the groups of this spec. With a claim, at most one group is placed at a time.
 	Claim *Claim `json:"claim,omitempty"`
@@ -96,6 +101,9 @@ const (
 
 // Valid reports whether the strategy is one of those, or empty.
 func (s Strategy) Valid() bool { return s == "" || s == StrategySpread || s == StrategyBinpack }
+
+// Lent reports whether instances of the spec run on what others do not use.
+func (s *Spec) Lent() bool { return s.Priority < 0 }
 
 // TaskSpec is one container of a group.
 type TaskSpec struct {
@@ -294,6 +302,8 @@ func (s *Spec) validate() error {
 		return invalid("spec of %s: %d tasks, expected 1 to %d", s.Owner, len(s.Tasks), MaxTasks)
 	case !s.Strategy.Valid():
 		return invalid("spec of %s: placement strategy %q, expected %q or %q", s.Owner, s.Strategy, StrategySpread, StrategyBinpack)
+	case s.Priority < -MaxPriority || s.Priority > MaxPriority:
+		return invalid("spec of %s: priority %d, expected %d to %d", s.Owner, s.Priority, -MaxPriority, MaxPriority)
 	case s.Network.Mode != NetworkHost && s.Network.Mode != NetworkBridge:
 		return invalid("spec of %s: network mode %q, expected %q or %q", s.Owner, s.Network.Mode, NetworkHost, NetworkBridge)
 	}

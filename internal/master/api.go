@@ -117,21 +117,28 @@ func (m *Master) quotas(w http.ResponseWriter, r *http.Request, rest string) err
 	switch r.Method {
 	case http.MethodPut:
 		var body struct {
-			Limit *kernel.Resources `json:"limit"`
+			Guarantee kernel.Resources  `json:"guarantee"`
+			Limit     *kernel.Resources `json:"limit"`
+			Weight    float64           `json:"weight"`
+			Force     bool              `json:"force"`
 		}
 		dec := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxQuotaBody))
 		dec.DisallowUnknownFields()
 		if err := dec.Decode(&body); err != nil {
-			return fmt.Errorf("quota of %s: the body is not what is expected, {\"limit\": {\"milliCPU\": 4000, \"mem\": -1, \"disk\": -1, \"gpus\": -1}}: %w", role, errdefs.ErrInvalidArgument)
+			return fmt.Errorf("quota of %s: the body is not what is expected, {\"guarantee\": {\"milliCPU\": 1000}, \"limit\": {\"milliCPU\": 4000, \"mem\": -1, \"disk\": -1, \"gpus\": -1}, \"weight\": 2}: %w", role, errdefs.ErrInvalidArgument)
 		}
-		if body.Limit == nil {
-			return fmt.Errorf("quota of %s: limit is missing: %w", role, errdefs.ErrInvalidArgument)
+		q := kernel.Quota{Role: role, Guarantee: body.Guarantee, Limit: kernel.NoLimit, Weight: body.Weight}
+		switch {
+		case body.Limit != nil:
+			q.Limit = *body.Limit
+		case q.Guarantee.IsZero() && q.Weight == 0:
+			return fmt.Errorf("quota of %s: limit is missing, and guarantee and weight: %w", role, errdefs.ErrInvalidArgument)
 		}
-		if err := m.SetQuota(r.Context(), role, body.Limit); err != nil {
+		if err := m.SetQuota(r.Context(), q, body.Force); err != nil {
 			return err
 		}
 	case http.MethodDelete:
-		if err := m.SetQuota(r.Context(), role, nil); err != nil {
+		if err := m.RemoveQuota(r.Context(), role); err != nil {
 			return err
 		}
 		w.WriteHeader(http.StatusNoContent)

@@ -26,7 +26,7 @@ func TestAPIShowsMachinesQuotasAndTasks(t *testing.T) {
 		{"GET", "/machines/v1/a1", "", 200, `"connected":true`},
 		{"GET", "/machines/v1/a9", "", 404, `{"message":"machine a9: not found"}`},
 		{"POST", "/machines/v1", "", 405, `not possible`},
-		{"GET", "/quota/v1", "", 200, `{"quotas":[{"role":"/","used"`},
+		{"GET", "/quota/v1", "", 200, `{"quotas":[{"role":"/","weight":1,"used"`},
 		{"PUT", "/quota/v1/prod/web", `{"limit":{"milliCPU":4000,"mem":-1,"disk":-1,"gpus":-1}}`, 200, `{"role":"/prod/web","limit":{"milliCPU":4000`},
 		{"GET", "/quota/v1/prod/web", "", 200, `"used":{}`},
 		{"PUT", "/quota/v1/", `{"limit":{"milliCPU":-1,"mem":-1,"disk":-1,"gpus":-1}}`, 200, `{"role":"/"`},

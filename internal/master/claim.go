@@ -35,12 +35,12 @@ func (c *claim) disk() kernel.Resources { return kernel.Resources{Disk: c.Disk()
 // count has the disk of a claim without a holder count against machine and quota; uncount ends that.
 func (s *State) count(c *claim) {
 	s.pool.Adjust(c.Agent, c.disk())
-	s.quota.Charge(c.Role, c.disk())
+	s.quota.Charge(c.Role, c.disk(), false)
 }
 
 func (s *State) uncount(c *claim) {
 	s.pool.Adjust(c.Agent, kernel.Resources{}.Sub(c.disk()))
-	s.quota.Credit(c.Role, c.disk())
+	s.quota.Credit(c.Role, c.disk(), false)
 }
 
 // Claims lists the claims of a framework by name.
@@ -91,8 +91,7 @@ func (s *State) placeClaimed(e *entry) []*instance {
 		return nil
 	}
 	s.uncount(c)
-	_, why := s.quota.Room(sp.Role, sp.need, 1)
-	ok, refusal := why == "", kernel.Refusal{Quota: why}
+	ok, refusal := s.affords(e)
 	if ok {
 		ok, refusal = s.pool.PlaceOn(sp.request, c.Agent)
 	}
@@ -108,11 +107,11 @@ func (s *State) placeClaimed(e *entry) []*instance {
 // placeFirst places a group whose claim does not exist, and makes it.
 func (s *State) placeFirst(e *entry) []*instance {
 	sp := e.spec
-	if _, why := s.quota.Room(sp.Role, sp.need, 1); why != "" {
-		e.refuse(kernel.Refusal{Quota: why})
+	if ok, refusal := s.affords(e); !ok {
+		e.refuse(refusal)
 		return nil
 	}
-	places := s.pool.Place(sp.request, 1)
+	places := s.places(e, 1)
 	if e.unfit = len(places) == 0; e.unfit {
 		return nil
 	}
@@ -143,7 +142,10 @@ func (s *State) takeBack(i *instance) {
 	}
 	s.pool.Release(i.spec.request, at)
 	s.pool.Adjust(at.Agent, i.spec.need.Sub(i.need))
-	s.quota.Credit(i.spec.Role, i.need)
+	s.quota.Credit(i.spec.Role, i.need, i.spec.Lent())
+	if i.spec.Lent() {
+		s.lent--
+	}
 	if c != nil {
 		c.holder = nil
 		s.count(c)
@@ -210,7 +212,7 @@ func (s *State) released(a *agent, id string) {
 	delete(s.claims, id)
 	s.dirty(Row{Kind: RowClaim, ID: id})
 	s.pool.Unclaim(c.at(), c.disk())
-	s.quota.Credit(c.Role, c.disk())
+	s.quota.Credit(c.Role, c.disk(), false)
 	s.roomAppeared()
 }
 
@@ -225,7 +227,7 @@ func (s *State) loadClaim(r Row, raw []byte) error {
 	if err := s.pool.Claim(c.at(), c.disk()); err != nil {
 		return err
 	}
-	s.quota.Charge(c.Role, c.disk())
+	s.quota.Charge(c.Role, c.disk(), false)
 	s.claims[r.ID] = c
 	return nil
 }
@@ -266,13 +268,14 @@ func (s *State) resize(ev Resize) error {
 			return fmt.Errorf("group %s: machine %s lacks %s: asks %s more, has %s free: %w", ev.Group, i.agent.info.Hostname, short[0],
 				more, s.pool.Free(i.agent.info.ID), errdefs.ErrResourceExhausted)
 		}
-		if _, why := s.quota.Room(i.spec.Role, more, 1); why != "" {
+		s.quota.Machines(s.pool.Total())
+		if _, why, _ := s.quota.Room(i.spec.Role, more, 1, i.spec.Lent()); why != "" {
 			return fmt.Errorf("group %s: %s: %w", ev.Group, why, errdefs.ErrResourceExhausted)
 		}
 	}
 	s.pool.Adjust(i.agent.info.ID, more)
-	s.quota.Credit(i.spec.Role, i.need)
-	s.quota.Charge(i.spec.Role, need)
+	s.quota.Credit(i.spec.Role, i.need, i.spec.Lent())
+	s.quota.Charge(i.spec.Role, need, i.spec.Lent())
 	i.need, i.Sizes = need, g.Sizes
 	s.touch(i)
 	s.change(i)

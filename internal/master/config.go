@@ -29,6 +29,10 @@ type Config struct {
 	EndpointsEvery time.Duration // shortest time between two deltas of endpoints, a Stop's excepted; 20 ms, and 0.1 ms per agent
 	EndpointLog    int           // changed endpoints remembered for agents that resume; 50,000
 	MaxWaiting     int           // groups that may wait, of one framework; 1,000,000
+
+	HoldAfter   time.Duration // how long something waits before a machine's room is kept for it; 30 s
+	HoldFor     time.Duration // how long it is kept, and how long it is not before it is again; 1 min
+	HoldPercent int           // the largest share of all agents on which room may be kept so, in percent, but always one; 5
 }
 
 // WithDefaults fills in what is not set.
@@ -45,6 +49,9 @@ func (c Config) WithDefaults() Config {
 	set(&c.EndpointsEvery, 20*time.Millisecond)
 	set(&c.EndpointLog, 50_000)
 	set(&c.MaxWaiting, 1_000_000)
+	set(&c.HoldAfter, 30*time.Second)
+	set(&c.HoldFor, time.Minute)
+	set(&c.HoldPercent, 5)
 	return c
 }
 
@@ -72,6 +79,10 @@ const (
 
 	explainEvery = time.Second // between two explanations of why the same groups wait
 	explainMost  = 16          // explanations between two steps, after the first of each
+	attendEvery  = time.Second // between two looks for what could make way for the same groups
+	attendMost   = 8           // such looks in one step
+	attendAgents = 2048        // agents looked at in one
+	victimsMost  = 64          // instances that make way for one
 
 	lateTick          = 250 * time.Millisecond // a Tick later than that means that this process did not run
 	endpointsPerAgent = 100 * time.Microsecond

@@ -87,11 +87,12 @@ type Expose struct {
 	Ports     []kernel.Port // nil: none
 }
 
-// SetQuota gives a role a quota, or takes it away when Limit is nil.
+// SetQuota gives a role a quota in place of the one it had, or takes it away.
 type SetQuota struct {
 	Request RequestID
-	Role    string
-	Limit   *kernel.Resources
+	Quota   kernel.Quota
+	Remove  bool // the quota of its Role
+	Force   bool // guarantees may be more than all machines have
 }
 
 // Tick is time passing: it is due at Effects.Wake, and harmless at any other time.

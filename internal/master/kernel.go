@@ -76,9 +76,15 @@ func (m *Master) Quotas() (out []kernel.QuotaView) {
 	return out
 }
 
-// SetQuota gives a role a quota, or takes it away when limit is nil (errdefs.ErrNotFound if it has none).
-func (m *Master) SetQuota(ctx context.Context, role string, limit *kernel.Resources) error {
-	_, err := m.request(ctx, SetQuota{Role: role, Limit: limit})
+// SetQuota gives a role a quota in place of the one it had. With force, guarantees may be more than all machines have.
+func (m *Master) SetQuota(ctx context.Context, q kernel.Quota, force bool) error {
+	_, err := m.request(ctx, SetQuota{Quota: q, Force: force})
+	return err
+}
+
+// RemoveQuota takes a role's quota away; errdefs.ErrNotFound if it has none.
+func (m *Master) RemoveQuota(ctx context.Context, role string) error {
+	_, err := m.request(ctx, SetQuota{Quota: kernel.Quota{Role: role}, Remove: true})
 	return err
 }
 

@@ -5,29 +5,13 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/containerd/errdefs"
 
 	"github.com/marinaos/marina/internal/allocator"
 	"github.com/marinaos/marina/internal/kernel"
-	"github.com/marinaos/marina/internal/placement"
 	"github.com/marinaos/marina/internal/store"
 )
-
-type entryKey struct{ framework, key string }
-
-// entry is groups of one spec that wait for room.
-type entry struct {
-	entryKey
-	spec    *spec
-	groups  []kernel.GroupID
-	since   time.Time
-	refusal kernel.Refusal
-	unfit   bool      // no machine fits: the refusal is what the pool last said
-	asked   time.Time // when it said so
-	tries   int
-}
 
 // newSpec takes up a spec, with nothing made from it yet. A named VIP that has no address gets one.
 func (s *State) newSpec(k kernel.Spec) (*spec, error) {
@@ -92,38 +76,36 @@ func (s *State) unusedSpecs() []*spec {
 	return out
 }
 
-func (s *State) launch(r kernel.LaunchRequest) (*kernel.LaunchResult, error) {
-	if err := s.checkLaunch(&r); err != nil {
-		return nil, err
+// launch has groups wait, and answers at the end of the step, when it is known which of them are placed.
+func (s *State) launch(ev Launch) error {
+	r := &ev.LaunchRequest
+	if err := s.checkLaunch(r); err != nil {
+		return err
 	}
 	key := entryKey{r.Spec.Framework, r.Key}
+	if e := s.entries[key]; e != nil && e.spec.ID != r.Spec.ID {
+		s.serveQueue()
+	}
 	e := s.entries[key]
 	if e != nil && e.spec.ID != r.Spec.ID {
-		return nil, fmt.Errorf("launch %s: other groups wait under this key with another spec: withdraw them first: %w", r.Key, errdefs.ErrAlreadyExists)
+		return fmt.Errorf("launch %s: other groups wait under this key with another spec: withdraw them first: %w", r.Key, errdefs.ErrAlreadyExists)
 	}
 	if err := s.checkLiterals(&r.Spec); err != nil {
-		return nil, err
+		return err
 	}
 	if err := s.checkClaim(&r.Spec); err != nil {
-		return nil, err
+		return err
 	}
 	sp, err := s.newSpec(r.Spec)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if e == nil {
 		e = &entry{entryKey: key, spec: sp, since: s.now}
 	}
-	result := &kernel.LaunchResult{}
 	added := 0
 	for _, id := range r.Groups {
-		if i := s.groups[id]; i != nil {
-			if i.spec.Framework == r.Spec.Framework {
-				result.Placed = append(result.Placed, i.view())
-			}
-			continue
-		}
-		if s.waiting[id] != nil || s.endedOf(r.Spec.Framework).has(id) {
+		if s.groups[id] != nil || s.waiting[id] != nil || s.endedOf(r.Spec.Framework).has(id) {
 			continue
 		}
 		s.waiting[id] = e
@@ -132,26 +114,31 @@ func (s *State) launch(r kernel.LaunchRequest) (*kernel.LaunchResult, error) {
 		added++
 	}
 	s.waits[key.framework] += added
-	if added > 0 {
-		for _, i := range s.place(e) {
-			result.Placed = append(result.Placed, i.view())
-		}
-	}
 	if sp.uses == 0 {
 		s.freeSpec(sp)
 	}
-	queued := s.entries[key] != nil
-	switch {
-	case len(e.groups) > 0 && !queued:
-		s.entries[key] = e
-		s.queue = append(s.queue, e)
-	case len(e.groups) == 0 && queued:
-		s.compactQueue()
+	if added > 0 {
+		s.enqueue(e)
 	}
-	if result.Waiting = len(e.groups); result.Waiting > 0 {
-		result.Refusal = new(s.refusal(e))
+	s.step.launched = append(s.step.launched, launched{reply: len(s.step.fx.Replies), groups: r.Groups, entry: e})
+	s.reply(Reply{Request: ev.Request})
+	return nil
+}
+
+// answerLaunches says what became of the groups that were to be launched in this step.
+func (s *State) answerLaunches() {
+	for _, l := range s.step.launched {
+		result := &kernel.LaunchResult{Waiting: len(l.entry.groups)}
+		for _, id := range l.groups {
+			if i := s.groups[id]; i != nil && i.spec.Framework == l.entry.framework {
+				result.Placed = append(result.Placed, i.view())
+			}
+		}
+		if result.Waiting > 0 {
+			result.Refusal = new(s.refusal(l.entry))
+		}
+		s.step.fx.Replies[l.reply].Launch = result
 	}
-	return result, nil
 }
 
 func (s *State) checkLaunch(r *kernel.LaunchRequest) error {
@@ -175,113 +162,6 @@ func (s *State) checkLaunch(r *kernel.LaunchRequest) error {
 		return fmt.Errorf("launch %s: %d groups wait already, at most %d may: %w", r.Key, n, s.cfg.MaxWaiting, errdefs.ErrResourceExhausted)
 	}
 	return nil
-}
-
-// place tries to place what waits in an entry, under the quota first, then on machines.
-func (s *State) place(e *entry) []*instance {
-	sp := e.spec
-	e.tries++
-	if sp.Claim != nil {
-		return s.placeClaimed(e)
-	}
-	k, why := s.quota.Room(sp.Role, sp.need, len(e.groups))
-	places := s.pool.Place(sp.request, k)
-	if e.unfit = len(places) < k; !e.unfit {
-		e.refuse(kernel.Refusal{Quota: why})
-	}
-	if len(places) == 0 {
-		return nil
-	}
-	return s.settle(e, places)
-}
-
-// refuse notes why the groups of an entry wait, where the pool need not be asked.
-func (e *entry) refuse(r kernel.Refusal) { e.refusal, e.unfit, e.asked = r, false, time.Time{} }
-
-// refusal is why the groups of an entry wait. The pool looks at every machine to say so, and is asked again only after a while,
-// about a few entries in one step.
-func (s *State) refusal(e *entry) kernel.Refusal {
-	stale := e.asked.IsZero() || s.now.Sub(e.asked) >= explainEvery && s.step.explained < explainMost
-	if e.unfit && stale {
-		e.refusal, e.asked = s.pool.Explain(e.spec.request), s.now
-		s.step.explained++
-	}
-	return e.refusal
-}
-
-// settle makes instances of the first groups of an entry, where places say.
-func (s *State) settle(e *entry, places []placement.Placement) []*instance {
-	sp := e.spec
-	if !sp.stored {
-		sp.stored = true
-		s.dirty(Row{Kind: RowSpec, ID: string(sp.ID)})
-	}
-	placed := make([]*instance, len(places))
-	stamp := s.now.UTC().Round(0)
-	for n, at := range places {
-		a := s.agents[at.Agent]
-		g := kernel.Group{ID: e.groups[n], Spec: sp.ID, Address: at.Address, HostPorts: at.HostPorts, Placed: stamp, Goal: kernel.GoalRun}
-		delete(s.waiting, g.ID)
-		i := s.newInstance(g, sp, a, a.room())
-		i.known = true
-		s.touch(i)
-		s.change(i)
-		placed[n] = i
-	}
-	sp.uses -= len(places) // they were counted as waiting
-	s.waits[e.framework] -= len(places)
-	e.groups = slices.Clone(e.groups[len(places):])
-	return placed
-}
-
-// retryQueue tries every entry once, longest waiting first: none is in another's way.
-func (s *State) retryQueue() {
-	if len(s.queue) == 0 {
-		return
-	}
-	for _, e := range s.queue {
-		if len(e.groups) > 0 {
-			s.place(e)
-		}
-	}
-	s.compactQueue()
-}
-
-// compactQueue takes out entries in which nothing waits any more.
-func (s *State) compactQueue() {
-	s.queue = slices.DeleteFunc(s.queue, func(e *entry) bool {
-		if len(e.groups) == 0 {
-			delete(s.entries, e.entryKey)
-		}
-		return len(e.groups) == 0
-	})
-}
-
-func (s *State) withdraw(framework, key string, groups []kernel.GroupID) {
-	e := s.entries[entryKey{framework, key}]
-	if e == nil {
-		return
-	}
-	if groups == nil {
-		groups = slices.Clone(e.groups)
-	}
-	s.unqueue(e, groups)
-	s.compactQueue()
-}
-
-// unqueue takes groups out of an entry; those that are not in it are ignored.
-func (s *State) unqueue(e *entry, groups []kernel.GroupID) {
-	for _, id := range groups {
-		if s.waiting[id] == e {
-			delete(s.waiting, id)
-		}
-	}
-	before := len(e.groups)
-	e.groups = slices.DeleteFunc(e.groups, func(id kernel.GroupID) bool { return s.waiting[id] != e })
-	for range before - len(e.groups) {
-		s.waits[e.framework]--
-		s.unuse(e.spec)
-	}
 }
 
 func (s *State) stop(framework string, groups []kernel.GroupID, why string) {
@@ -375,19 +255,19 @@ func (s *State) end(i *instance) {
 }
 
 func (s *State) setQuota(ev SetQuota) error {
-	if ev.Limit == nil {
-		if _, ok := s.quota.Limit(ev.Role); !ok {
-			return fmt.Errorf("quota of %.64s: %w", ev.Role, errdefs.ErrNotFound)
+	if ev.Remove {
+		if _, ok := s.quota.Quota(ev.Quota.Role); !ok {
+			return fmt.Errorf("quota of %.64s: %w", ev.Quota.Role, errdefs.ErrNotFound)
 		}
-		s.quota.Remove(ev.Role)
+		s.quota.Remove(ev.Quota.Role)
 	} else {
-		q := kernel.Quota{Role: ev.Role, Limit: *ev.Limit}
-		if err := allocator.Validate(q); err != nil {
+		s.quota.Machines(s.pool.Total())
+		if err := s.quota.Check(ev.Quota, ev.Force); err != nil {
 			return err
 		}
-		s.quota.Set(q)
+		s.quota.Set(ev.Quota)
 	}
-	s.dirty(Row{Kind: RowQuota, ID: ev.Role})
+	s.dirty(Row{Kind: RowQuota, ID: ev.Quota.Role})
 	s.roomAppeared()
 	return nil
 }

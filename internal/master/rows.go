@@ -129,8 +129,8 @@ func (s *State) value(r Row) any {
 			return agentRow{a.info, a.subnet, a.registered}
 		}
 	case RowQuota:
-		if limit, ok := s.quota.Limit(r.ID); ok {
-			return kernel.Quota{Role: r.ID, Limit: limit}
+		if q, ok := s.quota.Quota(r.ID); ok {
+			return q
 		}
 	case RowClaim:
 		if c := s.claims[r.ID]; c != nil {
@@ -259,7 +259,8 @@ func (s *State) loadRow(r Row, raw []byte) error {
 		if err := json.Unmarshal(raw, &q); err != nil {
 			return err
 		}
-		s.quota.Set(kernel.Quota{Role: r.ID, Limit: q.Limit})
+		q.Role = r.ID
+		s.quota.Set(q)
 	case RowClaim:
 		return s.loadClaim(r, raw)
 	case RowExposed:

@@ -1,7 +1,9 @@
 package master
 
 import (
+	"maps"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -33,6 +35,9 @@ type State struct {
 	queue   []*entry // in the order of waiting since
 	waiting map[kernel.GroupID]*entry
 	waits   map[string]int // groups waiting, by framework
+	holds   int            // entries for which a machine is kept because they waited for long
+	lent    int            // instances with a priority below zero
+	attend  time.Time      // when some entry is to be attended to; zero: never
 
 	pool  *placement.Pool
 	quota allocator.Tree
@@ -58,8 +63,10 @@ type step struct {
 	changed []*instance
 	touched []*agent // with something in their outbox
 	retry   bool     // room appeared: try the queue
+	fresh   []*entry // not in the queue: what is to be launched
 
-	explained int // refusals that the pool was asked for, until the next step
+	launched  []launched // to be answered at the end
+	explained int        // refusals that the pool was asked for, until the next step
 }
 
 type agent struct {
@@ -206,15 +213,44 @@ func (s *State) Queue(framework string) []kernel.Waiting {
 	var out []kernel.Waiting
 	for _, e := range s.queue {
 		if e.framework == framework {
-			out = append(out, kernel.Waiting{Key: e.key, Owner: e.spec.Owner, Version: e.spec.Version,
-				Groups: append([]kernel.GroupID(nil), e.groups...), Since: e.since, Refusal: s.refusal(e), Tries: e.tries})
+			w := kernel.Waiting{Key: e.key, Owner: e.spec.Owner, Version: e.spec.Version, Groups: append([]kernel.GroupID(nil), e.groups...),
+				Since: e.since, Refusal: s.refusal(e), Tries: e.tries, Priority: e.spec.Priority}
+			if e.hold != nil && e.hold.agent != nil {
+				w.Hold = e.hold.agent.info.Hostname
+			}
+			out = append(out, w)
 		}
 	}
 	return out
 }
 
-// Quotas lists the roles with a quota or use.
-func (s *State) Quotas() []kernel.QuotaView { return s.quota.Views() }
+// Quotas lists the roles with a quota, with use, or with something that waits, by path.
+func (s *State) Quotas() []kernel.QuotaView {
+	s.quota.Machines(s.pool.Total())
+	views := map[string]*kernel.QuotaView{}
+	for _, v := range s.quota.Views() {
+		views[v.Role] = &v
+	}
+	for _, e := range s.queue {
+		for role := e.spec.Role; role != ""; role = allocator.Parent(role) {
+			v := views[role]
+			if v == nil {
+				v = new(s.quota.View(role))
+				views[role] = v
+			}
+			v.Waiting += len(e.groups)
+			v.Asks = v.Asks.Add(e.spec.need.Times(int64(len(e.groups))))
+			if role == e.spec.Role && v.Why == "" {
+				v.Why = s.refusal(e).String()
+			}
+		}
+	}
+	out := make([]kernel.QuotaView, 0, len(views))
+	for _, role := range slices.Sorted(maps.Keys(views)) {
+		out = append(out, *views[role])
+	}
+	return out
+}
 
 // each yields an agent's instances in the order of its rows.
 func (a *agent) each(yield func(*instance) bool) {
@@ -262,7 +298,10 @@ func (s *State) newInstance(g kernel.Group, sp *spec, a *agent, chunk int) *inst
 	s.groups[g.ID] = i
 	sp.uses++
 	sp.placed++
-	s.quota.Charge(sp.Role, i.need)
+	s.quota.Charge(sp.Role, i.need, sp.Lent())
+	if sp.Lent() {
+		s.lent++
+	}
 	return i
 }
 

@@ -21,9 +21,9 @@ func (s *State) Step(now time.Time, events ...Event) Effects {
 	}
 	s.checkAgents()
 	s.expireVIPs()
-	if s.step.retry {
-		s.retryQueue()
-	}
+	s.attendQueue()
+	s.serveQueue()
+	s.answerLaunches()
 	s.flushEndpoints()
 	return s.finish()
 }
@@ -61,6 +61,11 @@ func (s *State) excuse(late time.Duration) {
 }
 
 func (s *State) apply(ev Event) {
+	switch ev.(type) {
+	case AgentUp, Frame, AgentDown, Launch, Tick:
+	default: // other requests find what was launched before them placed, if it can be
+		s.serveQueue()
+	}
 	switch ev := ev.(type) {
 	case AgentUp:
 		s.agentUp(ev)
@@ -69,8 +74,9 @@ func (s *State) apply(ev Event) {
 	case AgentDown:
 		s.agentDown(ev)
 	case Launch:
-		result, err := s.launch(ev.LaunchRequest)
-		s.reply(Reply{Request: ev.Request, Launch: result, Err: err})
+		if err := s.launch(ev); err != nil {
+			s.reply(Reply{Request: ev.Request, Err: err})
+		}
 	case Withdraw:
 		s.withdraw(ev.Framework, ev.Key, ev.Groups)
 		s.reply(Reply{Request: ev.Request})
@@ -114,14 +120,15 @@ func (s *State) finish() Effects {
 	fx.Wake = s.wake()
 	s.wakeAt = fx.Wake
 	clear(s.step.dirty)
-	s.step = step{number: s.step.number, dirty: s.step.dirty, changed: s.step.changed[:0], touched: s.step.touched[:0]}
+	s.step = step{number: s.step.number, dirty: s.step.dirty, changed: s.step.changed[:0], touched: s.step.touched[:0],
+		fresh: s.step.fresh[:0], launched: s.step.launched[:0]}
 	return fx
 }
 
 // wake is when the next Tick is due.
 func (s *State) wake() time.Time {
 	at := s.nextCheck
-	for _, t := range []time.Time{s.vipWake(), s.endpointsWake()} {
+	for _, t := range []time.Time{s.vipWake(), s.endpointsWake(), s.attendWake()} {
 		if !t.IsZero() && (at.IsZero() || t.Before(at)) {
 			at = t
 		}

@@ -141,6 +141,7 @@ func (p *player) do(words []string) string {
 	switch words[0] {
 	case "config":
 		p.cfg.ForgetPercent = a.num("forget", 0)
+		p.cfg.HoldAfter, p.cfg.HoldFor = time.Duration(a.num("hold", 0))*time.Second, time.Duration(a.num("for", 0))*time.Second
 		p.state = NewState(p.cfg)
 		return ""
 	case "pause": // nothing runs for a while
@@ -194,11 +195,10 @@ func (p *player) event(verb string, a args) Event {
 	case "forget":
 		return Forget{Request: p.req, Framework: framework, Groups: a.groups()}
 	case "quota":
-		ev := SetQuota{Request: p.req, Role: a.get("role", "/")}
-		if a.get("cpus", "") != "" {
-			ev.Limit = &kernel.Resources{MilliCPU: int64(a.num("cpus", 0)), Mem: -1, Disk: -1, GPUs: -1}
-		}
-		return ev
+		q := kernel.Quota{Role: a.get("role", "/"), Guarantee: kernel.Resources{MilliCPU: int64(a.num("guarantee", 0))}, Limit: kernel.NoLimit,
+			Weight: float64(a.num("weight", 0))}
+		q.Limit.MilliCPU = int64(a.num("cpus", kernel.Unlimited))
+		return SetQuota{Request: p.req, Quota: q, Remove: a.get("cpus", "")+a.get("guarantee", "")+a.get("weight", "") == "", Force: a.get("force", "") != ""}
 	case "released":
 		p.up[session]++
 		return Frame{Session: session, Up: kernel.Up{Seq: p.up[session], Released: a.list("claims")}}
@@ -266,7 +266,7 @@ func (p *player) statuses(a args) []kernel.Status {
 
 func (p *player) spec(a args) kernel.Spec {
 	sp := kernel.Spec{Framework: a.get("framework", "marathon"), Owner: a.get("owner", "/app"), Version: a.get("version", "1"),
-		Role: a.get("role", "/"), Discovery: "app", Network: kernel.Network{Mode: kernel.NetworkMode(a.get("mode", "bridge"))}}
+		Role: a.get("role", "/"), Priority: a.num("priority", 0), Discovery: "app", Network: kernel.Network{Mode: kernel.NetworkMode(a.get("mode", "bridge"))}}
 	tasks := []string{"_app"}
 	if a.get("sidecar", "") != "" {
 		tasks = append(tasks, "_side")
@@ -391,7 +391,20 @@ func (p *player) show(what string) string {
 		}
 	case "quotas":
 		for _, q := range p.state.Quotas() {
-			fmt.Fprintf(&out, "%s limit=%v used=%s\n", q.Role, q.Limit, q.Used)
+			fmt.Fprintf(&out, "%s limit=%v used=%s", q.Role, q.Limit, q.Used)
+			if q.Guarantee != nil {
+				fmt.Fprintf(&out, " guarantee=%v", q.Guarantee)
+			}
+			if !q.Held.IsZero() {
+				fmt.Fprintf(&out, " held=%v", q.Held)
+			}
+			if !q.Lent.IsZero() {
+				fmt.Fprintf(&out, " lent=%v", q.Lent)
+			}
+			if q.Waiting > 0 {
+				fmt.Fprintf(&out, " waiting=%d asks=%v why=%q", q.Waiting, q.Asks, q.Why)
+			}
+			fmt.Fprintln(&out)
 		}
 	}
 	return out.String()

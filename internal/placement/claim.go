@@ -55,6 +55,7 @@ func (m *machine) unclaim(at Placement) {
 func (p *Pool) Unclaim(at Placement, r kernel.Resources) {
 	if i, ok := p.ids[at.Agent]; ok {
 		p.machines[i].unclaim(at)
+		p.freed.put(i, true)
 		p.Adjust(at.Agent, kernel.Resources{}.Sub(r))
 	}
 }
@@ -94,8 +95,7 @@ func (p *Pool) PlaceOn(r *Request, id kernel.AgentID) (bool, kernel.Refusal) {
 	}
 	free := p.sums[0][i].free
 	if short := r.need.Lacking(free); len(short) > 0 {
-		return no(short[0], fmt.Sprintf("asks %s, machine %s, where its claim is, has %s free", amount(component(r.need, short[0]), short[0]),
-			p.machines[i].Hostname, amount(component(free, short[0]), short[0])))
+		return no(short[0], fmt.Sprintf("asks %s, machine %s, where its claim is, has %s free", r.need.Amount(short[0]), p.machines[i].Hostname, free.Amount(short[0])))
 	}
 	p.charge(r, i, 1)
 	return true, kernel.Refusal{}

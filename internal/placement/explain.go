@@ -2,7 +2,6 @@ package placement
 
 import (
 	"fmt"
-	"slices"
 
 	"github.com/marinaos/marina/internal/kernel"
 )
@@ -27,59 +26,36 @@ func (p *Pool) Explain(r *Request) kernel.Refusal {
 		}
 		add(rule.String(), before-left.n, rule.detail())
 	}
-	var lack [len(components)]int
-	var most [len(components)]int64
+	var lack [len(kernel.Components)]int
+	var most [len(kernel.Components)]kernel.Resources
 	ports, address := 0, 0
 	for i := range left.each {
-		free := p.sums[0][i].free
-		if c := slices.IndexFunc(components[:], func(name string) bool { return component(r.need, name) > component(free, name) }); c >= 0 {
-			most[c] = max(most[c], component(free, components[c]))
-			lack[c]++
+		if free := p.sums[0][i].free; !r.need.Fits(free) {
+			have := free.Parts()
+			for c, n := range r.need.Parts() {
+				if n > have[c] {
+					most[c] = most[c].Most(free)
+					lack[c]++
+					break
+				}
+			}
 		} else if !p.machines[i].hasPorts(r) {
 			ports++
 		} else if r.address && p.machines[i].addresses.free() == 0 {
 			address++
 		}
 	}
-	for c, name := range components {
-		add(name, lack[c], fmt.Sprintf("asks %s, the most free on one machine is %s",
-			amount(component(r.need, name), name), amount(most[c], name)))
+	for c, name := range kernel.Components {
+		add(name, lack[c], fmt.Sprintf("asks %s, the most free on one machine is %s", r.need.Amount(name), most[c].Amount(name)))
 	}
 	add("ports", ports, r.portsAsked())
 	add("address", address, "no address of the machine's subnet is free")
 	return ref
 }
 
-// components of resources, in the order in which they are asked for.
-var components = [...]string{"cpus", "mem", "disk", "gpus"}
-
 func (r *Request) portsAsked() string {
 	if len(r.fixed) > 0 {
 		return fmt.Sprintf("asks for host ports %v and %d more", r.fixed, r.any)
 	}
 	return fmt.Sprintf("asks for %d host ports", r.any)
-}
-
-func component(r kernel.Resources, name string) int64 {
-	switch name {
-	case "cpus":
-		return r.MilliCPU
-	case "mem":
-		return r.Mem
-	case "disk":
-		return r.Disk
-	default:
-		return r.GPUs
-	}
-}
-
-func amount(n int64, name string) string {
-	switch name {
-	case "cpus":
-		return fmt.Sprintf("%g", float64(n)/1000)
-	case "mem", "disk":
-		return kernel.FormatBytes(n)
-	default:
-		return fmt.Sprint(n)
-	}
 }

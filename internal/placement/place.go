@@ -102,9 +102,26 @@ func (p *Pool) Drop(r *Request) {
 
 // Place finds machines for up to k instances and takes what they need. With fewer than k placements no machine takes another, and
 // Explain says why.
-func (p *Pool) Place(r *Request, k int) (out []Placement) {
+func (p *Pool) Place(r *Request, k int) (out []Placement) { return p.place(r, k) }
+
+// PlaceFreed is Place for a request of which no machine could take an instance at the last Settled, or since. It looks only at what can
+// have changed that.
+func (p *Pool) PlaceFreed(r *Request, k int) (out []Placement) {
+	if r.series != nil { // an instance less somewhere allows others elsewhere
+		return p.place(r, k)
+	}
+	if p.freed.n == 0 {
+		return nil
+	}
+	return p.place(r, k, &p.freed)
+}
+
+// Settled tells that everything that waits was tried.
+func (p *Pool) Settled() { p.freed.clear() }
+
+func (p *Pool) place(r *Request, k int, within ...*set) (out []Placement) {
 	for len(out) < k {
-		i := p.find(r)
+		i := p.find(r, within...)
 		if i < 0 {
 			break
 		}

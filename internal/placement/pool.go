@@ -36,6 +36,9 @@ type Pool struct {
 	machines []machine
 	open     set // machines that may be given instances
 	sums     [height][]sum
+	total    kernel.Resources // of open machines
+	free     kernel.Resources
+	freed    set // machines that can take more than they could at the last Settled
 
 	fields  map[string]*field
 	filters map[kernel.Constraint]*filter
@@ -49,6 +52,8 @@ type Pool struct {
 type machine struct {
 	Machine
 	used      kernel.Resources
+	held      kernel.Resources    // for what waits
+	counted   [2]kernel.Resources // in the pool's total and free
 	instances int
 	ports     map[uint16]struct{} // host ports taken
 	inRange   int                 // how many of them are of the machine's range
@@ -76,6 +81,7 @@ func (p *Pool) Set(m Machine) {
 		k.addresses = newAddresses(m.Subnet)
 	}
 	k.Machine = m
+	p.freed.put(i, true)
 	for _, f := range p.fields {
 		f.update(i, &k.Machine, p.open.has(i))
 	}
@@ -92,6 +98,7 @@ func (p *Pool) Set(m Machine) {
 func (p *Pool) Open(id kernel.AgentID, open bool) {
 	if i, ok := p.ids[id]; ok && p.open.has(i) != open {
 		p.open.put(i, open)
+		p.freed.put(i, true)
 		p.refresh(i)
 		for _, f := range p.fields {
 			f.opened(i, true, open)
@@ -136,6 +143,7 @@ func (p *Pool) Release(r *Request, at Placement) {
 		return
 	}
 	p.machines[i].unclaim(at)
+	p.freed.put(i, true)
 	p.charge(r, i, -1)
 }
 

@@ -19,7 +19,11 @@ var none = sum{most: math.MinInt64, least: math.MaxInt64}
 // refresh brings the sums up to date with machine i: its own, and those of the blocks it is in as far as it is open.
 func (p *Pool) refresh(i int32) {
 	m := &p.machines[i]
-	free := m.Total.Sub(m.used)
+	free := m.Total.Sub(m.used).Sub(m.held)
+	p.sumUp(i, free)
+	if int(i) < len(p.sums[0]) && !free.Fits(p.sums[0][i].free) {
+		p.freed.put(i, true)
+	}
 	points := (share(free.MilliCPU, m.Total.MilliCPU)+share(free.Mem, m.Total.Mem))<<16 - int64(min(m.instances, 1<<16-1))
 	now := sum{free, points, points}
 	for level := range p.sums {
@@ -85,10 +89,10 @@ func (q *search) of(s *sum) int64 {
 }
 
 // find is the machine for one more instance, -1 for none: of those with the fewest of its owner the freest, or the fullest of
-// those it looked at.
-func (p *Pool) find(r *Request) int32 {
+// those it looked at. It looks at the machines in all of within only.
+func (p *Pool) find(r *Request, within ...*set) int32 {
 	q := &p.scratch
-	*q = search{pool: p, r: r, masks: append(q.masks[:0], &p.open), asked: q.asked[:0], tight: q.tight[:0], best: -1, points: math.MinInt64}
+	*q = search{pool: p, r: r, masks: append(append(q.masks[:0], &p.open), within...), asked: q.asked[:0], tight: q.tight[:0], best: -1, points: math.MinInt64}
 	for _, rule := range r.rules {
 		rule.narrow(q)
 	}

@@ -77,7 +77,7 @@ func under(id, group string) bool {
 	return group == "/" || strings.HasPrefix(id, group+"/")
 }
 
-// topGroup is the path that pays for an app in the quota tree: "/prod" for "/prod/web", "/" for "/web".
+// topGroup is the top-level group an app is in: "/prod" for "/prod/web/api", "/" for "/web".
 func topGroup(id string) string {
 	parts := split(id)
 	if len(parts) < 2 {

@@ -19,6 +19,18 @@ const Framework = "marathon"
 // placementLabel is the label by which an app chooses how it is placed: "spread" or "binpack". Marathon has no field for it.
 const placementLabel = "MARINA_PLACEMENT"
 
+// priorityLabel is the label by which an app has another priority than 0: -1000 to 1000.
+const priorityLabel = "MARINA_PRIORITY"
+
+// priorityOf is what the app's label says, 0 without one.
+func priorityOf(a *App) int {
+	n, err := strconv.Atoi(a.Labels[priorityLabel])
+	if err != nil {
+		return 0 // not one: validated before
+	}
+	return n
+}
+
 // Spec is what the kernel launches for an app. It depends on the app's configuration and not on its number of instances, so
 // that scaling leaves running instances as they are. Errors are errdefs.ErrInvalidArgument.
 func Spec(a *App) (kernel.Spec, error) {
@@ -63,8 +75,9 @@ func Spec(a *App) (kernel.Spec, error) {
 		mode = kernel.NetworkHost
 	}
 	s := kernel.Spec{
-		Framework: Framework, Owner: a.ID, Version: a.Config(), Role: topGroup(a.ID), Discovery: discovery(a.ID),
+		Framework: Framework, Owner: a.ID, Version: a.Config(), Role: parentOf(a.ID), Discovery: discovery(a.ID),
 		Network: kernel.Network{Mode: mode}, Tasks: []kernel.TaskSpec{t}, Strategy: kernel.Strategy(a.Labels[placementLabel]),
+		Priority: priorityOf(a),
 	}
 	for _, c := range a.Constraints {
 		k := kernel.Constraint{Field: c[0], Operator: c[1]}

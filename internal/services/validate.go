@@ -330,6 +330,11 @@ func (v *validator) labels(a *App) {
 	if s := kernel.Strategy(a.Labels[placementLabel]); !s.Valid() {
 		v.add("/labels("+placementLabel+")", fmt.Sprintf("got %s, expected %s or %s", s, kernel.StrategySpread, kernel.StrategyBinpack))
 	}
+	if text, ok := a.Labels[priorityLabel]; ok {
+		if n, err := strconv.Atoi(text); err != nil || n < -kernel.MaxPriority || n > kernel.MaxPriority {
+			v.add("/labels("+priorityLabel+")", fmt.Sprintf("got %s, expected a number from %d to %d", text, -kernel.MaxPriority, kernel.MaxPriority))
+		}
+	}
 	if a.Labels["MARATHON_SINGLE_INSTANCE_APP"] == "true" {
 		if a.Instances > 1 {
 			v.add("/instances", "Single instance app may only have one instance")

@@ -150,6 +150,9 @@ func (w *World) drawSpec(owner, role string, version int) kernel.Spec {
 	if w.dice.chance(0.1) {
 		s.Constraints = []kernel.Constraint{{Field: "hostname", Operator: "UNIQUE"}}
 	}
+	if w.dice.chance(0.3) {
+		s.Priority = [...]int{-20, -10, 10, 20}[w.dice.IntN(4)]
+	}
 	tasks, fixed := 1, false
 	if w.dice.chance(0.2) {
 		tasks = 2
@@ -219,17 +222,22 @@ func (w *World) setQuota() {
 	}
 	roles := []string{"/prod", "/prod/web", "/dev"}
 	role := roles[w.dice.IntN(len(roles))]
-	var limit *kernel.Resources
-	if w.dice.chance(0.75) {
-		limit = &kernel.Resources{MilliCPU: int64(w.dice.IntN(60)) * 1000, Mem: kernel.Unlimited, Disk: kernel.Unlimited, GPUs: kernel.Unlimited}
-		w.note("user", "sets a quota of %d millicpus on", role, limit.MilliCPU, 0)
-	} else {
+	q := kernel.Quota{Role: role, Limit: kernel.NoLimit}
+	remove := w.dice.chance(0.25)
+	switch {
+	case remove:
 		w.note("user", "removes the quota of", role, 0, 0)
+	case w.dice.chance(0.7):
+		q.Limit.MilliCPU = int64(w.dice.IntN(60)) * 1000
+		w.note("user", "sets a quota of %d millicpus on", role, q.Limit.MilliCPU, 0)
+	default:
+		q.Guarantee.MilliCPU, q.Weight = int64(w.dice.IntN(20))*1000, float64(1+w.dice.IntN(3))
+		w.note("user", "guarantees %d millicpus to", role, q.Guarantee.MilliCPU, 0)
 	}
 	m.request(func(r brain.RequestID) brain.Event {
-		return brain.SetQuota{Request: r, Role: role, Limit: limit}
+		return brain.SetQuota{Request: r, Quota: q, Remove: remove}
 	}, func(r brain.Reply) {
-		if r.Err != nil && !errdefs.IsNotFound(r.Err) {
+		if r.Err != nil && !errdefs.IsNotFound(r.Err) && !errdefs.IsInvalidArgument(r.Err) { // guarantees of others may be more than the limit
 			w.fail("quota of %s: %v", role, r.Err)
 		}
 	})

@@ -1,0 +1,300 @@
+package master
+
+import (
+	"slices"
+	"time"
+
+	"github.com/marinaos/marina/internal/kernel"
+	"github.com/marinaos/marina/internal/placement"
+)
+
+type entryKey struct{ framework, key string }
+
+// entry is groups of one spec that wait for room.
+type entry struct {
+	entryKey
+	spec    *spec
+	groups  []kernel.GroupID
+	since   time.Time
+	queued  bool // in the queue; else among the step's fresh ones, or nowhere any more
+	refusal kernel.Refusal
+	unfit   bool      // no machine fits: the refusal is what the pool last said
+	limited string    // the role whose limit refuses it
+	asked   time.Time // when the pool said so
+	tries   int
+
+	hold   *hold     // room that is kept for one of the groups
+	attend time.Time // when to look next for room to make or to keep
+	from   int       // number of the agent from which on to look for what could make way
+}
+
+// launched is a request to launch that is to be answered at the end of the step.
+type launched struct {
+	reply  int // in the step's effects
+	groups []kernel.GroupID
+	entry  *entry
+}
+
+// enqueue has an entry tried: with the queue, or as what is fresh.
+func (s *State) enqueue(e *entry) {
+	if s.entries[e.entryKey] == e {
+		if e.queued { // fresh groups in an entry that waits: only they make a difference
+			s.step.fresh = append(s.step.fresh, e)
+		}
+		return
+	}
+	s.entries[e.entryKey] = e
+	s.step.fresh = append(s.step.fresh, e)
+}
+
+// serveQueue tries to place what waits: everything if room appeared, else what is fresh. Roles take turns as the quota tree says;
+// within one, the higher priority is first, then what waits longest. None is in another's way.
+func (s *State) serveQueue() {
+	tried := s.step.fresh
+	if s.step.retry {
+		tried = append(slices.Clone(s.queue), slices.DeleteFunc(slices.Clone(tried), func(e *entry) bool { return e.queued })...)
+	}
+	if len(tried) == 0 {
+		s.step.retry = false
+		return
+	}
+	s.quota.Machines(s.pool.Total())
+	if role, one := oneRole(tried); one {
+		s.serveLine(line{role: role, entries: tried})
+	} else {
+		s.serveFairly(tried)
+	}
+	if s.step.retry {
+		s.pool.Settled()
+	}
+	s.step.retry = false
+	for _, e := range s.step.fresh {
+		switch {
+		case e.queued:
+		case len(e.groups) == 0:
+			s.leave(e)
+		default:
+			e.queued = true
+			s.queue = append(s.queue, e)
+			if e.attend = e.since.Add(s.cfg.HoldAfter); s.mayEnd(e) {
+				e.attend = s.now
+			}
+			s.attendAt(e.attend)
+		}
+	}
+	s.step.fresh = s.step.fresh[:0]
+	s.compactQueue()
+}
+
+func oneRole(entries []*entry) (string, bool) {
+	for _, e := range entries[1:] {
+		if e.spec.Role != entries[0].spec.Role {
+			return "", false
+		}
+	}
+	return entries[0].spec.Role, true
+}
+
+// line is what waits of one role, in the order in which it is tried.
+type line struct {
+	role    string
+	entries []*entry
+}
+
+// order puts the higher priority first and leaves the rest as it is, longest waiting first.
+func (l *line) order() {
+	if slices.ContainsFunc(l.entries, func(e *entry) bool { return e.spec.Priority != l.entries[0].spec.Priority }) {
+		l.entries = slices.Clone(l.entries)
+		slices.SortStableFunc(l.entries, func(a, b *entry) int { return b.spec.Priority - a.spec.Priority })
+	}
+}
+
+// serveLine places all it can of one role.
+func (s *State) serveLine(l line) {
+	l.order()
+	for _, e := range l.entries {
+		if len(e.groups) > 0 {
+			e.tries++
+			s.place(e, len(e.groups))
+		}
+	}
+}
+
+// serveFairly lets roles take turns, an instance at a time.
+func (s *State) serveFairly(tried []*entry) {
+	lines := map[string]*line{}
+	for _, e := range tried {
+		if len(e.groups) == 0 {
+			continue
+		}
+		l := lines[e.spec.Role]
+		if l == nil {
+			l = &line{role: e.spec.Role}
+			lines[e.spec.Role] = l
+		}
+		e.tries++
+		l.entries = append(l.entries, e)
+	}
+	waiting := make(map[string]kernel.Resources, len(lines))
+	for role, l := range lines {
+		l.order()
+		waiting[role] = l.next()
+	}
+	round := s.quota.Round(waiting)
+	for role, ok := round.Next(); ok; role, ok = round.Next() {
+		l := lines[role]
+		if e := l.entries[0]; len(s.place(e, 1)) == 0 || len(e.groups) == 0 {
+			l.entries = l.entries[1:]
+		}
+		if len(l.entries) == 0 {
+			round.Done(role)
+		} else {
+			round.Served(role, l.next())
+		}
+	}
+}
+
+// next is what the next instance of a line needs for itself.
+func (l *line) next() kernel.Resources {
+	if sp := l.entries[0].spec; !sp.Lent() {
+		return sp.need
+	}
+	return kernel.Resources{}
+}
+
+// place tries to place up to n of the groups that wait in an entry, under the quota first, then on machines.
+func (s *State) place(e *entry, n int) []*instance {
+	kept := s.unhold(e)
+	placed := s.placeKept(e, n, kept)
+	if kept != nil && len(placed) == 0 && len(e.groups) > 0 {
+		s.keep(e, kept)
+	}
+	return placed
+}
+
+func (s *State) placeKept(e *entry, n int, kept *hold) []*instance {
+	sp := e.spec
+	if sp.Claim != nil {
+		return s.placeClaimed(e)
+	}
+	k, why, limited := s.quota.Room(sp.Role, sp.need, n, sp.Lent())
+	e.limited = limited
+	var places []placement.Placement
+	if kept != nil && kept.agent != nil && k > 0 {
+		if at, ok := s.pool.PlaceAt(sp.request, kept.agent.info.ID); ok {
+			places = append(places, at)
+		}
+	}
+	places = append(places, s.places(e, k-len(places))...)
+	if short := len(places) < k; short {
+		e.unfit = true
+	} else {
+		e.refuse(kernel.Refusal{Quota: why})
+	}
+	if len(places) == 0 {
+		return nil
+	}
+	return s.settle(e, places)
+}
+
+// places finds machines for k instances of an entry. One that no machine took before is tried on those only of which something became free.
+func (s *State) places(e *entry, k int) []placement.Placement {
+	if e.unfit && e.queued {
+		return s.pool.PlaceFreed(e.spec.request, k)
+	}
+	return s.pool.Place(e.spec.request, k)
+}
+
+// affords reports whether the quota tree lets the next group of an entry be placed, and why not.
+func (s *State) affords(e *entry) (bool, kernel.Refusal) {
+	_, why, limited := s.quota.Room(e.spec.Role, e.spec.need, 1, e.spec.Lent())
+	e.limited = limited
+	return why == "", kernel.Refusal{Quota: why}
+}
+
+// refuse notes why the groups of an entry wait, where the pool need not be asked.
+func (e *entry) refuse(r kernel.Refusal) { e.refusal, e.unfit, e.asked = r, false, time.Time{} }
+
+// refusal is why the groups of an entry wait. The pool looks at every machine to say so, and is asked again only after a while,
+// about a few entries in one step.
+func (s *State) refusal(e *entry) kernel.Refusal {
+	stale := e.asked.IsZero() || s.now.Sub(e.asked) >= explainEvery && s.step.explained < explainMost
+	if e.unfit && stale {
+		e.refusal, e.asked = s.pool.Explain(e.spec.request), s.now
+		s.step.explained++
+	}
+	return e.refusal
+}
+
+// settle makes instances of the first groups of an entry, where places say.
+func (s *State) settle(e *entry, places []placement.Placement) []*instance {
+	sp := e.spec
+	if !sp.stored {
+		sp.stored = true
+		s.dirty(Row{Kind: RowSpec, ID: string(sp.ID)})
+	}
+	placed := make([]*instance, len(places))
+	stamp := s.now.UTC().Round(0)
+	for n, at := range places {
+		a := s.agents[at.Agent]
+		g := kernel.Group{ID: e.groups[n], Spec: sp.ID, Address: at.Address, HostPorts: at.HostPorts, Placed: stamp, Goal: kernel.GoalRun}
+		delete(s.waiting, g.ID)
+		i := s.newInstance(g, sp, a, a.room())
+		i.known = true
+		s.touch(i)
+		s.change(i)
+		placed[n] = i
+	}
+	sp.uses -= len(places) // they were counted as waiting
+	s.waits[e.framework] -= len(places)
+	e.groups = e.groups[len(places):]
+	return placed
+}
+
+// compactQueue takes out entries in which nothing waits any more.
+func (s *State) compactQueue() {
+	gone := func(e *entry) bool { return len(e.groups) == 0 }
+	if !slices.ContainsFunc(s.queue, gone) {
+		return
+	}
+	s.queue = slices.DeleteFunc(s.queue, func(e *entry) bool {
+		if gone(e) {
+			s.leave(e)
+		}
+		return gone(e)
+	})
+}
+
+// leave forgets an entry in which nothing waits any more.
+func (s *State) leave(e *entry) {
+	s.unhold(e)
+	e.queued = false
+	delete(s.entries, e.entryKey)
+}
+
+func (s *State) withdraw(framework, key string, groups []kernel.GroupID) {
+	e := s.entries[entryKey{framework, key}]
+	if e == nil {
+		return
+	}
+	if groups == nil {
+		groups = slices.Clone(e.groups)
+	}
+	s.unqueue(e, groups)
+	s.compactQueue()
+}
+
+// unqueue takes groups out of an entry; those that are not in it are ignored.
+func (s *State) unqueue(e *entry, groups []kernel.GroupID) {
+	for _, id := range groups {
+		if s.waiting[id] == e {
+			delete(s.waiting, id)
+		}
+	}
+	before := len(e.groups)
+	e.groups = slices.DeleteFunc(e.groups, func(id kernel.GroupID) bool { return s.waiting[id] != e })
+	for range before - len(e.groups) {
+		s.waits[e.framework]--
+		s.unuse(e.spec)
+	}
+}

@@ -1,0 +1,293 @@
+package master
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/marinaos/marina/internal/kernel"
+)
+
+// What waits gets room in two more ways than by others ending. Instances of a lower priority are asked to stop for it; and a machine's
+// room is kept for what waits for long, or small groups that fit into every gap would have it wait for ever. In both cases the room is
+// held until it is enough, but not for ever.
+
+// hold is room that is kept for one group of an entry.
+type hold struct {
+	agent   *agent // nil: there is a machine with room, the quota is what is kept
+	until   time.Time
+	charged bool // against the quota as well
+	longest bool // for having waited, not because others make way
+}
+
+// keep begins a hold, unhold ends it and returns what it was.
+func (s *State) keep(e *entry, h *hold) {
+	e.hold = h
+	if h.agent != nil {
+		s.pool.Hold(h.agent.info.ID, e.spec.need)
+	}
+	if h.charged {
+		s.quota.Charge(e.spec.Role, e.spec.need, e.spec.Lent())
+	}
+	if h.longest {
+		s.holds++
+	}
+}
+
+func (s *State) unhold(e *entry) *hold {
+	h := e.hold
+	if h == nil {
+		return nil
+	}
+	e.hold = nil
+	if h.agent != nil {
+		s.pool.Hold(h.agent.info.ID, kernel.Resources{}.Sub(e.spec.need))
+	}
+	if h.charged {
+		s.quota.Credit(e.spec.Role, e.spec.need, e.spec.Lent())
+	}
+	if h.longest {
+		s.holds--
+	}
+	return h
+}
+
+// attendAt has the queue attended to at a time.
+func (s *State) attendAt(t time.Time) {
+	if s.attend.IsZero() || t.Before(s.attend) {
+		s.attend = t
+	}
+}
+
+func (s *State) attendWake() time.Time {
+	if len(s.queue) == 0 {
+		return time.Time{}
+	}
+	return s.attend
+}
+
+// attendQueue looks, for what waits and is due, for room that could be made or kept: the higher priority first, then what waits longest.
+func (s *State) attendQueue() {
+	if s.attend.IsZero() || s.now.Before(s.attend) {
+		return
+	}
+	s.attend = time.Time{}
+	l := line{entries: s.queue}
+	if len(l.entries) > 0 {
+		l.order()
+	}
+	looks := 0
+	for _, e := range l.entries {
+		switch {
+		case len(e.groups) == 0:
+			continue
+		case s.now.Before(e.attend):
+		case looks == attendMost:
+			e.attend = s.now.Add(attendEvery / attendMost)
+		default:
+			looks++
+			e.attend = s.attendTo(e)
+		}
+		s.attendAt(e.attend)
+	}
+}
+
+// attendTo looks for room for one group of an entry, and says when to look again.
+func (s *State) attendTo(e *entry) time.Time {
+	if h := e.hold; h != nil {
+		if s.now.Before(h.until) {
+			return h.until
+		}
+		s.unhold(e)
+		s.roomAppeared()
+		return s.now.Add(s.cfg.HoldFor)
+	}
+	if s.mayEnd(e) && s.makeRoom(e) {
+		return e.hold.until
+	}
+	long := e.since.Add(s.cfg.HoldAfter)
+	switch due := !s.now.Before(long); {
+	case due && e.unfit && e.spec.Claim == nil && s.holds < max(1, len(s.order)*s.cfg.HoldPercent/100):
+		if id, ok := s.pool.Nearest(e.spec.request); ok {
+			s.keep(e, &hold{agent: s.agents[id], until: s.now.Add(s.cfg.HoldFor), longest: true})
+			return e.hold.until
+		}
+		return s.now.Add(s.cfg.HoldFor)
+	case s.mayEnd(e):
+		return s.now.Add(attendEvery)
+	case due:
+		return s.now.Add(s.cfg.HoldAfter)
+	}
+	return long
+}
+
+// mayEnd reports whether there can be anything that makes way for an entry.
+func (s *State) mayEnd(e *entry) bool { return e.spec.Priority > 0 || s.lent > 0 }
+
+// yields reports whether an instance makes way for an entry: it has a lower priority, and is of the same top-level group or runs on what others
+// do not use.
+func (e *entry) yields(i *instance) bool {
+	return i.spec.Priority < e.spec.Priority && (i.spec.Lent() && !e.spec.Lent() || tenant(i.spec.Role) == tenant(e.spec.Role))
+}
+
+// tenant is the top-level group that a role is in: "/prod" for "/prod/web".
+func tenant(role string) string {
+	if at := strings.IndexByte(role[1:], '/'); at >= 0 {
+		return role[:at+1]
+	}
+	return role
+}
+
+// within reports whether a role is another or below it.
+func within(role, other string) bool {
+	return other == "/" || role == other || strings.HasPrefix(role, other+"/")
+}
+
+// makeRoom has instances stop that make way for one group of an entry, if that gives it room, and keeps the room for it.
+func (s *State) makeRoom(e *entry) bool {
+	s.quota.Machines(s.pool.Total())
+	victims, ok := s.overLimit(e)
+	if !ok {
+		return false
+	}
+	h := &hold{until: s.now.Add(s.cfg.HoldFor), charged: len(victims) > 0}
+	if e.spec.Claim != nil || !s.pool.Fits(e.spec.request) {
+		a, more, ok := s.onMachine(e, victims)
+		if !ok {
+			return false
+		}
+		h.agent, victims = a, append(victims, more...)
+	}
+	for _, v := range victims {
+		s.stopInstance(v, fmt.Sprintf("it makes way for %s, which has priority %d, this %d", e.spec.Owner, e.spec.Priority, v.spec.Priority))
+	}
+	if len(victims) == 0 && h.agent == nil {
+		return false // it fits already: the next turn places it
+	}
+	s.keep(e, h)
+	return true
+}
+
+// meek puts first what is to make way first: what stops anyway, the lowest priority, the youngest.
+func meek(a, b *instance) int {
+	return cmp.Or(cmp.Compare(stays(a), stays(b)), cmp.Compare(a.spec.Priority, b.spec.Priority), b.Placed.Compare(a.Placed), cmp.Compare(a.ID, b.ID))
+}
+
+func stays(i *instance) int {
+	if i.Goal == kernel.GoalStop {
+		return 0
+	}
+	return 1
+}
+
+// someAgents yields agents that may be looked at for an entry, and has the next look go on after them.
+func (s *State) someAgents(e *entry) func(func(*agent) bool) {
+	return func(yield func(*agent) bool) {
+		for range min(len(s.order), attendAgents) {
+			a := s.order[e.from%len(s.order)]
+			e.from = (e.from + 1) % len(s.order)
+			if !yield(a) {
+				return
+			}
+		}
+	}
+}
+
+// overLimit finds what must make way for the quota to let one group of an entry in: nothing, when it does already.
+func (s *State) overLimit(e *entry) (victims []*instance, ok bool) {
+	sp := e.spec
+	fits := func() bool {
+		k, _, limited := s.quota.Room(sp.Role, sp.need, 1, sp.Lent())
+		e.limited = limited
+		return k == 1
+	}
+	if fits() {
+		return nil, true
+	}
+	limiting := e.limited
+	if limiting == "" { // guarantees of others: what is lent counts as free there
+		return nil, false
+	}
+	var found []*instance
+	for a := range s.someAgents(e) {
+		for i := range a.each {
+			if within(i.spec.Role, limiting) && (i.Goal == kernel.GoalStop || e.yields(i)) {
+				found = append(found, i)
+			}
+		}
+	}
+	slices.SortFunc(found, meek)
+	n := 0
+	for ok = false; !ok && n < min(len(found), victimsMost); n++ {
+		s.quota.Credit(found[n].spec.Role, found[n].need, found[n].spec.Lent())
+		ok = fits()
+	}
+	for _, i := range found[:n] {
+		s.quota.Charge(i.spec.Role, i.need, i.spec.Lent())
+	}
+	return found[:n], ok
+}
+
+// onMachine finds the machine on which the least has to make way for one group of an entry: of the lowest priority, then the fewest. What is in
+// going makes way already.
+func (s *State) onMachine(e *entry, going []*instance) (best *agent, victims []*instance, ok bool) {
+	look := s.someAgents(e)
+	if c := e.spec.Claim; c != nil {
+		if c := s.claims[claimID(e.framework, c.Name)]; c != nil {
+			look = func(yield func(*agent) bool) { yield(s.agents[c.Agent]) }
+		}
+	}
+	for a := range look {
+		short, suits := s.pool.Short(e.spec.request, a.info.ID)
+		if !suits {
+			continue
+		}
+		if v, fits := e.victimsOn(a, short, going); fits && (!ok || less(v, victims)) {
+			best, victims, ok = a, v, true
+		}
+	}
+	return best, victims, ok
+}
+
+// victimsOn is what must make way on an agent that lacks so much.
+func (e *entry) victimsOn(a *agent, short kernel.Resources, going []*instance) (victims []*instance, ok bool) {
+	var found []*instance
+	for i := range a.each {
+		if i.Goal == kernel.GoalStop || slices.Contains(going, i) {
+			short = short.Sub(i.need)
+		} else if e.yields(i) {
+			found = append(found, i)
+		}
+	}
+	slices.SortFunc(found, meek)
+	enough := func() bool { return short.Fits(kernel.Resources{}) }
+	for _, i := range found {
+		if enough() {
+			break
+		}
+		short, victims = short.Sub(i.need), append(victims, i)
+	}
+	if !enough() || len(victims) > victimsMost {
+		return nil, false
+	}
+	for k := len(victims) - 1; k >= 0; k-- { // those that need not go, the highest priority first
+		if rest := short.Add(victims[k].need); rest.Fits(kernel.Resources{}) {
+			short, victims = rest, slices.Delete(victims, k, k+1)
+		}
+	}
+	return victims, true
+}
+
+// less compares what would make way on two machines.
+func less(a, b []*instance) bool {
+	highest := func(v []*instance) int {
+		most := -kernel.MaxPriority - 1
+		for _, i := range v {
+			most = max(most, i.spec.Priority)
+		}
+		return most
+	}
+	return cmp.Or(cmp.Compare(highest(a), highest(b)), cmp.Compare(len(a), len(b))) < 0
+}
