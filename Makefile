@@ -3,6 +3,7 @@
 # make clean-state  remove everything it made
 # make test       every test, real containers and real clusters included
 # make bench      the numbers of docs/benchmarks.md
+# make bench-kernel   the kernel beside SwarmKit and, once make bench-peers has built it, kube-scheduler
 # make bench-density  what clusters cost, as many as fit
 # make conformance    upstream's conformance tests of each minor, for hours; docs/conformance.md says how to run a part
 # make soak       clusters made and deleted a hundred times
@@ -14,7 +15,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .ONESHELL:
 .DEFAULT_GOAL := build
-.PHONY: build kubernetes kubernetes-all deps up down clean-state test bench bench-density soak tour conformance conformance-report sim release fmt check
+.PHONY: build kubernetes kubernetes-all deps up down clean-state test bench bench-kernel bench-peers bench-density soak tour conformance conformance-report sim release fmt check
 
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS := -s -w -X github.com/marinaos/marina/internal/cli.Version=$(VERSION)
@@ -92,6 +93,16 @@ test-clusters: build kubernetes-all
 bench: build
 	@test/bench.sh
 
+# PART is one of placement, packing, sharing, memory, commit, api, kube; all without it.
+bench-kernel: build
+	@bench/kernel.sh $(PART)
+
+# kube-scheduler with its API server and etcd, for bench-kernel: compiles much of Kubernetes, some minutes.
+bench-peers: deps
+	@cd bench/schedulerperf && mkdir -p bin && export GOWORK=off CGO_ENABLED=0
+	@go test -c -trimpath -gcflags=all=-dwarf=false -tags selinux,notest,grpcnotrace -o bin/schedulerperf .
+	@go build -trimpath -gcflags=all=-dwarf=false -tags selinux,notest,grpcnotrace -o bin/etcd go.etcd.io/etcd/server/v3
+
 # CLUSTERS is the most there will be; DENSITY more flags of test/density.
 bench-density: build kubernetes
 	@test/density/run.sh -clusters $${CLUSTERS:-40} $${DENSITY:-}
@@ -113,8 +124,9 @@ conformance: build
 conformance-report:
 	@go run ./test/conformance -report
 
+# AGENT_HOURS are simulated, seed after seed from FROM on.
 sim:
-	@go test ./internal/sim -run TestSeeds -seeds $${SEEDS:-20000} -timeout 4h -v
+	@go test ./internal/sim -run TestSeeds -hours $${AGENT_HOURS:-1000000} -from $${FROM:-1} -timeout 12h -v | grep -v '^=== '
 
 # Unpacked anywhere, bin/marina finds its runtime and what clusters run beside it.
 release: build kubernetes-all

@@ -47,7 +47,7 @@ func (t *Tree) Check(q kernel.Quota, force bool) error {
 		return bad("a weight is from %g to %d", MinWeight, MaxWeight)
 	}
 	promised := t.promised(q.Role, q.Guarantee)
-	if over := q.Within(promised, kernel.Resources{}); len(over) > 0 {
+	if over := q.Over(promised); len(over) > 0 {
 		return bad("%s: its limit %s is less than what is guaranteed to it and to roles below it, %s", over[0], q.Limit.Amount(over[0]), promised.Amount(over[0]))
 	}
 	for a := q.Role; a != "/"; {
@@ -56,7 +56,7 @@ func (t *Tree) Check(q kernel.Quota, force bool) error {
 		sum := t.below(a).Sub(was).Add(promised)
 		promised = t.guarantee(a).Most(sum)
 		if n := t.nodes[a]; n != nil && n.set {
-			if over := n.quota.Within(promised, kernel.Resources{}); len(over) > 0 {
+			if over := n.quota.Over(promised); len(over) > 0 {
 				return bad("%s: guarantees in %s would be %s together, its limit is %s", over[0], a, promised.Amount(over[0]), n.quota.Limit.Amount(over[0]))
 			}
 		}

@@ -158,7 +158,7 @@ func TestTheTreeKeepsItsPromises(t *testing.T) {
 				}
 				tree.Charge(l.role, l.need, l.lent)
 				for role := l.role; role != ""; role = Parent(role) {
-					if n := tree.nodes[role]; len(n.quota.Within(n.used, kernel.Resources{})) > 0 && !l.need.IsZero() && overBy(n, l.need) {
+					if n := tree.nodes[role]; overBy(n, l.need) {
 						t.Fatalf("%s uses %v of %v after a launch of %v", role, n.used, n.quota.Limit, l.need)
 					}
 				}

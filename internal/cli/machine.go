@@ -52,8 +52,11 @@ func (v *invocation) machineCommand() *cobra.Command {
 			return v.raw(b)
 		}
 		v.fields("id", string(m.ID), "hostname", m.Hostname, "address", m.Address.String(), "state", reached(&m),
-			"subnet", m.Subnet.String(), "gives", m.Total.String(), "promised", m.Used.String(), "instances", strconv.Itoa(m.Groups),
+			"subnet", m.Subnet.String(), "gives", m.Total.String(), "promised", m.Used.String(), "free", m.Free.String(), "instances", strconv.Itoa(m.Groups),
 			"host ports", fmt.Sprintf("%d-%d", m.Ports.First, m.Ports.Last), "kernel", m.Kernel, "cgroups", m.Cgroup, "version", m.Version)
+		for _, r := range m.Reserved {
+			v.fields("reserved for "+r.Role, r.Amount.String())
+		}
 		for name, value := range m.Attributes {
 			v.fields("attribute "+name, value)
 		}
@@ -62,7 +65,55 @@ func (v *invocation) machineCommand() *cobra.Command {
 		}
 		return nil
 	}}
-	return group("machine", "Machines of the pool", list, show)
+	return group("machine", "Machines of the pool", list, show, v.reserveCommand())
+}
+
+func (v *invocation) reserveCommand() *cobra.Command {
+	var amounts [4]string
+	var none bool
+	reserve := &cobra.Command{Use: "reserve ID ROLE", Short: "Keep a part of a machine for a group", Args: exactly(2),
+		Long: "Keeps an amount of one machine for a role, the path of a group such as /prod, and those below it, in place of what it had.\n" +
+			"An app's acceptedResourceRoles says whether it may use it: [\"*\"] not at all, its group's name that alone, nothing or both either.",
+		Example: "marina machine reserve ID /prod --cpus 4 --mem 8192\nmarina machine reserve ID /prod --none",
+		RunE: func(c *cobra.Command, args []string) error {
+			cl, err := v.client(c.Context())
+			if err != nil {
+				return err
+			}
+			path := "/machines/v1/" + url.PathEscape(args[0]) + "/reserved/" + strings.Trim(args[1], "/")
+			if none {
+				if _, err := cl.call(c.Context(), http.MethodDelete, path, nil); err != nil {
+					return err
+				}
+				fmt.Fprintf(v.out, "%s keeps nothing for %s\n", args[0], args[1])
+				return nil
+			}
+			var r kernel.Resources
+			for i, name := range kernel.Components {
+				if c.Flags().Changed(name) {
+					if err := setPart(&r, name, amounts[i], false); err != nil {
+						return err
+					}
+				}
+			}
+			if r.IsZero() {
+				return usage("marina machine reserve --help", "nothing is to be kept: give --cpus, --mem, --disk or --gpus, or --none")
+			}
+			b, err := cl.call(c.Context(), http.MethodPut, path, r)
+			if err != nil {
+				return err
+			}
+			if v.json {
+				return v.raw(b)
+			}
+			fmt.Fprintf(v.out, "%s keeps %s for %s\n", args[0], r, args[1])
+			return nil
+		}}
+	for i, what := range []string{"cores", "memory in MiB", "disk in MiB", "GPUs"} {
+		reserve.Flags().StringVar(&amounts[i], kernel.Components[i], "", what)
+	}
+	reserve.Flags().BoolVar(&none, "none", false, "keep nothing any more")
+	return reserve
 }
 
 func reached(m *kernel.AgentView) string {

@@ -13,6 +13,7 @@
 //	I13  Ledger       guarantees never exceed a machine or a quota, at any revision of the store
 //	I14  Ledger       a host port, address, VIP, subnet or task id has one holder, at any revision
 //	I19  Fences       nothing of an old leader has an effect
+//	I41  Rights       an instance makes way only for a higher priority, of its own top-level group unless it ran on loan
 //
 // # Views
 //

@@ -46,10 +46,10 @@ func HostPorts(s *kernel.Spec, numbers []uint16) []HostPort {
 // judges it with Judge; a revision is judged as a whole, so the order of its changes does not matter.
 //
 // I13: a revision that places a group leaves the guarantees on its agent within what the agent has, and those of its role
-// and of all roles above within their quotas. What was placed before a quota sank, or a machine shrank, may stay; when one
+// and of all roles above within their quotas, in what the group has; so does one that gives a group more. What was placed before a quota sank, or a machine shrank, may stay; when one
 // revision does both, the larger limit counts.
 //
-// I14: a group, a host port of an agent, and an address have one holder; a VIP has one address and an address one VIP; no two
+// I14: a group, a host port of an agent, and an address have one holder; a VIP has one address, which it keeps, and an address one VIP; no two
 // subnets overlap.
 type Ledger struct {
 	groups   map[kernel.GroupID]Placement
@@ -74,7 +74,8 @@ type account struct {
 	changed    bool
 	unbounded  bool // a role that had no limit at the last Judge
 	used       kernel.Resources
-	grown      bool // since the last Judge
+	grown      kernel.Resources // by what came since the last Judge, what went not taken off
+	listed     bool             // among those that grew
 }
 
 // limit changes what the account may give. A revision that both lowers a limit and uses it up is within the limit that was.
@@ -91,13 +92,11 @@ func (a *account) exceeded() []string {
 	if !a.bounded || a.changed && a.unbounded {
 		return nil
 	}
-	lacking := a.quota.Within(a.used, kernel.Resources{})
-	if lacking != nil && a.changed {
-		if was := (kernel.Quota{Limit: a.was}); was.Within(a.used, kernel.Resources{}) == nil {
-			return nil
-		}
+	before := a.used.Sub(a.grown)
+	if lacking := a.quota.Within(before, a.grown); lacking == nil || !a.changed {
+		return lacking
 	}
-	return lacking
+	return kernel.Quota{Limit: a.was}.Within(before, a.grown)
 }
 
 type portKey struct {
@@ -152,13 +151,24 @@ func (l *Ledger) Place(p Placement) {
 		return
 	}
 	l.groups[p.Group] = p
-	l.charge(p, p.Guarantee, true)
+	l.charge(p, p.Guarantee)
 	for _, port := range p.Ports {
 		l.ports.add(portKey{p.Agent, port}, p.Group)
 	}
 	if p.Address.IsValid() {
 		l.addrs.add(p.Address, p.Group)
 	}
+}
+
+// Resize tells that a durable group's guarantee is another one.
+func (l *Ledger) Resize(group kernel.GroupID, guarantee kernel.Resources) {
+	p, ok := l.groups[group]
+	if !ok {
+		return
+	}
+	l.charge(p, guarantee.Sub(p.Guarantee))
+	p.Guarantee = guarantee
+	l.groups[group] = p
 }
 
 // Remove tells that a group is not durable on the agent any more.
@@ -168,7 +178,7 @@ func (l *Ledger) Remove(group kernel.GroupID, agent kernel.AgentID) {
 		return
 	}
 	delete(l.groups, group)
-	l.charge(p, kernel.Resources{}.Sub(p.Guarantee), false)
+	l.charge(p, kernel.Resources{}.Sub(p.Guarantee))
 	for _, port := range p.Ports {
 		l.ports.remove(portKey{p.Agent, port}, group)
 	}
@@ -177,9 +187,12 @@ func (l *Ledger) Remove(group kernel.GroupID, agent kernel.AgentID) {
 	}
 }
 
-// VIP tells the address of a named VIP; an invalid address means that it has none any more.
+// VIP tells the address of a named VIP; an invalid address means that it has none any more. While it has one it keeps it.
 func (l *Ledger) VIP(name string, addr netip.Addr) {
 	if old, ok := l.vips[name]; ok && old != addr {
+		if addr.IsValid() {
+			l.pending = append(l.pending, violated(I14, "VIP %s has address %v and gets %v: who knows it by the one loses it", name, old, addr)...)
+		}
 		delete(l.vipAddrs, old)
 		delete(l.vips, name)
 	}
@@ -212,6 +225,12 @@ func (l *Ledger) Free(agent kernel.AgentID) kernel.Resources {
 	return kernel.Resources{}
 }
 
+// Over reports whether a role uses more than its own quota.
+func (l *Ledger) Over(role string) bool {
+	r := l.roles[role]
+	return r != nil && r.bounded && r.quota.Over(r.used) != nil
+}
+
 // Affords reports whether the quotas of a role and of those above leave room for more.
 func (l *Ledger) Affords(role string, more kernel.Resources) bool {
 	for {
@@ -230,11 +249,13 @@ func (l *Ledger) Judge(revision int64) []Violation {
 	out := l.pending
 	l.pending = nil
 	for _, a := range l.grown {
-		a.grown = false
 		if lacking := a.exceeded(); lacking != nil {
 			out = append(out, violated(I13, "%s %s has %v guaranteed of %v at revision %d: too little %s",
 				a.kind, a.name, a.used, a.quota.Limit, revision, strings.Join(lacking, ", "))...)
 		}
+	}
+	for _, a := range l.grown {
+		a.grown, a.listed = kernel.Resources{}, false
 	}
 	l.grown = l.grown[:0]
 	for _, a := range l.changed {
@@ -251,20 +272,21 @@ func (l *Ledger) Judge(revision int64) []Violation {
 	return out
 }
 
-func (l *Ledger) charge(p Placement, by kernel.Resources, grows bool) {
-	l.add(l.machine(p.Agent), by, grows)
+func (l *Ledger) charge(p Placement, by kernel.Resources) {
+	l.add(l.machine(p.Agent), by)
 	for role := p.Role; ; role = parent(role) {
-		l.add(l.role(role), by, grows)
+		l.add(l.role(role), by)
 		if role == "/" {
 			return
 		}
 	}
 }
 
-func (l *Ledger) add(a *account, by kernel.Resources, grows bool) {
+func (l *Ledger) add(a *account, by kernel.Resources) {
 	a.used = a.used.Add(by)
-	if grows && !a.grown {
-		a.grown = true
+	more := by.Most(kernel.Resources{})
+	if a.grown = a.grown.Add(more); !more.IsZero() && !a.listed {
+		a.listed = true
 		l.grown = append(l.grown, a)
 	}
 }

@@ -16,6 +16,7 @@ const (
 	I13 ID = "I13" // capacity and quota
 	I14 ID = "I14" // uniqueness
 	I19 ID = "I19" // fencing
+	I41 ID = "I41" // rights of priorities
 )
 
 // Violation is one broken invariant with the facts that show it. It is an error.

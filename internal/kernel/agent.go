@@ -39,14 +39,18 @@ type PortRange struct {
 // AgentView is an agent as the master sees it.
 type AgentView struct {
 	Agent
-	Subnet     netip.Prefix `json:"subnet"`          // from which its groups get their addresses
-	Connected  bool         `json:"connected"`       // it has a live session
-	Since      time.Time    `json:"since"`           // of that fact
-	Away       time.Time    `json:"away,omitzero"`   // unreachable since
-	Used       Resources    `json:"used"`            // sum of guarantees placed on it
-	Groups     int          `json:"groups"`          // placed on it
-	Registered time.Time    `json:"registered"`      // first seen
-	Epoch      int64        `json:"epoch,omitempty"` // of the leader it talks to
+	Subnet    netip.Prefix `json:"subnet"`        // from which its groups get their addresses
+	Connected bool         `json:"connected"`     // it has a live session
+	Since     time.Time    `json:"since"`         // of that fact
+	Away      time.Time    `json:"away,omitzero"` // unreachable since
+	Used      Resources    `json:"used"`          // sum of guarantees placed on it
+	Free      Resources    `json:"free"`          // for anybody: neither used, nor reserved, nor kept for what waits
+
+	Reserved []Reservation `json:"reserved,omitempty"`
+
+	Groups     int       `json:"groups"`          // placed on it
+	Registered time.Time `json:"registered"`      // first seen
+	Epoch      int64     `json:"epoch,omitempty"` // of the leader it talks to
 }
 
 // Usage is what a task uses, as its agent reads it when asked: GET /agent/v1/tasks/ID/usage.

@@ -1,5 +1,7 @@
 package kernel
 
+import "strings"
+
 // Quota says what the groups of a role get together. Roles form a tree by their paths: what "/prod/web" uses counts against
 // "/prod" and "/" as well.
 type Quota struct {
@@ -30,18 +32,39 @@ type QuotaView struct {
 	Why       string     `json:"why,omitempty"`      // why the next of its own waits
 }
 
+// Reservation is an amount of one machine that is kept for a role and those below it, whether they use it or not.
+type Reservation struct {
+	Role   string    `json:"role"`
+	Amount Resources `json:"amount"`
+}
+
+// Within reports whether a role is another or below it.
+func Within(role, other string) bool {
+	return other == "/" || role == other || strings.HasPrefix(role, other+"/")
+}
+
 // NoLimit is a Limit that bounds nothing.
 var NoLimit = Resources{Unlimited, Unlimited, Unlimited, Unlimited}
 
-// Within returns the names of the components in which used plus more exceeds the quota: none means it fits.
-func (q Quota) Within(used, more Resources) []string {
-	sum := used.Add(more)
-	limit := q.Limit
-	for _, c := range []struct{ limit, sum *int64 }{{&limit.MilliCPU, &sum.MilliCPU}, {&limit.Mem, &sum.Mem},
-		{&limit.Disk, &sum.Disk}, {&limit.GPUs, &sum.GPUs}} {
-		if *c.limit == Unlimited {
-			*c.sum = Unlimited
+// Over returns the names of the components of which used is more than the limit.
+func (q Quota) Over(used Resources) (over []string) {
+	limit := q.Limit.Parts()
+	for c, n := range used.Parts() {
+		if limit[c] != Unlimited && n > limit[c] {
+			over = append(over, Components[c])
 		}
 	}
-	return sum.Lacking(limit)
+	return over
+}
+
+// Within returns the names of the components that more asks for and in which used plus more exceeds the quota: none means it fits. What is exceeded
+// already and not asked for stands in nobody's way.
+func (q Quota) Within(used, more Resources) (over []string) {
+	limit, sum := q.Limit.Parts(), used.Add(more).Parts()
+	for c, n := range more.Parts() {
+		if n > 0 && limit[c] != Unlimited && sum[c] > limit[c] {
+			over = append(over, Components[c])
+		}
+	}
+	return over
 }

@@ -48,6 +48,9 @@ type Spec struct {
 	// runs on what others do not use, and makes way for any of theirs that has none below zero.
 	Priority int `json:"priority,omitempty"`
 
+	// Reserved says whether instances use what machines have reserved for their role.
+	Reserved Reserved `json:"reserved,omitempty"`
+
 	// Claim names what outlives the groups of this spec. With a claim, at most one group is placed at a time.
 	Claim *Claim `json:"claim,omitempty"`
 }
@@ -101,6 +104,16 @@ const (
 
 // Valid reports whether the strategy is one of those, or empty.
 func (s Strategy) Valid() bool { return s == "" || s == StrategySpread || s == StrategyBinpack }
+
+// Reserved says what an instance may use of a machine.
+type Reserved string
+
+// What an instance may use.
+const (
+	ReservedToo  Reserved = ""     // what is reserved for its role first, and what is for nobody
+	ReservedNone Reserved = "none" // only what is reserved for nobody
+	ReservedOnly Reserved = "only" // only what is reserved for its role
+)
 
 // Lent reports whether instances of the spec run on what others do not use.
 func (s *Spec) Lent() bool { return s.Priority < 0 }
@@ -302,6 +315,8 @@ func (s *Spec) validate() error {
 		return invalid("spec of %s: %d tasks, expected 1 to %d", s.Owner, len(s.Tasks), MaxTasks)
 	case !s.Strategy.Valid():
 		return invalid("spec of %s: placement strategy %q, expected %q or %q", s.Owner, s.Strategy, StrategySpread, StrategyBinpack)
+	case s.Reserved != ReservedToo && s.Reserved != ReservedNone && s.Reserved != ReservedOnly:
+		return invalid("spec of %s: reserved %q, expected %q, %q or nothing", s.Owner, s.Reserved, ReservedNone, ReservedOnly)
 	case s.Priority < -MaxPriority || s.Priority > MaxPriority:
 		return invalid("spec of %s: priority %d, expected %d to %d", s.Owner, s.Priority, -MaxPriority, MaxPriority)
 	case s.Network.Mode != NetworkHost && s.Network.Mode != NetworkBridge:

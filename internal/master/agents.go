@@ -203,7 +203,13 @@ func (s *State) loseSession(a *agent) {
 	a.since = s.now
 	a.sent = nil
 	a.out = outbox{}
+	s.shut(a)
+}
+
+// shut has an agent get no more groups. What it counted for may have kept others from being chosen.
+func (s *State) shut(a *agent) {
 	s.pool.Open(a.info.ID, false)
+	s.step.retry = true
 }
 
 // checkAgents finds the agents that have been silent for too long. It looks at them only when one can be.
@@ -237,7 +243,7 @@ func (s *State) checkAgent(a *agent) time.Time {
 	}
 	if !s.now.Before(gone) {
 		a.away, a.suspect = s.now, true
-		s.pool.Open(a.info.ID, false)
+		s.shut(a)
 		for i := range a.each {
 			s.change(i)
 		}
@@ -248,7 +254,7 @@ func (s *State) checkAgent(a *agent) time.Time {
 			return at
 		}
 		a.suspect = true
-		s.pool.Open(a.info.ID, false)
+		s.shut(a)
 	}
 	return gone
 }

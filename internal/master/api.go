@@ -86,6 +86,9 @@ func under(path, prefix string) (string, bool) {
 }
 
 func (m *Master) machines(w http.ResponseWriter, r *http.Request, rest string) error {
+	if id, role, ok := strings.Cut(rest, "/reserved"); ok && (role == "" || role[0] == '/') {
+		return m.reservations(w, r, id, role)
+	}
 	if err := allow(w, r, http.MethodGet, http.MethodHead); err != nil {
 		return err
 	}
@@ -106,6 +109,39 @@ func (m *Master) machines(w http.ResponseWriter, r *http.Request, rest string) e
 		}
 	}
 	return fmt.Errorf("machine %s: %w", id, errdefs.ErrNotFound)
+}
+
+// reservations changes what of a machine is kept for a role: /machines/v1/ID/reserved/prod/web.
+func (m *Master) reservations(w http.ResponseWriter, r *http.Request, id, role string) error {
+	if err := allow(w, r, http.MethodPut, http.MethodDelete); err != nil {
+		return err
+	}
+	id, err := url.PathUnescape(id)
+	if err != nil {
+		return fmt.Errorf("machine %s: %w", id, errdefs.ErrInvalidArgument)
+	}
+	if role, err = url.PathUnescape(role); err != nil {
+		return fmt.Errorf("role %s: %w", role, errdefs.ErrInvalidArgument)
+	}
+	kept := kernel.Reservation{Role: "/" + strings.Trim(role, "/")}
+	if r.Method == http.MethodPut {
+		dec := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxQuotaBody))
+		dec.DisallowUnknownFields()
+		if err := dec.Decode(&kept.Amount); err != nil {
+			return fmt.Errorf("reservation for %s: the body is not what is expected, {\"milliCPU\": 4000, \"mem\": 8589934592}: %w", kept.Role, errdefs.ErrInvalidArgument)
+		}
+		if kept.Amount.IsZero() {
+			return fmt.Errorf("reservation for %s: it keeps nothing; DELETE takes one away: %w", kept.Role, errdefs.ErrInvalidArgument)
+		}
+	}
+	if err := m.Reserve(r.Context(), kernel.AgentID(id), kept); err != nil {
+		return err
+	}
+	if r.Method == http.MethodDelete {
+		w.WriteHeader(http.StatusNoContent)
+		return nil
+	}
+	return writeJSON(w, &kept)
 }
 
 func (m *Master) quotas(w http.ResponseWriter, r *http.Request, rest string) error {

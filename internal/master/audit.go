@@ -52,13 +52,14 @@ func (a *audit) judge(s *State, fx *Effects) error {
 	}
 	for k := range fx.Changes {
 		i := &fx.Changes[k]
-		if i.Removed {
+		was, on := a.ledger.Get(i.ID)
+		switch on = on && was.Agent == i.Agent; {
+		case i.Removed:
 			a.ledger.Remove(i.ID, i.Agent)
-		} else if on := a.ledger.On(i.ID, i.Agent); !on || i.Sizes != nil {
-			if on { // it may have been resized
-				a.ledger.Remove(i.ID, i.Agent)
-			}
+		case !on:
 			a.place(s, i)
+		case s.groups[i.ID] != nil && was.Guarantee != s.groups[i.ID].need: // it was resized
+			a.ledger.Resize(i.ID, s.groups[i.ID].need)
 		}
 	}
 	if broken := a.ledger.Judge(0); len(broken) > 0 {

@@ -34,12 +34,12 @@ func (c *claim) disk() kernel.Resources { return kernel.Resources{Disk: c.Disk()
 
 // count has the disk of a claim without a holder count against machine and quota; uncount ends that.
 func (s *State) count(c *claim) {
-	s.pool.Adjust(c.Agent, c.disk())
+	s.pool.Adjust(c.Agent, c.Role, c.disk())
 	s.quota.Charge(c.Role, c.disk(), false)
 }
 
 func (s *State) uncount(c *claim) {
-	s.pool.Adjust(c.Agent, kernel.Resources{}.Sub(c.disk()))
+	s.pool.Adjust(c.Agent, c.Role, kernel.Resources{}.Sub(c.disk()))
 	s.quota.Credit(c.Role, c.disk(), false)
 }
 
@@ -141,7 +141,7 @@ func (s *State) takeBack(i *instance) {
 		at = placement.Placement{Agent: at.Agent}
 	}
 	s.pool.Release(i.spec.request, at)
-	s.pool.Adjust(at.Agent, i.spec.need.Sub(i.need))
+	s.pool.Adjust(at.Agent, i.spec.fills(), i.spec.need.Sub(i.need))
 	s.quota.Credit(i.spec.Role, i.need, i.spec.Lent())
 	if i.spec.Lent() {
 		s.lent--
@@ -211,7 +211,7 @@ func (s *State) released(a *agent, id string) {
 	}
 	delete(s.claims, id)
 	s.dirty(Row{Kind: RowClaim, ID: id})
-	s.pool.Unclaim(c.at(), c.disk())
+	s.pool.Unclaim(c.at(), c.Role, c.disk())
 	s.quota.Credit(c.Role, c.disk(), false)
 	s.roomAppeared()
 }
@@ -224,7 +224,7 @@ func (s *State) loadClaim(r Row, raw []byte) error {
 	if c.id() != r.ID {
 		return fmt.Errorf("holds claim %q", c.id())
 	}
-	if err := s.pool.Claim(c.at(), c.disk()); err != nil {
+	if err := s.pool.Claim(c.at(), c.Role, c.disk()); err != nil {
 		return err
 	}
 	s.quota.Charge(c.Role, c.disk(), false)
@@ -263,17 +263,17 @@ func (s *State) resize(ev Resize) error {
 	}
 	need := g.Guarantee(&i.spec.Spec)
 	more := need.Sub(i.need)
-	if grows := more.Lacking(kernel.Resources{}); len(grows) > 0 {
-		if short := more.Lacking(s.pool.Free(i.agent.info.ID)); len(short) > 0 && slices.Contains(grows, short[0]) {
+	if grows := more.Most(kernel.Resources{}); !grows.IsZero() {
+		if short := (kernel.Quota{Limit: s.pool.FreeFor(i.spec.request, i.agent.info.ID).Most(kernel.Resources{})}).Within(kernel.Resources{}, grows); len(short) > 0 {
 			return fmt.Errorf("group %s: machine %s lacks %s: asks %s more, has %s free: %w", ev.Group, i.agent.info.Hostname, short[0],
-				more, s.pool.Free(i.agent.info.ID), errdefs.ErrResourceExhausted)
+				more, s.pool.FreeFor(i.spec.request, i.agent.info.ID), errdefs.ErrResourceExhausted)
 		}
 		s.quota.Machines(s.pool.Total())
-		if _, why, _ := s.quota.Room(i.spec.Role, more, 1, i.spec.Lent()); why != "" {
+		if _, why, _ := s.quota.Room(i.spec.Role, grows, 1, i.spec.Lent()); why != "" {
 			return fmt.Errorf("group %s: %s: %w", ev.Group, why, errdefs.ErrResourceExhausted)
 		}
 	}
-	s.pool.Adjust(i.agent.info.ID, more)
+	s.pool.Adjust(i.agent.info.ID, i.spec.fills(), more)
 	s.quota.Credit(i.spec.Role, i.need, i.spec.Lent())
 	s.quota.Charge(i.spec.Role, need, i.spec.Lent())
 	i.need, i.Sizes = need, g.Sizes

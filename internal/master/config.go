@@ -83,6 +83,7 @@ const (
 	attendMost   = 8           // such looks in one step
 	attendAgents = 2048        // agents looked at in one
 	victimsMost  = 64          // instances that make way for one
+	maxReserved  = 64          // reservations on one machine
 
 	lateTick          = 250 * time.Millisecond // a Tick later than that means that this process did not run
 	endpointsPerAgent = 100 * time.Microsecond

@@ -95,6 +95,13 @@ type SetQuota struct {
 	Force   bool // guarantees may be more than all machines have
 }
 
+// Reserve keeps an amount of a machine for a role, in place of what it had; zero keeps nothing any more.
+type Reserve struct {
+	Request RequestID
+	Agent   kernel.AgentID
+	kernel.Reservation
+}
+
 // Tick is time passing: it is due at Effects.Wake, and harmless at any other time.
 type Tick struct{}
 
@@ -109,6 +116,7 @@ func (Resize) event()    {}
 func (Release) event()   {}
 func (Expose) event()    {}
 func (SetQuota) event()  {}
+func (Reserve) event()   {}
 func (Tick) event()      {}
 
 // Effects is what follows from a Step. Writes come first: nothing of the rest may leave the process before they, and those

@@ -88,6 +88,12 @@ func (m *Master) RemoveQuota(ctx context.Context, role string) error {
 	return err
 }
 
+// Reserve keeps an amount of a machine for a role, in place of what it had; zero keeps nothing any more.
+func (m *Master) Reserve(ctx context.Context, agent kernel.AgentID, r kernel.Reservation) error {
+	_, err := m.request(ctx, Reserve{Agent: agent, Reservation: r})
+	return err
+}
+
 // Watch is kernel.Kernel's.
 func (m *Master) Watch(framework string) kernel.InstanceWatch {
 	return &watch{m: m, framework: framework, wake: make(chan struct{}, 1), at: map[kernel.GroupID]int{}}

@@ -50,6 +50,13 @@ func (s *State) enqueue(e *entry) {
 // serveQueue tries to place what waits: everything if room appeared, else what is fresh. Roles take turns as the quota tree says;
 // within one, the higher priority is first, then what waits longest. None is in another's way.
 func (s *State) serveQueue() {
+	for more := true; more; more = s.step.retry {
+		s.serveOnce()
+	}
+}
+
+// serveOnce is one round. One that ends a hold has others to be tried again, for which that was in the way.
+func (s *State) serveOnce() {
 	tried := s.step.fresh
 	if s.step.retry {
 		tried = append(slices.Clone(s.queue), slices.DeleteFunc(slices.Clone(tried), func(e *entry) bool { return e.queued })...)
@@ -58,16 +65,17 @@ func (s *State) serveQueue() {
 		s.step.retry = false
 		return
 	}
+	all := s.step.retry
+	s.step.retry = false
 	s.quota.Machines(s.pool.Total())
 	if role, one := oneRole(tried); one {
 		s.serveLine(line{role: role, entries: tried})
 	} else {
 		s.serveFairly(tried)
 	}
-	if s.step.retry {
+	if all && !s.step.retry {
 		s.pool.Settled()
 	}
-	s.step.retry = false
 	for _, e := range s.step.fresh {
 		switch {
 		case e.queued:
@@ -166,8 +174,12 @@ func (l *line) next() kernel.Resources {
 func (s *State) place(e *entry, n int) []*instance {
 	kept := s.unhold(e)
 	placed := s.placeKept(e, n, kept)
-	if kept != nil && len(placed) == 0 && len(e.groups) > 0 {
+	switch {
+	case kept == nil:
+	case len(placed) == 0 && len(e.groups) > 0:
 		s.keep(e, kept)
+	default:
+		s.step.retry = true
 	}
 	return placed
 }
@@ -180,7 +192,7 @@ func (s *State) placeKept(e *entry, n int, kept *hold) []*instance {
 	k, why, limited := s.quota.Room(sp.Role, sp.need, n, sp.Lent())
 	e.limited = limited
 	var places []placement.Placement
-	if kept != nil && kept.agent != nil && k > 0 {
+	if kept != nil && k > 0 {
 		if at, ok := s.pool.PlaceAt(sp.request, kept.agent.info.ID); ok {
 			places = append(places, at)
 		}
@@ -267,7 +279,9 @@ func (s *State) compactQueue() {
 
 // leave forgets an entry in which nothing waits any more.
 func (s *State) leave(e *entry) {
-	s.unhold(e)
+	if s.unhold(e) != nil {
+		s.roomAppeared()
+	}
 	e.queued = false
 	delete(s.entries, e.entryKey)
 }

@@ -16,7 +16,7 @@ import (
 
 // hold is room that is kept for one group of an entry.
 type hold struct {
-	agent   *agent // nil: there is a machine with room, the quota is what is kept
+	agent   *agent
 	until   time.Time
 	charged bool // against the quota as well
 	longest bool // for having waited, not because others make way
@@ -25,9 +25,7 @@ type hold struct {
 // keep begins a hold, unhold ends it and returns what it was.
 func (s *State) keep(e *entry, h *hold) {
 	e.hold = h
-	if h.agent != nil {
-		s.pool.Hold(h.agent.info.ID, e.spec.need)
-	}
+	s.pool.Hold(h.agent.info.ID, e.spec.need)
 	if h.charged {
 		s.quota.Charge(e.spec.Role, e.spec.need, e.spec.Lent())
 	}
@@ -42,9 +40,7 @@ func (s *State) unhold(e *entry) *hold {
 		return nil
 	}
 	e.hold = nil
-	if h.agent != nil {
-		s.pool.Hold(h.agent.info.ID, kernel.Resources{}.Sub(e.spec.need))
-	}
+	s.pool.Hold(h.agent.info.ID, kernel.Resources{}.Sub(e.spec.need))
 	if h.charged {
 		s.quota.Credit(e.spec.Role, e.spec.need, e.spec.Lent())
 	}
@@ -140,11 +136,6 @@ func tenant(role string) string {
 	return role
 }
 
-// within reports whether a role is another or below it.
-func within(role, other string) bool {
-	return other == "/" || role == other || strings.HasPrefix(role, other+"/")
-}
-
 // makeRoom has instances stop that make way for one group of an entry, if that gives it room, and keeps the room for it.
 func (s *State) makeRoom(e *entry) bool {
 	s.quota.Machines(s.pool.Total())
@@ -153,18 +144,19 @@ func (s *State) makeRoom(e *entry) bool {
 		return false
 	}
 	h := &hold{until: s.now.Add(s.cfg.HoldFor), charged: len(victims) > 0}
-	if e.spec.Claim != nil || !s.pool.Fits(e.spec.request) {
-		a, more, ok := s.onMachine(e, victims)
-		if !ok {
+	if id, fits := s.pool.Best(e.spec.request); fits && e.spec.Claim == nil {
+		if len(victims) == 0 {
+			s.step.retry = true // it fits already
 			return false
 		}
+		h.agent = s.agents[id]
+	} else if a, more, ok := s.onMachine(e, victims); ok {
 		h.agent, victims = a, append(victims, more...)
+	} else {
+		return false
 	}
 	for _, v := range victims {
 		s.stopInstance(v, fmt.Sprintf("it makes way for %s, which has priority %d, this %d", e.spec.Owner, e.spec.Priority, v.spec.Priority))
-	}
-	if len(victims) == 0 && h.agent == nil {
-		return false // it fits already: the next turn places it
 	}
 	s.keep(e, h)
 	return true
@@ -213,7 +205,7 @@ func (s *State) overLimit(e *entry) (victims []*instance, ok bool) {
 	var found []*instance
 	for a := range s.someAgents(e) {
 		for i := range a.each {
-			if within(i.spec.Role, limiting) && (i.Goal == kernel.GoalStop || e.yields(i)) {
+			if kernel.Within(i.spec.Role, limiting) && (i.Goal == kernel.GoalStop || e.yields(i)) {
 				found = append(found, i)
 			}
 		}

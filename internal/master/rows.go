@@ -74,9 +74,10 @@ func parseRow(key string) (Row, bool) {
 // The values of rows, as JSON. Specs are kernel's own type; groups are packed by kernel.PackGroups.
 type (
 	agentRow struct {
-		Agent      kernel.Agent `json:"agent"`
-		Subnet     netip.Prefix `json:"subnet"`
-		Registered time.Time    `json:"registered"`
+		Agent      kernel.Agent         `json:"agent"`
+		Subnet     netip.Prefix         `json:"subnet"`
+		Registered time.Time            `json:"registered"`
+		Reserved   []kernel.Reservation `json:"reserved,omitempty"`
 	}
 	vipRow struct {
 		Addr netip.Addr `json:"addr"`
@@ -126,7 +127,7 @@ func (s *State) value(r Row) any {
 		}
 	case RowAgent:
 		if a := s.agents[kernel.AgentID(r.ID)]; a != nil {
-			return agentRow{a.info, a.subnet, a.registered}
+			return agentRow{a.info, a.subnet, a.registered, a.reserved}
 		}
 	case RowQuota:
 		if q, ok := s.quota.Quota(r.ID); ok {
@@ -245,7 +246,7 @@ func (s *State) loadRow(r Row, raw []byte) error {
 		}
 		row.Agent.ID = kernel.AgentID(r.ID)
 		a := s.loadAgent(row.Agent.ID)
-		a.info, a.registered = row.Agent, row.Registered
+		a.info, a.registered, a.reserved = row.Agent, row.Registered, row.Reserved
 		if row.Subnet.IsValid() {
 			if _, taken := s.subnets[row.Subnet]; taken {
 				return fmt.Errorf("subnet %s is given twice", row.Subnet)
@@ -254,6 +255,9 @@ func (s *State) loadRow(r Row, raw []byte) error {
 			s.subnets[row.Subnet] = a.info.ID
 		}
 		s.pool.Set(a.machine())
+		for _, r := range a.reserved {
+			s.pool.Reserve(a.info.ID, r.Role, r.Amount, kernel.Resources{})
+		}
 	case RowQuota:
 		var q kernel.Quota
 		if err := json.Unmarshal(raw, &q); err != nil {
@@ -314,7 +318,7 @@ func (s *State) loadAssigned(r Row, raw []byte) error {
 			return fmt.Errorf("group %s: %w", g.ID, err)
 		}
 		i := s.newInstance(g, sp, a, r.Chunk)
-		s.pool.Adjust(a.info.ID, i.need.Sub(sp.need))
+		s.pool.Adjust(a.info.ID, sp.fills(), i.need.Sub(sp.need))
 		if sp.Claim != nil {
 			s.claims[claimID(sp.Framework, sp.Claim.Name)].holder = i
 		}

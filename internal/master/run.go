@@ -264,6 +264,9 @@ func numbered(ev Event, id RequestID) Event {
 	case SetQuota:
 		ev.Request = id
 		return ev
+	case Reserve:
+		ev.Request = id
+		return ev
 	}
 	return ev
 }

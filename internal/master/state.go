@@ -73,9 +73,10 @@ type agent struct {
 	info       kernel.Agent
 	subnet     netip.Prefix
 	registered time.Time
-	broken     string        // why nothing of it may be decided: a row could not be read
-	chunks     [][]*instance // as packed into rows
-	count      int           // of instances
+	reserved   []kernel.Reservation // by role
+	broken     string               // why nothing of it may be decided: a row could not be read
+	chunks     [][]*instance        // as packed into rows
+	count      int                  // of instances
 
 	session     SessionID // zero: not connected
 	upSeq       uint64
@@ -115,6 +116,14 @@ type spec struct {
 	uses    int // instances and waiting groups
 	placed  int // instances
 	stored  bool
+}
+
+// fills is the role whose reservations instances of the spec use, empty if none.
+func (sp *spec) fills() string {
+	if sp.Reserved == kernel.ReservedNone {
+		return ""
+	}
+	return sp.Role
 }
 
 type instance struct {
@@ -196,7 +205,7 @@ func (s *State) Agents() []kernel.AgentView {
 	for k, a := range s.order {
 		used, groups := s.pool.Used(a.info.ID)
 		v := kernel.AgentView{Agent: a.info, Subnet: a.subnet, Connected: a.session != 0, Since: a.since, Away: a.away,
-			Used: used, Groups: groups, Registered: a.registered}
+			Used: used, Groups: groups, Registered: a.registered, Reserved: a.reserved, Free: s.pool.Free(a.info.ID)}
 		if v.Connected {
 			v.Epoch = s.cfg.Epoch
 		}
@@ -215,7 +224,7 @@ func (s *State) Queue(framework string) []kernel.Waiting {
 		if e.framework == framework {
 			w := kernel.Waiting{Key: e.key, Owner: e.spec.Owner, Version: e.spec.Version, Groups: append([]kernel.GroupID(nil), e.groups...),
 				Since: e.since, Refusal: s.refusal(e), Tries: e.tries, Priority: e.spec.Priority}
-			if e.hold != nil && e.hold.agent != nil {
+			if e.hold != nil {
 				w.Hold = e.hold.agent.info.Hostname
 			}
 			out = append(out, w)

@@ -94,6 +94,8 @@ func (s *State) apply(ev Event) {
 		s.reply(Reply{Request: ev.Request, Exposed: ports, Err: err})
 	case SetQuota:
 		s.reply(Reply{Request: ev.Request, Err: s.setQuota(ev)})
+	case Reserve:
+		s.reply(Reply{Request: ev.Request, Err: s.reserve(ev)})
 	case Tick:
 	default:
 		panic(fmt.Sprintf("master: unknown event %T", ev))

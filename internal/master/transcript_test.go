@@ -199,6 +199,9 @@ func (p *player) event(verb string, a args) Event {
 			Weight: float64(a.num("weight", 0))}
 		q.Limit.MilliCPU = int64(a.num("cpus", kernel.Unlimited))
 		return SetQuota{Request: p.req, Quota: q, Remove: a.get("cpus", "")+a.get("guarantee", "")+a.get("weight", "") == "", Force: a.get("force", "") != ""}
+	case "reserve":
+		return Reserve{Request: p.req, Agent: kernel.AgentID(a.get("agent", "a1")), Reservation: kernel.Reservation{Role: a.get("role", "/"),
+			Amount: kernel.Resources{MilliCPU: int64(a.num("cpus", 0))}}}
 	case "released":
 		p.up[session]++
 		return Frame{Session: session, Up: kernel.Up{Seq: p.up[session], Released: a.list("claims")}}
@@ -266,7 +269,7 @@ func (p *player) statuses(a args) []kernel.Status {
 
 func (p *player) spec(a args) kernel.Spec {
 	sp := kernel.Spec{Framework: a.get("framework", "marathon"), Owner: a.get("owner", "/app"), Version: a.get("version", "1"),
-		Role: a.get("role", "/"), Priority: a.num("priority", 0), Discovery: "app", Network: kernel.Network{Mode: kernel.NetworkMode(a.get("mode", "bridge"))}}
+		Role: a.get("role", "/"), Priority: a.num("priority", 0), Reserved: kernel.Reserved(a.get("reserved", "")), Discovery: "app", Network: kernel.Network{Mode: kernel.NetworkMode(a.get("mode", "bridge"))}}
 	tasks := []string{"_app"}
 	if a.get("sidecar", "") != "" {
 		tasks = append(tasks, "_side")
@@ -388,6 +391,10 @@ func (p *player) show(what string) string {
 	case "claims":
 		for _, c := range p.state.Claims("marathon") {
 			fmt.Fprintf(&out, "%s on %s %s %v disk=%s released=%v\n", c.Name, c.Agent, c.Address, c.HostPorts, kernel.FormatBytes(c.Disk()), c.Released)
+		}
+	case "machines":
+		for _, m := range p.state.Agents() {
+			fmt.Fprintf(&out, "%s used=%v free=%v reserved=%v\n", m.ID, m.Used, m.Free, m.Reserved)
 		}
 	case "quotas":
 		for _, q := range p.state.Quotas() {

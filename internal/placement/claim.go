@@ -13,7 +13,7 @@ import (
 
 // Claim keeps an address, host ports and an amount for a claim, as decided earlier. What of them is taken is an
 // errdefs.ErrAlreadyExists, an unknown machine an errdefs.ErrNotFound, and nothing is kept then.
-func (p *Pool) Claim(at Placement, r kernel.Resources) error {
+func (p *Pool) Claim(at Placement, role string, r kernel.Resources) error {
 	i, ok := p.ids[at.Agent]
 	if !ok {
 		return fmt.Errorf("machine %s: %w", at.Agent, errdefs.ErrNotFound)
@@ -21,7 +21,7 @@ func (p *Pool) Claim(at Placement, r kernel.Resources) error {
 	if err := p.machines[i].claim(at); err != nil {
 		return err
 	}
-	p.Adjust(at.Agent, r)
+	p.Adjust(at.Agent, role, r)
 	return nil
 }
 
@@ -52,26 +52,39 @@ func (m *machine) unclaim(at Placement) {
 }
 
 // Unclaim gives back what Claim keeps.
-func (p *Pool) Unclaim(at Placement, r kernel.Resources) {
+func (p *Pool) Unclaim(at Placement, role string, r kernel.Resources) {
 	if i, ok := p.ids[at.Agent]; ok {
 		p.machines[i].unclaim(at)
 		p.freed.put(i, true)
-		p.Adjust(at.Agent, kernel.Resources{}.Sub(r))
+		p.Adjust(at.Agent, role, kernel.Resources{}.Sub(r))
 	}
 }
 
-// Adjust changes what is taken of a machine by an amount, whether it is there or not.
-func (p *Pool) Adjust(id kernel.AgentID, r kernel.Resources) {
+// Adjust changes what is taken of a machine by an amount, whether it is there or not. The amount counts for what is reserved for a role
+// unless that is empty.
+func (p *Pool) Adjust(id kernel.AgentID, role string, r kernel.Resources) {
 	if i, ok := p.ids[id]; ok {
-		p.machines[i].used = p.machines[i].used.Add(r)
+		m := &p.machines[i]
+		m.used = m.used.Add(r)
+		if role != "" {
+			m.fill(role, r)
+		}
 		p.refresh(i)
 	}
 }
 
-// Free is what of a machine is not taken.
+// Free is what of a machine is neither taken, nor kept for anybody.
 func (p *Pool) Free(id kernel.AgentID) kernel.Resources {
 	if i, ok := p.ids[id]; ok {
 		return p.sums[0][i].free
+	}
+	return kernel.Resources{}
+}
+
+// FreeFor is Free for instances of r: what is reserved for its role counts.
+func (p *Pool) FreeFor(r *Request, id kernel.AgentID) kernel.Resources {
+	if i, ok := p.ids[id]; ok {
+		return p.freeFor(r, i)
 	}
 	return kernel.Resources{}
 }
@@ -93,7 +106,10 @@ func (p *Pool) PlaceOn(r *Request, id kernel.AgentID) (bool, kernel.Refusal) {
 			return no(rule.String(), rule.detail())
 		}
 	}
-	free := p.sums[0][i].free
+	if !p.keeps(r, i) {
+		return no("reservation", "nothing is reserved there for "+r.role)
+	}
+	free := p.freeFor(r, i)
 	if short := r.need.Lacking(free); len(short) > 0 {
 		return no(short[0], fmt.Sprintf("asks %s, machine %s, where its claim is, has %s free", r.need.Amount(short[0]), p.machines[i].Hostname, free.Amount(short[0])))
 	}

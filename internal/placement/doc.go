@@ -3,7 +3,7 @@
 // A [Pool] knows the machines of a datacenter and what is taken on each: resources, host ports, addresses, and how many
 // instances of every owner. [Pool.Prepare] compiles a spec once into a [Request]; [Pool.Place] finds machines for k identical
 // instances of it in one call and takes what they need. A machine passes filters in a fixed order (reachable, constraints,
-// programs, cpus, mem, disk, gpus, ports, address); of those that pass, one with the fewest instances of the same owner is chosen,
+// programs, reservation, cpus, mem, disk, gpus, ports, address); of those that pass, one with the fewest instances of the same owner is chosen,
 // and of these the freest. When fewer than k could be placed, [Pool.Explain] counts the machines each filter turns down, with the
 // nearest miss: it looks at all of them, so it is left to when somebody asks.
 //

@@ -26,11 +26,18 @@ func (p *Pool) Explain(r *Request) kernel.Refusal {
 		}
 		add(rule.String(), before-left.n, rule.detail())
 	}
+	before := left.n
+	for i := range left.each {
+		if !p.keeps(r, i) {
+			left.put(i, false)
+		}
+	}
+	add("reservation", before-left.n, "nothing is reserved there for "+r.role)
 	var lack [len(kernel.Components)]int
 	var most [len(kernel.Components)]kernel.Resources
 	ports, address := 0, 0
 	for i := range left.each {
-		if free := p.sums[0][i].free; !r.need.Fits(free) {
+		if free := p.freeFor(r, i); !r.need.Fits(free) {
 			have := free.Parts()
 			for c, n := range r.need.Parts() {
 				if n > have[c] {

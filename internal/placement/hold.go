@@ -15,7 +15,7 @@ func (p *Pool) Hold(id kernel.AgentID, r kernel.Resources) {
 // PlaceAt places one instance on a machine, if it passes every filter there.
 func (p *Pool) PlaceAt(r *Request, id kernel.AgentID) (Placement, bool) {
 	i, ok := p.ids[id]
-	if !ok || !p.suits(r, i) || !r.need.Fits(p.sums[0][i].free) {
+	if !ok || !p.suits(r, i) || !r.need.Fits(p.freeFor(r, i)) {
 		return Placement{}, false
 	}
 	return p.put(r, i), true
@@ -23,7 +23,7 @@ func (p *Pool) PlaceAt(r *Request, id kernel.AgentID) (Placement, bool) {
 
 // suits reports whether machine i passes every filter of r but for resources.
 func (p *Pool) suits(r *Request, i int32) bool {
-	if !p.open.has(i) {
+	if !p.open.has(i) || !p.keeps(r, i) {
 		return false
 	}
 	for _, rule := range r.rules {
@@ -42,7 +42,7 @@ func (p *Pool) Short(r *Request, id kernel.AgentID) (kernel.Resources, bool) {
 	if !ok || !p.suits(r, i) || !r.need.Fits(p.machines[i].Total.Sub(p.machines[i].held)) {
 		return kernel.Resources{}, false
 	}
-	return r.need.Sub(p.sums[0][i].free).Most(kernel.Resources{}), true
+	return r.need.Sub(p.freeFor(r, i)).Most(kernel.Resources{}), true
 }
 
 // Nearest is the machine that lacks the least for one instance of r, by the resource of which it lacks most; false if none could ever take it, or
@@ -69,8 +69,14 @@ func (p *Pool) Nearest(r *Request) (best kernel.AgentID, ok bool) {
 	return best, ok
 }
 
-// Fits reports whether one instance of r could be placed now.
-func (p *Pool) Fits(r *Request) bool { return p.find(r) >= 0 }
+// Best is the machine on which one instance of r would be placed now, false if there is none.
+func (p *Pool) Best(r *Request) (kernel.AgentID, bool) {
+	i := p.find(r)
+	if i < 0 {
+		return "", false
+	}
+	return p.machines[i].ID, true
+}
 
 // Total is what open machines have together, and what of that is free.
 func (p *Pool) Total() (total, free kernel.Resources) { return p.total, p.free }

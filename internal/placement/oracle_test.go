@@ -18,6 +18,7 @@ type world struct {
 	machines []Machine
 	open     []bool
 	live     []instance
+	reserved map[kernel.AgentID]map[string]int64 // thousandths of a core, by role
 }
 
 type instance struct {
@@ -31,7 +32,7 @@ type instance struct {
 func TestThePlaceIsTheOneThatAPlainSearchFinds(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		usual := rapid.SampledFrom([]kernel.Strategy{kernel.StrategySpread, kernel.StrategyBinpack}).Draw(t, "usual")
-		w, p := &world{usual: usual}, NewPool(usual)
+		w, p := &world{usual: usual, reserved: map[kernel.AgentID]map[string]int64{}}, NewPool(usual)
 		racks := rapid.SampledFrom([]int{1, 3, 10}).Draw(t, "racks")
 		join := func(i int) {
 			m := machine1(i%200, rapid.SampledFrom([]int64{0, 1000, 2000, 4000}).Draw(t, "cpus"), "")
@@ -59,7 +60,7 @@ func TestThePlaceIsTheOneThatAPlainSearchFinds(t *testing.T) {
 		}
 		kinds := rapid.SliceOfN(rapid.IntRange(0, 9), 1, 3).Draw(t, "kinds")
 		for range rapid.IntRange(20, 60).Draw(t, "steps") {
-			switch what := rapid.SampledFrom([]string{"end", "end", "end", "join", "place", "place"}).Draw(t, "what"); {
+			switch what := rapid.SampledFrom([]string{"end", "end", "end", "join", "reserve", "place", "place"}).Draw(t, "what"); {
 			case what == "end" && len(w.live) > 0:
 				k := rapid.IntRange(0, len(w.live)-1).Draw(t, "ends")
 				gone := w.live[k]
@@ -68,6 +69,8 @@ func TestThePlaceIsTheOneThatAPlainSearchFinds(t *testing.T) {
 				if !slices.ContainsFunc(w.live, func(i instance) bool { return i.request == gone.request }) {
 					p.Drop(gone.request)
 				}
+			case what == "reserve":
+				w.reserve(t, p)
 			case what == "join":
 				join(rapid.IntRange(0, len(w.machines)).Draw(t, "joins"))
 			case what == "place":
@@ -103,6 +106,8 @@ func constrained(t *rapid.T, kind int) kernel.Spec {
 		Tasks: []kernel.TaskSpec{{Guarantee: kernel.Resources{MilliCPU: rapid.SampledFrom([]int64{0, 100, 700}).Draw(t, "cpus")}}}}
 	s.Strategy = rapid.SampledFrom([]kernel.Strategy{"", "", kernel.StrategySpread, kernel.StrategyBinpack}).Draw(t, "strategy")
 	s.Version = strconv.Itoa(kind) // versions of an owner have constraints of their own
+	s.Role = rapid.SampledFrom([]string{"/x", "/x/y", "/z"}).Draw(t, "role")
+	s.Reserved = rapid.SampledFrom([]kernel.Reserved{kernel.ReservedToo, kernel.ReservedToo, kernel.ReservedNone, kernel.ReservedOnly}).Draw(t, "reserved")
 	field := []string{"rack", "hostname", "disk"}[kind%3]
 	switch kind {
 	case 0:
@@ -146,12 +151,13 @@ func (w *world) place(t *rapid.T, p *Pool, s kernel.Spec, r *Request) {
 		return n
 	}
 	points := func(m Machine) int64 {
-		free := free(m, on[m.ID])
+		free, _ := w.free(m, on[m.ID], nil)
 		return (share(free.MilliCPU, m.Total.MilliCPU)+share(free.Mem, m.Total.Mem))<<16 - int64(len(on[m.ID]))
 	}
-	var can []Machine
+	var can, first []Machine // first are those with something reserved for it
 	for i, m := range w.machines {
-		ok := w.open[i] && s.Guarantee().Fits(free(m, on[m.ID]))
+		free, own := w.free(m, on[m.ID], &s)
+		ok := w.open[i] && s.Guarantee().Fits(free) && (own || s.Reserved != kernel.ReservedOnly)
 		for _, b := range s.Tasks[0].Bundles {
 			ok = ok && m.Bundles[b] != ""
 		}
@@ -161,6 +167,12 @@ func (w *world) place(t *rapid.T, p *Pool, s kernel.Spec, r *Request) {
 		if ok {
 			can = append(can, m)
 		}
+		if ok && own && s.Reserved != kernel.ReservedNone {
+			first = append(first, m)
+		}
+	}
+	if len(first) > 0 {
+		can = first
 	}
 	got := p.Place(r, 1)
 	if (len(got) == 1) != (len(can) > 0) {
@@ -192,12 +204,49 @@ func (w *world) place(t *rapid.T, p *Pool, s kernel.Spec, r *Request) {
 	w.live = append(w.live, instance{s, r, got[0]})
 }
 
-func free(m Machine, on []instance) kernel.Resources {
-	free := m.Total
+// reserve changes what of a machine is reserved for a role.
+func (w *world) reserve(t *rapid.T, p *Pool) {
+	m := rapid.SampledFrom(w.machines).Draw(t, "machine")
+	role := rapid.SampledFrom([]string{"/x", "/z"}).Draw(t, "for")
+	amount := rapid.SampledFrom([]int64{0, 300, 1500}).Draw(t, "amount")
+	if w.reserved[m.ID] == nil {
+		w.reserved[m.ID] = map[string]int64{}
+	}
+	w.reserved[m.ID][role] = amount
+	p.Reserve(m.ID, role, kernel.Resources{MilliCPU: amount}, w.used(m.ID, role))
+}
+
+// used is what instances on a machine use of what is reserved for a role.
+func (w *world) used(id kernel.AgentID, role string) (used kernel.Resources) {
+	for _, l := range w.live {
+		if l.at.Agent == id && kernel.Within(l.spec.Role, role) && l.spec.Reserved != kernel.ReservedNone {
+			used = used.Add(l.spec.Guarantee())
+		}
+	}
+	return used
+}
+
+// free is what a machine has for instances of a spec, for anybody without one, and whether something is reserved for it.
+func (w *world) free(m Machine, on []instance, s *kernel.Spec) (free kernel.Resources, own bool) {
+	free = m.Total
 	for _, l := range on {
 		free = free.Sub(l.spec.Guarantee())
 	}
-	return free
+	left := kernel.Resources{}
+	for role, amount := range w.reserved[m.ID] {
+		unused := kernel.Resources{MilliCPU: max(0, amount-w.used(m.ID, role).MilliCPU)}
+		free = free.Sub(unused)
+		if s != nil && amount > 0 && kernel.Within(s.Role, role) {
+			left, own = unused, true
+		}
+	}
+	switch {
+	case s == nil || s.Reserved == kernel.ReservedNone:
+		return free, own
+	case s.Reserved == kernel.ReservedOnly:
+		return left, own
+	}
+	return free.Add(left), own
 }
 
 // rule judges machines by a constraint, from nothing but the machines and what runs on them.

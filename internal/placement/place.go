@@ -9,15 +9,17 @@ import (
 
 // Request is a spec prepared for placing on the machines of one Pool.
 type Request struct {
-	need    kernel.Resources
-	fixed   []uint16 // distinct host ports asked for by number
-	any     int      // host ports asked for without one
-	hosts   []int    // of each port of the spec: its number, AnyHostPort or NoHostPort
-	address bool
-	pack    bool
-	rules   []rule // constraints in their order, then programs that the machine must have
-	owner   *owner
-	series  *series // nil unless a constraint looks at other instances
+	need     kernel.Resources
+	fixed    []uint16 // distinct host ports asked for by number
+	any      int      // host ports asked for without one
+	hosts    []int    // of each port of the spec: its number, AnyHostPort or NoHostPort
+	address  bool
+	pack     bool
+	role     string
+	reserved kernel.Reserved
+	rules    []rule // constraints in their order, then programs that the machine must have
+	owner    *owner
+	series   *series // nil unless a constraint looks at other instances
 }
 
 // rule is one constraint on the machine: a filter or a tally.
@@ -34,7 +36,8 @@ func (p *Pool) Prepare(s *kernel.Spec) (*Request, error) {
 	if strategy == "" {
 		strategy = p.usual
 	}
-	r := &Request{need: s.Guarantee(), address: s.Network.Mode == kernel.NetworkBridge, pack: strategy == kernel.StrategyBinpack}
+	r := &Request{need: s.Guarantee(), address: s.Network.Mode == kernel.NetworkBridge, pack: strategy == kernel.StrategyBinpack,
+		role: s.Role, reserved: s.Reserved}
 	for _, port := range s.Ports() {
 		r.hosts = append(r.hosts, port.Host)
 		switch {

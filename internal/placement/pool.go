@@ -40,10 +40,11 @@ type Pool struct {
 	free     kernel.Resources
 	freed    set // machines that can take more than they could at the last Settled
 
-	fields  map[string]*field
-	filters map[kernel.Constraint]*filter
-	owners  map[string]*owner
-	series  map[string]*series
+	fields   map[string]*field
+	filters  map[kernel.Constraint]*filter
+	owners   map[string]*owner
+	series   map[string]*series
+	reserved map[string]*set // machines with something reserved, by role
 
 	usual   kernel.Strategy // of specs that name none
 	scratch search
@@ -52,7 +53,8 @@ type Pool struct {
 type machine struct {
 	Machine
 	used      kernel.Resources
-	held      kernel.Resources    // for what waits
+	held      kernel.Resources // for what waits
+	reserves  []reserve
 	counted   [2]kernel.Resources // in the pool's total and free
 	instances int
 	ports     map[uint16]struct{} // host ports taken
@@ -64,7 +66,7 @@ type machine struct {
 // NewPool returns a pool without machines; specs that name no strategy are placed by the usual one.
 func NewPool(usual kernel.Strategy) *Pool {
 	return &Pool{usual: usual, ids: map[kernel.AgentID]int32{}, fields: map[string]*field{}, filters: map[kernel.Constraint]*filter{},
-		owners: map[string]*owner{}, series: map[string]*series{}}
+		owners: map[string]*owner{}, series: map[string]*series{}, reserved: map[string]*set{}}
 }
 
 // Set adds a machine, closed, or changes what is known of it. What is taken stays taken, also when it is more than the
@@ -151,6 +153,9 @@ func (p *Pool) Release(r *Request, at Placement) {
 func (p *Pool) charge(r *Request, i, n int32) {
 	m := &p.machines[i]
 	m.used = m.used.Add(r.need.Times(int64(n)))
+	if r.reserved != kernel.ReservedNone {
+		m.fill(r.role, r.need.Times(int64(n)))
+	}
 	m.instances += int(n)
 	r.owner.change(i, n, len(p.machines))
 	if r.series != nil {

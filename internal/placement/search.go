@@ -19,7 +19,7 @@ var none = sum{most: math.MinInt64, least: math.MaxInt64}
 // refresh brings the sums up to date with machine i: its own, and those of the blocks it is in as far as it is open.
 func (p *Pool) refresh(i int32) {
 	m := &p.machines[i]
-	free := m.Total.Sub(m.used).Sub(m.held)
+	free := m.public()
 	p.sumUp(i, free)
 	if int(i) < len(p.sums[0]) && !free.Fits(p.sums[0][i].free) {
 		p.freed.put(i, true)
@@ -97,6 +97,14 @@ func (p *Pool) find(r *Request, within ...*set) int32 {
 		rule.narrow(q)
 	}
 	o := r.owner
+	if len(p.reserved) > 0 && r.reserved != kernel.ReservedNone {
+		if q.reservedFor(); q.best >= 0 {
+			return q.best
+		}
+	}
+	if r.reserved == kernel.ReservedOnly {
+		return -1
+	}
 	if r.pack {
 		q.among(q.tight)
 		return q.best
@@ -141,7 +149,7 @@ func (q *search) passes(i int32) bool {
 			return false
 		}
 	}
-	return q.r.need.Fits(q.pool.sums[0][i].free) && q.takes(i)
+	return q.r.need.Fits(q.pool.freeFor(q.r, i)) && q.takes(i)
 }
 
 // takes asks machine i what is not in columns.

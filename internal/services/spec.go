@@ -31,6 +31,18 @@ func priorityOf(a *App) int {
 	return n
 }
 
+// reservedFor is what an app accepts of what machines reserve: Marathon's "*" is what is reserved for nobody, any other role the app's own.
+func reservedFor(a *App) kernel.Reserved {
+	star := slices.Contains(a.AcceptedResourceRoles, "*")
+	switch {
+	case len(a.AcceptedResourceRoles) == 0, star && len(a.AcceptedResourceRoles) > 1:
+		return kernel.ReservedToo
+	case star:
+		return kernel.ReservedNone
+	}
+	return kernel.ReservedOnly
+}
+
 // Spec is what the kernel launches for an app. It depends on the app's configuration and not on its number of instances, so
 // that scaling leaves running instances as they are. Errors are errdefs.ErrInvalidArgument.
 func Spec(a *App) (kernel.Spec, error) {
@@ -77,7 +89,7 @@ func Spec(a *App) (kernel.Spec, error) {
 	s := kernel.Spec{
 		Framework: Framework, Owner: a.ID, Version: a.Config(), Role: parentOf(a.ID), Discovery: discovery(a.ID),
 		Network: kernel.Network{Mode: mode}, Tasks: []kernel.TaskSpec{t}, Strategy: kernel.Strategy(a.Labels[placementLabel]),
-		Priority: priorityOf(a),
+		Priority: priorityOf(a), Reserved: reservedFor(a),
 	}
 	for _, c := range a.Constraints {
 		k := kernel.Constraint{Field: c[0], Operator: c[1]}

@@ -90,7 +90,7 @@ func newAgent(w *World, n int) *agent {
 	a.info = kernel.Agent{
 		ID: a.id, Hostname: a.name + ".example", Address: netip.AddrFrom4([4]byte{192, 0, 2, byte(n + 1)}),
 		Attributes: map[string]string{"rack": fmt.Sprint("r", n%5)}, Region: "r", Zone: fmt.Sprint("z", n%3),
-		Total:   kernel.Resources{MilliCPU: 4000, Mem: 8 * kernel.GiB, Disk: 50 * kernel.GiB},
+		Total:   kernel.Resources{MilliCPU: 4000 / w.climate.scarce, Mem: 8 * kernel.GiB / w.climate.scarce, Disk: 50 * kernel.GiB},
 		Ports:   kernel.PortRange{First: 31000, Last: 31000 + hostPorts - 1},
 		Version: "sim", Cgroup: "v2",
 	}
@@ -111,7 +111,7 @@ func (a *agent) powerOn() {
 		b := a.info.Address.As4()
 		b[2]++
 		a.info.Address = netip.AddrFrom4(b)
-		a.info.Total.Mem = int64(4+a.w.dice.IntN(5)) * kernel.GiB
+		a.info.Total.Mem = int64(4+a.w.dice.IntN(5)) * kernel.GiB / a.w.climate.scarce
 		a.w.reach(MachineChanged)
 	}
 	a.start()
@@ -134,7 +134,7 @@ func (a *agent) start() {
 	a.incarnation++
 	a.note("process starts, incarnation %d", "", int64(a.incarnation), 0)
 	for _, g := range a.groups {
-		g.killing = false
+		g.killing = g.killing && a.w.plant.on(StopOnce)
 	}
 	if a.w.plant.on(AgentForgetsRunning) {
 		a.groups = nil
@@ -196,13 +196,16 @@ func (a *agent) dial() {
 	if m := a.w.someLeader(); m != nil && !a.cut && !m.paused {
 		l := &link{w: a.w, serial: a.w.serial(), agent: a, master: m, agentEnd: true, masterEnd: true, up: a.w.now, down: a.w.now}
 		a.link, a.upSeq, a.applied, a.filling, a.specs = l, 0, 0, false, nil
+		if a.w.plant.on(EpochInSession) {
+			a.seen = 0
+		}
 		a.w.judge.dialed(a, m)
 		a.note("dials, session %d to %d", m.name, int64(l.serial), m.epoch())
 		m.links = append(m.links, l)
 		a.send(kernel.Up{Register: a.registration()})
 		return
 	}
-	a.w.after(a.w.dice.between(redialMin, redialMax), &a.actor, a.dial)
+	a.w.after(a.w.slow(a.w.dice.between(redialMin, redialMax)), &a.actor, a.dial)
 }
 
 func (a *agent) registration() *kernel.Registration {
@@ -233,7 +236,7 @@ func (a *agent) send(f kernel.Up) {
 
 // beat sends heartbeats and repeats what was not acknowledged.
 func (a *agent) beat() {
-	a.w.after(heartbeat, &a.actor, a.beat)
+	a.w.after(a.w.slow(heartbeat), &a.actor, a.beat)
 	if a.link == nil {
 		return
 	}
@@ -248,7 +251,7 @@ func (a *agent) beat() {
 	if len(again) > 0 {
 		a.w.reach(StatusRepeated)
 		a.send(kernel.Up{Statuses: again})
-	} else if a.w.now-a.spoke >= heartbeat {
+	} else if a.w.now-a.spoke >= a.w.slow(heartbeat) {
 		a.send(kernel.Up{})
 	}
 }
@@ -258,7 +261,7 @@ func (a *agent) lost(l *link) {
 	if a.link == l {
 		a.link = nil
 		a.w.judge.connected(a, false)
-		a.w.after(a.w.dice.between(redialMin, redialMax), &a.actor, a.dial)
+		a.w.after(a.w.slow(a.w.dice.between(redialMin, redialMax)), &a.actor, a.dial)
 	}
 }
 

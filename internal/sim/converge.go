@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/marinaos/marina/internal/invariant"
@@ -42,7 +43,12 @@ func (j *judge) adrift() (out []invariant.Violation) {
 		return []invariant.Violation{{ID: invariant.I7, Facts: "nobody leads"}}
 	}
 	waits := map[string]kernel.Waiting{}
+	clear(j.kept)
 	for _, q := range append(m.state.Queue(framework), m.state.Queue(services.Framework)...) {
+		if q.Hold != "" {
+			j.w.reach(RoomKept)
+			j.kept[q.Hold] = true
+		}
 		q.Groups = append(q.Groups, waits[q.Owner].Groups...)
 		waits[q.Owner] = q
 	}
@@ -90,11 +96,15 @@ func (j *judge) live() map[string]int {
 // roomFor names a machine that could take an instance that waits.
 func (j *judge) roomFor(q *kernel.Waiting) string {
 	spec := j.specOf(q)
+	if strings.Contains(q.Refusal.Quota, "held for the guarantees of others") {
+		j.w.reach(GuaranteeHeld)
+		return ""
+	}
 	if spec.ID == "" || len(spec.Constraints) > 0 || len(spec.Ports()) > 0 || !j.ledger.Affords(spec.Role, spec.Guarantee()) {
 		return ""
 	}
 	for _, a := range j.w.agents {
-		if a.link != nil && spec.Guarantee().Fits(j.ledger.Free(a.id)) {
+		if a.link != nil && !j.kept[a.info.Hostname] && spec.Guarantee().Fits(j.ledger.Free(a.id)) {
 			return a.name
 		}
 	}

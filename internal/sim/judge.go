@@ -31,8 +31,9 @@ type judge struct {
 	count map[string]*tally
 	rows  durable
 
-	checked time.Duration // when convergence was last looked at
-	quiet   time.Duration // since when all has been as asked for; negative: it is not
+	kept    map[string]bool // hostnames of machines on which room is kept for what waits, as convergence was last looked at
+	checked time.Duration   // when convergence was last looked at
+	quiet   time.Duration   // since when all has been as asked for; negative: it is not
 }
 
 // truth is what is known of a group that is durable or runs.
@@ -58,7 +59,7 @@ type tally struct {
 
 func newJudge(w *World) *judge {
 	return &judge{w: w, ledger: invariant.NewLedger(), orphans: invariant.Orphans{Limit: orphanLimit},
-		truth: map[kernel.GroupID]*truth{}, count: map[string]*tally{},
+		kept: map[string]bool{}, truth: map[kernel.GroupID]*truth{}, count: map[string]*tally{},
 		rows: durable{specs: map[kernel.SpecID]*kernel.Spec{}, chunks: map[string][]kernel.Group{}}}
 }
 

@@ -81,7 +81,7 @@ func (s *marathon) turn() {
 		return
 	}
 	w := s.m.w
-	s.state.Observe(kernel.Changes{Instances: s.news, Complete: s.done}, w.wall())
+	s.state.Observe(kernel.Changes{Instances: s.news, Complete: s.done}, s.m.clock())
 	s.news = nil
 	if len(s.asks) > 0 {
 		ask := s.asks[0]
@@ -90,7 +90,7 @@ func (s *marathon) turn() {
 		ask()
 		return
 	}
-	d := services.Decide(s.state, w.wall(), func(app string) kernel.GroupID {
+	d := services.Decide(s.state, s.m.clock(), func(app string) kernel.GroupID {
 		return kernel.GroupID(fmt.Sprint(services.GroupPrefix(app), w.serial()))
 	})
 	s.excuse()
@@ -111,7 +111,7 @@ func (s *marathon) wakeAt(t time.Time) {
 	if t.IsZero() {
 		return
 	}
-	at := max(t.Sub(epoch), s.m.w.now)
+	at := s.m.due(t)
 	if s.wake > s.m.w.now && s.wake <= at {
 		return
 	}
@@ -160,7 +160,7 @@ func (s *marathon) carryOut(d *services.Decision) {
 		s.ask(d, func(r brain.RequestID) brain.Event {
 			return brain.Forget{Request: r, Framework: services.Framework, Groups: []kernel.GroupID{x.Group}}
 		}, func(err error) bool {
-			s.state.ForgetRefused([]services.Ref{x}, s.m.w.wall())
+			s.state.ForgetRefused([]services.Ref{x}, s.m.clock())
 			return errdefs.IsFailedPrecondition(err)
 		})
 	case len(d.Launch) > 0:
@@ -228,7 +228,7 @@ func (s *marathon) advance(list []services.Transition, then func()) {
 	}, func() {
 		for _, t := range list {
 			s.m.note("comes to step %d of", t.Deployment.ID, int64(t.Step), 0)
-			s.state.Advance(t, s.m.w.wall())
+			s.state.Advance(t, s.m.clock())
 			if t.Finished() && s.m.epoch() == s.m.w.judge.leader {
 				s.m.w.reach(DeploymentFinished)
 				for _, c := range t.Deployment.Changes {
@@ -351,7 +351,7 @@ func (w *World) drawApp(id, version string, instances int) *services.App {
 	a := &services.App{ID: id, CMD: new("sleep 1000"), Instances: instances, CPUs: 0.1 * float64(1+w.dice.IntN(8)),
 		Mem: 64 * float64(1+w.dice.IntN(8)), BackoffSeconds: 1, BackoffFactor: 1.15, MaxLaunchDelaySeconds: 5,
 		KillSelection: "YOUNGEST_FIRST", Role: "team", TaskKillGracePeriodSeconds: new(w.dice.IntN(4)),
-		UnreachableStrategy: services.UnreachableStrategy{Inactive: 3 + w.dice.IntN(4), Expunge: 7 + w.dice.IntN(6)},
+		UnreachableStrategy: services.UnreachableStrategy{Inactive: (3 + w.dice.IntN(4)) * w.climate.pace, Expunge: (7 + w.dice.IntN(6)) * w.climate.pace},
 		UpgradeStrategy:     services.UpgradeStrategy{MaximumOverCapacity: shares[w.dice.IntN(4)], MinimumHealthCapacity: shares[w.dice.IntN(4)]},
 		Version:             version, VersionInfo: &services.VersionInfo{LastScalingAt: version, LastConfigChangeAt: version}}
 	if w.dice.chance(0.5) {
@@ -361,5 +361,13 @@ func (w *World) drawApp(id, version string, instances int) *services.App {
 		a.HealthChecks = []services.HealthCheck{{Protocol: "COMMAND", Command: &services.Command{Value: "true"}, IntervalSeconds: 1,
 			TimeoutSeconds: 1, MaxConsecutiveFailures: 3}}
 	}
+	if w.dice.chance(0.3) {
+		a.Labels = map[string]string{"MARINA_PRIORITY": fmt.Sprint([...]int{-10, 10}[w.dice.IntN(2)])}
+	}
+	spec, err := services.Spec(a)
+	if err != nil {
+		w.fail("spec of %s: %v", id, err)
+	}
+	w.asked[id] = append(w.asked[id], spec)
 	return a
 }

@@ -32,6 +32,8 @@ type master struct {
 	name string
 	up   bool
 
+	doomed bool // it dies with its next write under way
+
 	// While it leads, or believes so.
 	lead       *store.Leadership
 	state      *brain.State
@@ -44,7 +46,24 @@ type master struct {
 	held       []brain.Effects // not yet released: their writes, or earlier ones, are not durable
 	requests   map[brain.RequestID]func(brain.Reply)
 	lastID     brain.RequestID
-	wake       time.Duration // of the earliest tick that is scheduled
+	wake       time.Duration     // of the earliest tick that is scheduled, by the world's clock
+	skew       time.Duration     // its own clock's, ahead of the world's
+	news       []kernel.Instance // not delivered yet: the latest of each
+	complete   bool              // as it is to be delivered
+	telling    bool              // a delivery is scheduled
+}
+
+// clock is the time by the master's own clock.
+func (m *master) clock() time.Time { return m.w.wall().Add(m.skew) }
+
+// due is when that clock will show a time, by the world's, if it goes on as it does.
+func (m *master) due(at time.Time) time.Duration { return max(at.Add(-m.skew).Sub(epoch), m.w.now) }
+
+// jump sets the clock. What is scheduled by it is looked at again, as a timer would be.
+func (m *master) jump(d time.Duration) {
+	m.note("clock jumps by %d ms", "", d.Milliseconds(), 0)
+	m.skew += d
+	m.w.after(0, &m.actor, func() { m.step(brain.Tick{}) })
 }
 
 func (m *master) note(what, which string, a, b int64) { m.w.note(m.name, what, which, a, b) }
@@ -62,7 +81,7 @@ func (m *master) campaign() {
 	if !m.up || m.state != nil {
 		return
 	}
-	m.w.after(m.w.dice.between(electionMin, electionMax), &m.actor, m.campaign)
+	m.w.after(m.w.slow(m.w.dice.between(electionMin, electionMax)), &m.actor, m.campaign)
 	if m.w.led() {
 		return
 	}
@@ -74,14 +93,15 @@ func (m *master) campaign() {
 	m.lead = lead
 	m.w.judge.elected(lead.Epoch())
 	m.note("leads with epoch %d", "", lead.Epoch(), 0)
-	m.state = brain.NewState(brain.Config{Epoch: lead.Epoch(), EndpointsEvery: endpointsEvery})
+	m.state = brain.NewState(m.w.policy(lead.Epoch()))
 	for _, problem := range m.state.Load(m.w.rows().Items) {
 		m.w.fail("load: %v", problem)
 	}
 	m.requests, m.wake = map[brain.RequestID]func(brain.Reply){}, 0
 	m.scheduler = newScheduler(m)
 	m.marathon = newMarathon(m)
-	m.tell(m.state.Instances(""), m.state.Complete())
+	m.news, m.telling = nil, false
+	m.deliver(m.state.Instances(""), m.state.Complete()) // schedulers begin with it
 	m.step(brain.Tick{})
 }
 
@@ -95,7 +115,7 @@ func (m *master) step(e brain.Event) {
 		m.inbox = append(m.inbox, e)
 		return
 	}
-	m.hold(m.state.Step(m.w.wall(), e))
+	m.hold(m.state.Step(m.clock(), e))
 	m.flush()
 }
 
@@ -109,14 +129,14 @@ func (m *master) drain() {
 		_, quota := e.(brain.SetQuota)
 		if up || quota {
 			if from < i {
-				m.hold(m.state.Step(m.w.wall(), events[from:i]...))
+				m.hold(m.state.Step(m.clock(), events[from:i]...))
 			}
-			m.hold(m.state.Step(m.w.wall(), e))
+			m.hold(m.state.Step(m.clock(), e))
 			from = i + 1
 		}
 	}
 	if from < len(events) {
-		m.hold(m.state.Step(m.w.wall(), events[from:]...))
+		m.hold(m.state.Step(m.clock(), events[from:]...))
 	}
 	m.flush()
 }
@@ -131,7 +151,7 @@ func (m *master) tickAt(at time.Time) {
 	if at.IsZero() {
 		return
 	}
-	d := max(at.Sub(epoch), m.w.now)
+	d := m.due(at)
 	if m.wake != 0 && m.wake <= d {
 		return
 	}
@@ -164,6 +184,9 @@ func (m *master) flush() {
 	}
 	m.w.spoilOps(ops)
 	m.committing = true
+	if m.doomed {
+		m.w.after(0, &m.w.nature, func() { m.w.killLeader(m) })
+	}
 	txn := store.Txn{Ops: ops}
 	if !m.w.plant.on(SkipFence) {
 		txn.Guards = []store.Guard{m.lead.Fence()}
@@ -230,8 +253,39 @@ func (m *master) release(batch []brain.Effects) {
 	m.drain()
 }
 
-// tell gives news to the schedulers.
+// tell gives news to the schedulers: at once or, in some simulations, late, and then of each instance only the latest, as the kernel's
+// watches may.
 func (m *master) tell(changes []kernel.Instance, complete bool) {
+	if m.w.climate.lag == 0 {
+		m.deliver(changes, complete)
+		return
+	}
+	for i := range changes {
+		if at := slices.IndexFunc(m.news, func(n kernel.Instance) bool { return n.ID == changes[i].ID }); at >= 0 {
+			m.w.reach(NewsMerged)
+			m.news[at] = changes[i]
+			continue
+		}
+		m.news = append(m.news, changes[i])
+	}
+	if m.complete = complete; m.telling {
+		return
+	}
+	m.telling = true
+	s := m.scheduler
+	m.w.after(m.w.dice.between(0, m.w.climate.lag), &m.actor, func() {
+		if m.scheduler == s {
+			news := m.news
+			m.news, m.telling = nil, false
+			m.deliver(news, m.complete)
+		}
+	})
+}
+
+func (m *master) deliver(changes []kernel.Instance, complete bool) {
+	if m.w.plant.on(NewsLost) {
+		changes = slices.DeleteFunc(slices.Clone(changes), func(i kernel.Instance) bool { return i.Removed && m.w.dice.chance(0.2) })
+	}
 	m.scheduler.hear(changes, complete)
 	m.marathon.hear(changes, complete)
 }
@@ -321,7 +375,7 @@ func (m *master) abdicate(why error) {
 	}
 	m.lead = nil
 	m.w.observe(0)
-	m.w.after(m.w.dice.between(electionMin, electionMax), &m.actor, m.campaign)
+	m.w.after(m.w.slow(m.w.dice.between(electionMin, electionMax)), &m.actor, m.campaign)
 }
 
 // forget drops all that a tenure had in memory.
@@ -341,7 +395,7 @@ func (m *master) forget() {
 // kill ends the process. Its lease runs out by itself.
 func (m *master) kill() {
 	m.note("dies, epoch %d", "", m.epoch(), 0)
-	m.up = false
+	m.up, m.doomed = false, false
 	m.forget()
 	if m.lead != nil {
 		m.w.expireLater(m.epoch())

@@ -32,13 +32,14 @@ const (
 	deedKillLeader
 	deedPauseLeader
 	deedStoreFault
+	deedClock
 	deeds
 )
 
 // usual is how often deeds happen beside each other.
 var usual = [deeds]int{deedScale: 12, deedLaunch: 5, deedRemove: 2, deedQuota: 4, deedUpdate: 3, deedChange: 14, deedHealth: 5, deedCrashTask: 12, deedKillAgent: 8,
 	deedKillMachine: 3, deedPauseAgent: 5, deedCutAgent: 6, deedCutMany: 1, deedWeather: 4, deedKillLeader: 2, deedPauseLeader: 3,
-	deedStoreFault: 3}
+	deedStoreFault: 3, deedClock: 1}
 
 // climate is which deeds a seed knows, and how often: seeds differ most by what they leave out.
 type climate struct {
@@ -46,6 +47,11 @@ type climate struct {
 	total   int
 	gap     time.Duration // longest time between two deeds
 	ahead   bool          // masters step while a commit is under way
+
+	pace     int           // all that agents' and schedulers' timers and faults last, times so much: 60 is Mesos's five minutes until unreachable
+	lag      time.Duration // how late the kernel's news are at most
+	unsynced bool          // writes of a leader that dies may be lost
+	scarce   int64         // machines are so much smaller
 }
 
 const (
@@ -56,7 +62,12 @@ const (
 )
 
 func drawClimate(d dice) climate {
-	c := climate{weights: usual, gap: d.between(gapMin, gapMax), ahead: d.chance(0.5)}
+	c := climate{weights: usual, gap: d.between(gapMin, gapMax), ahead: d.chance(0.5), unsynced: d.chance(0.5),
+		pace: [...]int{1, 1, 1, 1, 10, 10, 60, 60, 60, 60}[d.IntN(10)], scarce: [...]int64{1, 1, 2, 4}[d.IntN(4)]}
+	if d.chance(0.5) {
+		c.lag = d.between(time.Millisecond, 800*time.Millisecond)
+	}
+	c.gap *= time.Duration(c.pace)
 	for k := deedCrashTask; k < deeds; k++ {
 		if d.chance(0.3) {
 			c.weights[k] = 0
@@ -108,17 +119,19 @@ func (w *World) do(k deed) {
 	case deedPauseAgent:
 		w.pauseAgent(a)
 	case deedCutAgent:
-		w.cutAgent(a, w.dice.between(time.Second, 40*time.Second))
+		w.cutAgent(a, w.slow(w.dice.between(time.Second, 40*time.Second)))
 	case deedCutMany:
 		for _, a := range w.agents {
 			if w.dice.chance(0.45) {
-				w.cutAgent(a, w.dice.between(5*time.Second, 25*time.Second))
+				w.cutAgent(a, w.slow(w.dice.between(5*time.Second, 25*time.Second)))
 			}
 		}
 	case deedWeather:
 		w.turn()
 	case deedKillLeader, deedPauseLeader:
 		w.strikeLeader(k)
+	case deedClock:
+		w.jumpClock()
 	case deedStoreFault:
 		w.fault = storeFault(1 + w.dice.IntN(int(storeSlow)))
 	}
@@ -180,6 +193,7 @@ func (w *World) drawSpec(owner, role string, version int) kernel.Spec {
 	if err != nil {
 		w.fail("spec: %v", err)
 	}
+	w.asked[owner] = append(w.asked[owner], sealed)
 	return sealed
 }
 
@@ -264,7 +278,7 @@ func (w *World) sicken(a *agent) {
 	if !a.sick {
 		a.note("its tasks fail their checks", "", 0, 0)
 		a.feel(true)
-		w.after(w.dice.between(100*time.Millisecond, 10*time.Second), &w.nature, func() { a.feel(false) })
+		w.after(w.slow(w.dice.between(100*time.Millisecond, 10*time.Second)), &w.nature, func() { a.feel(false) })
 	}
 }
 
@@ -275,7 +289,7 @@ func (w *World) killAgent(a *agent) {
 	a.note("process dies", "", 0, 0)
 	a.kill()
 	boot := a.boot
-	w.after(w.dice.between(100*time.Millisecond, 25*time.Second), &w.nature, func() {
+	w.after(w.slow(w.dice.between(100*time.Millisecond, 25*time.Second)), &w.nature, func() {
 		if a.on && !a.up && a.boot == boot {
 			a.start()
 		}
@@ -291,7 +305,7 @@ func (w *World) killMachine(a *agent) {
 		a.gone = true
 		return
 	}
-	w.after(w.dice.between(2*time.Second, 40*time.Second), &w.nature, func() {
+	w.after(w.slow(w.dice.between(2*time.Second, 40*time.Second)), &w.nature, func() {
 		if !a.on {
 			a.powerOn()
 		}
@@ -314,7 +328,7 @@ func (w *World) pauseAgent(a *agent) {
 	a.note("process is paused", "", 0, 0)
 	a.paused = true
 	life := a.life
-	w.after(w.dice.between(100*time.Millisecond, 15*time.Second), &w.nature, func() {
+	w.after(w.slow(w.dice.between(100*time.Millisecond, 15*time.Second)), &w.nature, func() {
 		if a.life == life && a.paused {
 			a.note("process resumes", "", 0, 0)
 			w.resume(&a.actor)
@@ -352,12 +366,39 @@ func (w *World) strikeLeader(k deed) {
 		m.pause(w.dice.between(500*time.Millisecond, 12*time.Second))
 		return
 	}
+	m.doomed = true
+	if w.dice.chance(0.5) { // with a write under way, if there is one soon
+		w.after(2*time.Second, &w.nature, func() { w.killLeader(m) })
+		return
+	}
+	w.killLeader(m)
+}
+
+// killLeader ends a master's process that is to die, for a while.
+func (w *World) killLeader(m *master) {
+	if !m.doomed {
+		return
+	}
 	m.kill()
 	w.after(w.dice.between(500*time.Millisecond, 10*time.Second), &w.nature, func() {
 		if !m.up {
 			m.start()
 		}
 	})
+}
+
+// jumpClock sets the clock by which the leader decides: ahead by up to an hour, as after a machine slept, or back by some seconds.
+func (w *World) jumpClock() {
+	m := w.leader()
+	switch {
+	case m == nil || m.paused:
+	case w.dice.chance(0.5):
+		w.reach(ClockJumped)
+		m.jump(w.dice.between(100*time.Millisecond, time.Hour))
+	default:
+		w.reach(ClockBack)
+		m.jump(-w.dice.between(100*time.Millisecond, 5*time.Second))
+	}
 }
 
 // heal ends all faults for good; machines that are gone stay so.

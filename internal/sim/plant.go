@@ -2,6 +2,7 @@ package sim
 
 import (
 	"encoding/json"
+	"math"
 	"strings"
 	"time"
 
@@ -31,13 +32,22 @@ const (
 	DoubleHostPort       Bug = "double-host-port"      // two groups of an agent are given one host port
 	CountOnlyKnown       Bug = "count-only-known"      // a scheduler replaces what has not reported to a new leader yet
 	NewsOutOfOrder       Bug = "news-out-of-order"     // schedulers hear of the changes of one commit backwards
+	PrioritiesReversed   Bug = "priorities-reversed"   // what is launched with a high priority gets a low one
+	LoseDurable          Bug = "lose-durable"          // the store answers that a write is durable and loses it
+	ForgetBeforeAck      Bug = "forget-before-ack"     // an agent forgets a task that ended as soon as it has told so once
+	DoubleAddress        Bug = "double-address"        // two groups of an agent are given one address
+	LoadSkipsChunk       Bug = "load-skips-chunk"      // a new leader does not read one of the rows of what is assigned
+	NewsLost             Bug = "news-lost"             // schedulers do not hear of the end of some instances
+	EpochInSession       Bug = "epoch-in-session"      // an agent forgets the newest leader's epoch when it dials
+	StopOnce             Bug = "stop-once"             // an agent's process does not go on with stopping what the one before it began to stop
 )
 
 // Bugs lists all planted bugs.
 func Bugs() []Bug {
 	return []Bug{SkipFence, SendBeforeCommit, LoseGroupsOnReturn, AgentKeepsUnknown, LoadStaleRows, LoadNoQuotas,
 		AgentTakesLowerEpoch, AckBeforeDurable, ForgetQueue, AgentForgetsRunning, TrustUnknownOutcome, DoubleHostPort,
-		CountOnlyKnown, NewsOutOfOrder}
+		CountOnlyKnown, NewsOutOfOrder, PrioritiesReversed, LoseDurable, ForgetBeforeAck, DoubleAddress, LoadSkipsChunk, NewsLost,
+		EpochInSession, StopOnce}
 }
 
 func (b Bug) on(this Bug) bool { return b == this }
@@ -83,30 +93,44 @@ func (w *World) spoilRows(snap *store.Snapshot) *store.Snapshot {
 	case w.plant.on(LoadStaleRows) && w.stale != nil:
 		return w.stale
 	case w.plant.on(LoadNoQuotas):
-		kept := &store.Snapshot{Revision: snap.Revision}
-		for _, item := range snap.Items {
-			if !strings.HasPrefix(item.Key, store.Prefix("kernel", "quotas")) {
-				kept.Items = append(kept.Items, item)
-			}
-		}
-		return kept
+		return without(snap, store.Prefix("kernel", "quotas"), math.MaxInt)
+	case w.plant.on(LoadSkipsChunk):
+		return without(snap, store.Prefix("kernel", "assigned"), 1)
 	}
 	return snap
 }
 
-// spoilOps is where the bugs of placement change what is written: the second group of a row gets the first one's ports.
+// without is a snapshot less the first n rows under a prefix.
+func without(snap *store.Snapshot, prefix string, n int) *store.Snapshot {
+	kept := &store.Snapshot{Revision: snap.Revision}
+	for _, item := range snap.Items {
+		if n > 0 && strings.HasPrefix(item.Key, prefix) {
+			n--
+			continue
+		}
+		kept.Items = append(kept.Items, item)
+	}
+	return kept
+}
+
+// spoilOps is where the bugs of placement change what is written: the second group of a row gets the first one's ports, or its address.
 func (w *World) spoilOps(ops []store.Op) {
 	for i := range ops {
-		if !w.plant.on(DoubleHostPort) || !strings.HasPrefix(ops[i].Key, store.Prefix("kernel", "assigned")) {
+		if !w.plant.on(DoubleHostPort) && !w.plant.on(DoubleAddress) || !strings.HasPrefix(ops[i].Key, store.Prefix("kernel", "assigned")) {
 			continue
 		}
 		groups, err := kernel.UnpackGroups(ops[i].Value)
 		if ops[i].Kind != store.OpPut || err != nil || len(groups) < 2 {
 			continue
 		}
-		if len(groups[0].HostPorts) == 1 && len(groups[1].HostPorts) == 1 {
+		switch {
+		case w.plant.on(DoubleHostPort) && len(groups[0].HostPorts) == 1 && len(groups[1].HostPorts) == 1:
 			groups[1].HostPorts = groups[0].HostPorts
-			ops[i].Value, _ = json.Marshal(groups)
+		case w.plant.on(DoubleAddress) && groups[0].Address.IsValid() && groups[1].Address.IsValid():
+			groups[1].Address = groups[0].Address
+		default:
+			continue
 		}
+		ops[i].Value, _ = json.Marshal(groups)
 	}
 }

@@ -31,6 +31,14 @@ var finders = map[Bug][]invariant.ID{
 	DoubleHostPort:       {invariant.I14},
 	CountOnlyKnown:       {invariant.I5},
 	NewsOutOfOrder:       {invariant.I10},
+	PrioritiesReversed:   {invariant.I41},
+	LoseDurable:          {invariant.I12},
+	ForgetBeforeAck:      {invariant.I7},
+	DoubleAddress:        {invariant.I14},
+	LoadSkipsChunk:       {invariant.I5, invariant.I7, invariant.I13, invariant.I14},
+	NewsLost:             {invariant.I7},
+	EpochInSession:       {invariant.I19},
+	StopOnce:             {invariant.I7, invariant.I11},
 }
 
 // TestPlantedBugIsFound begins with the seed that the bug's transcript keeps and goes on with others: a change of master or
@@ -73,7 +81,7 @@ func TestEveryInvariantFindsABug(t *testing.T) {
 		}
 	}
 	for _, id := range []invariant.ID{invariant.I5, invariant.I7, invariant.I8, invariant.I10, invariant.I11, invariant.I12,
-		invariant.I13, invariant.I14, invariant.I19} {
+		invariant.I13, invariant.I14, invariant.I19, invariant.I41} {
 		if !found[id] {
 			t.Errorf("no planted bug shows that %s is judged", id)
 		}

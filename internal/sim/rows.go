@@ -2,7 +2,9 @@ package sim
 
 import (
 	"encoding/json"
+	"fmt"
 	"net/netip"
+	"strings"
 
 	"github.com/marinaos/marina/internal/invariant"
 	"github.com/marinaos/marina/internal/kernel"
@@ -79,7 +81,7 @@ func (j *judge) quotaRow(role string, c *store.Change) {
 		return
 	}
 	j.ledger.Quota(role, &q.Limit)
-	if !j.ledger.Affords(role, kernel.Resources{}) {
+	if j.ledger.Over(role) {
 		j.w.reach(QuotaBelowUse)
 	}
 }
@@ -113,6 +115,32 @@ func (j *judge) assignedRow(agent kernel.AgentID, c *store.Change, revision int6
 	}
 }
 
+// madeWay judges a group that is to stop, if it is for another's sake.
+func (j *judge) madeWay(g *kernel.Group) {
+	var owner string
+	var priority, own int
+	if n, _ := fmt.Sscanf(g.Why, "it makes way for %s which has priority %d, this %d", &owner, &priority, &own); n < 3 {
+		return
+	}
+	j.w.reach(MadeWay)
+	owner = strings.TrimSuffix(owner, ",")
+	spec := j.rows.specs[g.Spec]
+	if own < 0 && priority >= 0 {
+		j.w.reach(LentMadeWay)
+	}
+	j.hold(invariant.Rights(invariant.Work{Name: string(g.ID), Role: spec.Role, Priority: spec.Priority}, j.workOf(owner, priority)))
+}
+
+// workOf is what an owner's instances of a priority were asked for as, in any version.
+func (j *judge) workOf(owner string, claimed int) invariant.Work {
+	for _, s := range j.w.asked[owner] {
+		if s.Priority == claimed {
+			return invariant.Work{Name: owner, Role: s.Role, Priority: s.Priority}
+		}
+	}
+	return invariant.Work{Name: owner + ", of which no version has that priority", Role: "?", Priority: -kernel.MaxPriority}
+}
+
 func (j *judge) unassigned(agent kernel.AgentID, id kernel.GroupID) {
 	j.ledger.Remove(id, agent)
 	if !j.ledger.On(id, agent) {
@@ -127,6 +155,7 @@ func (j *judge) assigned(agent kernel.AgentID, g *kernel.Group, revision int64) 
 	if j.ledger.On(g.ID, agent) {
 		if t := j.of(g.ID); t.goal != g.Goal {
 			t.goal = g.Goal
+			j.madeWay(g)
 			j.recount(g.ID, t)
 		}
 		return

@@ -64,7 +64,7 @@ func (s *scheduler) hear(changes []kernel.Instance, complete bool) {
 			delete(s.instances, c.ID)
 			delete(s.replaced, c.ID)
 			delete(s.stopping, c.ID)
-			s.order[c.Owner] = without(s.order[c.Owner], c.ID)
+			s.order[c.Owner] = less(s.order[c.Owner], c.ID)
 		default:
 			s.instances[c.ID] = c
 			if !known {
@@ -72,7 +72,7 @@ func (s *scheduler) hear(changes []kernel.Instance, complete bool) {
 			}
 			s.watchAway(c)
 		}
-		s.waiting[c.Owner] = without(s.waiting[c.Owner], c.ID)
+		s.waiting[c.Owner] = less(s.waiting[c.Owner], c.ID)
 	}
 	if early := s.m.w.plant.on(CountOnlyKnown) && len(s.instances) == 0; (complete || early) && !s.complete {
 		s.complete = true
@@ -88,7 +88,7 @@ func (s *scheduler) hear(changes []kernel.Instance, complete bool) {
 	}
 }
 
-func without(ids []kernel.GroupID, id kernel.GroupID) []kernel.GroupID {
+func less(ids []kernel.GroupID, id kernel.GroupID) []kernel.GroupID {
 	if i := slices.Index(ids, id); i >= 0 {
 		return slices.Delete(ids, i, i+1)
 	}
@@ -117,7 +117,7 @@ func (s *scheduler) watchAway(c *kernel.Instance) {
 		now := s.instances[id]
 		return now != nil && now.Away.Equal(away)
 	}
-	left := func(d time.Duration) time.Duration { return away.Add(d).Sub(s.m.w.wall()) }
+	left := func(d time.Duration) time.Duration { return away.Add(s.m.w.slow(d)).Sub(s.m.clock()) }
 	s.later(left(inactiveAfter), func() {
 		if a := s.m.w.app(owner); still() && !s.replaced[id] && a != nil {
 			s.replaced[id] = true
@@ -205,16 +205,17 @@ func (s *scheduler) launch(a *app, n int) {
 	}
 	s.m.note("launches %d of", a.owner, int64(n), 0)
 	done := s.begin(a)
+	spec := a.spec
+	if w.plant.on(PrioritiesReversed) {
+		spec.Priority = -spec.Priority
+	}
 	s.m.request(func(r brain.RequestID) brain.Event {
-		return brain.Launch{Request: r, LaunchRequest: kernel.LaunchRequest{Key: key, Spec: a.spec, Groups: ids}}
+		return brain.Launch{Request: r, LaunchRequest: kernel.LaunchRequest{Key: key, Spec: spec, Groups: ids}}
 	}, func(r brain.Reply) {
 		done()
 		if r.Err != nil {
 			w.fail("launch of %s: %v", a.owner, r.Err)
 			return
-		}
-		for i := range r.Launch.Placed {
-			s.waiting[a.owner] = without(s.waiting[a.owner], r.Launch.Placed[i].ID)
 		}
 		if r.Launch.Waiting > 0 && w.plant.on(ForgetQueue) {
 			s.m.step(brain.Withdraw{Framework: framework, Key: key})
@@ -242,7 +243,7 @@ func (s *scheduler) withdraw(a *app, groups []kernel.GroupID) {
 		}
 		s.m.w.reach(Withdrawn)
 		for _, g := range groups {
-			s.waiting[a.owner] = without(s.waiting[a.owner], g)
+			s.waiting[a.owner] = less(s.waiting[a.owner], g)
 		}
 	})
 }

@@ -3,6 +3,8 @@ package sim
 import (
 	"bytes"
 	"flag"
+	"fmt"
+	"math"
 	"os"
 	"runtime"
 	"runtime/debug"
@@ -15,6 +17,8 @@ import (
 var (
 	seed   = flag.Uint64("seed", 0, "simulate this seed alone and print its trace (with -run TestSeed)")
 	seeds  = flag.Uint64("seeds", 1000, "how many seeds TestSeeds simulates")
+	from   = flag.Uint64("from", 1, "the first of them")
+	hours  = flag.Float64("hours", 0, "simulate seeds until they come to so many agent-hours, instead")
 	plant  = flag.String("plant", "", "the bug to plant with -seed")
 	update = flag.Bool("update", false, "write testdata/planted anew")
 )
@@ -45,40 +49,57 @@ func (r Result) report(t *testing.T) {
 
 // sum is what a batch of seeds came to.
 type sum struct {
-	mu        sync.Mutex
-	seeds     int           // guarded by mu
-	events    int           // guarded by mu
-	simulated time.Duration // guarded by mu
-	agents    float64       // hours; guarded by mu
+	mu     sync.Mutex
+	counts // guarded by mu
 }
 
-func (s *sum) add(r Result) {
+type counts struct {
+	seeds     int
+	events    int
+	simulated time.Duration
+	agents    float64 // hours
+}
+
+// add counts one more, and returns what all come to.
+func (s *sum) add(r Result) counts {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.seeds++
 	s.events += r.Events
 	s.simulated += r.Simulated
 	s.agents += r.AgentTime.Hours()
+	return s.counts
 }
 
 func TestSeeds(t *testing.T) {
 	if *seed != 0 {
 		t.Skip("one seed was asked for")
 	}
-	n := *seeds
+	last := *from + *seeds - 1
 	if testing.Short() {
-		n = min(n, 100)
+		last = *from + min(*seeds, 100) - 1
+	}
+	if *hours > 0 {
+		last = math.MaxUint64
 	}
 	defer debug.SetGCPercent(debug.SetGCPercent(400)) // worlds are small and short-lived
 	some, next, began := NewSometimes(), atomic.Uint64{}, time.Now()
+	next.Store(*from - 1)
 	var total sum
 	t.Run("batch", func(t *testing.T) {
 		for range runtime.GOMAXPROCS(0) {
 			t.Run("", func(t *testing.T) {
 				t.Parallel()
-				for s := next.Add(1); s <= n && !t.Failed(); s = next.Add(1) {
+				for s := next.Add(1); s <= last && !t.Failed(); s = next.Add(1) {
 					r := Run(Config{Seed: s, Some: some})
-					total.add(r)
+					if all := total.add(r); *hours > 0 {
+						if all.seeds%5000 == 0 {
+							fmt.Fprintf(os.Stderr, "%d seeds, %.0f of %.0f agent-hours, %.0f s\n", all.seeds, all.agents, *hours, time.Since(began).Seconds())
+						}
+						if all.agents >= *hours {
+							return
+						}
+					}
 					r.report(t)
 					if r.Events < 2000 {
 						t.Errorf("seed %d: %d events, want at least 2000", s, r.Events)
@@ -93,7 +114,7 @@ func TestSeeds(t *testing.T) {
 	for name, count := range some.All() {
 		t.Logf("%9d  %s", count, name)
 	}
-	if never := some.Never(); len(never) > 0 && n >= 500 && !t.Failed() {
+	if never := some.Never(); len(never) > 0 && total.seeds >= 500 && !t.Failed() {
 		t.Errorf("never reached: %q", never)
 	}
 }

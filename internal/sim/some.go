@@ -34,6 +34,14 @@ const (
 	OrphanRan           = "container ran without an intent"
 	QuotaBelowUse       = "quota set below what is used"
 	ReturnedAfterForget = "agent returned with groups that were forgotten"
+	MadeWay             = "instance made way for a higher priority"
+	LentMadeWay         = "instance on loan made way for one that was not"
+	GuaranteeHeld       = "launch waits for what is held for the guarantees of others"
+	RoomKept            = "room kept for what waits"
+	ClockJumped         = "leader's clock jumped ahead"
+	ClockBack           = "leader's clock jumped back"
+	UnsyncedLost        = "write of a leader that died was lost"
+	NewsMerged          = "news skipped a state"
 )
 
 // NewSometimes returns the list of rare paths that a batch must reach.
@@ -41,5 +49,6 @@ func NewSometimes() *invariant.Sometimes {
 	return invariant.NewSometimes(DeploymentFinished, DeploymentForced, MachineChanged, FrameLost, FrameDoubled, FrameReordered, FrameRefused, FrameRepeated, FrameGap, SessionEnded,
 		RegistrationLost, SyncDropped, StatusRepeated, TaskReadopted, TaskLostByReboot,
 		TaskEndedWhileAway, PortWaited, PortTaken, WriteFenced, WriteConflicted, OutcomeUnknown, ZombieResumed, Replaced,
-		Forgotten, ForgetRefused, LaunchWaits, Withdrawn, OrphanRan, QuotaBelowUse, ReturnedAfterForget)
+		Forgotten, ForgetRefused, LaunchWaits, Withdrawn, OrphanRan, QuotaBelowUse, ReturnedAfterForget,
+		MadeWay, LentMadeWay, GuaranteeHeld, RoomKept, ClockJumped, ClockBack, UnsyncedLost, NewsMerged)
 }

@@ -215,6 +215,10 @@ func (a *agent) report(g *local, i int, state kernel.State, why kernel.Reason) {
 	a.note("%d: task is "+state.String(), string(s.Task), int64(s.Seq), 0)
 	if !g.dropped {
 		a.send(kernel.Up{Statuses: []kernel.Status{*s}})
+		if state.Terminal() && a.w.plant.on(ForgetBeforeAck) {
+			g.acked[i] = true
+			a.forgetIfDone(g)
+		}
 	} else {
 		a.forgetIfDone(g)
 	}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/marinaos/marina/internal/invariant"
+	"github.com/marinaos/marina/internal/kernel"
 	brain "github.com/marinaos/marina/internal/master"
 	"github.com/marinaos/marina/internal/services"
 	"github.com/marinaos/marina/internal/store"
@@ -41,7 +42,7 @@ const (
 	endpointsEvery = time.Second
 	settled        = 2 * time.Second   // all was as asked for, for so long
 	converge       = 120 * time.Second // T_conv: everything is as asked for, once faults have ended
-	longest        = time.Hour         // of faults; the number of events ends them long before
+	longest        = 72 * time.Hour    // of faults; the number of events ends them long before
 )
 
 // World is a whole datacenter and its weather.
@@ -58,6 +59,7 @@ type World struct {
 	agents  []*agent
 	members []*master
 	apps    []*app
+	asked   map[string][]kernel.Spec // all that was ever asked for, by owner
 	judge   *judge
 	nature  actor // what befalls the datacenter until it heals
 	ether   actor // the network and the store
@@ -89,7 +91,7 @@ func Run(cfg Config) Result {
 		w.judge.step()
 	}
 	w.heal()
-	deadline := w.now + converge
+	deadline := w.now + w.slow(converge)
 	for !w.over() && w.next(deadline) {
 		w.judge.step()
 		if w.judge.settledFor(settled) {
@@ -114,8 +116,9 @@ func newWorld(cfg Config) *World {
 		cfg.Events = 6000
 	}
 	w := &World{cfg: cfg, dice: newDice(cfg.Seed), plant: cfg.Plant, store: memory.New(), ctx: context.Background(),
-		intents: intents{apps: map[string]*services.App{}}}
+		asked: map[string][]kernel.Spec{}, intents: intents{apps: map[string]*services.App{}}}
 	w.trace = trace{hash: fnvOffset, out: cfg.Trace}
+	w.climate = drawClimate(w.dice)
 	w.judge = newJudge(w)
 	var err error
 	if w.changes, err = w.store.Watch(w.ctx, ""); err != nil {
@@ -142,12 +145,20 @@ func (w *World) begin() {
 		}
 		w.after(late, &w.nature, a.powerOn)
 	}
-	w.climate = drawClimate(w.dice)
 	for range 6 {
 		w.launchApp()
 	}
 	w.after(time.Second, &w.nature, w.live)
 }
+
+// policy is what masters are told to do.
+func (w *World) policy(epoch int64) brain.Config {
+	return brain.Config{Epoch: epoch, EndpointsEvery: endpointsEvery, Suspect: w.slow(2 * time.Second), Unreachable: w.slow(5 * time.Second),
+		Grace: w.slow(10 * time.Second), HoldAfter: w.slow(4 * time.Second), HoldFor: w.slow(6 * time.Second)}
+}
+
+// slow is a time at the simulation's pace.
+func (w *World) slow(d time.Duration) time.Duration { return d * time.Duration(w.climate.pace) }
 
 // over reports whether there is nothing more to learn.
 func (w *World) over() bool { return w.err != nil || len(w.judge.violations) > 0 }
@@ -227,12 +238,17 @@ func (w *World) rows() *store.Snapshot {
 // commit carries a transaction to the store and its answer back. Both take time; the master may be gone when it gets there.
 // Then applied looks whether it took effect; done gets the answer.
 func (w *World) commit(m *master, txn store.Txn, applied func(), done func(error)) {
-	writer, fault := m.epoch(), w.fault
+	writer, fault, life := m.epoch(), w.fault, m.life
 	there, back := w.dice.between(commitMin, commitMax), w.dice.between(commitMin, commitMax)
 	if w.fault = storeWorks; fault == storeSlow {
 		there = w.dice.between(commitMax, commitSlow)
 	}
 	w.after(there, &w.ether, func() {
+		if m.life != life && w.climate.unsynced && w.dice.chance(0.5) { // it died before the write was on disk anywhere
+			w.reach(UnsyncedLost)
+			w.note("store", "loses what epoch %d had not synced", "", writer, 0)
+			return
+		}
 		err := w.apply(writer, fault, txn)
 		if applied != nil {
 			applied()
@@ -253,6 +269,10 @@ func (w *World) apply(writer int64, fault storeFault, txn store.Txn) error {
 	case storeConflicts:
 		w.note("store", "conflicts with epoch %d", "", writer, 0)
 		return store.ErrConflict
+	case storeSlow:
+		if w.plant.on(LoseDurable) {
+			return nil
+		}
 	case storeLosesApplied, storeLosesDropped:
 		w.store.LoseReply(fault == storeLosesApplied)
 	}

@@ -41,6 +41,22 @@ func (c *counted) add(what string, exact, comes bool, names []string) {
 	c.counts = append(c.counts, count{what, len(names), names, exact, comes})
 }
 
+// longLived are the processes that outlive every cluster.
+var longLived = []string{"daemon", "agent", "containerd"}
+
+// private is the memory that each of the long-lived processes has for itself, in a line.
+func private(h *house.House) string {
+	var out []string
+	for _, name := range longLived {
+		text := "?"
+		if pid, err := h.PID(name); err == nil {
+			text = fmt.Sprintf("%.1f", status(pid, "RssAnon")/1024)
+		}
+		out = append(out, fmt.Sprintf("%*s", len(name), text))
+	}
+	return strings.Join(out, "  ")
+}
+
 // look counts everything of a datacenter.
 func look(h *house.House) (*counted, error) {
 	c := &counted{}
@@ -71,7 +87,7 @@ func look(h *house.House) (*counted, error) {
 	}
 	c.add("file in the state folder", false, true, files)
 	c.values = append(c.values, value{"state folder, on disk", "MiB", bytes})
-	for _, name := range []string{"daemon", "agent", "containerd"} {
+	for _, name := range longLived {
 		pid, err := h.PID(name)
 		if err != nil {
 			return nil, err

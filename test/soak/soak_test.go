@@ -21,6 +21,8 @@ const (
 	settle   = 2 * time.Minute                     // for what goes on its own after a cluster is gone
 	lookEach = 3 * time.Second
 	maxNames = 40 // of what stayed, told by name
+
+	memoryEach = 10 // rounds between two looks at what the long-lived processes have
 )
 
 // setting is a number from the environment.
@@ -59,6 +61,8 @@ func TestSoak(t *testing.T) {
 	}
 	begin, failed := time.Now(), 0
 	var took []time.Duration
+	var memory []string
+	begins := private(h)
 	var mu sync.Mutex
 	var wg sync.WaitGroup
 	slots := make(chan struct{}, several)
@@ -76,6 +80,9 @@ func TestSoak(t *testing.T) {
 				t.Errorf("round %d: %v", n+1, err)
 			}
 			fmt.Fprintf(os.Stderr, "round %d of %d: %v\n", n+1, rounds, time.Since(begin).Round(time.Second))
+			if len(took)%memoryEach == 0 {
+				memory = append(memory, fmt.Sprintf("%5d   %s", len(took), private(h)))
+			}
 		})
 	}
 	wg.Wait()
@@ -86,6 +93,7 @@ func TestSoak(t *testing.T) {
 	}
 	fmt.Printf("\n%d clusters created and deleted, %d at a time, %d failed, in %v; a round took p50 %v, max %v\n\n", rounds, several, failed,
 		time.Since(begin).Round(time.Second), house.Percentile(took, 0.5).Round(time.Second), slices.Max(took).Round(time.Second))
+	fmt.Printf("private memory, MiB\nround   %s\n    0   %s\n%s\n\n", strings.Join(longLived, "  "), begins, strings.Join(memory, "\n"))
 	compare(t, with, before, after, rounds)
 }
 

@@ -41,7 +41,12 @@ func eachMinor(t *testing.T, f func(t *testing.T, program, minor string)) {
 			t.Fatal(err)
 		}
 		minor := strings.TrimPrefix(filepath.Base(p), "kubernetes-")
-		t.Run(minor, func(t *testing.T) { f(t, p, minor) })
+		t.Run(minor, func(t *testing.T) {
+			if os.Getenv("MARINA_MEASURE") == "" {
+				t.Parallel() // they mostly wait
+			}
+			f(t, p, minor)
+		})
 	}
 }
 

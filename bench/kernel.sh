@@ -1,0 +1,44 @@
+#!/usr/bin/env bash
+# What `make bench-kernel` does after the build: measure the kernel beside its peers, and print tables. Nothing here fails because of a number.
+# It takes a quarter of an hour. An argument names one part: placement, packing, sharing, memory, commit, api, kube.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+part="${1:-}"
+wanted() { [ -z "$part" ] || [ "$part" = "$1" ]; }
+
+echo "date:    $(date -u +%F)"
+echo "machine: $(nproc) cores of $(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -1), $(awk '/MemTotal/ {printf "%.0f GiB", $2/1048576}' /proc/meminfo), Linux $(uname -r)"
+echo "load:    $(cut -d' ' -f1-3 /proc/loadavg) before"
+echo "commit:  $(git describe --tags --always --dirty 2>/dev/null || echo unknown), $(go version | cut -d' ' -f3)"
+echo
+
+(cd bench/kernel && GOWORK=off go build -o bin/kernel .)
+for p in placement packing sharing memory; do
+	if wanted "$p"; then bench/kernel/bin/kernel -only "$p"; fi
+done
+
+if wanted commit; then
+	echo "== commit: the master alone, stub agents over TLS, embedded etcd with fsync, launches by the kernel's contract"
+	MARINA_BENCH_DIR="${MARINA_BENCH_DIR:-/var/tmp}" go test -run '^$' -bench BenchmarkFleet -benchtime 1x -timeout 30m ./internal/master | grep -E '^Benchmark|FAIL' || true
+	echo
+fi
+if wanted api; then
+	echo "== api: the real daemon with stub agents, everything asked for by Marathon's API"
+	MARINA_BIN="${MARINA_BIN:-$PWD/bin/marina}" MARINA_RUNTIME="${MARINA_RUNTIME:-$PWD/bundle/runtime/bin}" \
+		go test -run '^$' -bench BenchmarkFleet -benchtime 1x -timeout 60m ./test/bench | grep -vE '^(goos|goarch|pkg|cpu|PASS|ok|Benchmark)' || true
+	echo
+fi
+if wanted kube; then
+	echo "== kube: upstream's scheduler_perf, kube-scheduler with its API server and etcd, nodes that are rows"
+	peer="$PWD/bench/schedulerperf/bin"
+	if [ ! -x "$peer/schedulerperf" ]; then
+		echo "left out: it is not built (make bench-peers builds it, in some minutes)"
+	else
+		config="$(cd bench/schedulerperf && GOWORK=off go list -m -f '{{.Dir}}' k8s.io/kubernetes)/test/integration/scheduler_perf/misc/performance-config.yaml"
+		out="$(mktemp -d)"
+		trap 'rm -rf "$out"' EXIT
+		(cd "$out" && TMPDIR="$out" PATH="$peer:$PATH" "$peer/schedulerperf" -test.run '^$' -test.bench 'PerfScheduling/SchedulingBasic/5000Nodes_10000Pods$' \
+			-test.benchtime 1x -test.timeout 30m -config "$config" -data-items-dir "$out" >"$out/log" 2>&1) || tail -5 "$out/log"
+		grep -E '^BenchmarkPerf' "$out/log" | sed -E 's/ +/ /g' | cut -c1-400 || true
+	fi
+fi

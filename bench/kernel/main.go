@@ -1,0 +1,73 @@
+package main
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"runtime"
+	"strings"
+	"time"
+)
+
+// parts are what can be measured, in order.
+var parts = []struct {
+	name string
+	run  func(*sizes) error
+}{{"placement", placements}, {"packing", packing}, {"sharing", sharing}, {"memory", memory}}
+
+// sizes are how large everything is.
+type sizes struct {
+	peer   int // tasks SwarmKit is given in a case
+	agents int // of the memory's last row
+	tasks  int
+}
+
+func main() {
+	var s sizes
+	only := flag.String("only", "", "one of placement, packing, sharing, memory")
+	flag.IntVar(&s.peer, "peer", 2000, "tasks that SwarmKit places in each case; 0 leaves it out")
+	flag.IntVar(&s.agents, "agents", 100_000, "agents of the largest state")
+	flag.IntVar(&s.tasks, "tasks", 1_000_000, "tasks of the largest state")
+	flag.Parse()
+	known := false
+	for _, p := range parts {
+		if *only != "" && *only != p.name {
+			continue
+		}
+		known = true
+		fmt.Printf("== %s\n", p.name)
+		began := time.Now()
+		if err := p.run(&s); err != nil {
+			fmt.Fprintf(os.Stderr, "%s: %v\n", p.name, err)
+			os.Exit(1)
+		}
+		fmt.Printf("(%.0f s)\n\n", time.Since(began).Seconds())
+		runtime.GC()
+	}
+	if !known {
+		fmt.Fprintf(os.Stderr, "no part %q\n", *only)
+		os.Exit(2)
+	}
+}
+
+// row prints cells in columns.
+func row(widths []int, cells ...any) {
+	var b strings.Builder
+	for i, c := range cells {
+		if i == 0 {
+			fmt.Fprintf(&b, "%-*v", widths[0], c)
+		} else {
+			fmt.Fprintf(&b, "  %*v", widths[i], c)
+		}
+	}
+	fmt.Println(b.String())
+}
+
+// count writes a number of many digits so that it can be read: 123,456.
+func count(n float64) string {
+	s := fmt.Sprintf("%.0f", n)
+	for i := len(s) - 3; i > 0; i -= 3 {
+		s = s[:i] + "," + s[i:]
+	}
+	return s
+}

@@ -1,0 +1,27 @@
+package invariant
+
+import "strings"
+
+// Work is an instance, or what one is launched for, with what decides who makes way for whom.
+type Work struct {
+	Name     string
+	Role     string // that pays: "/prod/web"
+	Priority int
+}
+
+// Rights judges I41: an instance makes way only for work of a higher priority, which is of the same top-level group unless the instance has
+// a priority below zero and the work has none.
+func Rights(gone, stays Work) []Violation {
+	lent := gone.Priority < 0 && stays.Priority >= 0
+	if gone.Priority < stays.Priority && (lent || tenant(gone.Role) == tenant(stays.Role)) {
+		return nil
+	}
+	return violated(I41, "%s of %s with priority %d makes way for %s of %s with priority %d",
+		gone.Name, gone.Role, gone.Priority, stays.Name, stays.Role, stays.Priority)
+}
+
+// tenant is the top-level group of a role.
+func tenant(role string) string {
+	first, _, _ := strings.Cut(strings.TrimPrefix(role, "/"), "/")
+	return first
+}

@@ -1,0 +1,457 @@
+package master
+
+import (
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"pgregory.net/rapid"
+
+	"github.com/marinaos/marina/internal/invariant"
+	"github.com/marinaos/marina/internal/kernel"
+	"github.com/marinaos/marina/internal/store"
+)
+
+// machine drives a State by whatever may happen to it, in any order, and holds its insides against each other after every step. Where the
+// simulator shows that the kernel is right among agents, networks and stores, this shows that what the State keeps twice is the same.
+type machine struct {
+	state   *State
+	now     time.Time
+	rows    map[string][]byte
+	ledger  *invariant.Ledger
+	agents  []*fake
+	session SessionID
+	serial  int
+	request RequestID
+	asked   map[kernel.GroupID]bool        // somebody asked for its end
+	ended   map[kernel.GroupID]bool        // it is over for good
+	specs   map[kernel.SpecID]*kernel.Spec // all there ever were
+	owners  map[string]*kernel.Spec        // the newest of each
+}
+
+// fake is an agent: it runs what it was told to and says so when asked.
+type fake struct {
+	id      kernel.AgentID
+	cpus    int64
+	session SessionID
+	up      uint64
+	run     map[kernel.GroupID]*ran
+}
+
+type ran struct {
+	group kernel.Group
+	seq   uint64
+	state kernel.State
+}
+
+func TestStateMachine(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		m := &machine{now: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), rows: map[string][]byte{}, asked: map[kernel.GroupID]bool{},
+			ended: map[kernel.GroupID]bool{}, specs: map[kernel.SpecID]*kernel.Spec{}, owners: map[string]*kernel.Spec{}}
+		m.lead(t)
+		for n := range rapid.IntRange(1, 4).Draw(t, "agents") {
+			m.agents = append(m.agents, &fake{id: kernel.AgentID(fmt.Sprint("a", n)), cpus: rapid.Int64Range(2, 8).Draw(t, "cpus"), run: map[kernel.GroupID]*ran{}})
+			m.dial(t, m.agents[n])
+		}
+		t.Repeat(map[string]func(*rapid.T){
+			"launch": m.launch, "launch more": m.launch, "status": m.status, "statuses": m.status, "stop": m.stop, "withdraw": m.withdraw, "resize": m.resize, "quota": m.quota,
+			"release": m.release, "forget": m.forget, "agent": m.agent, "time": m.time, "failover": m.lead,
+		})
+	})
+}
+
+// lead begins with a new leader over the rows that are durable; agents dial it.
+func (m *machine) lead(t *rapid.T) {
+	m.state = NewState(Config{Epoch: 1, SubnetBits: 28, HoldAfter: 4 * time.Second, HoldFor: 6 * time.Second, VIPKeep: time.Hour})
+	var items []store.Item
+	for _, key := range slices.Sorted(maps.Keys(m.rows)) {
+		items = append(items, store.Item{Key: key, Value: m.rows[key]})
+	}
+	if problems := m.state.Load(items); len(problems) > 0 {
+		t.Fatalf("load: %v", problems)
+	}
+	m.ledger = newAudit(m.state).ledger
+	for _, a := range m.agents {
+		a.session = 0
+	}
+	m.step(t, Tick{})
+	for _, a := range m.agents {
+		if rapid.IntRange(0, 3).Draw(t, "dials") > 0 {
+			m.dial(t, a)
+		}
+	}
+}
+
+func (m *machine) dial(t *rapid.T, a *fake) {
+	m.session++
+	a.session, a.up = m.session, 1
+	reg := kernel.Registration{Incarnation: fmt.Sprint(m.session), Agent: kernel.Agent{ID: a.id, Hostname: string(a.id), Address: netip.MustParseAddr("192.0.2.1"),
+		Attributes: map[string]string{"rack": "r" + string(a.id[1:])}, Total: kernel.Resources{MilliCPU: a.cpus * 1000, Mem: 64 * kernel.GiB, Disk: 64 * kernel.GiB}, Ports: kernel.PortRange{First: 31000, Last: 31004}}}
+	for _, id := range slices.Sorted(maps.Keys(a.run)) {
+		reg.Statuses = append(reg.Statuses, a.run[id].status(m.now))
+	}
+	m.step(t, AgentUp{Session: a.session, Seq: 1, Registration: reg})
+}
+
+func (r *ran) status(now time.Time) kernel.Status {
+	return kernel.Status{Task: kernel.TaskID(string(r.group.ID) + ".t"), Group: r.group.ID, Seq: r.seq, State: r.state, Time: now}
+}
+
+// someAgent is an agent with a session, nil if there is none.
+func (m *machine) someAgent(t *rapid.T) *fake {
+	a := rapid.SampledFrom(m.agents).Draw(t, "agent")
+	if a.session == 0 {
+		return nil
+	}
+	return a
+}
+
+func (m *machine) agent(t *rapid.T) {
+	a := rapid.SampledFrom(m.agents).Draw(t, "agent")
+	switch {
+	case a.session == 0:
+		m.dial(t, a)
+	case rapid.Bool().Draw(t, "lost"):
+		s := a.session
+		a.session = 0
+		m.step(t, AgentDown{Session: s})
+	default:
+		a.cpus = rapid.Int64Range(2, 8).Draw(t, "cpus")
+		m.dial(t, a)
+	}
+}
+
+// time passes while connected agents are heard, or not.
+func (m *machine) time(t *rapid.T) {
+	end := m.now.Add(time.Duration(rapid.IntRange(1, 8000).Draw(t, "ms")) * time.Millisecond)
+	heard := rapid.IntRange(0, 3).Draw(t, "heard") > 0
+	for m.now.Before(end) {
+		m.now = m.now.Add(500 * time.Millisecond)
+		for _, a := range m.agents {
+			if a.session != 0 && heard {
+				a.up++
+				m.step(t, Frame{Session: a.session, Up: kernel.Up{Seq: a.up}})
+			}
+		}
+		m.step(t, Tick{})
+	}
+}
+
+func (m *machine) launch(t *rapid.T) {
+	role := rapid.SampledFrom([]string{"/", "/a", "/a/x", "/b"}).Draw(t, "role")
+	owner := strings.TrimRight(role, "/") + "/" + rapid.SampledFrom([]string{"one", "two"}).Draw(t, "owner")
+	m.serial++
+	sp := kernel.Spec{Framework: "f", Owner: owner, Version: fmt.Sprint(m.serial), Role: role, Network: kernel.Network{Mode: kernel.NetworkHost},
+		Priority: rapid.SampledFrom([]int{0, 0, 0, -10, 10}).Draw(t, "priority"),
+		Tasks:    []kernel.TaskSpec{{Name: "t", Suffix: ".t", Shell: "true", Guarantee: kernel.Resources{MilliCPU: 500 * rapid.Int64Range(0, 8).Draw(t, "cpus"), Mem: kernel.MiB}}}}
+	if old := m.owners[owner]; old != nil && rapid.Bool().Draw(t, "again") {
+		sp = *old
+	}
+	switch rapid.IntRange(0, 9).Draw(t, "kind") {
+	case 0:
+		sp.Constraints = []kernel.Constraint{{Field: "rack", Operator: rapid.SampledFrom([]string{"UNIQUE", "GROUP_BY", "CLUSTER"}).Draw(t, "operator")}}
+	case 1:
+		sp.Tasks[0].Ports = []kernel.Port{{Protocol: "tcp", Host: rapid.SampledFrom([]int{0, 31000}).Draw(t, "port")}}
+	case 2:
+		sp.Claim = &kernel.Claim{Name: "c" + strings.ReplaceAll(owner, "/", "."), Volumes: []kernel.ClaimVolume{{Name: "v", Bytes: 16 * kernel.MiB}}}
+	case 3:
+		sp.Network.Mode = kernel.NetworkBridge
+	}
+	sealed, err := sp.Seal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.specs[sealed.ID], m.owners[owner] = &sealed, &sealed
+	var ids []kernel.GroupID
+	for range rapid.IntRange(1, 4).Draw(t, "instances") {
+		m.serial++
+		ids = append(ids, kernel.GroupID(fmt.Sprint("g", m.serial)))
+	}
+	if over := slices.Sorted(maps.Keys(m.ended)); len(over) > 0 && rapid.Bool().Draw(t, "repeat") {
+		ids = append(ids, rapid.SampledFrom(over).Draw(t, "ended"))
+	}
+	m.ask(t, func(r RequestID) Event {
+		return Launch{Request: r, LaunchRequest: kernel.LaunchRequest{Key: owner + "@" + sealed.Version, Spec: sealed, Groups: ids}}
+	}, errdefs.IsAlreadyExists, errdefs.IsInvalidArgument, errdefs.IsFailedPrecondition)
+}
+
+// ask makes a request; an error must be of one of the kinds that are expected.
+func (m *machine) ask(t *rapid.T, make func(RequestID) Event, expected ...func(error) bool) {
+	m.request++
+	fx := m.step(t, make(m.request))
+	if len(fx.Replies) != 1 || fx.Replies[0].Request != m.request {
+		t.Fatalf("request %d: got replies %v, want one to it", m.request, fx.Replies)
+	}
+	r := fx.Replies[0]
+	if r.Err != nil && !slices.ContainsFunc(expected, func(is func(error) bool) bool { return is(r.Err) }) {
+		t.Fatalf("request: %v", r.Err)
+	}
+	if r.Launch != nil && r.Launch.Waiting > 0 && (r.Launch.Refusal == nil || r.Launch.Refusal.String() == "") {
+		t.Fatalf("%d wait and nobody says why", r.Launch.Waiting)
+	}
+}
+
+// some draws a group that is placed, or waits.
+func (m *machine) some(t *rapid.T, placed bool) (kernel.GroupID, bool) {
+	var ids []kernel.GroupID
+	if placed {
+		ids = slices.Sorted(maps.Keys(m.state.groups))
+	} else {
+		ids = slices.Sorted(maps.Keys(m.state.waiting))
+	}
+	if len(ids) == 0 {
+		return "", false
+	}
+	return rapid.SampledFrom(ids).Draw(t, "group"), true
+}
+
+func (m *machine) stop(t *rapid.T) {
+	if id, ok := m.some(t, rapid.IntRange(0, 3).Draw(t, "waits") > 0); ok {
+		m.asked[id] = true
+		m.ask(t, func(r RequestID) Event {
+			return Stop{Request: r, Framework: "f", Groups: []kernel.GroupID{id}, Why: "asked"}
+		})
+	}
+}
+
+func (m *machine) withdraw(t *rapid.T) {
+	if id, ok := m.some(t, false); ok {
+		e := m.state.waiting[id]
+		groups := []kernel.GroupID{id}
+		if rapid.Bool().Draw(t, "all") {
+			groups = nil
+		}
+		m.ask(t, func(r RequestID) Event { return Withdraw{Request: r, Framework: "f", Key: e.key, Groups: groups} })
+	}
+}
+
+func (m *machine) resize(t *rapid.T) {
+	if id, ok := m.some(t, true); ok {
+		size := kernel.Size{Guarantee: kernel.Resources{MilliCPU: 500 * rapid.Int64Range(0, 8).Draw(t, "cpus"), Mem: kernel.MiB}}
+		m.ask(t, func(r RequestID) Event {
+			return Resize{Request: r, Framework: "f", Group: id, Sizes: []kernel.Size{size}}
+		},
+			errdefs.IsResourceExhausted, errdefs.IsNotFound)
+	}
+}
+
+func (m *machine) quota(t *rapid.T) {
+	q := kernel.Quota{Role: rapid.SampledFrom([]string{"/", "/a", "/a/x", "/b"}).Draw(t, "role"), Limit: kernel.NoLimit}
+	remove := false
+	switch rapid.IntRange(0, 3).Draw(t, "kind") {
+	case 0:
+		remove = true
+	case 1:
+		q.Guarantee.MilliCPU, q.Weight = 1000*rapid.Int64Range(0, 6).Draw(t, "guarantee"), float64(rapid.IntRange(1, 3).Draw(t, "weight"))
+	default:
+		q.Limit.MilliCPU = 1000 * rapid.Int64Range(0, 20).Draw(t, "limit")
+	}
+	m.ask(t, func(r RequestID) Event { return SetQuota{Request: r, Quota: q, Remove: remove} }, errdefs.IsNotFound, errdefs.IsInvalidArgument)
+}
+
+func (m *machine) release(t *rapid.T) {
+	for _, c := range m.state.Claims("f") {
+		m.ask(t, func(r RequestID) Event { return Release{Request: r, Framework: "f", Claims: []string{c.Name}} }, errdefs.IsFailedPrecondition)
+		for _, a := range m.agents {
+			if a.id == c.Agent && a.session != 0 {
+				a.up++
+				m.step(t, Frame{Session: a.session, Up: kernel.Up{Seq: a.up, Released: []string{claimID("f", c.Name)}}})
+			}
+		}
+		return
+	}
+}
+
+func (m *machine) forget(t *rapid.T) {
+	if id, ok := m.some(t, true); ok {
+		m.ask(t, func(r RequestID) Event { return Forget{Request: r, Framework: "f", Groups: []kernel.GroupID{id}} }, errdefs.IsFailedPrecondition)
+	}
+}
+
+// status has an agent say how a group fares, or repeat what it said.
+func (m *machine) status(t *rapid.T) {
+	a := m.someAgent(t)
+	if a == nil || len(a.run) == 0 {
+		return
+	}
+	r := a.run[rapid.SampledFrom(slices.Sorted(maps.Keys(a.run))).Draw(t, "group")]
+	if !r.state.Terminal() && rapid.IntRange(0, 4).Draw(t, "new") > 0 {
+		r.seq++
+		r.state = rapid.SampledFrom([]kernel.State{kernel.Starting, kernel.Running, kernel.Killing, kernel.Finished, kernel.Failed, kernel.Killed}).Draw(t, "state")
+	}
+	st := r.status(m.now)
+	if rapid.IntRange(0, 9).Draw(t, "late") == 0 && st.Seq > 1 {
+		st.Seq--
+		st.State = kernel.Staging
+	}
+	a.up++
+	m.step(t, Frame{Session: a.session, Up: kernel.Up{Seq: a.up, Statuses: []kernel.Status{st}}})
+}
+
+// step lets one event happen, writes the rows, has agents hear, and judges.
+func (m *machine) step(t *rapid.T, ev Event) Effects {
+	fx := m.state.Step(m.now, ev)
+	ops, err := m.state.Ops(fx.Writes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, op := range ops {
+		if op.Kind == store.OpPut {
+			m.rows[op.Key] = op.Value
+		} else {
+			delete(m.rows, op.Key)
+		}
+	}
+	if err := (&audit{m.ledger}).judge(m.state, &fx); err != nil {
+		t.Fatal(err)
+	}
+	for i := range fx.Changes {
+		m.judgeChange(t, &fx.Changes[i])
+	}
+	for _, send := range fx.Sends {
+		for _, a := range m.agents {
+			if a.session == send.Session {
+				a.hear(&send.Down)
+			}
+		}
+	}
+	for _, end := range fx.Ends {
+		for _, a := range m.agents {
+			if a.session == end.Session {
+				a.session = 0
+			}
+		}
+	}
+	m.consistent(t)
+	return fx
+}
+
+func (a *fake) hear(d *kernel.Down) {
+	told := map[kernel.GroupID]bool{}
+	for _, g := range d.Groups {
+		told[g.ID] = true
+		if a.run[g.ID] == nil {
+			a.run[g.ID] = &ran{group: g, seq: 1}
+		}
+		a.run[g.ID].group = g
+	}
+	for id := range a.run {
+		if d.Sync && !told[id] {
+			delete(a.run, id)
+		}
+	}
+	for _, id := range d.Drop {
+		delete(a.run, id)
+	}
+}
+
+// judgeChange holds one instance's news against what was asked for.
+func (m *machine) judgeChange(t *rapid.T, i *kernel.Instance) {
+	if m.ended[i.ID] {
+		t.Fatalf("group %s is heard of after its end", i.ID)
+	}
+	if i.Removed {
+		m.ended[i.ID] = true
+	}
+	if i.Goal != kernel.GoalStop || m.asked[i.ID] || i.Removed {
+		return
+	}
+	m.asked[i.ID] = true
+	var owner string
+	var priority, own int
+	if n, _ := fmt.Sscanf(i.Why, "it makes way for %s which has priority %d, this %d", &owner, &priority, &own); n < 3 {
+		if strings.HasPrefix(i.Why, "its task ") {
+			return // tasks of a group end together
+		}
+		t.Fatalf("group %s is to stop, and nobody asked for it: %q", i.ID, i.Why)
+	}
+	owner = strings.TrimSuffix(owner, ",")
+	gone := m.specs[i.Spec]
+	role := owner[:max(1, strings.LastIndexByte(owner, '/'))]
+	if v := invariant.Rights(invariant.Work{Name: string(i.ID), Role: gone.Role, Priority: gone.Priority}, invariant.Work{Name: owner, Role: role, Priority: priority}); v != nil {
+		t.Fatal(v[0])
+	}
+}
+
+// consistent holds what the state keeps twice against each other.
+func (m *machine) consistent(t *rapid.T) {
+	s := m.state
+	used, instances := map[kernel.AgentID]kernel.Resources{}, map[kernel.AgentID]int{}
+	all, lent := kernel.Resources{}, 0
+	uses := map[*spec]int{}
+	for id, i := range s.groups {
+		if i.ID != id || i.removed || i.agent.chunks[i.chunk] == nil || !slices.Contains(i.agent.chunks[i.chunk], i) {
+			t.Fatalf("group %s is not where it is said to be", id)
+		}
+		used[i.agent.info.ID] = used[i.agent.info.ID].Add(i.need)
+		instances[i.agent.info.ID]++
+		all = all.Add(i.need)
+		uses[i.spec]++
+		if i.spec.Lent() {
+			lent++
+		}
+	}
+	for _, c := range s.claims {
+		if c.holder == nil {
+			used[c.Agent], all = used[c.Agent].Add(c.disk()), all.Add(c.disk())
+		} else if s.groups[c.holder.ID] != c.holder {
+			t.Fatalf("claim %s is held by group %s, which is gone", c.Name, c.holder.ID)
+		}
+	}
+	waits, holds := 0, 0
+	for _, e := range s.queue {
+		if len(e.groups) == 0 || !e.queued || s.entries[e.entryKey] != e {
+			t.Fatalf("entry %s with %d groups is in the queue", e.key, len(e.groups))
+		}
+		waits += len(e.groups)
+		uses[e.spec] += len(e.groups)
+		for _, id := range e.groups {
+			if s.waiting[id] != e || s.groups[id] != nil {
+				t.Fatalf("group %s waits and does not", id)
+			}
+		}
+		if e.hold != nil && e.hold.charged {
+			all = all.Add(e.spec.need)
+		}
+		if e.hold != nil && e.hold.longest {
+			holds++
+		}
+		m.rightlyWaits(t, e)
+	}
+	if waits != len(s.waiting) || waits != s.waits["f"] || holds != s.holds || lent != s.lent || len(s.entries) != len(s.queue) {
+		t.Fatalf("%d groups wait, kept as %d and %d; %d holds, kept as %d; %d on loan, kept as %d; %d entries, %d queued",
+			waits, len(s.waiting), s.waits["f"], holds, s.holds, lent, s.lent, len(s.entries), len(s.queue))
+	}
+	for _, a := range s.order {
+		if now, n := s.pool.Used(a.info.ID); now != used[a.info.ID] || n != instances[a.info.ID] {
+			t.Fatalf("of machine %s %v is taken by %d instances, the pool says %v by %d", a.info.ID, used[a.info.ID], instances[a.info.ID], now, n)
+		}
+	}
+	if v := s.quota.View("/"); v.Used != all {
+		t.Fatalf("%v is used, the quota tree says %v", all, v.Used)
+	}
+	for _, sp := range s.specs {
+		if uses[sp] != sp.uses || sp.uses == 0 {
+			t.Fatalf("spec of %s has %d uses, kept as %d", sp.Owner, uses[sp], sp.uses)
+		}
+	}
+}
+
+// rightlyWaits holds that nothing waits that could be placed: machines are not looked at again where nothing became free, and that must hide none.
+func (m *machine) rightlyWaits(t *rapid.T, e *entry) {
+	s := m.state
+	if e.spec.Claim != nil || e.hold != nil {
+		return
+	}
+	s.quota.Machines(s.pool.Total())
+	if k, _, _ := s.quota.Room(e.spec.Role, e.spec.need, 1, e.spec.Lent()); k == 1 {
+		if id, fits := s.pool.Best(e.spec.request); fits {
+			t.Fatalf("entry %s waits, and machine %s has room: %v", e.key, id, s.refusal(e))
+		}
+	}
+}
