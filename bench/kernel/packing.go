@@ -16,58 +16,77 @@ import (
 //go:embed shapes.csv
 var traceShapes string
 
-// traceMachine is the trace's most frequent machine, "G2".
-var traceMachine = kernel.Resources{MilliCPU: 96_000, Mem: 393_216 * kernel.MiB, GPUs: 8}
+// traceMachine is the trace's largest machine, "G3": every shape fits on it.
+var traceMachine = kernel.Resources{MilliCPU: 128_000, Mem: 786_432 * kernel.MiB, GPUs: 8}
 
 const traceMachines = 3000
 
 func packing(*sizes) error {
-	var all []kernel.Resources
-	var sum kernel.Resources
+	widths := []int{24, 8, 10, 10, 10}
+	row(widths, "asked for", "seed", "Marina", "best fit", "bound")
+	for _, c := range []struct {
+		name    string
+		machine kernel.Resources
+		gpus    int64 // of what is asked for, times so much
+	}{{"cpus, mem, gpus", traceMachine, 1}, {"cpus, mem", kernel.Resources{MilliCPU: traceMachine.MilliCPU, Mem: traceMachine.Mem}, 0},
+		{"cpus, half the mem", kernel.Resources{MilliCPU: traceMachine.MilliCPU, Mem: traceMachine.Mem / 2}, 0}} {
+		all, left, err := readTrace(c.machine, c.gpus)
+		if err != nil {
+			return err
+		}
+		var sum kernel.Resources
+		for _, r := range all {
+			sum = sum.Add(r)
+		}
+		bound := int64(0)
+		whole := c.machine.Parts()
+		for k, n := range sum.Parts() {
+			if whole[k] > 0 {
+				bound = max(bound, (n+whole[k]-1)/whole[k])
+			}
+		}
+		for seed := range uint64(3) {
+			rng := rand.New(rand.NewPCG(seed, 1))
+			rng.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
+			used, err := packMarina(all, c.machine)
+			if err != nil {
+				return err
+			}
+			row(widths, c.name, seed, used, packBestFit(all, c.machine), bound)
+		}
+		fmt.Printf("  on machines of %v; %d instances in shuffled order, %d that fit on none left out\n", c.machine, len(all), left)
+	}
+	return nil
+}
+
+// readTrace lists what the trace's pods ask for, less those that do not fit on a machine.
+func readTrace(machine kernel.Resources, gpus int64) (all []kernel.Resources, left int, err error) {
 	for i, line := range strings.Split(strings.TrimSpace(traceShapes), "\n") {
-		var cpu, mem, gpus int64
+		var cpu, mem, gpu int64
 		var n int
 		if i == 0 {
 			continue
 		}
-		if _, err := fmt.Sscanf(line, "%d,%d,%d,%d", &cpu, &mem, &gpus, &n); err != nil {
-			return fmt.Errorf("shapes, line %d: %w", i+1, err)
+		if _, err := fmt.Sscanf(line, "%d,%d,%d,%d", &cpu, &mem, &gpu, &n); err != nil {
+			return nil, 0, fmt.Errorf("shapes, line %d: %w", i+1, err)
 		}
-		r := kernel.Resources{MilliCPU: cpu, Mem: mem * kernel.MiB, GPUs: gpus}
-		if !r.Fits(traceMachine) {
-			return fmt.Errorf("shapes, line %d: %v does not fit on a machine", i+1, r)
+		r := kernel.Resources{MilliCPU: cpu, Mem: mem * kernel.MiB, GPUs: gpu * gpus}
+		if !r.Fits(machine) {
+			left += n
+			continue
 		}
 		for range n {
-			all, sum = append(all, r), sum.Add(r)
+			all = append(all, r)
 		}
 	}
-	bound := int64(0)
-	whole := traceMachine.Parts()
-	for c, n := range sum.Parts() {
-		if whole[c] > 0 {
-			bound = max(bound, (n+whole[c]-1)/whole[c])
-		}
-	}
-	widths := []int{18, 10, 10, 10}
-	row(widths, "order of arrival", "Marina", "best fit", "bound")
-	for seed := range uint64(5) {
-		rng := rand.New(rand.NewPCG(seed, 1))
-		rng.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
-		used, err := packMarina(all)
-		if err != nil {
-			return err
-		}
-		row(widths, fmt.Sprint("shuffled, seed ", seed), used, packBestFit(all), bound)
-	}
-	fmt.Printf("machines of %v used by %d instances of %d shapes\n", traceMachine, len(all), strings.Count(traceShapes, "\n")-1)
-	return nil
+	return all, left, nil
 }
 
 // packMarina places all by the strategy binpack, each as an app of its own, and counts machines with any.
-func packMarina(all []kernel.Resources) (int, error) {
+func packMarina(all []kernel.Resources, machine kernel.Resources) (int, error) {
 	pool := placement.NewPool(kernel.StrategyBinpack)
 	for i := range traceMachines {
-		m := placement.Machine{ID: kernel.AgentID(fmt.Sprint("a", i)), Hostname: fmt.Sprint("h", i), Total: traceMachine}
+		m := placement.Machine{ID: kernel.AgentID(fmt.Sprint("a", i)), Hostname: fmt.Sprint("h", i), Total: machine}
 		pool.Set(m)
 		pool.Open(m.ID, true)
 	}
@@ -88,9 +107,9 @@ func packMarina(all []kernel.Resources) (int, error) {
 
 // packBestFit is the textbook's: of the machines in use on which an instance fits, the one that is left with the least, as the sum of the fractions of each
 // resource; a new one if none fits.
-func packBestFit(all []kernel.Resources) int {
+func packBestFit(all []kernel.Resources, machine kernel.Resources) int {
 	var free []kernel.Resources
-	whole := traceMachine.Parts()
+	whole := machine.Parts()
 	left := func(r kernel.Resources) (sum float64) {
 		for c, n := range r.Parts() {
 			if whole[c] > 0 {
@@ -111,7 +130,7 @@ func packBestFit(all []kernel.Resources) int {
 		}
 		if best < 0 {
 			best = len(free)
-			free = append(free, traceMachine)
+			free = append(free, machine)
 		}
 		free[best] = free[best].Sub(need)
 	}

@@ -21,7 +21,7 @@ import (
 // A machine has room for perMachine instances, of cpus and memory alike; there are racks of them.
 const (
 	perMachine = 100
-	cpuEach    = 100            // thousandths
+	cpuEach    = 100             // thousandths
 	memEach    = 64 * kernel.MiB // bytes
 	racks      = 50
 	fillEach   = 500 // instances of each app that fills the pool

@@ -36,7 +36,8 @@ func sharing(*sizes) error {
 		row(widths, roles, count(float64(instances)), cases, fmt.Sprintf("%.3f %%", mean), fmt.Sprintf("%.3f %%", most))
 	}
 	fmt.Println("the difference of each role's dominant share, in points of the pool, to exact weighted progressive filling with instances that can be divided;")
-	fmt.Println("one instance is up to 0.1 % of the pool")
+	fmt.Println("one instance is up to 0.1 % of the pool. Large errors are where a resource runs out: what is left of it is too little for one role's instance and enough")
+	fmt.Println("for many of another's, which need little of it")
 	return nil
 }
 

@@ -29,6 +29,7 @@ type node struct {
 	firm     kernel.Resources // used by the role itself, but for what is lent
 	below    kernel.Resources // what its children hold
 	held     kernel.Resources // what it holds: its guarantee, or firm and below if that is more
+	kept     kernel.Resources // of the limits of it and of those above, for what waits
 }
 
 // node returns the node of a role, made if need be.
@@ -51,7 +52,7 @@ func (t *Tree) node(role string) *node {
 
 // prune forgets a node that says nothing any more, and those above it.
 func (t *Tree) prune(n *node) {
-	for n != nil && !n.set && n.used.IsZero() && n.firm.IsZero() && len(n.children) == 0 {
+	for n != nil && !n.set && n.used.IsZero() && n.firm.IsZero() && n.kept.IsZero() && len(n.children) == 0 {
 		delete(t.nodes, n.role)
 		if n.parent != nil {
 			n.parent.children = slices.DeleteFunc(n.parent.children, func(c *node) bool { return c == n })
@@ -132,6 +133,15 @@ func (t *Tree) Credit(role string, r kernel.Resources, lent bool) {
 	t.prune(t.nodes[role])
 }
 
+// Keep has a part of the limits of a role and its ancestors be used by nobody else; a negative one ends that. It is no use, and fills no guarantee.
+func (t *Tree) Keep(role string, r kernel.Resources) {
+	n := t.node(role)
+	for a := n; a != nil; a = a.parent {
+		a.kept = a.kept.Add(r)
+	}
+	t.prune(n)
+}
+
 // hold brings what a node and those above it hold up to date.
 func (n *node) hold() {
 	for n != nil {
@@ -210,12 +220,13 @@ func atMost(n int, ok func(int) bool) int {
 
 // within is Room for one limit.
 func within(a *node, each kernel.Resources, n int) (int, string) {
-	k := atMost(n, func(k int) bool { return len(a.quota.Within(a.used, each.Times(int64(k)))) == 0 })
+	used := a.used.Add(a.kept)
+	k := atMost(n, func(k int) bool { return len(a.quota.Within(used, each.Times(int64(k)))) == 0 })
 	if k == n {
 		return n, ""
 	}
-	name := a.quota.Within(a.used, each.Times(int64(k+1)))[0]
-	used := a.used.Add(each.Times(int64(k)))
+	name := a.quota.Within(used, each.Times(int64(k+1)))[0]
+	used = used.Add(each.Times(int64(k)))
 	return k, fmt.Sprintf("quota of %s: %s: limit %s, used %s, one more instance asks %s",
 		a.role, name, a.quota.Limit.Amount(name), used.Amount(name), each.Amount(name))
 }

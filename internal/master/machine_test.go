@@ -415,9 +415,6 @@ func (m *machine) consistent(t *rapid.T) {
 				t.Fatalf("group %s waits and does not", id)
 			}
 		}
-		if e.hold != nil && e.hold.charged {
-			all = all.Add(e.spec.need)
-		}
 		if e.hold != nil && e.hold.longest {
 			holds++
 		}

@@ -27,7 +27,7 @@ func (s *State) keep(e *entry, h *hold) {
 	e.hold = h
 	s.pool.Hold(h.agent.info.ID, e.spec.need)
 	if h.charged {
-		s.quota.Charge(e.spec.Role, e.spec.need, e.spec.Lent())
+		s.quota.Keep(e.spec.Role, e.spec.need)
 	}
 	if h.longest {
 		s.holds++
@@ -42,7 +42,7 @@ func (s *State) unhold(e *entry) *hold {
 	e.hold = nil
 	s.pool.Hold(h.agent.info.ID, kernel.Resources{}.Sub(e.spec.need))
 	if h.charged {
-		s.quota.Credit(e.spec.Role, e.spec.need, e.spec.Lent())
+		s.quota.Keep(e.spec.Role, kernel.Resources{}.Sub(e.spec.need))
 	}
 	if h.longest {
 		s.holds--

@@ -69,6 +69,15 @@ type UnhealthyKill struct {
 	SlaveID    string `json:"slaveId"`
 }
 
+// InstancesWaiting is an instances_waiting_event, which Marathon does not have: no room was found for instances that were launched.
+type InstancesWaiting struct {
+	Head
+	AppID   string `json:"appId"`
+	Version string `json:"version"`
+	Waiting int    `json:"waiting"`
+	Reason  string `json:"reason"` // one sentence with numbers
+}
+
 // AppTerminated is an app_terminated_event.
 type AppTerminated struct {
 	Head
@@ -134,6 +143,15 @@ func groupChange(version string, now time.Time) Event {
 
 func appTerminated(id string, now time.Time) Event {
 	return Event{"app_terminated_event", AppTerminated{head("app_terminated_event", now), id}}
+}
+
+func instancesWaiting(l Launch, r kernel.LaunchResult, now time.Time) Event {
+	const kind = "instances_waiting_event"
+	e := InstancesWaiting{Head: head(kind, now), AppID: l.App.ID, Version: l.App.Config(), Waiting: r.Waiting}
+	if r.Refusal != nil {
+		e.Reason = r.Refusal.String()
+	}
+	return Event{kind, e}
 }
 
 func unhealthyKill(i *Instance, reason string, now time.Time) Event {

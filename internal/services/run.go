@@ -266,9 +266,10 @@ func (s *Services) forget(ctx context.Context, list []Ref) error {
 
 func (s *Services) launch(ctx context.Context, l Launch) error {
 	spec, err := Spec(l.App)
+	var result kernel.LaunchResult
 	if err == nil {
 		s.count.launched.Add(int64(len(l.Groups)))
-		_, err = s.cfg.Kernel.Launch(ctx, kernel.LaunchRequest{Key: Key(l.App.ID, l.App.Config()), Spec: spec, Groups: l.Groups})
+		result, err = s.cfg.Kernel.Launch(ctx, kernel.LaunchRequest{Key: Key(l.App.ID, l.App.Config()), Spec: spec, Groups: l.Groups})
 	}
 	if refused(err) { // is this app's matter: it backs off, and the others and this leadership go on
 		s.mu.Lock()
@@ -278,6 +279,11 @@ func (s *Services) launch(ctx context.Context, l Launch) error {
 	}
 	if err != nil {
 		return fmt.Errorf("services: launch %d instances of %s: %w", len(l.Groups), l.App.ID, err)
+	}
+	if result.Waiting > 0 {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.state.emit(instancesWaiting(l, result, time.Now()))
 	}
 	return nil
 }

@@ -1,6 +1,7 @@
 package stories
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -39,5 +40,37 @@ func TestAQuotaBelowUseStopsNothingAndStartsNothing(t *testing.T) {
 	c.Settle(t, id, 30*time.Second)
 	if now := running(t, h, id); len(now) != 3 {
 		t.Errorf("with room for three: %v run", now)
+	}
+}
+
+func TestAHigherPriorityOfTheGroupMakesALowerOneWait(t *testing.T) {
+	t.Parallel()
+	h, c := datacenter(t)
+	const low, high = "/ranks/low", "/ranks/high"
+	h.Must(t, "quota", "set", "/ranks", "--mem", "64", "--guarantee", "mem=32")
+	t.Cleanup(func() { h.Must(t, "quota", "set", "/ranks", "--none") })
+	removeAfter(t, c, low)
+	c.Deploy(t, h.Truthful(low, 2)) // 32 MiB each
+	was := running(t, h, low)
+	removeAfter(t, c, high)
+	d := h.Truthful(high, 1)
+	d["labels"] = map[string]string{"MARINA_PRIORITY": "10"}
+	c.Deploy(t, d)
+	if now := running(t, h, low); len(now) != 1 || !slices.Contains(was, now[0]) {
+		t.Errorf("beside a higher priority %v of %v run, want one of them", now, was)
+	}
+	house.Eventually(t, 10*time.Second, 200*time.Millisecond, "the one that made way to wait", func() error {
+		if refusal := queue(t, c)[low].Refusal; !strings.Contains(refusal, "quota of /ranks") {
+			return fmt.Errorf("it waits because of %q", refusal)
+		}
+		return nil
+	})
+	if text := h.Must(t, "quota"); !strings.Contains(text, "/ranks: 1 waiting for") || !strings.Contains(text, "quota of /ranks") {
+		t.Errorf("quota: got %q, want it to say what of /ranks waits and why", text)
+	}
+	c.Remove(t, high)
+	c.Settle(t, low, 30*time.Second)
+	if now := running(t, h, low); len(now) != 2 {
+		t.Errorf("with room for both %v run", now)
 	}
 }
