@@ -8,7 +8,8 @@ import (
 )
 
 // Round serves the roles that wait, one instance after another. Next says whose turn it is; after what was placed is charged to the
-// tree, Served has it counted. A role that cannot be served any more, or has nothing left, is Done.
+// tree, Served has it counted. A role that cannot be served any more, or has nothing left, is Done. Each costs about the logarithm of the roles
+// that wait, at every level.
 type Round struct {
 	t    *Tree
 	root *party
@@ -18,32 +19,53 @@ type Round struct {
 // party is a role that takes part, or with one below it that does. Where a role waits and roles below it do too, it is a leaf
 // beside them, of weight 1.
 type party struct {
-	role     string
-	parent   *party
-	children []*party // by role, the role's own leaf first; those that wait
-	own      bool     // the leaf of a role with children
-	need     kernel.Resources
-	vector   vector  // what it uses, for its parent: in fractions of what machines have
-	share    float64 // the largest of these by the weight
-	short    bool    // some guarantee of what it needs is not filled
-	weight   float64
+	role   string
+	parent *party
+	own    bool // the leaf of a role with children
+	weight float64
+	order  int // among its siblings, for those with equal shares
+	need   kernel.Resources
+
+	// As counted for its parent.
+	full   vector  // what it uses, in fractions of what machines have
+	vector vector  // the same with its children scaled down to the least of them
+	share  float64 // the largest of these by the weight
+	short  bool    // some guarantee of what it needs is not filled
+	wants  [len(kernel.Components)]bool
+
+	// Of its children that wait.
+	ranks   [rankings][]*party // heaps: the one with the least share first
+	at      [rankings]int      // its own places in its parent's, -1 for none
+	inFull  vector             // sum of their full
+	per     vector             // sum of their vectors by their shares
+	wanting [len(kernel.Components)]int
 }
+
+// The rankings of a party's children: all, and those with a guarantee to fill.
+const (
+	byShare = iota
+	shortByShare
+	rankings
+)
 
 type vector [len(kernel.Components)]float64
 
 // Round begins with the roles that wait and what an instance of each needs; zero for one whose next instance is lent.
 func (t *Tree) Round(waiting map[string]kernel.Resources) *Round {
-	r := &Round{t: t, of: map[string]*party{}}
-	all := map[string]*party{}
+	r := &Round{t: t, of: make(map[string]*party, len(waiting))}
+	all := make(map[string]*party, len(waiting))
+	parties := []*party{}
+	inner := map[*party]bool{}
 	var get func(role string) *party
 	get = func(role string) *party {
 		p := all[role]
 		if p == nil {
-			p = &party{role: role, weight: t.nodes[role].weight()}
+			p = &party{role: role, weight: t.nodes[role].weight(), at: [rankings]int{-1, -1}}
 			all[role] = p
+			parties = append(parties, p)
 			if up := Parent(role); up != "" {
 				p.parent = get(up)
-				p.parent.children = append(p.parent.children, p)
+				inner[p.parent] = true
 			}
 		}
 		return p
@@ -53,34 +75,37 @@ func (t *Tree) Round(waiting map[string]kernel.Resources) *Round {
 	}
 	for role, need := range waiting {
 		p := all[role]
-		if len(p.children) > 0 {
-			p = &party{role: role, parent: p, own: true, weight: 1}
-			p.parent.children = append(p.parent.children, p)
+		if inner[p] {
+			p = &party{role: role, parent: p, own: true, weight: 1, at: [rankings]int{-1, -1}}
+			parties = append(parties, p)
 		}
 		p.need = need
 		r.of[role] = p
 	}
-	if r.root = all["/"]; r.root != nil {
-		r.root.begin(t)
+	r.root = all["/"]
+	// The deepest first, so that each is counted once; then by name, so that the order of a map does not show.
+	depth := func(p *party) int {
+		d := 2 * strings.Count(strings.TrimSuffix(p.role, "/"), "/")
+		if p.own {
+			d++
+		}
+		return d
 	}
-	return r
-}
-
-// begin orders what is below a party and counts it.
-func (p *party) begin(t *Tree) {
-	slices.SortFunc(p.children, func(a, b *party) int {
-		if a.own != b.own {
-			if a.own {
-				return -1
-			}
-			return 1
+	slices.SortFunc(parties, func(a, b *party) int {
+		if d := depth(b) - depth(a); d != 0 {
+			return d
 		}
 		return strings.Compare(a.role, b.role)
 	})
-	for _, c := range p.children {
-		c.begin(t)
+	for k, p := range parties {
+		if p.order = k; p.own {
+			p.order = -1
+		}
 	}
-	p.count(t)
+	for _, p := range parties {
+		p.count(t)
+	}
+	return r
 }
 
 // Next is the role to serve, false when there is none.
@@ -89,18 +114,12 @@ func (r *Round) Next() (string, bool) {
 		return "", false
 	}
 	p := r.root
-	for len(p.children) > 0 {
-		best := p.children[0]
-		for _, c := range p.children[1:] {
-			if c.short != best.short {
-				if c.short {
-					best = c
-				}
-			} else if c.share < best.share {
-				best = c
-			}
+	for len(p.ranks[byShare]) > 0 {
+		if len(p.ranks[shortByShare]) > 0 {
+			p = p.ranks[shortByShare][0]
+		} else {
+			p = p.ranks[byShare][0]
 		}
-		p = best
 	}
 	return p.role, true
 }
@@ -112,6 +131,11 @@ func (r *Round) Served(role string, need kernel.Resources) {
 		return
 	}
 	p.need = need
+	r.recount(p)
+}
+
+// recount brings a party and those above it up to date.
+func (r *Round) recount(p *party) {
 	for ; p != nil; p = p.parent {
 		p.count(r.t)
 	}
@@ -124,58 +148,129 @@ func (r *Round) Done(role string) {
 		return
 	}
 	delete(r.of, role)
-	for p.parent != nil && len(p.children) == 0 {
+	for p.parent != nil && len(p.ranks[byShare]) == 0 {
 		up := p.parent
-		up.children = slices.DeleteFunc(up.children, func(c *party) bool { return c == p })
+		up.forget(p)
 		p = up
 	}
-	for ; p != nil; p = p.parent {
-		p.count(r.t)
-	}
+	r.recount(p)
 }
 
-// count brings a party up to date with the tree and with its children.
+// count brings a party up to date with the tree and its children, and its parent with it.
 func (p *party) count(t *Tree) {
-	p.vector = p.full(t)
-	if len(p.children) > 0 {
-		p.need = kernel.Resources{}
-		least := p.children[0].share
-		for _, c := range p.children {
-			p.need = p.need.Most(c.need)
-			least = min(least, c.share)
-		}
-		for _, c := range p.children {
-			if c.share > 0 { // what it uses more than the least of them is not counted
-				p.vector.add(c.full(t), -1)
-				p.vector.add(c.vector, least/c.share)
+	if p.parent != nil {
+		p.parent.forget(p)
+	}
+	n := t.nodes[p.role]
+	var used, unfilled kernel.Resources
+	if n != nil {
+		used = n.used
+		if unfilled = n.unfilled(); p.own {
+			unfilled = kernel.Resources{}
+			for _, c := range n.children {
+				used = used.Sub(c.used)
 			}
 		}
 	}
-	p.short = false
-	var unfilled kernel.Resources
-	if n := t.nodes[p.role]; n != nil && !p.own {
-		unfilled = n.unfilled()
-	}
-	need := p.need.Parts()
-	for c, n := range unfilled.Parts() {
-		p.short = p.short || n > 0 && need[c] > 0
+	p.full = t.vector(used)
+	p.vector = p.full
+	if children := p.ranks[byShare]; len(children) > 0 {
+		p.vector.add(p.inFull, -1)
+		p.vector.add(p.per, children[0].share)
 	}
 	p.share = p.vector.most() / p.weight
+	p.short = false
+	need, open := p.need.Parts(), unfilled.Parts()
+	for c := range need {
+		p.wants[c] = need[c] > 0 || p.wanting[c] > 0
+		p.short = p.short || p.wants[c] && open[c] > 0
+	}
+	if p.parent != nil {
+		p.parent.remember(p)
+	}
 }
 
-// full is all that a party uses.
-func (p *party) full(t *Tree) vector {
-	n := t.nodes[p.role]
-	if n == nil {
-		return vector{}
+// remember counts a child, forget undoes that.
+func (p *party) remember(c *party) {
+	p.sum(c, 1)
+	p.push(byShare, c)
+	if c.short {
+		p.push(shortByShare, c)
 	}
-	used := n.used
-	if p.own {
-		for _, c := range n.children {
-			used = used.Sub(c.used)
+}
+
+func (p *party) forget(c *party) {
+	if c.at[byShare] < 0 {
+		return
+	}
+	p.sum(c, -1)
+	p.remove(byShare, c)
+	if c.at[shortByShare] >= 0 {
+		p.remove(shortByShare, c)
+	}
+}
+
+func (p *party) sum(c *party, by float64) {
+	p.inFull.add(c.full, by)
+	if c.share > 0 {
+		p.per.add(c.vector, by/c.share)
+	}
+	for k, wants := range c.wants {
+		if wants {
+			p.wanting[k] += int(by)
 		}
 	}
-	return t.vector(used)
+}
+
+// before orders a heap.
+func before(a, b *party) bool {
+	return a.share < b.share || a.share == b.share && a.order < b.order
+}
+
+func (p *party) push(rank int, c *party) {
+	c.at[rank] = len(p.ranks[rank])
+	p.ranks[rank] = append(p.ranks[rank], c)
+	p.up(rank, c.at[rank])
+}
+
+func (p *party) remove(rank int, c *party) {
+	heap, at := p.ranks[rank], c.at[rank]
+	last := len(heap) - 1
+	p.swap(rank, at, last)
+	heap[last] = nil
+	p.ranks[rank] = heap[:last]
+	c.at[rank] = -1
+	if at < last {
+		p.up(rank, at)
+		p.down(rank, at)
+	}
+}
+
+func (p *party) swap(rank, i, j int) {
+	heap := p.ranks[rank]
+	heap[i], heap[j] = heap[j], heap[i]
+	heap[i].at[rank], heap[j].at[rank] = i, j
+}
+
+func (p *party) up(rank, i int) {
+	for heap := p.ranks[rank]; i > 0 && before(heap[i], heap[(i-1)/2]); i = (i - 1) / 2 {
+		p.swap(rank, i, (i-1)/2)
+	}
+}
+
+func (p *party) down(rank, i int) {
+	heap := p.ranks[rank]
+	for {
+		c := 2*i + 1
+		if c+1 < len(heap) && before(heap[c+1], heap[c]) {
+			c++
+		}
+		if c >= len(heap) || !before(heap[c], heap[i]) {
+			return
+		}
+		p.swap(rank, i, c)
+		i = c
+	}
 }
 
 func (t *Tree) vector(r kernel.Resources) (v vector) {
@@ -190,8 +285,9 @@ func (t *Tree) vector(r kernel.Resources) (v vector) {
 
 func (v *vector) add(o vector, times float64) {
 	for k := range v {
-		v[k] = max(v[k]+o[k]*times, 0)
+		v[k] += o[k] * times
 	}
 }
 
-func (v *vector) most() float64 { return slices.Max(v[:]) }
+// most is the largest component; what sums of differences leave below nothing is nothing.
+func (v *vector) most() float64 { return max(slices.Max(v[:]), 0) }

@@ -80,7 +80,7 @@ func (v *invocation) reserveCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			path := "/machines/v1/" + url.PathEscape(args[0]) + "/reserved/" + strings.Trim(args[1], "/")
+			path := "/machines/v1/" + url.PathEscape(args[0]) + "/reserved" + rolePath(args[1])
 			if none {
 				if _, err := cl.call(c.Context(), http.MethodDelete, path, nil); err != nil {
 					return err

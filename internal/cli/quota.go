@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"net/http"
+	"net/url"
 	"strconv"
 	"strings"
 
@@ -94,7 +95,7 @@ func quotaNotes(q *kernel.QuotaView) (notes []string) {
 
 func (v *invocation) quotaSetCommand() *cobra.Command {
 	var bounds [4]string
-	var guarantee map[string]string
+	var guarantee string
 	var weight float64
 	var none, force bool
 	set := &cobra.Command{Use: "set ROLE", Short: "Set what a group and those below it may use, and what is held for them", Args: exactly(1),
@@ -107,7 +108,7 @@ func (v *invocation) quotaSetCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			path := "/quota/v1/" + strings.Trim(args[0], "/")
+			path := "/quota/v1" + rolePath(args[0])
 			if none {
 				if _, err := cl.call(c.Context(), http.MethodDelete, path, nil); err != nil {
 					return err
@@ -127,11 +128,8 @@ func (v *invocation) quotaSetCommand() *cobra.Command {
 				}
 			}
 			if c.Flags().Changed("guarantee") {
-				q.Guarantee = kernel.Resources{}
-				for name, text := range guarantee {
-					if err := setPart(&q.Guarantee, name, text, false); err != nil {
-						return err
-					}
+				if err := setGuarantee(&q.Guarantee, guarantee); err != nil {
+					return err
 				}
 			}
 			if c.Flags().Changed("weight") {
@@ -155,11 +153,38 @@ func (v *invocation) quotaSetCommand() *cobra.Command {
 	for i, what := range []string{"cores", "memory in MiB", "disk in MiB", "GPUs"} {
 		f.StringVar(&bounds[i], kernel.Components[i], "", "limit: "+what+", or none")
 	}
-	f.StringToStringVar(&guarantee, "guarantee", nil, "what is held for the role: cpus=2,mem=4096, as for limits; empty for nothing")
+	f.StringVar(&guarantee, "guarantee", "", "what is held for the role: cpus=2,mem=4096, as for limits, or none")
 	f.Float64Var(&weight, "weight", 1, "how much it gets beside its siblings while there is not enough")
 	f.BoolVar(&force, "force", false, "guarantee more than all machines have")
 	f.BoolVar(&none, "none", false, "remove the quota")
 	return set
+}
+
+// rolePath is a role as a path of the API.
+func rolePath(role string) string {
+	var out strings.Builder
+	for _, part := range strings.Split(strings.Trim(role, "/"), "/") {
+		out.WriteString("/" + url.PathEscape(part))
+	}
+	return out.String()
+}
+
+// setGuarantee changes what is named in text, "cpus=2,mem=4096", or all of it to nothing.
+func setGuarantee(r *kernel.Resources, text string) error {
+	if text == "none" {
+		*r = kernel.Resources{}
+		return nil
+	}
+	for _, part := range strings.Split(text, ",") {
+		name, amount, ok := strings.Cut(part, "=")
+		if !ok {
+			return usage("marina quota set --help", "guarantee %q: expected cpus=2,mem=4096, or none", text)
+		}
+		if err := setPart(r, name, amount, false); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // quotaNow is the quota that a role has, or an empty one.

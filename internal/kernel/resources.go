@@ -56,6 +56,11 @@ func (r Resources) Most(o Resources) Resources {
 	return Resources{max(r.MilliCPU, o.MilliCPU), max(r.Mem, o.Mem), max(r.Disk, o.Disk), max(r.GPUs, o.GPUs)}
 }
 
+// Least is the smaller of each component of both.
+func (r Resources) Least(o Resources) Resources {
+	return Resources{min(r.MilliCPU, o.MilliCPU), min(r.Mem, o.Mem), min(r.Disk, o.Disk), min(r.GPUs, o.GPUs)}
+}
+
 // Lacking returns the names of the components of which free has less than r.
 func (r Resources) Lacking(free Resources) []string {
 	if r.Fits(free) {

@@ -59,7 +59,7 @@ func TestStateMachine(t *testing.T) {
 			m.dial(t, m.agents[n])
 		}
 		t.Repeat(map[string]func(*rapid.T){
-			"launch": m.launch, "launch more": m.launch, "status": m.status, "statuses": m.status, "stop": m.stop, "withdraw": m.withdraw, "resize": m.resize, "quota": m.quota,
+			"launch": m.launch, "launch more": m.launch, "status": m.status, "statuses": m.status, "stop": m.stop, "withdraw": m.withdraw, "resize": m.resize, "quota": m.quota, "reserve": m.reserve,
 			"release": m.release, "forget": m.forget, "agent": m.agent, "time": m.time, "failover": m.lead,
 		})
 	})
@@ -148,6 +148,7 @@ func (m *machine) launch(t *rapid.T) {
 	m.serial++
 	sp := kernel.Spec{Framework: "f", Owner: owner, Version: fmt.Sprint(m.serial), Role: role, Network: kernel.Network{Mode: kernel.NetworkHost},
 		Priority: rapid.SampledFrom([]int{0, 0, 0, -10, 10}).Draw(t, "priority"),
+		Reserved: rapid.SampledFrom([]kernel.Reserved{kernel.ReservedToo, kernel.ReservedToo, kernel.ReservedNone, kernel.ReservedOnly}).Draw(t, "reserved"),
 		Tasks:    []kernel.TaskSpec{{Name: "t", Suffix: ".t", Shell: "true", Guarantee: kernel.Resources{MilliCPU: 500 * rapid.Int64Range(0, 8).Draw(t, "cpus"), Mem: kernel.MiB}}}}
 	if old := m.owners[owner]; old != nil && rapid.Bool().Draw(t, "again") {
 		sp = *old
@@ -252,6 +253,13 @@ func (m *machine) quota(t *rapid.T) {
 		q.Limit.MilliCPU = 1000 * rapid.Int64Range(0, 20).Draw(t, "limit")
 	}
 	m.ask(t, func(r RequestID) Event { return SetQuota{Request: r, Quota: q, Remove: remove} }, errdefs.IsNotFound, errdefs.IsInvalidArgument)
+}
+
+func (m *machine) reserve(t *rapid.T) {
+	r := kernel.Reservation{Role: rapid.SampledFrom([]string{"/a", "/a/x", "/b"}).Draw(t, "role"), Amount: kernel.Resources{MilliCPU: 500 * rapid.Int64Range(0, 6).Draw(t, "cpus")}}
+	id := rapid.SampledFrom(m.agents).Draw(t, "on").id
+	m.ask(t, func(q RequestID) Event { return Reserve{Request: q, Agent: id, Reservation: r} },
+		errdefs.IsNotFound, errdefs.IsInvalidArgument, errdefs.IsResourceExhausted)
 }
 
 func (m *machine) release(t *rapid.T) {

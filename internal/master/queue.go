@@ -16,7 +16,8 @@ type entry struct {
 	spec    *spec
 	groups  []kernel.GroupID
 	since   time.Time
-	queued  bool // in the queue; else among the step's fresh ones, or nowhere any more
+	queued  bool // in the queue
+	fresh   bool // among the step's fresh ones
 	refusal kernel.Refusal
 	unfit   bool      // no machine fits: the refusal is what the pool last said
 	limited string    // the role whose limit refuses it
@@ -37,14 +38,11 @@ type launched struct {
 
 // enqueue has an entry tried: with the queue, or as what is fresh.
 func (s *State) enqueue(e *entry) {
-	if s.entries[e.entryKey] == e {
-		if e.queued { // fresh groups in an entry that waits: only they make a difference
-			s.step.fresh = append(s.step.fresh, e)
-		}
-		return
-	}
 	s.entries[e.entryKey] = e
-	s.step.fresh = append(s.step.fresh, e)
+	if !e.fresh {
+		e.fresh = true
+		s.step.fresh = append(s.step.fresh, e)
+	}
 }
 
 // serveQueue tries to place what waits: everything if room appeared, else what is fresh. Roles take turns as the quota tree says;
@@ -61,13 +59,9 @@ func (s *State) serveOnce() {
 	if s.step.retry {
 		tried = append(slices.Clone(s.queue), slices.DeleteFunc(slices.Clone(tried), func(e *entry) bool { return e.queued })...)
 	}
-	if len(tried) == 0 {
-		s.step.retry = false
-		return
-	}
+	tried = slices.DeleteFunc(slices.Clone(tried), func(e *entry) bool { return len(e.groups) == 0 })
 	all := s.step.retry
 	s.step.retry = false
-	s.quota.Machines(s.pool.Total())
 	if role, one := oneRole(tried); one {
 		s.serveLine(line{role: role, entries: tried})
 	} else {
@@ -77,6 +71,7 @@ func (s *State) serveOnce() {
 		s.pool.Settled()
 	}
 	for _, e := range s.step.fresh {
+		e.fresh = false
 		switch {
 		case e.queued:
 		case len(e.groups) == 0:
@@ -95,6 +90,9 @@ func (s *State) serveOnce() {
 }
 
 func oneRole(entries []*entry) (string, bool) {
+	if len(entries) == 0 {
+		return "", true
+	}
 	for _, e := range entries[1:] {
 		if e.spec.Role != entries[0].spec.Role {
 			return "", false
@@ -111,6 +109,9 @@ type line struct {
 
 // order puts the higher priority first and leaves the rest as it is, longest waiting first.
 func (l *line) order() {
+	if len(l.entries) == 0 {
+		return
+	}
 	if slices.ContainsFunc(l.entries, func(e *entry) bool { return e.spec.Priority != l.entries[0].spec.Priority }) {
 		l.entries = slices.Clone(l.entries)
 		slices.SortStableFunc(l.entries, func(a, b *entry) int { return b.spec.Priority - a.spec.Priority })
@@ -121,10 +122,8 @@ func (l *line) order() {
 func (s *State) serveLine(l line) {
 	l.order()
 	for _, e := range l.entries {
-		if len(e.groups) > 0 {
-			e.tries++
-			s.place(e, len(e.groups))
-		}
+		e.tries++
+		s.place(e, len(e.groups))
 	}
 }
 
@@ -132,9 +131,6 @@ func (s *State) serveLine(l line) {
 func (s *State) serveFairly(tried []*entry) {
 	lines := map[string]*line{}
 	for _, e := range tried {
-		if len(e.groups) == 0 {
-			continue
-		}
 		l := lines[e.spec.Role]
 		if l == nil {
 			l = &line{role: e.spec.Role}
@@ -180,6 +176,10 @@ func (s *State) place(e *entry, n int) []*instance {
 		s.keep(e, kept)
 	default:
 		s.step.retry = true
+		if len(e.groups) > 0 && !kept.longest { // others make way for its next one too
+			e.attend = s.now
+			s.attendAt(e.attend)
+		}
 	}
 	return placed
 }
@@ -189,6 +189,7 @@ func (s *State) placeKept(e *entry, n int, kept *hold) []*instance {
 	if sp.Claim != nil {
 		return s.placeClaimed(e)
 	}
+	s.quota.Machines(s.pool.Total())
 	k, why, limited := s.quota.Room(sp.Role, sp.need, n, sp.Lent())
 	e.limited = limited
 	var places []placement.Placement
@@ -219,6 +220,7 @@ func (s *State) places(e *entry, k int) []placement.Placement {
 
 // affords reports whether the quota tree lets the next group of an entry be placed, and why not.
 func (s *State) affords(e *entry) (bool, kernel.Refusal) {
+	s.quota.Machines(s.pool.Total())
 	_, why, limited := s.quota.Room(e.spec.Role, e.spec.need, 1, e.spec.Lent())
 	e.limited = limited
 	return why == "", kernel.Refusal{Quota: why}
@@ -230,10 +232,13 @@ func (e *entry) refuse(r kernel.Refusal) { e.refusal, e.unfit, e.asked = r, fals
 // refusal is why the groups of an entry wait. The pool looks at every machine to say so, and is asked again only after a while,
 // about a few entries in one step.
 func (s *State) refusal(e *entry) kernel.Refusal {
-	stale := e.asked.IsZero() || s.now.Sub(e.asked) >= explainEvery && s.step.explained < explainMost
-	if e.unfit && stale {
+	switch {
+	case !e.unfit || !e.asked.IsZero() && s.now.Sub(e.asked) < explainEvery:
+	case s.step.explained < explainMost:
 		e.refusal, e.asked = s.pool.Explain(e.spec.request), s.now
 		s.step.explained++
+	case e.asked.IsZero():
+		return kernel.Refusal{Agents: len(s.order), Reasons: []kernel.Rejected{{Filter: "its needs", Agents: len(s.order), Detail: "which lacks what is counted for a few at a time: ask again"}}}
 	}
 	return e.refusal
 }

@@ -22,6 +22,8 @@ func (s *State) reserve(ev Reserve) error {
 		return err
 	case a == nil:
 		return fmt.Errorf("machine %.64s: %w", ev.Agent, errdefs.ErrNotFound)
+	case a.broken != "":
+		return fmt.Errorf("machine %s: %s: %w", a.info.Hostname, a.broken, errdefs.ErrFailedPrecondition)
 	case !ev.Amount.Valid():
 		return bad("an amount is zero or more")
 	}

@@ -64,28 +64,28 @@ func (s *State) attendWake() time.Time {
 	return s.attend
 }
 
-// attendQueue looks, for what waits and is due, for room that could be made or kept: the higher priority first, then what waits longest.
+// attendQueue looks, for what waits and is due, for room that could be made or kept: the higher priority first, then what is due longest.
 func (s *State) attendQueue() {
 	if s.attend.IsZero() || s.now.Before(s.attend) {
 		return
 	}
 	s.attend = time.Time{}
-	l := line{entries: s.queue}
-	if len(l.entries) > 0 {
-		l.order()
-	}
-	looks := 0
-	for _, e := range l.entries {
-		switch {
-		case len(e.groups) == 0:
-			continue
-		case s.now.Before(e.attend):
-		case looks == attendMost:
-			e.attend = s.now.Add(attendEvery / attendMost)
-		default:
-			looks++
-			e.attend = s.attendTo(e)
+	due := slices.DeleteFunc(slices.Clone(s.queue), func(e *entry) bool {
+		if s.now.Before(e.attend) {
+			s.attendAt(e.attend)
+			return true
 		}
+		return false
+	})
+	slices.SortStableFunc(due, func(a, b *entry) int {
+		return cmp.Or(cmp.Compare(b.spec.Priority, a.spec.Priority), a.attend.Compare(b.attend))
+	})
+	for n, e := range due {
+		if n == attendMost {
+			s.attendAt(s.now.Add(attendEvery / attendMost))
+			break
+		}
+		e.attend = s.attendTo(e)
 		s.attendAt(e.attend)
 	}
 }
@@ -123,8 +123,11 @@ func (s *State) attendTo(e *entry) time.Time {
 func (s *State) mayEnd(e *entry) bool { return e.spec.Priority > 0 || s.lent > 0 }
 
 // yields reports whether an instance makes way for an entry: it has a lower priority, and is of the same top-level group or runs on what others
-// do not use.
+// do not use. An owner's own versions are its scheduler's affair, and what has a claim makes way only if it runs on loan.
 func (e *entry) yields(i *instance) bool {
+	if i.spec.Owner == e.spec.Owner && i.spec.Framework == e.framework || i.spec.Claim != nil && !i.spec.Lent() {
+		return false
+	}
 	return i.spec.Priority < e.spec.Priority && (i.spec.Lent() && !e.spec.Lent() || tenant(i.spec.Role) == tenant(e.spec.Role))
 }
 
@@ -138,6 +141,9 @@ func tenant(role string) string {
 
 // makeRoom has instances stop that make way for one group of an entry, if that gives it room, and keeps the room for it.
 func (s *State) makeRoom(e *entry) bool {
+	if c := s.claimFor(e); c != nil && (c.holder != nil || c.Released) {
+		return false
+	}
 	s.quota.Machines(s.pool.Total())
 	victims, ok := s.overLimit(e)
 	if !ok {
@@ -204,6 +210,9 @@ func (s *State) overLimit(e *entry) (victims []*instance, ok bool) {
 	}
 	var found []*instance
 	for a := range s.someAgents(e) {
+		if !s.pool.IsOpen(a.info.ID) { // nobody knows when what runs there ends
+			continue
+		}
 		for i := range a.each {
 			if kernel.Within(i.spec.Role, limiting) && (i.Goal == kernel.GoalStop || e.yields(i)) {
 				found = append(found, i)
@@ -211,65 +220,93 @@ func (s *State) overLimit(e *entry) (victims []*instance, ok bool) {
 		}
 	}
 	slices.SortFunc(found, meek)
-	n := 0
-	for ok = false; !ok && n < min(len(found), victimsMost); n++ {
-		s.quota.Credit(found[n].spec.Role, found[n].need, found[n].spec.Lent())
-		ok = fits()
+	without := func(i *instance, by int64) {
+		s.quota.Charge(i.spec.Role, i.need.Times(by), i.spec.Lent())
 	}
-	for _, i := range found[:n] {
-		s.quota.Charge(i.spec.Role, i.need, i.spec.Lent())
+	for _, i := range found[:min(len(found), victimsMost)] {
+		if ok {
+			break
+		}
+		without(i, -1)
+		victims, ok = append(victims, i), fits()
 	}
-	return found[:n], ok
+	for k := len(victims) - 1; ok && k >= 0; k-- { // those that need not go, the highest priority first
+		if without(victims[k], 1); fits() {
+			victims = slices.Delete(victims, k, k+1)
+		} else {
+			without(victims[k], -1)
+		}
+	}
+	for _, i := range victims {
+		without(i, 1)
+	}
+	return victims, ok
 }
 
 // onMachine finds the machine on which the least has to make way for one group of an entry: of the lowest priority, then the fewest. What is in
 // going makes way already.
 func (s *State) onMachine(e *entry, going []*instance) (best *agent, victims []*instance, ok bool) {
-	look := s.someAgents(e)
-	if c := e.spec.Claim; c != nil {
-		if c := s.claims[claimID(e.framework, c.Name)]; c != nil {
-			look = func(yield func(*agent) bool) { yield(s.agents[c.Agent]) }
-		}
+	look, claimed := s.someAgents(e), false
+	if c := s.claimFor(e); c != nil {
+		claimed = true
+		look = func(yield func(*agent) bool) { yield(s.agents[c.Agent]) }
 	}
 	for a := range look {
-		short, suits := s.pool.Short(e.spec.request, a.info.ID)
-		if !suits {
-			continue
-		}
-		if v, fits := e.victimsOn(a, short, going); fits && (!ok || less(v, victims)) {
+		if v, fits := s.victimsOn(e, a, going, claimed); fits && (!ok || less(v, victims)) {
 			best, victims, ok = a, v, true
 		}
 	}
 	return best, victims, ok
 }
 
-// victimsOn is what must make way on an agent that lacks so much.
-func (e *entry) victimsOn(a *agent, short kernel.Resources, going []*instance) (victims []*instance, ok bool) {
-	var found []*instance
+// claimFor is the claim that an entry's groups are placed with, if it is there.
+func (s *State) claimFor(e *entry) *claim {
+	if e.spec.Claim == nil {
+		return nil
+	}
+	return s.claims[claimID(e.framework, e.spec.Claim.Name)]
+}
+
+// victimsOn is what must make way on an agent. What each gives back is tried out, since some of it may be reserved for others.
+func (s *State) victimsOn(e *entry, a *agent, going []*instance, claimed bool) (victims []*instance, ok bool) {
+	short := func() (kernel.Resources, bool) { return s.pool.Short(e.spec.request, a.info.ID, claimed) }
+	if _, suits := short(); !suits {
+		return nil, false
+	}
+	var found, tried []*instance
+	without := func(i *instance, by int64) { s.pool.Adjust(a.info.ID, i.spec.fills(), i.need.Times(by)) }
+	enough := func() bool {
+		left, suits := short()
+		return suits && left.IsZero()
+	}
 	for i := range a.each {
 		if i.Goal == kernel.GoalStop || slices.Contains(going, i) {
-			short = short.Sub(i.need)
+			tried = append(tried, i)
+			without(i, -1)
 		} else if e.yields(i) {
 			found = append(found, i)
 		}
 	}
 	slices.SortFunc(found, meek)
-	enough := func() bool { return short.Fits(kernel.Resources{}) }
 	for _, i := range found {
-		if enough() {
+		if ok = enough(); ok || len(victims) == victimsMost {
 			break
 		}
-		short, victims = short.Sub(i.need), append(victims, i)
+		victims = append(victims, i)
+		without(i, -1)
 	}
-	if !enough() || len(victims) > victimsMost {
-		return nil, false
-	}
-	for k := len(victims) - 1; k >= 0; k-- { // those that need not go, the highest priority first
-		if rest := short.Add(victims[k].need); rest.Fits(kernel.Resources{}) {
-			short, victims = rest, slices.Delete(victims, k, k+1)
+	ok = ok || enough()
+	for k := len(victims) - 1; ok && k >= 0; k-- { // those that need not go, the highest priority first
+		if without(victims[k], 1); enough() {
+			victims = slices.Delete(victims, k, k+1)
+		} else {
+			without(victims[k], -1)
 		}
 	}
-	return victims, true
+	for _, i := range append(tried, victims...) {
+		without(i, 1)
+	}
+	return victims, ok
 }
 
 // less compares what would make way on two machines.

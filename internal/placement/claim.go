@@ -69,6 +69,9 @@ func (p *Pool) Adjust(id kernel.AgentID, role string, r kernel.Resources) {
 		if role != "" {
 			m.fill(role, r)
 		}
+		if !r.Valid() {
+			p.freed.put(i, true)
+		}
 		p.refresh(i)
 	}
 }

@@ -15,13 +15,19 @@ func (p *Pool) Hold(id kernel.AgentID, r kernel.Resources) {
 // PlaceAt places one instance on a machine, if it passes every filter there.
 func (p *Pool) PlaceAt(r *Request, id kernel.AgentID) (Placement, bool) {
 	i, ok := p.ids[id]
-	if !ok || !p.suits(r, i) || !r.need.Fits(p.freeFor(r, i)) {
+	if !ok || !p.suits(r, i) || !p.hasOwn(r, i) || !r.need.Fits(p.freeFor(r, i)) {
 		return Placement{}, false
 	}
 	return p.put(r, i), true
 }
 
-// suits reports whether machine i passes every filter of r but for resources.
+// hasOwn reports whether machine i has the host ports and an address for an instance of r.
+func (p *Pool) hasOwn(r *Request, i int32) bool {
+	m := &p.machines[i]
+	return m.hasPorts(r) && (!r.address || m.addresses.free() > 0)
+}
+
+// suits reports whether machine i passes every filter of r but for resources, host ports and addresses.
 func (p *Pool) suits(r *Request, i int32) bool {
 	if !p.open.has(i) || !p.keeps(r, i) {
 		return false
@@ -31,15 +37,14 @@ func (p *Pool) suits(r *Request, i int32) bool {
 			return false
 		}
 	}
-	m := &p.machines[i]
-	return m.hasPorts(r) && (!r.address || m.addresses.free() > 0)
+	return true
 }
 
 // Short is what a machine lacks for one instance of r, nothing less than zero; false if it could not take it whatever became free of its
-// resources.
-func (p *Pool) Short(r *Request, id kernel.AgentID) (kernel.Resources, bool) {
+// resources. For an instance whose claim is there, host ports and address are given.
+func (p *Pool) Short(r *Request, id kernel.AgentID, claimed bool) (kernel.Resources, bool) {
 	i, ok := p.ids[id]
-	if !ok || !p.suits(r, i) || !r.need.Fits(p.machines[i].Total.Sub(p.machines[i].held)) {
+	if !ok || !p.suits(r, i) || !claimed && !p.hasOwn(r, i) || !r.need.Fits(p.couldHave(r, i)) {
 		return kernel.Resources{}, false
 	}
 	return r.need.Sub(p.freeFor(r, i)).Most(kernel.Resources{}), true
@@ -54,7 +59,7 @@ func (p *Pool) Nearest(r *Request) (best kernel.AgentID, ok bool) {
 		if !m.held.IsZero() {
 			continue
 		}
-		short, fits := p.Short(r, m.ID)
+		short, fits := p.Short(r, m.ID, false)
 		if !fits {
 			continue
 		}
@@ -78,12 +83,15 @@ func (p *Pool) Best(r *Request) (kernel.AgentID, bool) {
 	return p.machines[i].ID, true
 }
 
-// Total is what open machines have together, and what of that is free.
+// Total is what open machines have together, and what of that nobody uses, whether it is reserved or not; what is kept for what waits is left out.
 func (p *Pool) Total() (total, free kernel.Resources) { return p.total, p.free }
 
 // sumUp counts machine i in the pool's totals as it is now.
 func (p *Pool) sumUp(i int32, free kernel.Resources) {
 	m := &p.machines[i]
+	for k := range m.reserves {
+		free = free.Add(m.reserves[k].unfilled())
+	}
 	p.total, p.free = p.total.Sub(m.counted[0]), p.free.Sub(m.counted[1])
 	m.counted = [2]kernel.Resources{}
 	if p.open.has(i) {

@@ -244,7 +244,7 @@ func (w *world) free(m Machine, on []instance, s *kernel.Spec) (free kernel.Reso
 	case s == nil || s.Reserved == kernel.ReservedNone:
 		return free, own
 	case s.Reserved == kernel.ReservedOnly:
-		return left, own
+		return left.Least(free.Add(left)), own
 	}
 	return free.Add(left), own
 }

@@ -76,9 +76,26 @@ func (p *Pool) freeFor(r *Request, i int32) kernel.Resources {
 		}
 	}
 	if r.reserved == kernel.ReservedOnly {
-		return own
+		return own.Least(free.Add(own)) // a machine may have less than it reserves
 	}
 	return free.Add(own)
+}
+
+// couldHave is what machine i would have for an instance of r if nothing ran on it.
+func (p *Pool) couldHave(r *Request, i int32) kernel.Resources {
+	m := &p.machines[i]
+	all, own := m.Total.Sub(m.held), kernel.Resources{}
+	for k := range m.reserves {
+		if r.reserved != kernel.ReservedNone && kernel.Within(r.role, m.reserves[k].role) {
+			own = m.reserves[k].amount
+		} else {
+			all = all.Sub(m.reserves[k].amount)
+		}
+	}
+	if r.reserved == kernel.ReservedOnly {
+		return own.Least(all)
+	}
+	return all
 }
 
 // keeps reports whether machine i has something reserved for a request that uses nothing else.

@@ -147,7 +147,7 @@ func (c *call) listQueue() error {
 			item.Delay = QueueDelay{TimeLeftSeconds: int(math.Ceil(f.backoff.Until.Sub(now).Seconds()))}
 		}
 		if w, ok := waiting[id]; ok {
-			item.Refusal = w.Refusal.String()
+			item.Refusal, item.Hold = w.Refusal.String(), w.Hold
 		}
 		if offers {
 			item.Last = []struct{}{}
@@ -165,6 +165,8 @@ func reasonOf(filter string) string {
 	switch filter {
 	case "unreachable":
 		return "AgentMaintenance"
+	case "reservation":
+		return "NoCorrespondingReservationFound"
 	case "cpus":
 		return "InsufficientCpus"
 	case "mem":

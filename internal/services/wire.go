@@ -144,6 +144,7 @@ type QueueItem struct {
 	Processed QueueSummary `json:"processedOffersSummary"`
 	Last      []struct{}   `json:"lastUnusedOffers,omitzero"`
 	Refusal   string       `json:"refusal,omitempty"` // not Marathon's: why the rest waits, in a sentence
+	Hold      string       `json:"hold,omitempty"`    // not Marathon's: the machine on which room is kept for one of them
 }
 
 // QueueDelay is how long the next launch waits. Overdue: it waits for room and not for time.

@@ -20,7 +20,7 @@ func (j *judge) healed() { j.checked, j.quiet = j.w.now, -1 }
 
 // settledFor reports whether all has been as asked for, for d.
 func (j *judge) settledFor(d time.Duration) bool {
-	if j.w.now < j.checked+checkEvery {
+	if j.w.now < j.checked+j.w.slow(checkEvery) {
 		return false
 	}
 	j.checked = j.w.now
