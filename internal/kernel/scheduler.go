@@ -16,8 +16,9 @@ type Kernel interface {
 	// left alone, so repeating a request is harmless. An id that has ended is never launched again.
 	Launch(ctx context.Context, r LaunchRequest) (LaunchResult, error)
 
-	// Withdraw takes groups that still wait under key out of the queue; nil takes all. Unknown ones are ignored.
-	Withdraw(ctx context.Context, framework, key string, groups []GroupID) error
+	// Withdraw takes groups that still wait under key out of the queue, all with nil, and returns those: others were placed
+	// before, have ended, or were never asked for.
+	Withdraw(ctx context.Context, framework, key string, groups []GroupID) ([]GroupID, error)
 
 	// Stop asks for groups to be ended, gracefully, each within its kill grace. Unknown ones are ignored.
 	Stop(ctx context.Context, framework string, groups []GroupID, why string) error

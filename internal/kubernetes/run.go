@@ -327,7 +327,7 @@ func (k *Clusters) settleOne(ctx context.Context, name string) (time.Time, error
 // carryOut makes a decision real.
 func (k *Clusters) carryOut(ctx context.Context, c *cluster, d Decision) error {
 	for _, m := range d.Withdraw {
-		if err := k.cfg.Kernel.Withdraw(ctx, Framework, claimName(c.Name, m), nil); err != nil {
+		if _, err := k.cfg.Kernel.Withdraw(ctx, Framework, claimName(c.Name, m), nil); err != nil {
 			return fmt.Errorf("cluster %s: withdraw %s: %w", c.Name, m, err)
 		}
 	}

@@ -147,8 +147,9 @@ type SessionEnd struct {
 
 // Reply answers a request. Err is of an errdefs kind.
 type Reply struct {
-	Request RequestID
-	Launch  *kernel.LaunchResult
-	Exposed []kernel.EndpointPort
-	Err     error
+	Request   RequestID
+	Launch    *kernel.LaunchResult
+	Exposed   []kernel.EndpointPort
+	Withdrawn []kernel.GroupID
+	Err       error
 }

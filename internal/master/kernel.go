@@ -17,9 +17,9 @@ func (m *Master) Launch(ctx context.Context, r kernel.LaunchRequest) (kernel.Lau
 }
 
 // Withdraw is kernel.Kernel's.
-func (m *Master) Withdraw(ctx context.Context, framework, key string, groups []kernel.GroupID) error {
-	_, err := m.request(ctx, Withdraw{Framework: framework, Key: key, Groups: groups})
-	return err
+func (m *Master) Withdraw(ctx context.Context, framework, key string, groups []kernel.GroupID) ([]kernel.GroupID, error) {
+	reply, err := m.request(ctx, Withdraw{Framework: framework, Key: key, Groups: groups})
+	return reply.Withdrawn, err
 }
 
 // Stop is kernel.Kernel's.

@@ -291,16 +291,19 @@ func (s *State) leave(e *entry) {
 	delete(s.entries, e.entryKey)
 }
 
-func (s *State) withdraw(framework, key string, groups []kernel.GroupID) {
+// withdraw takes groups out of an entry, all with nil, and returns those that were in it.
+func (s *State) withdraw(framework, key string, groups []kernel.GroupID) []kernel.GroupID {
 	e := s.entries[entryKey{framework, key}]
 	if e == nil {
-		return
+		return nil
 	}
 	if groups == nil {
-		groups = slices.Clone(e.groups)
+		groups = e.groups
 	}
-	s.unqueue(e, groups)
+	out := slices.DeleteFunc(slices.Clone(groups), func(id kernel.GroupID) bool { return s.waiting[id] != e })
+	s.unqueue(e, out)
 	s.compactQueue()
+	return out
 }
 
 // unqueue takes groups out of an entry; those that are not in it are ignored.

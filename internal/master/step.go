@@ -78,8 +78,7 @@ func (s *State) apply(ev Event) {
 			s.reply(Reply{Request: ev.Request, Err: err})
 		}
 	case Withdraw:
-		s.withdraw(ev.Framework, ev.Key, ev.Groups)
-		s.reply(Reply{Request: ev.Request})
+		s.reply(Reply{Request: ev.Request, Withdrawn: s.withdraw(ev.Framework, ev.Key, ev.Groups)})
 	case Stop:
 		s.stop(ev.Framework, ev.Groups, ev.Why)
 		s.reply(Reply{Request: ev.Request})

@@ -112,7 +112,7 @@ func (c *call) queue(rest []string) error {
 
 func (f *fleet) waiting() (out []*Instance) {
 	for _, i := range f.all() {
-		if i.Waiting {
+		if i.Waiting && !i.Stopping {
 			out = append(out, i)
 		}
 	}

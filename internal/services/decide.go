@@ -285,12 +285,11 @@ func (f *fleet) wakeAt(t time.Time) {
 
 // end withdraws or stops an instance.
 func (s *State) end(f *fleet, i *Instance, why string, d *Decision) {
+	i.Stopping = true
 	if i.Waiting {
-		f.drop(i.ID)
 		d.Withdraw = append(d.Withdraw, Withdraw{Ref{i.Owner, i.ID}, i.Version})
 		return
 	}
-	i.Stopping = true
 	d.Stop = append(d.Stop, Stop{Ref{i.Owner, i.ID}, why})
 }
 
@@ -303,7 +302,6 @@ func (s *State) endIf(f *fleet, list []*Instance, c *census, d *Decision, why st
 		s.end(f, i, why, d)
 		switch {
 		case i.Waiting: // it may have been placed in the meantime: it counts until the kernel has been asked
-			f.stale = true
 		case i.Away.IsZero():
 			c.ending++
 		}

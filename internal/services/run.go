@@ -218,12 +218,18 @@ func (s *Services) withdraw(ctx context.Context, list []Withdraw) error {
 	for _, w := range list {
 		byKey[Key(w.App, w.Version)] = append(byKey[Key(w.App, w.Version)], w.Group)
 	}
+	var out []kernel.GroupID
 	for _, key := range sortedKeys(byKey) {
-		if err := s.cfg.Kernel.Withdraw(ctx, Framework, key, byKey[key]); err != nil {
+		taken, err := s.cfg.Kernel.Withdraw(ctx, Framework, key, byKey[key])
+		if err != nil {
 			return fmt.Errorf("services: withdraw %s: %w", key, err)
 		}
+		out = append(out, taken...)
 	}
-	return nil
+	s.mu.Lock()
+	placed := s.state.Withdrawn(list, out)
+	s.mu.Unlock()
+	return s.stop(ctx, placed)
 }
 
 func (s *Services) stop(ctx context.Context, list []Stop) error {

@@ -224,6 +224,24 @@ func (s *State) ended(f *fleet, i *Instance, now time.Time) {
 	}
 }
 
+// Withdrawn takes in which of the instances that were to be withdrawn the kernel took out of its queue. The others were placed before, and are to be
+// stopped: until the kernel's news tell of them they count.
+func (s *State) Withdrawn(list []Withdraw, out []kernel.GroupID) (placed []Stop) {
+	gone := make(map[kernel.GroupID]bool, len(out))
+	for _, id := range out {
+		gone[id] = true
+	}
+	for _, w := range list {
+		f := s.fleet(w.App)
+		if f.stale = true; gone[w.Group] {
+			f.drop(w.Group)
+		} else {
+			placed = append(placed, Stop{w.Ref, "it was placed while it was to be withdrawn"})
+		}
+	}
+	return placed
+}
+
 // LaunchFailed takes back instances that the kernel refused to take, with its reason.
 func (s *State) LaunchFailed(l Launch, reason string, now time.Time) {
 	f := s.fleet(l.App.ID)

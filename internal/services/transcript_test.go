@@ -377,11 +377,15 @@ func (d *driver) do(dec Decision) {
 		}
 		d.s.Advance(t, d.now)
 	}
+	var out []kernel.GroupID
 	for _, w := range dec.Withdraw {
 		fmt.Fprintf(&d.out, "withdraw %s %s\n", w.App, w.Group)
+		if slices.Contains(d.queue, w.Group) {
+			out = append(out, w.Group)
+		}
 		d.queue = slices.DeleteFunc(d.queue, func(id kernel.GroupID) bool { return id == w.Group })
 	}
-	for _, s := range dec.Stop {
+	for _, s := range append(d.s.Withdrawn(dec.Withdraw, out), dec.Stop...) {
 		fmt.Fprintf(&d.out, "stop %s %s: %s\n", s.App, s.Group, s.Why)
 		if i := d.placed[s.Group]; i != nil {
 			i.Goal = kernel.GoalStop

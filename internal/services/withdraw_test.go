@@ -39,8 +39,13 @@ func TestWithdrawnInstanceCountsUntilTheKernelWasAsked(t *testing.T) {
 			t.Fatalf("got %d withdrawn and %d launched, want 4 and 5", len(d.Withdraw), live)
 		}
 		want := 8
-		if placed { // before they were withdrawn
+		if !placed {
+			s.Withdrawn(d.Withdraw, first.Launch[0].Groups)
+		} else { // before they were withdrawn
 			want = 5
+			if stops := s.Withdrawn(d.Withdraw, nil); len(stops) != 4 {
+				t.Errorf("got %d to be stopped, want the 4 that were placed", len(stops))
+			}
 			for _, id := range first.Launch[0].Groups {
 				s.Observe(kernel.Changes{Complete: true, Instances: []kernel.Instance{{Group: kernel.Group{ID: id, Goal: kernel.GoalRun},
 					Framework: Framework, Owner: "/web", Version: "v1", Known: true,

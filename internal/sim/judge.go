@@ -58,7 +58,7 @@ type tally struct {
 }
 
 func newJudge(w *World) *judge {
-	return &judge{w: w, ledger: invariant.NewLedger(), orphans: invariant.Orphans{Limit: orphanLimit},
+	return &judge{w: w, ledger: invariant.NewLedger(), orphans: invariant.Orphans{Limit: w.slow(orphanLimit)},
 		kept: map[string]bool{}, truth: map[kernel.GroupID]*truth{}, count: map[string]*tally{},
 		rows: durable{specs: map[kernel.SpecID]*kernel.Spec{}, chunks: map[string][]kernel.Group{}}}
 }

@@ -146,7 +146,9 @@ func (s *marathon) carryOut(d *services.Decision) {
 		d.Withdraw = d.Withdraw[1:]
 		s.ask(d, func(r brain.RequestID) brain.Event {
 			return brain.Withdraw{Request: r, Framework: services.Framework, Key: services.Key(x.App, x.Version), Groups: []kernel.GroupID{x.Group}}
-		}, nil)
+		}, nil, func(r brain.Reply) {
+			d.Stop = append(s.state.Withdrawn([]services.Withdraw{x}, r.Withdrawn), d.Stop...)
+		})
 	case len(d.Stop) > 0:
 		x := d.Stop[0]
 		d.Stop = d.Stop[1:]
@@ -182,11 +184,14 @@ func (s *marathon) carryOut(d *services.Decision) {
 
 // ask makes one request of the kernel and goes on with the rest of the decision. A refusal that refused does not take is an
 // end of the simulation.
-func (s *marathon) ask(rest *services.Decision, event func(brain.RequestID) brain.Event, refused func(error) bool) {
+func (s *marathon) ask(rest *services.Decision, event func(brain.RequestID) brain.Event, refused func(error) bool, took ...func(brain.Reply)) {
 	s.m.request(event, func(r brain.Reply) {
 		if r.Err != nil && (refused == nil || !refused(r.Err)) {
 			s.m.w.fail("request of services: %v", r.Err)
 			return
+		}
+		for _, take := range took {
+			take(r)
 		}
 		s.later(0, func() { s.carryOut(rest) })
 	})

@@ -242,7 +242,7 @@ func (s *scheduler) withdraw(a *app, groups []kernel.GroupID) {
 			s.m.w.fail("withdraw of %s: %v", a.owner, r.Err)
 		}
 		s.m.w.reach(Withdrawn)
-		for _, g := range groups {
+		for _, g := range r.Withdrawn { // the others were placed: the kernel's news tell
 			s.waiting[a.owner] = less(s.waiting[a.owner], g)
 		}
 	})

@@ -389,22 +389,24 @@ func (k *Kernel) Launch(ctx context.Context, r kernel.LaunchRequest) (kernel.Lau
 }
 
 // Withdraw implements kernel.Kernel.
-func (k *Kernel) Withdraw(ctx context.Context, framework, key string, groups []kernel.GroupID) error {
+func (k *Kernel) Withdraw(ctx context.Context, framework, key string, groups []kernel.GroupID) (taken []kernel.GroupID, err error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	e := k.queue[queueKey(framework, key)]
 	if e == nil {
-		return nil
+		return nil, nil
 	}
 	e.Groups = slices.DeleteFunc(slices.Clone(e.Groups), func(id kernel.GroupID) bool {
 		out := groups == nil || slices.Contains(groups, id)
-		k.ended[id] = k.ended[id] || out
+		if k.ended[id] = k.ended[id] || out; out {
+			taken = append(taken, id)
+		}
 		return out
 	})
 	if len(e.Groups) == 0 {
 		delete(k.queue, queueKey(framework, key))
 	}
-	return nil
+	return taken, nil
 }
 
 // Stop implements kernel.Kernel.
