@@ -37,8 +37,10 @@ if wanted kube; then
 		config="$(cd bench/schedulerperf && GOWORK=off go list -m -f '{{.Dir}}' k8s.io/kubernetes)/test/integration/scheduler_perf/misc/performance-config.yaml"
 		out="$(mktemp -d)"
 		trap 'rm -rf "$out"' EXIT
-		(cd "$out" && TMPDIR="$out" PATH="$peer:$PATH" "$peer/schedulerperf" -test.run '^$' -test.bench 'PerfScheduling/SchedulingBasic/5000Nodes_10000Pods$' \
-			-test.benchtime 1x -test.timeout 30m -config "$config" -data-items-dir "$out" >"$out/log" 2>&1) || tail -5 "$out/log"
-		grep -E '^BenchmarkPerf' "$out/log" | sed -E 's/ +/ /g' | cut -c1-400 || true
+		# The two variables tell the API server of tests where its source lies: the program is built without its paths.
+		(cd "$(dirname "$config")" && TEST_SRCDIR="$(go env GOMODCACHE)" TEST_WORKSPACE=. TMPDIR="$out" PATH="$peer:$PATH" "$peer/schedulerperf" -test.run '^$' -test.bench 'PerfScheduling/SchedulingBasic/5000Nodes_10000Pods$' \
+			-test.benchtime 1x -test.timeout 30m -config "$config" -data-items-dir "$out" >"$out/log" 2>&1) || true
+		# Upstream calls a number below its own threshold a failure; what it measured is in its file all the same.
+		awk -F'[:,]' '/"(Average|Perc50|Perc99)"/ {v[$1]=$2} /"unit"/ {u=$2} /"Metric": "SchedulingThroughput"/ {printf "5,000 nodes, 10,000 pods: average %.0f pods/s, p50 %.0f, p99 %.0f\n", v["        \"Average\""], v["        \"Perc50\""], v["        \"Perc99\""]}' "$out"/*.json || tail -5 "$out/log"
 	fi
 fi

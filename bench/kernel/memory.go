@@ -11,6 +11,7 @@ import (
 
 	"github.com/marinaos/marina/internal/kernel"
 	"github.com/marinaos/marina/internal/master"
+	"github.com/marinaos/marina/internal/store"
 )
 
 func memory(s *sizes) error {
@@ -30,8 +31,21 @@ func memory(s *sizes) error {
 func (c sizes) memory(widths []int) error {
 	const apps = 100
 	before := heap()
-	s := master.NewState(master.Config{Epoch: 1, Pool: netip.MustParsePrefix("10.0.0.0/8"), SubnetBits: 27})
 	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	cfg := master.Config{Epoch: 1, Pool: netip.MustParsePrefix("10.0.0.0/8"), SubnetBits: 27, Grace: 1000 * time.Hour}
+	s := master.NewState(cfg)
+	// An agent that never reports: until all have, nobody is told of endpoints, and it is the state that is looked at.
+	first := master.NewState(cfg)
+	fx := first.Step(now, master.AgentUp{Session: 1, Seq: 1, Registration: kernel.Registration{Incarnation: "1", Agent: kernel.Agent{ID: "ghost"}}})
+	ops, err := first.Ops(fx.Writes)
+	if err != nil {
+		return err
+	}
+	for _, op := range ops {
+		if problems := s.Load([]store.Item{{Key: op.Key, Value: op.Value}}); len(problems) > 0 {
+			return problems[0]
+		}
+	}
 	began := time.Now()
 	for n := range c.agents {
 		s.Step(now, master.AgentUp{Session: master.SessionID(n + 1), Seq: 1, Registration: kernel.Registration{Incarnation: "1", Agent: kernel.Agent{
@@ -53,7 +67,7 @@ func (c sizes) memory(widths []int) error {
 		for k := range groups {
 			groups[k] = kernel.GroupID(fmt.Sprintf("prod_app%d.instance-%08x-1234-4567-89ab-%012x", n, k, n*c.tasks+k))
 		}
-		now = now.Add(time.Second)
+		now = now.Add(time.Millisecond)
 		fx := s.Step(now, master.Launch{Request: master.RequestID(n + 1), LaunchRequest: kernel.LaunchRequest{Key: spec.Owner, Spec: spec, Groups: groups}})
 		for _, send := range fx.Sends {
 			up := kernel.Up{}
@@ -69,6 +83,15 @@ func (c sizes) memory(widths []int) error {
 	}
 	took := time.Since(began)
 	full := heap()
+	running := 0
+	for _, i := range s.Instances("") {
+		if i.State() == kernel.Running {
+			running++
+		}
+	}
+	if running != c.tasks {
+		return fmt.Errorf("%d tasks run, want %d", running, c.tasks)
+	}
 	debug.FreeOSMemory()
 	row(widths, count(float64(c.agents)), count(float64(c.tasks)), (full-before)>>20, rss()>>20, (empty-before)/uint64(c.agents), (full-empty)/uint64(c.tasks),
 		fmt.Sprintf("%.1f", took.Seconds()))

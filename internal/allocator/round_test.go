@@ -156,3 +156,25 @@ func TestSharesAreMaxMinFair(t *testing.T) {
 		}
 	})
 }
+
+// BenchmarkRound prints what a round costs in which nothing fits: every role that waits is asked once.
+func BenchmarkRound(b *testing.B) {
+	for _, roles := range []int{100, 1000, 10_000} {
+		b.Run(fmt.Sprint("roles=", roles), func(b *testing.B) {
+			var tree Tree
+			tree.Machines(cpus(1_000_000), kernel.Resources{})
+			waiting := map[string]kernel.Resources{}
+			for k := range roles {
+				role := fmt.Sprintf("/team-%d/app", k)
+				waiting[role] = cpus(1)
+				tree.Charge(role, cpus(int64(k)), false)
+			}
+			for b.Loop() {
+				round := tree.Round(waiting)
+				for role, ok := round.Next(); ok; role, ok = round.Next() {
+					round.Done(role)
+				}
+			}
+		})
+	}
+}

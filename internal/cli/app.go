@@ -146,6 +146,7 @@ func (v *invocation) appShow() *cobra.Command {
 			if f := a.LastFailure; f != nil {
 				v.fields("last failure", fmt.Sprintf("%s %s ago: %s %s", f.TaskID, ago(f.Timestamp), f.State, f.Message))
 			}
+			v.waits(c.Context(), cl, a.ID)
 			v.doors(c.Context(), cl, a.ID)
 			if len(a.Tasks) > 0 {
 				fmt.Fprintln(v.out)
@@ -156,6 +157,33 @@ func (v *invocation) appShow() *cobra.Command {
 	show.Flags().BoolVar(&address, "address", false, "print only its first virtual address, for scripts")
 	show.Flags().BoolVar(&outside, "outside", false, "print only the URL that other computers reach it by, for scripts")
 	return show
+}
+
+// waits says how many instances of an app have no room, and why. Nothing when that cannot be had: it is an addition.
+func (v *invocation) waits(ctx context.Context, cl *client, id string) {
+	var answer struct {
+		Queue []struct {
+			App struct {
+				ID string `json:"id"`
+			} `json:"app"`
+			Count   int    `json:"count"`
+			Refusal string `json:"refusal"`
+			Hold    string `json:"hold"`
+		} `json:"queue"`
+	}
+	if _, err := cl.get(ctx, marathon+"/queue", &answer); err != nil {
+		return
+	}
+	for _, q := range answer.Queue {
+		if q.App.ID != id || q.Refusal == "" {
+			continue
+		}
+		text := fmt.Sprintf("%d instances: %s", q.Count, q.Refusal)
+		if q.Hold != "" {
+			text += "; room is kept for one on " + q.Hold
+		}
+		v.fields("waiting", text)
+	}
 }
 
 // door is one way in to an app: GET /net/v1/vips, DC/OS's shape and what Marina adds to it.

@@ -63,6 +63,10 @@ func (v *invocation) showQuotas(c *cobra.Command, args []string) error {
 	if len(args) == 1 && len(rows) == 0 {
 		return &Error{Code: ExitNotFound, Message: "role " + args[0] + " has no quota and uses nothing", Next: "marina quota set " + args[0] + " --cpus 4 --mem 8192"}
 	}
+	if len(rows) == 0 {
+		fmt.Fprintln(v.out, "No quotas, and nothing is used. Set one: marina quota set /team --cpus 4 --mem 8192")
+		return nil
+	}
 	v.table([]string{"ROLE", "GUARANTEE", "LIMIT", "USED", "SHARE", "WAITS"}, rows)
 	for _, n := range notes {
 		fmt.Fprintln(v.out, n)

@@ -123,8 +123,8 @@ func (s *State) freeSubnet() netip.Prefix {
 	if !base.Addr().Is4() || bits < base.Bits() || bits > 29 {
 		return netip.Prefix{}
 	}
-	for n := range 1 << (bits - base.Bits()) {
-		p := netip.PrefixFrom(addToAddr(base.Addr(), uint32(n)<<(32-bits)), bits)
+	for ; s.subnetsFrom < 1<<(bits-base.Bits()); s.subnetsFrom++ { // those before are taken, and stay so
+		p := netip.PrefixFrom(addToAddr(base.Addr(), uint32(s.subnetsFrom)<<(32-bits)), bits)
 		if _, taken := s.subnets[p]; !taken {
 			return p
 		}

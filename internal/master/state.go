@@ -21,15 +21,17 @@ type State struct {
 	order    []*agent // all agents, those from the store first
 	sessions map[SessionID]*agent
 	subnets  map[netip.Prefix]kernel.AgentID
-	specs    map[kernel.SpecID]*spec
-	groups   map[kernel.GroupID]*instance
-	ended    map[string]*ended   // by framework
-	claims   map[string]*claim   // by Row.ID
-	exposed  map[string]*exposed // by Row.ID
-	vips     map[string]*vip
-	vipAddrs map[netip.Addr]*vip
-	literals map[netip.Addr]int // uses of literal VIP addresses by specs
-	idleVIPs []*vip             // in the order they became idle; some may be in use again
+
+	subnetsFrom int // number of the lowest subnet that may be free
+	specs       map[kernel.SpecID]*spec
+	groups      map[kernel.GroupID]*instance
+	ended       map[string]*ended   // by framework
+	claims      map[string]*claim   // by Row.ID
+	exposed     map[string]*exposed // by Row.ID
+	vips        map[string]*vip
+	vipAddrs    map[netip.Addr]*vip
+	literals    map[netip.Addr]int // uses of literal VIP addresses by specs
+	idleVIPs    []*vip             // in the order they became idle; some may be in use again
 
 	entries map[entryKey]*entry
 	queue   []*entry // in the order of waiting since

@@ -68,7 +68,10 @@ func TestAHigherPriorityOfTheGroupMakesALowerOneWait(t *testing.T) {
 	if text := h.Must(t, "quota"); !strings.Contains(text, "/ranks: 1 waiting for") || !strings.Contains(text, "quota of /ranks") {
 		t.Errorf("quota: got %q, want it to say what of /ranks waits and why", text)
 	}
-	c.Remove(t, high)
+	if text := h.Must(t, "app", "show", low); !strings.Contains(text, "1 instances: quota of /ranks") {
+		t.Errorf("app show: got %q, want it to say what waits and why", text)
+	}
+	c.Ask(t, "PATCH", house.Marathon+"/apps"+high, house.Definition{"instances": 0}, 200, nil)
 	c.Settle(t, low, 30*time.Second)
 	if now := running(t, h, low); len(now) != 2 {
 		t.Errorf("with room for both %v run", now)
