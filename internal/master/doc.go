@@ -29,6 +29,13 @@
 // repeats a request after ErrUnavailable, its outcome unknown, is harmless as well. A scheduler that keeps ids of its own
 // across leaders must not repeat one after that many others have ended.
 //
+// # What waits
+//
+// A launch puts groups into an entry of the queue; at the end of the step, or before the next request that could depend on it, the queue is served (queue.go):
+// roles by turns as the quota tree says, within a role the higher priority first, then what waits longest. Everything is tried when room appeared, else what is
+// new; an entry that no machine took before is tried only where something became free. What waits has room made for it by others of a lower priority,
+// or kept for it when it waits for long (room.go): a hold is looked at once a second for a few entries, ends by itself, and is memory like the queue.
+//
 // # What outlives groups
 //
 // A claim (kernel.Claim) is a row of its own, written with the first group that is placed with it: machine, address, host ports,
