@@ -43,6 +43,7 @@ type world struct {
 
 // steward stands in for the one in a control plane.
 type steward struct {
+	gone   chan struct{} // closed when the test ends
 	server *httptest.Server
 
 	mu      sync.Mutex
@@ -117,12 +118,13 @@ func (w *world) steward(name string) *steward {
 	}
 	pool := x509.NewCertPool()
 	pool.AppendCertsFromPEM(secret.Files["ca.crt"])
-	s := &steward{moved: make(chan struct{}), status: Status{Rev: "1", Version: "v1.37.2", Ready: true, DNS: true}}
+	s := &steward{moved: make(chan struct{}), gone: make(chan struct{}), status: Status{Rev: "1", Version: "v1.37.2", Ready: true, DNS: true}}
 	s.status.Addons.Applied, s.status.Probe.Done = true, true
 	s.server = httptest.NewUnstartedServer(s)
 	s.server.TLS = &tls.Config{Certificates: []tls.Certificate{pair}, ClientCAs: pool, ClientAuth: tls.RequireAndVerifyClientCert}
 	s.server.StartTLS()
 	w.t.Cleanup(func() {
+		close(s.gone) // or Close waits for a poll that came after all connections were closed
 		s.server.CloseClientConnections()
 		s.server.Close()
 	})
@@ -160,6 +162,8 @@ func (s *steward) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 		select {
 		case <-moved:
+		case <-s.gone:
+			return
 		case <-r.Context().Done():
 			return
 		}
