@@ -129,7 +129,7 @@ func (s *State) goal(id string) goal {
 type census struct {
 	fresh, old []*Instance // wanted to go on: of the goal's version, of others. Without roll all are fresh
 	lost       []*Instance // on machines that do not answer, given up
-	ending     int         // stopping, on machines that answer
+	ending     int         // stopping, on machines that answer, or with a stop that is not durable yet
 	live       int         // all that may be running: fresh, old, and those that are stopping
 }
 
@@ -195,7 +195,7 @@ func (s *State) count(f *fleet, g goal, now time.Time, d *Decision) (c census) {
 		case i.Inactive:
 			c.lost = append(c.lost, i)
 			continue
-		case i.Stopping && i.Away.IsZero():
+		case i.Stopping && (i.Away.IsZero() || i.Goal != kernel.GoalStop):
 			c.ending++
 		case i.Stopping:
 		case g.roll && i.Version != g.def.Config():
@@ -302,7 +302,7 @@ func (s *State) endIf(f *fleet, list []*Instance, c *census, d *Decision, why st
 		s.end(f, i, why, d)
 		switch {
 		case i.Waiting: // it may have been placed in the meantime: it counts until the kernel has been asked
-		case i.Away.IsZero():
+		default:
 			c.ending++
 		}
 		return true
