@@ -15,15 +15,16 @@ import (
 )
 
 func memory(s *sizes) error {
-	widths := []int{8, 10, 12, 12, 12, 12, 12}
-	row(widths, "agents", "tasks", "heap MiB", "RSS MiB", "B/agent", "B/task", "load s")
+	widths := []int{8, 10, 12, 12, 12, 12, 12, 12}
+	row(widths, "agents", "tasks", "heap MiB", "RSS MiB", "B/agent", "B/task", "row B/task", "load s")
 	for _, c := range []sizes{{agents: 1000, tasks: 10_000}, {agents: 10_000, tasks: 100_000}, {agents: s.agents, tasks: s.tasks}} {
 		if err := c.memory(widths); err != nil {
 			return err
 		}
 	}
 	fmt.Println("a master's State, without etcd: every task has a check that passes, a VIP and a host port, and reported its start; heap is what is live, RSS")
-	fmt.Println("the whole process's after it was given back what is not; load is from empty to all running, in one goroutine")
+	fmt.Println("the whole process's after it was given back what is not; rows are those of agents and of what they run, with keys; load is from empty to all")
+	fmt.Println("running, in one goroutine")
 	return nil
 }
 
@@ -49,7 +50,7 @@ func (c sizes) memory(widths []int) error {
 	began := time.Now()
 	for n := range c.agents {
 		s.Step(now, master.AgentUp{Session: master.SessionID(n + 1), Seq: 1, Registration: kernel.Registration{Incarnation: "1", Agent: kernel.Agent{
-			ID: kernel.AgentID(fmt.Sprintf("%08x-0000-4000-8000-000000000000", n)), Hostname: fmt.Sprintf("machine-%05d.example.com", n),
+			ID: agentID(n), Hostname: fmt.Sprintf("machine-%05d.example.com", n),
 			Address: netip.AddrFrom4([4]byte{172, byte(16 + n>>16), byte(n >> 8), byte(n)}), Attributes: map[string]string{"rack": fmt.Sprintf("r%d", n%50)},
 			Total: kernel.Resources{MilliCPU: 64_000, Mem: 256 * kernel.GiB}, Ports: kernel.PortRange{First: 20000, Last: 29999}, Version: "1.0", Kernel: "6.18", Cgroup: "v2"}}})
 	}
@@ -92,11 +93,42 @@ func (c sizes) memory(widths []int) error {
 	if running != c.tasks {
 		return fmt.Errorf("%d tasks run, want %d", running, c.tasks)
 	}
+	stored, err := c.rows(s)
+	if err != nil {
+		return err
+	}
 	debug.FreeOSMemory()
-	row(widths, count(float64(c.agents)), count(float64(c.tasks)), (full-before)>>20, rss()>>20, (empty-before)/uint64(c.agents), (full-empty)/uint64(c.tasks),
+	row(widths, count(float64(c.agents)), count(float64(c.tasks)), (full-before)>>20, rss()>>20, (empty-before)/uint64(c.agents), (full-empty)/uint64(c.tasks), stored/c.tasks,
 		fmt.Sprintf("%.1f", took.Seconds()))
 	runtime.KeepAlive(s)
 	return nil
+}
+
+func agentID(n int) kernel.AgentID {
+	return kernel.AgentID(fmt.Sprintf("%08x-0000-4000-8000-000000000000", n))
+}
+
+// rows is how many bytes the rows of agents and of what they run have, with their keys.
+func (c sizes) rows(s *master.State) (bytes int, err error) {
+	for n := range c.agents {
+		rows := []master.Row{{Kind: master.RowAgent, ID: string(agentID(n))}}
+		for chunk := 0; ; chunk++ {
+			ops, err := s.Ops(append(rows, master.Row{Kind: master.RowAssigned, ID: string(agentID(n)), Chunk: chunk}))
+			if err != nil {
+				return 0, err
+			}
+			rows = nil
+			for _, op := range ops {
+				if op.Kind == store.OpPut {
+					bytes += len(op.Key) + len(op.Value)
+				}
+			}
+			if ops[len(ops)-1].Kind != store.OpPut { // there is no such chunk
+				break
+			}
+		}
+	}
+	return bytes, nil
 }
 
 func heap() uint64 {

@@ -52,7 +52,7 @@ func (t *Tree) Check(q kernel.Quota, force bool) error {
 	}
 	for a := q.Role; a != "/"; {
 		was := t.promisedNow(a)
-		a = Parent(a)
+		a = kernel.ParentRole(a)
 		sum := t.below(a).Sub(was).Add(promised)
 		promised = t.guarantee(a).Most(sum)
 		if n := t.nodes[a]; n != nil && n.set {
@@ -95,15 +95,4 @@ func (t *Tree) below(role string) (sum kernel.Resources) {
 		}
 	}
 	return sum
-}
-
-// Parent is the next role on the way to the root, empty after it.
-func Parent(role string) string {
-	if role == "/" || role == "" {
-		return ""
-	}
-	if i := strings.LastIndexByte(role, '/'); i > 0 {
-		return role[:i]
-	}
-	return "/"
 }

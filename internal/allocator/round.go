@@ -63,7 +63,7 @@ func (t *Tree) Round(waiting map[string]kernel.Resources) *Round {
 			p = &party{role: role, weight: t.nodes[role].weight(), at: [rankings]int{-1, -1}}
 			all[role] = p
 			parties = append(parties, p)
-			if up := Parent(role); up != "" {
+			if up := kernel.ParentRole(role); up != "" {
 				p.parent = get(up)
 				inner[p.parent] = true
 			}

@@ -42,7 +42,7 @@ func (t *Tree) node(role string) *node {
 	}
 	n := &node{role: role, quota: kernel.Quota{Role: role, Limit: kernel.NoLimit}}
 	t.nodes[role] = n
-	if up := Parent(role); up != "" {
+	if up := kernel.ParentRole(role); up != "" {
 		n.parent = t.node(up)
 		at, _ := slices.BinarySearchFunc(n.parent.children, role, func(c *node, role string) int { return cmp.Compare(c.role, role) })
 		n.parent.children = slices.Insert(n.parent.children, at, n)
@@ -63,7 +63,7 @@ func (t *Tree) prune(n *node) {
 
 // nearest is the node of a role, or of the next one above it that has one; nil if none has.
 func (t *Tree) nearest(role string) *node {
-	for ; role != ""; role = Parent(role) {
+	for ; role != ""; role = kernel.ParentRole(role) {
 		if n := t.nodes[role]; n != nil {
 			return n
 		}

@@ -157,7 +157,7 @@ func TestTheTreeKeepsItsPromises(t *testing.T) {
 					firm = firm.Add(l.need)
 				}
 				tree.Charge(l.role, l.need, l.lent)
-				for role := l.role; role != ""; role = Parent(role) {
+				for role := l.role; role != ""; role = kernel.ParentRole(role) {
 					if n := tree.nodes[role]; overBy(n, l.need) {
 						t.Fatalf("%s uses %v of %v after a launch of %v", role, n.used, n.quota.Limit, l.need)
 					}

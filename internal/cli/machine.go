@@ -69,7 +69,7 @@ func (v *invocation) machineCommand() *cobra.Command {
 }
 
 func (v *invocation) reserveCommand() *cobra.Command {
-	var amounts [4]string
+	var kept amounts
 	var none bool
 	reserve := &cobra.Command{Use: "reserve ID ROLE", Short: "Keep a part of a machine for a group", Args: exactly(2),
 		Long: "Keeps an amount of one machine for a role, the path of a group such as /prod, and those below it, in place of what it had.\n" +
@@ -89,12 +89,8 @@ func (v *invocation) reserveCommand() *cobra.Command {
 				return nil
 			}
 			var r kernel.Resources
-			for i, name := range kernel.Components {
-				if c.Flags().Changed(name) {
-					if err := setPart(&r, name, amounts[i], false); err != nil {
-						return err
-					}
-				}
+			if err := kept.read(c, &r, false); err != nil {
+				return err
 			}
 			if r.IsZero() {
 				return usage("marina machine reserve --help", "nothing is to be kept: give --cpus, --mem, --disk or --gpus, or --none")
@@ -109,9 +105,7 @@ func (v *invocation) reserveCommand() *cobra.Command {
 			fmt.Fprintf(v.out, "%s keeps %s for %s\n", args[0], r, args[1])
 			return nil
 		}}
-	for i, what := range []string{"cores", "memory in MiB", "disk in MiB", "GPUs"} {
-		reserve.Flags().StringVar(&amounts[i], kernel.Components[i], "", what)
-	}
+	kept.flags(reserve.Flags(), "", "")
 	reserve.Flags().BoolVar(&none, "none", false, "keep nothing any more")
 	return reserve
 }

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/marinaos/marina/internal/kernel"
 )
@@ -98,7 +99,7 @@ func quotaNotes(q *kernel.QuotaView) (notes []string) {
 }
 
 func (v *invocation) quotaSetCommand() *cobra.Command {
-	var bounds [4]string
+	var bounds amounts
 	var guarantee string
 	var weight float64
 	var none, force bool
@@ -124,12 +125,8 @@ func (v *invocation) quotaSetCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			for i, name := range kernel.Components {
-				if c.Flags().Changed(name) {
-					if err := setPart(&q.Limit, name, bounds[i], true); err != nil {
-						return err
-					}
-				}
+			if err := bounds.read(c, &q.Limit, true); err != nil {
+				return err
 			}
 			if c.Flags().Changed("guarantee") {
 				if err := setGuarantee(&q.Guarantee, guarantee); err != nil {
@@ -154,14 +151,33 @@ func (v *invocation) quotaSetCommand() *cobra.Command {
 			return nil
 		}}
 	f := set.Flags()
-	for i, what := range []string{"cores", "memory in MiB", "disk in MiB", "GPUs"} {
-		f.StringVar(&bounds[i], kernel.Components[i], "", "limit: "+what+", or none")
-	}
+	bounds.flags(f, "limit: ", ", or none")
 	f.StringVar(&guarantee, "guarantee", "", "what is held for the role: cpus=2,mem=4096, as for limits, or none")
 	f.Float64Var(&weight, "weight", 1, "how much it gets beside its siblings while there is not enough")
 	f.BoolVar(&force, "force", false, "guarantee more than all machines have")
 	f.BoolVar(&none, "none", false, "remove the quota")
 	return set
+}
+
+// amounts are flags with an amount of each resource.
+type amounts [len(kernel.Components)]string
+
+func (a *amounts) flags(f *pflag.FlagSet, before, after string) {
+	for i, what := range []string{"cores", "memory in MiB", "disk in MiB", "GPUs"} {
+		f.StringVar(&a[i], kernel.Components[i], "", before+what+after)
+	}
+}
+
+// read changes what is given.
+func (a *amounts) read(c *cobra.Command, r *kernel.Resources, mayNone bool) error {
+	for i, name := range kernel.Components {
+		if c.Flags().Changed(name) {
+			if err := setPart(r, name, a[i], mayNone); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // rolePath is a role as a path of the API.

@@ -233,15 +233,12 @@ func (l *Ledger) Over(role string) bool {
 
 // Affords reports whether the quotas of a role and of those above leave room for more.
 func (l *Ledger) Affords(role string, more kernel.Resources) bool {
-	for {
+	for ; role != ""; role = kernel.ParentRole(role) {
 		if r := l.roles[role]; r != nil && r.bounded && len(r.quota.Within(r.used, more)) > 0 {
 			return false
 		}
-		if role == "/" {
-			return true
-		}
-		role = parent(role)
 	}
+	return true
 }
 
 // Judge answers with what the changes since the last call broke; revision goes into the facts.
@@ -274,11 +271,8 @@ func (l *Ledger) Judge(revision int64) []Violation {
 
 func (l *Ledger) charge(p Placement, by kernel.Resources) {
 	l.add(l.machine(p.Agent), by)
-	for role := p.Role; ; role = parent(role) {
+	for role := p.Role; role != ""; role = kernel.ParentRole(role) {
 		l.add(l.role(role), by)
-		if role == "/" {
-			return
-		}
 	}
 }
 
@@ -307,14 +301,6 @@ func (l *Ledger) role(name string) *account {
 		l.roles[name] = a
 	}
 	return a
-}
-
-// parent is the role above one that is not the root.
-func parent(role string) string {
-	if i := strings.LastIndexByte(role, '/'); i > 0 {
-		return role[:i]
-	}
-	return "/"
 }
 
 // holders is who holds what, for things that have one holder.

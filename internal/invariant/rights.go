@@ -1,6 +1,6 @@
 package invariant
 
-import "strings"
+import "github.com/marinaos/marina/internal/kernel"
 
 // Work is an instance, or what one is launched for, with what decides who makes way for whom.
 type Work struct {
@@ -13,15 +13,9 @@ type Work struct {
 // a priority below zero and the work has none.
 func Rights(gone, stays Work) []Violation {
 	lent := gone.Priority < 0 && stays.Priority >= 0
-	if gone.Priority < stays.Priority && (lent || tenant(gone.Role) == tenant(stays.Role)) {
+	if gone.Priority < stays.Priority && (lent || kernel.Tenant(gone.Role) == kernel.Tenant(stays.Role)) {
 		return nil
 	}
 	return violated(I41, "%s of %s with priority %d makes way for %s of %s with priority %d",
 		gone.Name, gone.Role, gone.Priority, stays.Name, stays.Role, stays.Priority)
-}
-
-// tenant is the top-level group of a role.
-func tenant(role string) string {
-	first, _, _ := strings.Cut(strings.TrimPrefix(role, "/"), "/")
-	return first
 }

@@ -1,7 +1,5 @@
 package kernel
 
-import "strings"
-
 // Quota says what the groups of a role get together. Roles form a tree by their paths: what "/prod/web" uses counts against
 // "/prod" and "/" as well.
 type Quota struct {
@@ -36,11 +34,6 @@ type QuotaView struct {
 type Reservation struct {
 	Role   string    `json:"role"`
 	Amount Resources `json:"amount"`
-}
-
-// Within reports whether a role is another or below it.
-func Within(role, other string) bool {
-	return other == "/" || role == other || strings.HasPrefix(role, other+"/")
 }
 
 // NoLimit is a Limit that bounds nothing.

@@ -111,6 +111,13 @@ func (m *Master) machines(w http.ResponseWriter, r *http.Request, rest string) e
 	return fmt.Errorf("machine %s: %w", id, errdefs.ErrNotFound)
 }
 
+// readBody reads a request's small JSON body, without fields that are not known.
+func readBody(w http.ResponseWriter, r *http.Request, into any) error {
+	dec := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxQuotaBody))
+	dec.DisallowUnknownFields()
+	return dec.Decode(into)
+}
+
 // reservations changes what of a machine is kept for a role: /machines/v1/ID/reserved/prod/web.
 func (m *Master) reservations(w http.ResponseWriter, r *http.Request, id, role string) error {
 	if err := allow(w, r, http.MethodPut, http.MethodDelete); err != nil {
@@ -125,9 +132,7 @@ func (m *Master) reservations(w http.ResponseWriter, r *http.Request, id, role s
 	}
 	kept := kernel.Reservation{Role: "/" + strings.Trim(role, "/")}
 	if r.Method == http.MethodPut {
-		dec := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxQuotaBody))
-		dec.DisallowUnknownFields()
-		if err := dec.Decode(&kept.Amount); err != nil {
+		if err := readBody(w, r, &kept.Amount); err != nil {
 			return fmt.Errorf("reservation for %s: the body is not what is expected, {\"milliCPU\": 4000, \"mem\": 8589934592}: %w", kept.Role, errdefs.ErrInvalidArgument)
 		}
 		if kept.Amount.IsZero() {
@@ -158,9 +163,7 @@ func (m *Master) quotas(w http.ResponseWriter, r *http.Request, rest string) err
 			Weight    float64           `json:"weight"`
 			Force     bool              `json:"force"`
 		}
-		dec := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxQuotaBody))
-		dec.DisallowUnknownFields()
-		if err := dec.Decode(&body); err != nil {
+		if err := readBody(w, r, &body); err != nil {
 			return fmt.Errorf("quota of %s: the body is not what is expected, {\"guarantee\": {\"milliCPU\": 1000}, \"limit\": {\"milliCPU\": 4000, \"mem\": -1, \"disk\": -1, \"gpus\": -1}, \"weight\": 2}: %w", role, errdefs.ErrInvalidArgument)
 		}
 		q := kernel.Quota{Role: role, Guarantee: body.Guarantee, Limit: kernel.NoLimit, Weight: body.Weight}

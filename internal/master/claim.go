@@ -268,8 +268,7 @@ func (s *State) resize(ev Resize) error {
 			return fmt.Errorf("group %s: machine %s lacks %s: asks %s more, has %s free: %w", ev.Group, i.agent.info.Hostname, short[0],
 				more, s.pool.FreeFor(i.spec.request, i.agent.info.ID), errdefs.ErrResourceExhausted)
 		}
-		s.quota.Machines(s.pool.Total())
-		if _, why, _ := s.quota.Room(i.spec.Role, grows, 1, i.spec.Lent()); why != "" {
+		if _, why, _ := s.quotaRoom(i.spec, grows, 1); why != "" {
 			return fmt.Errorf("group %s: %s: %w", ev.Group, why, errdefs.ErrResourceExhausted)
 		}
 	}

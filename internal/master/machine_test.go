@@ -453,8 +453,7 @@ func (m *machine) rightlyWaits(t *rapid.T, e *entry) {
 	if e.spec.Claim != nil || e.hold != nil {
 		return
 	}
-	s.quota.Machines(s.pool.Total())
-	if k, _, _ := s.quota.Room(e.spec.Role, e.spec.need, 1, e.spec.Lent()); k == 1 {
+	if k, _, _ := s.quotaRoom(e.spec, e.spec.need, 1); k == 1 {
 		if id, fits := s.pool.Best(e.spec.request); fits {
 			t.Fatalf("entry %s waits, and machine %s has room: %v", e.key, id, s.refusal(e))
 		}

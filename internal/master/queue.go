@@ -20,7 +20,6 @@ type entry struct {
 	fresh   bool // among the step's fresh ones
 	refusal kernel.Refusal
 	unfit   bool      // no machine fits: the refusal is what the pool last said
-	limited string    // the role whose limit refuses it
 	asked   time.Time // when the pool said so
 	tries   int
 
@@ -55,15 +54,27 @@ func (s *State) serveQueue() {
 
 // serveOnce is one round. One that ends a hold has others to be tried again, for which that was in the way.
 func (s *State) serveOnce() {
-	tried := s.step.fresh
-	if s.step.retry {
-		tried = append(slices.Clone(s.queue), slices.DeleteFunc(slices.Clone(tried), func(e *entry) bool { return e.queued })...)
-	}
-	tried = slices.DeleteFunc(slices.Clone(tried), func(e *entry) bool { return len(e.groups) == 0 })
 	all := s.step.retry
 	s.step.retry = false
-	if role, one := oneRole(tried); one {
-		s.serveLine(line{role: role, entries: tried})
+	var tried []*entry
+	try := func(e *entry) {
+		if len(e.groups) > 0 {
+			e.tries++
+			tried = append(tried, e)
+		}
+	}
+	if all {
+		for _, e := range s.queue {
+			try(e)
+		}
+	}
+	for _, e := range s.step.fresh {
+		if !all || !e.queued {
+			try(e)
+		}
+	}
+	if oneRole(tried) {
+		s.serveLine(line{entries: tried})
 	} else {
 		s.serveFairly(tried)
 	}
@@ -89,40 +100,22 @@ func (s *State) serveOnce() {
 	s.compactQueue()
 }
 
-func oneRole(entries []*entry) (string, bool) {
-	if len(entries) == 0 {
-		return "", true
-	}
-	for _, e := range entries[1:] {
-		if e.spec.Role != entries[0].spec.Role {
-			return "", false
-		}
-	}
-	return entries[0].spec.Role, true
+func oneRole(entries []*entry) bool {
+	return !slices.ContainsFunc(entries, func(e *entry) bool { return e.spec.Role != entries[0].spec.Role })
 }
 
 // line is what waits of one role, in the order in which it is tried.
-type line struct {
-	role    string
-	entries []*entry
-}
+type line struct{ entries []*entry }
 
 // order puts the higher priority first and leaves the rest as it is, longest waiting first.
 func (l *line) order() {
-	if len(l.entries) == 0 {
-		return
-	}
-	if slices.ContainsFunc(l.entries, func(e *entry) bool { return e.spec.Priority != l.entries[0].spec.Priority }) {
-		l.entries = slices.Clone(l.entries)
-		slices.SortStableFunc(l.entries, func(a, b *entry) int { return b.spec.Priority - a.spec.Priority })
-	}
+	slices.SortStableFunc(l.entries, func(a, b *entry) int { return b.spec.Priority - a.spec.Priority })
 }
 
 // serveLine places all it can of one role.
 func (s *State) serveLine(l line) {
 	l.order()
 	for _, e := range l.entries {
-		e.tries++
 		s.place(e, len(e.groups))
 	}
 }
@@ -133,10 +126,9 @@ func (s *State) serveFairly(tried []*entry) {
 	for _, e := range tried {
 		l := lines[e.spec.Role]
 		if l == nil {
-			l = &line{role: e.spec.Role}
+			l = &line{}
 			lines[e.spec.Role] = l
 		}
-		e.tries++
 		l.entries = append(l.entries, e)
 	}
 	waiting := make(map[string]kernel.Resources, len(lines))
@@ -144,6 +136,7 @@ func (s *State) serveFairly(tried []*entry) {
 		l.order()
 		waiting[role] = l.next()
 	}
+	s.quota.Machines(s.pool.Total()) // shares are of what there is now
 	round := s.quota.Round(waiting)
 	for role, ok := round.Next(); ok; role, ok = round.Next() {
 		l := lines[role]
@@ -189,9 +182,7 @@ func (s *State) placeKept(e *entry, n int, kept *hold) []*instance {
 	if sp.Claim != nil {
 		return s.placeClaimed(e)
 	}
-	s.quota.Machines(s.pool.Total())
-	k, why, limited := s.quota.Room(sp.Role, sp.need, n, sp.Lent())
-	e.limited = limited
+	k, why, _ := s.quotaRoom(sp, sp.need, n)
 	var places []placement.Placement
 	if kept != nil && k > 0 {
 		if at, ok := s.pool.PlaceAt(sp.request, kept.agent.info.ID); ok {
@@ -218,11 +209,15 @@ func (s *State) places(e *entry, k int) []placement.Placement {
 	return s.pool.Place(e.spec.request, k)
 }
 
+// quotaRoom asks the quota tree, which is told before what machines have now, for n times each of what instances of a spec take.
+func (s *State) quotaRoom(sp *spec, each kernel.Resources, n int) (k int, why, limiting string) {
+	s.quota.Machines(s.pool.Total())
+	return s.quota.Room(sp.Role, each, n, sp.Lent())
+}
+
 // affords reports whether the quota tree lets the next group of an entry be placed, and why not.
 func (s *State) affords(e *entry) (bool, kernel.Refusal) {
-	s.quota.Machines(s.pool.Total())
-	_, why, limited := s.quota.Room(e.spec.Role, e.spec.need, 1, e.spec.Lent())
-	e.limited = limited
+	_, why, _ := s.quotaRoom(e.spec, e.spec.need, 1)
 	return why == "", kernel.Refusal{Quota: why}
 }
 

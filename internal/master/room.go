@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/marinaos/marina/internal/kernel"
@@ -128,15 +127,7 @@ func (e *entry) yields(i *instance) bool {
 	if i.spec.Owner == e.spec.Owner && i.spec.Framework == e.framework || i.spec.Claim != nil && !i.spec.Lent() {
 		return false
 	}
-	return i.spec.Priority < e.spec.Priority && (i.spec.Lent() && !e.spec.Lent() || tenant(i.spec.Role) == tenant(e.spec.Role))
-}
-
-// tenant is the top-level group that a role is in: "/prod" for "/prod/web".
-func tenant(role string) string {
-	if at := strings.IndexByte(role[1:], '/'); at >= 0 {
-		return role[:at+1]
-	}
-	return role
+	return i.spec.Priority < e.spec.Priority && (i.spec.Lent() && !e.spec.Lent() || kernel.Tenant(i.spec.Role) == kernel.Tenant(e.spec.Role))
 }
 
 // makeRoom has instances stop that make way for one group of an entry, if that gives it room, and keeps the room for it.
@@ -144,7 +135,6 @@ func (s *State) makeRoom(e *entry) bool {
 	if c := s.claimFor(e); c != nil && (c.holder != nil || c.Released) {
 		return false
 	}
-	s.quota.Machines(s.pool.Total())
 	victims, ok := s.overLimit(e)
 	if !ok {
 		return false
@@ -196,15 +186,10 @@ func (s *State) someAgents(e *entry) func(func(*agent) bool) {
 // overLimit finds what must make way for the quota to let one group of an entry in: nothing, when it does already.
 func (s *State) overLimit(e *entry) (victims []*instance, ok bool) {
 	sp := e.spec
-	fits := func() bool {
-		k, _, limited := s.quota.Room(sp.Role, sp.need, 1, sp.Lent())
-		e.limited = limited
-		return k == 1
-	}
-	if fits() {
+	k, _, limiting := s.quotaRoom(sp, sp.need, 1)
+	if k == 1 {
 		return nil, true
 	}
-	limiting := e.limited
 	if limiting == "" { // guarantees of others: what is lent counts as free there
 		return nil, false
 	}
@@ -219,26 +204,35 @@ func (s *State) overLimit(e *entry) (victims []*instance, ok bool) {
 			}
 		}
 	}
-	slices.SortFunc(found, meek)
-	without := func(i *instance, by int64) {
+	return fewest(found, func(i *instance, by int64) {
 		s.quota.Charge(i.spec.Role, i.need.Times(by), i.spec.Lent())
-	}
-	for _, i := range found[:min(len(found), victimsMost)] {
-		if ok {
+	}, func() bool {
+		k, _, _ := s.quotaRoom(sp, sp.need, 1)
+		return k == 1
+	})
+}
+
+// fewest finds how few of some instances must make way for it to be enough, the meekest first. add puts an instance's part back by times, or takes it
+// away; in the end all is as it was.
+func fewest(found []*instance, add func(i *instance, times int64), enough func() bool) (victims []*instance, ok bool) {
+	slices.SortFunc(found, meek)
+	ok = enough()
+	for _, i := range found {
+		if ok || len(victims) == victimsMost {
 			break
 		}
-		without(i, -1)
-		victims, ok = append(victims, i), fits()
+		add(i, -1)
+		victims, ok = append(victims, i), enough()
 	}
 	for k := len(victims) - 1; ok && k >= 0; k-- { // those that need not go, the highest priority first
-		if without(victims[k], 1); fits() {
+		if add(victims[k], 1); enough() {
 			victims = slices.Delete(victims, k, k+1)
 		} else {
-			without(victims[k], -1)
+			add(victims[k], -1)
 		}
 	}
 	for _, i := range victims {
-		without(i, 1)
+		add(i, 1)
 	}
 	return victims, ok
 }
@@ -273,38 +267,22 @@ func (s *State) victimsOn(e *entry, a *agent, going []*instance, claimed bool) (
 	if _, suits := short(); !suits {
 		return nil, false
 	}
-	var found, tried []*instance
-	without := func(i *instance, by int64) { s.pool.Adjust(a.info.ID, i.spec.fills(), i.need.Times(by)) }
-	enough := func() bool {
-		left, suits := short()
-		return suits && left.IsZero()
-	}
+	var found, gone []*instance
+	add := func(i *instance, times int64) { s.pool.Adjust(a.info.ID, i.spec.fills(), i.need.Times(times)) }
 	for i := range a.each {
 		if i.Goal == kernel.GoalStop || slices.Contains(going, i) {
-			tried = append(tried, i)
-			without(i, -1)
+			gone = append(gone, i)
+			add(i, -1)
 		} else if e.yields(i) {
 			found = append(found, i)
 		}
 	}
-	slices.SortFunc(found, meek)
-	for _, i := range found {
-		if ok = enough(); ok || len(victims) == victimsMost {
-			break
-		}
-		victims = append(victims, i)
-		without(i, -1)
-	}
-	ok = ok || enough()
-	for k := len(victims) - 1; ok && k >= 0; k-- { // those that need not go, the highest priority first
-		if without(victims[k], 1); enough() {
-			victims = slices.Delete(victims, k, k+1)
-		} else {
-			without(victims[k], -1)
-		}
-	}
-	for _, i := range append(tried, victims...) {
-		without(i, 1)
+	victims, ok = fewest(found, add, func() bool {
+		left, suits := short()
+		return suits && left.IsZero()
+	})
+	for _, i := range gone {
+		add(i, 1)
 	}
 	return victims, ok
 }

@@ -243,7 +243,7 @@ func (s *State) Quotas() []kernel.QuotaView {
 		views[v.Role] = &v
 	}
 	for _, e := range s.queue {
-		for role := e.spec.Role; role != ""; role = allocator.Parent(role) {
+		for role := e.spec.Role; role != ""; role = kernel.ParentRole(role) {
 			v := views[role]
 			if v == nil {
 				v = new(s.quota.View(role))

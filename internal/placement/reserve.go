@@ -25,20 +25,15 @@ func (p *Pool) Reserve(id kernel.AgentID, role string, amount, used kernel.Resou
 	}
 	m := &p.machines[i]
 	m.reserves = slices.DeleteFunc(m.reserves, func(r reserve) bool { return r.role == role })
-	set := p.reserved[role]
-	if amount.IsZero() {
-		if set != nil {
-			if set.put(i, false); set.n == 0 {
-				delete(p.reserved, role)
-			}
-		}
-	} else {
+	have := p.reserved[role]
+	if have == nil {
+		have = &set{}
+		p.reserved[role] = have
+	}
+	if have.put(i, !amount.IsZero()); !amount.IsZero() {
 		m.reserves = append(m.reserves, reserve{role, amount, used})
-		if set == nil {
-			set = emptySet()
-			p.reserved[role] = set
-		}
-		set.put(i, true)
+	} else if have.n == 0 {
+		delete(p.reserved, role)
 	}
 	p.freed.put(i, true)
 	p.refresh(i)
@@ -107,12 +102,12 @@ func (p *Pool) keeps(r *Request, i int32) bool {
 func (q *search) reservedFor() {
 	o := q.r.owner
 	fewest := int32(0)
-	for role := q.r.role; role != ""; role = above(role) {
-		set := q.pool.reserved[role]
-		if set == nil {
+	for role := q.r.role; role != ""; role = kernel.ParentRole(role) {
+		have := q.pool.reserved[role]
+		if have == nil {
 			continue
 		}
-		for i := range set.each {
+		for i := range have.each {
 			n, points := o.by[i], q.of(&q.pool.sums[0][i])
 			if q.r.pack {
 				n = 0
@@ -123,17 +118,4 @@ func (q *search) reservedFor() {
 			q.best, q.points, fewest = i, points, n
 		}
 	}
-}
-
-// above is the next role on the way to the root, empty after it.
-func above(role string) string {
-	for i := len(role) - 1; i > 0; i-- {
-		if role[i] == '/' {
-			return role[:i]
-		}
-	}
-	if role == "/" {
-		return ""
-	}
-	return "/"
 }

@@ -159,8 +159,7 @@ func (q *search) takes(i int32) bool {
 			return false
 		}
 	}
-	m := &q.pool.machines[i]
-	return q.skip[i] == 0 && m.hasPorts(q.r) && (!q.r.address || m.addresses.free() > 0)
+	return q.skip[i] == 0 && q.pool.hasOwn(q.r, i)
 }
 
 // within looks at the machines of a set.

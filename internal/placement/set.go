@@ -75,9 +75,6 @@ func (s *set) become(o *set) {
 	s.n = o.n
 }
 
-// emptySet is a set without members.
-func emptySet() *set { return &set{} }
-
 func (s *set) clear() { s.become(&set{}) }
 
 // each yields the members, lowest first.

@@ -300,9 +300,7 @@ func (s *State) endIf(f *fleet, list []*Instance, c *census, d *Decision, why st
 			return false
 		}
 		s.end(f, i, why, d)
-		switch {
-		case i.Waiting: // it may have been placed in the meantime: it counts until the kernel has been asked
-		default:
+		if !i.Waiting { // one that waits may have been placed in the meantime: it counts until the kernel has been asked
 			c.ending++
 		}
 		return true

@@ -93,15 +93,15 @@ func (w *World) spoilRows(snap *store.Snapshot) *store.Snapshot {
 	case w.plant.on(LoadStaleRows) && w.stale != nil:
 		return w.stale
 	case w.plant.on(LoadNoQuotas):
-		return without(snap, store.Prefix("kernel", "quotas"), math.MaxInt)
+		return lacking(snap, store.Prefix("kernel", "quotas"), math.MaxInt)
 	case w.plant.on(LoadSkipsChunk):
-		return without(snap, store.Prefix("kernel", "assigned"), 1)
+		return lacking(snap, store.Prefix("kernel", "assigned"), 1)
 	}
 	return snap
 }
 
-// without is a snapshot less the first n rows under a prefix.
-func without(snap *store.Snapshot, prefix string, n int) *store.Snapshot {
+// lacking is a snapshot less the first n rows under a prefix.
+func lacking(snap *store.Snapshot, prefix string, n int) *store.Snapshot {
 	kept := &store.Snapshot{Revision: snap.Revision}
 	for _, item := range snap.Items {
 		if n > 0 && strings.HasPrefix(item.Key, prefix) {

@@ -64,7 +64,7 @@ func (s *scheduler) hear(changes []kernel.Instance, complete bool) {
 			delete(s.instances, c.ID)
 			delete(s.replaced, c.ID)
 			delete(s.stopping, c.ID)
-			s.order[c.Owner] = less(s.order[c.Owner], c.ID)
+			s.order[c.Owner] = without(s.order[c.Owner], c.ID)
 		default:
 			s.instances[c.ID] = c
 			if !known {
@@ -72,7 +72,7 @@ func (s *scheduler) hear(changes []kernel.Instance, complete bool) {
 			}
 			s.watchAway(c)
 		}
-		s.waiting[c.Owner] = less(s.waiting[c.Owner], c.ID)
+		s.waiting[c.Owner] = without(s.waiting[c.Owner], c.ID)
 	}
 	if early := s.m.w.plant.on(CountOnlyKnown) && len(s.instances) == 0; (complete || early) && !s.complete {
 		s.complete = true
@@ -88,7 +88,7 @@ func (s *scheduler) hear(changes []kernel.Instance, complete bool) {
 	}
 }
 
-func less(ids []kernel.GroupID, id kernel.GroupID) []kernel.GroupID {
+func without(ids []kernel.GroupID, id kernel.GroupID) []kernel.GroupID {
 	if i := slices.Index(ids, id); i >= 0 {
 		return slices.Delete(ids, i, i+1)
 	}
@@ -243,7 +243,7 @@ func (s *scheduler) withdraw(a *app, groups []kernel.GroupID) {
 		}
 		s.m.w.reach(Withdrawn)
 		for _, g := range r.Withdrawn { // the others were placed: the kernel's news tell
-			s.waiting[a.owner] = less(s.waiting[a.owner], g)
+			s.waiting[a.owner] = without(s.waiting[a.owner], g)
 		}
 	})
 }
