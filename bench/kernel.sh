@@ -13,10 +13,18 @@ echo "commit:  $(git describe --tags --always --dirty 2>/dev/null || echo unknow
 echo
 
 (cd bench/kernel && GOWORK=off go build -o bin/kernel .)
-for p in placement packing sharing memory; do
+for p in placement packing sharing; do
 	if wanted "$p"; then bench/kernel/bin/kernel -only "$p"; fi
 done
 
+if wanted memory; then
+	echo "== memory: one leading process, embedded etcd, master and services, everything launched by Marathon's API and running"
+	for agents in 1000 10000 100000; do
+		MARINA_BENCH_AGENTS="$agents" MARINA_BENCH_DIR="${MARINA_BENCH_DIR:-/var/tmp}" \
+			go test -run '^$' -bench BenchmarkMemory -benchtime 1x -timeout 30m ./internal/master | grep -E '^(agents|tasks) |FAIL|fatal' || true
+	done
+	echo
+fi
 if wanted commit; then
 	echo "== commit: the master alone, stub agents over TLS, embedded etcd with fsync, launches by the kernel's contract"
 	MARINA_BENCH_DIR="${MARINA_BENCH_DIR:-/var/tmp}" go test -run '^$' -bench BenchmarkFleet -benchtime 1x -timeout 30m ./internal/master | grep -E '^Benchmark|FAIL' || true

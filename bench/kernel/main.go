@@ -13,21 +13,17 @@ import (
 var parts = []struct {
 	name string
 	run  func(*sizes) error
-}{{"placement", placements}, {"packing", packing}, {"sharing", sharing}, {"memory", memory}}
+}{{"placement", placements}, {"packing", packing}, {"sharing", sharing}}
 
 // sizes are how large everything is.
 type sizes struct {
-	peer   int // tasks SwarmKit is given in a case
-	agents int // of the memory's last row
-	tasks  int
+	peer int // tasks SwarmKit is given in a case
 }
 
 func main() {
 	var s sizes
-	only := flag.String("only", "", "one of placement, packing, sharing, memory")
+	only := flag.String("only", "", "one of placement, packing, sharing")
 	flag.IntVar(&s.peer, "peer", 2000, "tasks that SwarmKit places in each case; 0 leaves it out")
-	flag.IntVar(&s.agents, "agents", 100_000, "agents of the largest state")
-	flag.IntVar(&s.tasks, "tasks", 1_000_000, "tasks of the largest state")
 	flag.Parse()
 	known := false
 	for _, p := range parts {

@@ -19,6 +19,7 @@ import (
 	"github.com/google/uuid"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/marinaos/marina/internal/daemon/heap"
 	"github.com/marinaos/marina/internal/gateway"
 	"github.com/marinaos/marina/internal/identity"
 	"github.com/marinaos/marina/internal/identity/ca"
@@ -51,6 +52,7 @@ func Run(ctx context.Context, cfg Config) error {
 	}
 	log := s.logger()
 	raiseLimits(log)
+	heap.Tighten()
 	release, err := s.writePID(s.daemonPID())
 	if err != nil {
 		return err

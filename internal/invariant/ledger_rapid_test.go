@@ -58,10 +58,10 @@ func TestLedgerAgreesWithAFullScan(t *testing.T) {
 func agentName(i int) kernel.AgentID { return kernel.AgentID(fmt.Sprint("a", i)) }
 
 func broken(durable map[kernel.GroupID]Placement, placed map[kernel.AgentID]bool, capacity int64) map[ID]bool {
-	out, used, ports := map[ID]bool{}, map[kernel.AgentID]int64{}, map[portKey]bool{}
+	out, used, ports := map[ID]bool{}, map[kernel.AgentID]int64{}, map[string]bool{}
 	for _, p := range durable {
 		used[p.Agent] += p.Guarantee.MilliCPU
-		k := portKey{p.Agent, p.Ports[0]}
+		k := fmt.Sprint(p.Agent, p.Ports[0])
 		out[I14] = out[I14] || ports[k]
 		ports[k] = true
 	}

@@ -161,8 +161,8 @@ func (s *Status) Healthy() bool {
 	return true
 }
 
-// Instance is what the kernel knows of a placed group: the group, where it is, and the latest status of each task.
-// It is a value; the slices are shared and never written.
+// Instance is what the kernel knows of a placed group: the group, where it is, and the latest status of each task. It is kept as a
+// Record.
 type Instance struct {
 	Group
 	Framework string    `json:"framework"`
@@ -180,9 +180,13 @@ type Instance struct {
 
 // State sums an instance up: the worst terminal state, else the least advanced of its tasks.
 func (i *Instance) State() State {
+	return sumStates(len(i.Statuses), func(k int) State { return i.Statuses[k].State })
+}
+
+func sumStates(tasks int, of func(int) State) State {
 	least, ended := Running, State(0)
-	for k := range i.Statuses {
-		s := i.Statuses[k].State
+	for k := range tasks {
+		s := of(k)
 		if s.Terminal() {
 			ended = max(ended, s)
 		} else if s == Killing {
@@ -194,7 +198,7 @@ func (i *Instance) State() State {
 	if ended != 0 {
 		return ended
 	}
-	if len(i.Statuses) == 0 {
+	if tasks == 0 {
 		return Staging
 	}
 	return least

@@ -106,7 +106,7 @@ func UnpackGroups(b []byte) ([]Group, error) {
 		}
 		return groups, nil
 	}
-	r := &unpacker{rest: b[1:]}
+	r := &unpacker{rest: string(b[1:])}
 	texts := make([]string, r.count())
 	for k := range texts {
 		n := r.number()
@@ -114,8 +114,8 @@ func UnpackGroups(b []byte) ([]Group, error) {
 			return nil, invalid("groups: the texts cannot be read")
 		}
 		b := r.take(int(n >> 1))
-		if texts[k] = string(b); n&1 != 0 {
-			texts[k] = hex.EncodeToString(b)
+		if texts[k] = strings.Clone(b); n&1 != 0 {
+			texts[k] = hex.EncodeToString([]byte(b))
 		}
 	}
 	groups := make([]Group, r.count())
@@ -131,10 +131,10 @@ func UnpackGroups(b []byte) ([]Group, error) {
 		g := &groups[k]
 		flags := r.take(1)[0]
 		if flags&hasUUID != 0 {
-			before, id := shared(), uuid.UUID(r.take(16))
+			before, id := shared(), uuid.UUID([]byte(r.take(16)))
 			g.ID = GroupID(before + id.String() + shared())
 		} else {
-			g.ID = GroupID(r.text())
+			g.ID = GroupID(strings.Clone(r.text()))
 		}
 		g.Spec = SpecID(shared())
 		last += r.signed()
@@ -157,7 +157,7 @@ func UnpackGroups(b []byte) ([]Group, error) {
 			g.Goal = GoalStop
 		}
 		if flags&hasWhy != 0 {
-			g.Why = r.text()
+			g.Why = strings.Clone(r.text())
 		}
 		if flags&hasSizes != 0 {
 			r.broken = json.Unmarshal([]byte(r.text()), &g.Sizes) != nil || r.broken
@@ -211,30 +211,31 @@ func appendText(b []byte, text string) []byte {
 	return append(binary.AppendUvarint(b, uint64(len(text))), text...)
 }
 
-// unpacker reads a packed list. Once something is not there, it gives zeros and is broken.
+// unpacker reads what is packed. Once something is not there, it gives zeros and is broken. Its texts are parts of the whole.
 type unpacker struct {
-	rest   []byte
+	rest   string
 	broken bool
 }
 
-func (r *unpacker) number() uint64 {
-	v, n := binary.Uvarint(r.rest)
-	return v * r.advance(n)
+func (r *unpacker) number() (v uint64) {
+	for n := range min(len(r.rest), binary.MaxVarintLen64) {
+		b := r.rest[n]
+		v |= uint64(b&0x7f) << (7 * n)
+		if b < 0x80 {
+			if n == binary.MaxVarintLen64-1 && b > 1 {
+				break // more than 64 bits
+			}
+			r.rest = r.rest[n+1:]
+			return v
+		}
+	}
+	r.broken, r.rest = true, ""
+	return 0
 }
 
 func (r *unpacker) signed() int64 {
-	v, n := binary.Varint(r.rest)
-	return v * int64(r.advance(n))
-}
-
-// advance goes on by n bytes and returns one, or is broken and returns zero.
-func (r *unpacker) advance(n int) uint64 {
-	if n <= 0 {
-		r.broken, r.rest = true, nil
-		return 0
-	}
-	r.rest = r.rest[n:]
-	return 1
+	v := r.number()
+	return int64(v>>1) ^ -int64(v&1)
 }
 
 // count is the number of things that follow, of which each takes at least a byte.
@@ -247,14 +248,15 @@ func (r *unpacker) count() int {
 	return int(n)
 }
 
-func (r *unpacker) take(n int) []byte {
+// take is the next n bytes, zeros if there are not as many.
+func (r *unpacker) take(n int) string {
 	if n > len(r.rest) {
-		r.broken, r.rest = true, nil
-		return make([]byte, n)
+		r.broken, r.rest = true, ""
+		return string(make([]byte, n))
 	}
 	b := r.rest[:n]
 	r.rest = r.rest[n:]
 	return b
 }
 
-func (r *unpacker) text() string { return string(r.take(r.count())) }
+func (r *unpacker) text() string { return r.take(r.count()) }

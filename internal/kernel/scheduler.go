@@ -63,9 +63,9 @@ type LaunchRequest struct {
 
 // LaunchResult tells what became of a request.
 type LaunchResult struct {
-	Placed  []Instance `json:"placed"`
-	Waiting int        `json:"waiting"`
-	Refusal *Refusal   `json:"refusal,omitempty"` // why the rest waits
+	Placed  []*Record
+	Waiting int
+	Refusal *Refusal // why the rest waits
 }
 
 // Waiting is one entry of the queue.
@@ -110,7 +110,7 @@ func Follow(ctx context.Context, w InstanceWatch, out chan<- Changes) error {
 
 // Changes is what an InstanceWatch delivers.
 type Changes struct {
-	Instances []Instance
+	Instances []*Record
 	// Complete is false for a while after a change of leader: agents have yet to report. Decisions that kill or replace
 	// because something is missing wait for it.
 	Complete bool

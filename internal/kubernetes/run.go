@@ -178,7 +178,8 @@ func (k *Clusters) observe(c kernel.Changes) {
 	defer k.mu.Unlock()
 	now := k.cfg.Now()
 	k.complete = c.Complete
-	for _, i := range c.Instances {
+	for _, r := range c.Instances {
+		i := r.Instance()
 		name, member, ok := ownerOf(i)
 		if !ok {
 			continue

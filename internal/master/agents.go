@@ -13,6 +13,22 @@ import (
 	"github.com/marinaos/marina/internal/placement"
 )
 
+// look renews what all instances of the agent show of it. Records of before are as they were.
+func (a *agent) look() {
+	if now := (kernel.Site{Agent: a.info.ID, Hostname: a.info.Hostname, Away: a.away}); a.site == nil || *a.site != now {
+		a.site = &now
+	}
+}
+
+// shown has all instances of an agent show what it is now.
+func (s *State) shown(a *agent) {
+	a.look()
+	for i := range a.each {
+		i.Record = i.At(a.site, i.Known())
+		s.change(i)
+	}
+}
+
 func (a *agent) machine() placement.Machine {
 	return placement.Machine{ID: a.info.ID, Hostname: a.info.Hostname, Region: a.info.Region, Zone: a.info.Zone,
 		Attributes: a.info.Attributes, Bundles: a.info.Bundles, Total: a.info.Total, Ports: a.info.Ports, Subnet: a.subnet}
@@ -44,7 +60,7 @@ func (s *State) agentUp(ev AgentUp) {
 	a.session, a.upSeq, a.downSeq = ev.Session, ev.Seq, 0
 	a.incarnation = reg.Incarnation
 	a.since = s.now
-	a.sent = map[*spec]struct{}{}
+	a.sent = nil
 	a.baseline, a.holds = false, 0
 	if reg.Epoch == s.cfg.Epoch {
 		a.holds = reg.Endpoints
@@ -95,11 +111,15 @@ func (s *State) identify(a *agent, info kernel.Agent) {
 	if len(info.Bundles) == 0 {
 		info.Bundles = nil
 	}
+	s.alike.agent(&info)
 	if reflect.DeepEqual(a.info, info) && a.subnet.IsValid() {
 		return
 	}
-	moved := a.info.Address != info.Address
+	moved, renamed := a.info.Address != info.Address, a.info.Hostname != info.Hostname
 	a.info = info
+	if a.look(); renamed {
+		s.shown(a)
+	}
 	if !a.subnet.IsValid() {
 		a.subnet = s.freeSubnet()
 		if a.subnet.IsValid() {
@@ -139,8 +159,8 @@ func (s *State) report(a *agent) {
 		s.missing--
 	}
 	for i := range a.each {
-		if !i.known {
-			i.known = true
+		if !i.Known() {
+			i.Record = i.At(a.site, true)
 			s.change(i)
 		}
 	}
@@ -151,9 +171,7 @@ func (s *State) heard(a *agent) {
 	a.heard = s.now
 	if back := !a.away.IsZero(); back {
 		a.away = time.Time{}
-		for i := range a.each {
-			s.change(i)
-		}
+		s.shown(a)
 	}
 	a.suspect = false
 	if a.broken == "" && !s.pool.IsOpen(a.info.ID) {
@@ -202,7 +220,9 @@ func (s *State) loseSession(a *agent) {
 	a.session = 0
 	a.since = s.now
 	a.sent = nil
-	a.out = outbox{}
+	if a.out != nil {
+		a.empty()
+	}
 	s.shut(a)
 }
 
@@ -244,9 +264,7 @@ func (s *State) checkAgent(a *agent) time.Time {
 	if !s.now.Before(gone) {
 		a.away, a.suspect = s.now, true
 		s.shut(a)
-		for i := range a.each {
-			s.change(i)
-		}
+		s.shown(a)
 		return time.Time{}
 	}
 	if a.session != 0 && !a.suspect {
@@ -261,7 +279,7 @@ func (s *State) checkAgent(a *agent) time.Time {
 
 // status takes in what an agent says of a task. A group that is not the agent's is dropped there, an ended one acknowledged.
 func (s *State) status(a *agent, st *kernel.Status, syncing bool) {
-	i := s.groups[st.Group]
+	i := s.group(st.Group)
 	if i == nil || i.agent != a {
 		if st.State.Terminal() {
 			out := s.outbox(a)
@@ -271,18 +289,19 @@ func (s *State) status(a *agent, st *kernel.Status, syncing bool) {
 		}
 		return
 	}
-	k := i.task(st.Task)
-	if k < 0 || i.statuses[k].State.Terminal() || st.Seq == i.statuses[k].Seq || st.Seq < i.statuses[k].Seq && !syncing {
+	k := i.Find(st.Task)
+	if k < 0 {
+		return
+	}
+	statuses := i.Statuses()
+	if old := &statuses[k]; old.State.Terminal() || st.Seq == old.Seq || st.Seq < old.Seq && !syncing {
 		return // repeated or late; a registration is never late, even if its agent has lost count
 	}
-	statuses := slices.Clone(i.statuses)
-	task := statuses[k].Task
 	statuses[k] = *st
-	statuses[k].Task, statuses[k].Group = task, i.ID // the same texts, which are in memory
 	if len(st.Message) > kernel.MaxMessage {
 		statuses[k].Message = strings.ToValidUTF8(st.Message[:kernel.MaxMessage], "")
 	}
-	i.statuses = statuses
+	i.Record = i.Report(statuses)
 	if !st.State.Terminal() {
 		s.change(i)
 		return

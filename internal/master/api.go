@@ -44,14 +44,16 @@ type Task struct {
 	Status    kernel.Status  `json:"status"`
 }
 
-func taskOf(i *kernel.Instance, k int, sp *kernel.Spec) Task {
-	t := Task{ID: i.Statuses[k].Task, Group: i.ID, Framework: i.Framework, Owner: i.Owner, Version: i.Version, Machine: i.Agent,
-		Hostname: i.Hostname, Address: i.Address, HostPorts: i.HostPorts, Goal: i.Goal, Why: i.Why, State: i.Statuses[k].State,
-		Healthy: i.Statuses[k].Healthy(), Placed: i.Placed, Away: i.Away, Status: i.Statuses[k]}
-	if sp != nil && k < len(sp.Tasks) {
-		t.Name = sp.Tasks[k].Name
+// tasksOf lists the tasks of an instance.
+func tasksOf(r *kernel.Record) []Task {
+	i := r.Instance()
+	out := make([]Task, len(i.Statuses))
+	for k := range out {
+		out[k] = Task{ID: i.Statuses[k].Task, Group: i.ID, Name: r.Tasks[k].Name, Framework: i.Framework, Owner: i.Owner, Version: i.Version, Machine: i.Agent,
+			Hostname: i.Hostname, Address: i.Address, HostPorts: i.HostPorts, Goal: i.Goal, Why: i.Why, State: i.Statuses[k].State,
+			Healthy: i.Statuses[k].Healthy(), Placed: i.Placed, Away: i.Away, Status: i.Statuses[k]}
 	}
-	return t
+	return out
 }
 
 // Handler answers /machines/v1, /quota/v1, /tasks/v1 and /net/v1. Paths are taken as they were sent, so that an escaped slash stays in
@@ -216,19 +218,13 @@ func (m *Master) tasks(w http.ResponseWriter, r *http.Request, rest string) erro
 	if err := allow(w, r, http.MethodGet, http.MethodHead); err != nil {
 		return err
 	}
-	list := []Task{}
-	err = m.look(r.Context(), func(s *State) {
-		for _, a := range s.order {
-			for i := range a.each {
-				v := i.view()
-				for k := range i.statuses {
-					list = append(list, taskOf(&v, k, &i.spec.Spec))
-				}
-			}
-		}
-	})
-	if err != nil {
+	var records []*kernel.Record
+	if err := m.look(r.Context(), func(s *State) { records = s.Instances("") }); err != nil {
 		return err
+	}
+	list := make([]Task, 0, len(records))
+	for _, r := range records {
+		list = append(list, tasksOf(r)...)
 	}
 	return writeJSON(w, map[string]any{"tasks": list})
 }
@@ -237,22 +233,16 @@ func (m *Master) task(w http.ResponseWriter, r *http.Request, id kernel.TaskID) 
 	if err := allow(w, r, http.MethodGet, http.MethodHead); err != nil {
 		return err
 	}
-	var t Task
+	var of *kernel.Record
+	var k int
 	var found bool
-	err := m.look(r.Context(), func(s *State) {
-		i, k, ok := s.Task(id)
-		if found = ok; ok {
-			sp, _ := s.Spec(i.Spec)
-			t = taskOf(&i, k, &sp)
-		}
-	})
-	if err != nil {
+	if err := m.look(r.Context(), func(s *State) { of, k, found = s.Task(id) }); err != nil {
 		return err
 	}
 	if !found {
 		return unknownTask(id)
 	}
-	return writeJSON(w, t)
+	return writeJSON(w, tasksOf(of)[k])
 }
 
 func unknownTask(id kernel.TaskID) error {

@@ -125,5 +125,5 @@ func withTask(t *testing.T) (*hall, *httptest.Server, string) {
 	server.EnableHTTP2 = true
 	server.StartTLS()
 	t.Cleanup(server.Close)
-	return h, server, url.PathEscape(string(got.Placed[0].Statuses[0].Task))
+	return h, server, url.PathEscape(string(got.Placed[0].TaskID(0)))
 }

@@ -12,23 +12,25 @@ import (
 
 // audit holds what is about to be committed against the invariants that are cheap to check: capacity, quota, and that ports,
 // addresses and subnets have one holder. A violation ends the leadership before it becomes durable.
-type audit struct{ ledger *invariant.Ledger }
+type audit struct{ books *invariant.Books }
 
 func newAudit(s *State) *audit {
-	a := &audit{invariant.NewLedger()}
+	a := &audit{invariant.NewBooks()}
 	for _, q := range s.Quotas() {
-		a.ledger.Quota(q.Role, q.Limit)
+		a.books.Quota(q.Role, q.Limit)
 	}
 	for _, k := range s.order {
-		a.ledger.Agent(k.info.ID, k.info.Total, k.subnet)
+		a.books.Agent(k.info.ID, k.info.Total, k.subnet)
 	}
 	for name, v := range s.vips {
-		a.ledger.VIP(name, v.addr)
+		a.books.VIP(name, v.addr)
 	}
-	for _, i := range s.Instances("") {
-		a.place(s, &i)
+	for _, holder := range s.order {
+		for i := range holder.each {
+			a.books.Take(i.placement())
+		}
 	}
-	a.ledger.Judge(0) // what is durable already cannot be kept from it: quotas and machines may have shrunk since
+	a.judgeBooks(s) // what is durable already cannot be kept from it: quotas and machines may have shrunk since
 	return a
 }
 
@@ -37,46 +39,51 @@ func (a *audit) judge(s *State, fx *Effects) error {
 		switch r.Kind {
 		case RowAgent:
 			if k := s.agents[kernel.AgentID(r.ID)]; k != nil {
-				a.ledger.Agent(k.info.ID, k.info.Total, k.subnet)
+				a.books.Agent(k.info.ID, k.info.Total, k.subnet)
 			}
 		case RowQuota:
 			v := s.quota.View(r.ID)
-			a.ledger.Quota(r.ID, v.Limit)
+			a.books.Quota(r.ID, v.Limit)
 		case RowVIP:
 			if v := s.vips[r.ID]; v != nil {
-				a.ledger.VIP(r.ID, v.addr)
+				a.books.VIP(r.ID, v.addr)
 			} else {
-				a.ledger.VIP(r.ID, netip.Addr{})
+				a.books.VIP(r.ID, netip.Addr{})
 			}
 		}
 	}
-	for k := range fx.Changes {
-		i := &fx.Changes[k]
-		was, on := a.ledger.Get(i.ID)
-		switch on = on && was.Agent == i.Agent; {
-		case i.Removed:
-			a.ledger.Remove(i.ID, i.Agent)
-		case !on:
-			a.place(s, i)
-		case s.groups[i.ID] != nil && was.Guarantee != s.groups[i.ID].need: // it was resized
-			a.ledger.Resize(i.ID, s.groups[i.ID].need)
+	for _, c := range fx.Charges {
+		switch {
+		case c.Ends:
+			a.books.GiveBack(c.Placement)
+		case c.Begins:
+			a.books.Take(c.Placement)
+		default:
+			a.books.Charge(c.Agent, c.Role, c.Guarantee)
 		}
 	}
-	if broken := a.ledger.Judge(0); len(broken) > 0 {
+	if broken := a.judgeBooks(s); len(broken) > 0 {
 		return fmt.Errorf("%d invariants would be broken, first %v: %w", len(broken), broken[0], errdefs.ErrInternal)
 	}
 	return nil
 }
 
-func (a *audit) place(s *State, i *kernel.Instance) {
-	sp := s.specs[i.Spec]
-	if sp == nil {
-		return
-	}
-	need := sp.need
-	if placed := s.groups[i.ID]; placed != nil { // it may have been resized
-		need = placed.need
-	}
-	a.ledger.Place(invariant.Placement{Group: i.ID, Agent: i.Agent, Role: sp.Role, Guarantee: need,
-		Ports: invariant.HostPorts(&sp.Spec, i.HostPorts), Address: i.Address})
+func (a *audit) judgeBooks(s *State) []invariant.Violation {
+	return a.books.Judge(0, func(holds func(*invariant.Placement) bool) (out []kernel.GroupID) {
+		for _, holder := range s.order {
+			for i := range holder.each {
+				if p := i.placement(); holds(&p) {
+					out = append(out, i.ID())
+				}
+			}
+		}
+		return out
+	})
+}
+
+// placement is what an instance takes and holds.
+func (i *instance) placement() invariant.Placement {
+	g := i.Group()
+	return invariant.Placement{Group: g.ID, Agent: i.agent.info.ID, Role: i.spec.Role, Guarantee: i.need(),
+		Ports: invariant.HostPorts(&i.spec.Spec, g.HostPorts), Address: g.Address}
 }

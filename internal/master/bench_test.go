@@ -117,8 +117,8 @@ func end(b *testing.B, h *hall, w kernel.InstanceWatch, groups []kernel.GroupID)
 	gone := map[kernel.GroupID]bool{}
 	follow(b, w, func(_ map[kernel.GroupID]kernel.Instance, c kernel.Changes) bool {
 		for _, i := range c.Instances {
-			if i.Removed {
-				gone[i.ID] = true
+			if i.Removed() {
+				gone[i.ID()] = true
 			}
 		}
 		return len(gone) == len(groups)

@@ -8,6 +8,7 @@ import (
 
 	"github.com/containerd/errdefs"
 
+	"github.com/marinaos/marina/internal/invariant"
 	"github.com/marinaos/marina/internal/kernel"
 	"github.com/marinaos/marina/internal/placement"
 )
@@ -85,7 +86,7 @@ func (s *State) placeClaimed(e *entry) []*instance {
 	if c.holder != nil || c.Released {
 		detail := "it was released"
 		if c.holder != nil {
-			detail = fmt.Sprintf("group %s holds it", c.holder.ID)
+			detail = fmt.Sprintf("group %s holds it", c.holder.ID())
 		}
 		e.refuse(kernel.Refusal{Agents: 1, Reasons: []kernel.Rejected{{Filter: "claim " + c.Name, Agents: 1, Detail: detail}}})
 		return nil
@@ -135,14 +136,15 @@ func (s *State) hold(c *claim, i *instance) {
 
 // takeBack gives the pool and the quota what an instance that ended took, but for what its claim keeps.
 func (s *State) takeBack(i *instance) {
-	at := placement.Placement{Agent: i.agent.info.ID, Address: i.Address, HostPorts: i.HostPorts}
+	g := i.Group()
+	at := placement.Placement{Agent: i.agent.info.ID, Address: g.Address, HostPorts: g.HostPorts}
 	c := s.claimOf(i)
 	if c != nil {
 		at = placement.Placement{Agent: at.Agent}
 	}
 	s.pool.Release(i.spec.request, at)
-	s.pool.Adjust(at.Agent, i.spec.fills(), i.spec.need.Sub(i.need))
-	s.quota.Credit(i.spec.Role, i.need, i.spec.Lent())
+	s.pool.Adjust(at.Agent, i.spec.fills(), i.spec.need.Sub(i.need()))
+	s.quota.Credit(i.spec.Role, i.need(), i.spec.Lent())
 	if i.spec.Lent() {
 		s.lent--
 	}
@@ -172,7 +174,7 @@ func (s *State) release(framework string, names []string) error {
 			continue
 		}
 		if c.holder != nil {
-			return fmt.Errorf("claim %s: group %s holds it: stop it first: %w", name, c.holder.ID, errdefs.ErrFailedPrecondition)
+			return fmt.Errorf("claim %s: group %s holds it: stop it first: %w", name, c.holder.ID(), errdefs.ErrFailedPrecondition)
 		}
 		found = append(found, c)
 	}
@@ -244,25 +246,26 @@ func (s *State) loadHolder(g *kernel.Group, sp *spec, a *agent) (placement.Place
 
 // resize changes what a group's tasks have, when its machine and the quota have as much.
 func (s *State) resize(ev Resize) error {
-	i := s.groups[ev.Group]
-	if i == nil || i.spec.Framework != ev.Framework || i.Goal != kernel.GoalRun {
+	i := s.group(ev.Group)
+	if i == nil || i.Framework != ev.Framework || i.Goal() != kernel.GoalRun {
 		return fmt.Errorf("group %s: it does not run: %w", ev.Group, errdefs.ErrNotFound)
 	}
 	if len(ev.Sizes) != len(i.spec.Tasks) {
 		return fmt.Errorf("group %s: %d sizes for %d tasks: %w", ev.Group, len(ev.Sizes), len(i.spec.Tasks), errdefs.ErrInvalidArgument)
 	}
-	g := i.Group
+	g := i.Group()
+	had := g.Sizes
 	g.Sizes = slices.Clone(ev.Sizes)
 	for k := range g.Sizes {
 		if !g.Sizes[k].Guarantee.Valid() {
 			return fmt.Errorf("group %s: task %s would be guaranteed less than nothing: %w", ev.Group, i.spec.Tasks[k].Name, errdefs.ErrInvalidArgument)
 		}
 	}
-	if slices.Equal(g.Sizes, i.Sizes) {
+	if slices.Equal(g.Sizes, had) {
 		return nil
 	}
 	need := g.Guarantee(&i.spec.Spec)
-	more := need.Sub(i.need)
+	more := need.Sub(i.need())
 	if grows := more.Most(kernel.Resources{}); !grows.IsZero() {
 		if short := (kernel.Quota{Limit: s.pool.FreeFor(i.spec.request, i.agent.info.ID).Most(kernel.Resources{})}).Within(kernel.Resources{}, grows); len(short) > 0 {
 			return fmt.Errorf("group %s: machine %s lacks %s: asks %s more, has %s free: %w", ev.Group, i.agent.info.Hostname, short[0],
@@ -273,9 +276,10 @@ func (s *State) resize(ev Resize) error {
 		}
 	}
 	s.pool.Adjust(i.agent.info.ID, i.spec.fills(), more)
-	s.quota.Credit(i.spec.Role, i.need, i.spec.Lent())
+	s.charge(Charge{Placement: invariant.Placement{Group: g.ID, Agent: i.agent.info.ID, Role: i.spec.Role, Guarantee: more}})
+	s.quota.Credit(i.spec.Role, i.need(), i.spec.Lent())
 	s.quota.Charge(i.spec.Role, need, i.spec.Lent())
-	i.need, i.Sizes = need, g.Sizes
+	i.Record, i.resized = i.Regroup(&g), true
 	s.touch(i)
 	s.change(i)
 	s.roomAppeared()

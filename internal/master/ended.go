@@ -66,7 +66,7 @@ func (e *ended) clear(k int) {
 }
 
 // remember keeps an instance that ended for those who ask what became of it.
-func (s *State) remember(i kernel.Instance) {
+func (s *State) remember(i *kernel.Record) {
 	if len(s.past) < pastKept {
 		s.past = append(s.past, i)
 		return

@@ -14,8 +14,15 @@ const (
 	hidden  serving = iota // not among them
 	named                  // running: it has names
 	ready                  // and gets new connections
-	altered serving = 0xff // must be sent again, as its agent's address changed
+	altered                // must be sent again, as its agent's address changed
 )
+
+// serving is how a task stands in the newest endpoints.
+func (i *instance) serving(task int) serving { return serving(i.standings >> (2 * task) & 3) }
+
+func (i *instance) serve(task int, as serving) {
+	i.standings = i.standings&^(3<<(2*task)) | uint64(as)<<(2*task)
+}
 
 // endpoints is the datacenter's endpoints as far as agents have been told, and what changed since. What they are is computed
 // from the instances; only changes are kept.
@@ -44,34 +51,34 @@ type change struct {
 // serve compares how the tasks of an instance should stand in the endpoints with how they do.
 func (s *State) serve(i *instance) {
 	ep := &s.endpoints
-	for k := range i.statuses {
-		want := i.standing(k)
-		if i.serving[k] == want {
+	for k := range i.Len() {
+		want, was := i.standing(k), i.serving(k)
+		if was == want {
 			continue
 		}
-		if want == named && i.serving[k] == ready { // about to stop, say: nobody may choose it from the moment its agent is told
+		if want == named && was == ready { // about to stop, say: nobody may choose it from the moment its agent is told
 			ep.urgent = true
 		}
-		i.serving[k] = want
+		i.serve(k, want)
 		ep.changes = append(ep.changes, taskRef{i, k})
 	}
 }
 
 // moved makes the next serve send the instance's endpoints again.
 func (ep *endpoints) moved(i *instance) {
-	for k := range i.serving {
-		if i.serving[k] != hidden {
-			i.serving[k] = altered
+	for k := range i.Len() {
+		if i.serving(k) != hidden {
+			i.serve(k, altered)
 		}
 	}
 }
 
 func (i *instance) standing(task int) serving {
-	st := &i.statuses[task]
+	state, healthy := i.Task(task)
 	switch {
-	case i.removed || st.State != kernel.Running && st.State != kernel.Killing:
+	case i.Removed() || state != kernel.Running && state != kernel.Killing:
 		return hidden
-	case st.Healthy() && i.Goal == kernel.GoalRun && i.agent.away.IsZero():
+	case healthy && i.Goal() == kernel.GoalRun && i.Away.IsZero():
 		return ready
 	}
 	return named
@@ -137,8 +144,8 @@ func (ep *endpoints) delta(from uint64, tasks []taskRef) *kernel.EndpointDelta {
 			continue
 		}
 		seen[t] = struct{}{}
-		if t.instance.serving[t.task] == hidden {
-			d.Remove = append(d.Remove, t.instance.statuses[t.task].Task)
+		if t.instance.serving(t.task) == hidden {
+			d.Remove = append(d.Remove, t.instance.TaskID(t.task))
 		} else {
 			d.Set = append(d.Set, t.instance.endpoint(t.task))
 		}
@@ -173,13 +180,16 @@ func (s *State) endpointsFor(a *agent) []*kernel.EndpointDelta {
 	return s.allEndpoints()
 }
 
-// allEndpoints is the whole set in as many parts as frames need.
+// allEndpoints is the whole set in as many parts as frames need. All sessions of a step share it.
 func (s *State) allEndpoints() []*kernel.EndpointDelta {
+	if s.step.all != nil {
+		return s.step.all
+	}
 	parts := []*kernel.EndpointDelta{{To: s.endpoints.version, Full: true}}
 	for _, a := range s.order {
 		for i := range a.each {
-			for k := range i.serving {
-				if i.serving[k] == hidden {
+			for k := range i.Len() {
+				if i.serving(k) == hidden {
 					continue
 				}
 				last := parts[len(parts)-1]
@@ -192,6 +202,7 @@ func (s *State) allEndpoints() []*kernel.EndpointDelta {
 			}
 		}
 	}
+	s.step.all = parts
 	return parts
 }
 
@@ -227,9 +238,10 @@ func (sp *spec) endpointPorts() [][]kernel.EndpointPort {
 // reach what they publish, which has names, and are not told what there is besides.
 func (i *instance) endpoint(task int) kernel.Endpoint {
 	sp, a := i.spec, i.agent
-	e := kernel.Endpoint{Task: i.statuses[task].Task, Group: i.ID, Framework: sp.Framework, Owner: sp.Owner, Discovery: sp.Discovery,
-		Agent: a.info.ID, Machine: a.info.Address, Address: i.Address, Running: sp.Network.Name == "", Ready: i.serving[task] == ready}
-	host := i.HostPorts
+	g := i.Group()
+	e := kernel.Endpoint{Task: i.TaskID(task), Group: g.ID, Framework: sp.Framework, Owner: sp.Owner, Discovery: sp.Discovery,
+		Agent: a.info.ID, Machine: a.info.Address, Address: g.Address, Running: sp.Network.Name == "", Ready: i.serving(task) == ready}
+	host := g.HostPorts
 	for k := range task {
 		host = host[min(len(host), len(sp.ports[k])):]
 	}

@@ -3,6 +3,7 @@ package master
 import (
 	"time"
 
+	"github.com/marinaos/marina/internal/invariant"
 	"github.com/marinaos/marina/internal/kernel"
 )
 
@@ -122,15 +123,23 @@ func (Tick) event()      {}
 // Effects is what follows from a Step. Writes come first: nothing of the rest may leave the process before they, and those
 // of every earlier step, are durable.
 type Effects struct {
-	Writes  []Row             // rows whose value changed; State.Ops encodes them
-	Sends   []Send            // in order for each session
-	Ends    []SessionEnd      // sessions to close, after their Sends
-	Replies []Reply           // one for each request event
-	Changes []kernel.Instance // latest value of each instance that changed, once; Removed marks the last of an instance
+	Writes  []Row            // rows whose value changed; State.Ops encodes them
+	Sends   []Send           // in order for each session
+	Ends    []SessionEnd     // sessions to close, after their Sends
+	Replies []Reply          // one for each request event
+	Changes []*kernel.Record // latest value of each instance that changed, once; Removed marks the last of an instance
+
+	Charges []Charge // what was placed, resized and ended, in order
 
 	Complete bool      // Changes.Complete of the kernel's watches, as of now
 	Room     bool      // Changes.Room of the kernel's watches
 	Wake     time.Time // when a Tick is due; zero: never
+}
+
+// Charge is a placement that begins or ends, with all it takes and holds, or else takes as much more.
+type Charge struct {
+	invariant.Placement
+	Begins, Ends bool
 }
 
 // Send is a frame for a session.

@@ -96,7 +96,7 @@ func (s *State) setExposed(id string, now *exposed) {
 	}
 	for _, a := range s.order {
 		for i := range a.each {
-			if claimID(i.spec.Framework, i.spec.Owner) == id {
+			if claimID(i.Framework, i.Owner) == id {
 				i.spec.more = now
 				s.endpoints.moved(i)
 				s.change(i)

@@ -108,7 +108,7 @@ type watch struct {
 
 	mu       sync.Mutex
 	at       map[kernel.GroupID]int // index in list; guarded by mu
-	list     []kernel.Instance      // guarded by mu
+	list     []*kernel.Record       // guarded by mu
 	complete bool                   // guarded by mu
 	room     bool                   // guarded by mu
 	news     bool                   // something to deliver; guarded by mu
@@ -162,18 +162,18 @@ func (w *watch) Close() {
 	}
 }
 
-func (w *watch) push(changes []kernel.Instance, complete, room bool) {
+func (w *watch) push(changes []*kernel.Record, complete, room bool) {
 	w.mu.Lock()
-	for _, i := range changes {
-		if i.Framework != w.framework {
+	for _, r := range changes {
+		if r.Framework != w.framework {
 			continue
 		}
-		if k, ok := w.at[i.ID]; ok {
-			w.list[k] = i
+		if k, ok := w.at[r.ID()]; ok {
+			w.list[k] = r
 			continue
 		}
-		w.at[i.ID] = len(w.list)
-		w.list = append(w.list, i)
+		w.at[r.ID()] = len(w.list)
+		w.list = append(w.list, r)
 	}
 	news := w.news || len(w.list) > 0 || room || complete != w.complete
 	w.room, w.complete, w.news = w.room || room, complete, news

@@ -32,7 +32,7 @@ func (s *State) newSpec(k kernel.Spec) (*spec, error) {
 	if err != nil {
 		return nil, err
 	}
-	sp := &spec{Spec: k, request: request, need: k.Guarantee(), size: len(raw)}
+	sp := &spec{Spec: k, request: request, need: k.Guarantee(), origin: k.Origin(), size: len(raw)}
 	if err := s.holdVIPs(sp); err != nil {
 		s.pool.Drop(request)
 		return nil, err
@@ -105,7 +105,7 @@ func (s *State) launch(ev Launch) error {
 	}
 	added := 0
 	for _, id := range r.Groups {
-		if s.groups[id] != nil || s.waiting[id] != nil || s.endedOf(r.Spec.Framework).has(id) {
+		if s.group(id) != nil || s.waiting[id] != nil || s.endedOf(r.Spec.Framework).has(id) {
 			continue
 		}
 		s.waiting[id] = e
@@ -130,8 +130,8 @@ func (s *State) answerLaunches() {
 	for _, l := range s.step.launched {
 		result := &kernel.LaunchResult{Waiting: len(l.entry.groups)}
 		for _, id := range l.groups {
-			if i := s.groups[id]; i != nil && i.spec.Framework == l.entry.framework {
-				result.Placed = append(result.Placed, i.view())
+			if i := s.group(id); i != nil && i.Framework == l.entry.framework {
+				result.Placed = append(result.Placed, i.Record)
 			}
 		}
 		if result.Waiting > 0 {
@@ -167,7 +167,7 @@ func (s *State) checkLaunch(r *kernel.LaunchRequest) error {
 func (s *State) stop(framework string, groups []kernel.GroupID, why string) {
 	unqueued := false
 	for _, id := range groups {
-		if i := s.groups[id]; i != nil && i.spec.Framework == framework {
+		if i := s.group(id); i != nil && i.Framework == framework {
 			s.stopInstance(i, why)
 		} else if e := s.waiting[id]; e != nil && e.framework == framework {
 			s.unqueue(e, []kernel.GroupID{id})
@@ -181,13 +181,15 @@ func (s *State) stop(framework string, groups []kernel.GroupID, why string) {
 
 // stopInstance turns a group's goal to stop: durable first, then told to its agent; its endpoints are not ready from now on.
 func (s *State) stopInstance(i *instance, why string) {
-	if i.Goal == kernel.GoalStop {
+	if i.Goal() == kernel.GoalStop {
 		return
 	}
 	if len(why) > MaxWhyBytes {
 		why = strings.ToValidUTF8(why[:MaxWhyBytes], "")
 	}
-	i.Goal, i.Why = kernel.GoalStop, why
+	g := i.Group()
+	g.Goal, g.Why = kernel.GoalStop, why
+	i.Record = i.Regroup(&g)
 	s.touch(i)
 	s.change(i)
 }
@@ -196,8 +198,8 @@ func (s *State) stopInstance(i *instance, why string) {
 func (s *State) forget(framework string, groups []kernel.GroupID) error {
 	var found []*instance
 	for _, id := range groups {
-		i := s.groups[id]
-		if i == nil || i.spec.Framework != framework || slices.Contains(found, i) {
+		i := s.group(id)
+		if i == nil || i.Framework != framework || slices.Contains(found, i) {
 			continue
 		}
 		if i.agent.away.IsZero() {
@@ -219,14 +221,14 @@ func (s *State) forget(framework string, groups []kernel.GroupID) error {
 			away, len(s.order), s.cfg.ForgetPercent, errdefs.ErrFailedPrecondition)
 	}
 	for _, i := range found {
-		statuses := slices.Clone(i.statuses)
+		statuses := i.Statuses()
 		for k := range statuses {
 			if st := &statuses[k]; !st.State.Terminal() {
 				st.State, st.Reason, st.Message, st.Time = kernel.Gone, kernel.ReasonAgentGone, "its agent was given up", s.now.UTC().Round(0)
 				st.Health = nil
 			}
 		}
-		i.statuses = statuses
+		i.Record = i.Report(statuses)
 		s.end(i)
 	}
 	return nil
@@ -235,19 +237,20 @@ func (s *State) forget(framework string, groups []kernel.GroupID) error {
 // end removes an instance for good: its row, what it used, its endpoints; its id is remembered as ended.
 func (s *State) end(i *instance) {
 	a := i.agent
-	i.removed = true
+	s.charge(Charge{Placement: i.placement(), Ends: true})
+	i.Record = i.Remove()
 	s.change(i)
-	s.remember(i.view())
+	s.remember(i.Record)
 	chunk := a.chunks[i.chunk]
 	at := slices.Index(chunk, i)
 	a.chunks[i.chunk] = slices.Delete(chunk, at, at+1)
 	a.count--
-	delete(s.groups, i.ID)
-	s.dirty(Row{Kind: RowAssigned, ID: string(a.info.ID), Chunk: i.chunk})
-	slot := s.endedOf(i.spec.Framework).add(i.ID)
-	s.dirty(Row{Kind: RowEnded, ID: i.spec.Framework, Chunk: slot})
+	s.groups.Delete(i.ID())
+	s.dirty(Row{Kind: RowAssigned, ID: string(a.info.ID), Chunk: int(i.chunk)})
+	slot := s.endedOf(i.Framework).add(i.ID())
+	s.dirty(Row{Kind: RowEnded, ID: i.Framework, Chunk: slot})
 	out := s.outbox(a)
-	out.drops = append(out.drops, i.ID)
+	out.drops = append(out.drops, i.ID())
 	s.takeBack(i)
 	i.spec.placed--
 	s.unuse(i.spec)

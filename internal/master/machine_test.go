@@ -23,7 +23,7 @@ type machine struct {
 	state   *State
 	now     time.Time
 	rows    map[string][]byte
-	ledger  *invariant.Ledger
+	books   *invariant.Books
 	agents  []*fake
 	session SessionID
 	serial  int
@@ -75,7 +75,7 @@ func (m *machine) lead(t *rapid.T) {
 	if problems := m.state.Load(items); len(problems) > 0 {
 		t.Fatalf("load: %v", problems)
 	}
-	m.ledger = newAudit(m.state).ledger
+	m.books = newAudit(m.state).books
 	for _, a := range m.agents {
 		a.session = 0
 	}
@@ -201,7 +201,10 @@ func (m *machine) ask(t *rapid.T, make func(RequestID) Event, expected ...func(e
 func (m *machine) some(t *rapid.T, placed bool) (kernel.GroupID, bool) {
 	var ids []kernel.GroupID
 	if placed {
-		ids = slices.Sorted(maps.Keys(m.state.groups))
+		for i := range m.state.groups.All {
+			ids = append(ids, i.ID())
+		}
+		slices.Sort(ids)
 	} else {
 		ids = slices.Sorted(maps.Keys(m.state.waiting))
 	}
@@ -315,11 +318,11 @@ func (m *machine) step(t *rapid.T, ev Event) Effects {
 			delete(m.rows, op.Key)
 		}
 	}
-	if err := (&audit{m.ledger}).judge(m.state, &fx); err != nil {
+	if err := (&audit{m.books}).judge(m.state, &fx); err != nil {
 		t.Fatal(err)
 	}
 	for i := range fx.Changes {
-		m.judgeChange(t, &fx.Changes[i])
+		m.judgeChange(t, new(fx.Changes[i].Instance()))
 	}
 	for _, send := range fx.Sends {
 		for _, a := range m.agents {
@@ -392,13 +395,13 @@ func (m *machine) consistent(t *rapid.T) {
 	used, instances := map[kernel.AgentID]kernel.Resources{}, map[kernel.AgentID]int{}
 	all, lent := kernel.Resources{}, 0
 	uses := map[*spec]int{}
-	for id, i := range s.groups {
-		if i.ID != id || i.removed || i.agent.chunks[i.chunk] == nil || !slices.Contains(i.agent.chunks[i.chunk], i) {
-			t.Fatalf("group %s is not where it is said to be", id)
+	for i := range s.groups.All {
+		if s.group(i.ID()) != i || i.Removed() || i.Site != i.agent.site || i.agent.chunks[i.chunk] == nil || !slices.Contains(i.agent.chunks[i.chunk], i) {
+			t.Fatalf("group %s is not where it is said to be", i.ID())
 		}
-		used[i.agent.info.ID] = used[i.agent.info.ID].Add(i.need)
+		used[i.agent.info.ID] = used[i.agent.info.ID].Add(i.need())
 		instances[i.agent.info.ID]++
-		all = all.Add(i.need)
+		all = all.Add(i.need())
 		uses[i.spec]++
 		if i.spec.Lent() {
 			lent++
@@ -407,8 +410,8 @@ func (m *machine) consistent(t *rapid.T) {
 	for _, c := range s.claims {
 		if c.holder == nil {
 			used[c.Agent], all = used[c.Agent].Add(c.disk()), all.Add(c.disk())
-		} else if s.groups[c.holder.ID] != c.holder {
-			t.Fatalf("claim %s is held by group %s, which is gone", c.Name, c.holder.ID)
+		} else if s.group(c.holder.ID()) != c.holder {
+			t.Fatalf("claim %s is held by group %s, which is gone", c.Name, c.holder.ID())
 		}
 	}
 	waits, holds := 0, 0
@@ -419,7 +422,7 @@ func (m *machine) consistent(t *rapid.T) {
 		waits += len(e.groups)
 		uses[e.spec] += len(e.groups)
 		for _, id := range e.groups {
-			if s.waiting[id] != e || s.groups[id] != nil {
+			if s.waiting[id] != e || s.group(id) != nil {
 				t.Fatalf("group %s waits and does not", id)
 			}
 		}

@@ -12,6 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 	"pgregory.net/rapid"
 
+	"github.com/marinaos/marina/internal/invariant"
 	"github.com/marinaos/marina/internal/kernel"
 	"github.com/marinaos/marina/internal/store"
 	"github.com/marinaos/marina/internal/store/memory"
@@ -49,15 +50,17 @@ func TestCommitCutsWhatIsTooLargeForOneTransaction(t *testing.T) {
 
 func TestSlowWatcherGetsTheNewestOfEachInstance(t *testing.T) {
 	w := &watch{framework: "f", wake: make(chan struct{}, 1), at: map[kernel.GroupID]int{}}
-	instance := func(id, why string, removed bool) kernel.Instance {
-		return kernel.Instance{Framework: "f", Group: kernel.Group{ID: kernel.GroupID(id), Why: why}, Removed: removed}
+	record := func(framework, id, why string, removed bool) *kernel.Record {
+		i := kernel.Instance{Framework: framework, Group: kernel.Group{ID: kernel.GroupID(id), Why: why}, Removed: removed}
+		return i.Record()
 	}
-	w.push([]kernel.Instance{instance("a", "1", false), instance("b", "1", false), {Framework: "other"}}, true, true)
-	w.push([]kernel.Instance{instance("a", "2", false)}, true, false)
-	w.push([]kernel.Instance{instance("b", "2", true)}, true, false)
+	a2, b2 := record("f", "a", "2", false), record("f", "b", "2", true)
+	w.push([]*kernel.Record{record("f", "a", "1", false), record("f", "b", "1", false), record("other", "c", "1", false)}, true, true)
+	w.push([]*kernel.Record{a2}, true, false)
+	w.push([]*kernel.Record{b2}, true, false)
 	got, ok := w.take()
-	want := kernel.Changes{Instances: []kernel.Instance{instance("a", "2", false), instance("b", "2", true)}, Complete: true, Room: true}
-	if diff := cmp.Diff(want, got, cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); !ok || diff != "" {
+	want := kernel.Changes{Instances: []*kernel.Record{a2, b2}, Complete: true, Room: true}
+	if diff := cmp.Diff(want, got, cmp.Comparer(func(a, b *kernel.Record) bool { return a == b })); !ok || diff != "" {
 		t.Errorf("changes (-want +got):\n%s", diff)
 	}
 	if _, ok := w.take(); ok {
@@ -92,22 +95,19 @@ func TestAuditKeepsWhatIsBrokenFromTheStore(t *testing.T) {
 	if err := audit.judge(p.state, &fx); err != nil {
 		t.Fatalf("what placement decided: %v", err)
 	}
-	one, _ := p.state.Instance("g1")
-	for name, spoil := range map[string]func(*kernel.Instance){
-		"address": func(i *kernel.Instance) {},
-		"capacity": func(i *kernel.Instance) {
-			i.Address = netip.Addr{}
-			p.state.specs[i.Spec].need.MilliCPU = 5000
-		},
+	one := p.state.group("g1").placement()
+	for name, spoil := range map[string]func(*invariant.Placement){
+		"address":  func(*invariant.Placement) {},
+		"capacity": func(i *invariant.Placement) { i.Address, i.Guarantee.MilliCPU = netip.Addr{}, 5000 },
 	} {
 		bad := one
-		bad.ID = kernel.GroupID("bad-" + name)
+		bad.Group = kernel.GroupID("bad-" + name)
 		spoil(&bad)
-		if err := audit.judge(p.state, &Effects{Changes: []kernel.Instance{bad}}); err == nil {
+		if err := audit.judge(p.state, &Effects{Charges: []Charge{{Placement: bad, Begins: true}}}); err == nil {
 			t.Errorf("broken %s: got no error", name)
 		}
-		audit.ledger.Remove(bad.ID, bad.Agent)
-		audit.ledger.Judge(0)
+		audit.books.GiveBack(bad)
+		audit.judgeBooks(p.state)
 	}
 }
 
@@ -217,7 +217,8 @@ func TestSameEventsGiveTheSameEffects(t *testing.T) {
 
 func groupsOf(s *State) map[kernel.GroupID]string {
 	out := map[kernel.GroupID]string{}
-	for _, i := range s.Instances("") {
+	for _, r := range s.Instances("") {
+		i := r.Instance()
 		out[i.ID] = fmt.Sprint(i.Agent, i.Address, i.HostPorts, i.Goal, i.Placed.Format(time.RFC3339Nano))
 	}
 	return out

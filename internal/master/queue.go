@@ -251,8 +251,8 @@ func (s *State) settle(e *entry, places []placement.Placement) []*instance {
 		a := s.agents[at.Agent]
 		g := kernel.Group{ID: e.groups[n], Spec: sp.ID, Address: at.Address, HostPorts: at.HostPorts, Placed: stamp, Goal: kernel.GoalRun}
 		delete(s.waiting, g.ID)
-		i := s.newInstance(g, sp, a, a.room())
-		i.known = true
+		i := s.newInstance(g, sp, a, a.room(), true)
+		s.charge(Charge{Placement: i.placement(), Begins: true})
 		s.touch(i)
 		s.change(i)
 		placed[n] = i

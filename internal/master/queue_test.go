@@ -90,8 +90,8 @@ func TestAnAppsVersionsDoNotMakeWayForEachOther(t *testing.T) {
 		step(Tick{})
 	}
 	for _, i := range s.Instances("") {
-		if i.Goal != kernel.GoalRun {
-			t.Errorf("instance %s of the version before is stopped: %s", i.ID, i.Why)
+		if i.Goal() != kernel.GoalRun {
+			t.Errorf("instance %s of the version before is stopped: %s", i.ID(), i.Group().Why)
 		}
 	}
 }
@@ -105,7 +105,7 @@ func TestNoMoreMakeWayThanTheQuotaNeeds(t *testing.T) {
 	step(Tick{})
 	var gone []string
 	for _, i := range s.Instances("") {
-		if i.Goal == kernel.GoalStop {
+		if i.Goal() == kernel.GoalStop {
 			gone = append(gone, i.Owner)
 		}
 	}

@@ -58,7 +58,7 @@ func (s *State) reserve(ev Reserve) error {
 func (s *State) usedWithin(a *agent, role string) (used kernel.Resources) {
 	for i := range a.each {
 		if i.spec.Reserved != kernel.ReservedNone && kernel.Within(i.spec.Role, role) {
-			used = used.Add(i.need)
+			used = used.Add(i.need())
 		}
 	}
 	for _, c := range s.claims {

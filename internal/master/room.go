@@ -160,11 +160,11 @@ func (s *State) makeRoom(e *entry) bool {
 
 // meek puts first what is to make way first: what stops anyway, the lowest priority, the youngest.
 func meek(a, b *instance) int {
-	return cmp.Or(cmp.Compare(stays(a), stays(b)), cmp.Compare(a.spec.Priority, b.spec.Priority), b.Placed.Compare(a.Placed), cmp.Compare(a.ID, b.ID))
+	return cmp.Or(cmp.Compare(stays(a), stays(b)), cmp.Compare(a.spec.Priority, b.spec.Priority), b.Placed().Compare(a.Placed()), cmp.Compare(a.ID(), b.ID()))
 }
 
 func stays(i *instance) int {
-	if i.Goal == kernel.GoalStop {
+	if i.Goal() == kernel.GoalStop {
 		return 0
 	}
 	return 1
@@ -199,13 +199,13 @@ func (s *State) overLimit(e *entry) (victims []*instance, ok bool) {
 			continue
 		}
 		for i := range a.each {
-			if kernel.Within(i.spec.Role, limiting) && (i.Goal == kernel.GoalStop || e.yields(i)) {
+			if kernel.Within(i.spec.Role, limiting) && (i.Goal() == kernel.GoalStop || e.yields(i)) {
 				found = append(found, i)
 			}
 		}
 	}
 	return fewest(found, func(i *instance, by int64) {
-		s.quota.Charge(i.spec.Role, i.need.Times(by), i.spec.Lent())
+		s.quota.Charge(i.spec.Role, i.need().Times(by), i.spec.Lent())
 	}, func() bool {
 		k, _, _ := s.quotaRoom(sp, sp.need, 1)
 		return k == 1
@@ -268,9 +268,9 @@ func (s *State) victimsOn(e *entry, a *agent, going []*instance, claimed bool) (
 		return nil, false
 	}
 	var found, gone []*instance
-	add := func(i *instance, times int64) { s.pool.Adjust(a.info.ID, i.spec.fills(), i.need.Times(times)) }
+	add := func(i *instance, times int64) { s.pool.Adjust(a.info.ID, i.spec.fills(), i.need().Times(times)) }
 	for i := range a.each {
-		if i.Goal == kernel.GoalStop || slices.Contains(going, i) {
+		if i.Goal() == kernel.GoalStop || slices.Contains(going, i) {
 			gone = append(gone, i)
 			add(i, -1)
 		} else if e.yields(i) {

@@ -149,7 +149,7 @@ func (s *State) value(r Row) any {
 		if a := s.agents[kernel.AgentID(r.ID)]; a != nil && r.Chunk < len(a.chunks) && len(a.chunks[r.Chunk]) > 0 {
 			groups := make([]*kernel.Group, len(a.chunks[r.Chunk]))
 			for k, i := range a.chunks[r.Chunk] {
-				groups[k] = &i.Group
+				groups[k] = new(i.Group())
 			}
 			return groups
 		}
@@ -245,8 +245,10 @@ func (s *State) loadRow(r Row, raw []byte) error {
 			return err
 		}
 		row.Agent.ID = kernel.AgentID(r.ID)
+		s.alike.agent(&row.Agent)
 		a := s.loadAgent(row.Agent.ID)
 		a.info, a.registered, a.reserved = row.Agent, row.Registered, row.Reserved
+		a.look()
 		if row.Subnet.IsValid() {
 			if _, taken := s.subnets[row.Subnet]; taken {
 				return fmt.Errorf("subnet %s is given twice", row.Subnet)
@@ -285,6 +287,7 @@ func (s *State) loadAgent(id kernel.AgentID) *agent {
 	a := s.agents[id]
 	if a == nil {
 		a = &agent{info: kernel.Agent{ID: id}}
+		a.look()
 		s.agents[id] = a
 		s.order = append(s.order, a)
 	}
@@ -305,7 +308,7 @@ func (s *State) loadAssigned(r Row, raw []byte) error {
 		if sp == nil {
 			return fmt.Errorf("group %s: spec %s cannot be read", g.ID, g.Spec)
 		}
-		if s.groups[g.ID] != nil {
+		if s.group(g.ID) != nil {
 			return fmt.Errorf("group %s is placed twice", g.ID)
 		}
 		at := placement.Placement{Agent: a.info.ID, Address: g.Address, HostPorts: g.HostPorts}
@@ -317,8 +320,8 @@ func (s *State) loadAssigned(r Row, raw []byte) error {
 		if err := s.pool.Take(sp.request, at); err != nil {
 			return fmt.Errorf("group %s: %w", g.ID, err)
 		}
-		i := s.newInstance(g, sp, a, r.Chunk)
-		s.pool.Adjust(a.info.ID, sp.fills(), i.need.Sub(sp.need))
+		i := s.newInstance(g, sp, a, r.Chunk, false)
+		s.pool.Adjust(a.info.ID, sp.fills(), i.need().Sub(sp.need))
 		if sp.Claim != nil {
 			s.claims[claimID(sp.Framework, sp.Claim.Name)].holder = i
 		}

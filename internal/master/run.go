@@ -121,7 +121,7 @@ func (m *Master) load(ctx context.Context) (*State, error) {
 	for _, problem := range s.Load(snap.Items) {
 		m.log.Error("row cannot be used, what it concerns is left alone", "err", problem)
 	}
-	m.log.Info("leading", "epoch", m.cfg.Epoch, "agents", len(s.order), "groups", len(s.groups))
+	m.log.Info("leading", "epoch", m.cfg.Epoch, "agents", len(s.order), "groups", s.groups.Len())
 	return s, nil
 }
 

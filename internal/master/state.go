@@ -24,7 +24,8 @@ type State struct {
 
 	subnetsFrom int // number of the lowest subnet that may be free
 	specs       map[kernel.SpecID]*spec
-	groups      map[kernel.GroupID]*instance
+	alike       alike
+	groups      *kernel.Index[*instance]
 	ended       map[string]*ended   // by framework
 	claims      map[string]*claim   // by Row.ID
 	exposed     map[string]*exposed // by Row.ID
@@ -53,7 +54,7 @@ type State struct {
 
 	endpoints endpoints
 	step      step
-	past      []kernel.Instance // the last pastKept that ended, as a ring
+	past      []*kernel.Record // the last pastKept that ended, as a ring
 	pastNext  int
 }
 
@@ -69,10 +70,12 @@ type step struct {
 
 	launched  []launched // to be answered at the end
 	explained int        // refusals that the pool was asked for, until the next step
+	all       []*kernel.EndpointDelta
 }
 
 type agent struct {
 	info       kernel.Agent
+	site       *kernel.Site // what all its instances show of it; another one when it changes
 	subnet     netip.Prefix
 	registered time.Time
 	reserved   []kernel.Reservation // by role
@@ -90,12 +93,11 @@ type agent struct {
 	since       time.Time // of connected or not
 	suspect     bool
 	away        time.Time
-	sent        map[*spec]struct{} // in this session
-	baseline    bool               // this session's agent holds endpoints of the current version
-	holds       uint64             // version it said it holds when it registered, zero: none
+	sent        []*spec // in this session
+	baseline    bool    // this session's agent holds endpoints of the current version
+	holds       uint64  // version it said it holds when it registered, zero: none
 
-	out     outbox
-	touched bool
+	out *outbox // nil: nothing in this step
 }
 
 // outbox is what a session is to be told at the end of the step.
@@ -111,6 +113,7 @@ type spec struct {
 	kernel.Spec
 	request *placement.Request
 	need    kernel.Resources
+	origin  *kernel.Origin
 	ports   [][]kernel.EndpointPort // by task, but for host ports
 	more    *exposed                // further ports of its owner
 	vips    []*vip
@@ -128,66 +131,76 @@ func (sp *spec) fills() string {
 	return sp.Role
 }
 
+// instance is a placed group. There may be a million: what is known of it is a record, shared with all who watch.
 type instance struct {
-	kernel.Group
-	spec     *spec
-	agent    *agent
-	need     kernel.Resources // the spec's, unless it was resized
-	chunk    int
-	statuses []kernel.Status // replaced whole, never written: readers hold it
-	serving  []serving       // by task, as of the newest endpoints
-	known    bool
-	removed  bool
-	changed  uint64 // step in which it was put into step.changed
-	told     uint64 // step in which it was put into its agent's outbox
+	*kernel.Record // as it is now
+	spec           *spec
+	agent          *agent
+	standings      uint64 // how each task stands in the newest endpoints, in two bits
+	chunk          int32
+	changed        bool // it is among step.changed
+	told           bool // it is in its agent's outbox
+	resized        bool // it has sizes of its own
+}
+
+// need is what it takes from its machine: the spec's, unless it was resized.
+func (i *instance) need() kernel.Resources {
+	if !i.resized {
+		return i.spec.need
+	}
+	g := i.Group()
+	return g.Guarantee(&i.spec.Spec)
 }
 
 // NewState returns an empty state.
 func NewState(cfg Config) *State {
 	return &State{cfg: cfg.WithDefaults(), agents: map[kernel.AgentID]*agent{}, sessions: map[SessionID]*agent{},
-		subnets: map[netip.Prefix]kernel.AgentID{}, specs: map[kernel.SpecID]*spec{}, groups: map[kernel.GroupID]*instance{},
+		subnets: map[netip.Prefix]kernel.AgentID{}, specs: map[kernel.SpecID]*spec{}, groups: kernel.NewIndex[*instance](),
 		ended: map[string]*ended{}, claims: map[string]*claim{}, exposed: map[string]*exposed{}, vips: map[string]*vip{}, vipAddrs: map[netip.Addr]*vip{}, literals: map[netip.Addr]int{}, entries: map[entryKey]*entry{},
 		waiting: map[kernel.GroupID]*entry{}, waits: map[string]int{}, pool: placement.NewPool(cfg.Strategy), endpoints: endpoints{version: 1, oldest: 1},
 		step: step{dirty: map[Row]struct{}{}}}
 }
 
 // Instances lists what is placed of a framework, all frameworks' if it is empty, by agent.
-func (s *State) Instances(framework string) []kernel.Instance {
-	var out []kernel.Instance
+func (s *State) Instances(framework string) []*kernel.Record {
+	out := make([]*kernel.Record, 0, s.groups.Len())
 	for _, a := range s.order {
 		for i := range a.each {
-			if framework == "" || i.spec.Framework == framework {
-				out = append(out, i.view())
+			if framework == "" || i.Framework == framework {
+				out = append(out, i.Record)
 			}
 		}
 	}
 	return out
 }
 
-// Instance is one placed group.
-func (s *State) Instance(id kernel.GroupID) (kernel.Instance, bool) {
-	if i := s.groups[id]; i != nil {
-		return i.view(), true
+// Instance is one placed group, nil if there is none.
+func (s *State) Instance(id kernel.GroupID) *kernel.Record {
+	if i := s.group(id); i != nil {
+		return i.Record
 	}
-	return kernel.Instance{}, false
+	return nil
+}
+
+func (s *State) group(id kernel.GroupID) *instance {
+	i, _ := s.groups.Get(id)
+	return i
 }
 
 // Task finds the instance of a task: one that is placed, or one of the last that ended under this leader.
-func (s *State) Task(id kernel.TaskID) (inst kernel.Instance, task int, ok bool) {
+func (s *State) Task(id kernel.TaskID) (inst *kernel.Record, task int, ok bool) {
 	for at := strings.LastIndexByte(string(id), '.'); at > 0; at = strings.LastIndexByte(string(id[:at]), '.') {
-		if i := s.groups[kernel.GroupID(id[:at])]; i != nil {
-			k := i.task(id)
-			return i.view(), k, k >= 0
+		if i := s.group(kernel.GroupID(id[:at])); i != nil {
+			k := i.Find(id)
+			return i.Record, k, k >= 0
 		}
 	}
-	for _, i := range s.past {
-		for k := range i.Statuses {
-			if i.Statuses[k].Task == id {
-				return i, k, true
-			}
+	for _, r := range s.past {
+		if k := r.Find(id); k >= 0 {
+			return r, k, true
 		}
 	}
-	return kernel.Instance{}, 0, false
+	return nil, 0, false
 }
 
 // Spec is a spec that is placed or waits.
@@ -274,42 +287,19 @@ func (a *agent) each(yield func(*instance) bool) {
 	}
 }
 
-// view is the instance as others see it.
-func (i *instance) view() kernel.Instance {
-	return kernel.Instance{Group: i.Group, Framework: i.spec.Framework, Owner: i.spec.Owner, Version: i.spec.Version,
-		Agent: i.agent.info.ID, Hostname: i.agent.info.Hostname, Statuses: i.statuses, Removed: i.removed,
-		Away: i.agent.away, Known: i.known}
-}
-
-// task is the index of a task of the instance, -1 if it has no such task.
-func (i *instance) task(id kernel.TaskID) int {
-	suffix, ok := strings.CutPrefix(string(id), string(i.ID))
-	if ok {
-		for k := range i.spec.Tasks {
-			if i.spec.Tasks[k].Suffix == suffix {
-				return k
-			}
-		}
-	}
-	return -1
-}
-
 // newInstance puts a group on an agent: into its rows, the indexes and what is used. Resources are the pool's already.
-func (s *State) newInstance(g kernel.Group, sp *spec, a *agent, chunk int) *instance {
-	i := &instance{Group: g, spec: sp, agent: a, need: g.Guarantee(&sp.Spec), chunk: chunk, statuses: make([]kernel.Status, len(sp.Tasks)),
-		serving: make([]serving, len(sp.Tasks))}
-	for k, id := range sp.TaskIDs(g.ID) {
-		i.statuses[k] = kernel.Status{Task: id, Group: g.ID}
-	}
+func (s *State) newInstance(g kernel.Group, sp *spec, a *agent, chunk int, known bool) *instance {
+	i := &instance{Record: kernel.NewRecord(sp.origin, a.site, &g, make([]kernel.Status, len(sp.Tasks)), known), spec: sp, agent: a,
+		chunk: int32(chunk), resized: g.Sizes != nil}
 	for len(a.chunks) <= chunk {
 		a.chunks = append(a.chunks, nil)
 	}
 	a.chunks[chunk] = append(a.chunks[chunk], i)
 	a.count++
-	s.groups[g.ID] = i
+	s.groups.Put(i)
 	sp.uses++
 	sp.placed++
-	s.quota.Charge(sp.Role, i.need, sp.Lent())
+	s.quota.Charge(sp.Role, i.need(), sp.Lent())
 	if sp.Lent() {
 		s.lent++
 	}
@@ -333,28 +323,38 @@ func (a *agent) room() int {
 
 // touch queues an instance to be told to its agent.
 func (s *State) touch(i *instance) {
-	if i.told != s.step.number {
-		i.told = s.step.number
+	if !i.told {
+		i.told = true
 		s.outbox(i.agent).groups = append(s.outbox(i.agent).groups, i)
 	}
-	s.dirty(Row{Kind: RowAssigned, ID: string(i.agent.info.ID), Chunk: i.chunk})
+	s.dirty(Row{Kind: RowAssigned, ID: string(i.agent.info.ID), Chunk: int(i.chunk)})
 }
 
 // outbox is where an agent's messages of this step gather.
 func (s *State) outbox(a *agent) *outbox {
-	if !a.touched {
-		a.touched = true
+	if a.out == nil {
+		a.out = &outbox{}
 		s.step.touched = append(s.step.touched, a)
 	}
-	return &a.out
+	return a.out
 }
+
+// empty takes out what an agent was to be told.
+func (a *agent) empty() {
+	for _, i := range a.out.groups {
+		i.told = false
+	}
+	*a.out = outbox{}
+}
+
+func (s *State) charge(c Charge) { s.step.fx.Charges = append(s.step.fx.Charges, c) }
 
 func (s *State) dirty(r Row) { s.step.dirty[r] = struct{}{} }
 
 // change marks an instance as changed for watchers and for the endpoints.
 func (s *State) change(i *instance) {
-	if i.changed != s.step.number {
-		i.changed = s.step.number
+	if !i.changed {
+		i.changed = true
 		s.step.changed = append(s.step.changed, i)
 	}
 	s.serve(i)

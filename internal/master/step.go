@@ -107,14 +107,15 @@ func (s *State) reply(r Reply) { s.step.fx.Replies = append(s.step.fx.Replies, r
 func (s *State) finish() Effects {
 	fx := s.step.fx
 	for _, a := range s.step.touched {
-		a.touched = false
 		if a.session != 0 && a.broken == "" {
 			fx.Sends = s.frames(fx.Sends, a)
 		}
-		a.out = outbox{}
+		a.empty()
+		a.out = nil
 	}
 	for _, i := range s.step.changed {
-		fx.Changes = append(fx.Changes, i.view())
+		i.changed = false
+		fx.Changes = append(fx.Changes, i.Record)
 	}
 	fx.Writes = slices.SortedFunc(maps.Keys(s.step.dirty), Row.compare)
 	fx.Complete = s.complete
@@ -161,18 +162,18 @@ func (s *State) frames(sends []Send, a *agent) []Send {
 	}
 	size := 0
 	for _, i := range instances {
-		if i.removed {
+		if i.Removed() {
 			continue
 		}
-		d.Groups = append(d.Groups, i.Group)
-		if _, sent := a.sent[i.spec]; sent {
+		d.Groups = append(d.Groups, i.Group())
+		if slices.Contains(a.sent, i.spec) {
 			continue
 		}
 		if size += i.spec.size; size > specBytesFrame && len(d.Specs) > 0 {
 			emit(kernel.Down{Specs: d.Specs})
 			d.Specs, size = nil, i.spec.size
 		}
-		a.sent[i.spec] = struct{}{}
+		a.sent = append(a.sent, i.spec)
 		d.Specs = append(d.Specs, i.spec.Spec)
 	}
 	deltas := s.endpointsFor(a)

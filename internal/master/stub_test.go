@@ -292,7 +292,7 @@ func follow(t testing.TB, w kernel.InstanceWatch, enough func(map[kernel.GroupID
 			t.Fatalf("watch with %d instances: %v", len(seen), err)
 		}
 		for _, i := range c.Instances {
-			seen[i.ID] = i
+			seen[i.ID()] = i.Instance()
 		}
 		if enough(seen, c) {
 			return seen

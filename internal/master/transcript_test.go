@@ -359,7 +359,7 @@ func (p *player) step(ev Event) string {
 		fmt.Fprintf(&out, "reply: %s\n", replyText(r))
 	}
 	for _, i := range fx.Changes {
-		fmt.Fprintf(&out, "change: %s\n", instanceText(&i))
+		fmt.Fprintf(&out, "change: %s\n", instanceText(new(i.Instance())))
 	}
 	if fx.Room {
 		out.WriteString("room\n")
@@ -386,7 +386,7 @@ func (p *player) show(what string) string {
 		}
 	case "instances":
 		for _, i := range p.state.Instances("") {
-			fmt.Fprintln(&out, instanceText(&i))
+			fmt.Fprintln(&out, instanceText(new(i.Instance())))
 		}
 	case "claims":
 		for _, c := range p.state.Claims("marathon") {
@@ -526,7 +526,7 @@ func replyText(r Reply) string {
 	}
 	s := "placed"
 	for _, i := range r.Launch.Placed {
-		s += fmt.Sprintf(" %s@%s", i.ID, i.Agent)
+		s += fmt.Sprintf(" %s@%s", i.ID(), i.Agent)
 	}
 	if r.Launch.Refusal != nil {
 		s += fmt.Sprintf(", %d wait: %s", r.Launch.Waiting, r.Launch.Refusal)

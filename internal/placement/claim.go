@@ -28,7 +28,7 @@ func (p *Pool) Claim(at Placement, role string, r kernel.Resources) error {
 // claim takes address and host ports, or neither.
 func (m *machine) claim(at Placement) error {
 	for _, port := range at.HostPorts {
-		if _, taken := m.ports[port]; port != 0 && taken {
+		if port != 0 && m.hasTaken(port) {
 			return fmt.Errorf("machine %s: host port %d: %w", at.Agent, port, errdefs.ErrAlreadyExists)
 		}
 	}

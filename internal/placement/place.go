@@ -136,7 +136,7 @@ func (p *Pool) place(r *Request, k int, within ...*set) (out []Placement) {
 func (m *machine) hasPorts(r *Request) bool {
 	want := r.any
 	for _, port := range r.fixed {
-		if _, taken := m.ports[port]; taken {
+		if m.hasTaken(port) {
 			return false
 		}
 		if inside(m.Ports, port) {

@@ -3,6 +3,7 @@ package placement
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"github.com/containerd/errdefs"
 
@@ -57,8 +58,8 @@ type machine struct {
 	reserves  []reserve
 	counted   [2]kernel.Resources // in the pool's total and free
 	instances int
-	ports     map[uint16]struct{} // host ports taken
-	inRange   int                 // how many of them are of the machine's range
+	ports     []uint16 // host ports taken, in order
+	inRange   int      // how many of them are of the machine's range
 	nextPort  uint16
 	addresses addresses
 }
@@ -76,7 +77,7 @@ func (p *Pool) Set(m Machine) {
 	if !ok {
 		i = int32(len(p.machines))
 		p.ids[m.ID] = i
-		p.machines = append(p.machines, machine{ports: map[uint16]struct{}{}})
+		p.machines = append(p.machines, machine{})
 	}
 	k := &p.machines[i]
 	if k.Subnet != m.Subnet && k.addresses.used == 0 {
@@ -88,7 +89,7 @@ func (p *Pool) Set(m Machine) {
 		f.update(i, &k.Machine, p.open.has(i))
 	}
 	k.inRange = 0
-	for port := range k.ports {
+	for _, port := range k.ports {
 		if inside(m.Ports, port) {
 			k.inRange++
 		}
@@ -175,21 +176,28 @@ func (m *machine) freePorts() int {
 	return int(m.Ports.Last) - int(max(m.Ports.First, 1)) + 1 - m.inRange
 }
 
+func (m *machine) hasTaken(port uint16) bool {
+	_, taken := slices.BinarySearch(m.ports, port)
+	return taken
+}
+
 func (m *machine) takePort(port uint16) {
-	if _, taken := m.ports[port]; port == 0 || taken {
+	at, taken := slices.BinarySearch(m.ports, port)
+	if port == 0 || taken {
 		return
 	}
-	m.ports[port] = struct{}{}
+	m.ports = slices.Insert(m.ports, at, port)
 	if inside(m.Ports, port) {
 		m.inRange++
 	}
 }
 
 func (m *machine) givePort(port uint16) {
-	if _, taken := m.ports[port]; !taken {
+	at, taken := slices.BinarySearch(m.ports, port)
+	if !taken {
 		return
 	}
-	delete(m.ports, port)
+	m.ports = slices.Delete(m.ports, at, at+1)
 	if inside(m.Ports, port) {
 		m.inRange--
 	}
@@ -210,7 +218,7 @@ func (m *machine) anyPort() uint16 {
 		} else {
 			m.nextPort++
 		}
-		if _, taken := m.ports[port]; !taken {
+		if !m.hasTaken(port) {
 			m.takePort(port)
 			return port
 		}

@@ -70,7 +70,7 @@ func (c *call) metrics() error {
 	c.mu.RLock()
 	running, staged, missing := 0, 0, 0
 	for _, f := range c.state.fleets {
-		for _, i := range f.instances {
+		for i := range f.instances.All {
 			switch {
 			case i.Waiting:
 				missing++

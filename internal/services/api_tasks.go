@@ -60,7 +60,7 @@ func (c *call) appTasks(path []string) error {
 				}
 				for _, i := range s.placedInstances(app) {
 					if host == "" || host == "*" || i.Hostname == host {
-						refs = append(refs, Ref{app, i.ID})
+						refs = append(refs, Ref{app, i.ID()})
 					}
 				}
 			}
@@ -78,7 +78,7 @@ func (c *call) deleteTask(app, id string) error {
 		if i == nil || s.Apps[app] != nil && i.Owner != app {
 			return nil, problemf(errdefs.ErrNotFound, "Task '%s' does not exist", id)
 		}
-		return []Ref{{i.Owner, i.ID}}, nil
+		return []Ref{{i.Owner, i.ID()}}, nil
 	}, func(killed []Task) any { return map[string]any{"task": killed[0]} })
 }
 
@@ -102,7 +102,8 @@ func (c *call) kill(pick func(*State) ([]Ref, error), describe func([]Task) any)
 			return err
 		}
 		for _, r := range refs {
-			killed = append(killed, t.s.state.task(t.s.state.fleets[r.App].instances[r.Group], machines))
+			i, _ := t.s.state.fleets[r.App].instances.Get(r.Group) // it was just picked
+			killed = append(killed, t.s.state.task(i, machines))
 		}
 		t.killNow(refs)
 		return nil
@@ -161,9 +162,9 @@ func (c *call) deleteTasks() error {
 	return c.kill(func(s *State) (refs []Ref, _ error) {
 		seen := map[kernel.GroupID]bool{}
 		for _, id := range ids {
-			if i := s.find(id); i != nil && !seen[i.ID] {
-				seen[i.ID] = true
-				refs = append(refs, Ref{i.Owner, i.ID})
+			if i := s.find(id); i != nil && !seen[i.ID()] {
+				seen[i.ID()] = true
+				refs = append(refs, Ref{i.Owner, i.ID()})
 			}
 		}
 		return refs, nil

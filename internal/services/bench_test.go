@@ -39,9 +39,10 @@ func BenchmarkScale(b *testing.B) {
 		for _, state := range []kernel.State{kernel.Staging, kernel.Running} {
 			for i := 0; i < n; i += batch {
 				c := kernel.Changes{Complete: true}
+				of, at := &kernel.Origin{Owner: "/web", Version: v}, &kernel.Site{Agent: "a"}
 				for _, id := range ids[i : i+batch] {
-					c.Instances = append(c.Instances, kernel.Instance{Group: kernel.Group{ID: id, Goal: kernel.GoalRun}, Owner: "/web", Version: v,
-						Agent: "a", Known: true, Statuses: []kernel.Status{{State: state, Started: now}}})
+					c.Instances = append(c.Instances, kernel.NewRecord(of, at, &kernel.Group{ID: id, Goal: kernel.GoalRun},
+						[]kernel.Status{{State: state, Started: now}}, true))
 				}
 				s.Observe(c, now)
 				settle()

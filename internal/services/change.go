@@ -368,7 +368,7 @@ func (s *State) find(id string) *Instance {
 	candidates := []string{"/" + strings.ReplaceAll(name, "_", "/")}
 	for _, app := range candidates {
 		if f := s.fleets[app]; f != nil {
-			if i := f.instances[kernel.GroupID(group)]; i != nil && !i.Waiting {
+			if i, ok := f.instances.Get(kernel.GroupID(group)); ok && !i.Waiting {
 				return i
 			}
 		}

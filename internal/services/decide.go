@@ -147,8 +147,8 @@ func (s *State) decideApp(id string, now time.Time, mint func(string) kernel.Gro
 		return
 	}
 	for _, v := range g.victims {
-		c.fresh = s.endIf(f, c.fresh, &c, d, "asked to go with a change of scale", func(i *Instance) bool { return i.ID == v })
-		c.old = s.endIf(f, c.old, &c, d, "asked to go with a change of scale", func(i *Instance) bool { return i.ID == v })
+		c.fresh = s.endIf(f, c.fresh, &c, d, "asked to go with a change of scale", func(i *Instance) bool { return i.ID() == v })
+		c.old = s.endIf(f, c.old, &c, d, "asked to go with a change of scale", func(i *Instance) bool { return i.ID() == v })
 	}
 	limit := max(g.n, int(math.Floor(float64(g.n)*(1+g.def.UpgradeStrategy.MaximumOverCapacity)+rounding)))
 	if g.roll {
@@ -163,10 +163,10 @@ func (s *State) decideApp(id string, now time.Time, mint func(string) kernel.Gro
 	}
 	if n := min(f.missing, limit-c.live); n > 0 && !s.backingOff(f, g.def, now) {
 		l := Launch{App: g.def}
+		of := &kernel.Origin{Framework: Framework, Owner: id, Version: g.def.Config()}
 		for range n {
 			gid := mint(id)
-			f.add(&Instance{Waiting: true, Since: now,
-				Instance: kernel.Instance{Group: kernel.Group{ID: gid}, Owner: id, Version: g.def.Config()}})
+			f.add(waiting(of, gid, now))
 			l.Groups = append(l.Groups, gid)
 		}
 		f.missing -= n
@@ -195,7 +195,7 @@ func (s *State) count(f *fleet, g goal, now time.Time, d *Decision) (c census) {
 		case i.Inactive:
 			c.lost = append(c.lost, i)
 			continue
-		case i.Stopping && (i.Away.IsZero() || i.Goal != kernel.GoalStop):
+		case i.Stopping && (i.Away.IsZero() || i.Goal() != kernel.GoalStop):
 			c.ending++
 		case i.Stopping:
 		case g.roll && i.Version != g.def.Config():
@@ -225,21 +225,21 @@ func (s *State) judgeAway(f *fleet, i *Instance, g goal, now time.Time, d *Decis
 		i.Inactive = true
 	}
 	at := i.Away.Add(seconds(g.policy.Expunge))
-	if i.forgetAt.After(at) {
-		at = i.forgetAt
+	if later := i.forgetAt.time(); later.After(at) {
+		at = later
 	}
 	if at.After(now) {
 		f.wakeAt(at)
 		return
 	}
 	i.forgotten = true
-	d.Forget = append(d.Forget, Ref{i.Owner, i.ID})
+	d.Forget = append(d.Forget, Ref{i.Owner, i.ID()})
 }
 
 // judgeHealth stops an instance that fails its checks, as the brake allows, or one that does not come to run.
 func (s *State) judgeHealth(f *fleet, i *Instance, now time.Time, d *Decision) {
 	if i.State() < kernel.Running {
-		if at := i.Since.Add(s.Policy.LaunchTimeout); at.After(now) {
+		if at := i.since.time().Add(s.Policy.LaunchTimeout); at.After(now) {
 			f.wakeAt(at)
 		} else {
 			s.end(f, i, "did not run within "+s.Policy.LaunchTimeout.String(), d)
@@ -287,10 +287,10 @@ func (f *fleet) wakeAt(t time.Time) {
 func (s *State) end(f *fleet, i *Instance, why string, d *Decision) {
 	i.Stopping = true
 	if i.Waiting {
-		d.Withdraw = append(d.Withdraw, Withdraw{Ref{i.Owner, i.ID}, i.Version})
+		d.Withdraw = append(d.Withdraw, Withdraw{Ref{i.Owner, i.ID()}, i.Version})
 		return
 	}
-	d.Stop = append(d.Stop, Stop{Ref{i.Owner, i.ID}, why})
+	d.Stop = append(d.Stop, Stop{Ref{i.Owner, i.ID()}, why})
 }
 
 // endIf ends those of a list that match and returns the others. Running ones are left alone until the view is complete.
@@ -316,7 +316,7 @@ func (s *State) decideGone(id string, f *fleet, c *census, d *Decision) {
 	if !f.done {
 		f.why = fmt.Sprintf("%d instances are stopping", c.live)
 	}
-	if len(f.instances) == 0 && !slices.ContainsFunc(s.Deployments, func(d *Deployment) bool { return d.change(id) != nil }) {
+	if f.instances.Len() == 0 && !slices.ContainsFunc(s.Deployments, func(d *Deployment) bool { return d.change(id) != nil }) {
 		delete(s.fleets, id)
 	}
 }
@@ -420,7 +420,7 @@ func (s *State) order(list []*Instance, g goal, sick map[*Instance]bool) {
 		if g.def.KillSelection == "OLDEST_FIRST" {
 			age = -age
 		}
-		return cmp.Or(age, cmp.Compare(a.ID, b.ID))
+		return cmp.Or(age, cmp.Compare(a.ID(), b.ID()))
 	})
 }
 

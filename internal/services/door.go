@@ -45,13 +45,14 @@ func doorName(label string) string {
 
 // port is where the index-th port of an instance is reached: at its own address if it has one, else at its machine's.
 func (a *App) port(i *Instance, index int, machine netip.Addr) netip.AddrPort {
-	if a.Container != nil && !a.host() && i.Address.IsValid() {
+	g := i.Group()
+	if a.Container != nil && !a.host() && g.Address.IsValid() {
 		if index >= 0 && index < len(a.Container.PortMappings) && a.Container.PortMappings[index].ContainerPort != 0 {
-			return netip.AddrPortFrom(i.Address, uint16(a.Container.PortMappings[index].ContainerPort))
+			return netip.AddrPortFrom(g.Address, uint16(a.Container.PortMappings[index].ContainerPort))
 		}
 	}
-	if index >= 0 && index < len(i.HostPorts) && i.HostPorts[index] != 0 {
-		return netip.AddrPortFrom(machine, i.HostPorts[index])
+	if index >= 0 && index < len(g.HostPorts) && g.HostPorts[index] != 0 {
+		return netip.AddrPortFrom(machine, g.HostPorts[index])
 	}
 	return netip.AddrPort{}
 }

@@ -156,7 +156,7 @@ func instancesWaiting(l Launch, r kernel.LaunchResult, now time.Time) Event {
 
 func unhealthyKill(i *Instance, reason string, now time.Time) Event {
 	const kind = "unhealthy_instance_kill_event"
-	return Event{kind, UnhealthyKill{head(kind, now), i.Owner, taskOf(i), string(i.ID), i.Version, reason, i.Hostname, string(i.Agent)}}
+	return Event{kind, UnhealthyKill{head(kind, now), i.Owner, taskOf(i), string(i.ID()), i.Version, reason, i.Hostname, string(i.Agent)}}
 }
 
 // changed tells the difference between two views of an instance.
@@ -168,35 +168,35 @@ func (s *State) changed(old, i *Instance, now time.Time) {
 	if was != is {
 		s.emit(Event{"status_update_event", StatusUpdate{
 			Head: head("status_update_event", now), SlaveID: string(i.Agent), TaskID: taskOf(i), TaskStatus: taskState(i),
-			Message: message(i), AppID: i.Owner, Host: i.Hostname, IPAddresses: addresses(i), Ports: orEmpty(i.HostPorts), Version: i.Version}},
+			Message: message(i), AppID: i.Owner, Host: i.Hostname, IPAddresses: addresses(i), Ports: orEmpty(i.Group().HostPorts), Version: i.Version}},
 			Event{"instance_changed_event", InstanceChanged{
-				Head: head("instance_changed_event", now), InstanceID: string(i.ID), Condition: is, RunSpecID: i.Owner,
+				Head: head("instance_changed_event", now), InstanceID: string(i.ID()), Condition: is, RunSpecID: i.Owner,
 				AgentID: new(string(i.Agent)), Host: &i.Hostname, RunSpecVersion: i.Version}})
 	}
 	if before, after := alive(old), alive(i); after != nil && (before == nil || *before != *after) {
 		s.emit(Event{"instance_health_changed_event", InstanceChanged{
-			Head: head("instance_health_changed_event", now), InstanceID: string(i.ID), RunSpecID: i.Owner, RunSpecVersion: i.Version, Healthy: after}},
+			Head: head("instance_health_changed_event", now), InstanceID: string(i.ID()), RunSpecID: i.Owner, RunSpecVersion: i.Version, Healthy: after}},
 			Event{"health_status_changed_event", HealthChanged{
-				head("health_status_changed_event", now), i.Owner, string(i.ID), taskOf(i), i.Version, *after}})
+				head("health_status_changed_event", now), i.Owner, string(i.ID()), taskOf(i), i.Version, *after}})
 	}
 }
 
 // alive is what an instance's checks say together; nil while they say nothing.
 func alive(i *Instance) *bool {
-	if len(i.Statuses) == 0 || len(i.Statuses[0].Health) == 0 || i.Statuses[0].State != kernel.Running {
+	if i.Len() == 0 {
 		return nil
 	}
-	all := true
-	for _, h := range i.Statuses[0].Health {
-		if h.Known && !h.Alive {
-			return new(false)
-		}
-		all = all && h.Known
-	}
-	if !all {
+	state, healthy := i.Task(0)
+	checks, failing := i.Checks(0)
+	switch {
+	case checks == 0 || state != kernel.Running:
 		return nil
+	case failing:
+		return new(false)
+	case healthy:
+		return new(true)
 	}
-	return new(true)
+	return nil
 }
 
 // StreamBuffer is how many events a reader of the stream may be behind; one that is further is cut off.

@@ -1,9 +1,9 @@
 package services
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/marinaos/marina/internal/kernel"
@@ -56,18 +56,32 @@ func NewState() *State {
 
 // Instance is one instance of an app: what the kernel last said and what was asked of it since.
 type Instance struct {
-	kernel.Instance           // of a waiting instance only ID, Owner and Version are set
-	Waiting         bool      // in the kernel's queue
-	Stopping        bool      // it was asked to stop
-	Inactive        bool      // its machine has not answered for long: it counts no more
-	Since           time.Time // it was launched or first seen
-	forgetAt        time.Time // not to be forgotten before
-	forgotten       bool      // the kernel was asked to forget it
+	*kernel.Record        // of a waiting instance only ID, Owner and Version are set
+	Waiting        bool   // in the kernel's queue
+	Stopping       bool   // it was asked to stop
+	Inactive       bool   // its machine has not answered for long: it counts no more
+	forgotten      bool   // the kernel was asked to forget it
+	since          moment // it was launched or first seen
+	forgetAt       moment // not to be forgotten before
 }
+
+// moment is a time, small: there may be a million instances.
+type moment int64
+
+func momentOf(t time.Time) moment { return moment(t.UnixNano()) }
+
+func (m moment) time() time.Time { return time.Unix(0, int64(m)).UTC() }
+
+// waiting is an instance of which the kernel has said nothing yet.
+func waiting(of *kernel.Origin, id kernel.GroupID, now time.Time) *Instance {
+	return &Instance{Waiting: true, since: momentOf(now), Record: kernel.NewRecord(of, &nowhere, &kernel.Group{ID: id}, nil, false)}
+}
+
+var nowhere kernel.Site
 
 // fleet is one app's instances and how it fares.
 type fleet struct {
-	instances   map[kernel.GroupID]*Instance
+	instances   *kernel.Index[*Instance]
 	order       []*Instance // the same by id, as of Decide; nil since one came or went
 	backoff     Backoff
 	lastFailure *TaskFailure
@@ -107,7 +121,7 @@ func (b *Backoff) raise(a *App, now time.Time, least time.Duration) {
 func (s *State) fleet(app string) *fleet {
 	f := s.fleets[app]
 	if f == nil {
-		f = &fleet{instances: map[kernel.GroupID]*Instance{}, stale: true}
+		f = &fleet{instances: kernel.NewIndex[*Instance](), stale: true}
 		s.fleets[app] = f
 	}
 	return f
@@ -127,20 +141,21 @@ func (f *fleet) all() []*Instance {
 	if f.order != nil {
 		return f.order
 	}
-	out := make([]*Instance, 0, len(f.instances))
-	for _, i := range f.instances {
+	out := make([]*Instance, 0, f.instances.Len())
+	for i := range f.instances.All {
 		out = append(out, i)
 	}
-	slices.SortFunc(out, func(a, b *Instance) int { return strings.Compare(string(a.ID), string(b.ID)) })
+	slices.SortFunc(out, func(a, b *Instance) int { return cmp.Compare(a.ID(), b.ID()) })
 	return out
 }
 
 func (f *fleet) add(i *Instance) {
-	f.instances[i.ID], f.order = i, nil
+	f.instances.Put(i)
+	f.order = nil
 }
 
 func (f *fleet) drop(id kernel.GroupID) {
-	delete(f.instances, id)
+	f.instances.Delete(id)
 	f.order = nil
 }
 
@@ -176,33 +191,33 @@ func (s *State) Observe(c kernel.Changes, now time.Time) {
 	}
 }
 
-func (s *State) observe(k kernel.Instance, now time.Time) {
+func (s *State) observe(k *kernel.Record, now time.Time) {
 	f := s.fleet(k.Owner)
 	f.stale = true
-	i, known := f.instances[k.ID]
-	if k.Removed && !known {
+	i, known := f.instances.Get(k.ID())
+	if k.Removed() && !known {
 		return
 	}
 	if !known {
-		i = &Instance{Waiting: true, Since: now, Instance: kernel.Instance{Group: kernel.Group{ID: k.ID}}}
+		i = waiting(k.Origin, k.ID(), now)
 		f.add(i)
 	}
 	old := *i
 	if i.Waiting {
-		i.Since = now
+		i.since = momentOf(now)
 	}
 	if !i.Away.IsZero() {
 		s.away--
 	}
-	i.Instance, i.Waiting = k, false
-	i.Stopping = i.Stopping || k.Goal == kernel.GoalStop
+	i.Record, i.Waiting = k, false
+	i.Stopping = i.Stopping || k.Goal() == kernel.GoalStop
 	if k.Away.IsZero() {
 		i.Inactive, i.forgotten = false, false
 	} else {
 		s.away++
 	}
 	s.changed(&old, i, now)
-	if k.Removed {
+	if k.Removed() {
 		s.ended(f, i, now)
 	}
 }
@@ -212,7 +227,7 @@ func (s *State) ended(f *fleet, i *Instance, now time.Time) {
 	if !i.Away.IsZero() {
 		s.away--
 	}
-	f.drop(i.ID)
+	f.drop(i.ID())
 	state := i.State()
 	switch {
 	case i.Stopping, state == kernel.Killed, state == kernel.Gone, !state.Terminal():
@@ -258,8 +273,8 @@ func (s *State) LaunchFailed(l Launch, reason string, now time.Time) {
 func (s *State) ForgetRefused(groups []Ref, now time.Time) {
 	for _, r := range groups {
 		f := s.fleet(r.App)
-		if i := f.instances[r.Group]; i != nil {
-			i.forgotten, i.forgetAt = false, now.Add(s.Policy.ForgetRetry)
+		if i, ok := f.instances.Get(r.Group); ok {
+			i.forgotten, i.forgetAt = false, momentOf(now.Add(s.Policy.ForgetRetry))
 			f.stale = true
 		}
 	}
@@ -270,7 +285,7 @@ func (s *State) ForgetRefused(groups []Ref, now time.Time) {
 func (s *State) Kill(refs []Ref, why string) (d Decision) {
 	for _, r := range refs {
 		f := s.fleet(r.App)
-		if i := f.instances[r.Group]; i != nil && !i.Stopping {
+		if i, ok := f.instances.Get(r.Group); ok && !i.Stopping {
 			s.end(f, i, why, &d)
 			f.stale = true
 		}
@@ -298,18 +313,25 @@ func (s *State) definition(id, config string) *App {
 
 // healthy reports whether an instance does its work: it runs on a machine that answers, and each of its checks has passed.
 func (i *Instance) healthy(a *App) bool {
-	if i.Waiting || !i.Away.IsZero() || !i.Known || !i.Instance.Healthy() {
+	if i.Waiting || !i.Away.IsZero() || !i.Known() || !i.Healthy() {
 		return false
 	}
-	return a == nil || len(i.Statuses[0].Health) >= len(a.HealthChecks)
+	checks, _ := i.Checks(0)
+	return a == nil || checks >= len(a.HealthChecks)
 }
 
 // failing tells which check says that the instance should be replaced; "" is none.
 func (i *Instance) failing(a *App) string {
-	if a == nil || i.Waiting || i.Stopping || !i.Away.IsZero() || !i.Known || len(i.Statuses) == 0 || i.Statuses[0].State != kernel.Running {
+	if a == nil || i.Waiting || i.Stopping || !i.Away.IsZero() || !i.Known() || i.Len() == 0 {
 		return ""
 	}
-	for k, h := range i.Statuses[0].Health {
+	if state, _ := i.Task(0); state != kernel.Running {
+		return ""
+	}
+	if _, failing := i.Checks(0); !failing {
+		return ""
+	}
+	for k, h := range i.Statuses()[0].Health {
 		if k >= len(a.HealthChecks) || !h.Known || h.Alive {
 			continue
 		}
@@ -323,11 +345,11 @@ func (i *Instance) failing(a *App) string {
 
 // started is when the instance began, as near as it is known.
 func (i *Instance) started() time.Time {
-	if len(i.Statuses) > 0 && !i.Statuses[0].Started.IsZero() {
-		return i.Statuses[0].Started
+	if at := i.Started(); !at.IsZero() {
+		return at
 	}
-	if !i.Placed.IsZero() {
-		return i.Placed
+	if at := i.Placed(); !at.IsZero() {
+		return at
 	}
-	return i.Since
+	return i.since.time()
 }

@@ -242,7 +242,7 @@ func (d *driver) failover() {
 	c := kernel.Changes{}
 	for _, i := range d.placed {
 		i.Known = false
-		c.Instances = append(c.Instances, *i)
+		c.Instances = append(c.Instances, i.Record())
 	}
 	d.s.Observe(c, d.now)
 }
@@ -253,7 +253,7 @@ func (d *driver) show() {
 	}
 	for _, id := range sortedKeys(d.s.fleets) {
 		for _, i := range d.s.Instances(id) {
-			fmt.Fprintf(&d.out, "%s %s %s %s", id, i.ID, i.Version, condition(i))
+			fmt.Fprintf(&d.out, "%s %s %s %s", id, i.ID(), i.Version, condition(i))
 			for _, x := range []struct {
 				is   bool
 				text string
@@ -313,7 +313,7 @@ func (d *driver) report(what string, which []string) error {
 			return fmt.Errorf("unknown command %s", what)
 		}
 		i.Statuses = []kernel.Status{st}
-		c.Instances = append(c.Instances, *i)
+		c.Instances = append(c.Instances, i.Record())
 		if i.Removed {
 			delete(d.placed, id)
 		}
@@ -345,7 +345,7 @@ func (d *driver) place() {
 		i := &kernel.Instance{Group: kernel.Group{ID: id, Placed: d.now, Goal: kernel.GoalRun}, Framework: Framework, Owner: a.ID,
 			Version: a.Config(), Agent: "a1", Known: true, Statuses: []kernel.Status{{Task: kernel.TaskID(id), Group: id}}}
 		d.placed[id] = i
-		c.Instances = append(c.Instances, *i)
+		c.Instances = append(c.Instances, i.Record())
 	}
 	if len(c.Instances) > 0 {
 		d.s.Observe(c, d.now)
@@ -396,7 +396,7 @@ func (d *driver) do(dec Decision) {
 		i := d.placed[r.Group]
 		delete(d.placed, r.Group)
 		i.Removed, i.Statuses = true, []kernel.Status{{State: kernel.Gone}}
-		d.s.Observe(kernel.Changes{Complete: d.complete, Instances: []kernel.Instance{*i}}, d.now)
+		d.s.Observe(kernel.Changes{Complete: d.complete, Instances: []*kernel.Record{i.Record()}}, d.now)
 	}
 	for _, l := range dec.Launch {
 		fmt.Fprintf(&d.out, "launch %s %s: %v\n", l.App.ID, l.App.Config(), l.Groups)

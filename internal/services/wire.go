@@ -186,11 +186,11 @@ func orEmpty[T any](s []T) []T {
 	return s
 }
 
-func taskOf(i *Instance) string { return string(i.ID) + taskSuffix }
+func taskOf(i *Instance) string { return string(i.ID()) + taskSuffix }
 
 // condition is Marathon's word for an instance's state.
 func condition(i *Instance) string {
-	if !i.Away.IsZero() && !i.Removed {
+	if !i.Away.IsZero() && !i.Removed() {
 		if i.Inactive {
 			return "UnreachableInactive"
 		}
@@ -202,24 +202,25 @@ func condition(i *Instance) string {
 }
 
 func taskState(i *Instance) string {
-	if !i.Away.IsZero() && !i.Removed {
+	if !i.Away.IsZero() && !i.Removed() {
 		return "TASK_UNREACHABLE"
 	}
 	return i.State().String()
 }
 
 func message(i *Instance) string {
-	if len(i.Statuses) == 0 {
+	if i.Len() == 0 {
 		return ""
 	}
-	return i.Statuses[0].Message
+	return i.Statuses()[0].Message
 }
 
 func addresses(i *Instance) []IPAddress {
-	if !i.Address.IsValid() {
+	g := i.Group()
+	if !g.Address.IsValid() {
 		return []IPAddress{}
 	}
-	return []IPAddress{{i.Address.String(), "IPv4"}}
+	return []IPAddress{{g.Address.String(), "IPv4"}}
 }
 
 func failureOf(i *Instance, now time.Time) *TaskFailure {
@@ -231,8 +232,8 @@ func failureOf(i *Instance, now time.Time) *TaskFailure {
 // task is an instance's task as the API shows it.
 func (s *State) task(i *Instance, machines map[kernel.AgentID]kernel.AgentView) Task {
 	t := Task{AppID: i.Owner, Host: i.Hostname, ID: taskOf(i), SlaveID: string(i.Agent), State: taskState(i),
-		Ports: orEmpty(i.HostPorts), IPAddresses: addresses(i), ServicePorts: []int{}, HealthCheckResults: []HealthResult{},
-		LocalVolumes: []struct{}{}, StagedAt: timestamp(i.Placed), Version: i.Version}
+		Ports: orEmpty(i.Group().HostPorts), IPAddresses: addresses(i), ServicePorts: []int{}, HealthCheckResults: []HealthResult{},
+		LocalVolumes: []struct{}{}, StagedAt: timestamp(i.Placed()), Version: i.Version}
 	m := machines[i.Agent]
 	if len(t.IPAddresses) == 0 && m.Address.IsValid() {
 		t.IPAddresses = []IPAddress{{m.Address.String(), "IPv4"}}
@@ -241,14 +242,14 @@ func (s *State) task(i *Instance, machines map[kernel.AgentID]kernel.AgentView) 
 	if a := cmp.Or(s.definition(i.Owner, i.Version), s.Apps[i.Owner]); a != nil {
 		t.Role, t.ServicePorts = a.Role, a.servicePorts()
 	}
-	if len(i.Statuses) == 0 {
+	if i.Len() == 0 {
 		return t
 	}
-	t.StartedAt = timestamp(i.Statuses[0].Started)
-	for _, h := range i.Statuses[0].Health {
+	t.StartedAt = timestamp(i.Started())
+	for _, h := range i.Statuses()[0].Health {
 		if h.Known {
 			t.HealthCheckResults = append(t.HealthCheckResults, HealthResult{Alive: h.Alive, ConsecutiveFailures: h.Failures,
-				FirstSuccess: timestamp(h.First), InstanceID: string(i.ID), LastFailure: timestamp(h.LastBad),
+				FirstSuccess: timestamp(h.First), InstanceID: string(i.ID()), LastFailure: timestamp(h.LastBad),
 				LastFailureCause: h.LastCause, LastSuccess: timestamp(h.LastGood)})
 		}
 	}
@@ -283,8 +284,8 @@ func statsOf(list []*Instance, now time.Time) *Stats {
 	ages := []float64{}
 	sum := 0.0
 	for _, i := range list {
-		if len(i.Statuses) > 0 && !i.Statuses[0].Started.IsZero() {
-			age := max(0, now.Sub(i.Statuses[0].Started).Seconds())
+		if at := i.Started(); !at.IsZero() {
+			age := max(0, now.Sub(at).Seconds())
 			ages, sum = append(ages, age), sum+age
 		}
 	}

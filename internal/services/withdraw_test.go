@@ -47,9 +47,9 @@ func TestWithdrawnInstanceCountsUntilTheKernelWasAsked(t *testing.T) {
 				t.Errorf("got %d to be stopped, want the 4 that were placed", len(stops))
 			}
 			for _, id := range first.Launch[0].Groups {
-				s.Observe(kernel.Changes{Complete: true, Instances: []kernel.Instance{{Group: kernel.Group{ID: id, Goal: kernel.GoalRun},
-					Framework: Framework, Owner: "/web", Version: "v1", Known: true,
-					Statuses: []kernel.Status{{Group: id, State: kernel.Running}}}}}, now)
+				i := kernel.Instance{Group: kernel.Group{ID: id, Goal: kernel.GoalRun}, Framework: Framework, Owner: "/web", Version: "v1", Known: true,
+					Statuses: []kernel.Status{{Group: id, State: kernel.Running}}}
+				s.Observe(kernel.Changes{Complete: true, Instances: []*kernel.Record{i.Record()}}, now)
 			}
 		}
 		for _, l := range Decide(s, now, mint).Launch {

@@ -81,9 +81,9 @@ func (j *judge) elected(epoch int64) {
 func (j *judge) applied(a *agent, epoch int64) { j.hold(j.fences.Applied(a.id, epoch)) }
 
 // published takes what the newest leader tells its schedulers.
-func (j *judge) published(changes []kernel.Instance) {
-	for i := range changes {
-		c := &changes[i]
+func (j *judge) published(changes []*kernel.Record) {
+	for _, r := range changes {
+		c := r.Instance()
 		for k := range c.Statuses {
 			if !c.Known { // after a change of leader, before its agent reported
 				break

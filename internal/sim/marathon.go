@@ -28,7 +28,7 @@ type marathon struct {
 	m     *master
 	state *services.State
 	busy  bool // a decision or a change is being carried out
-	news  []kernel.Instance
+	news  []*kernel.Record
 	done  bool // of the news: Complete
 	asks  []func()
 	wake  time.Duration
@@ -49,17 +49,16 @@ func newMarathon(m *master) *marathon {
 }
 
 // hear takes news of the kernel. While a decision is being carried out, later news of an instance take the place of earlier.
-func (s *marathon) hear(changes []kernel.Instance, complete bool) {
-	for i := range changes {
-		c := &changes[i]
+func (s *marathon) hear(changes []*kernel.Record, complete bool) {
+	for _, c := range changes {
 		if c.Framework != services.Framework {
 			continue
 		}
 		s.away = s.away || !c.Away.IsZero()
-		if at := slices.IndexFunc(s.news, func(n kernel.Instance) bool { return n.ID == c.ID }); at >= 0 {
-			s.news[at] = *c
+		if at := slices.IndexFunc(s.news, func(n *kernel.Record) bool { return n.ID() == c.ID() }); at >= 0 {
+			s.news[at] = c
 		} else {
-			s.news = append(s.news, *c)
+			s.news = append(s.news, c)
 		}
 	}
 	if s.done = complete; len(s.news) > 0 || complete != s.state.Complete {
@@ -131,8 +130,8 @@ func (s *marathon) excuse() {
 	}
 	for _, id := range slices.Sorted(maps.Keys(s.state.Apps)) {
 		for _, i := range s.state.Instances(id) {
-			if i.Inactive && !s.m.w.judge.of(i.ID).excused {
-				s.m.w.judge.replaced(i.ID)
+			if i.Inactive && !s.m.w.judge.of(i.ID()).excused {
+				s.m.w.judge.replaced(i.ID())
 			}
 		}
 	}

@@ -46,11 +46,11 @@ type master struct {
 	held       []brain.Effects // not yet released: their writes, or earlier ones, are not durable
 	requests   map[brain.RequestID]func(brain.Reply)
 	lastID     brain.RequestID
-	wake       time.Duration     // of the earliest tick that is scheduled, by the world's clock
-	skew       time.Duration     // its own clock's, ahead of the world's
-	news       []kernel.Instance // not delivered yet: the latest of each
-	complete   bool              // as it is to be delivered
-	telling    bool              // a delivery is scheduled
+	wake       time.Duration    // of the earliest tick that is scheduled, by the world's clock
+	skew       time.Duration    // its own clock's, ahead of the world's
+	news       []*kernel.Record // not delivered yet: the latest of each
+	complete   bool             // as it is to be delivered
+	telling    bool             // a delivery is scheduled
 }
 
 // clock is the time by the master's own clock.
@@ -255,13 +255,13 @@ func (m *master) release(batch []brain.Effects) {
 
 // tell gives news to the schedulers: at once or, in some simulations, late, and then of each instance only the latest, as the kernel's
 // watches may.
-func (m *master) tell(changes []kernel.Instance, complete bool) {
+func (m *master) tell(changes []*kernel.Record, complete bool) {
 	if m.w.climate.lag == 0 {
 		m.deliver(changes, complete)
 		return
 	}
 	for i := range changes {
-		if at := slices.IndexFunc(m.news, func(n kernel.Instance) bool { return n.ID == changes[i].ID }); at >= 0 {
+		if at := slices.IndexFunc(m.news, func(n *kernel.Record) bool { return n.ID() == changes[i].ID() }); at >= 0 {
 			m.w.reach(NewsMerged)
 			m.news[at] = changes[i]
 			continue
@@ -282,9 +282,9 @@ func (m *master) tell(changes []kernel.Instance, complete bool) {
 	})
 }
 
-func (m *master) deliver(changes []kernel.Instance, complete bool) {
+func (m *master) deliver(changes []*kernel.Record, complete bool) {
 	if m.w.plant.on(NewsLost) {
-		changes = slices.DeleteFunc(slices.Clone(changes), func(i kernel.Instance) bool { return i.Removed && m.w.dice.chance(0.2) })
+		changes = slices.DeleteFunc(slices.Clone(changes), func(i *kernel.Record) bool { return i.Removed() && m.w.dice.chance(0.2) })
 	}
 	m.scheduler.hear(changes, complete)
 	m.marathon.hear(changes, complete)

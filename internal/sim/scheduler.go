@@ -48,10 +48,10 @@ func newScheduler(m *master) *scheduler {
 }
 
 // hear takes news of the kernel and looks at the apps they are about.
-func (s *scheduler) hear(changes []kernel.Instance, complete bool) {
+func (s *scheduler) hear(changes []*kernel.Record, complete bool) {
 	var touched []string
-	for i := range changes {
-		c := &changes[i]
+	for _, r := range changes {
+		c := new(r.Instance())
 		if c.Framework != framework {
 			continue
 		}

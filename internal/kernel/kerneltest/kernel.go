@@ -378,7 +378,7 @@ func (k *Kernel) Launch(ctx context.Context, r kernel.LaunchRequest) (kernel.Lau
 	res := kernel.LaunchResult{}
 	for _, id := range r.Groups {
 		if g := k.groups[id]; g != nil {
-			res.Placed = append(res.Placed, g.inst)
+			res.Placed = append(res.Placed, g.inst.Record())
 		}
 	}
 	if k.queue[queueKey(r.Spec.Framework, r.Key)] != nil {
@@ -528,7 +528,8 @@ func (w *watch) take() (c kernel.Changes, ok bool, err error) {
 	}
 	c = kernel.Changes{Complete: w.k.complete}
 	for _, id := range slices.Sorted(maps.Keys(w.pending)) {
-		c.Instances = append(c.Instances, w.pending[id])
+		i := w.pending[id]
+		c.Instances = append(c.Instances, i.Record())
 	}
 	clear(w.pending)
 	w.changed = false

@@ -39,8 +39,9 @@ const (
 	// slowApply is how long a transaction may take to apply before a warning: a full one takes a tenth of it.
 	slowApply = time.Second
 
-	// catchUpEntries is how many log entries stay in memory after a snapshot for a slow follower.
-	catchUpEntries = 500
+	// catchUpEntries is how many log entries stay in memory for a slow follower, beside the last hundred. There is none: one member is all
+	// there is, and an entry may have megabytes.
+	catchUpEntries = 1
 )
 
 func init() {

@@ -1,0 +1,55 @@
+package heap
+
+import (
+	"math"
+	"runtime"
+	"runtime/debug"
+	"testing"
+	"time"
+)
+
+func TestTheLimitFollowsWhatIsInUse(t *testing.T) {
+	if debug.SetMemoryLimit(-1) != math.MaxInt64 {
+		t.Skip("GOMEMLIMIT is set")
+	}
+	t.Cleanup(func() { debug.SetMemoryLimit(math.MaxInt64) })
+	Tighten()
+	before := debug.SetMemoryLimit(-1)
+	if before > 256<<20 {
+		t.Fatalf("limit of a small process: got %d MiB", before>>20)
+	}
+	const size = 200 << 20
+	held := make([]byte, size)
+	for late := time.Now().Add(30 * time.Second); debug.SetMemoryLimit(-1) < before+size; {
+		if time.Now().After(late) {
+			t.Fatalf("limit: got %d MiB, want 200 MiB more than %d", debug.SetMemoryLimit(-1)>>20, before>>20)
+		}
+		runtime.GC()
+		runtime.Gosched()
+	}
+	held[0] = 1
+	runtime.KeepAlive(held)
+	held = nil
+	for late := time.Now().Add(30 * time.Second); debug.SetMemoryLimit(-1) > before+size/2; {
+		if time.Now().After(late) {
+			t.Fatalf("limit: got %d MiB after what was held is gone", debug.SetMemoryLimit(-1)>>20)
+		}
+		runtime.GC()
+		runtime.Gosched()
+	}
+}
+
+func TestALimitWithoutMuchInUseIsHeadroom(t *testing.T) {
+	for _, c := range []struct {
+		live, total, heap uint64
+		want              int64
+	}{
+		{0, 0, 0, Headroom},
+		{400 << 20, 500 << 20, 450 << 20, 500<<20 + Headroom + 50<<20},
+		{0, 1, 2, Headroom}, // the parts were read at another moment
+	} {
+		if got := limit(c.live, c.total, c.heap); got != c.want {
+			t.Errorf("limit(%d, %d, %d): got %d, want %d", c.live, c.total, c.heap, got, c.want)
+		}
+	}
+}

@@ -1,0 +1,424 @@
+package kernel
+
+import (
+	"encoding/binary"
+	"encoding/json"
+	"math"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Record is an Instance, packed: a datacenter has a million of them. It is immutable and shared by all who know of the instance; what
+// changes is another Record. What is decided by most often is at hand, the rest is unpacked by Group, Statuses and Instance.
+type Record struct {
+	*Origin
+	*Site
+	data    string // two bytes for each task, see Task and Checks; the id; when it was placed; and the rest, see pack
+	started int64  // when the first task's process started; noTime: not known
+	idLen   uint16
+	tasks   uint8
+	flags   uint8
+}
+
+// Origin is what all instances of a spec have in common.
+type Origin struct {
+	Spec      SpecID
+	Framework string
+	Owner     string
+	Version   string
+	Tasks     []TaskName
+}
+
+// TaskName is how a task is called in its group, and what its id has after the group's.
+type TaskName struct{ Name, Suffix string }
+
+// Site is what all instances on a machine have in common, for as long as it lasts.
+type Site struct {
+	Agent    AgentID
+	Hostname string
+	Away     time.Time // since when the machine has been unreachable; zero: it is not
+}
+
+// Origin is what the spec's instances have in common.
+func (s *Spec) Origin() *Origin {
+	o := &Origin{Spec: s.ID, Framework: s.Framework, Owner: s.Owner, Version: s.Version, Tasks: make([]TaskName, len(s.Tasks))}
+	for k := range s.Tasks {
+		o.Tasks[k] = TaskName{s.Tasks[k].Name, s.Tasks[k].Suffix}
+	}
+	return o
+}
+
+// The flags of a record.
+const (
+	recordKnown = 1 << iota
+	recordRemoved
+	recordStop
+)
+
+// What stands beside a task's state.
+const (
+	taskHealthy = 0x80
+	taskFailing = 0x40 // a check says that it does not work
+)
+
+const noTime = math.MinInt64 // a zero time
+
+// NewRecord packs an instance that was placed. Tasks of which nothing was reported are Staging; statuses may be fewer than tasks.
+func NewRecord(of *Origin, at *Site, g *Group, statuses []Status, known bool) *Record {
+	r := &Record{Origin: of, Site: at}
+	if known {
+		r.flags = recordKnown
+	}
+	return r.pack(g, statuses)
+}
+
+// Record packs an instance by itself, for whoever has few.
+func (i *Instance) Record() *Record {
+	of := &Origin{Spec: i.Spec, Framework: i.Framework, Owner: i.Owner, Version: i.Version}
+	for k := range i.Statuses {
+		of.Tasks = append(of.Tasks, TaskName{Suffix: string(i.Statuses[k].Task[min(len(i.ID), len(i.Statuses[k].Task)):])})
+	}
+	r := NewRecord(of, &Site{Agent: i.Agent, Hostname: i.Hostname, Away: i.Away}, &i.Group, i.Statuses, i.Known)
+	if i.Removed {
+		r.flags |= recordRemoved
+	}
+	return r
+}
+
+// ID is the group's id.
+func (r *Record) ID() GroupID { return GroupID(r.data[2*int(r.tasks):][:r.idLen]) }
+
+// Known is Instance.Known.
+func (r *Record) Known() bool { return r.flags&recordKnown != 0 }
+
+// Removed is Instance.Removed.
+func (r *Record) Removed() bool { return r.flags&recordRemoved != 0 }
+
+// Goal is what its agent should make of the group.
+func (r *Record) Goal() Goal {
+	if r.flags&recordStop != 0 {
+		return GoalStop
+	}
+	return GoalRun
+}
+
+// Len is how many tasks it has.
+func (r *Record) Len() int { return int(r.tasks) }
+
+// Task is the state of a task, and whether it is healthy.
+func (r *Record) Task(k int) (State, bool) {
+	b := r.data[2*k]
+	return State(b &^ (taskHealthy | taskFailing)), b&taskHealthy != 0
+}
+
+// Checks is how many checks of a task there is word of, and whether one of them says that it does not work.
+func (r *Record) Checks(k int) (n int, failing bool) {
+	return int(r.data[2*k+1]), r.data[2*k]&taskFailing != 0
+}
+
+// TaskID is the id of a task.
+func (r *Record) TaskID(k int) TaskID { return TaskID(string(r.ID()) + r.Tasks[k].Suffix) }
+
+// Find is the index of a task, -1 if there is no such task.
+func (r *Record) Find(id TaskID) int {
+	suffix, ok := strings.CutPrefix(string(id), string(r.ID()))
+	if ok {
+		for k := range r.Tasks {
+			if r.Tasks[k].Suffix == suffix {
+				return k
+			}
+		}
+	}
+	return -1
+}
+
+// State is Instance.State.
+func (r *Record) State() State {
+	return sumStates(r.Len(), func(k int) State {
+		state, _ := r.Task(k)
+		return state
+	})
+}
+
+// Healthy is Instance.Healthy.
+func (r *Record) Healthy() bool {
+	for k := range r.Len() {
+		if _, healthy := r.Task(k); !healthy {
+			return false
+		}
+	}
+	return r.Len() > 0
+}
+
+// Started is when the first task's process started; zero: it is not known.
+func (r *Record) Started() time.Time { return unpackTime(r.started) }
+
+// Placed is when the group was placed, by the leader's clock.
+func (r *Record) Placed() time.Time {
+	return unpackTime(int64(binary.LittleEndian.Uint64([]byte(r.data[2*int(r.tasks)+int(r.idLen):][:8]))))
+}
+
+// Report is the record with other statuses.
+func (r *Record) Report(statuses []Status) *Record {
+	g := r.Group()
+	return r.pack(&g, statuses)
+}
+
+// Regroup is the record with another goal, or other sizes.
+func (r *Record) Regroup(g *Group) *Record { return r.pack(g, r.Statuses()) }
+
+// At is the record on a machine of which something else holds.
+func (r *Record) At(at *Site, known bool) *Record {
+	n := *r
+	n.Site = at
+	if n.flags &^= recordKnown; known {
+		n.flags |= recordKnown
+	}
+	return &n
+}
+
+// Remove is the record of an instance that is no more.
+func (r *Record) Remove() *Record {
+	n := *r
+	n.flags |= recordRemoved
+	return &n
+}
+
+// What a record's rest has.
+const (
+	groupAddress = 1 << iota
+	groupPorts
+	groupWhy
+	groupSizes // as JSON
+)
+
+// What a status has.
+const (
+	statusReason = 1 << iota
+	statusMessage
+	statusExit
+	statusTime
+	statusStarted
+	statusPID
+	statusHealth
+)
+
+// What a check's standing has.
+const (
+	healthKnown = 1 << iota
+	healthAlive
+	healthFailures
+	healthFirst
+	healthGood
+	healthBad
+	healthCause
+)
+
+// pack is a record like r of this group and these statuses. Times are told from the group's placement on.
+func (r *Record) pack(g *Group, statuses []Status) *Record {
+	n := *r
+	n.idLen, n.tasks = uint16(len(g.ID)), uint8(len(statuses))
+	if n.flags &^= recordStop; g.Goal == GoalStop {
+		n.flags |= recordStop
+	}
+	b := make([]byte, 0, 192)
+	for k := range statuses {
+		s := byte(statuses[k].State)
+		if statuses[k].Healthy() {
+			s |= taskHealthy
+		}
+		if slices.ContainsFunc(statuses[k].Health, func(h Health) bool { return h.Known && !h.Alive }) {
+			s |= taskFailing
+		}
+		b = append(b, s, byte(min(len(statuses[k].Health), math.MaxUint8)))
+	}
+	b = append(b, g.ID...)
+	placed := packTime(g.Placed)
+	b = binary.LittleEndian.AppendUint64(b, uint64(placed))
+	at := len(b)
+	b = append(b, 0)
+	has := func(is bool, at int, flag byte) bool {
+		if is {
+			b[at] |= flag
+		}
+		return is
+	}
+	if has(g.Address.IsValid(), at, groupAddress) {
+		b = appendText(b, string(g.Address.AsSlice()))
+	}
+	if has(g.HostPorts != nil, at, groupPorts) {
+		b = binary.AppendUvarint(b, uint64(len(g.HostPorts)))
+		for _, p := range g.HostPorts {
+			b = binary.AppendUvarint(b, uint64(p))
+		}
+	}
+	if has(g.Why != "", at, groupWhy) {
+		b = appendText(b, g.Why)
+	}
+	if has(g.Sizes != nil, at, groupSizes) {
+		raw, _ := json.Marshal(g.Sizes) // numbers only
+		b = appendText(b, string(raw))
+	}
+	if n.started = noTime; len(statuses) > 0 {
+		n.started = packTime(statuses[0].Started)
+	}
+	moment := func(t time.Time, at int, flag byte) {
+		if has(!t.IsZero(), at, flag) {
+			b = binary.AppendVarint(b, packTime(t)-placed)
+		}
+	}
+	for k := range statuses {
+		s := &statuses[k]
+		at := len(b)
+		b = binary.AppendUvarint(append(b, 0), s.Seq)
+		if has(s.Reason != "", at, statusReason) {
+			b = appendText(b, string(s.Reason))
+		}
+		if has(s.Message != "", at, statusMessage) {
+			b = appendText(b, s.Message)
+		}
+		if has(s.Exit != nil, at, statusExit) {
+			b = binary.AppendVarint(b, int64(*s.Exit))
+		}
+		moment(s.Time, at, statusTime)
+		moment(s.Started, at, statusStarted)
+		if has(s.PID != 0, at, statusPID) {
+			b = binary.AppendVarint(b, int64(s.PID))
+		}
+		if !has(s.Health != nil, at, statusHealth) {
+			continue
+		}
+		b = binary.AppendUvarint(b, uint64(len(s.Health)))
+		for h := range s.Health {
+			h, at := &s.Health[h], len(b)
+			b = append(b, 0)
+			has(h.Known, at, healthKnown)
+			has(h.Alive, at, healthAlive)
+			if has(h.Failures != 0, at, healthFailures) {
+				b = binary.AppendVarint(b, int64(h.Failures))
+			}
+			moment(h.First, at, healthFirst)
+			moment(h.LastGood, at, healthGood)
+			moment(h.LastBad, at, healthBad)
+			if has(h.LastCause != "", at, healthCause) {
+				b = appendText(b, h.LastCause)
+			}
+		}
+	}
+	n.data = string(b)
+	return &n
+}
+
+// Group is the group as it was placed.
+func (r *Record) Group() Group {
+	g, _ := r.unpackGroup()
+	return g
+}
+
+func (r *Record) unpackGroup() (Group, *unpacker) {
+	u := &unpacker{rest: r.data[2*int(r.tasks)+int(r.idLen)+8:]}
+	g := Group{ID: r.ID(), Spec: r.Spec, Placed: r.Placed(), Goal: r.Goal()}
+	has := u.take(1)[0]
+	if has&groupAddress != 0 {
+		g.Address, _ = netip.AddrFromSlice([]byte(u.text()))
+	}
+	if has&groupPorts != 0 {
+		g.HostPorts = make([]uint16, u.count())
+		for k := range g.HostPorts {
+			g.HostPorts[k] = uint16(u.number())
+		}
+	}
+	if has&groupWhy != 0 {
+		g.Why = u.text()
+	}
+	if has&groupSizes != 0 {
+		_ = json.Unmarshal([]byte(u.text()), &g.Sizes) // as it was packed
+	}
+	return g, u
+}
+
+// Statuses is the latest status of each task. It is the caller's.
+func (r *Record) Statuses() []Status {
+	_, out := r.unpack()
+	return out
+}
+
+func (r *Record) unpack() (Group, []Status) {
+	g, u := r.unpackGroup()
+	if r.tasks == 0 {
+		return g, nil
+	}
+	placed := packTime(g.Placed)
+	out := make([]Status, r.tasks)
+	moment := func(has bool) time.Time {
+		if has {
+			return unpackTime(placed + u.signed())
+		}
+		return time.Time{}
+	}
+	for k := range out {
+		s := &out[k]
+		s.Group = g.ID
+		if k < len(r.Tasks) {
+			s.Task = r.TaskID(k)
+		}
+		s.State, _ = r.Task(k)
+		has := u.take(1)[0]
+		s.Seq = u.number()
+		if has&statusReason != 0 {
+			s.Reason = Reason(u.text())
+		}
+		if has&statusMessage != 0 {
+			s.Message = u.text()
+		}
+		if has&statusExit != 0 {
+			s.Exit = new(int(u.signed()))
+		}
+		s.Time = moment(has&statusTime != 0)
+		s.Started = moment(has&statusStarted != 0)
+		if has&statusPID != 0 {
+			s.PID = int(u.signed())
+		}
+		if has&statusHealth == 0 {
+			continue
+		}
+		s.Health = make([]Health, u.count())
+		for n := range s.Health {
+			h, has := &s.Health[n], u.take(1)[0]
+			h.Known, h.Alive = has&healthKnown != 0, has&healthAlive != 0
+			if has&healthFailures != 0 {
+				h.Failures = int(u.signed())
+			}
+			h.First = moment(has&healthFirst != 0)
+			h.LastGood = moment(has&healthGood != 0)
+			h.LastBad = moment(has&healthBad != 0)
+			if has&healthCause != 0 {
+				h.LastCause = u.text()
+			}
+		}
+	}
+	return g, out
+}
+
+// Instance unpacks the record.
+func (r *Record) Instance() Instance {
+	g, statuses := r.unpack()
+	return Instance{Group: g, Framework: r.Framework, Owner: r.Owner, Version: r.Version, Agent: r.Agent, Hostname: r.Hostname,
+		Statuses: statuses, Removed: r.Removed(), Away: r.Away, Known: r.Known()}
+}
+
+func packTime(t time.Time) int64 {
+	if t.IsZero() {
+		return noTime
+	}
+	return t.UnixNano()
+}
+
+func unpackTime(n int64) time.Time {
+	if n == noTime {
+		return time.Time{}
+	}
+	return time.Unix(0, n).UTC()
+}
