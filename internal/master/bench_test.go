@@ -69,43 +69,53 @@ func BenchmarkFleet(b *testing.B) {
 		b.ReportMetric(running.Seconds()/float64(b.N), "s-to-running")
 	})
 
-	b.Run(fmt.Sprintf("agents=%d/k=1/callers=1000", agents), func(b *testing.B) {
-		const callers, each = 1000, 20
-		for n := range b.N {
-			w := h.Watch("marathon")
-			groups := ids(fmt.Sprintf("one%d-%d", b.N, n), callers*each)
-			spec := app(b, "/one")
-			var slow []time.Duration
-			var mu sync.Mutex
-			var g errgroup.Group
-			began := time.Now()
-			for c := range callers {
-				g.Go(func() error {
-					for k := range each {
-						id := groups[c*each+k]
-						began := time.Now()
-						got, err := h.Launch(b.Context(), kernel.LaunchRequest{Key: string(id), Spec: spec, Groups: []kernel.GroupID{id}})
-						if err != nil || len(got.Placed) != 1 {
-							return fmt.Errorf("launch: %v, %w", got, err)
-						}
-						mu.Lock()
-						slow = append(slow, time.Since(began))
-						mu.Unlock()
-					}
-					return nil
-				})
-			}
-			if err := g.Wait(); err != nil {
-				b.Fatal(err)
-			}
-			took := time.Since(began)
-			b.ReportMetric(float64(len(groups))/took.Seconds(), "placements/s")
-			b.ReportMetric(percentile(slow, 99).Seconds()*1000, "p99-ms")
-			b.StopTimer()
-			end(b, h, w, groups)
-			b.StartTimer()
+	for _, callers := range []int{100, 300, 1000} {
+		b.Run(fmt.Sprintf("agents=%d/k=1/callers=%d", agents, callers), func(b *testing.B) { single(b, h, callers) })
+	}
+}
+
+// single asks for one instance in each request, from many callers that each wait for theirs.
+func single(b *testing.B, h *hall, callers int) {
+	const all = 20_000
+	each := all / callers
+	for n := range b.N {
+		w := h.Watch("marathon")
+		if _, err := w.Next(b.Context()); err != nil { // it begins now
+			b.Fatal(err)
 		}
-	})
+		groups := ids(fmt.Sprintf("one%d-%d-%d", callers, b.N, n), callers*each)
+		spec := app(b, "/one")
+		var slow []time.Duration
+		var mu sync.Mutex
+		var g errgroup.Group
+		began := time.Now()
+		for c := range callers {
+			g.Go(func() error {
+				for k := range each {
+					id := groups[c*each+k]
+					began := time.Now()
+					got, err := h.Launch(b.Context(), kernel.LaunchRequest{Key: string(id), Spec: spec, Groups: []kernel.GroupID{id}})
+					if err != nil || len(got.Placed) != 1 {
+						return fmt.Errorf("launch: %v, %w", got, err)
+					}
+					mu.Lock()
+					slow = append(slow, time.Since(began))
+					mu.Unlock()
+				}
+				return nil
+			})
+		}
+		if err := g.Wait(); err != nil {
+			b.Fatal(err)
+		}
+		took := time.Since(began)
+		b.ReportMetric(float64(len(groups))/took.Seconds(), "placements/s")
+		b.ReportMetric(percentile(slow, 50).Seconds()*1000, "p50-ms")
+		b.ReportMetric(percentile(slow, 99).Seconds()*1000, "p99-ms")
+		b.StopTimer()
+		end(b, h, w, groups)
+		b.StartTimer()
+	}
 }
 
 // end stops groups and waits until all have ended.

@@ -87,5 +87,6 @@ const (
 
 	lateTick          = 250 * time.Millisecond // a Tick later than that means that this process did not run
 	endpointsPerAgent = 100 * time.Microsecond
+	endpointsEach     = 100 * time.Nanosecond // and agent: what sending one takes
 	specBytesFrame    = 1 << 20
 )

@@ -31,6 +31,7 @@ type endpoints struct {
 	changes []taskRef // since version
 	urgent  bool      // one of them takes an endpoint out
 	flushed time.Time
+	last    int      // changes that were flushed then
 	log     []change // how versions came about, oldest first
 	oldest  uint64   // version from which the log leads to version
 	logged  int      // tasks in log
@@ -94,7 +95,7 @@ func (s *State) flushEndpoints() {
 	}
 	due := len(ep.changes) > 0 && (ep.urgent || !s.now.Before(ep.flushed.Add(s.endpointsPause())))
 	if due {
-		ep.flushed, ep.urgent = s.now, false
+		ep.flushed, ep.urgent, ep.last = s.now, false, len(ep.changes)
 		for len(ep.changes) > 0 {
 			n := min(len(ep.changes), endpointsFrame)
 			tasks := ep.changes[:n:n]
@@ -132,7 +133,7 @@ func (s *State) endpointsWake() time.Time {
 
 // endpointsPause is the time between two deltas: the more agents hear of each, the more changes go into it.
 func (s *State) endpointsPause() time.Duration {
-	return s.cfg.EndpointsEvery + time.Duration(len(s.sessions))*endpointsPerAgent
+	return s.cfg.EndpointsEvery + time.Duration(len(s.sessions))*(endpointsPerAgent+time.Duration(s.endpoints.last)*endpointsEach)
 }
 
 // delta is the endpoints of tasks as they are now, each once.

@@ -72,6 +72,22 @@ func TestSlowWatcherGetsTheNewestOfEachInstance(t *testing.T) {
 	}
 }
 
+func TestAWatchThatJoinsMissesNothingOfItsBatch(t *testing.T) {
+	p := newPlayer(t)
+	up := p.event("up", args{t, strings.Fields("session=1 agent=a1")})
+	m := &Master{deps: Deps{}, done: make(chan struct{})}
+	w := m.Watch("marathon").(*watch)
+	launch := p.event("launch", args{t, strings.Fields("groups=g1")})
+	b, err := m.step(p.state, newAudit(p.state), []item{{event: up}, {look: w.join}, {event: launch}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.release(b)
+	if c, ok := w.take(); !ok || len(c.Instances) != 1 || c.Instances[0].ID() != "g1" {
+		t.Errorf("what was launched in the batch in which the watch began: got %d instances, want g1", len(c.Instances))
+	}
+}
+
 func TestSlowAgentIsCutOff(t *testing.T) {
 	var ended error
 	s := &session{agent: "a1", wake: make(chan struct{}, 1), end: func(err error) { ended = err }}

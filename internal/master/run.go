@@ -64,7 +64,8 @@ type item struct {
 	event  Event
 	answer chan Reply // of a request event; takes one
 
-	// look is called after the step that handles the events before it; what it returns is called once that is durable.
+	// look is called after the steps of its batch, so that nothing comes between what it sees and the changes of the next; what it returns is
+	// called once that is durable.
 	look func(*State) func()
 }
 
@@ -207,10 +208,6 @@ func (m *Master) step(s *State, audit *audit, items []item) (*batch, error) {
 	}
 	for _, it := range items {
 		if it.look != nil {
-			if err := flush(); err != nil {
-				return nil, err
-			}
-			b.looks = append(b.looks, it.look(s))
 			continue
 		}
 		_, up := it.event.(AgentUp)
@@ -232,9 +229,16 @@ func (m *Master) step(s *State, audit *audit, items []item) (*batch, error) {
 			}
 		}
 	}
-	err := flush()
+	if err := flush(); err != nil {
+		return nil, err
+	}
+	for _, it := range items {
+		if it.look != nil {
+			b.looks = append(b.looks, it.look(s))
+		}
+	}
 	b.fx.Complete, b.fx.Wake = s.Complete(), s.wake() // also of a batch that only looked
-	return b, err
+	return b, nil
 }
 
 // numbered is a request event with its id.
