@@ -11,6 +11,10 @@
 // whose outcome nobody knows, ends the leadership and drops the state: the next leader loads what is durable. Nothing is ever
 // rolled back in part.
 //
+// What is known of an instance is a kernel.Record, which is replaced and never changed: what leaves a step (Effects.Changes, lists that a look takes)
+// is pointers, and readers work on them while the owner goes on. Before a batch is committed an audit holds what it placed, resized and ended
+// (Effects.Charges) against books of its own.
+//
 // # What is durable, and what is not
 //
 // Rows lie under "kernel/": specs once, agents with their subnets, what is assigned to each agent packed in chunks, quotas,

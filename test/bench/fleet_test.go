@@ -31,7 +31,8 @@ const (
 	stubs     = 1000
 	instances = 10_000
 	rounds    = 3
-	reads     = 200 // of the API while the fleet stands, each round
+	telling   = 3 * time.Second // for how long, after all run, agents are told where, at most
+	reads     = 500             // of the API while the fleet stands, each round
 )
 
 // BenchmarkFleet measures the real daemon by its API: one app from none to 10,000 instances on 1,000 stub agents.
@@ -62,7 +63,7 @@ func BenchmarkFleet(b *testing.B) {
 	app := sleeper(h, "/big", 0).With(house.Definition{"constraints": [][]string{{"stub", "IS", "yes"}}})
 	c.Ask(b, "POST", house.Marathon+"/apps", app, 201, nil)
 	c.Settle(b, "/big", patience)
-	var answered, placed, ran, gone, read []time.Duration
+	var answered, placed, ran, gone, busy, read []time.Duration
 	var full float64
 	for range rounds {
 		begin := time.Now()
@@ -72,10 +73,16 @@ func BenchmarkFleet(b *testing.B) {
 		ran = append(ran, counted(b, c, begin, func(_, running int) bool { return running >= instances }))
 		c.Settle(b, "/big", patience)
 		full = pss(b, pid)
-		for range reads {
+		ask := func() time.Duration {
 			begin := time.Now()
 			c.Ask(b, "GET", house.Marathon+"/apps?id=/big", nil, 200, nil)
-			read = append(read, time.Since(begin))
+			return time.Since(begin)
+		}
+		for told := time.Now().Add(telling); time.Now().Before(told); {
+			busy = append(busy, ask())
+		}
+		for range reads {
+			read = append(read, ask())
 		}
 		begin = time.Now()
 		c.Ask(b, "PATCH", house.Marathon+"/apps/big", house.Definition{"instances": 0}, 200, nil)
@@ -88,6 +95,7 @@ func BenchmarkFleet(b *testing.B) {
 	row(b, "the same: all placed, durable and seen by the API", median(placed), "0.5 s (20,000 a second)", how)
 	row(b, "the same: all running by the API", median(ran), "1 s", how)
 	row(b, "one app, 10,000 to 0 instances: all gone by the API", median(gone), "", how)
+	row(b, "API while agents are told of 10,000 new endpoints", spread(busy), "", fmt.Sprintf("%d times GET /v2/apps, HTTPS, in the first %v of each round", len(busy), telling))
 	row(b, "API with 10,000 tasks", spread(read), "p99 10 ms", fmt.Sprintf("%d times GET /v2/apps, HTTPS", len(read)))
 	row(b, "daemon with etcd, 1,000 agents and 10,000 tasks", fmt.Sprintf("%.0f MiB, %.0f MiB before", full, empty), "", "PSS")
 }
