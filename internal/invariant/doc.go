@@ -10,8 +10,8 @@
 //	I10  Terminals    a task that ended stays as it ended
 //	I11  Orphans      what runs is explained by an intent, or is stopped in time
 //	I12  Intents      what runs had a durable intent first
-//	I13  Ledger       guarantees never exceed a machine or a quota, at any revision of the store
-//	I14  Ledger       a host port, address, VIP, subnet or task id has one holder, at any revision
+//	I13  Books        guarantees never exceed a machine or a quota, at any revision of the store
+//	I14  Books        a host port, address, VIP, subnet or task id has one holder, at any revision
 //	I19  Fences       nothing of an old leader has an effect
 //	I41  Rights       an instance makes way only for a higher priority, of its own top-level group unless it ran on loan
 //
@@ -20,7 +20,7 @@
 // Checks look at small values of the kernel's vocabulary and never at another room's insides; bounds of policy come in as
 // plain numbers. Those that need history are trackers: they are told what happened, keep what they need, and answer with
 // violations at once ([Identities], [Terminals], [Intents], [Fences]) or when asked ([Ledger.Judge] after each revision,
-// [Orphans.Judge] after each step). A tracker looks only at what changed since it was last asked, so that judging every step
+// [Orphans.Judge] after each step). A [Ledger] is [Books] and the placements beside them, for whoever has those from nowhere else. A tracker looks only at what changed since it was last asked, so that judging every step
 // costs what the step did. While everything holds nothing is allocated but what is remembered.
 //
 // # Ownership and failure
