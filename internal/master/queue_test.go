@@ -3,6 +3,7 @@ package master
 import (
 	"fmt"
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
@@ -134,5 +135,20 @@ func TestWhatIsReservedIsNotHeldASecondTime(t *testing.T) {
 	}
 	if n := placedOf(step(asks(t, "/d/one", "/d", 10, nil))); n != 10 {
 		t.Errorf("%d of 10 are placed in their guarantee beside the reservation of others", n)
+	}
+}
+
+func TestWhatAsksForGPUsWaitsForAMachineThatHasSome(t *testing.T) {
+	s, step := poolOf(t, 10)
+	step(asks(t, "/a/net", "/a", 1, func(k *kernel.Spec) { k.Tasks[0].Guarantee.GPUs = 2 }))
+	queue := s.Queue("f")
+	if len(queue) != 1 || !strings.Contains(queue[0].Refusal.String(), "gpus") {
+		t.Fatalf("queue: got %v, want one that lacks gpus", queue)
+	}
+	step(AgentUp{Session: 99, Seq: 1, Registration: kernel.Registration{Incarnation: "1", Agent: kernel.Agent{ID: "gpu", Hostname: "gpu",
+		Total: kernel.Resources{MilliCPU: 4000, Mem: kernel.GiB, GPUs: 3}}}})
+	step(asks(t, "/a/more", "/a", 1, func(k *kernel.Spec) { k.Tasks[0].Guarantee.GPUs = 2 }))
+	if used, _ := s.pool.Used("gpu"); used.GPUs != 2 || len(s.Queue("f")) != 1 {
+		t.Errorf("the machine with three: got %v used and %d waiting, want the first on it and the second waiting", used, len(s.Queue("f")))
 	}
 }

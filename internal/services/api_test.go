@@ -196,24 +196,38 @@ func TestBadInputIsRefusedAndLosesNothing(t *testing.T) {
 	}
 }
 
+func TestGPUsAreAskedForOfTheKernel(t *testing.T) {
+	inWorld(t, func(w *world) {
+		if rec := w.call("POST", "/v2/apps", `{"id":"/a","cmd":"x","gpus":2}`); rec.Code != 201 {
+			t.Fatalf("got %d %s, want 201", rec.Code, rec.Body)
+		}
+		if rec := w.call("POST", "/v2/apps", `{"id":"/b","gpus":2,"container":{"type":"DOCKER","docker":{"image":"x:1"}}}`); rec.Code != 422 || !strings.Contains(rec.Body.String(), "/gpus") {
+			t.Errorf("with Docker: got %d %s, want 422 for /gpus", rec.Code, rec.Body)
+		}
+	})
+	spec, err := Spec(&App{ID: "/a", CMD: new("x"), GPUs: 2, Version: "2026-01-01T00:00:00.000Z"})
+	if err != nil || spec.Guarantee().GPUs != 2 {
+		t.Errorf("guarantee: got %v, %v, want 2 GPUs", spec.Guarantee(), err)
+	}
+}
+
 func TestFieldsThatAreNotBuiltAreNamed(t *testing.T) {
 	inWorld(t, func(w *world) {
 		for field, path := range map[string]string{
-			`"fetch":[{"uri":"http://x"}]`:                                                "/fetch",
-			`"uris":["http://x"]`:                                                         "/uris",
-			`"residency":{"taskLostBehavior":"WAIT_FOREVER"}`:                             "/residency",
-			`"secrets":{"a":{"source":"b"}}`:                                              "/secrets",
-			`"readinessChecks":[{"name":"a"}]`:                                            "/readinessChecks",
-			`"check":{"exec":{"command":{"shell":"true"}}}`:                               "/check",
-			`"executor":"/opt/e"`:                                                         "/executor",
-			`"executorResources":{"cpus":1}`:                                              "/executorResources",
-			`"ipAddress":{"networkName":"n"}`:                                             "/ipAddress",
-			`"gpus":1`:                                                                    "/gpus",
-			`"networks":[{"mode":"container","name":"dcos"}]`:                             "/networks(0)/mode",
-			`"container":{"docker":{"image":"i","privileged":true}}`:                      "/container/docker/privileged",
-			`"container":{"docker":{"image":"i","parameters":[{"key":"a","value":"b"}]}}`: "/container/docker/parameters",
-			`"container":{"docker":{"image":"i","pullConfig":{"secret":"s"}}}`:            "/container/docker/pullConfig",
-			`"container":{"docker":{"image":"i"},"linuxInfo":{"seccomp":{}}}`:             "/container/linuxInfo",
+			`"fetch":[{"uri":"http://x"}]`:                                                                        "/fetch",
+			`"uris":["http://x"]`:                                                                                 "/uris",
+			`"residency":{"taskLostBehavior":"WAIT_FOREVER"}`:                                                     "/residency",
+			`"secrets":{"a":{"source":"b"}}`:                                                                      "/secrets",
+			`"readinessChecks":[{"name":"a"}]`:                                                                    "/readinessChecks",
+			`"check":{"exec":{"command":{"shell":"true"}}}`:                                                       "/check",
+			`"executor":"/opt/e"`:                                                                                 "/executor",
+			`"executorResources":{"cpus":1}`:                                                                      "/executorResources",
+			`"ipAddress":{"networkName":"n"}`:                                                                     "/ipAddress",
+			`"networks":[{"mode":"container","name":"dcos"}]`:                                                     "/networks(0)/mode",
+			`"container":{"docker":{"image":"i","privileged":true}}`:                                              "/container/docker/privileged",
+			`"container":{"docker":{"image":"i","parameters":[{"key":"a","value":"b"}]}}`:                         "/container/docker/parameters",
+			`"container":{"docker":{"image":"i","pullConfig":{"secret":"s"}}}`:                                    "/container/docker/pullConfig",
+			`"container":{"docker":{"image":"i"},"linuxInfo":{"seccomp":{}}}`:                                     "/container/linuxInfo",
 			`"container":{"type":"MESOS","volumes":[{"containerPath":"d","mode":"RW","persistent":{"size":1}}]}`:  "/container/volumes(0)/persistent",
 			`"container":{"type":"MESOS","volumes":[{"containerPath":"/d","mode":"RW","external":{"name":"x"}}]}`: "/container/volumes(0)/external",
 			`"container":{"type":"MESOS","volumes":[{"containerPath":"/d","secret":"x"}]}`:                        "/container/volumes(0)/secret",

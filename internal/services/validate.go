@@ -31,8 +31,8 @@ func (a *App) validate(roles []string) []Detail {
 	if a.User != nil && !a.hasImage() && a.host() && rootUser(*a.User) {
 		v.add("/user", "root runs in the machine's network only from an image: leave user out, or give the app a bridge network")
 	}
-	if a.GPUs > 0 {
-		v.add("/gpus", notBuilt("gpus"))
+	if a.GPUs > 0 && a.Container != nil && a.Container.Type == "DOCKER" {
+		v.add("/gpus", "GPU resources only work with the Mesos containerizer")
 	}
 	if !slices.Contains(roles, a.Role) {
 		v.add("/role", fmt.Sprintf("got %s, expected one of: [%s]", a.Role, strings.Join(roles, ", ")))
