@@ -21,7 +21,7 @@ if wanted memory; then
 	echo "== memory: one leading process, embedded etcd, master and services, everything launched by Marathon's API and running"
 	for agents in 1000 10000 100000; do
 		MARINA_BENCH_AGENTS="$agents" MARINA_BENCH_DIR="${MARINA_BENCH_DIR:-/var/tmp}" \
-			go test -run '^$' -bench BenchmarkMemory -benchtime 1x -timeout 30m ./internal/master | grep -E '^(agents|tasks) |FAIL|fatal' || true
+			go test -run '^$' -bench BenchmarkMemory -benchtime 1x -timeout 30m ./internal/master | grep -E '^(agents|tasks|load) |FAIL|fatal' || true
 	done
 	echo
 fi

@@ -46,6 +46,7 @@ func BenchmarkMemory(b *testing.B) {
 		f.shows("agents", agents, 0)
 		f.launch(tasks)
 		f.shows("tasks", agents, tasks)
+		f.loads(tasks)
 	}
 }
 
@@ -185,6 +186,21 @@ func (f *fleet) shows(what string, agents, tasks int) {
 	fmt.Printf("%-8s %7d agents %8d tasks: live %4d MiB%s; resident %d MiB, %d of them anonymous, %d after what is free was given back, at most %d; %.1f s\n",
 		what, agents, tasks, m.HeapAlloc>>20, each, was["VmRSS"]>>10, was["RssAnon"]>>10, is["VmRSS"]>>10, was["VmHWM"]>>10, took.Seconds())
 	f.before.heap, f.before.agents, f.before.tasks = int(m.HeapAlloc), agents, tasks
+}
+
+// loads prints how long a new leader takes to load all there is.
+func (f *fleet) loads(tasks int) {
+	began := time.Now()
+	s, err := f.master.load(f.b.Context())
+	if err != nil {
+		f.b.Fatal(err)
+	}
+	loaded := time.Since(began)
+	newAudit(s)
+	if s.groups.Len() != tasks {
+		f.b.Fatalf("%d groups were loaded, want %d", s.groups.Len(), tasks)
+	}
+	fmt.Printf("load     %7d agents %8d tasks: a new leader's state from the store in %.2f s, its audit in %.2f s\n", len(s.order), tasks, loaded.Seconds(), time.Since(began).Seconds()-loaded.Seconds())
 }
 
 // memoryOf is /proc/self/status, in KiB.
