@@ -51,6 +51,9 @@ type port struct {
 	key     uint32 // as in account.ports
 }
 
+// spareMost is how many notes are kept for the next Judge.
+const spareMost = 1024
+
 // NewBooks returns those of an empty datacenter.
 func NewBooks() *Books {
 	return &Books{machines: map[kernel.AgentID]*account{}, roles: map[string]*account{}, v4: newHolders[[4]byte](), v6: newHolders[[16]byte](), vips: map[string]netip.Addr{}, vipAddrs: map[netip.Addr]string{}}
@@ -257,6 +260,9 @@ func (b *Books) Judge(revision int64, who func(holds func(*Placement) bool) []ke
 		}
 	}
 	b.grown, b.changed = b.grown[:0], b.changed[:0]
+	if len(b.spare) > spareMost { // as after a leader's beginning
+		b.grown, b.changed, b.spare = nil, nil, nil
+	}
 	for _, d := range b.doubts {
 		if at, _ := slices.BinarySearch(d.machine.ports, d.key); at+1 >= len(d.machine.ports) || d.machine.ports[at+1] != d.key {
 			continue

@@ -11,7 +11,7 @@
 //	I11  Orphans      what runs is explained by an intent, or is stopped in time
 //	I12  Intents      what runs had a durable intent first
 //	I13  Books        guarantees never exceed a machine or a quota, at any revision of the store
-//	I14  Books        a host port, address, VIP, subnet or task id has one holder, at any revision
+//	I14  Books        a host port, address, VIP or subnet has one holder, at any revision; Ledger: and a group one machine
 //	I19  Fences       nothing of an old leader has an effect
 //	I41  Rights       an instance makes way only for a higher priority, of its own top-level group unless it ran on loan
 //

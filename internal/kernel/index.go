@@ -6,7 +6,8 @@ import (
 )
 
 // Index finds things by the ids of their groups. It keeps no ids of its own: those of a million instances are more than all else that an
-// index needs. It is a linear hash table, which grows by one bucket at a time, so that no insertion takes long.
+// index needs. It is a linear hash table, which grows by one bucket at a time: an insertion moves at most
+// what is in one.
 type Index[T interface{ ID() GroupID }] struct {
 	hash    func(GroupID) uint64
 	buckets [][]T

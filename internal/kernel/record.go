@@ -63,6 +63,9 @@ const (
 	taskFailing = 0x40 // a check says that it does not work
 )
 
+// ChecksCounted is the most checks that Record.Checks tells.
+const ChecksCounted = math.MaxUint8
+
 const noTime = math.MinInt64 // a zero time
 
 // NewRecord packs an instance that was placed. Tasks of which nothing was reported are Staging; statuses may be fewer than tasks.
@@ -113,7 +116,7 @@ func (r *Record) Task(k int) (State, bool) {
 	return State(b &^ (taskHealthy | taskFailing)), b&taskHealthy != 0
 }
 
-// Checks is how many checks of a task there is word of, and whether one of them says that it does not work.
+// Checks is how many checks of a task there is word of, up to ChecksCounted, and whether one of them says that it does not work.
 func (r *Record) Checks(k int) (n int, failing bool) {
 	return int(r.data[2*k+1]), r.data[2*k]&taskFailing != 0
 }
@@ -232,7 +235,7 @@ func (r *Record) pack(g *Group, statuses []Status) *Record {
 		if slices.ContainsFunc(statuses[k].Health, func(h Health) bool { return h.Known && !h.Alive }) {
 			s |= taskFailing
 		}
-		b = append(b, s, byte(min(len(statuses[k].Health), math.MaxUint8)))
+		b = append(b, s, byte(min(len(statuses[k].Health), ChecksCounted)))
 	}
 	b = append(b, g.ID...)
 	placed := packTime(g.Placed)
@@ -409,9 +412,13 @@ func (r *Record) Instance() Instance {
 		Statuses: statuses, Removed: r.Removed(), Away: r.Away, Known: r.Known()}
 }
 
+// packTime is nanoseconds since 1970. What is before 1678 or after 2261 is no clock's time, and becomes the last that there is.
 func packTime(t time.Time) int64 {
-	if t.IsZero() {
+	switch year := t.Year(); {
+	case t.IsZero():
 		return noTime
+	case year < 1678 || year > 2261:
+		return math.MaxInt64
 	}
 	return t.UnixNano()
 }

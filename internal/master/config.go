@@ -26,7 +26,7 @@ type Config struct {
 	Strategy kernel.Strategy // of specs that name none; spread
 
 	VIPKeep        time.Duration // how long a named VIP that nothing uses keeps its address; 10 min
-	EndpointsEvery time.Duration // shortest time between two deltas of endpoints, a Stop's excepted; 20 ms, and 0.1 ms per agent
+	EndpointsEvery time.Duration // shortest time between two deltas of endpoints, a Stop's excepted; 20 ms, 0.1 ms per agent, and up to a second after many
 	EndpointLog    int           // changed endpoints remembered for agents that resume; 50,000
 	MaxWaiting     int           // groups that may wait, of one framework; 1,000,000
 
@@ -88,5 +88,6 @@ const (
 	lateTick          = 250 * time.Millisecond // a Tick later than that means that this process did not run
 	endpointsPerAgent = 100 * time.Microsecond
 	endpointsEach     = 100 * time.Nanosecond // and agent: what sending one takes
+	endpointsMost     = time.Second           // that is waited for what was sent
 	specBytesFrame    = 1 << 20
 )

@@ -131,9 +131,11 @@ func (s *State) endpointsWake() time.Time {
 	return s.endpoints.flushed.Add(s.endpointsPause())
 }
 
-// endpointsPause is the time between two deltas: the more agents hear of each, the more changes go into it.
+// endpointsPause is the time between two deltas: the more agents hear of each, the more changes go into it, and the more there was in the last one, the
+// longer everything else may have the processor.
 func (s *State) endpointsPause() time.Duration {
-	return s.cfg.EndpointsEvery + time.Duration(len(s.sessions))*(endpointsPerAgent+time.Duration(s.endpoints.last)*endpointsEach)
+	agents := time.Duration(len(s.sessions))
+	return s.cfg.EndpointsEvery + agents*endpointsPerAgent + min(agents*time.Duration(s.endpoints.last)*endpointsEach, endpointsMost)
 }
 
 // delta is the endpoints of tasks as they are now, each once.

@@ -247,7 +247,7 @@ func (s *State) end(i *instance) {
 	a.count--
 	s.groups.Delete(i.ID())
 	s.dirty(Row{Kind: RowAssigned, ID: string(a.info.ID), Chunk: int(i.chunk)})
-	slot := s.endedOf(i.Framework).add(i.ID())
+	slot := s.endedOf(i.Framework).add(kernel.GroupID(strings.Clone(string(i.ID())))) // the record's text has more in it
 	s.dirty(Row{Kind: RowEnded, ID: i.Framework, Chunk: slot})
 	out := s.outbox(a)
 	out.drops = append(out.drops, i.ID())

@@ -41,6 +41,10 @@ type fake struct {
 	session SessionID
 	up      uint64
 	run     map[kernel.GroupID]*ran
+
+	version   uint64                 // of the endpoints that it holds, zero: none
+	endpoints map[kernel.TaskID]bool // whether they are ready
+	parts     map[kernel.TaskID]bool // of a full set
 }
 
 type ran struct {
@@ -67,7 +71,7 @@ func TestStateMachine(t *testing.T) {
 
 // lead begins with a new leader over the rows that are durable; agents dial it.
 func (m *machine) lead(t *rapid.T) {
-	m.state = NewState(Config{Epoch: 1, SubnetBits: 28, HoldAfter: 4 * time.Second, HoldFor: 6 * time.Second, VIPKeep: time.Hour})
+	m.state = NewState(Config{Epoch: 1, SubnetBits: 28, HoldAfter: 4 * time.Second, HoldFor: 6 * time.Second, VIPKeep: time.Hour, EndpointLog: 6})
 	var items []store.Item
 	for _, key := range slices.Sorted(maps.Keys(m.rows)) {
 		items = append(items, store.Item{Key: key, Value: m.rows[key]})
@@ -77,7 +81,7 @@ func (m *machine) lead(t *rapid.T) {
 	}
 	m.books = newAudit(m.state).books
 	for _, a := range m.agents {
-		a.session = 0
+		a.session, a.version = 0, 0
 	}
 	m.step(t, Tick{})
 	for _, a := range m.agents {
@@ -90,7 +94,7 @@ func (m *machine) lead(t *rapid.T) {
 func (m *machine) dial(t *rapid.T, a *fake) {
 	m.session++
 	a.session, a.up = m.session, 1
-	reg := kernel.Registration{Incarnation: fmt.Sprint(m.session), Agent: kernel.Agent{ID: a.id, Hostname: string(a.id), Address: netip.MustParseAddr("192.0.2.1"),
+	reg := kernel.Registration{Incarnation: fmt.Sprint(m.session), Epoch: 1, Endpoints: a.version, Agent: kernel.Agent{ID: a.id, Hostname: string(a.id), Address: netip.MustParseAddr("192.0.2.1"),
 		Attributes: map[string]string{"rack": "r" + string(a.id[1:])}, Total: kernel.Resources{MilliCPU: a.cpus * 1000, Mem: 64 * kernel.GiB, Disk: 64 * kernel.GiB}, Ports: kernel.PortRange{First: 31000, Last: 31004}}}
 	for _, id := range slices.Sorted(maps.Keys(a.run)) {
 		reg.Statuses = append(reg.Statuses, a.run[id].status(m.now))
@@ -327,7 +331,7 @@ func (m *machine) step(t *rapid.T, ev Event) Effects {
 	for _, send := range fx.Sends {
 		for _, a := range m.agents {
 			if a.session == send.Session {
-				a.hear(&send.Down)
+				a.hear(t, &send.Down)
 			}
 		}
 	}
@@ -339,10 +343,64 @@ func (m *machine) step(t *rapid.T, ev Event) Effects {
 		}
 	}
 	m.consistent(t)
+	m.informed(t)
 	return fx
 }
 
-func (a *fake) hear(d *kernel.Down) {
+// learn takes in a change of the endpoints, which must follow from what the agent holds.
+func (a *fake) learn(t *rapid.T, d *kernel.EndpointDelta) {
+	if d.Full {
+		if a.parts == nil {
+			a.parts = map[kernel.TaskID]bool{}
+		}
+		for k := range d.Set {
+			a.parts[d.Set[k].Task] = d.Set[k].Ready
+		}
+		if !d.More {
+			a.endpoints, a.parts, a.version = a.parts, nil, d.To
+		}
+		return
+	}
+	if d.From != a.version || a.version == 0 {
+		t.Fatalf("agent %s holds endpoints of version %d and is told what leads from %d to %d", a.id, a.version, d.From, d.To)
+	}
+	for _, id := range d.Remove {
+		delete(a.endpoints, id)
+	}
+	for k := range d.Set {
+		a.endpoints[d.Set[k].Task] = d.Set[k].Ready
+	}
+	a.version = d.To
+}
+
+// informed holds what agents that were told of the newest endpoints know against what there is.
+func (m *machine) informed(t *rapid.T) {
+	s := m.state
+	if !s.complete || len(s.endpoints.changes) > 0 {
+		return
+	}
+	want := map[kernel.TaskID]bool{}
+	for i := range s.groups.All {
+		for k := range i.Len() {
+			if i.serving(k) != hidden {
+				want[i.TaskID(k)] = i.serving(k) == ready
+			}
+		}
+	}
+	for _, a := range m.agents {
+		if a.session == 0 {
+			continue
+		}
+		if a.version != s.endpoints.version || !maps.Equal(a.endpoints, want) {
+			t.Fatalf("agent %s holds endpoints %d %v, want %d %v", a.id, a.version, a.endpoints, s.endpoints.version, want)
+		}
+	}
+}
+
+func (a *fake) hear(t *rapid.T, d *kernel.Down) {
+	if d.Endpoints != nil {
+		a.learn(t, d.Endpoints)
+	}
 	told := map[kernel.GroupID]bool{}
 	for _, g := range d.Groups {
 		told[g.ID] = true

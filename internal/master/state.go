@@ -60,7 +60,6 @@ type State struct {
 
 // step is what gathers during one Step.
 type step struct {
-	number  uint64
 	fx      Effects
 	dirty   map[Row]struct{}
 	changed []*instance
@@ -163,7 +162,13 @@ func NewState(cfg Config) *State {
 
 // Instances lists what is placed of a framework, all frameworks' if it is empty, by agent.
 func (s *State) Instances(framework string) []*kernel.Record {
-	out := make([]*kernel.Record, 0, s.groups.Len())
+	n := 0
+	for _, sp := range s.specs {
+		if framework == "" || sp.Framework == framework {
+			n += sp.placed
+		}
+	}
+	out := make([]*kernel.Record, 0, n)
 	for _, a := range s.order {
 		for i := range a.each {
 			if framework == "" || i.Framework == framework {
@@ -201,14 +206,6 @@ func (s *State) Task(id kernel.TaskID) (inst *kernel.Record, task int, ok bool) 
 		}
 	}
 	return nil, 0, false
-}
-
-// Spec is a spec that is placed or waits.
-func (s *State) Spec(id kernel.SpecID) (kernel.Spec, bool) {
-	if sp := s.specs[id]; sp != nil {
-		return sp.Spec, true
-	}
-	return kernel.Spec{}, false
 }
 
 // Complete is Changes.Complete of the kernel's watches.

@@ -44,7 +44,6 @@ func (s *State) begin(now time.Time) {
 	if late := s.now.Sub(s.wakeAt); !s.wakeAt.IsZero() && late > lateTick {
 		s.excuse(late)
 	}
-	s.step.number++
 }
 
 // excuse does not count silence while this process itself was not listening: it was paused, or starved, and what agents said
@@ -122,7 +121,7 @@ func (s *State) finish() Effects {
 	fx.Wake = s.wake()
 	s.wakeAt = fx.Wake
 	clear(s.step.dirty)
-	s.step = step{number: s.step.number, dirty: s.step.dirty, changed: s.step.changed[:0], touched: s.step.touched[:0],
+	s.step = step{dirty: s.step.dirty, changed: s.step.changed[:0], touched: s.step.touched[:0],
 		fresh: s.step.fresh[:0], launched: s.step.launched[:0]}
 	return fx
 }

@@ -141,7 +141,7 @@ func (c *call) listQueue() error {
 		item := QueueItem{App: a, Count: f.missing + len(queued), Role: a.Role, Since: timestamp(f.since),
 			Delay: QueueDelay{Overdue: true}, Processed: summary(waiting[id])}
 		if len(queued) > 0 {
-			item.Since = timestamp(queued[0].since.time())
+			item.Since = timestamp(c.state.time(queued[0].since))
 		}
 		if f.backoff.Version == a.Config() && f.backoff.Until.After(now) {
 			item.Delay = QueueDelay{TimeLeftSeconds: int(math.Ceil(f.backoff.Until.Sub(now).Seconds()))}

@@ -166,7 +166,7 @@ func (s *State) decideApp(id string, now time.Time, mint func(string) kernel.Gro
 		of := &kernel.Origin{Framework: Framework, Owner: id, Version: g.def.Config()}
 		for range n {
 			gid := mint(id)
-			f.add(waiting(of, gid, now))
+			f.add(s.waiting(of, gid, now))
 			l.Groups = append(l.Groups, gid)
 		}
 		f.missing -= n
@@ -225,7 +225,7 @@ func (s *State) judgeAway(f *fleet, i *Instance, g goal, now time.Time, d *Decis
 		i.Inactive = true
 	}
 	at := i.Away.Add(seconds(g.policy.Expunge))
-	if later := i.forgetAt.time(); later.After(at) {
+	if later := s.time(i.forgetAt); i.forgetAt != 0 && later.After(at) {
 		at = later
 	}
 	if at.After(now) {
@@ -239,7 +239,7 @@ func (s *State) judgeAway(f *fleet, i *Instance, g goal, now time.Time, d *Decis
 // judgeHealth stops an instance that fails its checks, as the brake allows, or one that does not come to run.
 func (s *State) judgeHealth(f *fleet, i *Instance, now time.Time, d *Decision) {
 	if i.State() < kernel.Running {
-		if at := i.since.time().Add(s.Policy.LaunchTimeout); at.After(now) {
+		if at := s.time(i.since).Add(s.Policy.LaunchTimeout); at.After(now) {
 			f.wakeAt(at)
 		} else {
 			s.end(f, i, "did not run within "+s.Policy.LaunchTimeout.String(), d)
@@ -416,7 +416,7 @@ func (s *State) order(list []*Instance, g goal, sick map[*Instance]bool) {
 		if c := cmp.Compare(rank(a), rank(b)); c != 0 {
 			return c
 		}
-		age := b.started().Compare(a.started())
+		age := s.started(b).Compare(s.started(a))
 		if g.def.KillSelection == "OLDEST_FIRST" {
 			age = -age
 		}

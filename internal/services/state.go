@@ -43,6 +43,7 @@ type State struct {
 	Complete    bool            // every agent has reported since this leader began, as the kernel told
 
 	fleets map[string]*fleet
+	base   time.Time   // of moments
 	away   int         // instances on machines that do not answer, all apps
 	killed []time.Time // kills for failing checks within the last BrakeWindow
 	given  []time.Time // instances given up within the last BrakeWindow
@@ -56,7 +57,7 @@ func NewState() *State {
 
 // Instance is one instance of an app: what the kernel last said and what was asked of it since.
 type Instance struct {
-	*kernel.Record        // of a waiting instance only ID, Owner and Version are set
+	*kernel.Record        // of a waiting instance only ID, Framework, Owner and Version say something
 	Waiting        bool   // in the kernel's queue
 	Stopping       bool   // it was asked to stop
 	Inactive       bool   // its machine has not answered for long: it counts no more
@@ -65,16 +66,21 @@ type Instance struct {
 	forgetAt       moment // not to be forgotten before
 }
 
-// moment is a time, small: there may be a million instances.
-type moment int64
+// moment is a time, small, since there may be a million instances: so long after State.base, which keeps its monotonic reading. Zero is none.
+type moment time.Duration
 
-func momentOf(t time.Time) moment { return moment(t.UnixNano()) }
+func (s *State) moment(t time.Time) moment {
+	if s.base.IsZero() {
+		s.base = t.Add(-1)
+	}
+	return moment(t.Sub(s.base))
+}
 
-func (m moment) time() time.Time { return time.Unix(0, int64(m)).UTC() }
+func (s *State) time(m moment) time.Time { return s.base.Add(time.Duration(m)) }
 
 // waiting is an instance of which the kernel has said nothing yet.
-func waiting(of *kernel.Origin, id kernel.GroupID, now time.Time) *Instance {
-	return &Instance{Waiting: true, since: momentOf(now), Record: kernel.NewRecord(of, &nowhere, &kernel.Group{ID: id}, nil, false)}
+func (s *State) waiting(of *kernel.Origin, id kernel.GroupID, now time.Time) *Instance {
+	return &Instance{Waiting: true, since: s.moment(now), Record: kernel.NewRecord(of, &nowhere, &kernel.Group{ID: id}, nil, false)}
 }
 
 var nowhere kernel.Site
@@ -199,12 +205,12 @@ func (s *State) observe(k *kernel.Record, now time.Time) {
 		return
 	}
 	if !known {
-		i = waiting(k.Origin, k.ID(), now)
+		i = s.waiting(k.Origin, k.ID(), now)
 		f.add(i)
 	}
 	old := *i
 	if i.Waiting {
-		i.since = momentOf(now)
+		i.since = s.moment(now)
 	}
 	if !i.Away.IsZero() {
 		s.away--
@@ -274,7 +280,7 @@ func (s *State) ForgetRefused(groups []Ref, now time.Time) {
 	for _, r := range groups {
 		f := s.fleet(r.App)
 		if i, ok := f.instances.Get(r.Group); ok {
-			i.forgotten, i.forgetAt = false, momentOf(now.Add(s.Policy.ForgetRetry))
+			i.forgotten, i.forgetAt = false, s.moment(now.Add(s.Policy.ForgetRetry))
 			f.stale = true
 		}
 	}
@@ -317,7 +323,7 @@ func (i *Instance) healthy(a *App) bool {
 		return false
 	}
 	checks, _ := i.Checks(0)
-	return a == nil || checks >= len(a.HealthChecks)
+	return a == nil || checks >= min(len(a.HealthChecks), kernel.ChecksCounted)
 }
 
 // failing tells which check says that the instance should be replaced; "" is none.
@@ -344,12 +350,12 @@ func (i *Instance) failing(a *App) string {
 }
 
 // started is when the instance began, as near as it is known.
-func (i *Instance) started() time.Time {
+func (s *State) started(i *Instance) time.Time {
 	if at := i.Started(); !at.IsZero() {
 		return at
 	}
 	if at := i.Placed(); !at.IsZero() {
 		return at
 	}
-	return i.since.time()
+	return s.time(i.since)
 }

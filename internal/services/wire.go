@@ -301,7 +301,7 @@ func (s *State) placedInstances(app string) []*Instance {
 	return slices.DeleteFunc(s.Instances(app), func(i *Instance) bool { return i.Waiting })
 }
 
-func taskStats(a *App, list []*Instance, now time.Time) *TaskStats {
+func (s *State) taskStats(a *App, list []*Instance, now time.Time) *TaskStats {
 	var after, latest, outdated []*Instance
 	for _, i := range list {
 		if i.Version == a.Config() {
@@ -309,7 +309,7 @@ func taskStats(a *App, list []*Instance, now time.Time) *TaskStats {
 		} else {
 			outdated = append(outdated, i)
 		}
-		if a.VersionInfo != nil && timestamp(i.started()) > a.VersionInfo.LastScalingAt {
+		if a.VersionInfo != nil && timestamp(s.started(i)) > a.VersionInfo.LastScalingAt {
 			after = append(after, i)
 		}
 	}
@@ -337,7 +337,7 @@ func (s *State) Info(a *App, embed Embed, machines map[kernel.AgentID]kernel.Age
 		out.LastTaskFailure = f.lastFailure
 	}
 	if embed.TaskStats {
-		out.TaskStats = taskStats(a, list, now)
+		out.TaskStats = s.taskStats(a, list, now)
 	}
 	if embed.Readiness {
 		out.Readiness = []ReadinessCheck{}

@@ -34,10 +34,11 @@ func limit(live, total, heap uint64) int64 {
 	return int64(live + live/4 + Headroom + total - min(heap, total))
 }
 
-// read is what was in use after the last collection, all that the runtime has, and of it the heap, in bytes.
+// read is what was in use after the last collection, all that the runtime has, and of it the heap, in bytes. Holes between what is in use are
+// no part of the heap here: the runtime counts them as taken, and would collect without pause for a limit that does not.
 func read() (live, total, heap uint64) {
 	s := []metrics.Sample{{Name: "/gc/heap/live:bytes"}, {Name: "/memory/classes/total:bytes"}, {Name: "/memory/classes/heap/objects:bytes"},
-		{Name: "/memory/classes/heap/unused:bytes"}, {Name: "/memory/classes/heap/free:bytes"}, {Name: "/memory/classes/heap/released:bytes"}}
+		{Name: "/memory/classes/heap/free:bytes"}, {Name: "/memory/classes/heap/released:bytes"}}
 	metrics.Read(s)
 	for _, part := range s[2:] {
 		heap += part.Value.Uint64()

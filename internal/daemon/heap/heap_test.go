@@ -39,6 +39,42 @@ func TestTheLimitFollowsWhatIsInUse(t *testing.T) {
 	}
 }
 
+func TestAHeapWithHolesIsNotCollectedWithoutPause(t *testing.T) {
+	if debug.SetMemoryLimit(-1) != math.MaxInt64 {
+		t.Skip("GOMEMLIMIT is set")
+	}
+	t.Cleanup(func() { debug.SetMemoryLimit(math.MaxInt64) })
+	type thing struct {
+		_ [11]uint64
+		p *thing
+	}
+	held := make([]*thing, 2_000_000)
+	for k := range held {
+		held[k] = &thing{}
+	}
+	for k := range held { // all but every third, so that no page is free
+		if k%3 != 0 {
+			held[k] = nil
+		}
+	}
+	Tighten()
+	runtime.GC()
+	runtime.GC() // the limit follows the first
+	const work = 100 << 20
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	for range work / (4 << 10) {
+		sink = make([]byte, 4<<10)
+	}
+	runtime.ReadMemStats(&after)
+	if n := after.NumGC - before.NumGC; n > work/Headroom+3 {
+		t.Errorf("%d collections for %d MiB, want one for each %d MiB at most", n, work>>20, Headroom>>20)
+	}
+	runtime.KeepAlive(held)
+}
+
+var sink []byte
+
 func TestALimitWithoutMuchInUseIsHeadroom(t *testing.T) {
 	for _, c := range []struct {
 		live, total, heap uint64

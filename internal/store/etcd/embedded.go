@@ -40,7 +40,7 @@ const (
 	slowApply = time.Second
 
 	// catchUpEntries is how many log entries stay in memory for a slow follower, beside the last hundred. There is none: one member is all
-	// there is, and an entry may have megabytes.
+	// there is, and an entry may have megabytes. Zero would be etcd's default.
 	catchUpEntries = 1
 )
 
