@@ -219,14 +219,40 @@ const (
 	healthCause
 )
 
+// packer writes what is packed. What a thing has is said by flags in a byte before it.
+type packer struct {
+	b      []byte
+	placed int64 // from which times are told
+}
+
+// flags begins a thing, and returns what notes that it has something.
+func (p *packer) flags() (has func(is bool, flag byte) bool) {
+	at := len(p.b)
+	p.b = append(p.b, 0)
+	return func(is bool, flag byte) bool {
+		if is {
+			p.b[at] |= flag
+		}
+		return is
+	}
+}
+
+func (p *packer) text(t string)      { p.b = appendText(p.b, t) }
+func (p *packer) number(n int64)     { p.b = binary.AppendVarint(p.b, n) }
+func (p *packer) count(n uint64)     { p.b = binary.AppendUvarint(p.b, n) }
+func (p *packer) moment(t time.Time) { p.number(packTime(t) - p.placed) }
+
 // pack is a record like r of this group and these statuses. Times are told from the group's placement on.
 func (r *Record) pack(g *Group, statuses []Status) *Record {
 	n := *r
-	n.idLen, n.tasks = uint16(len(g.ID)), uint8(len(statuses))
+	n.idLen, n.tasks, n.started = uint16(len(g.ID)), uint8(len(statuses)), noTime
 	if n.flags &^= recordStop; g.Goal == GoalStop {
 		n.flags |= recordStop
 	}
-	b := make([]byte, 0, 192)
+	if len(statuses) > 0 {
+		n.started = packTime(statuses[0].Started)
+	}
+	p := &packer{b: make([]byte, 0, 192), placed: packTime(g.Placed)}
 	for k := range statuses {
 		s := byte(statuses[k].State)
 		if statuses[k].Healthy() {
@@ -235,83 +261,86 @@ func (r *Record) pack(g *Group, statuses []Status) *Record {
 		if slices.ContainsFunc(statuses[k].Health, func(h Health) bool { return h.Known && !h.Alive }) {
 			s |= taskFailing
 		}
-		b = append(b, s, byte(min(len(statuses[k].Health), ChecksCounted)))
+		p.b = append(p.b, s, byte(min(len(statuses[k].Health), ChecksCounted)))
 	}
-	b = append(b, g.ID...)
-	placed := packTime(g.Placed)
-	b = binary.LittleEndian.AppendUint64(b, uint64(placed))
-	at := len(b)
-	b = append(b, 0)
-	has := func(is bool, at int, flag byte) bool {
-		if is {
-			b[at] |= flag
-		}
-		return is
-	}
-	if has(g.Address.IsValid(), at, groupAddress) {
-		b = appendText(b, string(g.Address.AsSlice()))
-	}
-	if has(g.HostPorts != nil, at, groupPorts) {
-		b = binary.AppendUvarint(b, uint64(len(g.HostPorts)))
-		for _, p := range g.HostPorts {
-			b = binary.AppendUvarint(b, uint64(p))
-		}
-	}
-	if has(g.Why != "", at, groupWhy) {
-		b = appendText(b, g.Why)
-	}
-	if has(g.Sizes != nil, at, groupSizes) {
-		raw, _ := json.Marshal(g.Sizes) // numbers only
-		b = appendText(b, string(raw))
-	}
-	if n.started = noTime; len(statuses) > 0 {
-		n.started = packTime(statuses[0].Started)
-	}
-	moment := func(t time.Time, at int, flag byte) {
-		if has(!t.IsZero(), at, flag) {
-			b = binary.AppendVarint(b, packTime(t)-placed)
-		}
-	}
+	p.b = append(p.b, g.ID...)
+	p.b = binary.LittleEndian.AppendUint64(p.b, uint64(p.placed))
+	p.group(g)
 	for k := range statuses {
-		s := &statuses[k]
-		at := len(b)
-		b = binary.AppendUvarint(append(b, 0), s.Seq)
-		if has(s.Reason != "", at, statusReason) {
-			b = appendText(b, string(s.Reason))
-		}
-		if has(s.Message != "", at, statusMessage) {
-			b = appendText(b, s.Message)
-		}
-		if has(s.Exit != nil, at, statusExit) {
-			b = binary.AppendVarint(b, int64(*s.Exit))
-		}
-		moment(s.Time, at, statusTime)
-		moment(s.Started, at, statusStarted)
-		if has(s.PID != 0, at, statusPID) {
-			b = binary.AppendVarint(b, int64(s.PID))
-		}
-		if !has(s.Health != nil, at, statusHealth) {
-			continue
-		}
-		b = binary.AppendUvarint(b, uint64(len(s.Health)))
-		for h := range s.Health {
-			h, at := &s.Health[h], len(b)
-			b = append(b, 0)
-			has(h.Known, at, healthKnown)
-			has(h.Alive, at, healthAlive)
-			if has(h.Failures != 0, at, healthFailures) {
-				b = binary.AppendVarint(b, int64(h.Failures))
-			}
-			moment(h.First, at, healthFirst)
-			moment(h.LastGood, at, healthGood)
-			moment(h.LastBad, at, healthBad)
-			if has(h.LastCause != "", at, healthCause) {
-				b = appendText(b, h.LastCause)
-			}
+		p.status(&statuses[k])
+	}
+	n.data = string(p.b)
+	return &n
+}
+
+func (p *packer) group(g *Group) {
+	has := p.flags()
+	if has(g.Address.IsValid(), groupAddress) {
+		p.text(string(g.Address.AsSlice()))
+	}
+	if has(g.HostPorts != nil, groupPorts) {
+		p.count(uint64(len(g.HostPorts)))
+		for _, port := range g.HostPorts {
+			p.count(uint64(port))
 		}
 	}
-	n.data = string(b)
-	return &n
+	if has(g.Why != "", groupWhy) {
+		p.text(g.Why)
+	}
+	if has(g.Sizes != nil, groupSizes) {
+		raw, _ := json.Marshal(g.Sizes) // numbers only
+		p.text(string(raw))
+	}
+}
+
+func (p *packer) status(s *Status) {
+	has := p.flags()
+	p.count(s.Seq)
+	if has(s.Reason != "", statusReason) {
+		p.text(string(s.Reason))
+	}
+	if has(s.Message != "", statusMessage) {
+		p.text(s.Message)
+	}
+	if has(s.Exit != nil, statusExit) {
+		p.number(int64(*s.Exit))
+	}
+	if has(!s.Time.IsZero(), statusTime) {
+		p.moment(s.Time)
+	}
+	if has(!s.Started.IsZero(), statusStarted) {
+		p.moment(s.Started)
+	}
+	if has(s.PID != 0, statusPID) {
+		p.number(int64(s.PID))
+	}
+	if has(s.Health != nil, statusHealth) {
+		p.count(uint64(len(s.Health)))
+		for k := range s.Health {
+			p.health(&s.Health[k])
+		}
+	}
+}
+
+func (p *packer) health(h *Health) {
+	has := p.flags()
+	has(h.Known, healthKnown)
+	has(h.Alive, healthAlive)
+	if has(h.Failures != 0, healthFailures) {
+		p.number(int64(h.Failures))
+	}
+	if has(!h.First.IsZero(), healthFirst) {
+		p.moment(h.First)
+	}
+	if has(!h.LastGood.IsZero(), healthGood) {
+		p.moment(h.LastGood)
+	}
+	if has(!h.LastBad.IsZero(), healthBad) {
+		p.moment(h.LastBad)
+	}
+	if has(h.LastCause != "", healthCause) {
+		p.text(h.LastCause)
+	}
 }
 
 // Group is the group as it was placed.
@@ -353,14 +382,7 @@ func (r *Record) unpack() (Group, []Status) {
 	if r.tasks == 0 {
 		return g, nil
 	}
-	placed := packTime(g.Placed)
 	out := make([]Status, r.tasks)
-	moment := func(has bool) time.Time {
-		if has {
-			return unpackTime(placed + u.signed())
-		}
-		return time.Time{}
-	}
 	for k := range out {
 		s := &out[k]
 		s.Group = g.ID
@@ -368,41 +390,53 @@ func (r *Record) unpack() (Group, []Status) {
 			s.Task = r.TaskID(k)
 		}
 		s.State, _ = r.Task(k)
-		has := u.take(1)[0]
-		s.Seq = u.number()
-		if has&statusReason != 0 {
-			s.Reason = Reason(u.text())
-		}
-		if has&statusMessage != 0 {
-			s.Message = u.text()
-		}
-		if has&statusExit != 0 {
-			s.Exit = new(int(u.signed()))
-		}
-		s.Time = moment(has&statusTime != 0)
-		s.Started = moment(has&statusStarted != 0)
-		if has&statusPID != 0 {
-			s.PID = int(u.signed())
-		}
-		if has&statusHealth == 0 {
-			continue
-		}
-		s.Health = make([]Health, u.count())
-		for n := range s.Health {
-			h, has := &s.Health[n], u.take(1)[0]
-			h.Known, h.Alive = has&healthKnown != 0, has&healthAlive != 0
-			if has&healthFailures != 0 {
-				h.Failures = int(u.signed())
-			}
-			h.First = moment(has&healthFirst != 0)
-			h.LastGood = moment(has&healthGood != 0)
-			h.LastBad = moment(has&healthBad != 0)
-			if has&healthCause != 0 {
-				h.LastCause = u.text()
-			}
-		}
+		u.status(s, packTime(g.Placed))
 	}
 	return g, out
+}
+
+// moment is a time that was told from another one on, zero if it was not.
+func (r *unpacker) moment(has bool, from int64) time.Time {
+	if !has {
+		return time.Time{}
+	}
+	return unpackTime(from + r.signed())
+}
+
+func (r *unpacker) status(s *Status, placed int64) {
+	has := r.take(1)[0]
+	s.Seq = r.number()
+	if has&statusReason != 0 {
+		s.Reason = Reason(r.text())
+	}
+	if has&statusMessage != 0 {
+		s.Message = r.text()
+	}
+	if has&statusExit != 0 {
+		s.Exit = new(int(r.signed()))
+	}
+	s.Time = r.moment(has&statusTime != 0, placed)
+	s.Started = r.moment(has&statusStarted != 0, placed)
+	if has&statusPID != 0 {
+		s.PID = int(r.signed())
+	}
+	if has&statusHealth == 0 {
+		return
+	}
+	s.Health = make([]Health, r.count())
+	for k := range s.Health {
+		h, has := &s.Health[k], r.take(1)[0]
+		h.Known, h.Alive = has&healthKnown != 0, has&healthAlive != 0
+		if has&healthFailures != 0 {
+			h.Failures = int(r.signed())
+		}
+		h.First = r.moment(has&healthFirst != 0, placed)
+		h.LastGood = r.moment(has&healthGood != 0, placed)
+		h.LastBad = r.moment(has&healthBad != 0, placed)
+		if has&healthCause != 0 {
+			h.LastCause = r.text()
+		}
+	}
 }
 
 // Instance unpacks the record.
