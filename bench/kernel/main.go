@@ -12,18 +12,12 @@ import (
 // parts are what can be measured, in order.
 var parts = []struct {
 	name string
-	run  func(*sizes) error
+	run  func(tasks int) error // tasks that SwarmKit is given in each case
 }{{"placement", placements}, {"packing", packing}, {"sharing", sharing}}
 
-// sizes are how large everything is.
-type sizes struct {
-	peer int // tasks SwarmKit is given in a case
-}
-
 func main() {
-	var s sizes
 	only := flag.String("only", "", "one of placement, packing, sharing")
-	flag.IntVar(&s.peer, "peer", 2000, "tasks that SwarmKit places in each case; 0 leaves it out")
+	peer := flag.Int("peer", 2000, "tasks that SwarmKit places in each case; 0 leaves it out")
 	flag.Parse()
 	known := false
 	for _, p := range parts {
@@ -33,7 +27,7 @@ func main() {
 		known = true
 		fmt.Printf("== %s\n", p.name)
 		began := time.Now()
-		if err := p.run(&s); err != nil {
+		if err := p.run(*peer); err != nil {
 			fmt.Fprintf(os.Stderr, "%s: %v\n", p.name, err)
 			os.Exit(1)
 		}

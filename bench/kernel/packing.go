@@ -21,7 +21,7 @@ var traceMachine = kernel.Resources{MilliCPU: 128_000, Mem: 786_432 * kernel.MiB
 
 const traceMachines = 3000
 
-func packing(*sizes) error {
+func packing(int) error {
 	widths := []int{24, 8, 10, 10, 10}
 	row(widths, "asked for", "seed", "Marina", "best fit", "bound")
 	for _, c := range []struct {

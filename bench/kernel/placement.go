@@ -33,7 +33,7 @@ type shape struct {
 	spread            bool
 }
 
-func placements(s *sizes) error {
+func placements(tasks int) error {
 	logrus.SetOutput(io.Discard)
 	log.L.Logger.SetOutput(io.Discard)
 	widths := []int{8, 5, 4, 7, 14, 10, 10, 14}
@@ -44,8 +44,8 @@ func placements(s *sizes) error {
 				c := shape{5000, full, k, spread}
 				rate, p50, p99 := c.marina()
 				peer := "-"
-				if s.peer > 0 {
-					n, err := c.swarmkit(s.peer)
+				if tasks > 0 {
+					n, err := c.swarmkit(tasks)
 					if err != nil {
 						return err
 					}

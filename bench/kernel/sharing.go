@@ -17,7 +17,7 @@ type claimant struct {
 	want   int
 }
 
-func sharing(*sizes) error {
+func sharing(int) error {
 	widths := []int{7, 12, 12, 14, 14}
 	row(widths, "roles", "instances", "cases", "mean error", "largest error")
 	for _, roles := range []int{2, 5, 20, 100} {

@@ -53,8 +53,7 @@ func HostPorts(s *kernel.Spec, numbers []uint16) []HostPort {
 // subnets overlap.
 type Ledger struct {
 	Books
-	groups  map[kernel.GroupID]Placement
-	pending []Violation // found while told
+	groups map[kernel.GroupID]Placement
 }
 
 // NewLedger returns a ledger of an empty datacenter.
@@ -109,7 +108,7 @@ func (l *Ledger) Get(group kernel.GroupID) (Placement, bool) {
 
 // Judge answers with what the changes since the last call broke; revision goes into the facts.
 func (l *Ledger) Judge(revision int64) []Violation {
-	out := append(l.pending, l.Books.Judge(revision, func(holds func(*Placement) bool) (holders []kernel.GroupID) {
+	return l.Books.Judge(revision, func(holds func(*Placement) bool) (holders []kernel.GroupID) {
 		for id, p := range l.groups {
 			if holds(&p) {
 				holders = append(holders, id)
@@ -117,7 +116,5 @@ func (l *Ledger) Judge(revision int64) []Violation {
 		}
 		slices.Sort(holders)
 		return holders
-	})...)
-	l.pending = nil
-	return out
+	})
 }

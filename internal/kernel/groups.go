@@ -34,19 +34,11 @@ func PackGroups(groups []*Group) ([]byte, error) {
 	body := binary.AppendUvarint(nil, uint64(len(groups)))
 	last := int64(0)
 	for _, g := range groups {
-		flags := byte(0)
+		flags := groupFlags(g)
 		before, id, after, ok := cutUUID(string(g.ID))
-		flag := func(has bool, f byte) {
-			if has {
-				flags |= f
-			}
+		if ok {
+			flags |= hasUUID
 		}
-		flag(ok, hasUUID)
-		flag(g.Address.IsValid(), hasAddress)
-		flag(g.HostPorts != nil, hasPorts)
-		flag(g.Goal == GoalStop, hasStop)
-		flag(g.Why != "", hasWhy)
-		flag(g.Sizes != nil, hasSizes)
 		if g.Goal != GoalRun && g.Goal != GoalStop {
 			return nil, fmt.Errorf("group %s: goal %q", g.ID, g.Goal)
 		}
@@ -61,25 +53,7 @@ func PackGroups(groups []*Group) ([]byte, error) {
 		body = texts.append(body, string(g.Spec))
 		body = binary.AppendVarint(body, g.Placed.UnixNano()-last)
 		last = g.Placed.UnixNano()
-		if flags&hasAddress != 0 {
-			body = appendText(body, string(g.Address.AsSlice()))
-		}
-		if flags&hasPorts != 0 {
-			body = binary.AppendUvarint(body, uint64(len(g.HostPorts)))
-			for _, p := range g.HostPorts {
-				body = binary.AppendUvarint(body, uint64(p))
-			}
-		}
-		if flags&hasWhy != 0 {
-			body = appendText(body, g.Why)
-		}
-		if flags&hasSizes != 0 {
-			raw, err := json.Marshal(g.Sizes)
-			if err != nil {
-				return nil, fmt.Errorf("group %s: %w", g.ID, err)
-			}
-			body = appendText(body, string(raw))
-		}
+		body = appendGroup(body, g)
 	}
 	out := binary.AppendUvarint([]byte{packedGroups}, uint64(len(texts.list)))
 	for _, t := range texts.list {
@@ -139,29 +113,8 @@ func UnpackGroups(b []byte) ([]Group, error) {
 		g.Spec = SpecID(shared())
 		last += r.signed()
 		g.Placed = time.Unix(0, last).UTC()
-		if flags&hasAddress != 0 {
-			var ok bool
-			g.Address, ok = netip.AddrFromSlice([]byte(r.text()))
-			r.broken = r.broken || !ok
-		}
-		if flags&hasPorts != 0 {
-			g.HostPorts = make([]uint16, r.count())
-			for n := range g.HostPorts {
-				port := r.number()
-				g.HostPorts[n] = uint16(port)
-				r.broken = r.broken || port > math.MaxUint16
-			}
-		}
-		g.Goal = GoalRun
-		if flags&hasStop != 0 {
-			g.Goal = GoalStop
-		}
-		if flags&hasWhy != 0 {
-			g.Why = strings.Clone(r.text())
-		}
-		if flags&hasSizes != 0 {
-			r.broken = json.Unmarshal([]byte(r.text()), &g.Sizes) != nil || r.broken
-		}
+		r.group(flags, g)
+		g.Why = strings.Clone(g.Why)
 		if r.broken {
 			return nil, invalid("group %d of %d cannot be read", k+1, len(groups))
 		}
@@ -170,6 +123,66 @@ func UnpackGroups(b []byte) ([]Group, error) {
 		return nil, invalid("groups: %d bytes are left over", len(r.rest))
 	}
 	return groups, nil
+}
+
+// groupFlags says what a group has, but for how its id is written.
+func groupFlags(g *Group) (flags byte) {
+	for _, f := range []struct {
+		has  bool
+		flag byte
+	}{{g.Address.IsValid(), hasAddress}, {g.HostPorts != nil, hasPorts}, {g.Goal == GoalStop, hasStop}, {g.Why != "", hasWhy}, {g.Sizes != nil, hasSizes}} {
+		if f.has {
+			flags |= f.flag
+		}
+	}
+	return flags
+}
+
+// appendGroup writes what groupFlags says that a group has; unpacker.group reads it.
+func appendGroup(b []byte, g *Group) []byte {
+	if g.Address.IsValid() {
+		b = appendText(b, string(g.Address.AsSlice()))
+	}
+	if g.HostPorts != nil {
+		b = binary.AppendUvarint(b, uint64(len(g.HostPorts)))
+		for _, p := range g.HostPorts {
+			b = binary.AppendUvarint(b, uint64(p))
+		}
+	}
+	if g.Why != "" {
+		b = appendText(b, g.Why)
+	}
+	if g.Sizes != nil {
+		raw, _ := json.Marshal(g.Sizes) // numbers only
+		b = appendText(b, string(raw))
+	}
+	return b
+}
+
+func (r *unpacker) group(flags byte, g *Group) {
+	if flags&hasAddress != 0 {
+		var ok bool
+		g.Address, ok = netip.AddrFromSlice([]byte(r.text()))
+		r.broken = r.broken || !ok
+	}
+	if flags&hasPorts != 0 {
+		g.HostPorts = make([]uint16, r.count())
+		for n := range g.HostPorts {
+			port := r.number()
+			g.HostPorts[n] = uint16(port)
+			r.broken = r.broken || port > math.MaxUint16
+		}
+	}
+	g.Goal = GoalRun
+	if flags&hasStop != 0 {
+		g.Goal = GoalStop
+	}
+	if flags&hasWhy != 0 {
+		g.Why = r.text()
+	}
+	if flags&hasSizes != 0 {
+		r.broken = json.Unmarshal([]byte(r.text()), &g.Sizes) != nil || r.broken
+	}
 }
 
 // cutUUID finds the last UUID in an id.

@@ -2,9 +2,7 @@ package kernel
 
 import (
 	"encoding/binary"
-	"encoding/json"
 	"math"
-	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -15,7 +13,7 @@ import (
 type Record struct {
 	*Origin
 	*Site
-	data    string // two bytes for each task, see Task and Checks; the id; when it was placed; and the rest, see pack
+	data    string // two bytes for each task, see Task and Checks; the id; when it was placed; groupFlags; and the rest, see pack
 	started int64  // when the first task's process started; noTime: not known
 	idLen   uint16
 	tasks   uint8
@@ -54,7 +52,6 @@ func (s *Spec) Origin() *Origin {
 const (
 	recordKnown = 1 << iota
 	recordRemoved
-	recordStop
 )
 
 // What stands beside a task's state.
@@ -101,7 +98,7 @@ func (r *Record) Removed() bool { return r.flags&recordRemoved != 0 }
 
 // Goal is what its agent should make of the group.
 func (r *Record) Goal() Goal {
-	if r.flags&recordStop != 0 {
+	if r.groupFlags()&hasStop != 0 {
 		return GoalStop
 	}
 	return GoalRun
@@ -160,8 +157,13 @@ func (r *Record) Started() time.Time { return unpackTime(r.started) }
 
 // Placed is when the group was placed, by the leader's clock.
 func (r *Record) Placed() time.Time {
-	return unpackTime(int64(binary.LittleEndian.Uint64([]byte(r.data[2*int(r.tasks)+int(r.idLen):][:8]))))
+	return unpackTime(int64(binary.LittleEndian.Uint64([]byte(r.data[r.rest()-9:][:8]))))
 }
+
+// rest is where begins what is unpacked, after the flags of the group.
+func (r *Record) rest() int { return 2*int(r.tasks) + int(r.idLen) + 9 }
+
+func (r *Record) groupFlags() byte { return r.data[r.rest()-1] }
 
 // Report is the record with other statuses.
 func (r *Record) Report(statuses []Status) *Record {
@@ -188,14 +190,6 @@ func (r *Record) Remove() *Record {
 	n.flags |= recordRemoved
 	return &n
 }
-
-// What a record's rest has.
-const (
-	groupAddress = 1 << iota
-	groupPorts
-	groupWhy
-	groupSizes // as JSON
-)
 
 // What a status has.
 const (
@@ -237,18 +231,21 @@ func (p *packer) flags() (has func(is bool, flag byte) bool) {
 	}
 }
 
-func (p *packer) text(t string)      { p.b = appendText(p.b, t) }
-func (p *packer) number(n int64)     { p.b = binary.AppendVarint(p.b, n) }
-func (p *packer) count(n uint64)     { p.b = binary.AppendUvarint(p.b, n) }
-func (p *packer) moment(t time.Time) { p.number(packTime(t) - p.placed) }
+func (p *packer) text(t string)  { p.b = appendText(p.b, t) }
+func (p *packer) number(n int64) { p.b = binary.AppendVarint(p.b, n) }
+func (p *packer) count(n uint64) { p.b = binary.AppendUvarint(p.b, n) }
+
+// moment notes a time, if there is one.
+func (p *packer) moment(has func(bool, byte) bool, t time.Time, flag byte) {
+	if has(!t.IsZero(), flag) {
+		p.number(packTime(t) - p.placed)
+	}
+}
 
 // pack is a record like r of this group and these statuses. Times are told from the group's placement on.
 func (r *Record) pack(g *Group, statuses []Status) *Record {
 	n := *r
 	n.idLen, n.tasks, n.started = uint16(len(g.ID)), uint8(len(statuses)), noTime
-	if n.flags &^= recordStop; g.Goal == GoalStop {
-		n.flags |= recordStop
-	}
 	if len(statuses) > 0 {
 		n.started = packTime(statuses[0].Started)
 	}
@@ -265,32 +262,12 @@ func (r *Record) pack(g *Group, statuses []Status) *Record {
 	}
 	p.b = append(p.b, g.ID...)
 	p.b = binary.LittleEndian.AppendUint64(p.b, uint64(p.placed))
-	p.group(g)
+	p.b = appendGroup(append(p.b, groupFlags(g)), g)
 	for k := range statuses {
 		p.status(&statuses[k])
 	}
 	n.data = string(p.b)
 	return &n
-}
-
-func (p *packer) group(g *Group) {
-	has := p.flags()
-	if has(g.Address.IsValid(), groupAddress) {
-		p.text(string(g.Address.AsSlice()))
-	}
-	if has(g.HostPorts != nil, groupPorts) {
-		p.count(uint64(len(g.HostPorts)))
-		for _, port := range g.HostPorts {
-			p.count(uint64(port))
-		}
-	}
-	if has(g.Why != "", groupWhy) {
-		p.text(g.Why)
-	}
-	if has(g.Sizes != nil, groupSizes) {
-		raw, _ := json.Marshal(g.Sizes) // numbers only
-		p.text(string(raw))
-	}
 }
 
 func (p *packer) status(s *Status) {
@@ -305,12 +282,8 @@ func (p *packer) status(s *Status) {
 	if has(s.Exit != nil, statusExit) {
 		p.number(int64(*s.Exit))
 	}
-	if has(!s.Time.IsZero(), statusTime) {
-		p.moment(s.Time)
-	}
-	if has(!s.Started.IsZero(), statusStarted) {
-		p.moment(s.Started)
-	}
+	p.moment(has, s.Time, statusTime)
+	p.moment(has, s.Started, statusStarted)
 	if has(s.PID != 0, statusPID) {
 		p.number(int64(s.PID))
 	}
@@ -329,15 +302,9 @@ func (p *packer) health(h *Health) {
 	if has(h.Failures != 0, healthFailures) {
 		p.number(int64(h.Failures))
 	}
-	if has(!h.First.IsZero(), healthFirst) {
-		p.moment(h.First)
-	}
-	if has(!h.LastGood.IsZero(), healthGood) {
-		p.moment(h.LastGood)
-	}
-	if has(!h.LastBad.IsZero(), healthBad) {
-		p.moment(h.LastBad)
-	}
+	p.moment(has, h.First, healthFirst)
+	p.moment(has, h.LastGood, healthGood)
+	p.moment(has, h.LastBad, healthBad)
 	if has(h.LastCause != "", healthCause) {
 		p.text(h.LastCause)
 	}
@@ -350,24 +317,9 @@ func (r *Record) Group() Group {
 }
 
 func (r *Record) unpackGroup() (Group, *unpacker) {
-	u := &unpacker{rest: r.data[2*int(r.tasks)+int(r.idLen)+8:]}
-	g := Group{ID: r.ID(), Spec: r.Spec, Placed: r.Placed(), Goal: r.Goal()}
-	has := u.take(1)[0]
-	if has&groupAddress != 0 {
-		g.Address, _ = netip.AddrFromSlice([]byte(u.text()))
-	}
-	if has&groupPorts != 0 {
-		g.HostPorts = make([]uint16, u.count())
-		for k := range g.HostPorts {
-			g.HostPorts[k] = uint16(u.number())
-		}
-	}
-	if has&groupWhy != 0 {
-		g.Why = u.text()
-	}
-	if has&groupSizes != 0 {
-		_ = json.Unmarshal([]byte(u.text()), &g.Sizes) // as it was packed
-	}
+	u := &unpacker{rest: r.data[r.rest():]}
+	g := Group{ID: r.ID(), Spec: r.Spec, Placed: r.Placed()}
+	u.group(r.groupFlags(), &g)
 	return g, u
 }
 

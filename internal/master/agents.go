@@ -13,16 +13,21 @@ import (
 	"github.com/marinaos/marina/internal/placement"
 )
 
-// look renews what all instances of the agent show of it. Records of before are as they were.
-func (a *agent) look() {
-	if now := (kernel.Site{Agent: a.info.ID, Hostname: a.info.Hostname, Away: a.away}); a.site == nil || *a.site != now {
-		a.site = &now
+// look renews what all instances of the agent show of it, and reports whether that is something else. Records of before are as they were.
+func (a *agent) look() bool {
+	now := kernel.Site{Agent: a.info.ID, Hostname: a.info.Hostname, Away: a.away}
+	if a.site != nil && *a.site == now {
+		return false
 	}
+	a.site = &now
+	return true
 }
 
 // shown has all instances of an agent show what it is now.
 func (s *State) shown(a *agent) {
-	a.look()
+	if !a.look() {
+		return
+	}
 	for i := range a.each {
 		i.Record = i.At(a.site, i.Known())
 		s.change(i)
@@ -102,24 +107,16 @@ func (s *State) refuseAgent(reg *kernel.Registration) string {
 
 // identify takes over what an agent says of itself, and gives a new one its subnet.
 func (s *State) identify(a *agent, info kernel.Agent) {
-	if len(info.Attributes) == 0 {
-		info.Attributes = nil // as it is read back from its row
-	}
 	if len(info.Warnings) == 0 {
-		info.Warnings = nil
-	}
-	if len(info.Bundles) == 0 {
-		info.Bundles = nil
+		info.Warnings = nil // as it is read back from its row
 	}
 	s.alike.agent(&info)
 	if reflect.DeepEqual(a.info, info) && a.subnet.IsValid() {
 		return
 	}
-	moved, renamed := a.info.Address != info.Address, a.info.Hostname != info.Hostname
+	moved := a.info.Address != info.Address
 	a.info = info
-	if a.look(); renamed {
-		s.shown(a)
-	}
+	s.shown(a)
 	if !a.subnet.IsValid() {
 		a.subnet = s.freeSubnet()
 		if a.subnet.IsValid() {

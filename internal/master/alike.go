@@ -17,7 +17,7 @@ type alike struct {
 // alikeMost is how much of each is remembered. When there is more, it begins anew: what agents hold stays theirs.
 const alikeMost = 1 << 14
 
-// agent replaces what an agent says by what others said before, where that is the same.
+// agent replaces what an agent says by what others said before, where that is the same. Empty sets are nil, as they are read back from its row.
 func (k *alike) agent(a *kernel.Agent) {
 	for _, text := range []*string{&a.Region, &a.Zone, &a.Version, &a.Kernel, &a.Cgroup} {
 		*text = k.text(*text)
@@ -25,19 +25,19 @@ func (k *alike) agent(a *kernel.Agent) {
 	a.Attributes, a.Bundles = k.set(a.Attributes), k.set(a.Bundles)
 }
 
-func (k *alike) text(text string) string {
-	if text == "" {
-		return ""
+// known is what was said first under a key.
+func known[T any](before *map[string]T, key string, said T) T {
+	if first, ok := (*before)[key]; ok {
+		return first
 	}
-	if known, ok := k.texts[text]; ok {
-		return known
+	if *before == nil || len(*before) >= alikeMost {
+		*before = map[string]T{}
 	}
-	if k.texts == nil || len(k.texts) >= alikeMost {
-		k.texts = map[string]string{}
-	}
-	k.texts[text] = text
-	return text
+	(*before)[key] = said
+	return said
 }
+
+func (k *alike) text(text string) string { return known(&k.texts, text, text) }
 
 func (k *alike) set(set map[string]string) map[string]string {
 	if len(set) == 0 {
@@ -47,12 +47,8 @@ func (k *alike) set(set map[string]string) map[string]string {
 	for _, name := range slices.Sorted(maps.Keys(set)) {
 		b.WriteString(name + "\x00" + set[name] + "\x00")
 	}
-	if known, ok := k.sets[b.String()]; ok && maps.Equal(known, set) {
-		return known
+	if first := known(&k.sets, b.String(), set); maps.Equal(first, set) { // a zero byte may also be in what was said
+		return first
 	}
-	if k.sets == nil || len(k.sets) >= alikeMost {
-		k.sets = map[string]map[string]string{}
-	}
-	k.sets[b.String()] = set
 	return set
 }

@@ -25,10 +25,8 @@ func newAudit(s *State) *audit {
 	for name, v := range s.vips {
 		a.books.VIP(name, v.addr)
 	}
-	for _, holder := range s.order {
-		for i := range holder.each {
-			a.books.Take(i.placement())
-		}
+	for i := range s.all {
+		a.books.Take(i.placement())
 	}
 	a.judgeBooks(s) // what is durable already cannot be kept from it: quotas and machines may have shrunk since
 	return a
@@ -70,11 +68,9 @@ func (a *audit) judge(s *State, fx *Effects) error {
 
 func (a *audit) judgeBooks(s *State) []invariant.Violation {
 	return a.books.Judge(0, func(holds func(*invariant.Placement) bool) (out []kernel.GroupID) {
-		for _, holder := range s.order {
-			for i := range holder.each {
-				if p := i.placement(); holds(&p) {
-					out = append(out, i.ID())
-				}
+		for i := range s.all {
+			if p := i.placement(); holds(&p) {
+				out = append(out, i.ID())
 			}
 		}
 		return out

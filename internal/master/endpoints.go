@@ -189,20 +189,18 @@ func (s *State) allEndpoints() []*kernel.EndpointDelta {
 		return s.step.all
 	}
 	parts := []*kernel.EndpointDelta{{To: s.endpoints.version, Full: true}}
-	for _, a := range s.order {
-		for i := range a.each {
-			for k := range i.Len() {
-				if i.serving(k) == hidden {
-					continue
-				}
-				last := parts[len(parts)-1]
-				if len(last.Set) == endpointsFrame {
-					last.More = true
-					last = &kernel.EndpointDelta{To: s.endpoints.version, Full: true}
-					parts = append(parts, last)
-				}
-				last.Set = append(last.Set, i.endpoint(k))
+	for i := range s.all {
+		for k := range i.Len() {
+			if i.serving(k) == hidden {
+				continue
 			}
+			last := parts[len(parts)-1]
+			if len(last.Set) == endpointsFrame {
+				last.More = true
+				last = &kernel.EndpointDelta{To: s.endpoints.version, Full: true}
+				parts = append(parts, last)
+			}
+			last.Set = append(last.Set, i.endpoint(k))
 		}
 	}
 	s.step.all = parts

@@ -94,13 +94,11 @@ func (s *State) setExposed(id string, now *exposed) {
 	} else {
 		delete(s.exposed, id)
 	}
-	for _, a := range s.order {
-		for i := range a.each {
-			if claimID(i.Framework, i.Owner) == id {
-				i.spec.more = now
-				s.endpoints.moved(i)
-				s.change(i)
-			}
+	for i := range s.all {
+		if claimID(i.Framework, i.Owner) == id {
+			i.spec.more = now
+			s.endpoints.moved(i)
+			s.change(i)
 		}
 	}
 	for _, sp := range s.specs { // those that wait; the order does not show

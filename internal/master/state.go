@@ -169,22 +169,12 @@ func (s *State) Instances(framework string) []*kernel.Record {
 		}
 	}
 	out := make([]*kernel.Record, 0, n)
-	for _, a := range s.order {
-		for i := range a.each {
-			if framework == "" || i.Framework == framework {
-				out = append(out, i.Record)
-			}
+	for i := range s.all {
+		if framework == "" || i.Framework == framework {
+			out = append(out, i.Record)
 		}
 	}
 	return out
-}
-
-// Instance is one placed group, nil if there is none.
-func (s *State) Instance(id kernel.GroupID) *kernel.Record {
-	if i := s.group(id); i != nil {
-		return i.Record
-	}
-	return nil
 }
 
 func (s *State) group(id kernel.GroupID) *instance {
@@ -277,6 +267,17 @@ func (s *State) Quotas() []kernel.QuotaView {
 func (a *agent) each(yield func(*instance) bool) {
 	for _, c := range a.chunks {
 		for _, i := range c {
+			if !yield(i) {
+				return
+			}
+		}
+	}
+}
+
+// all yields what is placed, by agent.
+func (s *State) all(yield func(*instance) bool) {
+	for _, a := range s.order {
+		for i := range a.each {
 			if !yield(i) {
 				return
 			}

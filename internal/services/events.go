@@ -166,9 +166,10 @@ func (s *State) changed(old, i *Instance, now time.Time) {
 		was = condition(old)
 	}
 	if was != is {
+		k := i.Instance()
 		s.emit(Event{"status_update_event", StatusUpdate{
 			Head: head("status_update_event", now), SlaveID: string(i.Agent), TaskID: taskOf(i), TaskStatus: taskState(i),
-			Message: message(i), AppID: i.Owner, Host: i.Hostname, IPAddresses: addresses(i), Ports: orEmpty(i.Group().HostPorts), Version: i.Version}},
+			Message: message(&k), AppID: i.Owner, Host: i.Hostname, IPAddresses: addresses(&k), Ports: orEmpty(k.HostPorts), Version: i.Version}},
 			Event{"instance_changed_event", InstanceChanged{
 				Head: head("instance_changed_event", now), InstanceID: string(i.ID()), Condition: is, RunSpecID: i.Owner,
 				AgentID: new(string(i.Agent)), Host: &i.Hostname, RunSpecVersion: i.Version}})

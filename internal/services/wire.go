@@ -208,31 +208,31 @@ func taskState(i *Instance) string {
 	return i.State().String()
 }
 
-func message(i *Instance) string {
-	if i.Len() == 0 {
+func message(i *kernel.Instance) string {
+	if len(i.Statuses) == 0 {
 		return ""
 	}
-	return i.Statuses()[0].Message
+	return i.Statuses[0].Message
 }
 
-func addresses(i *Instance) []IPAddress {
-	g := i.Group()
-	if !g.Address.IsValid() {
+func addresses(i *kernel.Instance) []IPAddress {
+	if !i.Address.IsValid() {
 		return []IPAddress{}
 	}
-	return []IPAddress{{g.Address.String(), "IPv4"}}
+	return []IPAddress{{i.Address.String(), "IPv4"}}
 }
 
 func failureOf(i *Instance, now time.Time) *TaskFailure {
-	f := &TaskFailure{AppID: i.Owner, Host: i.Hostname, Message: message(i), SlaveID: string(i.Agent), State: i.State().String(),
+	f := &TaskFailure{AppID: i.Owner, Host: i.Hostname, Message: message(new(i.Instance())), SlaveID: string(i.Agent), State: i.State().String(),
 		TaskID: taskOf(i), Timestamp: timestamp(now), Version: i.Version}
 	return f
 }
 
 // task is an instance's task as the API shows it.
 func (s *State) task(i *Instance, machines map[kernel.AgentID]kernel.AgentView) Task {
+	k := i.Instance()
 	t := Task{AppID: i.Owner, Host: i.Hostname, ID: taskOf(i), SlaveID: string(i.Agent), State: taskState(i),
-		Ports: orEmpty(i.Group().HostPorts), IPAddresses: addresses(i), ServicePorts: []int{}, HealthCheckResults: []HealthResult{},
+		Ports: orEmpty(k.HostPorts), IPAddresses: addresses(&k), ServicePorts: []int{}, HealthCheckResults: []HealthResult{},
 		LocalVolumes: []struct{}{}, StagedAt: timestamp(i.Placed()), Version: i.Version}
 	m := machines[i.Agent]
 	if len(t.IPAddresses) == 0 && m.Address.IsValid() {
@@ -242,11 +242,11 @@ func (s *State) task(i *Instance, machines map[kernel.AgentID]kernel.AgentView) 
 	if a := cmp.Or(s.definition(i.Owner, i.Version), s.Apps[i.Owner]); a != nil {
 		t.Role, t.ServicePorts = a.Role, a.servicePorts()
 	}
-	if i.Len() == 0 {
+	if len(k.Statuses) == 0 {
 		return t
 	}
-	t.StartedAt = timestamp(i.Started())
-	for _, h := range i.Statuses()[0].Health {
+	t.StartedAt = timestamp(k.Statuses[0].Started)
+	for _, h := range k.Statuses[0].Health {
 		if h.Known {
 			t.HealthCheckResults = append(t.HealthCheckResults, HealthResult{Alive: h.Alive, ConsecutiveFailures: h.Failures,
 				FirstSuccess: timestamp(h.First), InstanceID: string(i.ID()), LastFailure: timestamp(h.LastBad),
