@@ -2,11 +2,13 @@ package daemon
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 	"net/netip"
 	"strings"
 
 	"github.com/marinaos/marina/internal/gateway"
+	"github.com/marinaos/marina/internal/kernel"
 )
 
 // Limits on bodies of single routes.
@@ -78,7 +80,33 @@ func (d *daemon) units(ctx context.Context) []unit {
 			}
 		}
 	}
-	return []unit{store, lead, agents}
+	return append([]unit{store, lead, agents}, d.schedulerUnits()...)
+}
+
+// schedulerUnits are the schedulers of the present term: one is unhealthy while it has alarms, and its output lists them.
+func (d *daemon) schedulerUnits() []unit {
+	t := d.term.Load()
+	if t == nil {
+		return nil
+	}
+	return []unit{
+		alarmed("marina-services.service", "services", t.services.Alarms()),
+		alarmed("marina-kubernetes.service", "kubernetes", t.clusters.Alarms()),
+	}
+}
+
+// maxShownAlarms is how many alarms one unit lists.
+const maxShownAlarms = 20
+
+func alarmed(id, name string, alarms []kernel.Alarm) unit {
+	lines := []string{}
+	for _, a := range alarms[:min(len(alarms), maxShownAlarms)] {
+		lines = append(lines, a.String())
+	}
+	if more := len(alarms) - len(lines); more > 0 {
+		lines = append(lines, fmt.Sprintf("and %d more", more))
+	}
+	return unit{ID: id, Name: name, Healthy: len(alarms) == 0, Output: strings.Join(lines, "\n")}
 }
 
 // Health is DC/OS's view of units.

@@ -64,6 +64,7 @@ type Clusters struct {
 	mu       sync.RWMutex
 	clusters map[string]*cluster // written by Run's goroutine, under mu; read by anyone under mu.RLock
 	moved    chan struct{}       // closed and replaced when something changed; guarded by mu
+	alarms   []kernel.Alarm      // what was set aside; written by Run's goroutine, guarded by mu
 
 	complete bool                  // Run's goroutine's own, as all below
 	follows  map[string]*following // by Row.ID

@@ -52,6 +52,7 @@ type Services struct {
 	mu       sync.RWMutex
 	state    *State              // written by Run's goroutine, under mu; read by anyone under mu.RLock
 	versions map[string][]string // of each app, oldest first; likewise
+	alarms   []kernel.Alarm      // what was set aside; likewise
 
 	last string // newest version given out; Run's goroutine's own
 }
