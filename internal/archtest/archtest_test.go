@@ -21,6 +21,7 @@ const module = "github.com/marinaos/marina"
 // are checked for nothing but a package comment.
 var rooms = map[string][]string{
 	"kernel":     {},
+	"durable":    {},
 	"store":      {},
 	"allocator":  {"kernel"},
 	"placement":  {"kernel"},
