@@ -32,17 +32,30 @@ func (s *Services) Handler() http.Handler {
 		if s.cfg.Leader != "" {
 			h.Set("X-Marathon-Leader", "http://"+s.cfg.Leader)
 		}
-		if err := s.route(w, r); err != nil {
-			writeError(w, err)
+		r.Body = http.MaxBytesReader(w, r.Body, MaxBody)
+		a, err := s.route(r)
+		if err != nil {
+			a = errorAnswer(err)
 		}
+		a.write(w)
 	})
 }
 
-// call is one request on its way through the routes.
+// call is one request on its way through the routes. It has no way to write: what it answers with is built first, under the
+// state's lock where need be, and written when the lock is free again, so that a client that does not read stops nobody.
 type call struct {
 	*Services
-	w http.ResponseWriter
-	r *http.Request
+	r   *http.Request
+	out answer
+}
+
+// answer is what a request is answered with.
+type answer struct {
+	status int
+	header http.Header
+	body   any                       // its JSON is written; nil: nothing is
+	plain  string                    // written instead, as text
+	stream func(http.ResponseWriter) // called instead, to write for as long as it likes
 }
 
 // errNoRoute and errMethod are answers of routing itself.
@@ -51,16 +64,21 @@ var (
 	errMethod  = errors.New("HTTP method not allowed")
 )
 
-func (s *Services) route(w http.ResponseWriter, r *http.Request) error {
-	parts, err := segments(r.URL)
+func (s *Services) route(r *http.Request) (answer, error) {
+	c := &call{Services: s, r: r, out: answer{header: http.Header{}}}
+	err := c.route()
+	return c.out, err
+}
+
+func (c *call) route() error {
+	parts, err := segments(c.r.URL)
 	if err != nil {
 		return err
 	}
-	c := &call{s, w, r}
 	if len(parts) == 1 && parts[0] == "ping" {
 		return c.ping()
 	}
-	if !s.leading() {
+	if !c.leading() {
 		return errNotLeading
 	}
 	if len(parts) == 1 && parts[0] == "metrics" {
@@ -139,7 +157,7 @@ func (c *call) flag(name string, def bool) bool {
 
 // body reads and parses the request's JSON.
 func (c *call) body() (any, error) {
-	raw, err := io.ReadAll(http.MaxBytesReader(c.w, c.r.Body, MaxBody))
+	raw, err := io.ReadAll(c.r.Body)
 	if err != nil {
 		if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
 			return nil, problemf(errdefs.ErrOutOfRange, "the request is larger than %d bytes", MaxBody)
@@ -197,16 +215,32 @@ type messageBody struct {
 	Deployments []DeploymentRef `json:"deployments,omitempty"`
 }
 
-func writeJSON(w http.ResponseWriter, status int, v any) error {
-	b, err := plainJSON(v)
-	if err != nil {
-		return err
+// write sends the answer. Nothing is locked while it waits for the client.
+func (a answer) write(w http.ResponseWriter) {
+	for name, values := range a.header {
+		w.Header()[name] = values
 	}
-	w.Header().Set("Content-Type", "application/json")
-	w.Header().Set("Content-Length", strconv.Itoa(len(b)))
-	w.WriteHeader(status)
-	_, _ = w.Write(b) // a client that is gone gets nothing
-	return nil
+	var b []byte
+	switch {
+	case a.stream != nil:
+		a.stream(w)
+		return
+	case a.plain != "":
+		b = []byte(a.plain)
+		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	case a.body != nil:
+		var err error
+		if b, err = plainJSON(a.body); err != nil {
+			errorAnswer(err).write(w)
+			return
+		}
+		w.Header().Set("Content-Type", "application/json")
+		w.Header().Set("Content-Length", strconv.Itoa(len(b)))
+	}
+	w.WriteHeader(a.status)
+	if len(b) > 0 {
+		_, _ = w.Write(b) // a client that is gone gets nothing
+	}
 }
 
 // plainJSON encodes without escaping < and >, which Marathon's texts hold.
@@ -218,19 +252,24 @@ func plainJSON(v any) ([]byte, error) {
 	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), err
 }
 
-func (c *call) answer(v any) error { return writeJSON(c.w, http.StatusOK, v) }
+func (c *call) answer(v any) error { return c.answerWith(http.StatusOK, v) }
+
+func (c *call) answerWith(status int, v any) error {
+	c.out.status, c.out.body = status, v
+	return nil
+}
 
 // started answers a request that began a deployment.
 func (c *call) started(status int, d *Deployment, body any) error {
-	c.w.Header().Set("Marathon-Deployment-Id", d.ID)
+	c.out.header.Set("Marathon-Deployment-Id", d.ID)
 	if body == nil {
 		body = DeploymentResult{Version: d.Version, DeploymentID: d.ID}
 	}
-	return writeJSON(c.w, status, body)
+	return c.answerWith(status, body)
 }
 
-// writeError is the one place that turns kinds of errors into statuses.
-func writeError(w http.ResponseWriter, err error) {
+// errorAnswer is the one place that turns kinds of errors into statuses.
+func errorAnswer(err error) answer {
 	status, body := http.StatusInternalServerError, messageBody{Message: "internal error: see the master's log"}
 	p, said := errors.AsType[*problem](err)
 	if said {
@@ -259,12 +298,11 @@ func writeError(w http.ResponseWriter, err error) {
 	} else {
 		status, body.Message = http.StatusServiceUnavailable, "this master could not confirm the request: it does not lead, or its state's outcome is unknown; read before you repeat it"
 	}
+	a := answer{status: status, header: http.Header{}, body: body}
 	if status == http.StatusServiceUnavailable {
-		w.Header().Set("Retry-After", "1")
+		a.header.Set("Retry-After", "1")
 	}
-	if err := writeJSON(w, status, body); err != nil {
-		panic(err) // this cannot be: a messageBody always encodes
-	}
+	return a
 }
 
 func statusOf(kind error) int {

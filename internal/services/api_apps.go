@@ -186,7 +186,7 @@ func (c *call) createApp() error {
 	if err != nil {
 		return err
 	}
-	c.w.Header().Set("Location", id)
+	c.out.header.Set("Location", id)
 	return c.started(http.StatusCreated, d, AppInfo{App: a, TasksStaged: new(0), TasksRunning: new(0), TasksHealthy: new(0),
 		TasksUnhealthy: new(0), Deployments: []DeploymentRef{{d.ID}}})
 }

@@ -76,8 +76,7 @@ func (c *call) deleteDeployment(id string) error {
 	case err != nil:
 		return err
 	case force:
-		c.w.WriteHeader(http.StatusAccepted)
-		return nil
+		return c.answerWith(http.StatusAccepted, nil)
 	}
 	return c.started(http.StatusOK, next, nil)
 }
@@ -106,8 +105,7 @@ func (c *call) queue(rest []string) error {
 	if err != nil {
 		return err
 	}
-	c.w.WriteHeader(http.StatusNoContent)
-	return nil
+	return c.answerWith(http.StatusNoContent, nil)
 }
 
 func (f *fleet) waiting() (out []*Instance) {

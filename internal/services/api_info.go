@@ -17,14 +17,12 @@ func (c *call) ping() error {
 		accept := c.r.Header.Get("Accept")
 		switch {
 		case accept == "" || strings.Contains(accept, "text/") || strings.Contains(accept, "*/*"):
-			c.w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-			_, _ = c.w.Write([]byte("pong"))
+			c.out.status, c.out.plain = http.StatusOK, "pong"
 			return nil
 		case strings.Contains(accept, "json"):
 			return c.answer("pong")
 		}
-		c.w.WriteHeader(http.StatusNoContent)
-		return nil
+		return c.answerWith(http.StatusNoContent, nil)
 	})
 }
 
@@ -115,16 +113,21 @@ func (c *call) events() error {
 	if !strings.Contains(c.r.Header.Get("Accept"), "text/event-stream") {
 		return errMethod
 	}
+	c.out.stream = c.stream
+	return nil
+}
+
+func (c *call) stream(w http.ResponseWriter) {
 	r := c.hub.join(c.r.URL.Query()["event_type"])
 	attached := func(kind string) {
 		c.hub.publish([]Event{{kind, StreamAttached{head(kind, time.Now()), c.r.RemoteAddr}}})
 	}
 	defer attached("event_stream_detached")
 	defer c.hub.leave(r)
-	h := c.w.Header()
+	h := w.Header()
 	h.Set("Content-Type", "text/event-stream; charset=UTF-8")
-	c.w.WriteHeader(http.StatusOK)
-	out := http.NewResponseController(c.w)
+	w.WriteHeader(http.StatusOK)
+	out := http.NewResponseController(w)
 	attached("event_stream_attached")
 	tick := time.NewTicker(heartbeat)
 	defer tick.Stop()
@@ -134,18 +137,18 @@ func (c *call) events() error {
 		select {
 		case m, ok := <-r.c:
 			if !ok {
-				return nil
+				return
 			}
 			text = fmt.Sprintf("event: %s\r\ndata: %s\r\n\r\n", m.kind, m.data)
 		case <-tick.C:
 		case <-c.r.Context().Done():
-			return nil
+			return
 		case <-c.ended:
-			return nil
+			return
 		}
 		_ = out.SetWriteDeadline(time.Now().Add(writeTimeout)) // not every writer can
-		if _, err := c.w.Write([]byte(text)); err != nil {
-			return nil
+		if _, err := w.Write([]byte(text)); err != nil {
+			return
 		}
 	}
 }

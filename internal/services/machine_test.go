@@ -381,7 +381,7 @@ func FuzzApp(f *testing.F) {
 		a, err := tx.create(id, given)
 		if err != nil {
 			rec := httptest.NewRecorder()
-			if writeError(rec, err); rec.Code < 400 || rec.Code > 499 {
+			if errorAnswer(err).write(rec); rec.Code < 400 || rec.Code > 499 {
 				t.Fatalf("got %d for %v, want 4xx", rec.Code, err)
 			}
 			return

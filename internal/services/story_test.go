@@ -447,7 +447,7 @@ func TestPanicInOneRequestHarmsNoOther(t *testing.T) {
 	inWorld(t, func(w *world) {
 		err := w.svc.do(w.ctx, func(*tx) error { panic("planted") })
 		rec := httptest.NewRecorder()
-		if writeError(rec, err); rec.Code != 500 || strings.Contains(rec.Body.String(), "planted") {
+		if errorAnswer(err).write(rec); rec.Code != 500 || strings.Contains(rec.Body.String(), "planted") {
 			t.Errorf("got %d %s, want 500 without internals", rec.Code, rec.Body)
 		}
 		w.must(201, "POST", "/v2/apps", `{"id":"/web","cmd":"x"}`)
