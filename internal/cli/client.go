@@ -56,9 +56,41 @@ func (v *invocation) client(ctx context.Context) (*client, error) {
 		}
 		conf.RootCAs = pool
 	}
+	if a.Token != "" {
+		if err := sealed(a.URL); err != nil {
+			return nil, err
+		}
+	}
 	t := &http.Transport{TLSClientConfig: conf, ForceAttemptHTTP2: true, Proxy: http.ProxyFromEnvironment,
 		DialContext: (&net.Dialer{Timeout: 10 * time.Second}).DialContext}
-	return &client{account: a, http: &http.Client{Transport: t}}, nil
+	return &client{account: a, http: &http.Client{Transport: t, CheckRedirect: followRedirect}}, nil
+}
+
+// sealed refuses an address to which a token would travel in clear: only https, and http to this machine itself, carry one.
+func sealed(address string) error {
+	u, err := url.Parse(address)
+	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
+		return usage("--url https://HOST:8443", "%q is not the address of a datacenter: https://HOST:8443 is one", address)
+	}
+	if ip := net.ParseIP(u.Hostname()); u.Scheme == "https" || u.Hostname() == "localhost" || ip != nil && ip.IsLoopback() {
+		return nil
+	}
+	return usage("--url https://"+u.Host+", with --ca FILE if its certificate is not known here",
+		"%s would get the token in clear, for everybody on the way to read: only https, or http to this machine, may carry one", address)
+}
+
+// maxRedirects is how many redirects of one request are followed.
+const maxRedirects = 10
+
+// followRedirect follows a redirect unless that would send the token in clear.
+func followRedirect(req *http.Request, via []*http.Request) error {
+	if len(via) >= maxRedirects {
+		return fmt.Errorf("it redirects more than %d times", maxRedirects)
+	}
+	if req.Header.Get("Authorization") == "" {
+		return nil
+	}
+	return sealed(req.URL.String())
 }
 
 // account finds whom to talk to: flags and environment, a saved login, the admin socket.
@@ -163,16 +195,23 @@ func socketCall(ctx context.Context, hc *http.Client, method, path string, in, o
 	return json.Unmarshal(b, out)
 }
 
-func accountFile() string {
+// accountFile is where `marina login` saves an account: in the user's own folder and nowhere else, since whoever could write it
+// would choose which datacenter and which CA later commands trust.
+func accountFile() (string, error) {
 	dir, err := os.UserConfigDir()
 	if err != nil {
-		dir = os.TempDir()
+		return "", &Error{Code: ExitFailed, Message: fmt.Sprintf("there is no folder of yours to keep a login in: %v", err),
+			Next: "set HOME, or give MARINA_URL, MARINA_TOKEN and MARINA_CA to every command"}
 	}
-	return filepath.Join(dir, "marina", "login.json")
+	return filepath.Join(dir, "marina", "login.json"), nil
 }
 
 func loadAccount() (a account, err error) {
-	b, err := os.ReadFile(accountFile())
+	file, err := accountFile()
+	if err != nil {
+		return a, err
+	}
+	b, err := os.ReadFile(file)
 	if err != nil {
 		return a, err
 	}
@@ -217,6 +256,9 @@ func (c *client) request(ctx context.Context, method, path string, body io.Reade
 	if err != nil {
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
+		}
+		if refused, ok := errors.AsType[*Error](err); ok { // by followRedirect
+			return nil, refused
 		}
 		var unknown x509.UnknownAuthorityError
 		if errors.As(err, &unknown) {

@@ -100,6 +100,10 @@ func (v *invocation) loginCommand() *cobra.Command {
 			if !strings.HasPrefix(args[0], "https://") {
 				return usage("marina login https://HOST:8443", "%q is not an https address", args[0])
 			}
+			file, err := accountFile()
+			if err != nil {
+				return err
+			}
 			v.url = args[0]
 			cl, err := v.client(c.Context())
 			if err != nil {
@@ -111,7 +115,7 @@ func (v *invocation) loginCommand() *cobra.Command {
 			if _, err := cl.call(c.Context(), http.MethodGet, marathon+"/info", nil); err != nil {
 				return err
 			}
-			if err := saveAs(accountFile(), cl.account); err != nil {
+			if err := saveAs(file, cl.account); err != nil {
 				return err
 			}
 			fmt.Fprintln(v.out, "logged in to", cl.URL)
