@@ -96,14 +96,14 @@ func TestPIDFileTellsWhoLivesAndOnlyThat(t *testing.T) {
 	if pid := alive(s.agentPID()); pid != 0 {
 		t.Errorf("before anybody: %d, want 0", pid)
 	}
-	release, err := s.writePID(s.agentPID())
+	release, err := s.writePID(t.Context(), s.agentPID())
 	if err != nil {
 		t.Fatal(err)
 	}
 	if pid := alive(s.agentPID()); pid != os.Getpid() {
 		t.Errorf("while held: %d, want %d", pid, os.Getpid())
 	}
-	if _, err := s.writePID(s.agentPID()); !errdefs.IsUnavailable(err) {
+	if _, err := s.writePID(t.Context(), s.agentPID()); !errdefs.IsUnavailable(err) {
 		t.Errorf("second holder: %v, want unavailable", err)
 	}
 	release()

@@ -65,7 +65,7 @@ func take(ctx context.Context, cfg Config, progress io.Writer, last func(context
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, takeDown, errors.New("taking the datacenter down took too long"))
 	defer cancel()
-	alone, err := lock(s.path("run", "down.lock"))
+	alone, err := lock(ctx, s.path("run", "down.lock"))
 	if err != nil {
 		return fmt.Errorf("another `marina down` is at work: %w", err)
 	}
@@ -77,7 +77,7 @@ func take(ctx context.Context, cfg Config, progress io.Writer, last func(context
 				return err
 			}
 		}
-		held, err := lock(p.pidFile)
+		held, err := lock(ctx, p.pidFile)
 		if err != nil {
 			return fmt.Errorf("the %s was started again, run this again: %w", p.name, err)
 		}

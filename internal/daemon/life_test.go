@@ -56,7 +56,7 @@ func TestCleanRemovesWhatAStartThatFailedLeft(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	release, err := s.writePID(s.daemonPID())
+	release, err := s.writePID(t.Context(), s.daemonPID())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -82,7 +82,7 @@ func TestNothingStartsWhileADatacenterIsTakenDown(t *testing.T) {
 	}
 	err = take(t.Context(), c, io.Discard, func(_ context.Context, _ *site, _ *machine) error {
 		for _, file := range []string{s.daemonPID(), s.agentPID()} {
-			if _, err := s.writePID(file); !errdefs.IsUnavailable(err) {
+			if _, err := s.writePID(t.Context(), file); !errdefs.IsUnavailable(err) {
 				t.Errorf("%s was taken (%v), want unavailable", file, err)
 			}
 			if pid := alive(file); pid != 0 {
@@ -104,7 +104,7 @@ func TestAPIDFileThatIsOnlyLookedAtNamesNobody(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	release, err := s.writePID(s.agentPID())
+	release, err := s.writePID(t.Context(), s.agentPID())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -122,7 +122,7 @@ func TestAPIDFileThatIsOnlyLookedAtNamesNobody(t *testing.T) {
 		}
 	}
 	<-done
-	if release, err = s.writePID(s.agentPID()); err != nil {
+	if release, err = s.writePID(t.Context(), s.agentPID()); err != nil {
 		t.Fatalf("taking it after they looked: %v", err)
 	}
 	release()

@@ -33,7 +33,7 @@ func RunAgent(ctx context.Context, cfg Config) error {
 	}
 	log := s.logger()
 	raiseLimits(log)
-	release, err := s.writePID(s.agentPID())
+	release, err := s.writePID(ctx, s.agentPID())
 	if err != nil {
 		return err
 	}

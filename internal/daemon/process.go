@@ -38,27 +38,24 @@ func raiseLimits(log *slog.Logger) {
 	}
 }
 
-// lockPatience is how long a lock that is held is asked for again: whoever looks at a pid file holds it for a moment.
+// lockPatience is how long whoever looks at a pid file is waited for: alive shares its lock for a moment.
 const lockPatience = 200 * time.Millisecond
 
-// lock takes a file for as long as this process lives, and empties it: what it held is of somebody who is gone. One that is
-// taken is errdefs.ErrUnavailable.
-func lock(path string) (f *os.File, err error) {
+// lock takes a file for as long as this process lives, and empties it: what it held is of somebody who is gone. One that a
+// process holds is errdefs.ErrUnavailable.
+func lock(ctx context.Context, path string) (*os.File, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return nil, err
 	}
-	if f, err = os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600); err != nil {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
 		return nil, err
 	}
-	for until := time.Now().Add(lockPatience); ; time.Sleep(lockPatience / 20) {
-		if err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err == nil {
-			err = f.Truncate(0)
-			break
-		}
-		if time.Now().After(until) {
-			err = fmt.Errorf("%s is held by another process: %w", path, errdefs.ErrUnavailable)
-			break
-		}
+	held := fmt.Errorf("%s is held by another process: %w", path, errdefs.ErrUnavailable)
+	waiting, cancel := context.WithTimeoutCause(ctx, lockPatience, held)
+	defer cancel()
+	if err = flock(waiting, f, held); err == nil {
+		err = f.Truncate(0)
 	}
 	if err != nil {
 		f.Close()
@@ -67,12 +64,31 @@ func lock(path string) (f *os.File, err error) {
 	return f, nil
 }
 
+// flock locks a file for this process alone. One that a process holds so is the error held, at once; those that only share the
+// lock are waited for until ctx ends.
+func flock(ctx context.Context, f *os.File, held error) error {
+	for unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) != nil {
+		if unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB) != nil {
+			return held
+		}
+		if err := unix.Flock(int(f.Fd()), unix.LOCK_UN); err != nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-time.After(lockPatience / 20):
+		}
+	}
+	return nil
+}
+
 // writePID takes a pid file: its lock says that the process lives, its content which one it is.
-func (s *site) writePID(path string) (release func(), err error) {
+func (s *site) writePID(ctx context.Context, path string) (release func(), err error) {
 	if err := s.checkState(); err != nil {
 		return nil, err
 	}
-	f, err := lock(path)
+	f, err := lock(ctx, path)
 	if err != nil {
 		return nil, err
 	}
@@ -149,7 +165,7 @@ func (s *site) oneAgent(ctx context.Context, build string, log *slog.Logger) (pi
 		pid = 0
 	}
 	if pid == 0 {
-		if pid, err = s.startAgent(build); err != nil {
+		if pid, err = s.startAgent(build, log); err != nil {
 			return 0, err
 		}
 		log.Info("agent started", "pid", pid)
@@ -170,7 +186,7 @@ func openLog(path string) (*os.File, error) {
 }
 
 // startAgent starts the agent's process in a session of its own, so that it outlives this one.
-func (s *site) startAgent(build string) (int, error) {
+func (s *site) startAgent(build string, log *slog.Logger) (int, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return 0, err
@@ -186,9 +202,9 @@ func (s *site) startAgent(build string) (int, error) {
 	if err := cmd.Start(); err != nil {
 		return 0, fmt.Errorf("agent: %w", err)
 	}
-	go cmd.Wait()                                                                           // reaps it; waitFor watches it
-	if err := replaceFile(s.path("run", "agent.build"), []byte(build), 0o600); err != nil { // then the next daemon replaces it, no more
-		slog.Warn("agent's build not noted", "err", err)
+	go cmd.Wait() // reaps it; waitFor watches it
+	if err := replaceFile(s.path("run", "agent.build"), []byte(build), 0o600); err != nil {
+		log.Warn("agent's build not noted, the next daemon replaces the agent", "pid", cmd.Process.Pid, "err", err)
 	}
 	return cmd.Process.Pid, nil
 }

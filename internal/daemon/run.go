@@ -53,7 +53,7 @@ func Run(ctx context.Context, cfg Config) error {
 	log := s.logger()
 	raiseLimits(log)
 	heap.Tighten()
-	release, err := s.writePID(s.daemonPID())
+	release, err := s.writePID(ctx, s.daemonPID())
 	if err != nil {
 		return err
 	}
