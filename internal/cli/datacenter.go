@@ -26,7 +26,7 @@ type info struct {
 	Build    string `json:"build"`    // of the binary that runs
 	PID      int    `json:"pid"`      //
 	State    string `json:"state"`    //
-	Healthy  bool   `json:"healthy"`  //
+	Healthy  bool   `json:"healthy"`  // its processes are; single units may still have alarms
 	Resolver string `json:"resolver"` // the datacenter's name server
 	Units    []unit `json:"units"`
 }
@@ -182,7 +182,7 @@ func (v *invocation) ready(ctx context.Context, p *progress, ended <-chan struct
 		var waits []string
 		for _, u := range last.Units {
 			if !u.Healthy {
-				waits = append(waits, u.Name+": "+u.Output)
+				waits = append(waits, u.Name+": "+strings.ReplaceAll(u.Output, "\n", "; "))
 			}
 		}
 		p.show("starting: %s", or(strings.Join(waits, "; "), "daemon"))
@@ -205,6 +205,14 @@ func (v *invocation) where(now info) error {
 		return nil
 	}
 	v.fields("gateway", now.URL, "on this machine", now.HTTP, "name server", now.Resolver, "state", now.State, "log", v.daemonLog())
+	for _, u := range now.Units {
+		if u.Healthy {
+			continue
+		}
+		for line := range strings.Lines(u.Output) {
+			fmt.Fprintf(v.err, "  !!  %s: %s\n", u.Name, clean(strings.TrimSpace(line)))
+		}
+	}
 	return nil
 }
 
@@ -282,21 +290,24 @@ func (v *invocation) confirm(question string) error {
 	return nil
 }
 
+// health is how the parts of the datacenter are: GET /system/health/v1.
+type health struct {
+	Units []struct {
+		ID     string `json:"id"`
+		Name   string `json:"name"`
+		Health int    `json:"health"` // 0 is well
+		Output string `json:"output"` // what is wrong; of a scheduler its alarms, one a line
+	} `json:"units"`
+}
+
 func (v *invocation) statusCommand() *cobra.Command {
 	return &cobra.Command{Use: "status", Short: "Tell how the datacenter is", Args: exactly(0), RunE: func(c *cobra.Command, _ []string) error {
 		cl, err := v.client(c.Context())
 		if err != nil {
 			return err
 		}
-		var health struct {
-			Units []struct {
-				ID     string `json:"id"`
-				Name   string `json:"name"`
-				Health int    `json:"health"`
-				Output string `json:"output"`
-			} `json:"units"`
-		}
-		b, err := cl.get(c.Context(), "/system/health/v1", &health)
+		var h health
+		b, err := cl.get(c.Context(), "/system/health/v1", &h)
 		if err != nil {
 			return err
 		}
@@ -304,22 +315,46 @@ func (v *invocation) statusCommand() *cobra.Command {
 			return v.raw(b)
 		}
 		fmt.Fprintln(v.out, cl.URL)
-		rows, sick := [][]string{}, 0
-		for _, u := range health.Units {
-			state := "well"
-			if u.Health != 0 {
-				state = "NOT WELL"
-				sick++
-			}
-			rows = append(rows, []string{or(u.Name, u.ID), state, u.Output})
-		}
-		v.table([]string{"UNIT", "STATE", "SAYS"}, rows)
+		sick := v.unitTable(&h)
 		v.counts(c.Context(), cl)
 		if sick > 0 {
 			return &Error{Code: ExitFailed, Message: fmt.Sprintf("%d parts of the datacenter are not well", sick), Next: "less " + v.daemonLog()}
 		}
 		return nil
 	}}
+}
+
+// maxSays is how much of what a unit says stands in the table; what is longer, or has several lines, stands below it.
+const maxSays = 52
+
+// unitTable prints how each unit is and returns how many are not well. The table fits 80 columns; what does not fit into it
+// follows, one line for each alarm, with what to do.
+func (v *invocation) unitTable(h *health) (sick int) {
+	var rows [][]string
+	var below []string
+	for _, u := range h.Units {
+		state, name := "well", or(u.Name, u.ID)
+		if u.Health != 0 {
+			state = "NOT WELL"
+			sick++
+		}
+		says := strings.TrimSpace(u.Output)
+		if strings.Contains(says, "\n") || len([]rune(says)) > maxSays {
+			for line := range strings.Lines(says) {
+				below = append(below, name+": "+strings.TrimSpace(line))
+			}
+			says = "see below"
+		}
+		rows = append(rows, []string{name, state, says})
+	}
+	v.fitted([]string{"UNIT", "STATE", "SAYS"}, rows, 0)
+	if len(below) > 0 {
+		fmt.Fprintln(v.out)
+	}
+	for _, line := range below {
+		fmt.Fprintln(v.out, clean(line))
+	}
+	return sick
 }
 
 // counts prints what runs, in one line.

@@ -50,6 +50,17 @@ func TestUpWaitsForADaemonThatAnotherUpStarted(t *testing.T) {
 	}
 }
 
+func TestUpNamesTheAlarmsOfADatacenterThatIsUp(t *testing.T) {
+	v, said := local(t, true)
+	serveInfo(t, v, `{"healthy":true,"url":"https://10.0.0.5:8443","units":[{"name":"master","healthy":true},{"name":"services","output":"app /x: unreadable\napp /y: unreadable"}]}`)
+	if err := v.ready(t.Context(), v.progress(), nil); err != nil {
+		t.Fatal(err)
+	}
+	if !strings.HasSuffix(said.String(), "  !!  services: app /x: unreadable\n  !!  services: app /y: unreadable\n") {
+		t.Errorf("said %q, want each alarm in a line", said)
+	}
+}
+
 func TestADeadProcessThatNobodyWaitedForHasEnded(t *testing.T) {
 	cmd := exec.Command("true")
 	if err := cmd.Start(); err != nil {

@@ -58,8 +58,13 @@ type unit struct {
 	Output  string `json:"output"`
 }
 
-// units asks every part how it is.
+// units asks every part how it is, and the schedulers for their alarms.
 func (d *daemon) units(ctx context.Context) []unit {
+	return append(d.parts(ctx), d.schedulerUnits()...)
+}
+
+// parts are the processes of the datacenter on this machine: while all are well it is up, whatever alarms a scheduler has.
+func (d *daemon) parts(ctx context.Context) []unit {
 	store := unit{ID: "marina-store.service", Name: "store"}
 	if st, err := d.store.Status(ctx); err != nil {
 		store.Output = err.Error()
@@ -80,7 +85,7 @@ func (d *daemon) units(ctx context.Context) []unit {
 			}
 		}
 	}
-	return append([]unit{store, lead, agents}, d.schedulerUnits()...)
+	return []unit{store, lead, agents}
 }
 
 // schedulerUnits are the schedulers of the present term: one is unhealthy while it has alarms, and its output lists them.

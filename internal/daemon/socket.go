@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
+	"slices"
 
 	"github.com/marinaos/marina/internal/identity/ca"
 )
@@ -17,11 +18,8 @@ const maxRequest = 64 << 10
 func (d *daemon) adminHandler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /info", func(w http.ResponseWriter, r *http.Request) {
-		units := d.units(r.Context())
-		healthy := true
-		for _, u := range units {
-			healthy = healthy && u.Healthy
-		}
+		parts := d.parts(r.Context())
+		healthy := !slices.ContainsFunc(parts, func(u unit) bool { return !u.Healthy })
 		plain := "http://" + d.site.HTTP
 		if d.site.HTTP == "off" {
 			plain = ""
@@ -33,7 +31,8 @@ func (d *daemon) adminHandler() http.Handler {
 		w.Header().Set("Content-Type", "application/json")
 		json.NewEncoder(w).Encode(map[string]any{
 			"url": d.url(), "http": plain, "ca": string(d.authority.CertPEM()), "version": Version, "build": d.build,
-			"pid": os.Getpid(), "state": d.site.State, "healthy": healthy, "resolver": resolver, "units": units,
+			"pid": os.Getpid(), "state": d.site.State, "healthy": healthy, "resolver": resolver,
+			"units": append(parts, d.schedulerUnits()...),
 		})
 	})
 	mux.HandleFunc("POST /agent/certificate", func(w http.ResponseWriter, r *http.Request) {
