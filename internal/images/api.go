@@ -17,22 +17,23 @@ func (s *Images) Handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /images/v1", func(w http.ResponseWriter, r *http.Request) {
 		all, err := s.List(r.Context())
-		answer(w, http.StatusOK, map[string]any{"images": all}, err)
+		s.answer(w, r, http.StatusOK, map[string]any{"images": all}, err)
 	})
 	mux.HandleFunc("POST /images/v1", func(w http.ResponseWriter, r *http.Request) {
 		loaded, err := s.Load(r.Context(), r.Body, r.URL.Query().Get("name"))
-		answer(w, http.StatusCreated, map[string]any{"images": loaded}, err)
+		s.answer(w, r, http.StatusCreated, map[string]any{"images": loaded}, err)
 	})
 	mux.HandleFunc("DELETE /images/v1/{reference...}", func(w http.ResponseWriter, r *http.Request) {
 		err := s.Remove(r.Context(), r.PathValue("reference"))
-		answer(w, http.StatusOK, map[string]any{}, err)
+		s.answer(w, r, http.StatusOK, map[string]any{}, err)
 	})
 	return mux
 }
 
-func answer(w http.ResponseWriter, code int, body any, err error) {
+// answer writes body, or what became of it instead. What is not the client's to know is in the log.
+func (s *Images) answer(w http.ResponseWriter, r *http.Request, code int, body any, err error) {
 	if err != nil {
-		code = http.StatusInternalServerError
+		message := err.Error()
 		switch {
 		case errdefs.IsNotFound(err):
 			code = http.StatusNotFound
@@ -40,8 +41,13 @@ func answer(w http.ResponseWriter, code int, body any, err error) {
 			code = http.StatusBadRequest
 		case errdefs.IsUnavailable(err):
 			code = http.StatusServiceUnavailable
+		case errdefs.IsResourceExhausted(err):
+			code = http.StatusInsufficientStorage
+		default:
+			s.log.Error("image request failed", "path", r.URL.Path, "err", err)
+			code, message = http.StatusInternalServerError, "it could not be done; the daemon's log says why"
 		}
-		body = map[string]string{"message": err.Error()}
+		body = map[string]string{"message": message}
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(code)

@@ -7,6 +7,10 @@
 // half way leaves blobs that the next Collect removes, and no image. Archives are hostile input: only names of the two
 // formats are read, nothing is ever written outside the folder (os.Root), sizes and counts have limits with names.
 //
+// All content together has a bound (MaxTotal), and nothing is written that would not leave the store its reserve of the disk (package
+// disk); both are judged while an archive arrives, and count what is only being received. What a process that ended was receiving
+// is removed at the next start.
+//
 // References are normalized as everybody does: "hello:1" is "docker.io/library/hello:1". Loading a reference again moves it
 // to the new content; agents notice by the manifest's digest.
 //

@@ -12,6 +12,7 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/google/go-containerregistry/pkg/name"
 
+	"github.com/marinaos/marina/internal/disk"
 	"github.com/marinaos/marina/internal/store"
 )
 
@@ -21,6 +22,9 @@ const (
 	MaxEntries   = 100_000  // of one archive
 	MaxManifest  = 4 << 20  // bytes of a manifest, index or config that is read into memory
 	MaxReference = 512      // bytes
+
+	// MaxTotal is how many bytes of content are kept, with what is being received.
+	MaxTotal = 256 << 30
 )
 
 // Image is one reference of the store.
@@ -40,6 +44,7 @@ type Images struct {
 	fence func() (store.Guard, error)
 	now   func() time.Time
 	log   *slog.Logger
+	space space
 
 	collecting sync.RWMutex // loads hold it for reading, Collect for writing: a blob in use is never removed
 }
@@ -59,7 +64,12 @@ func New(dir string, st store.Store, fence func() (store.Guard, error), log *slo
 			return nil, fmt.Errorf("image store: %w", err)
 		}
 	}
-	return &Images{root: root, st: st, table: store.NewTable[Image]("images"), fence: fence, now: time.Now, log: log}, nil
+	s := &Images{root: root, st: st, table: store.NewTable[Image]("images"), fence: fence, now: time.Now, log: log}
+	s.space.max, s.space.check = MaxTotal, func(more int64) error { return disk.Check(dir, more) }
+	if err := s.clearIncoming(); err != nil {
+		return nil, err
+	}
+	return s, s.measureAll()
 }
 
 // List returns the images in the order of their names.

@@ -3,6 +3,7 @@ package images
 import (
 	"archive/tar"
 	"bytes"
+	"io"
 	"io/fs"
 	"log/slog"
 	"net/http/httptest"
@@ -72,6 +73,40 @@ func archive(t *testing.T, img v1.Image, ref string, edit func(name string, cont
 		t.Fatal(err)
 	}
 	w.Close()
+	return out.Bytes()
+}
+
+// padded rewrites a tar with spaces behind the content of files whose name begins so.
+func padded(t *testing.T, plain []byte, prefix string, size int) []byte {
+	t.Helper()
+	var out bytes.Buffer
+	r, w := tar.NewReader(bytes.NewReader(plain)), tar.NewWriter(&out)
+	for {
+		h, err := r.Next()
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, err := io.ReadAll(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if strings.HasPrefix(h.Name, prefix) {
+			b = append(b, bytes.Repeat([]byte(" "), max(0, size-len(b)))...)
+		}
+		h.Size = int64(len(b))
+		if err := w.WriteHeader(h); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.Write(b); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
 	return out.Bytes()
 }
 

@@ -73,6 +73,9 @@ func (s *Images) Load(ctx context.Context, archive io.Reader, as string) ([]Imag
 	if len(found) == 0 {
 		return nil, bad("the archive holds no image")
 	}
+	if err := s.syncBlobs(); err != nil {
+		return nil, err
+	}
 	if _, err := s.st.Commit(ctx, txn); err != nil {
 		return nil, fmt.Errorf("images: %w", err)
 	}
@@ -88,7 +91,11 @@ func (s *Images) unpack(archive io.Reader) ([]Image, error) {
 	if err := s.root.Mkdir(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("image store: %w", err)
 	}
-	defer s.root.RemoveAll(dir)
+	var spooled taking
+	defer func() {
+		_ = s.root.RemoveAll(dir) // what stays is removed by the next start or Collect
+		s.space.give(spooled.n)
+	}()
 
 	spool, err := s.root.Create(dir + "/archive.tar")
 	if err != nil {
@@ -99,7 +106,7 @@ func (s *Images) unpack(archive io.Reader) ([]Image, error) {
 	if err != nil {
 		return nil, err
 	}
-	n, err := io.Copy(spool, io.LimitReader(plain, MaxArchive+1))
+	n, err := io.Copy(s.meter(spool, &spooled), io.LimitReader(plain, MaxArchive+1))
 	if err != nil {
 		return nil, fmt.Errorf("image archive could not be received: %w", err)
 	}
@@ -109,14 +116,17 @@ func (s *Images) unpack(archive io.Reader) ([]Image, error) {
 	if _, err := spool.Seek(0, io.SeekStart); err != nil {
 		return nil, err
 	}
-	index, docker, err := s.extract(spool)
+	found, err := s.extract(spool)
 	switch {
 	case err != nil:
 		return nil, err
-	case index != nil:
-		return s.fromIndex(index)
-	case docker:
-		return s.fromDocker(spool.Name(), dir)
+	case found.index != nil:
+		return s.fromIndex(found.index)
+	case found.docker:
+		if err := s.reserve(&spooled, n); err != nil { // its layers are written once more before they are kept
+			return nil, err
+		}
+		return s.fromDocker(spool.Name(), dir, found.sizes)
 	}
 	return nil, bad("it has neither index.json (an OCI layout) nor manifest.json (docker save)")
 }
@@ -138,33 +148,44 @@ func gunzipped(r io.Reader) (io.Reader, error) {
 	return whole, nil
 }
 
-// extract keeps the OCI blobs of a tar and returns its index.json, or whether it is a docker archive.
-func (s *Images) extract(r io.Reader) (index []byte, docker bool, err error) {
+// contents is what an archive was found to hold beside its blobs.
+type contents struct {
+	index  []byte           // index.json; nil: it is no OCI layout
+	docker bool             // it has a manifest.json
+	sizes  map[string]int64 // of its files by name
+}
+
+// extract keeps the OCI blobs of a tar.
+func (s *Images) extract(r io.Reader) (found contents, err error) {
+	found.sizes = map[string]int64{}
 	tr := tar.NewReader(r)
 	for i := 0; ; i++ {
 		h, err := tr.Next()
 		if errors.Is(err, io.EOF) {
-			return index, docker, nil
+			return found, nil
 		}
 		if err != nil {
-			return nil, false, bad("it is not a tar file")
+			return found, bad("it is not a tar file")
 		}
 		if i >= MaxEntries {
-			return nil, false, bad("it has more than %d entries", MaxEntries)
+			return found, bad("it has more than %d entries", MaxEntries)
 		}
 		if h.Typeflag != tar.TypeReg {
 			continue
 		}
+		found.sizes[h.Name] = h.Size
 		switch name := strings.TrimPrefix(h.Name, "./"); {
 		case name == "index.json":
-			if index, err = io.ReadAll(io.LimitReader(tr, MaxManifest)); err != nil {
-				return nil, false, bad("its index.json cannot be read")
+			if found.index, err = io.ReadAll(io.LimitReader(tr, MaxManifest)); err != nil {
+				return found, bad("its index.json cannot be read")
 			}
 		case name == "manifest.json":
-			docker = true
+			if found.docker = true; h.Size > MaxManifest {
+				return found, bad("its manifest.json has %d bytes, at most %d are read", h.Size, MaxManifest)
+			}
 		case blobName.MatchString(name):
 			if err := s.keep(tr, blobName.FindStringSubmatch(name)[1]); err != nil {
-				return nil, false, err
+				return found, err
 			}
 		}
 	}
@@ -181,10 +202,16 @@ func (s *Images) keep(r io.Reader, hexDigest string) (err error) {
 	if err != nil {
 		return fmt.Errorf("image store: %w", err)
 	}
-	defer s.root.Remove(temp)
+	var taken taking
+	defer func() {
+		if err != nil {
+			_ = s.root.Remove(temp) // what stays is removed by the next start or Collect
+			s.space.give(taken.n)
+		}
+	}()
 	defer f.Close()
 	sum := sha256.New()
-	if _, err := io.Copy(io.MultiWriter(f, sum), r); err != nil {
+	if _, err := io.Copy(s.meter(io.MultiWriter(f, sum), &taken), r); err != nil {
 		return fmt.Errorf("image store: blob %.12s: %w", hexDigest, err)
 	}
 	if got := hex.EncodeToString(sum.Sum(nil)); got != hexDigest {
@@ -194,6 +221,18 @@ func (s *Images) keep(r io.Reader, hexDigest string) (err error) {
 		return fmt.Errorf("image store: blob %.12s: %w", hexDigest, err)
 	}
 	return s.root.Rename(temp, final)
+}
+
+// syncBlobs makes the names of blobs durable, before a row needs them.
+func (s *Images) syncBlobs() error {
+	dir, err := s.root.Open("blobs")
+	if err == nil {
+		err = errors.Join(dir.Sync(), dir.Close())
+	}
+	if err != nil {
+		return fmt.Errorf("image store: %w", err)
+	}
+	return nil
 }
 
 func (s *Images) fromIndex(index []byte) ([]Image, error) {
@@ -213,7 +252,8 @@ func (s *Images) fromIndex(index []byte) ([]Image, error) {
 }
 
 // fromDocker turns a docker archive into an OCI layout beside it and takes its blobs from there.
-func (s *Images) fromDocker(tarPath, dir string) ([]Image, error) {
+// sizes are of the archive's files: what is read into memory has a limit.
+func (s *Images) fromDocker(tarPath, dir string, sizes map[string]int64) ([]Image, error) {
 	open := func() (io.ReadCloser, error) { return os.Open(tarPath) }
 	manifest, err := tarball.LoadManifest(open)
 	if err != nil {
@@ -221,6 +261,9 @@ func (s *Images) fromDocker(tarPath, dir string) ([]Image, error) {
 	}
 	var out []Image
 	for _, d := range manifest {
+		if n := sizes[d.Config]; n > MaxManifest {
+			return nil, bad("its config has %d bytes, at most %d are read", n, MaxManifest)
+		}
 		for _, tag := range d.RepoTags {
 			img, err := tarball.ImageFromPath(tarPath, nil)
 			if len(manifest) > 1 || err != nil {
@@ -357,7 +400,7 @@ func (s *Images) Collect(ctx context.Context) error {
 			}
 		}
 	}
-	return nil
+	return s.measureAll() // nobody loads now
 }
 
 func bad(format string, args ...any) error {
