@@ -23,6 +23,7 @@ type Books struct {
 	changed  []*account
 	pending  []Violation // found while told
 	spare    []*recent
+	idle     []*account // that were unused and may be so still
 }
 
 // account is a machine or a role: what it may give and what is taken.
@@ -35,6 +36,7 @@ type account struct {
 	subnet  netip.Prefix // a machine's
 	ports   []uint32     // host ports taken on it, in order: the number, doubled, and one more for UDP
 	recent  *recent      // since the last Judge
+	idle    bool         // it is among those
 }
 
 // recent is what became of an account since the last Judge.
@@ -51,7 +53,7 @@ type port struct {
 	key     uint32 // as in account.ports
 }
 
-// spareMost is how many notes are kept for the next Judge.
+// spareMost is how many notes, and about how many unused accounts, are kept for the next Judge.
 const spareMost = 1024
 
 // NewBooks returns those of an empty datacenter.
@@ -88,6 +90,39 @@ func (b *Books) bound(a *account, limit kernel.Resources, bounded bool) {
 		b.changed = append(b.changed, a)
 	}
 	a.limit, a.bounded = limit, bounded
+	b.rest(a)
+}
+
+// unused reports whether the books are as they would be if nobody had ever heard of the account.
+func (a *account) unused() bool {
+	return !a.bounded && a.used.IsZero() && len(a.ports) == 0 && !a.subnet.IsValid()
+}
+
+// rest notes an account that is unused.
+func (b *Books) rest(a *account) {
+	if !a.idle && a.unused() {
+		a.idle = true
+		b.idle = append(b.idle, a)
+	}
+}
+
+// forgetIdle drops the accounts that nothing is to be judged by any more, once there are many: roles and machines come and go for years.
+func (b *Books) forgetIdle() {
+	if len(b.idle) < spareMost {
+		return
+	}
+	for _, a := range b.idle {
+		a.idle = false
+		switch {
+		case !a.unused():
+		case a.machine:
+			delete(b.machines, kernel.AgentID(a.name))
+		default:
+			delete(b.roles, a.name)
+		}
+	}
+	clear(b.idle)
+	b.idle = b.idle[:0]
 }
 
 // exceeded lists what the account has given beyond its limit.
@@ -131,8 +166,9 @@ func (b *Books) dropSubnet(a *account) {
 // DropAgent tells that an agent is not part of the datacenter any more.
 func (b *Books) DropAgent(id kernel.AgentID) {
 	a := b.machine(id)
-	b.bound(a, kernel.Resources{}, false)
 	b.dropSubnet(a)
+	b.bound(a, kernel.Resources{}, false)
+	b.rest(a)
 }
 
 // Quota tells a role's quota; nil removes it.
@@ -171,6 +207,7 @@ func (b *Books) GiveBack(p Placement) {
 			m.ports = slices.Delete(m.ports, at, at+1)
 		}
 	}
+	b.rest(m)
 	if p.Address.Is4() {
 		b.v4.remove(p.Address.As4())
 	} else if p.Address.IsValid() {
@@ -190,6 +227,7 @@ func (b *Books) add(a *account, by kernel.Resources) {
 	a.used = a.used.Add(by)
 	more := by.Most(kernel.Resources{})
 	if more.IsZero() {
+		b.rest(a)
 		return
 	}
 	r := b.since(a)
@@ -286,6 +324,7 @@ func (b *Books) Judge(revision int64, who func(holds func(*Placement) bool) []ke
 		out = append(out, violated(I14, "address %v is held by groups %v at revision %d", addr,
 			who(func(p *Placement) bool { return p.Address == addr }), revision)...)
 	}
+	b.forgetIdle()
 	return out
 }
 

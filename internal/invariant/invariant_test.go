@@ -1,6 +1,7 @@
 package invariant
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -216,5 +217,31 @@ func TestJudgingAllocatesNothingWhileAllHolds(t *testing.T) {
 		UpperBound(Fleet{Instances: 3, Live: 3})
 	}); got != 0 {
 		t.Errorf("judging allocated %v times, want none", got)
+	}
+}
+
+// A datacenter lives for years: roles and machines that are gone leave nothing behind.
+func TestBooksForgetRolesAndMachinesThatAreGone(t *testing.T) {
+	b := NewBooks()
+	none := func(func(*Placement) bool) []kernel.GroupID { return nil }
+	for n := range 3 * spareMost {
+		role, agent := fmt.Sprintf("/dev/user-%d", n), kernel.AgentID(fmt.Sprint("a", n))
+		subnet := netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(n >> 8), byte(n), 0}), 24)
+		b.Agent(agent, kernel.Resources{MilliCPU: 4000}, subnet)
+		b.Quota(role, &kernel.Resources{MilliCPU: 2000})
+		p := Placement{Group: "g", Agent: agent, Role: role, Guarantee: kernel.Resources{MilliCPU: 1000}, Ports: []HostPort{{31000, "tcp"}}, Address: subnet.Addr().Next()}
+		b.Take(p)
+		if got := b.Judge(1, none); len(got) > 0 {
+			t.Fatalf("judge: %v", got)
+		}
+		b.Quota(role, nil)
+		b.DropAgent(agent)
+		b.GiveBack(p)
+		if got := b.Judge(2, none); len(got) > 0 {
+			t.Fatalf("judge: %v", got)
+		}
+	}
+	if len(b.machines)+len(b.roles) > spareMost || len(b.subnets) > 0 {
+		t.Errorf("books of an empty datacenter keep %d machines, %d roles and %d subnets", len(b.machines), len(b.roles), len(b.subnets))
 	}
 }
