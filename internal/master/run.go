@@ -192,30 +192,13 @@ func (m *Master) own(ctx context.Context, s *State) error {
 	}
 }
 
-// step takes items through the state. Events that change what placements are judged by are steps of their own, so that the
-// audit judges each placement by what held when it was decided.
+// step takes items through the state, and has the audit judge each step.
 func (m *Master) step(s *State, audit *audit, items []item) (*batch, error) {
 	b := &batch{rows: map[Row]struct{}{}, answers: map[RequestID]chan Reply{}}
 	events := make([]Event, 0, len(items))
-	flush := func() error {
-		if len(events) == 0 {
-			return nil
-		}
-		fx := s.Step(time.Now(), events...)
-		events = events[:0]
-		b.add(fx)
-		return audit.judge(s, &fx)
-	}
 	for _, it := range items {
 		if it.look != nil {
 			continue
-		}
-		_, up := it.event.(AgentUp)
-		_, quota := it.event.(SetQuota)
-		if up || quota {
-			if err := flush(); err != nil {
-				return nil, err
-			}
 		}
 		if it.answer != nil {
 			id := RequestID(len(b.answers) + 1)
@@ -223,14 +206,13 @@ func (m *Master) step(s *State, audit *audit, items []item) (*batch, error) {
 			it.event = numbered(it.event, id)
 		}
 		events = append(events, it.event)
-		if up || quota {
-			if err := flush(); err != nil {
-				return nil, err
-			}
-		}
 	}
-	if err := flush(); err != nil {
-		return nil, err
+	for part := range Steps(events) {
+		fx := s.Step(time.Now(), part...)
+		b.add(fx)
+		if err := audit.judge(s, &fx); err != nil {
+			return nil, err
+		}
 	}
 	for _, it := range items {
 		if it.look != nil {

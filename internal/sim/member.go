@@ -119,24 +119,12 @@ func (m *master) step(e brain.Event) {
 	m.flush()
 }
 
-// drain takes what gathered during a commit. Events that change what placements are judged by are steps of their own.
+// drain takes what gathered during a commit, in the steps in which the real loop would.
 func (m *master) drain() {
 	events := m.inbox
 	m.inbox = nil
-	from := 0
-	for i, e := range events {
-		_, up := e.(brain.AgentUp)
-		_, quota := e.(brain.SetQuota)
-		if up || quota {
-			if from < i {
-				m.hold(m.state.Step(m.clock(), events[from:i]...))
-			}
-			m.hold(m.state.Step(m.clock(), e))
-			from = i + 1
-		}
-	}
-	if from < len(events) {
-		m.hold(m.state.Step(m.clock(), events[from:]...))
+	for part := range brain.Steps(events) {
+		m.hold(m.state.Step(m.clock(), part...))
 	}
 	m.flush()
 }
