@@ -16,12 +16,12 @@ import (
 
 	"github.com/containerd/errdefs"
 	"golang.org/x/net/http2"
+	"golang.org/x/net/netutil"
 
 	"github.com/marinaos/marina/internal/kernel"
 )
 
 const (
-	maxConnections   = 100_000          // of agents at once, image pulls included
 	maxOutboxFrames  = 1024             // waiting for one agent; one that is slower than that is cut off
 	handshakeTimeout = 10 * time.Second // TLS, and the agent's registration after it
 	acceptPause      = 50 * time.Millisecond
@@ -73,17 +73,12 @@ func (m *Master) accept(ctx context.Context) error {
 	defer wg.Wait()
 	defer server.Close()
 	wg.Go(func() { _ = server.Serve(others) }) // ends with ctx
-	defer context.AfterFunc(ctx, func() { m.deps.Listener.Close() })()
-	slots := make(chan struct{}, maxConnections)
+	// Whoever serves a connection closes it, and only then may another come in its place.
+	listener := netutil.LimitListener(m.deps.Listener, m.deps.MaxConnections)
+	defer context.AfterFunc(ctx, func() { listener.Close() })()
 	for {
-		select {
-		case slots <- struct{}{}:
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
-		raw, err := m.deps.Listener.Accept()
+		raw, err := listener.Accept()
 		if err != nil {
-			<-slots
 			if ctx.Err() != nil {
 				return context.Cause(ctx)
 			}
@@ -97,10 +92,7 @@ func (m *Master) accept(ctx context.Context) error {
 			}
 			continue
 		}
-		wg.Go(func() {
-			defer func() { <-slots }()
-			m.serve(ctx, tls.Server(raw, config), others)
-		})
+		wg.Go(func() { m.serve(ctx, tls.Server(raw, config), others) })
 	}
 }
 

@@ -38,6 +38,8 @@ type Deps struct {
 	TLS      *tls.Config                                       // asks for and verifies client certificates
 	AgentID  func(tls.ConnectionState) (kernel.AgentID, error) // whose connection it is; an error refuses it
 	Handler  http.Handler                                      // nil: 404
+
+	MaxConnections int // open at once, of agents and to Handler; more wait to be accepted; 100,000
 }
 
 // Master is a leader for one leadership. It implements kernel.Kernel; its methods may be called from when it is made, wait
@@ -72,6 +74,7 @@ type item struct {
 // New returns a master that has yet to run.
 func New(cfg Config, deps Deps) *Master {
 	cfg.Epoch = deps.Leadership.Epoch()
+	set(&deps.MaxConnections, 100_000)
 	return &Master{cfg: cfg.WithDefaults(), deps: deps, log: deps.Log, inbox: make(chan item, maxInbox), done: make(chan struct{}),
 		sessions: map[SessionID]*session{}, agents: map[kernel.AgentID]*session{}}
 }

@@ -3,7 +3,9 @@ package master_test
 import (
 	"errors"
 	"io"
+	"net"
 	"net/http"
+	"sync/atomic"
 	"testing"
 
 	"github.com/containerd/errdefs"
@@ -112,6 +114,67 @@ func TestDoorServesOnlyTheAgentOfTheCertificate(t *testing.T) {
 	defer resp.Body.Close()
 	if b, err := io.ReadAll(resp.Body); string(b) != "HTTP/1.1 /v2/" || err != nil {
 		t.Errorf("other protocol: got %q, error %v", b, err)
+	}
+}
+
+// onlyOne is a listener that is to be asked for a second connection only once the first is closed.
+type onlyOne struct {
+	net.Listener
+	first net.Conn
+	early atomic.Bool // it was asked before
+	shut  atomic.Bool // the first connection is closed
+}
+
+type watched struct {
+	net.Conn
+	shut *atomic.Bool
+}
+
+func (c watched) Close() error {
+	c.shut.Store(true)
+	return c.Conn.Close()
+}
+
+func (l *onlyOne) Accept() (net.Conn, error) {
+	if l.first != nil {
+		if !l.shut.Load() {
+			l.early.Store(true)
+		}
+		return l.Listener.Accept()
+	}
+	conn, err := l.Listener.Accept()
+	if err == nil {
+		l.first = conn
+		conn = watched{conn, &l.shut}
+	}
+	return conn, err
+}
+
+// The limit is of connections that are open, also of those that were handed to the handler.
+func TestNoMoreConnectionsAreOpenThanTheLimit(t *testing.T) {
+	var listener *onlyOne
+	h := lead(t, memory.New(), master.Config{}, func(d *master.Deps) {
+		listener = &onlyOne{Listener: d.Listener}
+		d.Listener, d.MaxConnections = listener, 1
+	})
+	ask := func(conn net.Conn, times int) {
+		client := http.Client{Transport: &http.Transport{DialTLSContext: dialed(conn)}}
+		defer client.CloseIdleConnections()
+		for range times {
+			resp, err := client.Get("https://localhost/v2/")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := io.Copy(io.Discard, resp.Body); err != nil {
+				t.Fatal(err)
+			}
+			resp.Body.Close()
+		}
+	}
+	ask(h.dial(t, "a1", "http/1.1"), 50)
+	ask(h.dial(t, "a2", "http/1.1"), 1) // once the first is closed another is served
+	if listener.early.Load() {
+		t.Error("a second connection was accepted while the first was open, the limit is 1")
 	}
 }
 

@@ -37,7 +37,7 @@ type hall struct {
 	ended     chan error // gets what Run returned
 }
 
-func lead(t testing.TB, st store.Store, cfg master.Config) *hall {
+func lead(t testing.TB, st store.Store, cfg master.Config, change ...func(*master.Deps)) *hall {
 	t.Helper()
 	raw := make([]byte, 32)
 	rand.Read(raw)
@@ -49,10 +49,10 @@ func lead(t testing.TB, st store.Store, cfg master.Config) *hall {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return leadWith(t, st, cfg, authority)
+	return leadWith(t, st, cfg, authority, change...)
 }
 
-func leadWith(t testing.TB, st store.Store, cfg master.Config, authority *ca.Authority) *hall {
+func leadWith(t testing.TB, st store.Store, cfg master.Config, authority *ca.Authority, change ...func(*master.Deps)) *hall {
 	t.Helper()
 	leadership, err := st.Campaign(t.Context(), "master", "m1")
 	if err != nil {
@@ -65,14 +65,18 @@ func leadWith(t testing.TB, st store.Store, cfg master.Config, authority *ca.Aut
 	}
 	source := authority.ServerSource(log, "m1", []string{"localhost"}, []net.IP{net.IPv4(127, 0, 0, 1)})
 	h := &hall{authority: authority, lead: leadership, address: listener.Addr().String(), ended: make(chan error, 1)}
-	h.Master = master.New(cfg, master.Deps{Store: st, Leadership: leadership, Log: log, Listener: listener,
+	deps := master.Deps{Store: st, Leadership: leadership, Log: log, Listener: listener,
 		TLS: ca.ServerTLS(source, authority.Pool(), datacenter, ca.Agent),
 		AgentID: func(cs tls.ConnectionState) (kernel.AgentID, error) {
 			s, err := ca.Peer(cs, datacenter, ca.Agent)
 			return kernel.AgentID(s.ID), err
 		},
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprintf(w, "%s %s", r.Proto, r.URL.Path) }),
-	})
+	}
+	for _, f := range change {
+		f(&deps)
+	}
+	h.Master = master.New(cfg, deps)
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
 	wg.Go(func() { h.ended <- h.Run(ctx) })
