@@ -37,7 +37,8 @@ type Kernel interface {
 	// when it hears of it; Claims tells until it has.
 	Release(ctx context.Context, framework string, claims []string) error
 
-	// Claims tells the claims of a framework.
+	// Claims tells the claims of a framework, from memory: all that was decided before any answer or change that the caller has. The list is
+	// shared: nobody changes it.
 	Claims(framework string) []ClaimView
 
 	// Expose gives all instances of an owner further ports, beside those of their specs, and returns them with the addresses of
@@ -50,7 +51,7 @@ type Kernel interface {
 	// Queue tells what of a framework waits, and why.
 	Queue(framework string) []Waiting
 
-	// Agents tells the machines of the datacenter.
+	// Agents tells the machines of the datacenter, from memory, as Claims does. The list is shared: nobody changes it.
 	Agents() []AgentView
 }
 

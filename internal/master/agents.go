@@ -48,9 +48,8 @@ func (s *State) agentUp(ev AgentUp) {
 	}
 	a := s.agents[reg.Agent.ID]
 	if a == nil {
-		a = &agent{registered: s.now, reported: true}
-		s.agents[reg.Agent.ID] = a
-		s.order = append(s.order, a)
+		a = &agent{info: &kernel.Agent{ID: reg.Agent.ID}, registered: s.now, reported: true}
+		s.join(a)
 	}
 	if a.session != 0 {
 		s.endSession(a, "another session of this agent began")
@@ -65,6 +64,7 @@ func (s *State) agentUp(ev AgentUp) {
 	a.session, a.upSeq, a.downSeq = ev.Session, ev.Seq, 0
 	a.incarnation = reg.Incarnation
 	a.since = s.now
+	s.altered(a)
 	a.sent = nil
 	a.baseline, a.holds = false, 0
 	if reg.Epoch == s.cfg.Epoch {
@@ -111,11 +111,12 @@ func (s *State) identify(a *agent, info kernel.Agent) {
 		info.Warnings = nil // as it is read back from its row
 	}
 	s.alike.agent(&info)
-	if reflect.DeepEqual(a.info, info) && a.subnet.IsValid() {
+	if reflect.DeepEqual(*a.info, info) && a.subnet.IsValid() {
 		return
 	}
 	moved := a.info.Address != info.Address
-	a.info = info
+	a.info = &info
+	s.altered(a)
 	s.shown(a)
 	if !a.subnet.IsValid() {
 		a.subnet = s.freeSubnet()
@@ -168,6 +169,7 @@ func (s *State) heard(a *agent) {
 	a.heard = s.now
 	if back := !a.away.IsZero(); back {
 		a.away = time.Time{}
+		s.altered(a)
 		s.shown(a)
 	}
 	a.suspect = false
@@ -216,6 +218,7 @@ func (s *State) loseSession(a *agent) {
 	delete(s.sessions, a.session)
 	a.session = 0
 	a.since = s.now
+	s.altered(a)
 	a.sent = nil
 	if a.out != nil {
 		a.empty()
@@ -260,6 +263,7 @@ func (s *State) checkAgent(a *agent) time.Time {
 	}
 	if !s.now.Before(gone) {
 		a.away, a.suspect = s.now, true
+		s.altered(a)
 		s.shut(a)
 		s.shown(a)
 		return time.Time{}

@@ -94,20 +94,20 @@ func (m *Master) machines(w http.ResponseWriter, r *http.Request, rest string) e
 	if err := allow(w, r, http.MethodGet, http.MethodHead); err != nil {
 		return err
 	}
-	var list []kernel.AgentView
-	if err := m.look(r.Context(), func(s *State) { list = s.Agents() }); err != nil {
-		return err
+	shown := m.snapshot()
+	if shown == nil {
+		return errLost
 	}
 	if rest == "" {
-		return writeJSON(w, map[string]any{"machines": orEmpty(list)})
+		return writeJSON(w, map[string]any{"machines": orEmpty(shown.Machines)})
 	}
 	id, err := url.PathUnescape(rest)
 	if err != nil {
 		return fmt.Errorf("machine %s: %w", rest, errdefs.ErrInvalidArgument)
 	}
-	for k := range list {
-		if list[k].ID == kernel.AgentID(id) {
-			return writeJSON(w, &list[k])
+	for _, v := range shown.Machines {
+		if v.ID == kernel.AgentID(id) {
+			return writeJSON(w, v)
 		}
 	}
 	return fmt.Errorf("machine %s: %w", id, errdefs.ErrNotFound)

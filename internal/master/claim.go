@@ -33,6 +33,12 @@ func (c *claim) at() placement.Placement {
 // disk is what its volumes take, as resources.
 func (c *claim) disk() kernel.Resources { return kernel.Resources{Disk: c.Disk()} }
 
+// claimChanged has a claim written, and shown anew.
+func (s *State) claimChanged(c *claim) {
+	s.dirty(Row{Kind: RowClaim, ID: c.id()})
+	s.outdated.claims[c.Framework] = struct{}{}
+}
+
 // count has the disk of a claim without a holder count against machine and quota; uncount ends that.
 func (s *State) count(c *claim) {
 	s.pool.Adjust(c.Agent, c.Role, c.disk())
@@ -42,17 +48,6 @@ func (s *State) count(c *claim) {
 func (s *State) uncount(c *claim) {
 	s.pool.Adjust(c.Agent, c.Role, kernel.Resources{}.Sub(c.disk()))
 	s.quota.Credit(c.Role, c.disk(), false)
-}
-
-// Claims lists the claims of a framework by name.
-func (s *State) Claims(framework string) []kernel.ClaimView {
-	var out []kernel.ClaimView
-	for _, id := range slices.Sorted(maps.Keys(s.claims)) {
-		if c := s.claims[id]; c.Framework == framework {
-			out = append(out, c.ClaimView)
-		}
-	}
-	return out
 }
 
 // checkClaim refuses a spec whose claim exists with volumes that the spec does not have, or has smaller.
@@ -130,7 +125,7 @@ func (s *State) hold(c *claim, i *instance) {
 	c.holder = i
 	if c.Role != i.spec.Role || !slices.Equal(c.Volumes, i.spec.Claim.Volumes) {
 		c.Role, c.Volumes = i.spec.Role, slices.Clone(i.spec.Claim.Volumes)
-		s.dirty(Row{Kind: RowClaim, ID: c.id()})
+		s.claimChanged(c)
 	}
 }
 
@@ -185,7 +180,7 @@ func (s *State) release(framework string, names []string) error {
 	}
 	for _, c := range found {
 		c.Released = true
-		s.dirty(Row{Kind: RowClaim, ID: c.id()})
+		s.claimChanged(c)
 		if a := s.agents[c.Agent]; a != nil {
 			out := s.outbox(a)
 			out.releases = append(out.releases, c.id())
@@ -212,7 +207,7 @@ func (s *State) released(a *agent, id string) {
 		return
 	}
 	delete(s.claims, id)
-	s.dirty(Row{Kind: RowClaim, ID: id})
+	s.claimChanged(c)
 	s.pool.Unclaim(c.at(), c.Role, c.disk())
 	s.quota.Credit(c.Role, c.disk(), false)
 	s.roomAppeared()
@@ -231,6 +226,7 @@ func (s *State) loadClaim(r Row, raw []byte) error {
 	}
 	s.quota.Charge(c.Role, c.disk(), false)
 	s.claims[r.ID] = c
+	s.outdated.claims[c.Framework] = struct{}{}
 	return nil
 }
 

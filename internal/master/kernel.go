@@ -52,21 +52,9 @@ func (m *Master) Expose(ctx context.Context, framework, owner string, ports []ke
 	return reply.Exposed, err
 }
 
-// Claims is kernel.Kernel's; nothing once the leadership is over.
-func (m *Master) Claims(framework string) (out []kernel.ClaimView) {
-	_ = m.look(context.Background(), func(s *State) { out = s.Claims(framework) }) // ends with the leadership
-	return out
-}
-
 // Queue is kernel.Kernel's; nothing once the leadership is over.
 func (m *Master) Queue(framework string) (out []kernel.Waiting) {
 	_ = m.look(context.Background(), func(s *State) { out = s.Queue(framework) }) // ends with the leadership
-	return out
-}
-
-// Agents is kernel.Kernel's; nothing once the leadership is over.
-func (m *Master) Agents() (out []kernel.AgentView) {
-	_ = m.look(context.Background(), func(s *State) { out = s.Agents() }) // ends with the leadership
 	return out
 }
 

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 	"pgregory.net/rapid"
 
 	"github.com/marinaos/marina/internal/invariant"
@@ -344,7 +346,23 @@ func (m *machine) step(t *rapid.T, ev Event) Effects {
 	}
 	m.consistent(t)
 	m.informed(t)
+	m.shown(t)
 	return fx
+}
+
+// shown holds what readers are shown, which is kept from step to step, against what there is.
+func (m *machine) shown(t *rapid.T) {
+	views := m.state.Views()
+	var machines []kernel.AgentView
+	for _, v := range views.Machines {
+		machines = append(machines, *v)
+	}
+	if diff := cmp.Diff(m.state.Agents(), machines, cmpopts.EquateEmpty(), cmpopts.EquateComparable(netip.Addr{}, netip.Prefix{})); diff != "" {
+		t.Fatalf("machines as readers are shown them (-want +got):\n%s", diff)
+	}
+	if diff := cmp.Diff(m.state.Claims("f"), views.Claims["f"], cmpopts.EquateEmpty(), cmpopts.EquateComparable(netip.Addr{})); diff != "" {
+		t.Fatalf("claims as readers are shown them (-want +got):\n%s", diff)
+	}
 }
 
 // learn takes in a change of the endpoints, which must follow from what the agent holds.

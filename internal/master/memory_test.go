@@ -103,7 +103,8 @@ func (f *fleet) register(agents int) {
 			Total: kernel.Resources{MilliCPU: 64_000, Mem: 256 * kernel.GiB}, Ports: kernel.PortRange{First: 20000, Last: 29999},
 			Version: strings.Clone("1.0.0"), Kernel: strings.Clone("6.18.0-amd64"), Cgroup: strings.Clone("v2")}}})
 	}
-	if len(f.master.Agents()) != agents { // after all that came before
+	f.master.Queue("") // answered after all that came before
+	if len(f.master.Agents()) != agents {
 		f.b.Fatalf("%d agents, want %d", len(f.master.Agents()), agents)
 	}
 }

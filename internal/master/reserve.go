@@ -48,6 +48,7 @@ func (s *State) reserve(ev Reserve) error {
 	}
 	slices.SortFunc(rest, func(x, y kernel.Reservation) int { return cmp.Compare(x.Role, y.Role) })
 	a.reserved = rest
+	s.altered(a)
 	s.pool.Reserve(a.info.ID, ev.Role, ev.Amount, s.usedWithin(a, ev.Role))
 	s.dirty(Row{Kind: RowAgent, ID: string(a.info.ID)})
 	s.roomAppeared()

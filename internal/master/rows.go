@@ -127,7 +127,7 @@ func (s *State) value(r Row) any {
 		}
 	case RowAgent:
 		if a := s.agents[kernel.AgentID(r.ID)]; a != nil {
-			return agentRow{a.info, a.subnet, a.registered, a.reserved}
+			return agentRow{*a.info, a.subnet, a.registered, a.reserved}
 		}
 	case RowQuota:
 		if q, ok := s.quota.Quota(r.ID); ok {
@@ -247,7 +247,7 @@ func (s *State) loadRow(r Row, raw []byte) error {
 		row.Agent.ID = kernel.AgentID(r.ID)
 		s.alike.agent(&row.Agent)
 		a := s.loadAgent(row.Agent.ID)
-		a.info, a.registered, a.reserved = row.Agent, row.Registered, row.Reserved
+		a.info, a.registered, a.reserved = &row.Agent, row.Registered, row.Reserved
 		a.look()
 		if row.Subnet.IsValid() {
 			if _, taken := s.subnets[row.Subnet]; taken {
@@ -286,10 +286,9 @@ func (s *State) loadRow(r Row, raw []byte) error {
 func (s *State) loadAgent(id kernel.AgentID) *agent {
 	a := s.agents[id]
 	if a == nil {
-		a = &agent{info: kernel.Agent{ID: id}}
+		a = &agent{info: &kernel.Agent{ID: id}}
 		a.look()
-		s.agents[id] = a
-		s.order = append(s.order, a)
+		s.join(a)
 	}
 	return a
 }

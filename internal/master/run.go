@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -52,6 +53,9 @@ type Master struct {
 	done  chan struct{} // closed when the leadership is over, by lost
 	lost  sync.Once
 
+	loaded chan struct{}            // closed with the first snapshot
+	shown  atomic.Pointer[snapshot] // the newest; the owner of the state replaces it
+
 	mu       sync.Mutex
 	watches  []*watch                    // guarded by mu
 	sessions map[SessionID]*session      // guarded by mu
@@ -75,7 +79,7 @@ type item struct {
 func New(cfg Config, deps Deps) *Master {
 	cfg.Epoch = deps.Leadership.Epoch()
 	set(&deps.MaxConnections, 100_000)
-	return &Master{cfg: cfg.WithDefaults(), deps: deps, log: deps.Log, inbox: make(chan item, maxInbox), done: make(chan struct{}),
+	return &Master{cfg: cfg.WithDefaults(), deps: deps, log: deps.Log, inbox: make(chan item, maxInbox), done: make(chan struct{}), loaded: make(chan struct{}),
 		sessions: map[SessionID]*session{}, agents: map[kernel.AgentID]*session{}}
 }
 
@@ -165,6 +169,7 @@ func (m *Master) own(ctx context.Context, s *State) error {
 				return err
 			}
 			if len(ops) == 0 {
+				m.publish(s)
 				m.release(b)
 				continue
 			}
@@ -185,6 +190,7 @@ func (m *Master) own(ctx context.Context, s *State) error {
 			if err != nil {
 				return fmt.Errorf("commit: %w", err)
 			}
+			m.publish(s)
 			m.release(held)
 			held = nil
 		case <-wake.C:

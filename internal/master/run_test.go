@@ -206,7 +206,7 @@ func TestLookingAtTheStateChangesNothingForWatches(t *testing.T) {
 	defer w.Close()
 	follow(t, w, func(_ map[kernel.GroupID]kernel.Instance, c kernel.Changes) bool { return c.Complete })
 	for range 50 {
-		h.Agents()
+		h.Queue("marathon")
 	}
 	if _, err := h.Launch(t.Context(), kernel.LaunchRequest{Key: "/app@1", Spec: app(t, "/app"), Groups: ids("app", 1)}); err != nil {
 		t.Fatal(err)

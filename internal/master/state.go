@@ -53,6 +53,8 @@ type State struct {
 	wakeAt    time.Time // when the last step asked for a Tick
 
 	endpoints endpoints
+	views     *Views
+	outdated  outdated
 	step      step
 	past      []*kernel.Record // the last pastKept that ended, as a ring
 	pastNext  int
@@ -73,8 +75,10 @@ type step struct {
 }
 
 type agent struct {
-	info       kernel.Agent
-	site       *kernel.Site // what all its instances show of it; another one when it changes
+	number     int           // in State.order
+	altered    bool          // it is among outdated.agents
+	info       *kernel.Agent // of the newest view, once there is one: it never changes
+	site       *kernel.Site  // what all its instances show of it; another one when it changes
 	subnet     netip.Prefix
 	registered time.Time
 	reserved   []kernel.Reservation // by role
@@ -157,7 +161,7 @@ func NewState(cfg Config) *State {
 		subnets: map[netip.Prefix]kernel.AgentID{}, specs: map[kernel.SpecID]*spec{}, groups: kernel.NewIndex[*instance](),
 		ended: map[string]*ended{}, claims: map[string]*claim{}, exposed: map[string]*exposed{}, vips: map[string]*vip{}, vipAddrs: map[netip.Addr]*vip{}, literals: map[netip.Addr]int{}, entries: map[entryKey]*entry{},
 		waiting: map[kernel.GroupID]*entry{}, waits: map[string]int{}, pool: placement.NewPool(cfg.Strategy), endpoints: endpoints{version: 1, oldest: 1},
-		step: step{dirty: map[Row]struct{}{}}}
+		views: &Views{Claims: map[string][]kernel.ClaimView{}}, outdated: outdated{claims: map[string]struct{}{}}, step: step{dirty: map[Row]struct{}{}}}
 }
 
 // Instances lists what is placed of a framework, all frameworks' if it is empty, by agent.
@@ -200,24 +204,6 @@ func (s *State) Task(id kernel.TaskID) (inst *kernel.Record, task int, ok bool) 
 
 // Complete is Changes.Complete of the kernel's watches.
 func (s *State) Complete() bool { return s.complete }
-
-// Agents lists the machines, those longest known first.
-func (s *State) Agents() []kernel.AgentView {
-	out := make([]kernel.AgentView, len(s.order))
-	for k, a := range s.order {
-		used, groups := s.pool.Used(a.info.ID)
-		v := kernel.AgentView{Agent: a.info, Subnet: a.subnet, Connected: a.session != 0, Since: a.since, Away: a.away,
-			Used: used, Groups: groups, Registered: a.registered, Reserved: a.reserved, Free: s.pool.Free(a.info.ID)}
-		if v.Connected {
-			v.Epoch = s.cfg.Epoch
-		}
-		if a.broken != "" {
-			v.Warnings = append(append([]string(nil), v.Warnings...), a.broken)
-		}
-		out[k] = v
-	}
-	return out
-}
 
 // Queue lists what waits of a framework, longest waiting first.
 func (s *State) Queue(framework string) []kernel.Waiting {
@@ -348,6 +334,14 @@ func (a *agent) empty() {
 func (s *State) charge(c Charge) { s.step.fx.Charges = append(s.step.fx.Charges, c) }
 
 func (s *State) dirty(r Row) { s.step.dirty[r] = struct{}{} }
+
+// join takes up an agent that is new to this leader.
+func (s *State) join(a *agent) {
+	a.number = len(s.order)
+	s.agents[a.info.ID] = a
+	s.order = append(s.order, a)
+	s.altered(a)
+}
 
 // change marks an instance as changed for watchers and for the endpoints.
 func (s *State) change(i *instance) {

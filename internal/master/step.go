@@ -63,6 +63,7 @@ func (s *State) begin(now time.Time) {
 		s.began, s.now = now, now
 		for _, a := range s.order {
 			a.heard, a.since = now, now
+			s.altered(a)
 		}
 		for _, v := range s.idleVIPs {
 			v.idle = now

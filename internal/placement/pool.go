@@ -40,6 +40,7 @@ type Pool struct {
 	total    kernel.Resources // of open machines
 	free     kernel.Resources
 	freed    set // machines that can take more than they could at the last Settled
+	altered  set // machines of which more or less is used or free than at the last Altered
 
 	fields   map[string]*field
 	filters  map[kernel.Constraint]*filter
@@ -122,6 +123,16 @@ func (p *Pool) Used(id kernel.AgentID) (kernel.Resources, int) {
 		return kernel.Resources{}, 0
 	}
 	return p.machines[i].used, p.machines[i].instances
+}
+
+// Altered yields the machines of which what is used or free may have changed since it was last asked.
+func (p *Pool) Altered(yield func(kernel.AgentID) bool) {
+	for i := range p.altered.each {
+		if !yield(p.machines[i].ID) {
+			return
+		}
+	}
+	p.altered.clear()
 }
 
 // Take repeats a placement decided earlier. Resources are taken even when there is less than that; a port or address that is

@@ -20,6 +20,7 @@ var none = sum{most: math.MinInt64, least: math.MaxInt64}
 func (p *Pool) refresh(i int32) {
 	m := &p.machines[i]
 	free := m.public()
+	p.altered.put(i, true)
 	p.sumUp(i, free)
 	if int(i) < len(p.sums[0]) && !free.Fits(p.sums[0][i].free) {
 		p.freed.put(i, true)

@@ -1,0 +1,97 @@
+package master
+
+import (
+	"maps"
+	"slices"
+
+	"github.com/marinaos/marina/internal/kernel"
+)
+
+// Views is what readers are shown of machines and claims. It never changes: State.Views returns another when something did.
+type Views struct {
+	Machines []*kernel.AgentView           // those longest known first
+	Claims   map[string][]kernel.ClaimView // by framework, each by name
+}
+
+// outdated is what the newest views have yet to show, so that a batch pays for what it changed and not for all there is.
+type outdated struct {
+	agents []*agent
+	claims map[string]struct{} // frameworks
+}
+
+// Views shows machines and claims as they are now.
+func (s *State) Views() *Views {
+	for id := range s.pool.Altered {
+		s.altered(s.agents[id])
+	}
+	old := &s.outdated
+	if len(old.agents) == 0 && len(old.claims) == 0 {
+		return s.views
+	}
+	now := *s.views
+	if len(old.agents) > 0 {
+		now.Machines = make([]*kernel.AgentView, len(s.order))
+		copy(now.Machines, s.views.Machines)
+		for _, a := range old.agents {
+			a.altered = false
+			v := s.view(a)
+			if now.Machines[a.number] = &v; a.broken == "" { // else the view says more than the agent did
+				a.info = &v.Agent // kept once
+			}
+		}
+		old.agents = old.agents[:0]
+	}
+	if len(old.claims) > 0 {
+		now.Claims = maps.Clone(s.views.Claims)
+		for framework := range old.claims { // each by itself: the order does not show
+			if now.Claims[framework] = s.Claims(framework); now.Claims[framework] == nil {
+				delete(now.Claims, framework)
+			}
+		}
+		clear(old.claims)
+	}
+	s.views = &now
+	return s.views
+}
+
+// altered marks an agent's view as outdated. What the pool counts of a machine is marked by the pool.
+func (s *State) altered(a *agent) {
+	if !a.altered {
+		a.altered = true
+		s.outdated.agents = append(s.outdated.agents, a)
+	}
+}
+
+// view is what readers are shown of a machine.
+func (s *State) view(a *agent) kernel.AgentView {
+	used, groups := s.pool.Used(a.info.ID)
+	v := kernel.AgentView{Agent: *a.info, Subnet: a.subnet, Connected: a.session != 0, Since: a.since, Away: a.away,
+		Used: used, Groups: groups, Registered: a.registered, Reserved: a.reserved, Free: s.pool.Free(a.info.ID)}
+	if v.Connected {
+		v.Epoch = s.cfg.Epoch
+	}
+	if a.broken != "" {
+		v.Warnings = append(append([]string(nil), v.Warnings...), a.broken)
+	}
+	return v
+}
+
+// Agents lists the machines, those longest known first.
+func (s *State) Agents() []kernel.AgentView {
+	out := make([]kernel.AgentView, len(s.order))
+	for k, a := range s.order {
+		out[k] = s.view(a)
+	}
+	return out
+}
+
+// Claims lists the claims of a framework by name.
+func (s *State) Claims(framework string) []kernel.ClaimView {
+	var out []kernel.ClaimView
+	for _, id := range slices.Sorted(maps.Keys(s.claims)) {
+		if c := s.claims[id]; c.Framework == framework {
+			out = append(out, c.ClaimView)
+		}
+	}
+	return out
+}
