@@ -13,6 +13,8 @@ import (
 	"strings"
 
 	"github.com/containerd/errdefs"
+
+	"github.com/marinaos/marina/internal/scheduler"
 )
 
 // Handler serves Marathon's API. Until Run has loaded the state, and after it has ended, everything but /ping answers 503.
@@ -78,8 +80,8 @@ func (c *call) route() error {
 	if len(parts) == 1 && parts[0] == "ping" {
 		return c.ping()
 	}
-	if !c.leading() {
-		return errNotLeading
+	if !c.loop.Leading() {
+		return scheduler.ErrNotLeading
 	}
 	if len(parts) == 1 && parts[0] == "metrics" {
 		return c.get(c.metrics)
@@ -107,21 +109,6 @@ func (c *call) route() error {
 		}
 	}
 	return errNoRoute
-}
-
-// leading reports whether the state is loaded and still this process's to change.
-func (s *Services) leading() bool {
-	select {
-	case <-s.ended:
-		return false
-	default:
-	}
-	select {
-	case <-s.ready:
-		return true
-	default:
-		return false
-	}
 }
 
 // segments are the parts of a path between slashes, however many those are.
@@ -291,7 +278,7 @@ func errorAnswer(err error) answer {
 		status, body.Message = http.StatusMethodNotAllowed, err.Error()
 	} else if said {
 		status = statusOf(p.kind)
-	} else if errors.Is(err, errPanic) {
+	} else if errors.Is(err, scheduler.ErrPanic) {
 		body.Message = err.Error()
 	} else if errdefs.IsInvalidArgument(err) {
 		status, body.Message = http.StatusUnprocessableEntity, err.Error()

@@ -143,7 +143,7 @@ func (c *call) stream(w http.ResponseWriter) {
 		case <-tick.C:
 		case <-c.r.Context().Done():
 			return
-		case <-c.ended:
+		case <-c.loop.Ended():
 			return
 		}
 		_ = out.SetWriteDeadline(time.Now().Add(writeTimeout)) // not every writer can

@@ -11,6 +11,7 @@ import (
 	"github.com/containerd/errdefs"
 
 	"github.com/marinaos/marina/internal/kernel"
+	"github.com/marinaos/marina/internal/scheduler"
 	"github.com/marinaos/marina/internal/store"
 )
 
@@ -34,21 +35,20 @@ func (e *lockedError) Error() string {
 	return "App is locked by one or more deployments. Override with the option '?force=true'. View details at '/v2/deployments/<DEPLOYMENT_ID>'."
 }
 
-// tx gathers one change: the operations, and what is done to the state once they are durable. It lives inside Run's goroutine,
+// tx gathers one change: the rows, and what is done to the state once they are durable. It lives inside the owner's goroutine,
 // which alone writes the state, so it reads the state without the lock.
 type tx struct {
+	*scheduler.Change
 	s       *Services
 	now     time.Time
 	version string
 	root    map[string]*App // all apps as they will be
-	ops     map[string]store.Op
 	applied []func()
-	kill    Decision // carried out after the commit
 	events  []Event
 }
 
-// begin returns an empty change with a version later than any given out.
-func (s *Services) begin() *tx {
+// begin makes a change one of services, with a version later than any given out.
+func (s *Services) begin(c *scheduler.Change) *tx {
 	now := time.Now()
 	version := timestamp(now)
 	if version <= s.last {
@@ -56,31 +56,13 @@ func (s *Services) begin() *tx {
 			version = timestamp(last.Add(time.Millisecond))
 		}
 	}
-	return &tx{s: s, now: now, version: version, ops: map[string]store.Op{}}
+	t := &tx{Change: c, s: s, now: now, version: version}
+	c.Then(t.apply)
+	return t
 }
 
-func (t *tx) put(op store.Op) { t.ops[op.Key] = op }
-
-func (t *tx) putErr(op store.Op, err error) error {
-	if err == nil {
-		t.put(op)
-	}
-	return err
-}
-
-func (t *tx) then(f func()) { t.applied = append(t.applied, f) }
-
-// commit makes the change durable and takes it into the state.
-func (t *tx) commit(ctx context.Context) error {
-	if len(t.ops) > 0 {
-		txn := store.Txn{Guards: []store.Guard{t.s.cfg.Fence}}
-		for _, key := range slices.Sorted(maps.Keys(t.ops)) {
-			txn.Ops = append(txn.Ops, t.ops[key])
-		}
-		if _, err := t.s.cfg.Store.Commit(ctx, txn); err != nil {
-			return fmt.Errorf("services: commit: %w", err)
-		}
-	}
+// apply takes the change into the state once it is durable.
+func (t *tx) apply() {
 	t.s.last = max(t.s.last, t.version)
 	t.s.mu.Lock()
 	for _, f := range t.applied {
@@ -88,8 +70,17 @@ func (t *tx) commit(ctx context.Context) error {
 	}
 	t.s.mu.Unlock()
 	t.s.hub.publish(t.events)
-	return nil
 }
+
+func (t *tx) putErr(op store.Op, err error) error {
+	if err == nil {
+		t.Put(op)
+	}
+	return err
+}
+
+// then has f change the state, under its lock, once the change is durable.
+func (t *tx) then(f func()) { t.applied = append(t.applied, f) }
 
 // apps is all apps as they will be after this change.
 func (t *tx) apps() map[string]*App {
@@ -254,7 +245,7 @@ func (t *tx) deploy(changes []Change, force bool) (*Deployment, error) {
 // putApp writes an app's rows and drops versions beyond the limit, the oldest first, but none that a deployment names.
 func (t *tx) putApp(c Change, d *Deployment) error {
 	if c.To == nil {
-		t.put(appRows.Delete(c.App))
+		t.Put(appRows.Delete(c.App))
 		return nil
 	}
 	if err := t.putErr(appRows.Put(c.App, *c.To)); err != nil {
@@ -271,7 +262,7 @@ func (t *tx) putApp(c Change, d *Deployment) error {
 			return false
 		}
 		surplus--
-		t.put(rows.Delete(v))
+		t.Put(rows.Delete(v))
 		return true
 	})
 	t.then(func() { t.s.versions[c.App] = list })
@@ -289,13 +280,13 @@ func (s *Services) named(more *Deployment, app, version string) bool {
 // forgetDeployment removes a deployment's row, and the versions of apps that are gone with it. Those that next, which takes
 // its place, names are still needed.
 func (t *tx) forgetDeployment(d, next *Deployment) {
-	t.put(deploymentRows.Delete(d.ID))
+	t.Put(deploymentRows.Delete(d.ID))
 	for _, c := range d.Changes {
 		if t.apps()[c.App] != nil || next != nil && next.change(c.App) != nil {
 			continue
 		}
 		for _, v := range t.s.versions[c.App] {
-			t.put(versionRows(c.App).Delete(v))
+			t.Put(versionRows(c.App).Delete(v))
 		}
 		t.then(func() { delete(t.s.versions, c.App) })
 	}
@@ -355,7 +346,9 @@ func (t *tx) killAndScale(refs []Ref) []Change {
 
 // killNow ends instances; the apps get new ones.
 func (t *tx) killNow(refs []Ref) {
-	t.then(func() { t.kill = t.s.state.Kill(refs, "killed by a request") })
+	var d Decision
+	t.then(func() { d = t.s.state.Kill(refs, "killed by a request") })
+	t.After(func(ctx context.Context) error { return t.s.carryOut(ctx, d) })
 }
 
 // find resolves a task id of any form, or an instance id, to an instance that is placed.

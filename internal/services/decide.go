@@ -73,7 +73,7 @@ func Decide(s *State, now time.Time, mint func(app string) kernel.GroupID) Decis
 		s.decideApp(id, now, mint, &d)
 	}
 	for _, dep := range s.Deployments {
-		if s.Complete && s.stepDone(dep) {
+		if s.Complete && dep.Parked == "" && s.stepDone(dep) {
 			d.Transitions = append(d.Transitions, Transition{Deployment: dep, Step: dep.Step + 1})
 		}
 	}

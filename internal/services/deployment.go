@@ -28,6 +28,8 @@ type Deployment struct {
 	Changes []Change // sorted by app
 	Steps   []Step
 	Step    int // the current one, from 0
+
+	Parked string // why it was set aside and goes no further; empty: it was not
 }
 
 // Change is what a deployment does to one app. From is nil for a new app, To for a removed one.
@@ -218,6 +220,7 @@ func (s *State) Begin(d *Deployment, cancelled []*Deployment) {
 // Cancel ends a deployment where it stands: instances stay as they are.
 func (s *State) Cancel(d *Deployment) {
 	s.Deployments = slices.DeleteFunc(s.Deployments, func(o *Deployment) bool { return o == d })
+	s.aside.Clear(deploymentSubject(d))
 	for _, c := range d.Changes {
 		s.Touch(c.App)
 	}
@@ -256,6 +259,9 @@ func (s *State) stepDone(d *Deployment) bool {
 
 // Why tells why a deployment has not come further; waiting adds what the kernel says about an app's queue.
 func (s *State) Why(d *Deployment, waiting map[string]string) string {
+	if d.Parked != "" {
+		return "it was set aside: " + d.Parked
+	}
 	if !s.Complete {
 		return "machines have yet to report to the new leader"
 	}

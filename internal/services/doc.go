@@ -4,12 +4,13 @@
 // # How it fits together
 //
 //	API request ─┐                                                     ┌─> store rows (fenced)
-//	kernel watch ─┼─> Run's goroutine ─> State ─> Decide ─> Decision ──┤
-//	timer ────────┘        (the one owner)        (pure)                └─> kernel: launch, withdraw, stop, forget
+//	kernel watch ─┼─> scheduler.Loop ─> State ─> Decide ─> Decision ───┤
+//	timer ────────┘    (the one owner)           (pure)                 └─> kernel: launch, withdraw, stop, forget
 //
 // [State] is what is known, [Decide] what is to be done about it, and nothing there reads a clock, draws a number or blocks:
-// time and instance ids come in. Run's goroutine is the only writer. A request's change is committed under the leadership's
-// fence before it is answered, and only then taken into the state; readers of the API look at the state under its lock.
+// time and instance ids come in. The owner goroutine of a scheduler.Loop is the only writer. A request's change is committed under
+// the leadership's fence before it is answered, and only then taken into the state; readers of the API look at the state under its
+// lock, and write their answers when they have let go of it.
 //
 // Whoever drives the pure part (Run does, and a simulator may) keeps this order: Observe what the kernel says; Decide; make the
 // decision's transitions durable and Advance by each; hand the rest to the kernel, and report with LaunchFailed and ForgetRefused

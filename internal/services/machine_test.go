@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/marinaos/marina/internal/kernel"
+	"github.com/marinaos/marina/internal/scheduler"
 	"pgregory.net/rapid"
 )
 
@@ -377,7 +378,7 @@ func FuzzApp(f *testing.F) {
 		if err != nil {
 			return
 		}
-		tx := New(Config{}).begin()
+		tx := New(Config{}).begin(&scheduler.Change{})
 		a, err := tx.create(id, given)
 		if err != nil {
 			rec := httptest.NewRecorder()
@@ -393,7 +394,7 @@ func FuzzApp(f *testing.F) {
 		again := must(parse(out)).(map[string]any)
 		delete(again, "version")
 		delete(again, "versionInfo")
-		b, err := New(Config{}).begin().create(id, again)
+		b, err := New(Config{}).begin(&scheduler.Change{}).create(id, again)
 		if err != nil {
 			t.Fatalf("%s is accepted and comes back as %s, which is not: %v", body, out, err)
 		}

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
-	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -16,6 +15,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/marinaos/marina/internal/kernel"
+	"github.com/marinaos/marina/internal/scheduler"
 	"github.com/marinaos/marina/internal/store"
 )
 
@@ -42,30 +42,20 @@ const maxLaunches = 16
 
 // Services runs apps while this process leads. One is made for each leadership and is not used after it.
 type Services struct {
-	cfg      Config
-	requests chan request
-	ready    chan struct{} // closed once everything is loaded
-	ended    chan struct{} // closed when Run returns
-	hub      hub
-	count    counters
+	cfg   Config
+	loop  *scheduler.Loop
+	hub   hub
+	count counters
 
 	mu       sync.RWMutex
-	state    *State              // written by Run's goroutine, under mu; read by anyone under mu.RLock
+	state    *State              // written by the loop's owner, under mu; read by anyone under mu.RLock
 	versions map[string][]string // of each app, oldest first; likewise
-	alarms   []kernel.Alarm      // what was set aside; likewise
 
-	last string // newest version given out; Run's goroutine's own
+	last string // newest version given out; the owner's own
 }
 
 type counters struct {
 	requests, launched, stopped, started, finished atomic.Int64
-}
-
-// request is a change that somebody asked for. Run's goroutine calls plan, which must be quick; what it put into the tx is
-// committed, and then answered.
-type request struct {
-	plan func(*tx) error
-	done chan error // holds one
 }
 
 // New returns a Services that does nothing until Run.
@@ -96,8 +86,8 @@ func New(cfg Config) *Services {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	s := &Services{cfg: cfg, requests: make(chan request), ready: make(chan struct{}), ended: make(chan struct{}),
-		hub: hub{readers: map[*reader]struct{}{}}, state: NewState(), versions: map[string][]string{}}
+	s := &Services{cfg: cfg, hub: hub{readers: map[*reader]struct{}{}}, state: NewState(), versions: map[string][]string{}}
+	s.loop = scheduler.New(scheduler.Config{Name: "services", Framework: Framework, Store: cfg.Store, Kernel: cfg.Kernel, Fence: cfg.Fence, Log: cfg.Log})
 	s.state.Policy = cfg.Policy
 	return s
 }
@@ -105,57 +95,13 @@ func New(cfg Config) *Services {
 // Run loads what the store holds and works until ctx ends, leadership is lost or the outcome of a write is unknown; then
 // nothing more is decided here, and the next leader begins from the store. It is called once.
 func (s *Services) Run(ctx context.Context) error {
-	defer close(s.ended)
-	if err := s.load(ctx); err != nil {
-		return fmt.Errorf("services: load: %w", err)
-	}
-	g, ctx := errgroup.WithContext(ctx)
-	changes := make(chan kernel.Changes)
-	watch := s.cfg.Kernel.Watch(Framework)
-	defer watch.Close()
-	g.Go(func() error { return kernel.Follow(ctx, watch, changes) })
-	g.Go(func() error { return s.loop(ctx, changes) })
-	return g.Wait()
+	return s.loop.Run(ctx, scheduler.Work{Load: s.load, Observe: s.observe, Settle: s.settle})
 }
 
-// loop is the owner of all writing.
-func (s *Services) loop(ctx context.Context, changes <-chan kernel.Changes) error {
-	timer := time.NewTimer(time.Hour)
-	defer timer.Stop()
-	loaded := false
-	var requests <-chan request // nil until the kernel's instances are known
-	for {
-		select {
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		case c := <-changes:
-			s.mu.Lock()
-			s.state.Observe(c, time.Now())
-			s.mu.Unlock()
-			if !loaded {
-				loaded, requests = true, s.requests
-				close(s.ready)
-			}
-		case r := <-requests:
-			fatal, err := s.serve(ctx, r)
-			r.done <- err
-			if fatal {
-				return err
-			}
-		case <-timer.C:
-		}
-		if !loaded {
-			continue
-		}
-		wake, err := s.settle(ctx)
-		if err != nil {
-			return err
-		}
-		timer.Stop()
-		if !wake.IsZero() {
-			timer.Reset(time.Until(wake))
-		}
-	}
+func (s *Services) observe(c kernel.Changes) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.state.Observe(c, time.Now())
 }
 
 // settle decides and carries out until there is nothing more to do now, and returns when there will be.
@@ -196,22 +142,35 @@ func (s *Services) carryOut(ctx context.Context, d Decision) error {
 	return g.Wait()
 }
 
+// advance makes transitions durable, each by itself.
 func (s *Services) advance(ctx context.Context, list []Transition) error {
-	if len(list) == 0 {
-		return nil
-	}
-	t := s.begin()
+	changes := []*scheduler.Change{}
 	for _, tr := range list {
+		t := s.begin(&scheduler.Change{})
 		if tr.Finished() {
 			t.forgetDeployment(tr.Deployment, nil)
-			s.count.finished.Add(1)
-			s.cfg.Log.Info("deployment finished", "deployment", tr.Deployment.ID)
 		} else if err := t.putErr(rowOf(tr.Deployment, tr.Step)); err != nil {
 			return err
 		}
-		t.then(func() { s.state.Advance(tr, t.now) })
+		t.then(func() {
+			s.state.Advance(tr, t.now)
+			if tr.Finished() {
+				s.count.finished.Add(1)
+				s.cfg.Log.Info("deployment finished", "deployment", tr.Deployment.ID)
+			}
+		})
+		changes = append(changes, t.Change)
 	}
-	return t.commit(ctx)
+	refused, err := s.loop.CommitAll(ctx, changes)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for n, c := range changes {
+		if why := refused[c]; why != nil {
+			s.state.Park(list[n].Deployment, "its next step cannot be written: "+why.Error(), time.Now())
+			s.cfg.Log.Error("deployment is set aside", "deployment", list[n].Deployment.ID, "err", why)
+		}
+	}
+	return err
 }
 
 func (s *Services) withdraw(ctx context.Context, list []Withdraw) error {
@@ -300,46 +259,7 @@ func refused(err error) bool {
 	return errors.Is(err, errdefs.ErrInvalidArgument) || errors.Is(err, errdefs.ErrResourceExhausted) || errors.Is(err, errdefs.ErrAlreadyExists)
 }
 
-// do has Run's goroutine plan and commit a change. It returns once the change is durable, with the plan's error if there was
-// one, or an errdefs.ErrUnavailable when this process does not lead; then the outcome may be unknown.
+// do has the owner plan and commit a change, see scheduler.Loop.Do.
 func (s *Services) do(ctx context.Context, plan func(*tx) error) error {
-	r := request{plan: plan, done: make(chan error, 1)}
-	select {
-	case s.requests <- r:
-	case <-s.ended:
-		return errNotLeading
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-	return <-r.done
+	return s.loop.Do(ctx, func(_ context.Context, c *scheduler.Change) error { return plan(s.begin(c)) })
 }
-
-var errNotLeading = fmt.Errorf("this master does not lead, ask again: %w", errdefs.ErrUnavailable)
-
-// serve plans and commits one request. fatal says that this leadership's work is over.
-func (s *Services) serve(ctx context.Context, r request) (fatal bool, err error) {
-	t := s.begin()
-	if err := s.planned(r, t); err != nil {
-		return false, err
-	}
-	if err := t.commit(ctx); err != nil {
-		return !errors.Is(err, errdefs.ErrInvalidArgument), err
-	}
-	if err := s.carryOut(ctx, t.kill); err != nil {
-		return true, err
-	}
-	return false, nil
-}
-
-// planned has a request plan its change. A panic is that request's misfortune and nobody else's: nothing is committed yet.
-func (s *Services) planned(r request, t *tx) (err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			s.cfg.Log.Error("request panicked", "panic", p, "stack", string(debug.Stack()))
-			err = errPanic
-		}
-	}()
-	return r.plan(t)
-}
-
-var errPanic = fmt.Errorf("the request could not be worked on, the master's log says why: %w", errdefs.ErrInternal)

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/marinaos/marina/internal/kernel"
+	"github.com/marinaos/marina/internal/scheduler"
 )
 
 // Limits and pauses of deciding. A State's Policy holds them so that tests and simulations may use others.
@@ -42,6 +43,7 @@ type State struct {
 	Deployments []*Deployment   // running, oldest first
 	Complete    bool            // every agent has reported since this leader began, as the kernel told
 
+	aside  scheduler.Alarms // what was set aside and is left as it is
 	fleets map[string]*fleet
 	base   time.Time   // of moments
 	away   int         // instances on machines that do not answer, all apps

@@ -155,7 +155,6 @@ func (d *driver) command(line string) error {
 func (d *driver) deploy(line string) error {
 	t := &tx{s: New(Config{}), now: d.now, version: d.version()}
 	t.s.state = d.s
-	t.ops = nil
 	changes := []Change{}
 	for _, one := range strings.Split(line, " /") {
 		id, text, _ := strings.Cut("/"+strings.TrimPrefix(one, "/"), " ")

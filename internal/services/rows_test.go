@@ -1,0 +1,101 @@
+package services
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"testing/synctest"
+
+	"github.com/marinaos/marina/internal/kernel"
+	"github.com/marinaos/marina/internal/store"
+)
+
+// stored writes rows as an earlier leader would have.
+func (w *world) stored(op store.Op, err error) {
+	if err == nil {
+		_, err = w.store.Commit(w.ctx, store.Txn{Ops: []store.Op{op}})
+	}
+	if err != nil {
+		w.fail("%s: %v", op.Key, err)
+	}
+}
+
+// storedApp writes an app and its version.
+func (w *world) storedApp(id, version string, instances int) *App {
+	a, err := readApp(must(parse(fmt.Appendf(nil, `{"id":%q,"cmd":"x","cpus":0.1,"mem":1,"instances":%d}`, id, instances))).(map[string]any), nil, false)
+	if err != nil {
+		w.fail("app %s: %v", id, err)
+	}
+	a.Role, a.Version, a.VersionInfo = "slave_public", version, &VersionInfo{version, version}
+	w.stored(appRows.Put(id, *a))
+	w.stored(versionRows(id).Put(version, *a))
+	return a
+}
+
+// TestDeploymentsThatAdvanceAtOnceNeedNotFitOneTransaction has fourteen deployments whose rows are more than 8 MiB together come to their next
+// step in one decision, as after a failover.
+func TestDeploymentsThatAdvanceAtOnceNeedNotFitOneTransaction(t *testing.T) {
+	const v = "2026-01-01T00:00:00.000Z"
+	inStoredWorld(t, func(w *world) {
+		for n := range 14 {
+			id := fmt.Sprintf("/app-%d", n)
+			w.storedApp(id, v, 0)
+			row := deploymentRow{ID: fmt.Sprint("d", n), Version: v, Changes: []changeRow{{App: id, From: v, To: v}},
+				Steps: []Step{{[]Action{{ScaleApplication, id}}}, {[]Action{{ScaleApplication, id}}}}}
+			for k := range 10_000 {
+				row.Changes[0].Victims = append(row.Changes[0].Victims, kernel.GroupID(fmt.Sprintf("app-%d.instance-%050d", n, k)))
+			}
+			w.stored(deploymentRows.Put(row.ID, row))
+		}
+	}, func(w *world) {
+		if got := w.deployments(); len(got) != 0 {
+			t.Errorf("deployments: got %d, want all done", len(got))
+		}
+		w.must(201, "POST", "/v2/apps", `{"id":"/web","cmd":"x"}`)
+	})
+}
+
+// inStoredWorld runs a test with a leader that begins from rows.
+func inStoredWorld(t *testing.T, rows, f func(w *world)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t.Fatalf)
+		w.kernel.AddAgent("a1", 1000)
+		rows(w)
+		w.lead()
+		defer w.end()
+		f(w)
+	})
+}
+
+// TestADeploymentThatCannotBeWrittenIsSetAsideAlone has a deployment whose row holds no more: its next step needs one digit more.
+func TestADeploymentThatCannotBeWrittenIsSetAsideAlone(t *testing.T) {
+	const v = "2026-01-01T00:00:00.000Z"
+	inStoredWorld(t, func(w *world) {
+		w.storedApp("/full", v, 0)
+		row := deploymentRow{ID: "full", Version: v, Changes: []changeRow{{App: "/full", From: v, To: v, Victims: []kernel.GroupID{""}}}, Step: 9}
+		for range 11 {
+			row.Steps = append(row.Steps, Step{[]Action{{ScaleApplication, "/full"}}})
+		}
+		short := store.MaxValueBytes - len(must(deploymentRows.Put("full", row)).Value)
+		row.Changes[0].Victims[0] = kernel.GroupID(strings.Repeat("x", short))
+		w.stored(deploymentRows.Put("full", row))
+		w.storedApp("/other", v, 0)
+		w.stored(deploymentRows.Put("other", deploymentRow{ID: "other", Version: v, Changes: []changeRow{{App: "/other", From: v, To: v}},
+			Steps: []Step{{[]Action{{ScaleApplication, "/other"}}}}}))
+	}, func(w *world) {
+		got := w.deployments()
+		if len(got) != 1 || got[0].ID != "full" || !strings.Contains(got[0].Reason, "set aside") {
+			t.Fatalf("deployments: got %+v, want full alone, set aside", got)
+		}
+		if a := w.svc.Alarms(); len(a) != 1 || a[0].Subject != "deployment full" || !strings.Contains(a[0].Do, "/v2/deployments/full") || a[0].Since.IsZero() {
+			t.Errorf("alarms: got %+v, want one of deployment full that says what to do", a)
+		}
+		w.must(409, "PUT", "/v2/apps/full", `{"instances":1}`)
+		w.call("DELETE", "/v2/deployments/full?force=true", "")
+		if a, d := w.svc.Alarms(), w.deployments(); len(a)+len(d) != 0 {
+			t.Errorf("after it was cancelled: got alarms %v, deployments %v, want none", a, d)
+		}
+		w.must(200, "PUT", "/v2/apps/full", `{"instances":1}`)
+	})
+}
