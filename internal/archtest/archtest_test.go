@@ -26,7 +26,10 @@ var rooms = map[string][]string{
 	"allocator":  {"kernel"},
 	"placement":  {"kernel"},
 	"invariant":  {"kernel"},
-	"identity":   {"store"},
+	"access":     {},
+	"audit":      {"kernel"},
+	"metrics":    {},
+	"identity":   {"store", "access", "audit"},
 	"disk":       {},
 	"images":     {"kernel", "store", "disk"},
 	"network":    {"kernel"},
@@ -35,9 +38,9 @@ var rooms = map[string][]string{
 	"scheduler":  {"kernel", "store"},
 	"services":   {"kernel", "store", "scheduler"},
 	"kubernetes": {"kernel", "store", "identity", "disk"},
-	"gateway":    {"identity"},
+	"gateway":    {"identity", "access", "audit", "metrics"},
 	"cli":        {"kernel", "services", "kubernetes"},
-	"daemon":     {"kernel", "store", "allocator", "placement", "invariant", "identity", "images", "network", "agent", "master", "services", "kubernetes", "gateway"},
+	"daemon":     {"kernel", "store", "allocator", "placement", "invariant", "identity", "images", "network", "agent", "master", "services", "kubernetes", "gateway", "access", "audit", "metrics"},
 	"sim":        {"kernel", "store", "allocator", "placement", "invariant", "master", "services"},
 	"archtest":   {},
 }
@@ -56,6 +59,7 @@ var kept = map[string]string{
 	"github.com/containerd/containerd/": "agent",
 	"github.com/spf13/cobra":            "cli",
 	"github.com/golang-jwt/":            "identity",
+	"github.com/prometheus/":            "metrics",
 }
 
 // pure lists the rooms whose code takes snapshots and time and gives actions and reasons: they never ask the clock, the

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"strings"
 
+	"github.com/marinaos/marina/internal/access"
 	"github.com/marinaos/marina/internal/gateway"
 	"github.com/marinaos/marina/internal/kernel"
 )
@@ -23,18 +24,18 @@ func (d *daemon) routes() []gateway.Route {
 	kernel := d.leading(func(t *term) http.Handler { return t.master.Handler() })
 	clusters := d.leading(func(t *term) http.Handler { return t.clusters.Handler() })
 	events := func(prefix string) gateway.Route {
-		return gateway.Route{Prefix: prefix + "/v2/events", Handler: strip(prefix, marathon), Streaming: true}
+		return gateway.Route{Prefix: prefix + "/v2/events", Handler: strip(prefix, marathon), Streaming: true, Needs: access.Services}
 	}
 	return []gateway.Route{
-		{Prefix: "/service/marathon", Strip: true, Handler: marathon, BodyLimit: definitionLimit}, events("/service/marathon"),
-		{Prefix: "/marathon", Strip: true, Handler: marathon, BodyLimit: definitionLimit}, events("/marathon"),
-		{Prefix: "/v2", Handler: marathon, BodyLimit: definitionLimit}, events(""),
-		{Prefix: "/machines/v1", Handler: kernel},
-		{Prefix: "/quota/v1", Handler: kernel},
-		{Prefix: "/net/v1", Handler: kernel},
-		{Prefix: "/tasks/v1", Handler: kernel, Streaming: true, BodyLimit: -1},
-		{Prefix: "/kubernetes/v1", Handler: clusters, Streaming: true, BodyLimit: imageLimit},
-		{Prefix: "/images/v1", Handler: d.images.Handler(), Streaming: true, BodyLimit: imageLimit},
+		{Prefix: "/service/marathon", Strip: true, Needs: access.Services, Handler: marathon, BodyLimit: definitionLimit}, events("/service/marathon"),
+		{Prefix: "/marathon", Strip: true, Needs: access.Services, Handler: marathon, BodyLimit: definitionLimit}, events("/marathon"),
+		{Prefix: "/v2", Needs: access.Services, Handler: marathon, BodyLimit: definitionLimit}, events(""),
+		{Prefix: "/machines/v1", Needs: access.Machines, Handler: kernel},
+		{Prefix: "/quota/v1", Needs: access.Quota, Handler: kernel},
+		{Prefix: "/net/v1", Needs: access.Networks, Handler: kernel},
+		{Prefix: "/tasks/v1", Needs: access.Tasks, Handler: kernel, Streaming: true, BodyLimit: -1},
+		{Prefix: "/kubernetes/v1", Needs: access.Clusters, Handler: clusters, Streaming: true, BodyLimit: imageLimit},
+		{Prefix: "/images/v1", Needs: access.Images, Handler: d.images.Handler(), Streaming: true, BodyLimit: imageLimit},
 	}
 }
 
@@ -60,7 +61,8 @@ type unit struct {
 
 // units asks every part how it is, and the schedulers for their alarms.
 func (d *daemon) units(ctx context.Context) []unit {
-	return append(d.parts(ctx), d.schedulerUnits()...)
+	changes := alarmed("marina-audit.service", "audit", d.audit.Alarms())
+	return append(append(d.parts(ctx), changes), d.schedulerUnits()...)
 }
 
 // parts are the processes of the datacenter on this machine: while all are well it is up, whatever alarms a scheduler has.

@@ -19,11 +19,14 @@ import (
 	"github.com/google/uuid"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/marinaos/marina/internal/access"
+	"github.com/marinaos/marina/internal/audit"
 	"github.com/marinaos/marina/internal/daemon/heap"
 	"github.com/marinaos/marina/internal/gateway"
 	"github.com/marinaos/marina/internal/identity"
 	"github.com/marinaos/marina/internal/identity/ca"
 	"github.com/marinaos/marina/internal/images"
+	"github.com/marinaos/marina/internal/metrics"
 	"github.com/marinaos/marina/internal/store"
 	"github.com/marinaos/marina/internal/store/etcd"
 )
@@ -41,6 +44,9 @@ type daemon struct {
 	authority *ca.Authority
 	identity  *identity.Directory
 	images    *images.Images
+	audit     *audit.Log
+	metrics   *metrics.Registry
+	access    access.Authorizer
 	term      atomic.Pointer[term] // nil while this process does not lead
 }
 
@@ -61,7 +67,11 @@ func Run(ctx context.Context, cfg Config) error {
 	if err := s.keepRanges(); err != nil {
 		return err
 	}
-	d := &daemon{site: s, log: log, build: Build()}
+	d := &daemon{site: s, log: log, build: Build(), metrics: metrics.New(Version), access: access.Administrators{}}
+	if d.audit, err = audit.Open(audit.Config{Dir: s.path("audit"), Log: log}); err != nil {
+		return err
+	}
+	defer d.audit.Close()
 	if d.store, err = s.openStore(ctx, log); err != nil {
 		return err
 	}
@@ -100,7 +110,7 @@ func (d *daemon) open(ctx context.Context) error {
 	if err := d.site.writeDatacenter(id, d.authority.CertPEM()); err != nil {
 		return err
 	}
-	if d.identity, err = identity.Open(ctx, identity.Config{Datacenter: id}, d.store, root, d.log); err != nil {
+	if d.identity, err = identity.Open(ctx, identity.Config{Datacenter: id, Access: d.access, Audit: d.audit}, d.store, root, d.log); err != nil {
 		return err
 	}
 	d.images, err = images.New(d.site.path("images"), d.store, d.fence, d.log)
@@ -135,6 +145,7 @@ func (d *daemon) run(ctx context.Context) error {
 		return err
 	}
 	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return ended(ctx, d.audit.Run(ctx)) })
 	g.Go(func() error { return ended(ctx, d.identity.Run(ctx)) })
 	g.Go(func() error { return ended(ctx, d.identity.ServeSocket(ctx, d.site.socket(), d.adminHandler())) })
 	g.Go(func() error { return ended(ctx, gw.Run(ctx)) })
@@ -152,7 +163,8 @@ func (d *daemon) gateway() (*gateway.Gateway, error) {
 		plain = "-"
 	}
 	return gateway.New(gateway.Config{HTTPS: d.site.HTTPS, HTTP: plain, TLS: ca.ServerTLS(source, d.authority.Pool(), d.authority.Datacenter())},
-		gateway.Deps{Identity: d.identity, Routes: d.routes(), Services: d, Health: d, Info: d.info(), Log: d.log})
+		gateway.Deps{Identity: d.identity, Routes: d.routes(), Services: d, Health: d, Info: d.info(), Log: d.log,
+			Access: d.access, Audit: d.audit, Metrics: d.metrics})
 }
 
 // master is where this machine's agent dials.

@@ -7,12 +7,14 @@ import (
 
 	"github.com/containerd/errdefs"
 
+	"github.com/marinaos/marina/internal/access"
 	"github.com/marinaos/marina/internal/identity"
 )
 
 // admit returns the request as its route gets it, with the principal in its context; nil if it does not go on and was answered. Everything that is not on an open route needs
 // a good token, also what has no route at all: who may not come in learns nothing of what there is.
-func (g *Gateway) admit(w http.ResponseWriter, r *http.Request, route *Route) *http.Request {
+func (g *Gateway) admit(w http.ResponseWriter, r *http.Request, rec *request) *http.Request {
+	route := rec.route
 	if err := g.sameOrigin(r); err != nil {
 		writeError(w, http.StatusForbidden, "This request comes from a page of another origin: "+err.Error()+".")
 		return nil
@@ -30,14 +32,20 @@ func (g *Gateway) admit(w http.ResponseWriter, r *http.Request, route *Route) *h
 		w.Header().Set("Retry-After", "1")
 		writeError(w, http.StatusServiceUnavailable, "This master cannot check the token now: try again.")
 		return nil
-	case !identity.Allowed(p, r.Method, r.URL.Path):
-		writeError(w, http.StatusForbidden, "User "+p.UID+" may not do this.")
-		return nil
-	case route == nil:
+	}
+	rec.admitted(p)
+	if route == nil {
 		writeError(w, http.StatusNotFound, "There is nothing at "+r.URL.Path+".")
 		return nil
 	}
-	return r.WithContext(identity.WithPrincipal(r.Context(), p))
+	ctx := access.WithPrincipal(identity.WithPrincipal(r.Context(), p), access.Principal{UID: p.UID})
+	if route.Needs != "" {
+		if err := access.Check(ctx, g.access, access.Of(r.Method), route.Needs.Of("/")); err != nil {
+			writeError(w, http.StatusForbidden, message(err, errdefs.ErrPermissionDenied))
+			return nil
+		}
+	}
+	return r.WithContext(ctx)
 }
 
 // sameOrigin refuses what another site's page makes a browser send: unsafe methods, and connections that become something

@@ -17,7 +17,10 @@ import (
 	"golang.org/x/net/netutil"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/marinaos/marina/internal/access"
+	"github.com/marinaos/marina/internal/audit"
 	"github.com/marinaos/marina/internal/identity"
+	"github.com/marinaos/marina/internal/metrics"
 )
 
 const (
@@ -54,6 +57,9 @@ type Deps struct {
 	Health   Health          // nil: only liveness under /system/health/v1
 	Info     Info
 	Log      *slog.Logger
+	Access   access.Authorizer // nil: whoever has a token may do everything
+	Audit    *audit.Log        // nil: nothing is recorded
+	Metrics  *metrics.Registry // nil: nothing is measured
 }
 
 // Gateway is the front door. Make one with New.
@@ -63,6 +69,8 @@ type Gateway struct {
 	log      *slog.Logger
 	routes   table
 	origin   *http.CrossOriginProtection
+	recorder *recorder
+	access   access.Authorizer
 	requests atomic.Int64
 	streams  atomic.Int64
 	ready    chan struct{}
@@ -81,7 +89,8 @@ func New(cfg Config, deps Deps) (*Gateway, error) {
 	setDefault(&cfg.MaxRequests, 1024)
 	setDefault(&cfg.MaxStreams, 4096)
 	setDefault(&cfg.MaxConnections, 8192)
-	g := &Gateway{cfg: cfg, identity: deps.Identity, log: deps.Log, origin: http.NewCrossOriginProtection(), ready: make(chan struct{})}
+	g := &Gateway{cfg: cfg, identity: deps.Identity, log: deps.Log, origin: http.NewCrossOriginProtection(), ready: make(chan struct{}),
+		recorder: newRecorder(deps.Audit, deps.Metrics), access: deps.Access}
 	routes, err := newTable(append(g.ownRoutes(deps), deps.Routes...))
 	if err != nil {
 		return nil, fmt.Errorf("gateway: %w", err)
@@ -185,7 +194,6 @@ func (g *Gateway) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	w := newWriter(rw)
 	var body *pacedBody
 	defer func() { w.finish(body) }()
-	defer g.rescue(w, r.Method, r.URL.Path)
 	h := w.Header()
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("Referrer-Policy", "same-origin")
@@ -200,9 +208,13 @@ func (g *Gateway) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	r.Header = withoutForwarded(r.Header)
 	setPath(r, path)
 	route, rest := g.routes.find(path)
+	r, rec := g.recorder.begin(w, r, route)
+	defer rec.end()
+	defer g.rescue(w, r.Method, r.URL.Path)
 	release, ok := g.count(route)
 	defer release()
 	if !ok {
+		rec.refused.WithLabelValues(rec.label()).Inc()
 		h.Set("Retry-After", "1")
 		writeError(w, http.StatusServiceUnavailable, "The gateway has as many requests as it can serve: try again in a second.")
 		return
@@ -223,7 +235,7 @@ func (g *Gateway) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
-	if r = g.admit(w, r, route); r == nil {
+	if r = g.admit(w, r, rec); r == nil {
 		return
 	}
 	if body != nil && route.Streaming {
@@ -280,6 +292,7 @@ func (g *Gateway) rescue(w *writer, method, path string) {
 			return
 		}
 	}
+	w.aborted = true
 	panic(http.ErrAbortHandler)
 }
 

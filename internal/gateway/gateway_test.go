@@ -59,6 +59,9 @@ func open(t testing.TB, cfg Config, deps Deps) *door {
 	cfg.TLS = ca.ServerTLS(d.ca.ServerSource(log, "m1", nil, ips), nil, "dc-1")
 	deps.Identity, deps.Log = d.dir, log
 	deps.Info = Info{Datacenter: "dc-1", PublicIPv4: "192.0.2.1", Version: "0.1", CA: d.ca.CertPEM()}
+	for i := range deps.Routes {
+		deps.Routes[i].Asks = deps.Routes[i].Needs == ""
+	}
 	d.Gateway = must(New(cfg, deps))(t)
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup

@@ -4,6 +4,8 @@ import (
 	"net/http"
 	"strings"
 
+	"github.com/marinaos/marina/internal/access"
+	"github.com/marinaos/marina/internal/audit"
 	"github.com/marinaos/marina/internal/identity"
 )
 
@@ -28,16 +30,22 @@ func (g *Gateway) ownRoutes(deps Deps) []Route {
 		{Prefix: "/ca/marina-ca.crt", Exact: true, Open: true, Handler: caHandler(deps.Info.CA)},
 		{Prefix: "/ca/dcos-ca.crt", Exact: true, Open: true, Handler: caHandler(deps.Info.CA)}, // where DC/OS's CLI looks
 		{Prefix: "/dcos-metadata/dcos-version.json", Exact: true, Open: true, Handler: versionHandler(deps.Info)},
-		{Prefix: "/metadata", Exact: true, Handler: metadataHandler(deps.Info)},
-		{Prefix: identity.Base, Handler: deps.Identity.Handler()},
+		{Prefix: "/metadata", Exact: true, Needs: access.Health, Handler: metadataHandler(deps.Info)},
+		{Prefix: identity.Base, Asks: true, Handler: deps.Identity.Handler()},
 		{Prefix: identity.Base + "/auth", Open: true, Handler: deps.Identity.Handler()},
 	}
 	if deps.Health != nil {
-		own = append(own, Route{Prefix: healthBase, Strip: true, Handler: healthHandler(deps.Health)})
+		own = append(own, Route{Prefix: healthBase, Strip: true, Needs: access.Health, Handler: healthHandler(deps.Health)})
+	}
+	if deps.Audit != nil {
+		own = append(own, Route{Prefix: audit.Base, Needs: access.Audit, Handler: deps.Audit.Handler()})
+	}
+	if deps.Metrics != nil {
+		own = append(own, Route{Prefix: "/metrics", Exact: true, Needs: access.Metrics, Handler: deps.Metrics.Handler()})
 	}
 	if deps.Services != nil {
 		own = append(own, Route{
-			Prefix: "/service", Streaming: true, BodyLimit: serviceBodyLimit,
+			Prefix: "/service", Needs: access.Services, Streaming: true, Unrecorded: true, BodyLimit: serviceBodyLimit,
 			Handler: newProxy("/service", deps.Services, g.cfg.LoopbackServices, g.log),
 		})
 	}

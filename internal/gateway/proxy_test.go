@@ -314,19 +314,20 @@ func TestMetadataForDCOSClients(t *testing.T) {
 
 func TestRoutesAreChecked(t *testing.T) {
 	for name, routes := range map[string][]Route{
-		"twice":        {{Prefix: "/a", Handler: echo}, {Prefix: "/a/", Handler: echo}},
-		"no slash":     {{Prefix: "a", Handler: echo}},
-		"escape":       {{Prefix: "/a%20b", Handler: echo}},
-		"double slash": {{Prefix: "/a//b", Handler: echo}},
-		"dots":         {{Prefix: "/a/../b", Handler: echo}},
-		"no handler":   {{Prefix: "/a"}},
-		"empty":        {{Handler: echo}},
+		"twice":        {{Prefix: "/a", Asks: true, Handler: echo}, {Prefix: "/a/", Asks: true, Handler: echo}},
+		"no slash":     {{Prefix: "a", Asks: true, Handler: echo}},
+		"escape":       {{Prefix: "/a%20b", Asks: true, Handler: echo}},
+		"double slash": {{Prefix: "/a//b", Asks: true, Handler: echo}},
+		"dots":         {{Prefix: "/a/../b", Asks: true, Handler: echo}},
+		"no handler":   {{Prefix: "/a", Asks: true}},
+		"empty":        {{Asks: true, Handler: echo}},
+		"nobody asks":  {{Prefix: "/a", Handler: echo}},
 	} {
 		if _, err := newTable(routes); err == nil {
 			t.Errorf("%s: accepted", name)
 		}
 	}
-	table := must(newTable([]Route{{Prefix: "/", Exact: true, Handler: echo}, {Prefix: "/a", Handler: echo}, {Prefix: "/a/b", Handler: echo}}))(t)
+	table := must(newTable([]Route{{Prefix: "/", Exact: true, Open: true, Handler: echo}, {Prefix: "/a", Asks: true, Handler: echo}, {Prefix: "/a/b", Asks: true, Handler: echo}}))(t)
 	for path, want := range map[string]string{"/": "", "/a": "/a", "/a/x": "/a", "/a/b": "/a/b", "/a/bc": "/a", "/a/b/c": "/a/b"} {
 		if rt, _ := table.find(path); rt == nil || rt.Prefix != want {
 			t.Errorf("find(%s) = %v, want %q", path, rt, want)

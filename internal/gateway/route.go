@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"github.com/containerd/errdefs"
+
+	"github.com/marinaos/marina/internal/access"
 )
 
 // Route says who answers what is under a prefix. The route with the longest prefix that ends at a segment's end wins.
@@ -17,11 +19,19 @@ type Route struct {
 	Prefix  string // starts with a slash, holds no escapes; one slash at its end does not matter
 	Handler http.Handler
 
-	Exact     bool  // only the prefix itself, nothing under it
-	Open      bool  // answers without a token
+	Exact bool // only the prefix itself, nothing under it
+	Open  bool // answers without a token
+
+	// Needs is what the gateway itself asks access for, with the action that the method means. A route whose handler asks, since
+	// only it knows what a request is about, says Asks instead. A route that is not Open has one of them.
+	Needs access.Family
+	Asks  bool
+
 	Strip     bool  // the handler sees the path without the prefix
 	Streaming bool  // answers may take long: counted apart, no limit on the pace of the body, ended when the gateway stops
 	BodyLimit int64 // bytes; zero is Config.BodyLimit, negative none
+
+	Unrecorded bool // what is asked here is not the datacenter's matter, and is left out of the audit log
 
 	uncounted bool // answers at once, also when the gateway is full
 }
@@ -41,6 +51,9 @@ func newTable(routes []Route) (table, error) {
 		canonical, err := canonicalPath(rt.Prefix)
 		if err != nil || canonical != rt.Prefix || strings.ContainsAny(rt.Prefix, "%?#") || rt.Handler == nil {
 			return nil, fmt.Errorf("route %q: a route needs a plain path and a handler: %w", rt.Prefix, errdefs.ErrInvalidArgument)
+		}
+		if !rt.Open && !rt.Asks && rt.Needs == "" {
+			return nil, fmt.Errorf("route %q: nobody asks whether its requests are allowed: %w", rt.Prefix, errdefs.ErrInvalidArgument)
 		}
 		rt.Prefix = strings.TrimSuffix(rt.Prefix, "/")
 	}

@@ -40,11 +40,14 @@ func slowly(t *testing.T, routes []Route, f func(t *testing.T, token string, dia
 	raw := make([]byte, 32)
 	root := must(identity.NewRootKey(raw))(t)
 	st := memory.New()
+	for i := range routes {
+		routes[i].Asks = true
+	}
 	synctest.Test(t, func(t *testing.T) {
 		log := slog.New(slog.NewTextHandler(t.Output(), nil))
 		dir := must(identity.Open(t.Context(), identity.Config{Datacenter: "dc-1"}, st, root, log))(t)
 		g := &Gateway{cfg: Config{BodyLimit: 1 << 20, MaxRequests: 10, MaxStreams: 10}, identity: dir, log: log,
-			origin: http.NewCrossOriginProtection(), routes: must(newTable(routes))(t)}
+			origin: http.NewCrossOriginProtection(), routes: must(newTable(routes))(t), recorder: newRecorder(nil, nil)}
 		ctx, cancel := context.WithCancel(context.Background())
 		l := &pipes{conns: make(chan net.Conn), done: make(chan struct{})}
 		served, ran := make(chan error, 1), make(chan error, 1)

@@ -27,7 +27,9 @@ var past = time.Unix(1, 0)
 type writer struct {
 	http.ResponseWriter
 	control *http.ResponseController
-	wrote   bool // owned by the handler's goroutine
+	wrote   bool // owned by the handler's goroutine, as the next two
+	status  int  // of the answer, 0 before there is one
+	aborted bool // the answer is not whole, and its client knows
 
 	mu       sync.Mutex
 	cut      bool     // no deadline may be moved any more; guarded by mu
@@ -46,10 +48,21 @@ func (w *writer) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
 // WriteHeader notes that there is no other status any more.
 func (w *writer) WriteHeader(status int) {
-	if status >= http.StatusOK || status == http.StatusSwitchingProtocols {
-		w.wrote = true
+	if !w.wrote && (status >= http.StatusOK || status == http.StatusSwitchingProtocols) {
+		w.wrote, w.status = true, status
 	}
 	w.ResponseWriter.WriteHeader(status)
+}
+
+// result is the status of the answer as its client sees it, 0 if it gets none that is whole.
+func (w *writer) result() int {
+	switch {
+	case w.aborted:
+		return 0
+	case w.status == 0: // what net/http says for a handler that says nothing
+		return http.StatusOK
+	}
+	return w.status
 }
 
 // Write fails when the client does not read.
@@ -88,6 +101,9 @@ func (w *writer) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.wrote, w.conn = true, c
+	if w.status == 0 {
+		w.status = http.StatusSwitchingProtocols
+	}
 	if w.cut {
 		c.Close()
 	}

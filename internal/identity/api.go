@@ -14,6 +14,9 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
+
+	"github.com/marinaos/marina/internal/access"
+	"github.com/marinaos/marina/internal/audit"
 )
 
 // Base is the path under which Handler answers.
@@ -47,10 +50,15 @@ func (d *Directory) Handler() http.Handler {
 	}
 	closed := func(pattern string, h func(http.ResponseWriter, *http.Request) error) {
 		open(pattern, func(w http.ResponseWriter, r *http.Request) error {
-			if p := FromContext(r.Context()); p == nil {
+			p := FromContext(r.Context())
+			if p == nil {
 				return &apiError{http.StatusUnauthorized, "Unauthorized", "A token is needed: get one by POST " + Base + "/auth/login.", "ERR_MISSING_TOKEN"}
-			} else if !Allowed(p, r.Method, r.URL.Path) {
-				return &apiError{http.StatusForbidden, "Forbidden", "User " + p.UID + " may not do this.", "ERR_FORBIDDEN"}
+			} else if p.Err() != nil {
+				return &apiError{http.StatusForbidden, "Forbidden", "User " + p.UID + " may not do this: " + message(p.Err()) + ".", "ERR_FORBIDDEN"}
+			}
+			of := access.Members.Of(strings.TrimPrefix(r.URL.Path, Base))
+			if err := access.Check(access.WithPrincipal(r.Context(), access.Principal{UID: p.UID}), d.access, access.Of(r.Method), of); err != nil {
+				return &apiError{http.StatusForbidden, "Forbidden", message(err), "ERR_FORBIDDEN"}
 			}
 			return h(w, r)
 		})
@@ -127,6 +135,7 @@ func (d *Directory) apiLogin(w http.ResponseWriter, r *http.Request) error {
 			ttl = min(time.Until(time.Unix(*body.Exp, 0)), MaxTTL)
 		}
 	}
+	audit.Note(r.Context(), "uid", uid)
 	issued, err := d.Login(r.Context(), r.RemoteAddr, uid, password, token, ttl)
 	if err != nil {
 		return err
@@ -266,6 +275,7 @@ func (d *Directory) apiPostToken(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	uid := cmp.Or(body.UID, FromContext(r.Context()).UID)
+	audit.Note(r.Context(), "uid", uid)
 	issued, err := d.Issue(r.Context(), uid, ttl, body.Description)
 	if err != nil {
 		return userError(err)
@@ -283,6 +293,7 @@ func (d *Directory) apiDeleteToken(w http.ResponseWriter, r *http.Request) error
 
 func (d *Directory) apiDeleteTokens(w http.ResponseWriter, r *http.Request) error {
 	uid := r.URL.Query().Get("uid")
+	audit.Note(r.Context(), "uid", uid)
 	if uid == "" {
 		return badRequest("ERR_MISSING_QUERY_PARAMETERS", "Name the user whose tokens to revoke: ?uid=<uid>.")
 	}

@@ -13,6 +13,8 @@ import (
 
 	"github.com/containerd/errdefs"
 
+	"github.com/marinaos/marina/internal/access"
+	"github.com/marinaos/marina/internal/audit"
 	"github.com/marinaos/marina/internal/store"
 )
 
@@ -43,12 +45,18 @@ const (
 type Config struct {
 	// Datacenter is the id of the datacenter, the issuer of its tokens. Required.
 	Datacenter string
+	// Access judges who may see and change users and tokens; nil: whoever has a token.
+	Access access.Authorizer
+	// Audit records what is asked on the admin socket; nil: nothing. The gateway records the rest.
+	Audit *audit.Log
 }
 
 // Directory holds the users and tokens of a datacenter: in the store, and as a view in memory that follows the store, so
 // that a request is authenticated without asking it. It is safe for concurrent use.
 type Directory struct {
 	datacenter string
+	access     access.Authorizer
+	audit      *audit.Log
 	store      store.Store
 	log        *slog.Logger
 	signer     *signer
@@ -81,6 +89,8 @@ func Open(ctx context.Context, cfg Config, st store.Store, root *RootKey, log *s
 	}
 	d := &Directory{
 		datacenter: cfg.Datacenter,
+		access:     cfg.Access,
+		audit:      cfg.Audit,
 		store:      st,
 		log:        log,
 		signer:     signer,

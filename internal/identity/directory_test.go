@@ -91,9 +91,6 @@ func TestTokenIsGoodOnEveryMasterAtOnceAndEndsOnAll(t *testing.T) {
 				if !ended(p) || !errors.Is(p.Err(), errdefs.ErrUnauthenticated) {
 					t.Errorf("%s: stream on master %d goes on, %v", name, i, p.Err())
 				}
-				if Allowed(p, "GET", "/") {
-					t.Errorf("%s: principal on master %d is still allowed", name, i)
-				}
 			}
 			if ended(stays) {
 				t.Errorf("%s: another user's stream ended", name)

@@ -41,8 +41,7 @@
 //
 // # Who may do what
 //
-// [Allowed] is the one place that knows. Today every user is an administrator of the whole datacenter: give accounts only to
-// those who may do everything. Tenants will change that function.
+// That is not decided here: package access is asked, by this room's own API too.
 //
 // # The first token
 //

@@ -80,12 +80,6 @@ func FromContext(ctx context.Context) *Principal {
 	return p
 }
 
-// Allowed says whether the principal may do what the verb (an HTTP method) means to the resource (a path). It is the one
-// place that knows: today every user is an administrator of the datacenter, and nobody else is anything.
-func Allowed(p *Principal, verb, resource string) bool {
-	return p != nil && p.Err() == nil
-}
-
 // Credential takes the token out of a request: from its one Authorization header as "token=<jwt>" or "Bearer <jwt>", and from
 // AuthCookie only if there is no such header. No credential is an empty token; several are ErrUnauthenticated.
 func Credential(r *http.Request) (token string, cookie bool, err error) {

@@ -44,11 +44,14 @@ func (d *Directory) serveSocket(ctx context.Context, l net.Listener, rest http.H
 	if rest != nil {
 		mux.Handle("/", rest)
 	}
+	recorded := d.audit.Wrap(mux, func(r *http.Request) (string, string) {
+		return fmt.Sprintf("uid %v of the machine", r.Context().Value(peerKey{})), "socket"
+	})
 	guarded := d.apiHandler(func(w http.ResponseWriter, r *http.Request) error {
 		if uid, ok := r.Context().Value(peerKey{}).(int); !ok || !slices.Contains(uids, uid) {
 			return &apiError{http.StatusForbidden, "Forbidden", "Only root gets a token here: use sudo.", "ERR_FORBIDDEN"}
 		}
-		mux.ServeHTTP(w, r)
+		recorded.ServeHTTP(w, r)
 		return nil
 	})
 	srv := &http.Server{
