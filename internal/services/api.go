@@ -304,6 +304,8 @@ func statusOf(kind error) int {
 		return http.StatusBadRequest
 	case errors.Is(kind, errdefs.ErrOutOfRange):
 		return http.StatusRequestEntityTooLarge
+	case errors.Is(kind, errdefs.ErrDataLoss):
+		return http.StatusInternalServerError
 	case errors.Is(kind, errdefs.ErrNotImplemented):
 		return http.StatusUnprocessableEntity
 	}

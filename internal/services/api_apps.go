@@ -69,8 +69,26 @@ func (c *call) appsRoot() error {
 	return errMethod
 }
 
-func noApp(id string) error {
+// noApp says why there is no definition of an app: it does not exist, or its row cannot be read; kind is of the second.
+func (s *State) noApp(id string, kind error) error {
+	if why, ok := s.unreadable[id]; ok {
+		return problemf(kind, "The definition of app '%s' cannot be read (%s), and what runs of it is left alone. You can %s", id, why, wayOut(id))
+	}
 	return problemf(errdefs.ErrNotFound, "App '%s' does not exist", id)
+}
+
+func (c *call) noApp(id string) error {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	return c.state.noApp(id, errdefs.ErrDataLoss)
+}
+
+// noApp refuses a change of an app of which there is no definition.
+func (t *tx) noApp(id string) error { return t.s.state.noApp(id, errdefs.ErrAlreadyExists) }
+
+func (t *tx) unreadable(id string) bool {
+	_, ok := t.s.state.unreadable[id]
+	return ok
 }
 
 // embeds reads the embed parameters: prefixes may be left out, unknown values are ignored.
@@ -147,7 +165,7 @@ func (c *call) showApp(id string) error {
 	e.Tasks, e.LastTaskFailure = true, true
 	list := c.infos(e, func(a *App) bool { return a.ID == id })
 	if len(list) == 0 {
-		return noApp(id)
+		return c.noApp(id)
 	}
 	return c.answer(map[string]any{"app": list[0]})
 }
@@ -173,6 +191,9 @@ func (c *call) createApp() error {
 	var a *App
 	var d *Deployment
 	err = c.change(func(t *tx) (err error) {
+		if t.unreadable(id) {
+			return t.noApp(id)
+		}
 		if t.apps()[id] != nil {
 			return problemf(errdefs.ErrAlreadyExists, "An app with id [%s] already exists.", id)
 		}
@@ -213,19 +234,25 @@ func (t *tx) create(id string, given map[string]any) (*App, error) {
 	if _, errs := AppID(id, "/"); len(errs) > 0 {
 		return nil, contentError(bad("/id", errs...))
 	}
+	same := func(other string) bool { return under(id, other) || under(other, id) }
 	for other := range t.apps() {
-		if under(id, other) || under(other, id) {
+		if same(other) {
+			return nil, contentError(bad("/id", "Groups and Applications may not have the same identifier."))
+		}
+	}
+	for other := range t.s.state.unreadable {
+		if same(other) {
 			return nil, contentError(bad("/id", "Groups and Applications may not have the same identifier."))
 		}
 	}
 	return t.prepare(id, given, nil, false)
 }
 
-// put is one app of a PUT or PATCH.
-func (t *tx) update(id string, given map[string]any, partial, create bool) (Change, error) {
+// update is one app of a PUT or PATCH. One whose row cannot be read is made anew by a PUT with force.
+func (t *tx) update(id string, given map[string]any, partial, create, force bool) (Change, error) {
 	old := t.apps()[id]
-	if old == nil && !create {
-		return Change{}, noApp(id)
+	if old == nil && (!create || t.unreadable(id) && !force) {
+		return Change{}, t.noApp(id)
 	}
 	var a *App
 	var err error
@@ -245,7 +272,7 @@ func (c *call) putApp(id string, partial, create bool) error {
 	var d *Deployment
 	status := http.StatusOK
 	err = c.change(func(t *tx) error {
-		change, err := t.update(id, given, partial, create)
+		change, err := t.update(id, given, partial, create, c.flag("force", false))
 		if err != nil {
 			return err
 		}
@@ -282,7 +309,7 @@ func (c *call) putApps(partial, create bool) error {
 	err = c.change(func(t *tx) error {
 		changes := []Change{}
 		for i, given := range list {
-			change, err := t.update(ids[i], given, partial, create)
+			change, err := t.update(ids[i], given, partial, create, c.flag("force", false))
 			if err != nil {
 				return err
 			}
@@ -299,22 +326,30 @@ func (c *call) putApps(partial, create bool) error {
 	return c.started(http.StatusOK, d, nil)
 }
 
+// deleteApp removes an app. One whose row cannot be read is only removed if force is given.
 func (c *call) deleteApp(id string) error {
-	return c.changeApp(id, true, func(t *tx, a *App) (*App, error) { return nil, nil })
+	return c.changeApp(id, true, func(t *tx, a *App) (*App, error) {
+		if a == nil && !(t.unreadable(id) && c.flag("force", false)) {
+			return nil, t.noApp(id)
+		}
+		return nil, nil
+	})
 }
 
 func (c *call) restartApp(id string) error {
-	return c.changeApp(id, false, func(t *tx, a *App) (*App, error) { return t.restart(a), nil })
+	return c.changeApp(id, false, func(t *tx, a *App) (*App, error) {
+		if a == nil {
+			return nil, t.noApp(id)
+		}
+		return t.restart(a), nil
+	})
 }
 
-// changeApp deploys what f makes of an app that exists.
+// changeApp deploys what f makes of an app, nil if there is no definition of it.
 func (c *call) changeApp(id string, force bool, f func(*tx, *App) (*App, error)) error {
 	var d *Deployment
 	err := c.change(func(t *tx) error {
 		a := t.apps()[id]
-		if a == nil {
-			return noApp(id)
-		}
 		next, err := f(t, a)
 		if err != nil {
 			return err
@@ -331,10 +366,10 @@ func (c *call) changeApp(id string, force bool, f func(*tx, *App) (*App, error))
 func (c *call) appVersions(id string) error {
 	c.mu.RLock()
 	list := slices.Clone(c.versions[id])
-	found := c.state.Apps[id] != nil
+	found := c.state.hasVersions(id)
 	c.mu.RUnlock()
 	if !found {
-		return noApp(id)
+		return c.noApp(id)
 	}
 	slices.Reverse(list)
 	return c.answer(map[string]any{"versions": orEmpty(list)})
@@ -350,14 +385,20 @@ func (c *call) appVersion(id, version string) error {
 
 func (s *Services) readVersion(ctx context.Context, id, version string) (*App, error) {
 	s.mu.RLock()
-	found := s.state.Apps[id] != nil
+	found, missing := s.state.hasVersions(id), s.state.noApp(id, errdefs.ErrDataLoss)
 	s.mu.RUnlock()
 	if !found {
-		return nil, noApp(id)
+		return nil, missing
 	}
 	row, err := versionRows(id).Get(ctx, s.cfg.Store, version)
 	if errdefs.IsNotFound(err) {
 		return nil, problemf(errdefs.ErrNotFound, "App '%s' does not exist in version %s", id, version)
 	}
 	return &row.Value, err
+}
+
+// hasVersions reports whether an app is there, be it that only its versions can be read.
+func (s *State) hasVersions(id string) bool {
+	_, unreadable := s.unreadable[id]
+	return unreadable || s.Apps[id] != nil
 }

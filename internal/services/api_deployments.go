@@ -43,6 +43,10 @@ func (s *State) describe(d *Deployment, refusals map[string]string) DeploymentIn
 	for _, c := range d.Changes {
 		out.AffectedApps = append(out.AffectedApps, c.App)
 	}
+	if d.Step < 0 || d.Step >= len(d.Steps) { // it could not be read
+		out.Steps = orEmpty(d.Steps)
+		return out
+	}
 	for _, a := range d.Steps[d.Step].Actions {
 		out.CurrentActions = append(out.CurrentActions, CurrentAction{a, []ReadinessCheck{}})
 	}

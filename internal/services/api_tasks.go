@@ -43,10 +43,10 @@ func (c *call) appTasks(path []string) error {
 	}
 	mine := func(app string) bool { return app == id || group && under(app, id) }
 	c.mu.RLock()
-	found := group || c.state.Apps[id] != nil
+	found := group || c.state.hasVersions(id)
 	c.mu.RUnlock()
 	if !found {
-		return noApp(id)
+		return c.noApp(id)
 	}
 	switch c.r.Method {
 	case http.MethodGet, http.MethodHead:

@@ -194,7 +194,10 @@ const readTimeout = 5 * time.Second
 // what is then empty is no deployment but still has an id.
 func (t *tx) deploy(changes []Change, force bool) (*Deployment, error) {
 	s := t.s
-	changes = slices.DeleteFunc(changes, func(c Change) bool { return c.From == c.To && len(c.Victims) == 0 })
+	changes = slices.DeleteFunc(changes, func(c Change) bool {
+		_, unreadable := s.state.unreadable[c.App]
+		return c.From == c.To && len(c.Victims) == 0 && !unreadable
+	})
 	locked := s.state.conflicts(changes)
 	if len(locked) > 0 && !force {
 		e := &lockedError{}
@@ -295,6 +298,9 @@ func (t *tx) forgetDeployment(d, next *Deployment) {
 // rollback is the change that undoes a deployment. Apps get back the config version they had, so that instances of it which
 // still run are kept.
 func (t *tx) rollback(d *Deployment) (*Deployment, error) {
+	if d.unreadable {
+		return nil, problemf(errdefs.ErrAlreadyExists, "Deployment %s cannot be undone: %s. Cancel it with force=true: what runs stays, and its apps become what their definitions say", d.ID, d.Parked)
+	}
 	changes := []Change{}
 	for _, c := range d.Changes {
 		k := Change{App: c.App, From: t.apps()[c.App]}

@@ -20,6 +20,7 @@ type Decision struct {
 	Forget      []Ref
 	Launch      []Launch
 	Events      []Event
+	Aside       []Aside   // what was set aside, to be told in the log
 	Wake        time.Time // decide again then at the latest; zero: when something changes
 }
 
@@ -70,12 +71,10 @@ func Decide(s *State, now time.Time, mint func(app string) kernel.GroupID) Decis
 	}
 	slices.Sort(due)
 	for _, id := range due {
-		s.decideApp(id, now, mint, &d)
+		s.decideAlone(id, now, mint, &d)
 	}
 	for _, dep := range s.Deployments {
-		if s.Complete && dep.Parked == "" && s.stepDone(dep) {
-			d.Transitions = append(d.Transitions, Transition{Deployment: dep, Step: dep.Step + 1})
-		}
+		s.advanceAlone(dep, now, &d)
 	}
 	for _, f := range s.fleets {
 		if !f.wake.IsZero() && (d.Wake.IsZero() || f.wake.Before(d.Wake)) {
@@ -83,6 +82,7 @@ func Decide(s *State, now time.Time, mint func(app string) kernel.GroupID) Decis
 		}
 	}
 	d.Events, s.events = s.events, nil
+	d.Aside, s.news = append(d.Aside, s.news...), nil
 	return d
 }
 
@@ -104,8 +104,16 @@ func (s *State) goal(id string) goal {
 		if c == nil {
 			continue
 		}
+		if d.unreadable { // what it does to its apps is not known, and they are not to lose by that: see aside.go
+			if s.Apps[id] == nil {
+				return goal{hold: true}
+			}
+			continue
+		}
 		now, later := d.actions(id)
 		switch {
+		case now == StopApplication && c.From == nil: // it could not be read when it was removed
+			return goal{}
 		case now == StopApplication:
 			return goal{policy: c.From.UnreachableStrategy}
 		case now == StartApplication, now == "" && later && c.From == nil:
@@ -120,7 +128,8 @@ func (s *State) goal(id string) goal {
 	}
 	a := s.Apps[id]
 	if a == nil {
-		return goal{}
+		_, hold := s.unreadable[id]
+		return goal{hold: hold}
 	}
 	return goal{def: a, n: a.Instances, policy: a.UnreachableStrategy}
 }
@@ -147,14 +156,14 @@ func (s *State) decideApp(id string, now time.Time, mint func(string) kernel.Gro
 		return
 	}
 	for _, v := range g.victims {
-		c.fresh = s.endIf(f, c.fresh, &c, d, "asked to go with a change of scale", func(i *Instance) bool { return i.ID() == v })
-		c.old = s.endIf(f, c.old, &c, d, "asked to go with a change of scale", func(i *Instance) bool { return i.ID() == v })
+		c.fresh = s.endIf(c.fresh, &c, d, "asked to go with a change of scale", func(i *Instance) bool { return i.ID() == v })
+		c.old = s.endIf(c.old, &c, d, "asked to go with a change of scale", func(i *Instance) bool { return i.ID() == v })
 	}
 	limit := max(g.n, int(math.Floor(float64(g.n)*(1+g.def.UpgradeStrategy.MaximumOverCapacity)+rounding)))
 	if g.roll {
-		limit = s.rollStep(f, g, &c, d)
+		limit = s.rollStep(g, &c, d)
 	}
-	s.endSurplus(f, g, &c, d)
+	s.endSurplus(g, &c, d)
 	f.missing = max(0, g.n-len(c.fresh))
 	if f.missing == 0 {
 		f.since = time.Time{}
@@ -242,7 +251,7 @@ func (s *State) judgeHealth(f *fleet, i *Instance, now time.Time, d *Decision) {
 		if at := s.time(i.since).Add(s.Policy.LaunchTimeout); at.After(now) {
 			f.wakeAt(at)
 		} else {
-			s.end(f, i, "did not run within "+s.Policy.LaunchTimeout.String(), d)
+			s.end(i, "did not run within "+s.Policy.LaunchTimeout.String(), d)
 		}
 		return
 	}
@@ -255,7 +264,7 @@ func (s *State) judgeHealth(f *fleet, i *Instance, now time.Time, d *Decision) {
 		return
 	}
 	s.emit(unhealthyKill(i, cause, now))
-	s.end(f, i, cause, d)
+	s.end(i, cause, d)
 }
 
 // brake takes one from the allowance of a window, or says no and has the app looked at when there is one again.
@@ -284,7 +293,7 @@ func (f *fleet) wakeAt(t time.Time) {
 }
 
 // end withdraws or stops an instance.
-func (s *State) end(f *fleet, i *Instance, why string, d *Decision) {
+func (s *State) end(i *Instance, why string, d *Decision) {
 	i.Stopping = true
 	if i.Waiting {
 		d.Withdraw = append(d.Withdraw, Withdraw{Ref{i.Owner, i.ID()}, i.Version})
@@ -294,12 +303,12 @@ func (s *State) end(f *fleet, i *Instance, why string, d *Decision) {
 }
 
 // endIf ends those of a list that match and returns the others. Running ones are left alone until the view is complete.
-func (s *State) endIf(f *fleet, list []*Instance, c *census, d *Decision, why string, match func(*Instance) bool) []*Instance {
+func (s *State) endIf(list []*Instance, c *census, d *Decision, why string, match func(*Instance) bool) []*Instance {
 	return slices.DeleteFunc(list, func(i *Instance) bool {
 		if !match(i) || !s.Complete && !i.Waiting {
 			return false
 		}
-		s.end(f, i, why, d)
+		s.end(i, why, d)
 		if !i.Waiting { // one that waits may have been placed in the meantime: it counts until the kernel has been asked
 			c.ending++
 		}
@@ -310,8 +319,8 @@ func (s *State) endIf(f *fleet, list []*Instance, c *census, d *Decision, why st
 // decideGone ends every instance of an app that should not be.
 func (s *State) decideGone(id string, f *fleet, c *census, d *Decision) {
 	always := func(*Instance) bool { return true }
-	c.fresh = s.endIf(f, c.fresh, c, d, "the app was removed", always)
-	s.endLost(f, c, d)
+	c.fresh = s.endIf(c.fresh, c, d, "the app was removed", always)
+	s.endLost(c, d)
 	f.done = c.live == 0
 	if !f.done {
 		f.why = fmt.Sprintf("%d instances are stopping", c.live)
@@ -322,10 +331,10 @@ func (s *State) decideGone(id string, f *fleet, c *census, d *Decision) {
 }
 
 // endLost tells instances that were given up to stop, should their machines return.
-func (s *State) endLost(f *fleet, c *census, d *Decision) {
+func (s *State) endLost(c *census, d *Decision) {
 	for _, i := range c.lost {
 		if !i.Stopping {
-			s.end(f, i, "its machine did not answer and it is not wanted any more", d)
+			s.end(i, "its machine did not answer and it is not wanted any more", d)
 		}
 	}
 }
@@ -334,12 +343,12 @@ func (s *State) endLost(f *fleet, c *census, d *Decision) {
 //
 // With n instances wanted, at least ceil(n*minimumHealthCapacity) stay healthy and at most floor(n*(1+maximumOverCapacity))
 // live; where these are equal nothing could ever move, and one more may live.
-func (s *State) rollStep(f *fleet, g goal, c *census, d *Decision) int {
+func (s *State) rollStep(g goal, c *census, d *Decision) int {
 	least, most := bounds(g.n, g.def.UpgradeStrategy)
-	c.old = s.endIf(f, c.old, c, d, "", func(i *Instance) bool { return i.Waiting })
+	c.old = s.endIf(c.old, c, d, "", func(i *Instance) bool { return i.Waiting })
 	c.lost = slices.DeleteFunc(c.lost, func(i *Instance) bool {
 		if i.Version != g.def.Config() && !i.Stopping {
-			s.end(f, i, "its version is replaced", d)
+			s.end(i, "its version is replaced", d)
 		}
 		return false
 	})
@@ -358,7 +367,7 @@ func (s *State) rollStep(f *fleet, g goal, c *census, d *Decision) int {
 	// Those that are not healthy go first: a healthy one goes only if enough healthy ones remain.
 	s.order(c.old, g, sick)
 	spare := len(c.old) + healthyFresh - least
-	c.old = s.endIf(f, c.old, c, d, "replaced by version "+g.def.Config(), func(*Instance) bool {
+	c.old = s.endIf(c.old, c, d, "replaced by version "+g.def.Config(), func(*Instance) bool {
 		spare--
 		return spare >= 0
 	})
@@ -376,7 +385,7 @@ func bounds(n int, u UpgradeStrategy) (least, most int) {
 }
 
 // endSurplus ends what is above the goal's number: those that do least first.
-func (s *State) endSurplus(f *fleet, g goal, c *census, d *Decision) {
+func (s *State) endSurplus(g goal, c *census, d *Decision) {
 	surplus := len(c.fresh) - g.n
 	if surplus <= 0 {
 		return
@@ -388,7 +397,7 @@ func (s *State) endSurplus(f *fleet, g goal, c *census, d *Decision) {
 		}
 	}
 	s.order(c.fresh, g, sick)
-	c.fresh = s.endIf(f, c.fresh, c, d, "surplus", func(*Instance) bool {
+	c.fresh = s.endIf(c.fresh, c, d, "surplus", func(*Instance) bool {
 		surplus--
 		return surplus >= 0
 	})

@@ -29,7 +29,8 @@ type Deployment struct {
 	Steps   []Step
 	Step    int // the current one, from 0
 
-	Parked string // why it was set aside and goes no further; empty: it was not
+	Parked     string // why it was set aside and goes no further; empty: it was not
+	unreadable bool   // it was, because its row or one that it names cannot be read: what is known of it is not all
 }
 
 // Change is what a deployment does to one app. From is nil for a new app, To for a removed one.

@@ -47,9 +47,13 @@
 //
 // # How it fails
 //
-// An error of the store or of the kernel ends Run, since the outcome may be unknown; the next leadership begins from what is
-// durable. A spec that the kernel refuses counts as a failed launch and is tried again with growing pauses. A row that cannot
-// be read is reported and left alone, and no other app notices.
+// A commit whose outcome is unknown, or an error of the kernel, ends Run; the next leadership begins from what is durable. A spec
+// that the kernel refuses counts as a failed launch and is tried again with growing pauses.
+//
+// One object's trouble is set aside and no other notices, see aside.go: an app whose row cannot be read, be it torn or of a kind that
+// only a later version knows, keeps its instances and its name; a deployment that cannot be read goes no further, and ends nothing;
+// an app or a deployment about which something panicked is left as it is. Each is an alarm that says what to do, in health and in
+// `marina status`, and each has a way out. Fields of a row that this version does not know are no trouble: they are ignored.
 //
 // # Differences from Marathon
 //

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/containerd/errdefs"
 
@@ -53,8 +54,7 @@ func rowOf(d *Deployment, step int) (store.Op, error) {
 	return deploymentRows.Put(d.ID, r)
 }
 
-// load reads all rows. A row that cannot be read is reported and left alone; a deployment that names a version which is not
-// there cannot go on and is an error of kind errdefs.ErrDataLoss.
+// load reads all rows. Apps and deployments of which one cannot be read are set aside, and everything else goes on.
 func (s *Services) load(ctx context.Context) error {
 	apps, err := appRows.Read(ctx, s.cfg.Store)
 	if err != nil {
@@ -63,9 +63,6 @@ func (s *Services) load(ctx context.Context) error {
 	deployments, err := deploymentRows.Read(ctx, s.cfg.Store)
 	if err != nil {
 		return err
-	}
-	for _, b := range slices.Concat(apps.Broken, deployments.Broken) {
-		s.cfg.Log.Error("row left alone", "err", b)
 	}
 	wanted := map[[2]string]*App{}
 	for _, d := range deployments.All() {
@@ -78,23 +75,73 @@ func (s *Services) load(ctx context.Context) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for id, a := range apps.All() {
-		s.last = max(s.last, a.Version)
-		s.state.SetApp(id, &a)
+	s.loadApps(apps)
+	s.loadDeployments(deployments, wanted)
+	for _, a := range s.state.aside.List() {
+		s.cfg.Log.Error("set aside", "subject", a.Subject, "problem", a.Problem)
 	}
-	for _, row := range deployments.List {
-		d, err := resolve(row.Value, wanted)
-		if err != nil {
-			return err
-		}
-		s.state.Deployments = append(s.state.Deployments, d)
-		s.last = max(s.last, d.Version)
-	}
-	slices.SortFunc(s.state.Deployments, func(a, b *Deployment) int { return strings.Compare(a.Version, b.Version) })
 	return nil
 }
 
-// loadVersions notes which versions there are, and keeps those that are wanted.
+func (s *Services) loadApps(rows *store.Rows[App]) {
+	now := time.Now()
+	for _, b := range rows.Broken {
+		id, _ := appRows.ID(b.Item.Key) // Rows has none without
+		s.state.SetUnreadable(id, b.Err.Error(), now)
+	}
+	for id, a := range rows.All() {
+		if err := a.intact(id); err != nil {
+			s.state.SetUnreadable(id, err.Error(), now)
+			continue
+		}
+		s.last = max(s.last, a.Version)
+		s.state.SetApp(id, &a)
+	}
+}
+
+func (s *Services) loadDeployments(rows *store.Rows[deploymentRow], versions map[[2]string]*App) {
+	now := time.Now()
+	aside := func(d *Deployment, err error) {
+		d.unreadable = true
+		s.state.Park(d, "it cannot be read: "+err.Error(), now)
+	}
+	for _, row := range rows.List {
+		d, err := resolve(row.Value, versions)
+		if err == nil {
+			err = d.intact(row.ID)
+		}
+		if d.ID = row.ID; err != nil {
+			aside(d, err)
+		}
+		s.state.Deployments = append(s.state.Deployments, d)
+		if _, ok := parseTimestamp(d.Version); ok {
+			s.last = max(s.last, d.Version)
+		}
+	}
+	slices.SortStableFunc(s.state.Deployments, func(a, b *Deployment) int { return strings.Compare(a.Version, b.Version) })
+	for _, b := range rows.Broken {
+		d := &Deployment{}
+		d.ID, _ = deploymentRows.ID(b.Item.Key) // Rows has none without
+		aside(d, b.Err)
+		d.Changes = s.unclaimed()
+		s.state.Deployments = append(s.state.Deployments, d)
+	}
+}
+
+// unclaimed are the apps that only a deployment of which nothing is known can still need: they have versions, but no row, and no
+// deployment that is known names them. It removes them.
+func (s *Services) unclaimed() (out []Change) {
+	for _, id := range sortedKeys(s.versions) {
+		_, unreadable := s.state.unreadable[id]
+		named := slices.ContainsFunc(s.state.Deployments, func(d *Deployment) bool { return len(d.Steps) > 0 && d.change(id) != nil })
+		if s.state.Apps[id] == nil && !unreadable && !named {
+			out = append(out, Change{App: id})
+		}
+	}
+	return out
+}
+
+// loadVersions notes which versions there are, and keeps those that are wanted and can be read.
 func (s *Services) loadVersions(ctx context.Context, wanted map[[2]string]*App) error {
 	snap, err := s.cfg.Store.Snapshot(ctx, store.Prefix(versionTable))
 	if err != nil {
@@ -110,11 +157,17 @@ func (s *Services) loadVersions(ctx context.Context, wanted map[[2]string]*App) 
 		}
 		app, version := parts[1], parts[2]
 		s.versions[app] = append(s.versions[app], version)
-		s.last = max(s.last, version)
+		if _, ok := parseTimestamp(version); ok {
+			s.last = max(s.last, version)
+		}
 		if _, ok := wanted[[2]string{app, version}]; ok {
 			row, err := versionRows(app).Decode(item)
+			if err == nil {
+				err = row.Value.intact(app)
+			}
 			if err != nil {
-				return err
+				s.cfg.Log.Error("row left alone", "row", item.Key, "err", err)
+				continue
 			}
 			wanted[[2]string{app, version}] = &row.Value
 		}
@@ -122,8 +175,11 @@ func (s *Services) loadVersions(ctx context.Context, wanted map[[2]string]*App) 
 	return nil
 }
 
+// resolve finds the versions that a deployment's row names. With the error that one is missing or cannot be read it returns what
+// there is.
 func resolve(r deploymentRow, versions map[[2]string]*App) (*Deployment, error) {
 	d := &Deployment{ID: r.ID, Version: r.Version, Steps: r.Steps, Step: r.Step}
+	var missing error
 	for _, c := range r.Changes {
 		k := Change{App: c.App, Victims: c.Victims}
 		for _, side := range []struct {
@@ -133,11 +189,12 @@ func resolve(r deploymentRow, versions map[[2]string]*App) (*Deployment, error) 
 			if side.version == "" {
 				continue
 			}
-			if *side.app = versions[[2]string{c.App, side.version}]; *side.app == nil {
-				return nil, fmt.Errorf("deployment %s: version %s of app %s is missing: %w", r.ID, side.version, c.App, errdefs.ErrDataLoss)
+			if *side.app = versions[[2]string{c.App, side.version}]; *side.app == nil && missing == nil {
+				missing = fmt.Errorf("version %s of app %s is missing or cannot be read: %w", side.version, c.App, errdefs.ErrDataLoss)
 			}
 		}
 		d.Changes = append(d.Changes, k)
 	}
-	return d, nil
+	slices.SortFunc(d.Changes, func(a, b Change) int { return strings.Compare(a.App, b.App) })
+	return d, missing
 }

@@ -111,6 +111,9 @@ func (s *Services) settle(ctx context.Context) (time.Time, error) {
 		d := Decide(s.state, time.Now(), func(app string) kernel.GroupID { return kernel.GroupID(GroupPrefix(app) + s.cfg.NewID()) })
 		s.mu.Unlock()
 		s.hub.publish(d.Events)
+		for _, a := range d.Aside {
+			s.cfg.Log.Error("set aside", "subject", a.Subject, "problem", a.Problem, "stack", string(a.Stack))
+		}
 		if d.Empty() {
 			return d.Wake, nil
 		}
@@ -166,8 +169,8 @@ func (s *Services) advance(ctx context.Context, list []Transition) error {
 	defer s.mu.Unlock()
 	for n, c := range changes {
 		if why := refused[c]; why != nil {
-			s.state.Park(list[n].Deployment, "its next step cannot be written: "+why.Error(), time.Now())
-			s.cfg.Log.Error("deployment is set aside", "deployment", list[n].Deployment.ID, "err", why)
+			a := s.state.Park(list[n].Deployment, "its next step cannot be written: "+why.Error(), time.Now())
+			s.cfg.Log.Error("set aside", "subject", a.Subject, "problem", a.Problem)
 		}
 	}
 	return err
@@ -231,7 +234,16 @@ func (s *Services) forget(ctx context.Context, list []Ref) error {
 }
 
 func (s *Services) launch(ctx context.Context, l Launch) error {
-	spec, err := Spec(l.App)
+	var spec kernel.Spec
+	var err error
+	if p := scheduler.Catch(func() { spec, err = Spec(l.App) }); p != nil {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		a := s.state.ParkApp(l.App.ID, "making its instances' spec", p, time.Now())
+		s.cfg.Log.Error("set aside", "subject", a.Subject, "problem", a.Problem, "stack", string(a.Stack))
+		s.state.undo(s.state.fleet(l.App.ID), &Decision{}, l.Groups)
+		return nil
+	}
 	var result kernel.LaunchResult
 	if err == nil {
 		s.count.launched.Add(int64(len(l.Groups)))

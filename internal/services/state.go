@@ -43,18 +43,20 @@ type State struct {
 	Deployments []*Deployment   // running, oldest first
 	Complete    bool            // every agent has reported since this leader began, as the kernel told
 
-	aside  scheduler.Alarms // what was set aside and is left as it is
-	fleets map[string]*fleet
-	base   time.Time   // of moments
-	away   int         // instances on machines that do not answer, all apps
-	killed []time.Time // kills for failing checks within the last BrakeWindow
-	given  []time.Time // instances given up within the last BrakeWindow
-	events []Event
+	aside      scheduler.Alarms  // what was set aside, see aside.go
+	unreadable map[string]string // apps whose rows cannot be read, with why
+	fleets     map[string]*fleet
+	base       time.Time   // of moments
+	away       int         // instances on machines that do not answer, all apps
+	killed     []time.Time // kills for failing checks within the last BrakeWindow
+	given      []time.Time // instances given up within the last BrakeWindow
+	events     []Event
+	news       []Aside // set aside since the last decision
 }
 
 // NewState returns a state without apps.
 func NewState() *State {
-	return &State{Policy: DefaultPolicy, Apps: map[string]*App{}, fleets: map[string]*fleet{}}
+	return &State{Policy: DefaultPolicy, Apps: map[string]*App{}, unreadable: map[string]string{}, fleets: map[string]*fleet{}}
 }
 
 // Instance is one instance of an app: what the kernel last said and what was asked of it since.
@@ -93,6 +95,7 @@ type fleet struct {
 	order       []*Instance // the same by id, as of Decide; nil since one came or went
 	backoff     Backoff
 	lastFailure *TaskFailure
+	parked      string // why nothing is decided about it, see aside.go; empty: it is
 
 	// Notes of Decide.
 	stale   bool      // something changed: look at the app
@@ -174,7 +177,10 @@ func (s *State) SetApp(id string, a *App) {
 	} else {
 		s.Apps[id] = a
 	}
-	s.fleet(id).stale = true
+	delete(s.unreadable, id)
+	s.aside.Clear(appSubject(id))
+	f := s.fleet(id)
+	f.parked, f.stale = "", true
 }
 
 // Touch has the app looked at by the next Decide.
@@ -194,8 +200,10 @@ func (s *State) Observe(c kernel.Changes, now time.Time) {
 			f.stale = true
 		}
 	}
-	for k := range c.Instances {
-		s.observe(c.Instances[k], now)
+	for _, k := range c.Instances {
+		if p := scheduler.Catch(func() { s.observe(k, now) }); p != nil {
+			s.news = append(s.news, s.ParkApp(k.Owner, "taking in news of its instance "+string(k.ID()), p, now))
+		}
 	}
 }
 
@@ -294,7 +302,7 @@ func (s *State) Kill(refs []Ref, why string) (d Decision) {
 	for _, r := range refs {
 		f := s.fleet(r.App)
 		if i, ok := f.instances.Get(r.Group); ok && !i.Stopping {
-			s.end(f, i, why, &d)
+			s.end(i, why, &d)
 			f.stale = true
 		}
 	}

@@ -1,0 +1,168 @@
+package services
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/marinaos/marina/internal/kernel"
+	"github.com/marinaos/marina/internal/scheduler"
+)
+
+// What is set aside, and how it comes back:
+//
+//	an app's row cannot be read     Its instances are left as they are, its name stays taken. Another version by force, or its
+//	                                removal by force.
+//	a deployment cannot be read     It goes no further. Each of its apps is kept as its own row says, and no instance of it is ended
+//	                                for being of another version; one without row, which it removes, is left as it is. A force that
+//	                                changes one of its apps, or cancels it.
+//	a deployment cannot be written  It stays at its step, and its apps are kept at that. Likewise.
+//	deciding an app panicked        It is left as it is, and its deployment waits. A deployment that changes it, or the next leader.
+//	deciding a deployment panicked  As one that cannot be written; or the next leader.
+
+// Alarms lists what was set aside, by subject.
+func (s *Services) Alarms() []kernel.Alarm { return s.state.aside.List() }
+
+// Aside is something that was set aside just now. Stack is where it panicked, if it did.
+type Aside struct {
+	kernel.Alarm
+	Stack []byte
+}
+
+func appSubject(id string) string            { return "app " + id }
+func deploymentSubject(d *Deployment) string { return "deployment " + d.ID }
+func panicked(what string, p *scheduler.Panic) string {
+	return fmt.Sprintf("%s panicked: %v", what, p.Value)
+}
+
+// SetUnreadable sets an app aside whose row cannot be read.
+func (s *State) SetUnreadable(id, problem string, now time.Time) {
+	s.unreadable[id] = problem
+	s.aside.Raise(kernel.Alarm{Subject: appSubject(id), Problem: "its definition cannot be read, what runs of it is left alone: " + problem, Since: now,
+		Do: wayOut(id)})
+}
+
+func wayOut(id string) string {
+	return fmt.Sprintf("replace it with PUT /v2/apps%s?force=true and a whole definition (GET /v2/apps%s/versions lists earlier ones), or remove it with DELETE /v2/apps%s?force=true", id, id, id)
+}
+
+// Park sets a running deployment aside: its apps stay at its current step, and are kept at that as before.
+func (s *State) Park(d *Deployment, problem string, now time.Time) Aside {
+	d.Parked = problem
+	a := kernel.Alarm{Subject: deploymentSubject(d), Problem: problem, Since: now,
+		Do: fmt.Sprintf("cancel it with DELETE /v2/deployments/%s?force=true: what runs stays, and its apps become what their definitions say", d.ID)}
+	s.aside.Raise(a)
+	return Aside{Alarm: a}
+}
+
+// ParkApp sets an app aside since something about it panicked: nothing is launched, ended or given up until it is changed.
+func (s *State) ParkApp(id, what string, p *scheduler.Panic, now time.Time) Aside {
+	f := s.fleet(id)
+	f.parked = panicked(what, p)
+	f.stale, f.wake, f.done, f.why = false, time.Time{}, false, "it was set aside: "+f.parked
+	a := kernel.Alarm{Subject: appSubject(id), Problem: f.parked + "; it is left as it is", Since: now,
+		Do: fmt.Sprintf("report it with the log of this master; a change of the app or another leader tries again: PUT /v2/apps%s?force=true", id)}
+	s.aside.Raise(a)
+	return Aside{a, p.Stack}
+}
+
+// decideAlone decides about one app. A panic sets that app aside: what was decided of it is dropped, and all others go on.
+func (s *State) decideAlone(id string, now time.Time, mint func(string) kernel.GroupID, d *Decision) {
+	f := s.fleets[id]
+	if f.parked != "" {
+		f.stale, f.wake = false, time.Time{}
+		return
+	}
+	var one Decision
+	var minted []kernel.GroupID
+	p := scheduler.Catch(func() {
+		s.decideApp(id, now, func(app string) kernel.GroupID {
+			minted = append(minted, mint(app))
+			return minted[len(minted)-1]
+		}, &one)
+	})
+	if p != nil {
+		s.undo(f, &one, minted)
+		d.Aside = append(d.Aside, s.ParkApp(id, "deciding about it", p, now))
+		return
+	}
+	d.Withdraw, d.Stop = append(d.Withdraw, one.Withdraw...), append(d.Stop, one.Stop...)
+	d.Forget, d.Launch = append(d.Forget, one.Forget...), append(d.Launch, one.Launch...)
+}
+
+// undo takes back what a decision that is dropped noted of instances.
+func (s *State) undo(f *fleet, d *Decision, minted []kernel.GroupID) {
+	asked := []Ref{}
+	for _, w := range d.Withdraw {
+		asked = append(asked, w.Ref)
+	}
+	for _, k := range d.Stop {
+		asked = append(asked, k.Ref)
+	}
+	for _, r := range asked {
+		if i, ok := f.instances.Get(r.Group); ok {
+			i.Stopping = false
+		}
+	}
+	for _, r := range d.Forget {
+		if i, ok := f.instances.Get(r.Group); ok {
+			i.forgotten = false
+		}
+	}
+	for _, id := range minted {
+		f.drop(id)
+	}
+}
+
+// advanceAlone adds the transition of one deployment, if its step is done.
+func (s *State) advanceAlone(dep *Deployment, now time.Time, d *Decision) {
+	if !s.Complete || dep.Parked != "" {
+		return
+	}
+	done := false
+	if p := scheduler.Catch(func() { done = s.stepDone(dep) }); p != nil {
+		a := s.Park(dep, panicked("deciding about it", p), now)
+		a.Stack = p.Stack
+		d.Aside = append(d.Aside, a)
+	} else if done {
+		d.Transitions = append(d.Transitions, Transition{Deployment: dep, Step: dep.Step + 1})
+	}
+}
+
+// intact returns what is wrong with an app's row although it could be decoded: it would be taken for another app, or for one
+// without instances.
+func (a *App) intact(id string) error {
+	if a.ID != id {
+		return fmt.Errorf("it says that it is app %.60q", a.ID)
+	}
+	versions := []string{a.Version}
+	if a.VersionInfo != nil {
+		versions = append(versions, a.VersionInfo.LastConfigChangeAt)
+	}
+	for _, v := range versions {
+		if _, ok := parseTimestamp(v); !ok {
+			return fmt.Errorf("it is of no version that there is: %.60q", v)
+		}
+	}
+	return nil
+}
+
+// intact returns what is wrong with a deployment although its row could be decoded.
+func (d *Deployment) intact(id string) error {
+	if d.ID != id {
+		return fmt.Errorf("it says that it is deployment %.60q", d.ID)
+	}
+	if d.Step < 0 || d.Step >= len(d.Steps) {
+		return fmt.Errorf("it is at step %d of %d", d.Step+1, len(d.Steps))
+	}
+	known := []string{StartApplication, ScaleApplication, RestartApplication, StopApplication}
+	for _, step := range d.Steps {
+		for _, a := range step.Actions {
+			c := d.change(a.App)
+			if !slices.Contains(known, a.Action) || c == nil || c.To == nil && a.Action != StopApplication {
+				return fmt.Errorf("it has a step that this version does not know: %.60q of app %.200q", a.Action, a.App)
+			}
+		}
+	}
+	return nil
+}
