@@ -1,0 +1,89 @@
+package archtest
+
+// table has a line for every package below internal/. doc.go says what the kinds are, with examples. Keep each room's
+// packages together and a blank line between rooms: people change different rooms at the same time.
+var table = map[string]entry{
+	"kernel":            room("").pure(),
+	"kernel/kerneltest": suite("kernel"),
+
+	"durable": room(""),
+
+	"store":           room("").pure(),
+	"store/etcd":      implementation("store"),
+	"store/memory":    implementation("store"),
+	"store/storetest": suite("store"),
+
+	"allocator": room("kernel").pure(),
+
+	"placement": room("kernel").pure(),
+
+	"invariant": room("kernel").pure(),
+
+	"identity":    room("store"),
+	"identity/ca": implementation("identity store"),
+
+	"images": room("store"),
+
+	"network":     room("kernel"),
+	"network/dns": implementation("kernel network"),
+	"network/vip": implementation("network"),
+
+	"agent":             room("kernel"),
+	"agent/containerd":  implementation("agent kernel"),
+	"agent/process":     implementation("agent kernel"),
+	"agent/runtimetest": suite("agent"),
+
+	"master": room("allocator invariant kernel placement store"),
+
+	"services": room("kernel store"),
+
+	"kubernetes": room("identity kernel store"),
+
+	"gateway": room("identity"),
+
+	"cli": room("kernel kubernetes"),
+
+	"daemon": wiring("agent agent/containerd daemon/heap gateway identity identity/ca images kernel kubernetes master " +
+		"network network/dns network/vip services store store/etcd"),
+	"daemon/heap": part(""),
+
+	"sim": wiring("invariant kernel master services store store/memory"),
+
+	"archtest": room(""),
+}
+
+// outside says what the rest of the product imports of internal/, tests and benchmarks aside.
+var outside = map[string]string{
+	"bundle":   "",
+	"cmd":      "cli daemon kernel",
+	"examples": "",
+}
+
+// kept names outside libraries and the packages that alone may import them, with what is below those.
+var kept = map[string]string{
+	"github.com/containerd/containerd/":       "agent/containerd",
+	"github.com/containernetworking/":         "network",
+	"github.com/golang-jwt/":                  "identity",
+	"github.com/google/go-containerregistry/": "images",
+	"github.com/google/nftables":              "network",
+	"github.com/mdlayher/netlink":             "network",
+	"github.com/miekg/dns":                    "network/dns",
+	"github.com/opencontainers/runtime-spec/": "agent/containerd",
+	"github.com/spf13/":                       "cli",
+	"github.com/vishvananda/":                 "network",
+	"go.etcd.io/":                             "store/etcd",
+	"go.uber.org/zap":                         "store/etcd",
+	"go.yaml.in/yaml/":                        "cli",
+}
+
+// impure is what no deciding code imports, with all that lies below; spared is what of it does no harm.
+var (
+	impure = []string{"crypto/rand", "log", "math/rand", "net", "os", "plugin", "runtime", "syscall", "testing", "golang.org/x/sys"}
+	spared = []string{"net/netip", "net/url"}
+)
+
+// pureFiles are the files of every package that are held to purity.
+var pureFiles = []string{"decide.go", "step.go"}
+
+// emptyNames are not nouns of this field.
+var emptyNames = []string{"base", "common", "helper", "helpers", "misc", "types", "util", "utils"}
