@@ -23,49 +23,110 @@ func house() map[string]entry {
 	}
 }
 
+// set puts a line into the table.
+func set(name string, e entry) func(map[string]entry) {
+	return func(h map[string]entry) { h[name] = e }
+}
+
+// breaks are ways to break the law, and what is said of each.
+var breaks = map[string]struct {
+	change func(table map[string]entry)
+	house  func(actual map[string][]string) // what the packages import, where it differs from the table
+	want   string
+}{
+	"a house that keeps the law": {},
+	"a permit nobody uses": {
+		house: func(a map[string][]string) { a["master"] = []string{"kernel", "master/core"} },
+		want:  "internal/master does not import store: remove that permit",
+	},
+	"an import without a permit": {
+		house: func(a map[string][]string) { a["store"] = []string{"kernel"} },
+		want:  "internal/store imports kernel, which its line in table_test.go does not allow",
+	},
+	"a package without a line": {
+		house: func(a map[string][]string) { a["jobs"] = nil },
+		want:  "internal/jobs is not in the table",
+	},
+	"a line without a package": {
+		house: func(a map[string][]string) { delete(a, "store/disk") },
+		want:  "internal/store/disk is in the table and not in the house",
+	},
+	"a part that imports its parent": {
+		change: set("store/disk", part("store")),
+		want:   "a part never imports its parent",
+	},
+	"an implementation that does not": {
+		change: set("store/disk", implementation("kernel")),
+		want:   "imports its parent's contract",
+	},
+	"a part that nobody uses": {
+		change: set("kernel/part", part("")),
+		want:   "a part is imported by its parent or a sibling, and none does",
+	},
+	"a room below a room": {
+		change: set("store/disk", room("store")),
+		want:   "folders of internal/ are rooms",
+	},
+	"an implementation at the top": {
+		change: set("disk", implementation("store")),
+		want:   "folders of internal/ are rooms",
+	},
+	"a suite by another name": {
+		change: set("kernel/suite", suite("kernel")),
+		want:   "the name of a suite ends in test",
+	},
+	"code that imports a suite": {
+		change: set("gateway", room("kernel/suitetest")),
+		want:   "only tests import a suite",
+	},
+	"a room that imports an implementation": {
+		change: set("gateway", room("store/disk")),
+		want:   "only wiring imports implementations",
+	},
+	"a sibling that imports an implementation": {
+		change: set("store/other", implementation("store store/disk")),
+		want:   "only wiring imports implementations",
+	},
+	"wiring that is imported": {
+		change: set("gateway", room("sim")),
+		want:   "nothing imports a room that does the wiring",
+	},
+	"a program that is imported": {
+		change: func(h map[string]entry) { h["kernel/run"] = program(""); h["gateway"] = room("kernel/run") },
+		want:   "nothing imports a program",
+	},
+	"another room's part": {
+		change: set("gateway", room("master/core")),
+		want:   "its line has no For gateway",
+	},
+	"another room's part, though the room wires": {
+		change: set("daemon", wiring("master/names")),
+		want:   "its line has no For daemon",
+	},
+	"a For that nobody uses": {
+		change: set("master/names", part("kernel").pure().For("sim")),
+		want:   "its line has For sim, which does not import it",
+	},
+	"a For of a room": {
+		change: set("store", room("").pure().For("sim")),
+		want:   "For is of parts only",
+	},
+	"a pure package that imports another": {
+		change: set("store", room("")),
+		want:   "internal/master/core imports store: a pure package imports only pure ones",
+	},
+	"a package of the standard library alone": {
+		change: set("master/names", part("kernel").pure().onlyStandard()),
+		want:   "imports only the standard library, says its line",
+	},
+	"rooms in a circle, by a child": {
+		change: set("store/disk", implementation("store master")),
+		want:   "master -> store -> master",
+	},
+}
+
 func TestTheTableIsExactAndKindsHold(t *testing.T) {
-	set := func(name string, e entry) func(map[string]entry) { return func(h map[string]entry) { h[name] = e } }
-	for name, tc := range map[string]struct {
-		change func(table map[string]entry)
-		house  func(actual map[string][]string) // what the packages import, where it differs from the table
-		want   string
-	}{
-		"a house that keeps the law": {},
-		"a permit nobody uses": {
-			house: func(a map[string][]string) { a["master"] = []string{"kernel", "master/core"} },
-			want:  "internal/master does not import store: remove that permit",
-		},
-		"an import without a permit": {
-			house: func(a map[string][]string) { a["store"] = []string{"kernel"} },
-			want:  "internal/store imports kernel, which its line in table_test.go does not allow",
-		},
-		"a package without a line": {
-			house: func(a map[string][]string) { a["jobs"] = nil },
-			want:  "internal/jobs is not in the table",
-		},
-		"a line without a package": {
-			house: func(a map[string][]string) { delete(a, "store/disk") },
-			want:  "internal/store/disk is in the table and not in the house",
-		},
-		"a part that imports its parent":             {change: set("store/disk", part("store")), want: "a part never imports its parent"},
-		"an implementation that does not":            {change: set("store/disk", implementation("kernel")), want: "imports its parent's contract"},
-		"a part that nobody uses":                    {change: set("kernel/part", part("")), want: "a part is imported by its parent or a sibling, and none does"},
-		"a room below a room":                        {change: set("store/disk", room("store")), want: "folders of internal/ are rooms"},
-		"an implementation at the top":               {change: set("disk", implementation("store")), want: "folders of internal/ are rooms"},
-		"a suite by another name":                    {change: set("kernel/suite", suite("kernel")), want: "the name of a suite ends in test"},
-		"code that imports a suite":                  {change: set("gateway", room("kernel/suitetest")), want: "only tests import a suite"},
-		"a room that imports an implementation":      {change: set("gateway", room("store/disk")), want: "only wiring imports implementations"},
-		"a sibling that imports an implementation":   {change: set("store/other", implementation("store store/disk")), want: "only wiring imports implementations"},
-		"wiring that is imported":                    {change: set("gateway", room("sim")), want: "nothing imports a room that does the wiring"},
-		"a program that is imported":                 {change: func(h map[string]entry) { h["kernel/run"] = program(""); h["gateway"] = room("kernel/run") }, want: "nothing imports a program"},
-		"another room's part":                        {change: set("gateway", room("master/core")), want: "its line has no For gateway"},
-		"another room's part, though the room wires": {change: set("daemon", wiring("master/names")), want: "its line has no For daemon"},
-		"a For that nobody uses":                     {change: set("master/names", part("kernel").pure().For("sim")), want: "its line has For sim, which does not import it"},
-		"a For of a room":                            {change: set("store", room("").pure().For("sim")), want: "For is of parts only"},
-		"a pure package that imports another":        {change: set("store", room("")), want: "internal/master/core imports store: a pure package imports only pure ones"},
-		"a package of the standard library alone":    {change: set("master/names", part("kernel").pure().onlyStandard()), want: "imports only the standard library, says its line"},
-		"rooms in a circle, by a child":              {change: set("store/disk", implementation("store master")), want: "master -> store -> master"},
-	} {
+	for name, tc := range breaks {
 		t.Run(name, func(t *testing.T) {
 			table := house()
 			if tc.change != nil {
@@ -79,7 +140,8 @@ func TestTheTableIsExactAndKindsHold(t *testing.T) {
 				tc.house(actual)
 			}
 			got := breaches(table, actual)
-			if tc.want == "" && len(got) > 0 || tc.want != "" && !slices.ContainsFunc(got, func(s string) bool { return strings.Contains(s, tc.want) }) {
+			wanted := func(s string) bool { return strings.Contains(s, tc.want) }
+			if tc.want == "" && len(got) > 0 || tc.want != "" && !slices.ContainsFunc(got, wanted) {
 				t.Errorf("got %q, want one that says %q", got, tc.want)
 			}
 		})
@@ -179,7 +241,8 @@ func TestLinesOfCodeHoldNeitherBlanksNorComments(t *testing.T) {
 func TestPurityIsAskedByThePackageAndNotByItsName(t *testing.T) {
 	for imp, want := range map[string]bool{
 		"net": true, "net/http": true, "net/netip": false, "os": true, "os/exec": true, "math/rand/v2": true, "math": false,
-		"log/slog": true, "golang.org/x/sys/unix": true, "golang.org/x/sync/errgroup": false, "crypto/rand": true, "crypto/sha256": false,
+		"log/slog": true, "golang.org/x/sys/unix": true, "golang.org/x/sync/errgroup": false, "crypto/rand": true,
+		"crypto/sha256": false,
 	} {
 		if got := isImpure(imp); got != want {
 			t.Errorf("%s: got impure %v, want %v", imp, got, want)

@@ -266,7 +266,8 @@ func TestLibrariesStayWithThePackageThatKeepsThem(t *testing.T) {
 	}
 	for lib, keeper := range kept {
 		if _, exists := table[keeper]; !exists || !used[lib] {
-			t.Errorf("%s is kept for internal/%s, which does not exist or does not import it: change `kept` in table_test.go", lib, keeper)
+			t.Errorf("%s is kept for internal/%s, which is not there or does not import it: change `kept` in table_test.go",
+				lib, keeper)
 		}
 	}
 }

@@ -25,9 +25,13 @@ const (
 	wantedWidth = 120  // characters of a line
 )
 
-const ratchetFile = "ratchet.txt"
+const (
+	ratchetFile = "ratchet.txt"
+	runUpdate   = "run go test ./internal/archtest -update"
+	byHand      = "by hand and say why in the commit"
+)
 
-var update = flag.Bool("update", false, "lower the numbers of ratchet.txt to what the house measures, and remove those within their limits")
+var update = flag.Bool("update", false, "lower and remove numbers of ratchet.txt, as the house measures now")
 
 // mark is one line of ratchet.txt: a number that the house had, and has to get below.
 type mark struct {
@@ -52,7 +56,7 @@ type measure struct {
 	what  string
 	limit int
 	unit  string
-	step  int  // recorded are multiples, at least half a step above the number, so that a mend does not have to touch the file
+	step  int  // numbers are recorded as multiples, half a step above at the least: a mend does not touch the file
 	named bool // a mark may follow what it measures to another package, by the last part of its key
 }
 
@@ -86,7 +90,8 @@ func survey(packages []*Package) []mark {
 				wide["wide120 "+where] += toInt(w > wantedWidth)
 			}
 			for _, fn := range f.Funcs {
-				out = append(out, mark{what: "func", key: p.Path + "." + strings.TrimPrefix(fn.Receiver+"."+fn.Name, "."), number: fn.Lines})
+				name := strings.TrimPrefix(fn.Receiver+"."+fn.Name, ".")
+				out = append(out, mark{what: "func", key: p.Path + "." + name, number: fn.Lines})
 			}
 		}
 	}
@@ -105,8 +110,8 @@ func toInt(b bool) int {
 	return 0
 }
 
-// judge compares what is measured with the ratchet. It returns the ratchet as -update writes it when nothing is worse, the
-// breaches that only a person can end, and those that -update ends.
+// judge compares what is measured with the ratchet. It returns the ratchet as -update writes it when nothing is
+// worse, the breaches that only a person can end, and those that -update ends.
 func judge(ms []measure, ratchet, measured []mark) (next []mark, worse, slack []string) {
 	old := map[string]mark{}
 	for _, m := range ratchet {
@@ -124,7 +129,7 @@ func judge(ms []measure, ratchet, measured []mark) (next []mark, worse, slack []
 			was, known := old[id]
 			if !known && of.named {
 				if was, known = movedFrom(old, over, m); known {
-					slack = append(slack, fmt.Sprintf("%s seems to have moved to %s: run go test ./internal/archtest -update", was.key, m.key))
+					slack = append(slack, fmt.Sprintf("%s seems to have moved to %s: %s", was.key, m.key, runUpdate))
 					delete(old, was.id())
 				}
 			}
@@ -137,7 +142,7 @@ func judge(ms []measure, ratchet, measured []mark) (next []mark, worse, slack []
 		}
 	}
 	for _, id := range slices.Sorted(maps.Keys(old)) {
-		slack = append(slack, fmt.Sprintf("%s is within its limit, or gone: run go test ./internal/archtest -update, which removes its line from %s", id, ratchetFile))
+		slack = append(slack, fmt.Sprintf("%s is within its limit, or gone: %s, which removes its line", id, runUpdate))
 	}
 	return next, worse, slack
 }
@@ -169,14 +174,14 @@ func tooMuch(of measure, m, was mark, known bool) string {
 		return fmt.Sprintf("%s: %d %s, %d were there: wrap yours; git diff main... | grep -E '^\\+.{%d}' shows them",
 			m.key, m.number, of.unit, was.number, wantedWidth+1)
 	case known:
-		return fmt.Sprintf("%s: %d %s, %d were there and the limit is %d: make it smaller, or raise its line %q in %s by hand and say why in the commit",
-			m.key, m.number, of.unit, was.number, of.limit, m.id(), ratchetFile)
+		return fmt.Sprintf("%s: %d %s, %d were there and the limit is %d: make it smaller, or raise its line %q in %s %s",
+			m.key, m.number, of.unit, was.number, of.limit, m.id(), ratchetFile, byHand)
 	case of.what == "package":
 		m.note = time.Now().Format(time.DateOnly) + " issue N"
 		fallthrough
 	default:
-		return fmt.Sprintf("%s: %d %s, the limit is %d: divide it, or add this line to %s by hand and say why in the commit:\n%s",
-			m.key, m.number, of.unit, of.limit, ratchetFile, m)
+		return fmt.Sprintf("%s: %d %s, the limit is %d: divide it, or add this line to %s %s:\n%s",
+			m.key, m.number, of.unit, of.limit, ratchetFile, byHand, m)
 	}
 }
 
@@ -224,12 +229,14 @@ func TestPackagesOverTheLimitSayWhy(t *testing.T) {
 		case !since.MatchString(m.note):
 			t.Errorf("%s: its line in %s ends with # and the date since when it is over the limit", m.key, ratchetFile)
 		case !issue.MatchString(m.note) && !strings.Contains(doc[m.key], "2,500"):
-			t.Errorf("%s: name the issue that ends it in %s, or say in its doc.go why it is larger than 2,500 lines", m.key, ratchetFile)
+			t.Errorf("%s: name the issue that ends it in %s, or say in its doc.go why it is larger than 2,500 lines",
+				m.key, ratchetFile)
 		}
 	}
 }
 
-const ratchetHead = `# Where the house is over its limits, see doc.go. go test ./internal/archtest -update lowers and removes; only a person raises.
+const ratchetHead = `# Where the house is over its limits; doc.go tells more. Only a person raises a number.
+# Lower and remove them with: go test ./internal/archtest -update
 `
 
 func formatRatchet(marks []mark) []byte {

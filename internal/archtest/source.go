@@ -55,8 +55,8 @@ var clock = map[string][]string{
 	"context": {"WithTimeout", "WithTimeoutCause", "WithDeadline", "WithDeadlineCause"},
 }
 
-// Load reads the packages below the given folders of the repository at root, ordered by path. Folders called testdata or bin
-// and hidden ones are not read.
+// Load reads the packages below the given folders of the repository at root, ordered by path. Folders called
+// testdata or bin and hidden ones are not read.
 func Load(root string, folders ...string) ([]*Package, error) {
 	byPath := map[string]*Package{}
 	for _, folder := range folders {
@@ -109,7 +109,8 @@ func read(name, rel string) (*File, error) {
 	if err != nil {
 		return nil, err
 	}
-	f := &File{Path: rel, Name: path.Base(rel), Test: strings.HasSuffix(rel, "_test.go"), Doc: tree.Doc.Text(), Code: codeLines(src)}
+	f := &File{Path: rel, Name: path.Base(rel), Test: strings.HasSuffix(rel, "_test.go")}
+	f.Doc, f.Code = tree.Doc.Text(), codeLines(src)
 	for line := range bytes.Lines(src) {
 		f.Widths = append(f.Widths, utf8.RuneCount(bytes.TrimRight(line, "\r\n")))
 	}
@@ -227,7 +228,8 @@ func (p *Package) Methods() map[string]int {
 	return out
 }
 
-// Imports lists the packages of internal/ that the package's code imports, without internal/, each once and in order.
+// Imports lists the packages of internal/ that the package's code imports, without internal/, each once and in
+// order.
 func (p *Package) Imports() []string {
 	var out []string
 	for _, f := range p.Files {

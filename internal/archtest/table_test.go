@@ -1,7 +1,7 @@
 package archtest
 
-// table has a line for every package below internal/. doc.go says what the kinds are, with examples. Keep each room's
-// packages together and a blank line between rooms: people change different rooms at the same time.
+// table has a line for every package below internal/. doc.go says what the kinds are, with examples. Keep each
+// room's packages together and a blank line between rooms: people change different rooms at the same time.
 var table = map[string]entry{
 	"kernel":            room("").pure(),
 	"kernel/kerneltest": suite("kernel"),
@@ -78,7 +78,9 @@ var kept = map[string]string{
 
 // impure is what no deciding code imports, with all that lies below; spared is what of it does no harm.
 var (
-	impure = []string{"crypto/rand", "log", "math/rand", "net", "os", "plugin", "runtime", "syscall", "testing", "golang.org/x/sys"}
+	impure = []string{
+		"crypto/rand", "log", "math/rand", "net", "os", "plugin", "runtime", "syscall", "testing", "golang.org/x/sys",
+	}
 	spared = []string{"net/netip", "net/url"}
 )
 
