@@ -67,8 +67,8 @@ var measures = []measure{
 	{what: "package", limit: maxCode, unit: "lines of code", step: 100, named: true},
 	{what: "methods", limit: maxMethods, unit: "methods", step: 1, named: true},
 	{what: "func", limit: maxFunc, unit: "lines", step: 1, named: true},
-	{what: "wide160", limit: 0, unit: fmt.Sprint("lines of more than ", maxWidth, " characters"), step: 1},
-	{what: "wide120", limit: 0, unit: fmt.Sprint("lines of more than ", wantedWidth, " characters"), step: 10},
+	{what: "wide160", limit: 0, unit: fmt.Sprint("lines of more than ", maxWidth, " characters"), step: 10},
+	{what: "wide120", limit: 0, unit: fmt.Sprint("lines of more than ", wantedWidth, " characters"), step: 50},
 }
 
 // survey measures the house, with what is within its limit.
