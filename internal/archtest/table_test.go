@@ -8,6 +8,8 @@ var table = map[string]entry{
 
 	"durable": room(""),
 
+	"disk": room(""),
+
 	"store":           room("").pure(),
 	"store/etcd":      implementation("store"),
 	"store/memory":    implementation("store"),
@@ -22,7 +24,7 @@ var table = map[string]entry{
 	"identity":    room("store"),
 	"identity/ca": implementation("identity store"),
 
-	"images": room("store"),
+	"images": room("disk store"),
 
 	"network":     room("kernel"),
 	"network/dns": implementation("kernel network"),
