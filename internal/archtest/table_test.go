@@ -37,7 +37,9 @@ var table = map[string]entry{
 
 	"master": room("allocator invariant kernel placement store"),
 
-	"services": room("kernel store"),
+	"scheduler": room("kernel store"),
+
+	"services": room("kernel scheduler store"),
 
 	"kubernetes": room("identity kernel store"),
 
