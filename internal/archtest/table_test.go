@@ -21,7 +21,13 @@ var table = map[string]entry{
 
 	"invariant": room("kernel").pure(),
 
-	"identity":    room("store"),
+	"access": room(""),
+
+	"audit": room("kernel"),
+
+	"metrics": room(""),
+
+	"identity":    room("access audit store"),
 	"identity/ca": implementation("identity store"),
 
 	"images": room("disk store"),
@@ -43,11 +49,11 @@ var table = map[string]entry{
 
 	"kubernetes": room("identity kernel store"),
 
-	"gateway": room("identity"),
+	"gateway": room("access audit identity metrics"),
 
 	"cli": room("kernel kubernetes"),
 
-	"daemon": wiring("agent agent/containerd daemon/heap gateway identity identity/ca images kernel kubernetes master " +
+	"daemon": wiring("access agent agent/containerd audit daemon/heap gateway identity identity/ca images kernel kubernetes master metrics " +
 		"network network/dns network/vip services store store/etcd"),
 	"daemon/heap": part(""),
 
@@ -73,6 +79,7 @@ var kept = map[string]string{
 	"github.com/mdlayher/netlink":             "network",
 	"github.com/miekg/dns":                    "network/dns",
 	"github.com/opencontainers/runtime-spec/": "agent/containerd",
+	"github.com/prometheus/":                  "metrics",
 	"github.com/spf13/":                       "cli",
 	"github.com/vishvananda/":                 "network",
 	"go.etcd.io/":                             "store/etcd",
