@@ -8,6 +8,7 @@
 # make conformance    upstream's conformance tests of each minor, for hours; docs/conformance.md says how to run a part
 # make soak       clusters made and deleted a hundred times
 # make tour       run the README's own ten-minute tour
+# make house      where the house stands: sizes, tests, how calls run between files, which room imports which
 # make sim        the simulator, many more seeds than make test has
 # make release    a tarball with everything prebuilt
 
@@ -15,7 +16,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .ONESHELL:
 .DEFAULT_GOAL := build
-.PHONY: build kubernetes kubernetes-all deps up down clean-state test bench bench-kernel bench-peers bench-density soak tour conformance conformance-report sim release fmt check
+.PHONY: build kubernetes kubernetes-all deps up down clean-state test bench bench-kernel bench-peers bench-density soak tour conformance conformance-report house sim release fmt check
 
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS := -s -w -X github.com/marinaos/marina/internal/cli.Version=$(VERSION)
@@ -123,6 +124,10 @@ conformance: build
 
 conformance-report:
 	@go run ./test/conformance -report
+
+# ARGS=-json prints all of it for programs.
+house:
+	@go run ./internal/archtest/survey $(ARGS)
 
 # AGENT_HOURS are simulated, seed after seed from FROM on.
 sim:

@@ -80,7 +80,6 @@ func goList(root string, patterns []string) ([]*listed, error) {
 	cmd := exec.Command("go", append([]string{"list", "-export", "-deps", fields}, patterns...)...)
 	var stderr bytes.Buffer
 	cmd.Dir, cmd.Stderr = root, &stderr
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	b, err := cmd.Output()
 	if err != nil {
 		return nil, fmt.Errorf("go list: %w: %s", err, stderr.String())

@@ -50,6 +50,9 @@
 // Pure packages ask no clock, network, disk or chance, start no goroutine, and import only pure packages. In every
 // other package the same holds for files called decide.go and step.go, imports of the house aside.
 //
+// `make house` (survey) prints the measures of every package, how calls run between its files, and how far the house is
+// from its aims.
+//
 // # The ratchet
 //
 // ratchet.txt has a line for each number over its limit. A number that grows fails; one that is back within its

@@ -31,8 +31,6 @@ func implementation(imports string) entry {
 }
 func program(imports string) entry { return entry{kind: "program", imports: strings.Fields(imports)} }
 
-var _ = program // until there is one
-
 // pure holds the whole package to the rule of deciding code.
 func (e entry) pure() entry { e.isPure = true; return e }
 

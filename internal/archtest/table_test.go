@@ -53,13 +53,14 @@ var table = map[string]entry{
 
 	"cli": room("kernel kubernetes"),
 
-	"daemon": wiring("access agent agent/containerd audit daemon/heap gateway identity identity/ca images kernel kubernetes master metrics " +
-		"network network/dns network/vip services store store/etcd"),
+	"daemon": wiring("access agent agent/containerd audit daemon/heap gateway identity identity/ca images kernel " +
+		"kubernetes master metrics network network/dns network/vip services store store/etcd"),
 	"daemon/heap": part(""),
 
 	"sim": wiring("invariant kernel master services store store/memory"),
 
-	"archtest": room(""),
+	"archtest":        room(""),
+	"archtest/survey": program("archtest"),
 }
 
 // outside says what the rest of the product imports of internal/, tests and benchmarks aside.
