@@ -41,11 +41,11 @@ var table = map[string]entry{
 	"agent/process":     implementation("agent kernel"),
 	"agent/runtimetest": suite("agent"),
 
-	"master": room("allocator invariant kernel placement store"),
+	"master": room("allocator invariant kernel metrics placement store"),
 
-	"scheduler": room("kernel store"),
+	"scheduler": room("kernel metrics store"),
 
-	"services": room("kernel scheduler store"),
+	"services": room("kernel metrics scheduler store"),
 
 	"kubernetes": room("identity kernel store"),
 

@@ -102,6 +102,15 @@ func (d *daemon) schedulerUnits() []unit {
 	}
 }
 
+// alarms counts the alarms of all rooms.
+func (d *daemon) alarms() float64 {
+	n := len(d.audit.Alarms())
+	if t := d.term.Load(); t != nil {
+		n += len(t.services.Alarms()) + len(t.clusters.Alarms())
+	}
+	return float64(n)
+}
+
 // maxShownAlarms is how many alarms one unit lists.
 const maxShownAlarms = 20
 

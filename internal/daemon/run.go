@@ -144,6 +144,13 @@ func (d *daemon) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	d.metrics.GaugeFunc("marina_alarms", "Parts of the datacenter that were set aside until somebody acts.", d.alarms)
+	d.metrics.GaugeFunc("marina_leading", "1 while this process leads.", func() float64 {
+		if d.term.Load() == nil {
+			return 0
+		}
+		return 1
+	})
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return ended(ctx, d.audit.Run(ctx)) })
 	g.Go(func() error { return ended(ctx, d.identity.Run(ctx)) })

@@ -69,9 +69,9 @@ func (d *daemon) oneTerm(ctx context.Context) error {
 	}
 	t := &term{leadership: l}
 	t.master = master.New(master.Config{Pool: d.site.pool, VIPs: d.site.vips, Strategy: kernel.Strategy(d.site.Placement)}, master.Deps{
-		Store: d.store, Leadership: l, Log: d.log, Listener: listener, TLS: d.agentTLS(name), AgentID: d.agentOf, Handler: d.agentHandler(),
+		Store: d.store, Leadership: l, Log: d.log, Listener: listener, TLS: d.agentTLS(name), AgentID: d.agentOf, Handler: d.agentHandler(), Metrics: d.metrics,
 	})
-	t.services = services.New(services.Config{Kernel: t.master, Store: d.store, Fence: l.Fence(), Log: d.log,
+	t.services = services.New(services.Config{Kernel: t.master, Store: d.store, Fence: l.Fence(), Log: d.log, Metrics: d.metrics,
 		Leader: reachable(d.site.HTTPS, d.site.address), VIPs: d.site.vips, HostVolumes: append([]string{}, d.site.HostVolume...)})
 	t.clusters = kubernetes.New(kubernetes.Config{Kernel: t.master, Store: d.store, Fence: l.Fence(), Root: d.root, Log: d.log, Pool: d.site.pool, VIPs: d.site.vips,
 		Publish: d.site.published(), Images: d.site.path("kubernetes"), Machine: []string{d.site.Hostname}, Quotas: t.master.Quotas, Exec: t.taskExec, Usage: t.taskUsage})

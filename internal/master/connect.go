@@ -255,6 +255,7 @@ func (m *Master) join(s *session) {
 	s.id = m.last
 	m.sessions[s.id] = s
 	m.mu.Unlock()
+	m.measures.sessions.WithLabelValues("begun").Inc()
 }
 
 func (m *Master) leave(s *session) {
@@ -264,6 +265,7 @@ func (m *Master) leave(s *session) {
 		delete(m.agents, s.agent)
 	}
 	m.mu.Unlock()
+	m.measures.sessions.WithLabelValues("ended").Inc()
 }
 
 // deliver queues frames for their sessions and ends sessions. It never waits.

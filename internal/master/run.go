@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/marinaos/marina/internal/kernel"
+	"github.com/marinaos/marina/internal/metrics"
 	"github.com/marinaos/marina/internal/store"
 )
 
@@ -40,6 +41,8 @@ type Deps struct {
 	AgentID  func(tls.ConnectionState) (kernel.AgentID, error) // whose connection it is; an error refuses it
 	Handler  http.Handler                                      // nil: 404
 
+	Metrics *metrics.Registry // nil: nothing is measured
+
 	MaxConnections int // open at once, of agents and to Handler; more wait to be accepted; 100,000
 }
 
@@ -50,8 +53,10 @@ type Master struct {
 	deps  Deps
 	log   *slog.Logger
 	inbox chan item
-	done  chan struct{} // closed when the leadership is over, by lost
-	lost  sync.Once
+
+	measures measures
+	done     chan struct{} // closed when the leadership is over, by lost
+	lost     sync.Once
 
 	loaded chan struct{}            // closed with the first snapshot
 	shown  atomic.Pointer[snapshot] // the newest; the owner of the state replaces it
@@ -79,7 +84,7 @@ type item struct {
 func New(cfg Config, deps Deps) *Master {
 	cfg.Epoch = deps.Leadership.Epoch()
 	set(&deps.MaxConnections, 100_000)
-	return &Master{cfg: cfg.WithDefaults(), deps: deps, log: deps.Log, inbox: make(chan item, maxInbox), done: make(chan struct{}), loaded: make(chan struct{}),
+	return &Master{measures: newMeasures(deps.Metrics), cfg: cfg.WithDefaults(), deps: deps, log: deps.Log, inbox: make(chan item, maxInbox), done: make(chan struct{}), loaded: make(chan struct{}),
 		sessions: map[SessionID]*session{}, agents: map[kernel.AgentID]*session{}}
 }
 
@@ -121,6 +126,7 @@ func (m *Master) lose() {
 }
 
 func (m *Master) load(ctx context.Context) (*State, error) {
+	defer metrics.Since(m.measures.load, time.Now())
 	snap, err := m.deps.Store.Snapshot(ctx, Rows)
 	if err != nil {
 		return nil, fmt.Errorf("state of the kernel: %w", err)
@@ -170,6 +176,7 @@ func (m *Master) own(ctx context.Context, s *State) error {
 			}
 			if len(ops) == 0 {
 				m.publish(s)
+				m.count(s)
 				m.release(b)
 				continue
 			}
@@ -191,6 +198,7 @@ func (m *Master) own(ctx context.Context, s *State) error {
 				return fmt.Errorf("commit: %w", err)
 			}
 			m.publish(s)
+			m.count(s)
 			m.release(held)
 			held = nil
 		case <-wake.C:
@@ -203,6 +211,8 @@ func (m *Master) own(ctx context.Context, s *State) error {
 
 // step takes items through the state, and has the audit judge each step.
 func (m *Master) step(s *State, audit *audit, items []item) (*batch, error) {
+	defer metrics.Since(m.measures.step, time.Now())
+	m.measures.events.Observe(float64(len(items)))
 	b := &batch{rows: map[Row]struct{}{}, answers: map[RequestID]chan Reply{}}
 	events := make([]Event, 0, len(items))
 	for _, it := range items {
@@ -282,8 +292,12 @@ func (b *batch) add(fx Effects) {
 func (m *Master) commit(ctx context.Context, ops []store.Op) error {
 	fence := m.deps.Leadership.Fence()
 	began, rows := time.Now(), len(ops)
+	m.measures.rows.Observe(float64(rows))
 	defer func() {
-		if took := time.Since(began); took > slowCommit {
+		took := time.Since(began)
+		m.measures.commit.Observe(took.Seconds())
+		if took > slowCommit {
+			m.measures.slow.Inc()
 			m.log.Warn("commit was slow, is the disk or the processor overloaded?", "took", took, "rows", rows)
 		}
 	}()

@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
@@ -30,10 +29,10 @@ var Sizes = []float64{1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 1000
 // Registry holds the instruments of a process.
 type Registry struct{ reg *prometheus.Registry }
 
-// New returns the registry of a process, with what the Go runtime and the kernel tell about it and which build it is.
+// New returns the registry of a process. Its Handler also serves what libraries register by themselves: the Go runtime's and the
+// kernel's view of the process, and etcd's.
 func New(version string) *Registry {
 	r := &Registry{prometheus.NewRegistry()}
-	r.reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	goVersion := "unknown"
 	if info, ok := debug.ReadBuildInfo(); ok {
 		goVersion = info.GoVersion
@@ -60,6 +59,12 @@ func (r *Registry) Gauge(name, help string) Gauge {
 // Gauges returns the gauges of a name, one for each combination of the labels' values.
 func (r *Registry) Gauges(name, help string, labels ...string) GaugeVec {
 	return register(r, prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: name, Help: help}, labels))
+}
+
+// GaugeFunc adds a gauge whose value is asked for at each scrape; f must be quick and safe for concurrent use. The first f of a name
+// stays: it is for what lives as long as the process.
+func (r *Registry) GaugeFunc(name, help string, f func() float64) {
+	register(r, prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, f))
 }
 
 // Histogram returns the histogram of a name; bounds are those of its buckets, ascending.
@@ -92,7 +97,7 @@ func Since(h Histogram, began time.Time) { h.Observe(time.Since(began).Seconds()
 
 // Handler serves the registry's instruments in the formats that Prometheus reads, by GET.
 func (r *Registry) Handler() http.Handler {
-	h := promhttp.HandlerFor(r.reg, promhttp.HandlerOpts{EnableOpenMetrics: true, MaxRequestsInFlight: maxScrapes})
+	h := promhttp.HandlerFor(prometheus.Gatherers{r.reg, prometheus.DefaultGatherer}, promhttp.HandlerOpts{EnableOpenMetrics: true, MaxRequestsInFlight: maxScrapes})
 	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		if req.Method != http.MethodGet && req.Method != http.MethodHead {
 			w.Header().Set("Allow", "GET, HEAD")

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/containerd/errdefs"
 
@@ -107,7 +108,10 @@ func (p *portion) add(c *Change, t store.Txn) {
 // write commits a portion, takes its changes in, and empties it.
 func (l *Loop) write(ctx context.Context, p *portion) error {
 	if len(p.txn.Ops) > 0 {
-		if _, err := l.cfg.Store.Commit(ctx, p.txn); err != nil {
+		began := time.Now()
+		_, err := l.cfg.Store.Commit(ctx, p.txn)
+		l.measures.committed(began, len(p.txn.Ops))
+		if err != nil {
 			l.lost = fmt.Errorf("%s: commit: %w", l.cfg.Name, err)
 			return l.lost
 		}

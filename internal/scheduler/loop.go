@@ -2,6 +2,7 @@ package scheduler
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"time"
@@ -10,6 +11,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/marinaos/marina/internal/kernel"
+	"github.com/marinaos/marina/internal/metrics"
 	"github.com/marinaos/marina/internal/store"
 )
 
@@ -21,6 +23,7 @@ type Config struct {
 	Kernel    Watcher
 	Fence     store.Guard // of this process's leadership; every write carries it
 	Log       *slog.Logger
+	Metrics   *metrics.Registry // nil: nothing is measured
 }
 
 // Watcher is the part of kernel.Kernel that a Loop uses.
@@ -45,6 +48,7 @@ const shortest = 10 * time.Millisecond
 // Loop is the owner goroutine of one scheduler for one leadership. Make one with New and run it once.
 type Loop struct {
 	cfg      Config
+	measures measures
 	requests chan request
 	events   chan func()
 	ready    chan struct{} // closed once everything is loaded and the kernel has told its instances
@@ -72,7 +76,7 @@ func New(cfg Config) *Loop {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Loop{cfg: cfg, requests: make(chan request), events: make(chan func()), ready: make(chan struct{}), ended: make(chan struct{})}
+	return &Loop{cfg: cfg, measures: newMeasures(cfg.Metrics, cfg.Name), requests: make(chan request), events: make(chan func()), ready: make(chan struct{}), ended: make(chan struct{})}
 }
 
 // Run loads and works until ctx ends, leadership is lost or a commit's outcome is unknown. Everything that Go started has
@@ -118,7 +122,9 @@ func (l *Loop) loop(ctx context.Context, w Work, changes <-chan kernel.Changes) 
 		if requests == nil {
 			continue
 		}
+		began := time.Now()
 		wake, err := w.Settle(ctx)
+		metrics.Since(l.measures.settle, began)
 		if l.lost != nil {
 			return l.lost
 		}
@@ -143,6 +149,16 @@ func (l *Loop) serve(ctx context.Context, r request) {
 	if err == nil {
 		err = l.Commit(ctx, c)
 	}
+	outcome := "done"
+	switch {
+	case l.lost != nil:
+		outcome = "lost"
+	case errors.Is(err, ErrPanic):
+		outcome = "panicked"
+	case err != nil:
+		outcome = "refused"
+	}
+	l.measures.request(outcome)
 	r.done <- err
 }
 

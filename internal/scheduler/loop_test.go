@@ -14,6 +14,7 @@ import (
 
 	"github.com/marinaos/marina/internal/kernel"
 	"github.com/marinaos/marina/internal/kernel/kerneltest"
+	"github.com/marinaos/marina/internal/metrics"
 	"github.com/marinaos/marina/internal/store"
 	"github.com/marinaos/marina/internal/store/memory"
 )
@@ -23,6 +24,7 @@ type counter struct {
 	t      *testing.T
 	loop   *Loop
 	store  *memory.Store
+	gauges *metrics.Registry
 	kernel *kerneltest.Kernel
 	state  map[string]int // the owner's
 	load   func() error
@@ -38,13 +40,13 @@ type counter struct {
 var rows = store.NewTable[int]("numbers")
 
 func newCounter(t *testing.T) *counter {
-	c := &counter{t: t, store: memory.New(), kernel: kerneltest.New(time.Now), state: map[string]int{}, done: make(chan error, 1)}
+	c := &counter{t: t, store: memory.New(), gauges: metrics.New("test"), kernel: kerneltest.New(time.Now), state: map[string]int{}, done: make(chan error, 1)}
 	l, err := c.store.Campaign(t.Context(), "marina", "m1")
 	if err != nil {
 		t.Fatal(err)
 	}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
-	c.loop = New(Config{Name: "numbers", Framework: "numbers", Store: c.store, Kernel: c.kernel, Fence: l.Fence()})
+	c.loop = New(Config{Name: "numbers", Framework: "numbers", Store: c.store, Kernel: c.kernel, Fence: l.Fence(), Metrics: c.gauges})
 	c.work = Work{
 		Load: func(context.Context) error {
 			if c.load != nil {

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/marinaos/marina/internal/kernel"
+	"github.com/marinaos/marina/internal/metrics"
 	"github.com/marinaos/marina/internal/scheduler"
 	"github.com/marinaos/marina/internal/store"
 )
@@ -26,15 +27,16 @@ type Config struct {
 	Fence  store.Guard // of this process's leadership; every write carries it
 	Log    *slog.Logger
 
-	FirstPort, LastPort int           // service ports, both included; 10000 and 20000
-	MaxVersions         int           // kept of each app; 25
-	DefaultRole         string        // of apps in no group; "slave_public", as in DC/OS
-	Leader              string        // host:port by which clients reach this process, for /v2/leader and /v2/info
-	VIPs                netip.Prefix  // what VIPs given by address must be of; 198.18.0.0/16
-	HostVolumes         []string      // folders of the machines that apps may bind; nil: machines decide alone
-	Build               string        // version for /v2/info; "1.11.0", whose API this is
-	NewID               func() string // a UUID, never the same twice; uuid.NewString
-	Policy              Policy        // DefaultPolicy
+	Metrics             *metrics.Registry // nil: nothing is measured
+	FirstPort, LastPort int               // service ports, both included; 10000 and 20000
+	MaxVersions         int               // kept of each app; 25
+	DefaultRole         string            // of apps in no group; "slave_public", as in DC/OS
+	Leader              string            // host:port by which clients reach this process, for /v2/leader and /v2/info
+	VIPs                netip.Prefix      // what VIPs given by address must be of; 198.18.0.0/16
+	HostVolumes         []string          // folders of the machines that apps may bind; nil: machines decide alone
+	Build               string            // version for /v2/info; "1.11.0", whose API this is
+	NewID               func() string     // a UUID, never the same twice; uuid.NewString
+	Policy              Policy            // DefaultPolicy
 }
 
 // maxLaunches is how many launches are handed to the kernel side by side.
@@ -87,7 +89,8 @@ func New(cfg Config) *Services {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
 	s := &Services{cfg: cfg, hub: hub{readers: map[*reader]struct{}{}}, state: NewState(), versions: map[string][]string{}}
-	s.loop = scheduler.New(scheduler.Config{Name: "services", Framework: Framework, Store: cfg.Store, Kernel: cfg.Kernel, Fence: cfg.Fence, Log: cfg.Log})
+	s.loop = scheduler.New(scheduler.Config{Name: "services", Framework: Framework, Store: cfg.Store, Kernel: cfg.Kernel, Fence: cfg.Fence, Log: cfg.Log,
+		Metrics: cfg.Metrics})
 	s.state.Policy = cfg.Policy
 	return s
 }
