@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"context"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
@@ -10,11 +11,12 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
+	"path"
 	"path/filepath"
 	"strings"
 
 	"github.com/containerd/errdefs"
-	"golang.org/x/sys/unix"
+	"github.com/marinaos/marina/internal/durable"
 )
 
 // A checkpoint file is a header and a JSON value. The header is the magic, the payload's length and its CRC-32C, both big
@@ -24,7 +26,7 @@ const (
 	checkpointHeader = len(checkpointMagic) + 8
 	checkpointExt    = ".ckpt"
 	corruptExt       = ".corrupt"
-	temporaryExt     = ".tmp"
+	temporaryExt     = ".tmp" // of agents before durable
 
 	maxCheckpoint = 64 << 20 // bytes of one file; the endpoints of a large datacenter are the largest
 )
@@ -75,12 +77,12 @@ func decodeCheckpoint(b []byte, v any) error {
 type folder struct {
 	path string
 	root *os.Root
-	lock *os.File
+	lock *durable.Lock
 	log  *slog.Logger
 }
 
 // openFolder takes the state folder. A folder that another agent holds is errdefs.ErrUnavailable.
-func openFolder(path string, log *slog.Logger) (*folder, error) {
+func openFolder(ctx context.Context, path string, log *slog.Logger) (*folder, error) {
 	if err := os.MkdirAll(path, 0o711); err != nil {
 		return nil, fmt.Errorf("agent state: %w", err)
 	}
@@ -89,7 +91,7 @@ func openFolder(path string, log *slog.Logger) (*folder, error) {
 		return nil, fmt.Errorf("agent state: %w", err)
 	}
 	f := &folder{path: path, root: root, log: log}
-	if err := f.acquire(); err != nil {
+	if err := f.acquire(ctx); err != nil {
 		root.Close()
 		return nil, err
 	}
@@ -102,19 +104,17 @@ func openFolder(path string, log *slog.Logger) (*folder, error) {
 	return f, nil
 }
 
-func (f *folder) acquire() error {
-	lock, err := f.root.OpenFile("lock", os.O_RDWR|os.O_CREATE, 0o600)
+func (f *folder) acquire(ctx context.Context) error {
+	name := filepath.Join(f.path, "lock")
+	lock, err := durable.TakeLock(ctx, name)
+	if errdefs.IsUnavailable(err) {
+		return fmt.Errorf("agent state %s is held by another agent (pid %d); stop it, or choose another folder: %w",
+			f.path, durable.Holder(name), errdefs.ErrUnavailable)
+	}
 	if err != nil {
 		return fmt.Errorf("agent state: %w", err)
 	}
-	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		owner, _ := io.ReadAll(io.LimitReader(lock, 32))
-		lock.Close()
-		return fmt.Errorf("agent state %s is held by another agent (pid %s); stop it, or choose another folder: %w",
-			f.path, strings.TrimSpace(string(owner)), errdefs.ErrUnavailable)
-	}
-	_ = lock.Truncate(0)
-	_, _ = fmt.Fprintf(lock, "%d\n", os.Getpid()) // for the message above only
+	_ = lock.WritePID() // for the message above only
 	f.lock = lock
 	return nil
 }
@@ -129,44 +129,12 @@ func (f *folder) close() {
 func (f *folder) save(name string, v any) error {
 	b, err := encodeCheckpoint(v)
 	if err == nil {
-		err = f.replace(name, b)
+		err = durable.In(f.root).WriteFile(name, b, 0o600)
 	}
 	if err != nil {
 		return fmt.Errorf("checkpoint %s: %w", filepath.Join(f.path, name), err)
 	}
 	return nil
-}
-
-func (f *folder) replace(name string, b []byte) error {
-	tmp := name + temporaryExt
-	w, err := f.root.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = w.Write(b)
-	if err == nil {
-		err = w.Sync()
-	}
-	if cerr := w.Close(); err == nil {
-		err = cerr
-	}
-	if err == nil {
-		err = f.root.Rename(tmp, name)
-	}
-	if err != nil {
-		_ = f.root.Remove(tmp)
-		return err
-	}
-	return f.syncDir(filepath.Dir(name))
-}
-
-func (f *folder) syncDir(name string) error {
-	d, err := f.root.Open(name)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	return d.Sync()
 }
 
 // load reads a checkpoint into v. One that is damaged is set aside under a name of its own, reported, and is then an error
@@ -214,8 +182,28 @@ func (f *folder) remove(name string) error {
 	return nil
 }
 
+// sweep removes what saves that a crash cut off have left, also those of agents that named it otherwise.
+func (f *folder) sweep() error {
+	for _, dir := range []string{".", "groups"} {
+		if err := durable.In(f.root).Sweep(dir); err != nil {
+			return err
+		}
+		old, err := fs.Glob(f.root.FS(), path.Join(dir, "*"+checkpointExt+temporaryExt))
+		if err != nil {
+			return err
+		}
+		for _, name := range old {
+			_ = f.root.Remove(name)
+		}
+	}
+	return nil
+}
+
 // groups reads the checkpoints of all groups. Damaged ones are set aside and missing from the answer.
 func (f *folder) groups() ([]record, error) {
+	if err := f.sweep(); err != nil {
+		return nil, fmt.Errorf("agent state: %w", err)
+	}
 	names, err := fs.ReadDir(f.root.FS(), "groups")
 	if err != nil {
 		return nil, fmt.Errorf("agent state: %w", err)
@@ -223,9 +211,6 @@ func (f *folder) groups() ([]record, error) {
 	var out []record
 	for _, e := range names {
 		name := "groups/" + e.Name()
-		if strings.HasSuffix(name, temporaryExt) {
-			_ = f.root.Remove(name) // of a save that a crash cut off
-		}
 		if !strings.HasSuffix(name, checkpointExt) {
 			continue
 		}

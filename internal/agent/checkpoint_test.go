@@ -53,7 +53,7 @@ func TestEveryDamageIsNoticed(t *testing.T) {
 func TestCutOffSaveLeavesWhatWasThere(t *testing.T) {
 	dir := t.TempDir()
 	var log bytes.Buffer
-	f, err := openFolder(dir, slog.New(slog.NewTextHandler(&log, nil)))
+	f, err := openFolder(t.Context(), dir, slog.New(slog.NewTextHandler(&log, nil)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -64,8 +64,11 @@ func TestCutOffSaveLeavesWhatWasThere(t *testing.T) {
 		t.Fatal(err)
 	}
 	b, _ := os.ReadFile(filepath.Join(dir, name))
-	if err := os.WriteFile(filepath.Join(dir, name+temporaryExt), b[:40], 0o600); err != nil { // a crash before the rename
-		t.Fatal(err)
+	left := []string{name + temporaryExt, "agent.ckpt" + temporaryExt, "groups/.new-cut", ".new-cut"} // crashes before the rename
+	for _, l := range left {
+		if err := os.WriteFile(filepath.Join(dir, l), b[:40], 0o600); err != nil {
+			t.Fatal(err)
+		}
 	}
 	if err := os.WriteFile(filepath.Join(dir, "groups", "misnamed.ckpt"), b, 0o600); err != nil {
 		t.Fatal(err)
@@ -74,8 +77,10 @@ func TestCutOffSaveLeavesWhatWasThere(t *testing.T) {
 	if err != nil || len(got) != 1 || got[0].Tasks[0].Status.Seq != 7 {
 		t.Errorf("got %+v, %v, want what was saved", got, err)
 	}
-	if _, err := os.Stat(filepath.Join(dir, name+temporaryExt)); err == nil {
-		t.Error("the rest of the save that was cut off is still there")
+	for _, l := range left {
+		if _, err := os.Stat(filepath.Join(dir, l)); err == nil {
+			t.Errorf("%s, the rest of a save that was cut off, is still there", l)
+		}
 	}
 	if !strings.Contains(log.String(), filepath.Join(dir, "groups", "misnamed.ckpt.corrupt")) {
 		t.Errorf("log %q does not name the file that was set aside", log.String())

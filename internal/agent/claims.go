@@ -12,6 +12,7 @@ import (
 
 	"github.com/containerd/errdefs"
 
+	"github.com/marinaos/marina/internal/durable"
 	"github.com/marinaos/marina/internal/kernel"
 )
 
@@ -67,6 +68,9 @@ func (g *group) mountVolumes(ctx context.Context) (map[string]string, *ending) {
 	dir, err := claimFolder(g.claim)
 	if err == nil {
 		err = g.a.folder.root.MkdirAll(dir, 0o700)
+	}
+	if err == nil {
+		err = durable.In(g.a.folder.root).Sweep(dir) // images that were being made when an agent ended
 	}
 	if err != nil {
 		return nil, g.failed(ctx, all, fmt.Errorf("claim %s: %w", c.Name, err))

@@ -25,7 +25,7 @@ func (f follower) Apply(_ context.Context, e []kernel.Endpoint) error {
 }
 
 func TestTheNextAgentKnowsEveryEndpointThatClientsHaveSeen(t *testing.T) {
-	f, err := openFolder(t.TempDir(), slog.New(slog.DiscardHandler))
+	f, err := openFolder(t.Context(), t.TempDir(), slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -69,7 +69,7 @@ func TestTheNextAgentKnowsEveryEndpointThatClientsHaveSeen(t *testing.T) {
 }
 
 func TestNetworkThatStaysBrokenIsLoggedOnce(t *testing.T) {
-	f, err := openFolder(t.TempDir(), slog.New(slog.DiscardHandler))
+	f, err := openFolder(t.Context(), t.TempDir(), slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -17,6 +17,7 @@ import (
 
 	"github.com/containerd/errdefs"
 
+	"github.com/marinaos/marina/internal/durable"
 	"github.com/marinaos/marina/internal/kernel"
 )
 
@@ -24,7 +25,6 @@ const (
 	maxSecret     = 1 << 20 // bytes of all files of one secret
 	maxSecretFile = 100     // files of one secret
 	fileSlack     = 1 << 20 // bytes a group's files may take beside their content: whole pages, names
-	newFile       = ".new"  // a file that is about to take another's place
 )
 
 // filesFolder is where the files of running groups are mounted, each group's by the name of its checkpoint.
@@ -202,15 +202,7 @@ func replaceFiles(root *os.Root, dir string, files map[string][]byte, owner int)
 		if have, err := root.ReadFile(at); err == nil && bytes.Equal(have, files[name]) {
 			continue
 		}
-		tmp := path.Join(dir, newFile)
-		err := root.WriteFile(tmp, files[name], 0o600)
-		if err == nil {
-			err = chownIfRoot(root, tmp, owner)
-		}
-		if err == nil {
-			err = root.Rename(tmp, at)
-		}
-		if err != nil {
+		if err := replaceOwned(root, at, files[name], owner); err != nil {
 			return err
 		}
 	}
@@ -226,6 +218,23 @@ func replaceFiles(root *os.Root, dir string, files map[string][]byte, owner int)
 		}
 	}
 	return nil
+}
+
+func replaceOwned(root *os.Root, name string, b []byte, owner int) error {
+	f, err := durable.In(root).Create(name, 0o600)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if _, err := f.Write(b); err != nil {
+		return err
+	}
+	if os.Geteuid() == 0 {
+		if err := f.Chown(owner, owner); err != nil {
+			return err
+		}
+	}
+	return f.Replace()
 }
 
 // chownIfRoot gives a file to its owner where that can be done: not by agents that are nobody, with a runtime for tests.

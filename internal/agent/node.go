@@ -15,6 +15,7 @@ import (
 
 	"github.com/containerd/errdefs"
 
+	"github.com/marinaos/marina/internal/durable"
 	"github.com/marinaos/marina/internal/kernel"
 )
 
@@ -113,11 +114,7 @@ func (a *Agent) writeNodeFiles(rec *record, task int) error {
 	if err != nil {
 		return err
 	}
-	size := path.Join(dir, "size", "size.json")
-	if err := root.WriteFile(size+temporaryExt, b, 0o644); err != nil {
-		return err
-	}
-	return root.Rename(size+temporaryExt, size)
+	return durable.In(root).ReplaceFile(path.Join(dir, "size", "size.json"), b, 0o644)
 }
 
 // machineID is a node's: the same for as long as its claim, or else its group, is there.

@@ -88,7 +88,7 @@ func New(cfg Config, deps Deps) (*Agent, error) {
 // are left running then: the next agent on the folder goes on with them. A folder held by another agent is
 // errdefs.ErrUnavailable. Run can be called once.
 func (a *Agent) Run(ctx context.Context) error {
-	f, err := openFolder(a.cfg.State, a.log)
+	f, err := openFolder(ctx, a.cfg.State, a.log)
 	if err != nil {
 		return err
 	}

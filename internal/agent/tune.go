@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+
+	"github.com/marinaos/marina/internal/durable"
 )
 
 // setting is a setting of the machine that was raised: its name below /proc/sys, what it was and what it was made.
@@ -135,10 +137,7 @@ func writeSettings(state string, all []setting) error {
 	at := settingsFile(state)
 	err = os.MkdirAll(filepath.Dir(at), 0o711)
 	if err == nil {
-		err = os.WriteFile(at+temporaryExt, b, 0o600)
-	}
-	if err == nil {
-		err = os.Rename(at+temporaryExt, at)
+		err = durable.WriteFile(at, b, 0o600)
 	}
 	if err != nil {
 		return fmt.Errorf("settings of the machine as they were: %w", err)

@@ -17,6 +17,8 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"github.com/marinaos/marina/internal/durable"
 )
 
 // maxAnswer bounds what is read of an API's answer.
@@ -232,11 +234,7 @@ func writeFile(file string, b []byte) error {
 	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
 		return err
 	}
-	temp := fmt.Sprintf("%s.%d", file, os.Getpid())
-	if err := os.WriteFile(temp, b, 0o600); err != nil {
-		return err
-	}
-	return os.Rename(temp, file)
+	return durable.WriteFile(file, b, 0o600)
 }
 
 // request sends one request and returns the answer, whatever its status.

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/marinaos/marina/internal/durable"
 )
 
 // A kubeconfig belongs to its user: it holds the ways to other clusters too. It is changed as a document, so that what is not
@@ -263,10 +265,11 @@ func lockKubeconfig(ctx context.Context, file string) (unlock func(), err error)
 
 // replaceFile writes a whole file or nothing of it, for its owner only. A file that somebody else owns stays theirs.
 func replaceFile(file string, b []byte) error {
-	f, err := os.CreateTemp(filepath.Dir(file), "."+filepath.Base(file)+".*") // mode 0600
+	f, err := durable.Create(file, 0o600)
 	if err != nil {
 		return fmt.Errorf("kubeconfig: %w", err)
 	}
+	defer f.Close()
 	_, err = f.Write(b)
 	if old, statErr := os.Stat(file); err == nil && statErr == nil {
 		if s, ok := old.Sys().(*syscall.Stat_t); ok && int(s.Uid) != os.Geteuid() {
@@ -274,13 +277,9 @@ func replaceFile(file string, b []byte) error {
 		}
 	}
 	if err == nil {
-		err = f.Sync()
-	}
-	if err = errors.Join(err, f.Close()); err == nil {
-		err = os.Rename(f.Name(), file)
+		err = f.Commit()
 	}
 	if err != nil {
-		os.Remove(f.Name())
 		return fmt.Errorf("kubeconfig: %w", err)
 	}
 	return nil

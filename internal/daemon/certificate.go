@@ -20,6 +20,8 @@ import (
 	"strings"
 
 	"github.com/containerd/errdefs"
+
+	"github.com/marinaos/marina/internal/durable"
 )
 
 // datacenter is what everybody on the machine may know: which datacenter this is, and its CA's certificate.
@@ -68,16 +70,26 @@ func (s *site) agentID() (string, error) {
 			return "", fmt.Errorf("agent's name: %w", err)
 		}
 		id := strings.ToLower("m-" + rand.Text()[:12])
-		drawn := s.path(".new-" + id)
-		if err := replaceFile(drawn, []byte(id+"\n"), 0o600); err != nil {
-			return "", err
-		}
-		err = os.Link(drawn, file) // unlike rename, never replaces another's
-		os.Remove(drawn)
-		if err != nil && !errors.Is(err, fs.ErrExist) {
+		if err := createFile(file, []byte(id+"\n")); err != nil && !errors.Is(err, fs.ErrExist) {
 			return "", fmt.Errorf("agent's name: %w", err)
 		}
 	}
+}
+
+// createFile writes a whole file that must not be there yet, for its owner only.
+func createFile(name string, b []byte) error {
+	if err := os.MkdirAll(filepath.Dir(name), 0o700); err != nil {
+		return err
+	}
+	f, err := durable.Create(name, 0o600)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if _, err := f.Write(b); err != nil {
+		return err
+	}
+	return f.CommitNew()
 }
 
 // replaceFile writes a whole file or nothing of it.
@@ -89,25 +101,7 @@ func replaceFile(name string, b []byte, mode os.FileMode) error {
 	if err := os.MkdirAll(filepath.Dir(name), 0o700); err != nil {
 		return err
 	}
-	f, err := os.CreateTemp(filepath.Dir(name), ".new-*")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(f.Name())
-	_, err = f.Write(b)
-	if err == nil {
-		err = f.Chmod(mode)
-	}
-	if err == nil {
-		err = f.Sync()
-	}
-	if cerr := f.Close(); err == nil {
-		err = cerr
-	}
-	if err != nil {
-		return fmt.Errorf("%s: %w", name, err)
-	}
-	return os.Rename(f.Name(), name)
+	return durable.WriteFile(name, b, mode)
 }
 
 // maxAnswer bounds what the admin socket answers.

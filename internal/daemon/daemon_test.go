@@ -11,6 +11,8 @@ import (
 
 	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
+
+	"github.com/marinaos/marina/internal/durable"
 )
 
 func config(t *testing.T) Config {
@@ -93,21 +95,21 @@ func TestPIDFileTellsWhoLivesAndOnlyThat(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if pid := alive(s.agentPID()); pid != 0 {
+	if pid := durable.Holder(s.agentPID()); pid != 0 {
 		t.Errorf("before anybody: %d, want 0", pid)
 	}
 	release, err := s.writePID(t.Context(), s.agentPID())
 	if err != nil {
 		t.Fatal(err)
 	}
-	if pid := alive(s.agentPID()); pid != os.Getpid() {
+	if pid := durable.Holder(s.agentPID()); pid != os.Getpid() {
 		t.Errorf("while held: %d, want %d", pid, os.Getpid())
 	}
 	if _, err := s.writePID(t.Context(), s.agentPID()); !errdefs.IsUnavailable(err) {
 		t.Errorf("second holder: %v, want unavailable", err)
 	}
 	release()
-	if pid := alive(s.agentPID()); pid != 0 { // its content still names this process, which lives
+	if pid := durable.Holder(s.agentPID()); pid != 0 { // its content still names this process, which lives
 		t.Errorf("after it ended: %d, want 0", pid)
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/marinaos/marina/internal/agent"
+	"github.com/marinaos/marina/internal/durable"
 	"github.com/marinaos/marina/internal/network"
 )
 
@@ -71,7 +72,7 @@ func take(ctx context.Context, cfg Config, progress io.Writer, last func(context
 	}
 	defer alone.Close()
 	for _, p := range []struct{ name, pidFile string }{{"daemon", s.daemonPID()}, {"agent", s.agentPID()}} {
-		if pid := alive(p.pidFile); pid != 0 {
+		if pid := durable.Holder(p.pidFile); pid != 0 {
 			fmt.Fprintln(progress, "stopping the", p.name)
 			if err := end(ctx, pid, 20*time.Second); err != nil {
 				return err

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
+
+	"github.com/marinaos/marina/internal/durable"
 )
 
 func TestDownWhereNothingWasStartedDoesNothing(t *testing.T) {
@@ -85,7 +87,7 @@ func TestNothingStartsWhileADatacenterIsTakenDown(t *testing.T) {
 			if _, err := s.writePID(t.Context(), file); !errdefs.IsUnavailable(err) {
 				t.Errorf("%s was taken (%v), want unavailable", file, err)
 			}
-			if pid := alive(file); pid != 0 {
+			if pid := durable.Holder(file); pid != 0 {
 				t.Errorf("%s names process %d, which another down would end", file, pid)
 			}
 		}
@@ -113,11 +115,11 @@ func TestAPIDFileThatIsOnlyLookedAtNamesNobody(t *testing.T) {
 	go func() {
 		defer close(done)
 		for range 2000 {
-			alive(s.agentPID())
+			durable.Holder(s.agentPID())
 		}
 	}()
 	for range 2000 {
-		if pid := alive(s.agentPID()); pid != 0 {
+		if pid := durable.Holder(s.agentPID()); pid != 0 {
 			t.Fatalf("two who look at once: one sees process %d, which holds nothing", pid)
 		}
 	}

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/marinaos/marina/internal/durable"
 	"github.com/marinaos/marina/internal/kernel"
 	"github.com/marinaos/marina/internal/network"
 )
@@ -165,7 +166,7 @@ func fmtScan(b []byte, n *int) error {
 
 // ports names whoever holds a port the datacenter wants.
 func ports(_ context.Context, s *site) []kernel.Finding {
-	if pid := alive(s.daemonPID()); pid != 0 {
+	if pid := durable.Holder(s.daemonPID()); pid != 0 {
 		return good("the datacenter's daemon runs already (process %d)", pid)
 	}
 	var out []kernel.Finding

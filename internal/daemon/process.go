@@ -4,18 +4,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
-	"strings"
 	"syscall"
 	"time"
 
-	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
+
+	"github.com/marinaos/marina/internal/durable"
 )
 
 // logger writes to standard error, which `marina up` sends to a file.
@@ -38,49 +36,12 @@ func raiseLimits(log *slog.Logger) {
 	}
 }
 
-// lockPatience is how long whoever looks at a pid file is waited for: alive shares its lock for a moment.
-const lockPatience = 200 * time.Millisecond
-
-// lock takes a file for as long as this process lives, and empties it: what it held is of somebody who is gone. One that a
-// process holds is errdefs.ErrUnavailable.
-func lock(ctx context.Context, path string) (*os.File, error) {
+// lock takes a file for as long as this process lives. One that a process holds is errdefs.ErrUnavailable.
+func lock(ctx context.Context, path string) (*durable.Lock, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return nil, err
 	}
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
-		return nil, err
-	}
-	held := fmt.Errorf("%s is held by another process: %w", path, errdefs.ErrUnavailable)
-	waiting, cancel := context.WithTimeoutCause(ctx, lockPatience, held)
-	defer cancel()
-	if err = flock(waiting, f, held); err == nil {
-		err = f.Truncate(0)
-	}
-	if err != nil {
-		f.Close()
-		return nil, err
-	}
-	return f, nil
-}
-
-// flock locks a file for this process alone. One that a process holds so is the error held, at once; those that only share the
-// lock are waited for until ctx ends.
-func flock(ctx context.Context, f *os.File, held error) error {
-	for unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) != nil {
-		if unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB) != nil {
-			return held
-		}
-		if err := unix.Flock(int(f.Fd()), unix.LOCK_UN); err != nil {
-			return err
-		}
-		select {
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		case <-time.After(lockPatience / 20):
-		}
-	}
-	return nil
+	return durable.TakeLock(ctx, path)
 }
 
 // writePID takes a pid file: its lock says that the process lives, its content which one it is.
@@ -92,7 +53,7 @@ func (s *site) writePID(ctx context.Context, path string) (release func(), err e
 	if err != nil {
 		return nil, err
 	}
-	if _, err := f.WriteString(strconv.Itoa(os.Getpid())); err != nil {
+	if err := f.WritePID(); err != nil {
 		f.Close()
 		return nil, err
 	}
@@ -105,26 +66,7 @@ func Running(cfg Config) bool {
 	if err != nil {
 		return false
 	}
-	return alive((&site{Config: Config{State: abs}}).daemonPID()) != 0
-}
-
-// alive returns the process that holds a pid file, 0 if none does, or one that has not said yet who it is. It changes nothing,
-// and any number may look at once.
-func alive(path string) int {
-	f, err := os.Open(path)
-	if err != nil {
-		return 0
-	}
-	defer f.Close()
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB); !errors.Is(err, unix.EWOULDBLOCK) {
-		return 0
-	}
-	b, err := io.ReadAll(io.LimitReader(f, 32))
-	if err != nil {
-		return 0
-	}
-	pid, _ := strconv.Atoi(strings.TrimSpace(string(b)))
-	return pid
+	return durable.Holder((&site{Config: Config{State: abs}}).daemonPID()) != 0
 }
 
 // Between two starts of an agent that dies at once.
@@ -156,7 +98,7 @@ func (s *site) keepAgent(ctx context.Context, build string, log *slog.Logger) er
 
 // oneAgent finds or starts an agent and returns when it has ended.
 func (s *site) oneAgent(ctx context.Context, build string, log *slog.Logger) (pid int, err error) {
-	pid = alive(s.agentPID())
+	pid = durable.Holder(s.agentPID())
 	if b, _ := os.ReadFile(s.path("run", "agent.build")); pid != 0 && string(b) != build {
 		log.Info("agent is of another build, replacing it", "pid", pid)
 		if err := end(ctx, pid, 10*time.Second); err != nil {

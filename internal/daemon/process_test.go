@@ -3,18 +3,14 @@ package daemon
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"os"
 	"os/signal"
-	"path/filepath"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
-	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
 )
 
@@ -44,59 +40,6 @@ func completed(t *testing.T) *site {
 		t.Fatal(err)
 	}
 	return s
-}
-
-func TestALockThatAProcessHoldsIsRefusedAtOnce(t *testing.T) {
-	file := filepath.Join(t.TempDir(), "run", "x.pid")
-	synctest.Test(t, func(t *testing.T) {
-		held, err := lock(t.Context(), file)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer held.Close()
-		begin := time.Now()
-		if _, err := lock(t.Context(), file); !errdefs.IsUnavailable(err) || !strings.Contains(err.Error(), file) {
-			t.Errorf("taking it again: %v, want unavailable and which file", err)
-		}
-		if waited := time.Since(begin); waited != 0 {
-			t.Errorf("waited %v for a lock that nobody will give back, want not at all", waited)
-		}
-	})
-}
-
-func TestALockIsWaitedForWhileSomebodyLooksAtIt(t *testing.T) {
-	file := filepath.Join(t.TempDir(), "x.pid")
-	look := func() *os.File {
-		f, err := os.OpenFile(file, os.O_RDONLY|os.O_CREATE, 0o600)
-		if err == nil {
-			err = unix.Flock(int(f.Fd()), unix.LOCK_SH)
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		return f
-	}
-	synctest.Test(t, func(t *testing.T) {
-		looker := look()
-		time.AfterFunc(lockPatience/2, func() { looker.Close() })
-		f, err := lock(t.Context(), file)
-		if err != nil {
-			t.Fatalf("while somebody looks for a moment: %v, want it taken afterwards", err)
-		}
-		f.Close()
-
-		looker = look()
-		defer looker.Close()
-		if _, err := lock(t.Context(), file); !errdefs.IsUnavailable(err) {
-			t.Errorf("while somebody looks for ever: %v, want unavailable in the end", err)
-		}
-		ctx, cancel := context.WithCancel(t.Context())
-		cancel()
-		begin := time.Now()
-		if _, err := lock(ctx, file); !errors.Is(err, context.Canceled) || time.Since(begin) != 0 {
-			t.Errorf("told to end: %v after %v, want the end at once", err, time.Since(begin))
-		}
-	})
 }
 
 func TestAnAgentWhoseBuildCannotBeNotedIsToldInTheDaemonsLog(t *testing.T) {

@@ -1,11 +1,11 @@
 package durable
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
-	"runtime"
 	"strconv"
 	"strings"
 	"time"
@@ -14,20 +14,23 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// lookPatience bounds how long Lock waits for those who only look whether the file is locked; each does for microseconds.
+// lookPatience is how long those are waited for who only look whether a file is locked: Holder shares its lock for a moment.
 const lookPatience = 200 * time.Millisecond
 
 // Lock is a file that this process holds and nobody else.
 type Lock struct{ f *os.File }
 
 // TakeLock takes the file name, made with mode 0600 if it is not there, and empties it: what it said is of somebody who is gone.
-// One that another holds, of this process or not, is errdefs.ErrUnavailable and left as it is; Holder may tell who that is.
-func TakeLock(name string) (*Lock, error) {
+// One that another holds, of this process or not, is errdefs.ErrUnavailable at once, and left as it is; Holder may tell who that is.
+func TakeLock(ctx context.Context, name string) (*Lock, error) {
 	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, err
 	}
-	if err = lockExclusively(f); err == nil {
+	held := fmt.Errorf("%s is held by another process: %w", name, errdefs.ErrUnavailable)
+	waiting, cancel := context.WithTimeoutCause(ctx, lookPatience, held)
+	defer cancel()
+	if err = lockAlone(waiting, f, held); err == nil {
 		err = f.Truncate(0)
 	}
 	if err != nil {
@@ -37,15 +40,24 @@ func TakeLock(name string) (*Lock, error) {
 	return &Lock{f}, nil
 }
 
-// lockExclusively tells a holder from somebody who looks (Holder): whoever looks shares the lock with us.
-func lockExclusively(f *os.File) error {
-	for until := time.Now().Add(lookPatience); ; runtime.Gosched() {
+// lockAlone locks a file for this process alone. One that a process holds so is the error held, at once; those that only share the
+// lock are waited for until ctx ends.
+func lockAlone(ctx context.Context, f *os.File, held error) error {
+	for {
 		err := flock(f, unix.LOCK_EX)
 		if err == nil || !errors.Is(err, unix.EWOULDBLOCK) {
 			return err
 		}
-		if flock(f, unix.LOCK_SH) != nil || time.Now().After(until) {
-			return fmt.Errorf("%s is held by another process: %w", f.Name(), errdefs.ErrUnavailable)
+		if flock(f, unix.LOCK_SH) != nil {
+			return held
+		}
+		if err := flock(f, unix.LOCK_UN); err != nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-time.After(lookPatience / 20):
 		}
 	}
 }

@@ -2,14 +2,20 @@ package durable
 
 import (
 	"bufio"
+	"context"
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
 )
 
 func TestALockIsOnesAtATime(t *testing.T) {
@@ -17,7 +23,7 @@ func TestALockIsOnesAtATime(t *testing.T) {
 	if got := Holder(name); got != 0 {
 		t.Errorf("nobody holds what is not there: got %d", got)
 	}
-	a, err := TakeLock(name)
+	a, err := TakeLock(t.Context(), name)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -27,7 +33,7 @@ func TestALockIsOnesAtATime(t *testing.T) {
 	if err := a.WritePID(); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := TakeLock(name); !errdefs.IsUnavailable(err) {
+	if _, err := TakeLock(t.Context(), name); !errdefs.IsUnavailable(err) {
 		t.Errorf("a lock that is held: got %v, want errdefs.ErrUnavailable", err)
 	}
 	if got := Holder(name); got != os.Getpid() {
@@ -39,7 +45,7 @@ func TestALockIsOnesAtATime(t *testing.T) {
 	if got := Holder(name); got != 0 {
 		t.Errorf("holder of a lock that was given back: got %d, want 0", got)
 	}
-	b, err := TakeLock(name)
+	b, err := TakeLock(t.Context(), name)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -60,7 +66,7 @@ func TestWhoeverLooksDoesNotKeepALockFromBeingTaken(t *testing.T) {
 		}
 	})
 	for range 500 {
-		l, err := TakeLock(name)
+		l, err := TakeLock(t.Context(), name)
 		if err != nil {
 			t.Error(err)
 			break
@@ -79,7 +85,7 @@ func TestOfManyWhoTakeALockOneGetsIt(t *testing.T) {
 	got := make(chan *Lock, 16)
 	for range cap(got) {
 		wg.Go(func() {
-			switch l, err := TakeLock(name); {
+			switch l, err := TakeLock(t.Context(), name); {
 			case err == nil:
 				got <- l
 			case !errdefs.IsUnavailable(err):
@@ -115,16 +121,69 @@ func TestADeadHolderFreesItsLock(t *testing.T) {
 	if _, err := bufio.NewReader(out).ReadString('\n'); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := TakeLock(name); !errdefs.IsUnavailable(err) {
+	if _, err := TakeLock(t.Context(), name); !errdefs.IsUnavailable(err) {
 		t.Errorf("held by another process: got %v, want errdefs.ErrUnavailable", err)
 	}
 	in.Close()
 	if err := cmd.Wait(); err != nil {
 		t.Fatal(err)
 	}
-	l, err := TakeLock(name)
+	l, err := TakeLock(t.Context(), name)
 	if err != nil {
 		t.Fatalf("its holder is dead: %v", err)
 	}
 	l.Close()
+}
+
+func TestALockThatAProcessHoldsIsRefusedAtOnce(t *testing.T) {
+	name := filepath.Join(t.TempDir(), "lock")
+	synctest.Test(t, func(t *testing.T) {
+		held, err := TakeLock(t.Context(), name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer held.Close()
+		begin := time.Now()
+		if _, err := TakeLock(t.Context(), name); !errdefs.IsUnavailable(err) || !strings.Contains(err.Error(), name) {
+			t.Errorf("taking it again: %v, want unavailable and which file", err)
+		}
+		if waited := time.Since(begin); waited != 0 {
+			t.Errorf("waited %v for a lock that nobody will give back, want not at all", waited)
+		}
+	})
+}
+
+func TestALockIsWaitedForWhileSomebodyLooksAtIt(t *testing.T) {
+	name := filepath.Join(t.TempDir(), "lock")
+	look := func() *os.File {
+		f, err := os.OpenFile(name, os.O_RDONLY|os.O_CREATE, 0o600)
+		if err == nil {
+			err = flock(f, unix.LOCK_SH)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return f
+	}
+	synctest.Test(t, func(t *testing.T) {
+		looker := look()
+		time.AfterFunc(lookPatience/2, func() { looker.Close() })
+		l, err := TakeLock(t.Context(), name)
+		if err != nil {
+			t.Fatalf("while somebody looks for a moment: %v, want it taken afterwards", err)
+		}
+		l.Close()
+
+		looker = look()
+		defer looker.Close()
+		if _, err := TakeLock(t.Context(), name); !errdefs.IsUnavailable(err) {
+			t.Errorf("while somebody looks for ever: %v, want unavailable in the end", err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		begin := time.Now()
+		if _, err := TakeLock(ctx, name); !errors.Is(err, context.Canceled) || time.Since(begin) != 0 {
+			t.Errorf("told to end: %v after %v, want the end at once", err, time.Since(begin))
+		}
+	})
 }

@@ -13,6 +13,8 @@ import (
 	"path/filepath"
 
 	"github.com/containerd/errdefs"
+
+	"github.com/marinaos/marina/internal/durable"
 )
 
 // rootKeySize is the length of the root key file in bytes (AES-256).
@@ -143,23 +145,15 @@ func createRootKey(path string) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
-	tmp, err := os.CreateTemp(dir, ".root-key-*") // mode 0600
+	f, err := durable.Create(path, 0o600)
 	if err != nil {
 		return err
 	}
-	defer os.Remove(tmp.Name())
+	defer f.Close()
 	raw := make([]byte, rootKeySize)
 	rand.Read(raw)
-	_, err = tmp.Write(raw)
-	if err := errors.Join(err, tmp.Sync(), tmp.Close()); err != nil {
+	if _, err := f.Write(raw); err != nil {
 		return err
 	}
-	if err := os.Link(tmp.Name(), path); err != nil { // unlike rename, never replaces another's key
-		return err
-	}
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
+	return f.CommitNew() // never replaces another's key
 }

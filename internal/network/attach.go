@@ -16,6 +16,7 @@ import (
 
 	"github.com/containerd/errdefs"
 
+	"github.com/marinaos/marina/internal/durable"
 	"github.com/marinaos/marina/internal/kernel"
 )
 
@@ -277,20 +278,12 @@ func readJSON(path string, v any) error {
 	return nil
 }
 
-// writeJSON replaces a file so that a crash leaves the old or the new one.
+// writeJSON replaces a file so that a crash leaves the old or the new one. Neither outlives the machine's next start for long,
+// and so the name need not be synced.
 func writeJSON(path string, v any) error {
 	b, err := json.Marshal(v)
 	if err != nil {
 		return fmt.Errorf("%s: %w", path, err)
 	}
-	f, err := os.CreateTemp(filepath.Dir(path), ".new-*")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(f.Name())
-	_, err = f.Write(b)
-	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return fmt.Errorf("%s: %w", path, err)
-	}
-	return os.Rename(f.Name(), path)
+	return durable.ReplaceFile(path, b, 0o600)
 }

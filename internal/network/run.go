@@ -17,6 +17,7 @@ import (
 	"github.com/containerd/errdefs"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/marinaos/marina/internal/durable"
 	"github.com/marinaos/marina/internal/kernel"
 )
 
@@ -89,6 +90,9 @@ func (n *Network) Configure(ctx context.Context, subnet netip.Prefix, info kerne
 	if err := os.MkdirAll(n.groups(), 0o700); err != nil {
 		return err
 	}
+	if err := n.sweep(); err != nil {
+		return err
+	}
 	if err := writeJSON(filepath.Join(n.root, "layout.json"), l); err != nil {
 		return err
 	}
@@ -110,6 +114,16 @@ func (n *Network) Configure(ctx context.Context, subnet netip.Prefix, info kerne
 		return err
 	}
 	return n.names.Listen(l)
+}
+
+// sweep removes files whose writer was cut off. The mutex is held, so nobody writes.
+func (n *Network) sweep() error {
+	root, err := os.OpenRoot(n.root)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	return errors.Join(durable.In(root).Sweep("."), durable.In(root).Sweep("groups"))
 }
 
 // plan checks what the master gave and names what we make of it.

@@ -16,6 +16,8 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
+
+	"github.com/marinaos/marina/internal/durable"
 )
 
 const (
@@ -70,8 +72,8 @@ func makeVolume(ctx context.Context, image string, size int64) error {
 	if _, err := os.Lstat(image); !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	tmp := image + ".new"
-	f, err := os.OpenFile(tmp, os.O_CREATE|os.O_TRUNC|os.O_WRONLY|unix.O_NOFOLLOW, 0o600)
+	_ = os.Remove(image + ".new") // of an agent before durable
+	f, err := durable.Create(image, 0o600)
 	if err != nil {
 		return err
 	}
@@ -83,13 +85,10 @@ func makeVolume(ctx context.Context, image string, size int64) error {
 	if size >= largeVolume {
 		args = append(args, "-J", "size="+strconv.Itoa(journal))
 	}
-	if said, err := tool(ctx, "mkfs.ext4", append(args, tmp)...); err != nil {
+	if said, err := tool(ctx, "mkfs.ext4", append(args, f.Name())...); err != nil {
 		return fmt.Errorf("mkfs.ext4: %w: %s", err, said)
 	}
-	if err := f.Sync(); err != nil {
-		return err
-	}
-	return os.Rename(tmp, image)
+	return f.Commit()
 }
 
 // mendVolume repairs an image that was not left in order, and grows one that is smaller than size.

@@ -20,6 +20,7 @@ import (
 	"github.com/containerd/errdefs"
 
 	"github.com/marinaos/marina/internal/agent"
+	"github.com/marinaos/marina/internal/durable"
 )
 
 // poll is how often the folders are looked at for exits.
@@ -88,11 +89,7 @@ func (r *Runtime) store(id string, c agent.Container) error {
 	if err != nil {
 		return err
 	}
-	tmp := r.path(id, "container.tmp")
-	if err := os.WriteFile(tmp, b, 0o600); err != nil {
-		return err
-	}
-	return os.Rename(tmp, r.path(id, "container.json"))
+	return durable.ReplaceFile(r.path(id, "container.json"), b, 0o600)
 }
 
 // Container is what a container was made from, limits as they are now.

@@ -5,11 +5,9 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"io"
 	"net/url"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -21,6 +19,7 @@ import (
 	"go.uber.org/zap"
 	"golang.org/x/sys/unix"
 
+	"github.com/marinaos/marina/internal/durable"
 	"github.com/marinaos/marina/internal/store"
 )
 
@@ -60,7 +59,7 @@ func OpenEmbedded(ctx context.Context, cfg Embedded) (*Store, error) {
 	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("etcd: data directory: %w", err)
 	}
-	lock, err := lockDir(cfg.Dir)
+	lock, err := lockDir(ctx, cfg.Dir)
 	if err != nil {
 		return nil, err
 	}
@@ -165,31 +164,23 @@ func closeServer(server *embed.Etcd, limit time.Duration) error {
 	}
 }
 
-// lockDir takes the data directory for this process. Closing the file gives it back.
-func lockDir(dir string) (*os.File, error) {
+// lockDir takes the data directory for this process. Closing the lock gives it back.
+func lockDir(ctx context.Context, dir string) (*durable.Lock, error) {
 	path := filepath.Join(dir, "lock")
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
-		return nil, fmt.Errorf("etcd: data directory: %w", err)
+	lock, err := durable.TakeLock(ctx, path)
+	if errdefs.IsUnavailable(err) {
+		return nil, fmt.Errorf("etcd: data directory %s is in use by process %d: stop it or choose another state directory: %w",
+			dir, durable.Holder(path), errdefs.ErrFailedPrecondition)
 	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		defer f.Close()
-		if !errors.Is(err, unix.EWOULDBLOCK) {
-			return nil, fmt.Errorf("etcd: lock %s: %w", path, err)
-		}
-		pid, _ := io.ReadAll(io.LimitReader(f, 32))
-		return nil, fmt.Errorf("etcd: data directory %s is in use by process %s: stop it or choose another state directory: %w",
-			dir, strings.TrimSpace(string(pid)), errdefs.ErrFailedPrecondition)
-	}
-	err = f.Truncate(0)
 	if err == nil {
-		_, err = fmt.Fprintln(f, os.Getpid())
+		if err = lock.WritePID(); err != nil {
+			lock.Close()
+		}
 	}
 	if err != nil {
-		f.Close()
 		return nil, fmt.Errorf("etcd: lock %s: %w", path, err)
 	}
-	return f, nil
+	return lock, nil
 }
 
 // checkFree returns an errdefs.ErrResourceExhausted when dir's filesystem has less than least bytes free.
