@@ -34,19 +34,23 @@ const (
 func (a *Agent) handler(s *session) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST "+kernel.SessionPath, s.serve)
-	mux.HandleFunc("GET /agent/v1/tasks/{id}/logs/{stream}", answer(a.serveLogs))
-	mux.HandleFunc("GET /agent/v1/tasks/{id}/files/{path...}", answer(a.serveFiles))
-	mux.HandleFunc("POST /agent/v1/tasks/{id}/exec", answer(a.serveExec))
-	mux.HandleFunc("GET /agent/v1/tasks/{id}/usage", answer(a.serveUsage))
-	mux.HandleFunc("GET /agent/v1/stats", answer(a.serveStats))
+	mux.HandleFunc("GET /agent/v1/tasks/{id}/logs/{stream}", a.answer(a.serveLogs))
+	mux.HandleFunc("GET /agent/v1/tasks/{id}/files/{path...}", a.answer(a.serveFiles))
+	mux.HandleFunc("POST /agent/v1/tasks/{id}/exec", a.answer(a.serveExec))
+	mux.HandleFunc("GET /agent/v1/tasks/{id}/usage", a.answer(a.serveUsage))
+	mux.HandleFunc("GET /agent/v1/stats", a.answer(a.serveStats))
 	return mux
 }
 
-// answer turns the kind of an error that came before the first byte into a status code.
-func answer(f func(http.ResponseWriter, *http.Request) error) http.HandlerFunc {
+// unexplained is the answer to an error whose text is for the machine's operator only: masters hand answers on to users.
+const unexplained = "the machine's agent cannot do this now; its log says why"
+
+// answer turns the kind of an error that came before the first byte into a status code. An error of no kind that a client could
+// act on is logged, and its text not told.
+func (a *Agent) answer(f func(http.ResponseWriter, *http.Request) error) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		err := f(w, r)
-		code := http.StatusInternalServerError
+		var code int
 		switch {
 		case err == nil:
 			return
@@ -58,6 +62,12 @@ func answer(f func(http.ResponseWriter, *http.Request) error) http.HandlerFunc {
 			code = http.StatusForbidden
 		case errdefs.IsFailedPrecondition(err):
 			code = http.StatusConflict
+		case r.Context().Err() != nil:
+			return // nobody waits for an answer
+		default:
+			a.log.Error("request of a master failed", "path", r.URL.Path, "err", err)
+			http.Error(w, unexplained, http.StatusInternalServerError)
+			return
 		}
 		http.Error(w, err.Error(), code)
 	}

@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"path/filepath"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -23,28 +22,6 @@ const (
 	volumeTimeout = 10 * time.Minute // for one to be made, repaired or grown
 	releaseRetry  = time.Second      // between attempts to delete a claim
 )
-
-// claimLocks has one claim's volumes be mounted, unmounted or deleted by one goroutine at a time.
-type claimLocks struct {
-	mu sync.Mutex
-	m  map[string]*sync.Mutex // by claim; guarded by mu
-}
-
-// lock locks a claim and returns what unlocks it.
-func (l *claimLocks) lock(claim string) (unlock func()) {
-	l.mu.Lock()
-	if l.m == nil {
-		l.m = map[string]*sync.Mutex{}
-	}
-	m := l.m[claim]
-	if m == nil {
-		m = new(sync.Mutex)
-		l.m[claim] = m
-	}
-	l.mu.Unlock()
-	m.Lock()
-	return m.Unlock
-}
 
 // claimFolder is where a claim's volumes are, below the state folder. A claim that cannot name one is invalid.
 func claimFolder(claim string) (string, error) {
@@ -64,7 +41,7 @@ func (g *group) mountVolumes(ctx context.Context) (map[string]string, *ending) {
 	if c == nil || len(c.Volumes) == 0 {
 		return nil, nil
 	}
-	defer g.a.claims.lock(g.claim)()
+	defer g.a.claims.Lock(g.claim)()
 	dir, err := claimFolder(g.claim)
 	if err == nil {
 		err = g.a.folder.root.MkdirAll(dir, 0o700)
@@ -113,7 +90,7 @@ func (g *group) unmountVolumes(ctx context.Context) error {
 	if err != nil {
 		return nil //nolint:nilerr // none was mounted
 	}
-	defer g.a.claims.lock(g.claim)()
+	defer g.a.claims.Lock(g.claim)()
 	return g.a.unmountBelow(ctx, filepath.Join(g.a.folder.path, dir))
 }
 
@@ -217,7 +194,7 @@ func (a *Agent) deleteClaim(ctx context.Context, claim string) (done bool, err e
 		a.log.Warn("claim that cannot be here is told as released", "claim", claim, "err", err)
 		return true, nil
 	}
-	defer a.claims.lock(claim)()
+	defer a.claims.Lock(claim)()
 	if a.claimed(claim) {
 		return false, nil // its end asks again
 	}
@@ -267,7 +244,7 @@ func (a *Agent) unmountUnknown(ctx context.Context) error {
 			continue
 		}
 		errs = append(errs, func() error {
-			defer a.claims.lock(rel)()
+			defer a.claims.Lock(rel)()
 			if a.claimed(rel) { // a group that began meanwhile is there before it mounts
 				return nil
 			}

@@ -7,11 +7,11 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"sync"
 
 	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
 
+	"github.com/marinaos/marina/internal/agent/locks"
 	"github.com/marinaos/marina/internal/kernel"
 )
 
@@ -20,29 +20,10 @@ import (
 // the same before and after a rotation.
 type streams struct {
 	folder *folder
-
-	mu sync.Mutex
-	m  map[string]*sync.RWMutex // by task; write-locked while its files are moved. Guarded by mu
+	moving locks.Table // by task: held alone while its files are moved
 }
 
-func newStreams(f *folder) *streams { return &streams{folder: f, m: map[string]*sync.RWMutex{}} }
-
-func (s *streams) lock(task string) *sync.RWMutex {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	l := s.m[task]
-	if l == nil {
-		l = new(sync.RWMutex)
-		s.m[task] = l
-	}
-	return l
-}
-
-func (s *streams) forget(task string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.m, task)
-}
+func newStreams(f *folder) *streams { return &streams{folder: f} }
 
 // droppedAttr is the attribute of the current file that counts the bytes of rotated files that are gone.
 const droppedAttr = "user.marina.dropped"
@@ -81,9 +62,7 @@ func rotated(name string, i int) string { return fmt.Sprintf("%s.%d", name, i) }
 // read fills buf with the bytes of a stream at offset, or at the oldest that are kept if those are gone. It answers where
 // what it read begins, and where the stream ends now; a read at the end is of no bytes.
 func (s *streams) read(task, name string, offset int64, buf []byte, keep int) (n int, at, end int64, err error) {
-	l := s.lock(task)
-	l.RLock()
-	defer l.RUnlock()
+	defer s.moving.RLock(task)()
 	root, err := s.folder.root.OpenRoot("sandboxes/" + task)
 	if err != nil {
 		return 0, 0, 0, err
@@ -147,9 +126,7 @@ func (s *streams) rotate(task, name string, limit int64, keep int) error {
 	}
 	defer fresh.Close()
 
-	l := s.lock(task)
-	l.Lock()
-	defer l.Unlock()
+	defer s.moving.Lock(task)()
 	if err := shift(root, cur, name, keep); err != nil {
 		return err
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/containerd/errdefs"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/marinaos/marina/internal/agent/locks"
 	"github.com/marinaos/marina/internal/kernel"
 )
 
@@ -52,7 +53,7 @@ type Agent struct {
 	release  map[string]bool            // claims to be deleted, as kernel.Down.Release names them; guarded by mu
 	releases chan struct{}              // asks to look at them
 
-	claims claimLocks
+	claims locks.Table // a claim's volumes are mounted, unmounted or deleted by one goroutine at a time
 }
 
 // slots bounds how many do something at a time.

@@ -189,7 +189,6 @@ func (a *Agent) collectSandboxes() error {
 			errs = append(errs, fmt.Errorf("sandbox %s: %w", name, err))
 			continue
 		}
-		a.logs.forget(name)
 		a.log.Info("sandbox collected", "task", name)
 	}
 	return errors.Join(errs...)
