@@ -19,6 +19,6 @@ MARINA_BENCH_DIR="${MARINA_BENCH_DIR:-/var/tmp}" go test -run '^$' -bench Benchm
 
 echo
 echo "== Parts"
-for p in internal/placement internal/store/etcd internal/network internal/services internal/agent; do
+for p in internal/placement internal/store/etcd internal/network internal/services internal/agent internal/runtime; do
 	go test -run '^$' -bench . -benchtime 1s -timeout 20m "./$p" | grep -E '^Benchmark|FAIL' || echo "$p: no benchmark"
 done

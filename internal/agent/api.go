@@ -21,6 +21,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/marinaos/marina/internal/kernel"
+	"github.com/marinaos/marina/internal/runtime"
 )
 
 const (
@@ -269,13 +270,13 @@ func (a *Agent) serveExec(w http.ResponseWriter, r *http.Request) error {
 	ctx, cancel := context.WithCancelCause(r.Context())
 	defer cancel(nil)
 	stdin, feed := io.Pipe()
-	resize := make(chan Size, 1)
+	resize := make(chan runtime.Size, 1)
 	if req.TTY && req.Size != (kernel.ExecSize{}) {
-		resize <- Size(req.Size)
+		resize <- runtime.Size(req.Size)
 	}
 	var in sync.WaitGroup
 	in.Go(func() { cancelUnlessEOF(cancel, readExec(r.Body, feed, resize)) })
-	code, err := a.rt.Exec(ctx, container, Exec{Argv: req.Argv, Env: req.Env, TTY: req.TTY, Stdin: stdin,
+	code, err := a.rt.Exec(ctx, container, runtime.Exec{Argv: req.Argv, Env: req.Env, TTY: req.TTY, Stdin: stdin,
 		Stdout: out.stream(kernel.ExecStdout), Stderr: out.stream(kernel.ExecStderr), Resize: resize})
 	stdin.Close()
 	res := kernel.ExecResult{Code: code}
@@ -298,7 +299,7 @@ func cancelUnlessEOF(cancel context.CancelCauseFunc, err error) {
 }
 
 // readExec hands the client's frames to the process. Nil means that the client said all it had to say.
-func readExec(body io.Reader, feed *io.PipeWriter, resize chan Size) error {
+func readExec(body io.Reader, feed *io.PipeWriter, resize chan runtime.Size) error {
 	defer feed.Close()
 	for {
 		kind, payload, err := kernel.ReadExecFrame(body)
@@ -323,7 +324,7 @@ func readExec(body io.Reader, feed *io.PipeWriter, resize chan Size) error {
 			default:
 			}
 			select {
-			case resize <- Size(size):
+			case resize <- runtime.Size(size):
 			default:
 			}
 		default:
@@ -392,7 +393,7 @@ func (a *Agent) serveStats(w http.ResponseWriter, r *http.Request) error {
 	eg.SetLimit(statsWorkers)
 	for t, container := range a.runningTasks() {
 		eg.Go(func() error {
-			s, err := call(ctx, a, func(ctx context.Context) (Stats, error) { return a.rt.Stats(ctx, container) })
+			s, err := call(ctx, a, func(ctx context.Context) (runtime.Stats, error) { return a.rt.Stats(ctx, container) })
 			if err != nil {
 				return nil // it ended meanwhile
 			}

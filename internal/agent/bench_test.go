@@ -11,32 +11,33 @@ import (
 
 	"github.com/marinaos/marina/internal/agent"
 	"github.com/marinaos/marina/internal/kernel"
+	"github.com/marinaos/marina/internal/runtime"
 )
 
 // instant is a runtime whose containers cost nothing, so that what is measured is the agent: its checkpoints, above all.
 type instant struct {
 	mu   sync.Mutex
-	all  map[string]agent.Found // guarded by mu
-	exit chan agent.Exit
+	all  map[string]runtime.Found // guarded by mu
+	exit chan runtime.Exit
 }
 
 func (r *instant) Pull(context.Context, string, bool) error { return nil }
-func (r *instant) Create(_ context.Context, c agent.Container) error {
+func (r *instant) Create(_ context.Context, c runtime.Container) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.all[c.ID] = agent.Found{ID: c.ID, Labels: c.Labels}
+	r.all[c.ID] = runtime.Found{ID: c.ID, Labels: c.Labels}
 	return nil
 }
-func (r *instant) Start(_ context.Context, id string) (agent.Process, error) {
+func (r *instant) Start(_ context.Context, id string) (runtime.Process, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	f := r.all[id]
-	f.Running, f.Process = true, agent.Process{PID: len(r.all), Started: time.Now()}
+	f.Running, f.Process = true, runtime.Process{PID: len(r.all), Started: time.Now()}
 	r.all[id] = f
 	return f.Process, nil
 }
 func (r *instant) Signal(_ context.Context, id string, sig int) error {
-	r.exit <- agent.Exit{ID: id, Code: 128 + sig}
+	r.exit <- runtime.Exit{ID: id, Code: 128 + sig}
 	return nil
 }
 func (r *instant) Remove(_ context.Context, id string) error {
@@ -45,7 +46,7 @@ func (r *instant) Remove(_ context.Context, id string) error {
 	delete(r.all, id)
 	return nil
 }
-func (r *instant) Containers(context.Context) (out []agent.Found, err error) {
+func (r *instant) Containers(context.Context) (out []runtime.Found, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, f := range r.all {
@@ -53,11 +54,11 @@ func (r *instant) Containers(context.Context) (out []agent.Found, err error) {
 	}
 	return out, nil
 }
-func (r *instant) Exits(context.Context) <-chan agent.Exit                  { return r.exit }
-func (r *instant) Exec(context.Context, string, agent.Exec) (int, error)    { return 0, nil }
-func (r *instant) Stats(context.Context, string) (s agent.Stats, err error) { return s, nil }
-func (r *instant) Update(context.Context, string, agent.Limits) error       { return nil }
-func (r *instant) IDs() kernel.IDRange                                      { return kernel.IDRange{} }
+func (r *instant) Exits(context.Context) <-chan runtime.Exit                  { return r.exit }
+func (r *instant) Exec(context.Context, string, runtime.Exec) (int, error)    { return 0, nil }
+func (r *instant) Stats(context.Context, string) (s runtime.Stats, err error) { return s, nil }
+func (r *instant) Update(context.Context, string, runtime.Limits) error       { return nil }
+func (r *instant) IDs() kernel.IDRange                                        { return kernel.IDRange{} }
 
 func (r *instant) MountVolume(context.Context, string, string, int64) error { return nil }
 func (r *instant) MountMemory(context.Context, string, int64, uint32) error { return nil }
@@ -69,7 +70,7 @@ func BenchmarkGroups(b *testing.B) {
 	const n = 100
 	m := newMaster(b)
 	defer m.close()
-	rt := &instant{all: map[string]agent.Found{}, exit: make(chan agent.Exit, n)}
+	rt := &instant{all: map[string]runtime.Found{}, exit: make(chan runtime.Exit, n)}
 	a, err := agent.New(agent.Config{State: b.TempDir(), Address: netip.MustParseAddr("127.0.0.1"), Masters: []string{m.address()},
 		TLS: m.clientTLS, MinFreeDisk: 1}, agent.Deps{Runtime: rt, Network: newNetTwin(), Log: slog.New(slog.DiscardHandler)})
 	if err != nil {

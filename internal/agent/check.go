@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/marinaos/marina/internal/kernel"
+	"github.com/marinaos/marina/internal/runtime"
 )
 
 const (
@@ -161,7 +162,7 @@ func (a *Agent) probeCommand(ctx context.Context, c *kernel.Check, container str
 		argv = []string{"/bin/sh", "-c", c.Shell}
 	}
 	var out head
-	code, err := a.rt.Exec(ctx, container, Exec{Argv: argv, Stdout: &out, Stderr: &out})
+	code, err := a.rt.Exec(ctx, container, runtime.Exec{Argv: argv, Stdout: &out, Stderr: &out})
 	switch {
 	case err != nil:
 		return outcome{cause: err.Error()}

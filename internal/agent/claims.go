@@ -13,6 +13,7 @@ import (
 
 	"github.com/marinaos/marina/internal/durable"
 	"github.com/marinaos/marina/internal/kernel"
+	"github.com/marinaos/marina/internal/runtime"
 )
 
 const (
@@ -214,7 +215,7 @@ func (a *Agent) deleteClaim(ctx context.Context, claim string) (done bool, err e
 
 // Unmount takes away everything that an agent with this configuration has mounted: before its folder is removed, when no
 // agent runs on it and no container is left. Volumes keep their content.
-func Unmount(ctx context.Context, s Storage, cfg Config) error {
+func Unmount(ctx context.Context, s runtime.Storage, cfg Config) error {
 	run := cfg.Run
 	if run == "" {
 		run = filepath.Join(cfg.State, "run")

@@ -14,6 +14,8 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/marinaos/marina/internal/kernel"
+
+	"github.com/marinaos/marina/internal/runtime"
 )
 
 // Config is what an agent is told. Zero values mean the defaults.
@@ -85,7 +87,7 @@ type Secrets interface {
 
 // Deps is what an agent works with. All are required but Secrets and Dial.
 type Deps struct {
-	Runtime Runtime
+	Runtime runtime.Runtime
 	Network Network
 	Log     *slog.Logger
 

@@ -7,14 +7,15 @@ import (
 	"time"
 
 	"github.com/marinaos/marina/internal/kernel"
+	"github.com/marinaos/marina/internal/runtime"
 )
 
 // fact is what is true of a task's container, as far as the runtime can tell.
 type fact struct {
-	running bool  // its process runs
-	exit    *Exit // its process ended so
-	gone    bool  // it ran once, and nothing is left of it that could tell how it ended
-	process Process
+	running bool          // its process runs
+	exit    *runtime.Exit // its process ended so
+	gone    bool          // it ran once, and nothing is left of it that could tell how it ended
+	process runtime.Process
 }
 
 // fresh reports that the task's process was never started.
@@ -38,7 +39,7 @@ type plan struct {
 }
 
 // decideRecovery compares a group's checkpoint with the containers there are.
-func decideRecovery(rec record, boot string, found map[string]Found) plan {
+func decideRecovery(rec record, boot string, found map[string]runtime.Found) plan {
 	p := plan{rec: rec, facts: make([]fact, len(rec.Tasks))}
 	if rec.terminal() {
 		p.do = verbClean
@@ -76,10 +77,10 @@ func decideRecovery(rec record, boot string, found map[string]Found) plan {
 }
 
 // decideFact tells what became of one task. A container that was to be started and shows no sign of a process was not.
-func decideFact(t taskRecord, f Found, ok bool) fact {
+func decideFact(t taskRecord, f runtime.Found, ok bool) fact {
 	switch {
 	case ok && f.Running:
-		if t.Phase == phaseStarted && !sameProcess(Process{t.Status.PID, t.Status.Started}, f.Process) {
+		if t.Phase == phaseStarted && !sameProcess(runtime.Process{PID: t.Status.PID, Started: t.Status.Started}, f.Process) {
 			return fact{gone: true, process: f.Process}
 		}
 		return fact{running: true, process: f.Process}
@@ -95,7 +96,7 @@ func decideFact(t taskRecord, f Found, ok bool) fact {
 const startSlack = 2 * time.Second
 
 // sameProcess reports whether two sightings are of one process: a pid alone may have been given away again.
-func sameProcess(a, b Process) bool {
+func sameProcess(a, b runtime.Process) bool {
 	if a.PID != b.PID {
 		return false
 	}
@@ -114,9 +115,9 @@ func endedBy(rec *record, task int, f fact) *ending {
 // adoptRecord makes the record of a group that the master assigned and of which containers are there but no checkpoint is.
 // What was reported about it before is unknown, so its sequence goes on from a number larger than any that can have been
 // reached: the seconds since 1970.
-func adoptRecord(self agentRecord, g kernel.Group, s kernel.Spec, found []Found, now time.Time) record {
+func adoptRecord(self agentRecord, g kernel.Group, s kernel.Spec, found []runtime.Found, now time.Time) record {
 	boot := self.Boot
-	if b := found[0].Labels[LabelBoot]; b != "" {
+	if b := found[0].Labels[runtime.LabelBoot]; b != "" {
 		boot = b
 	}
 	r := newRecord(self, boot, g, s)
@@ -125,7 +126,7 @@ func adoptRecord(self agentRecord, g kernel.Group, s kernel.Spec, found []Found,
 		t.Phase = phaseStarted
 		t.Status.State, t.Status.Seq = kernel.Starting, uint64(now.Unix())
 		for _, f := range found {
-			if f.Labels[LabelTask] == string(t.Status.Task) {
+			if f.Labels[runtime.LabelTask] == string(t.Status.Task) {
 				t.Container, t.Status.PID, t.Status.Started = f.ID, f.Process.PID, f.Process.Started
 			}
 		}
@@ -158,7 +159,7 @@ func verdict(rec *record, i int, f fact) kernel.Status {
 	return s
 }
 
-func exitVerdict(t kernel.Size, e Exit) (kernel.State, kernel.Reason, string) {
+func exitVerdict(t kernel.Size, e runtime.Exit) (kernel.State, kernel.Reason, string) {
 	said := ""
 	if e.Said != "" {
 		said = "; it said: " + e.Said

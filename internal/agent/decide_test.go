@@ -9,26 +9,31 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/marinaos/marina/internal/kernel"
+	"github.com/marinaos/marina/internal/runtime"
 )
 
 // TestRecoveryFollowsTheContainers reads: for each task its phase and what is found of it, then what is done and the states
 // its tasks end in.
 func TestRecoveryFollowsTheContainers(t *testing.T) {
 	then := time.Unix(5000, 0)
-	finds := map[string]func(id string) (Found, bool){
-		"none": func(string) (Found, bool) { return Found{}, false },
-		"made": func(id string) (Found, bool) { return Found{ID: id}, true },
-		"runs": func(id string) (Found, bool) { return Found{ID: id, Running: true, Process: Process{7, then}}, true },
-		"reused": func(id string) (Found, bool) {
-			return Found{ID: id, Running: true, Process: Process{7, then.Add(time.Hour)}}, true
+	finds := map[string]func(id string) (runtime.Found, bool){
+		"none": func(string) (runtime.Found, bool) { return runtime.Found{}, false },
+		"made": func(id string) (runtime.Found, bool) { return runtime.Found{ID: id}, true },
+		"runs": func(id string) (runtime.Found, bool) {
+			return runtime.Found{ID: id, Running: true, Process: runtime.Process{PID: 7, Started: then}}, true
 		},
-		"exited": func(id string) (Found, bool) {
-			return Found{ID: id, Process: Process{7, then}, Exit: &Exit{ID: id}}, true
+		"reused": func(id string) (runtime.Found, bool) {
+			return runtime.Found{ID: id, Running: true, Process: runtime.Process{PID: 7, Started: then.Add(time.Hour)}}, true
 		},
-		"oom": func(id string) (Found, bool) {
-			return Found{ID: id, Process: Process{7, then}, Exit: &Exit{ID: id, Code: 137, OOM: true}}, true
+		"exited": func(id string) (runtime.Found, bool) {
+			return runtime.Found{ID: id, Process: runtime.Process{PID: 7, Started: then}, Exit: &runtime.Exit{ID: id}}, true
 		},
-		"unknown": func(id string) (Found, bool) { return Found{ID: id, Process: Process{7, then}}, true },
+		"oom": func(id string) (runtime.Found, bool) {
+			return runtime.Found{ID: id, Process: runtime.Process{PID: 7, Started: then}, Exit: &runtime.Exit{ID: id, Code: 137, OOM: true}}, true
+		},
+		"unknown": func(id string) (runtime.Found, bool) {
+			return runtime.Found{ID: id, Process: runtime.Process{PID: 7, Started: then}}, true
+		},
 	}
 	for _, c := range []struct{ tasks, want string }{
 		{"created none", "start"},
@@ -57,7 +62,7 @@ func TestRecoveryFollowsTheContainers(t *testing.T) {
 				s.Tasks = append(s.Tasks, kernel.TaskSpec{Name: fmt.Sprint(i), Suffix: fmt.Sprintf(".%d", i)})
 			}
 			rec := newRecord(agentRecord{ID: "a"}, "boot", kernel.Group{ID: "g"}, s)
-			found := map[string]Found{}
+			found := map[string]runtime.Found{}
 			boot := "boot"
 			for i, part := range parts {
 				words := strings.Fields(part)

@@ -10,6 +10,8 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/marinaos/marina/internal/kernel"
+
+	"github.com/marinaos/marina/internal/runtime"
 )
 
 // place is what a group's tasks need to know about where they are.
@@ -112,7 +114,7 @@ func environment(rec *record, task int, w place) []string {
 			set(v.Name, v.Value)
 		}
 	}
-	set("MESOS_SANDBOX", SandboxTarget)
+	set("MESOS_SANDBOX", runtime.SandboxTarget)
 	out := make([]string, len(names))
 	for i, n := range names {
 		out[i] = n + "=" + values[n]
@@ -160,14 +162,14 @@ func limit(guarantee, limit int64) int64 {
 
 // container is what the runtime is to make for a task. Errors are of errdefs kinds: invalid, or a volume that is not there or
 // not lent.
-func container(rec *record, task int, w place) (Container, error) {
+func container(rec *record, task int, w place) (runtime.Container, error) {
 	t := &rec.Spec.Tasks[task]
 	r := &rec.Tasks[task]
 	limits := limitsOf(rec, task)
-	c := Container{
+	c := runtime.Container{
 		ID: r.Container,
-		Labels: map[string]string{LabelGroup: string(rec.Group.ID), LabelTask: string(r.Status.Task),
-			LabelSpec: string(rec.Spec.ID), LabelBoot: rec.Boot, LabelAgent: string(rec.Agent)},
+		Labels: map[string]string{runtime.LabelGroup: string(rec.Group.ID), runtime.LabelTask: string(r.Status.Task),
+			runtime.LabelSpec: string(rec.Spec.ID), runtime.LabelBoot: rec.Boot, runtime.LabelAgent: string(rec.Agent)},
 		Cgroup: ContainerID(kernel.TaskID(rec.Group.ID), rec.Boot) + "/" + r.Container,
 		Image:  t.Image, Shell: t.Shell, Argv: t.Argv, User: t.User, TTY: t.TTY,
 		Env:      environment(rec, task, w),
@@ -181,8 +183,8 @@ func container(rec *record, task int, w place) (Container, error) {
 		Class:    t.Class,
 		IDs:      w.ids,
 		UserNS:   w.userns,
-		Binds: []Bind{
-			{Source: w.sandbox, Target: SandboxTarget},
+		Binds: []runtime.Bind{
+			{Source: w.sandbox, Target: runtime.SandboxTarget},
 			{Source: filepath.Join(w.files, "resolv.conf"), Target: "/etc/resolv.conf", ReadOnly: true},
 			{Source: filepath.Join(w.files, "hosts"), Target: "/etc/hosts", ReadOnly: true},
 			{Source: filepath.Join(w.files, "hostname"), Target: "/etc/hostname", ReadOnly: true},
@@ -192,17 +194,17 @@ func container(rec *record, task int, w place) (Container, error) {
 		c.Hostname = hostname(rec)
 	}
 	if t.Image == "" {
-		c.Dir = SandboxTarget
+		c.Dir = runtime.SandboxTarget
 	}
 	for _, v := range t.Volumes {
 		b, err := bind(v, w)
 		if err != nil {
-			return Container{}, fmt.Errorf("task %s: %w", t.Name, err)
+			return runtime.Container{}, fmt.Errorf("task %s: %w", t.Name, err)
 		}
 		c.Binds = append(c.Binds, b)
 	}
 	for _, name := range t.Bundles {
-		c.Binds = append(c.Binds, Bind{Source: w.bundles[name], Target: path.Join(kernel.BundleTarget, name), ReadOnly: true})
+		c.Binds = append(c.Binds, runtime.Bind{Source: w.bundles[name], Target: path.Join(kernel.BundleTarget, name), ReadOnly: true})
 	}
 	if t.Class == kernel.ClassNode {
 		c.Binds = append(c.Binds, nodeBinds(filepath.Join(w.files, nodeFolder(task)))...)
@@ -212,9 +214,9 @@ func container(rec *record, task int, w place) (Container, error) {
 }
 
 // limitsOf is what a task may use now.
-func limitsOf(rec *record, task int) Limits {
+func limitsOf(rec *record, task int) runtime.Limits {
 	s := rec.Group.Size(&rec.Spec, task)
-	return Limits{
+	return runtime.Limits{
 		MilliCPU: s.Guarantee.MilliCPU,
 		CPULimit: limit(s.Guarantee.MilliCPU, s.Limit.MilliCPU),
 		MemLimit: limit(s.Guarantee.Mem, s.Limit.Mem),
@@ -223,8 +225,8 @@ func limitsOf(rec *record, task int) Limits {
 
 // bind is a volume's mount. Relative paths are the sandbox's, on either side; absolute ones of the machine must be in a folder
 // that it lends, wherever links lead. Root inside of a container is root in what is bound, so nothing is lent by default.
-func bind(v kernel.Volume, w place) (Bind, error) {
-	b := Bind{Source: v.HostPath, Target: v.ContainerPath, ReadOnly: v.ReadOnly}
+func bind(v kernel.Volume, w place) (runtime.Bind, error) {
+	b := runtime.Bind{Source: v.HostPath, Target: v.ContainerPath, ReadOnly: v.ReadOnly}
 	if v.Claimed == "" && v.HostPath == "" || v.ContainerPath == "" {
 		return b, fmt.Errorf("volume at %q needs a host path and a container path: %w", v.ContainerPath, errdefs.ErrInvalidArgument)
 	}
@@ -232,7 +234,7 @@ func bind(v kernel.Volume, w place) (Bind, error) {
 		if !filepath.IsLocal(b.Target) {
 			return b, fmt.Errorf("volume at %q leaves the sandbox: %w", v.ContainerPath, errdefs.ErrInvalidArgument)
 		}
-		b.Target = path.Join(SandboxTarget, b.Target)
+		b.Target = path.Join(runtime.SandboxTarget, b.Target)
 	}
 	if v.Claimed != "" {
 		b.Source = w.volumes[v.Claimed]

@@ -13,8 +13,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/marinaos/marina/internal/agent"
 	"github.com/marinaos/marina/internal/kernel"
+	"github.com/marinaos/marina/internal/runtime"
 )
 
 func TestVanishedContainerIsFoundMissing(t *testing.T) {
@@ -37,7 +37,7 @@ func TestContainerNobodyAskedForIsRemoved(t *testing.T) {
 	w.master.launch(specOf("exec sleep 600"), kernel.Group{ID: "mine"})
 	w.master.reaches("mine.t0", kernel.Running)
 	ctx := t.Context()
-	if err := errors.Join(w.procs.Create(ctx, agent.Container{ID: "stray", Shell: "exec sleep 600", Labels: map[string]string{agent.LabelGroup: "x"}}),
+	if err := errors.Join(w.procs.Create(ctx, runtime.Container{ID: "stray", Shell: "exec sleep 600", Labels: map[string]string{runtime.LabelGroup: "x"}}),
 		w.net.Hold(ctx, kernel.Attachment{Group: "x"})); err != nil {
 		t.Fatal(err)
 	}
@@ -48,14 +48,14 @@ func TestContainerNobodyAskedForIsRemoved(t *testing.T) {
 	eventually(t, "only the other is left", func() bool {
 		c := w.containers()
 		attached, _ := w.net.Attached(ctx)
-		return len(c) == 1 && c[0].Labels[agent.LabelGroup] == "mine" && slices.Equal(attached, []kernel.GroupID{"mine"})
+		return len(c) == 1 && c[0].Labels[runtime.LabelGroup] == "mine" && slices.Equal(attached, []kernel.GroupID{"mine"})
 	})
 	eventually(t, "its process is gone", func() bool { return errors.Is(syscall.Kill(p.PID, 0), syscall.ESRCH) })
 }
 
 // stubborn is a runtime whose signals do nothing and whose Remove fails for a while.
 type stubborn struct {
-	agent.Runtime
+	runtime.Runtime
 	refusals atomic.Int64
 }
 
@@ -96,7 +96,7 @@ func TestTaskThatSurvivesKILLIsSaidToBeStuck(t *testing.T) {
 }
 
 // slowPull is a runtime that never finishes fetching one image.
-type slowPull struct{ agent.Runtime }
+type slowPull struct{ runtime.Runtime }
 
 func (s slowPull) Pull(ctx context.Context, ref string, fresh bool) error {
 	if ref == "slow" {

@@ -19,6 +19,7 @@ import (
 
 	"github.com/marinaos/marina/internal/durable"
 	"github.com/marinaos/marina/internal/kernel"
+	"github.com/marinaos/marina/internal/runtime"
 )
 
 const (
@@ -51,10 +52,10 @@ func fileName(task, file int) string { return strconv.Itoa(task) + "-" + strconv
 
 // fileBinds are the mounts of a task's files: a file with content by itself, those of a secret by their folder, in which they
 // are replaced.
-func fileBinds(rec *record, task int, at string) []Bind {
-	var out []Bind
+func fileBinds(rec *record, task int, at string) []runtime.Bind {
+	var out []runtime.Bind
 	for i, f := range rec.Spec.Tasks[task].Files {
-		b := Bind{Source: filepath.Join(at, fileName(task, i)), Target: f.Path, ReadOnly: true, Raw: true}
+		b := runtime.Bind{Source: filepath.Join(at, fileName(task, i)), Target: f.Path, ReadOnly: true, Raw: true}
 		if f.Secret == "" {
 			b.Source = filepath.Join(b.Source, path.Base(f.Path))
 		}

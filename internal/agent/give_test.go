@@ -14,8 +14,8 @@ import (
 
 	"github.com/containerd/errdefs"
 
-	"github.com/marinaos/marina/internal/agent"
 	"github.com/marinaos/marina/internal/kernel"
+	"github.com/marinaos/marina/internal/runtime"
 )
 
 // claimSpec is a spec of one task with a claim of one volume.
@@ -27,7 +27,7 @@ func claimSpec(shell string) kernel.Spec {
 }
 
 // made is what the only container was made from.
-func (w *world) made() agent.Container {
+func (w *world) made() runtime.Container {
 	w.t.Helper()
 	all := w.containers()
 	if len(all) != 1 {
@@ -291,7 +291,7 @@ func TestSizesChangeWhileTasksRunAndOutliveTheAgent(t *testing.T) {
 		t.Errorf("meminfo begins %.40q", got)
 	}
 	w.kill()
-	if err := w.procs.Update(t.Context(), w.containers()[0].ID, agent.Limits{}); err != nil { // as if the agent had died before
+	if err := w.procs.Update(t.Context(), w.containers()[0].ID, runtime.Limits{}); err != nil { // as if the agent had died before
 		t.Fatal(err)
 	}
 	w.start()

@@ -10,6 +10,8 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/marinaos/marina/internal/kernel"
+
+	"github.com/marinaos/marina/internal/runtime"
 )
 
 // group is the life of one group on this machine. Its goroutine (run) owns the record and the facts; others talk to it
@@ -46,7 +48,7 @@ type group struct {
 	filesMu sync.Mutex // held while files are written, and while they are taken away
 
 	mu     sync.Mutex
-	exits  map[string]Exit          // by container; guarded by mu
+	exits  map[string]runtime.Exit  // by container; guarded by mu
 	acks   map[kernel.TaskID]uint64 // guarded by mu
 	gone   map[string]bool          // containers that are not there any more; guarded by mu
 	forget bool                     // nobody waits for its statuses; guarded by mu
@@ -61,7 +63,7 @@ func (a *Agent) newGroup(p plan, stop context.CancelCauseFunc) *group {
 	g := &group{a: a, id: p.rec.Group.ID, log: a.log.With("group", p.rec.Group.ID), rec: p.rec, facts: p.facts, do: p.do,
 		stop: stop, over: make(chan struct{}), results: make(chan checked), spec: &p.rec.Spec,
 		sizes: p.rec.Group.Sizes, pending: len(p.rec.Group.Sizes) > 0,
-		exits: map[string]Exit{}, acks: map[kernel.TaskID]uint64{}, gone: map[string]bool{}, wake: make(chan struct{}, 1)}
+		exits: map[string]runtime.Exit{}, acks: map[kernel.TaskID]uint64{}, gone: map[string]bool{}, wake: make(chan struct{}, 1)}
 	if c := p.rec.Spec.Claim; c != nil {
 		g.claim = p.rec.Spec.Framework + "/" + c.Name
 	}
@@ -84,7 +86,7 @@ func (g *group) poke() {
 	}
 }
 
-func (g *group) exited(e Exit) {
+func (g *group) exited(e runtime.Exit) {
 	g.mu.Lock()
 	if _, ok := g.exits[e.ID]; !ok {
 		g.exits[e.ID] = e
@@ -207,7 +209,7 @@ func (g *group) adopt(ctx context.Context) {
 }
 
 // running makes a task's status Running.
-func (g *group) running(i int, p Process) {
+func (g *group) running(i int, p runtime.Process) {
 	g.rec.Tasks[i].Phase = phaseStarted
 	g.facts[i] = fact{running: true, process: p}
 	g.status(i, func(s *kernel.Status) {
@@ -319,7 +321,7 @@ func (g *group) start(ctx context.Context) *ending {
 		if g.facts[i].running {
 			continue
 		}
-		p, err := call(ctx, g.a, func(ctx context.Context) (Process, error) { return g.a.rt.Start(ctx, g.containers[i]) })
+		p, err := call(ctx, g.a, func(ctx context.Context) (runtime.Process, error) { return g.a.rt.Start(ctx, g.containers[i]) })
 		if err != nil {
 			return g.failed(ctx, i, fmt.Errorf("container could not be started: %w", err))
 		}

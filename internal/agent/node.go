@@ -17,6 +17,7 @@ import (
 
 	"github.com/marinaos/marina/internal/durable"
 	"github.com/marinaos/marina/internal/kernel"
+	"github.com/marinaos/marina/internal/runtime"
 )
 
 // rangeSize is how many ids a container sees.
@@ -75,8 +76,8 @@ func nodeFolder(task int) string { return "node-" + strconv.Itoa(task) }
 
 // nodeBinds are the mounts of what a node is told of itself. Its size is a folder, in which the file is replaced; that over
 // /proc/meminfo is changed in place.
-func nodeBinds(at string) []Bind {
-	return []Bind{
+func nodeBinds(at string) []runtime.Bind {
+	return []runtime.Bind{
 		{Source: filepath.Join(at, "machine-id"), Target: "/etc/machine-id", ReadOnly: true},
 		{Source: filepath.Join(at, "meminfo"), Target: "/proc/meminfo", ReadOnly: true},
 		{Source: filepath.Join(at, "size"), Target: kernel.NodeTarget, ReadOnly: true},

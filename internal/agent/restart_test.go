@@ -18,6 +18,7 @@ import (
 
 	"github.com/marinaos/marina/internal/agent"
 	"github.com/marinaos/marina/internal/kernel"
+	"github.com/marinaos/marina/internal/runtime"
 )
 
 // truth is a shell command that writes down each of its starts, and the file it writes to.
@@ -89,7 +90,7 @@ func TestWhatEndedWhileTheAgentWasAwayIsTold(t *testing.T) {
 		t.Fatal(err)
 	}
 	eventually(t, "the exit", func() bool {
-		return slices.ContainsFunc(w.containers(), func(f agent.Found) bool { return f.Exit != nil && f.Exit.Code == 5 })
+		return slices.ContainsFunc(w.containers(), func(f runtime.Found) bool { return f.Exit != nil && f.Exit.Code == 5 })
 	})
 	if err := w.procs.Remove(t.Context(), agent.ContainerID("vanishes.t0", "boot-1")); err != nil {
 		t.Fatal(err)
@@ -230,7 +231,7 @@ func TestTwoAgentsNeverShareAFolder(t *testing.T) {
 
 // crasher is a runtime that ends the agent at a call chosen by a seed, before or after the call takes effect.
 type crasher struct {
-	agent.Runtime
+	runtime.Runtime
 	w     *world
 	left  atomic.Int64
 	crash atomic.Pointer[func()]
@@ -251,7 +252,7 @@ func (c *crasher) step(f func() error) error {
 	return err
 }
 
-func (c *crasher) Create(ctx context.Context, k agent.Container) error {
+func (c *crasher) Create(ctx context.Context, k runtime.Container) error {
 	if !c.written(k.ID) {
 		c.w.t.Errorf("container %s is made before its intent is on disk", k.ID)
 	}
@@ -274,7 +275,7 @@ func (c *crasher) written(container string, words ...string) bool {
 	return false
 }
 
-func (c *crasher) Start(ctx context.Context, id string) (p agent.Process, err error) {
+func (c *crasher) Start(ctx context.Context, id string) (p runtime.Process, err error) {
 	serr := c.step(func() error { p, err = c.Runtime.Start(ctx, id); return err })
 	return p, serr
 }

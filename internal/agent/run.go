@@ -16,12 +16,13 @@ import (
 
 	"github.com/marinaos/marina/internal/agent/locks"
 	"github.com/marinaos/marina/internal/kernel"
+	"github.com/marinaos/marina/internal/runtime"
 )
 
 // Agent runs tasks on one machine. Make it with New and have Run running.
 type Agent struct {
 	cfg         Config
-	rt          Runtime
+	rt          runtime.Runtime
 	network     Network
 	secrets     Secrets // nil: there are none
 	log         *slog.Logger
@@ -39,19 +40,19 @@ type Agent struct {
 	base context.Context
 
 	mu       sync.Mutex
-	self     agentRecord                // guarded by mu
-	groups   map[kernel.GroupID]*group  // guarded by mu
-	owners   map[string]*group          // by container, guarded by mu
-	orphans  map[kernel.GroupID][]Found // containers without a checkpoint, until the first Sync; guarded by mu
-	synced   bool                       // a master has said what is assigned; guarded by mu
-	draining bool                       // nothing new is begun; guarded by mu
-	closing  bool                       // Run is about to return; guarded by mu
-	live     *outbox                    // of the session, if there is one; guarded by mu
-	lives    sync.WaitGroup             // groups' goroutines
-	ready    chan struct{}              // closed when recovery is done
-	recon    chan struct{}              // asks for a comparison with the runtime now
-	release  map[string]bool            // claims to be deleted, as kernel.Down.Release names them; guarded by mu
-	releases chan struct{}              // asks to look at them
+	self     agentRecord                        // guarded by mu
+	groups   map[kernel.GroupID]*group          // guarded by mu
+	owners   map[string]*group                  // by container, guarded by mu
+	orphans  map[kernel.GroupID][]runtime.Found // containers without a checkpoint, until the first Sync; guarded by mu
+	synced   bool                               // a master has said what is assigned; guarded by mu
+	draining bool                               // nothing new is begun; guarded by mu
+	closing  bool                               // Run is about to return; guarded by mu
+	live     *outbox                            // of the session, if there is one; guarded by mu
+	lives    sync.WaitGroup                     // groups' goroutines
+	ready    chan struct{}                      // closed when recovery is done
+	recon    chan struct{}                      // asks for a comparison with the runtime now
+	release  map[string]bool                    // claims to be deleted, as kernel.Down.Release names them; guarded by mu
+	releases chan struct{}                      // asks to look at them
 
 	claims locks.Table // a claim's volumes are mounted, unmounted or deleted by one goroutine at a time
 }
@@ -79,7 +80,7 @@ func New(cfg Config, deps Deps) (*Agent, error) {
 	return &Agent{
 		cfg: cfg, rt: deps.Runtime, network: deps.Network, secrets: deps.Secrets, log: deps.Log, dial: deps.Dial, incarnation: rand.Text(),
 		starts: make(slots, cfg.ParallelStarts), pulls: make(slots, cfg.ParallelPulls), checks: make(slots, cfg.ParallelChecks),
-		groups: map[kernel.GroupID]*group{}, owners: map[string]*group{}, orphans: map[kernel.GroupID][]Found{},
+		groups: map[kernel.GroupID]*group{}, owners: map[string]*group{}, orphans: map[kernel.GroupID][]runtime.Found{},
 		ready: make(chan struct{}), recon: make(chan struct{}, 1),
 		release: map[string]bool{}, releases: make(chan struct{}, 1),
 	}, nil
@@ -165,7 +166,7 @@ func (a *Agent) identify() ([]record, error) {
 		// Nothing of the agent's is on disk: a container of its own may still carry its name.
 		if found, err := call(a.base, a, a.rt.Containers); err == nil {
 			for _, f := range found {
-				a.self.ID = either(a.self.ID, kernel.AgentID(f.Labels[LabelAgent]))
+				a.self.ID = either(a.self.ID, kernel.AgentID(f.Labels[runtime.LabelAgent]))
 			}
 		}
 	}
@@ -186,7 +187,7 @@ func (a *Agent) recover(ctx context.Context, recs []record) error {
 	if a.self.Network != nil {
 		a.configure(ctx, &a.self)
 	}
-	var found []Found
+	var found []runtime.Found
 	for wait := firstRetry; ; wait = min(2*wait, a.cfg.BackoffMax) {
 		var err error
 		if found, err = call(ctx, a, a.rt.Containers); err == nil {
@@ -200,7 +201,7 @@ func (a *Agent) recover(ctx context.Context, recs []record) error {
 			return nil
 		}
 	}
-	byID := make(map[string]Found, len(found))
+	byID := make(map[string]runtime.Found, len(found))
 	for _, f := range found {
 		byID[f.ID] = f
 	}
@@ -213,7 +214,7 @@ func (a *Agent) recover(ctx context.Context, recs []record) error {
 	}
 	for _, f := range found {
 		if _, unknown := byID[f.ID]; unknown {
-			g := kernel.GroupID(f.Labels[LabelGroup])
+			g := kernel.GroupID(f.Labels[runtime.LabelGroup])
 			a.orphans[g] = append(a.orphans[g], f)
 			a.log.Warn("container without a checkpoint, kept until a master says whose it is", "container", f.ID, "group", g)
 		}
@@ -344,7 +345,7 @@ func (a *Agent) compare(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	var unknown []Found
+	var unknown []runtime.Found
 	a.mu.Lock()
 	for _, f := range found {
 		g := a.owners[f.ID]
@@ -363,7 +364,7 @@ func (a *Agent) compare(ctx context.Context) error {
 	a.mu.Unlock()
 	var errs []error
 	for _, f := range unknown {
-		a.log.Warn("container that nobody asked for is removed", "container", f.ID, "group", f.Labels[LabelGroup])
+		a.log.Warn("container that nobody asked for is removed", "container", f.ID, "group", f.Labels[runtime.LabelGroup])
 		_, err := call(ctx, a, func(ctx context.Context) (struct{}, error) { return struct{}{}, a.rt.Remove(ctx, f.ID) })
 		errs = append(errs, err)
 	}
@@ -436,7 +437,7 @@ func (a *Agent) measure() error {
 		if err != nil {
 			continue // it ended meanwhile
 		}
-		if st, err := call(a.base, a, func(ctx context.Context) (Stats, error) { return a.rt.Stats(ctx, o.g.containers[o.task]) }); err == nil {
+		if st, err := call(a.base, a, func(ctx context.Context) (runtime.Stats, error) { return a.rt.Stats(ctx, o.g.containers[o.task]) }); err == nil {
 			used += st.Disk
 		}
 		if used > bound {

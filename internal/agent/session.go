@@ -19,6 +19,7 @@ import (
 	"golang.org/x/net/http2"
 
 	"github.com/marinaos/marina/internal/kernel"
+	"github.com/marinaos/marina/internal/runtime"
 )
 
 const (
@@ -459,7 +460,7 @@ func (a *Agent) planLocked(g kernel.Group, spec kernel.Spec) plan {
 		}
 		return plan{do: verbStart, rec: rec, facts: make([]fact, len(rec.Tasks))}
 	}
-	byID := map[string]Found{}
+	byID := map[string]runtime.Found{}
 	for _, f := range found {
 		byID[f.ID] = f
 	}

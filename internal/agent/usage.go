@@ -14,6 +14,7 @@ import (
 	"github.com/containerd/errdefs"
 
 	"github.com/marinaos/marina/internal/kernel"
+	"github.com/marinaos/marina/internal/runtime"
 )
 
 // cpuLook is how long a task's processor time is looked at to tell what it uses now.
@@ -28,8 +29,8 @@ func (a *Agent) serveUsage(w http.ResponseWriter, r *http.Request) error {
 	if !ok || pid == 0 {
 		return fmt.Errorf("task %.200s does not run here: %w", id, errdefs.ErrNotFound)
 	}
-	stats := func() (Stats, error) {
-		return call(r.Context(), a, func(ctx context.Context) (Stats, error) { return a.rt.Stats(ctx, container) })
+	stats := func() (runtime.Stats, error) {
+		return call(r.Context(), a, func(ctx context.Context) (runtime.Stats, error) { return a.rt.Stats(ctx, container) })
 	}
 	before, err := stats()
 	if err != nil {

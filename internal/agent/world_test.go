@@ -31,8 +31,9 @@ import (
 	"golang.org/x/net/http2"
 
 	"github.com/marinaos/marina/internal/agent"
-	"github.com/marinaos/marina/internal/agent/process"
 	"github.com/marinaos/marina/internal/kernel"
+	"github.com/marinaos/marina/internal/runtime"
+	"github.com/marinaos/marina/internal/runtime/process"
 )
 
 // limit is how long anything may take before a test says that it does not happen.
@@ -116,7 +117,7 @@ func (n *netTwin) ready() []kernel.TaskID {
 // world is one machine: its runtime, network and disk, and the agent that runs on it now.
 type world struct {
 	t     *testing.T
-	rt    agent.Runtime
+	rt    runtime.Runtime
 	procs *process.Runtime
 	net   *netTwin
 
@@ -207,7 +208,7 @@ func (w *world) kill() {
 }
 
 // containers lists what runs.
-func (w *world) containers() []agent.Found {
+func (w *world) containers() []runtime.Found {
 	w.t.Helper()
 	all, err := w.procs.Containers(context.Background())
 	if err != nil {

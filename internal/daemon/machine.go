@@ -9,12 +9,12 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/marinaos/marina/internal/agent"
-	"github.com/marinaos/marina/internal/agent/containerd"
 	"github.com/marinaos/marina/internal/identity/ca"
 	"github.com/marinaos/marina/internal/kernel"
 	"github.com/marinaos/marina/internal/network"
 	"github.com/marinaos/marina/internal/network/dns"
 	"github.com/marinaos/marina/internal/network/vip"
+	"github.com/marinaos/marina/internal/runtime/containerd"
 )
 
 // machine is what one machine runs tasks with: its agent, runtime and network. The agent's process keeps it running; Down and

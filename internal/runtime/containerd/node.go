@@ -1,0 +1,100 @@
+package containerd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/containerd/containerd/v2/core/containers"
+	"github.com/containerd/containerd/v2/pkg/oci"
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"github.com/marinaos/marina/internal/kernel"
+	"github.com/marinaos/marina/internal/runtime"
+)
+
+// NodePIDs is how many processes and threads a node may have, with all its pods, when nobody said.
+const NodePIDs = 16384
+
+// isNode reports whether a container is a machine in a container.
+func isNode(c *runtime.Container) bool { return c.Class == kernel.ClassNode }
+
+// nodeTmpfs is where a node can write in memory, beside its volumes: mode and size.
+var nodeTmpfs = map[string]string{"/run": "mode=0755,size=256m", "/tmp": "mode=1777,size=256m", "/etc/cni": "mode=0755,size=1m"}
+
+// nodeOpts is what a node has that others have not; docs/design/0001 has the reasons. All capabilities are those of its own
+// user namespace, which also owns its network: over the machine they are nothing. That is why nothing is masked and no system
+// call is filtered: what is within the node's rights works, and the kernel refuses the rest. Without a user namespace there can
+// be no more capabilities than ours.
+func nodeOpts(userns bool) []oci.SpecOpts {
+	capabilities := oci.WithAllKnownCapabilities
+	if !userns {
+		capabilities = oci.WithAllCurrentCapabilities
+	}
+	return []oci.SpecOpts{
+		capabilities, oci.WithNewPrivileges, oci.WithMaskedPaths(nil), oci.WithReadonlyPaths(nil),
+		func(_ context.Context, _ oci.Client, _ *containers.Container, s *oci.Spec) error {
+			s.Linux.Seccomp = nil
+			s.Linux.RootfsPropagation = "rshared"
+			kept := s.Mounts[:0]
+			for _, m := range s.Mounts {
+				if _, own := nodeTmpfs[m.Destination]; own || m.Destination == "/var/tmp" {
+					continue
+				}
+				switch m.Destination {
+				case "/sys":
+					m.Options = []string{"nosuid", "noexec", "nodev", "rw"}
+				case "/sys/fs/cgroup":
+					m.Options = []string{"nosuid", "noexec", "nodev", "relatime", "rw"}
+				}
+				kept = append(kept, m)
+			}
+			s.Mounts = kept
+			for _, at := range []string{"/run", "/tmp", "/etc/cni"} {
+				s.Mounts = append(s.Mounts, specs.Mount{Destination: at, Type: "tmpfs", Source: "tmpfs",
+					Options: []string{"nosuid", "nodev", nodeTmpfs[at]}})
+			}
+			return withFuse(s)
+		},
+	}
+}
+
+// withFuse gives a container /dev/fuse, if the machine has it and lets everybody use it, as udev sets it up: in a user
+// namespace a device is the machine's own, with its mode.
+func withFuse(s *oci.Spec) error {
+	var st unix.Stat_t
+	if err := unix.Stat("/dev/fuse", &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFCHR || st.Mode&0o006 != 0o006 {
+		return nil //nolint:nilerr // it has none
+	}
+	major, minor := int64(unix.Major(st.Rdev)), int64(unix.Minor(st.Rdev))
+	s.Linux.Devices = append(s.Linux.Devices, specs.LinuxDevice{Path: "/dev/fuse", Type: "c", Major: major, Minor: minor, FileMode: new(os.FileMode(0o666))})
+	s.Linux.Resources.Devices = append(s.Linux.Resources.Devices, specs.LinuxDeviceCgroup{Allow: true, Type: "c", Major: &major, Minor: &minor, Access: "rwm"})
+	return nil
+}
+
+// delegated are the files of a cgroup that make it its owner's to divide. The others are limits, and stay the machine's.
+var delegated = []string{".", "cgroup.procs", "tasks", "cgroup.subtree_control", "cgroup.threads"}
+
+// delegate gives a container's cgroup to its root, in every hierarchy there is.
+func (r *Runtime) delegate(cgroup string, owner int) error {
+	at, err := hierarchies()
+	if err != nil {
+		return err
+	}
+	for _, mount := range at {
+		dir := filepath.Join(mount, cgroup)
+		if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
+			continue // one that runc knows nothing of
+		}
+		for _, f := range delegated {
+			if err := os.Chown(filepath.Join(dir, f), owner, owner); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return fmt.Errorf("cgroup %s: %w", dir, err)
+			}
+		}
+	}
+	return nil
+}
