@@ -47,7 +47,7 @@ func TestKindsOfErrorsAreStatusCodesAndOtherErrorsAreNotTold(t *testing.T) {
 }
 
 func TestAskingForTasksThatWereNeverHereLeavesNothing(t *testing.T) {
-	f, err := openFolder(t.TempDir(), slog.New(slog.DiscardHandler))
+	f, err := openFolder(t.Context(), t.TempDir(), slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -11,7 +11,7 @@ var table = map[string]entry{
 	"disk": room(""),
 
 	"store":           room("").pure(),
-	"store/etcd":      implementation("store"),
+	"store/etcd":      implementation("durable store"),
 	"store/memory":    implementation("store"),
 	"store/storetest": suite("store"),
 
@@ -27,19 +27,22 @@ var table = map[string]entry{
 
 	"metrics": room(""),
 
-	"identity":    room("access audit store"),
+	"identity":    room("access audit durable store"),
 	"identity/ca": implementation("identity store"),
 
 	"images": room("disk store"),
 
-	"network":     room("kernel"),
+	"network":     room("durable kernel"),
 	"network/dns": implementation("kernel network"),
 	"network/vip": implementation("network"),
 
-	"agent":             room("kernel"),
-	"agent/containerd":  implementation("agent kernel"),
-	"agent/process":     implementation("agent kernel"),
-	"agent/runtimetest": suite("agent"),
+	"runtime":             room("kernel"),
+	"runtime/containerd":  implementation("durable kernel runtime"),
+	"runtime/process":     implementation("durable kernel runtime"),
+	"runtime/runtimetest": suite("runtime"),
+
+	"agent":       room("agent/locks durable kernel runtime"),
+	"agent/locks": part(""),
 
 	"master": room("allocator invariant kernel metrics placement store"),
 
@@ -51,10 +54,10 @@ var table = map[string]entry{
 
 	"gateway": room("access audit identity metrics"),
 
-	"cli": room("kernel kubernetes"),
+	"cli": room("durable kernel kubernetes"),
 
-	"daemon": wiring("access agent agent/containerd audit daemon/heap gateway identity identity/ca images kernel " +
-		"kubernetes master metrics network network/dns network/vip services store store/etcd"),
+	"daemon": wiring("access agent audit daemon/heap durable gateway identity identity/ca images kernel kubernetes master metrics " +
+		"network network/dns network/vip runtime/containerd services store store/etcd"),
 	"daemon/heap": part(""),
 
 	"sim": wiring("invariant kernel master services store store/memory"),
@@ -72,14 +75,14 @@ var outside = map[string]string{
 
 // kept names outside libraries and the packages that alone may import them, with what is below those.
 var kept = map[string]string{
-	"github.com/containerd/containerd/":       "agent/containerd",
+	"github.com/containerd/containerd/":       "runtime/containerd",
 	"github.com/containernetworking/":         "network",
 	"github.com/golang-jwt/":                  "identity",
 	"github.com/google/go-containerregistry/": "images",
 	"github.com/google/nftables":              "network",
 	"github.com/mdlayher/netlink":             "network",
 	"github.com/miekg/dns":                    "network/dns",
-	"github.com/opencontainers/runtime-spec/": "agent/containerd",
+	"github.com/opencontainers/runtime-spec/": "runtime/containerd",
 	"github.com/prometheus/":                  "metrics",
 	"github.com/spf13/":                       "cli",
 	"github.com/vishvananda/":                 "network",
