@@ -21,6 +21,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/marinaos/marina/internal/kernel"
+	"github.com/marinaos/marina/internal/machine"
 	"github.com/marinaos/marina/internal/runtime"
 )
 
@@ -383,7 +384,7 @@ type AgentStats struct {
 }
 
 func (a *Agent) serveStats(w http.ResponseWriter, r *http.Request) error {
-	free, _, err := a.freeDisk()
+	free, _, err := machine.FreeDisk(a.folder.path)
 	if err != nil {
 		return err
 	}

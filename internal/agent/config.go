@@ -9,12 +9,12 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/marinaos/marina/internal/kernel"
 
+	"github.com/marinaos/marina/internal/machine"
 	"github.com/marinaos/marina/internal/runtime"
 )
 
@@ -114,11 +114,11 @@ func (c Config) complete() (Config, error) {
 		c.Hostname = name
 	}
 	if c.Boot == "" {
-		b, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+		boot, err := machine.BootID()
 		if err != nil {
-			return c, fmt.Errorf("boot id: %w", err)
+			return c, err
 		}
-		c.Boot = strings.TrimSpace(string(b))
+		c.Boot = boot
 	}
 	if c.Ports == (kernel.PortRange{}) {
 		c.Ports = kernel.PortRange{First: 31000, Last: 32000}

@@ -16,6 +16,7 @@ import (
 
 	"github.com/marinaos/marina/internal/agent/locks"
 	"github.com/marinaos/marina/internal/kernel"
+	"github.com/marinaos/marina/internal/machine"
 	"github.com/marinaos/marina/internal/runtime"
 )
 
@@ -173,7 +174,7 @@ func (a *Agent) identify() ([]record, error) {
 	a.self.ID = either(a.cfg.ID, either(a.self.ID, kernel.AgentID("agent-"+rand.Text()[:16])))
 	a.self.Boot = a.cfg.Boot
 	if a.self.Disk == 0 {
-		if a.self.Disk, _, err = a.freeDisk(); err != nil {
+		if a.self.Disk, _, err = machine.FreeDisk(a.folder.path); err != nil {
 			return nil, err
 		}
 	}

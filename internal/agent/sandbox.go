@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/marinaos/marina/internal/kernel"
+	"github.com/marinaos/marina/internal/machine"
 )
 
 // maxWalk bounds how many files of one sandbox are looked at when it is measured.
@@ -82,25 +83,12 @@ func (a *Agent) leavePlace(rec *record) {
 	}
 }
 
-// freeDisk is how many bytes and which share of the inodes are free where the agent's state is.
-func (a *Agent) freeDisk() (bytes int64, inodes float64, err error) {
-	var s unix.Statfs_t
-	if err := unix.Statfs(a.folder.path, &s); err != nil {
-		return 0, 0, fmt.Errorf("disk of %s: %w", a.folder.path, err)
-	}
-	inodes = 1
-	if s.Files > 0 {
-		inodes = float64(s.Ffree) / float64(s.Files)
-	}
-	return int64(s.Bavail) * s.Bsize, inodes, nil
-}
-
 // minFreeInodes is the share of inodes below which nothing is started.
 const minFreeInodes = 0.01
 
 // room refuses new starts while the machine's disk is nearly full, with errdefs.ErrResourceExhausted.
 func (a *Agent) room() error {
-	free, inodes, err := a.freeDisk()
+	free, inodes, err := machine.FreeDisk(a.folder.path)
 	switch {
 	case err != nil:
 		return err
@@ -174,7 +162,7 @@ func (a *Agent) collectSandboxes() error {
 			ended = append(ended, box{name: e.Name(), ended: i.ModTime()})
 		}
 	}
-	free, _, err := a.freeDisk()
+	free, _, err := machine.FreeDisk(a.folder.path)
 	if err != nil {
 		return err
 	}

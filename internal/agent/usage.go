@@ -1,19 +1,15 @@
 package agent
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"net/http"
-	"os"
-	"path/filepath"
-	"strconv"
-	"strings"
 	"time"
 
 	"github.com/containerd/errdefs"
 
 	"github.com/marinaos/marina/internal/kernel"
+	"github.com/marinaos/marina/internal/machine"
 	"github.com/marinaos/marina/internal/runtime"
 )
 
@@ -38,9 +34,9 @@ func (a *Agent) serveUsage(w http.ResponseWriter, r *http.Request) error {
 	}
 	began := time.Now()
 	var out kernel.Usage
-	for _, p := range descendants(pid) {
-		private, shared := memoryOf(p)
-		out.Private, out.Shared = out.Private+private, out.Shared+shared
+	for _, p := range machine.Descendants(pid) {
+		m := machine.MemoryOf(p)
+		out.Private, out.Shared = out.Private+m.Anonymous, out.Shared+m.Files
 	}
 	select {
 	case <-time.After(cpuLook - time.Since(began)):
@@ -67,52 +63,4 @@ func (a *Agent) pidOf(id kernel.TaskID) int {
 		}
 	}
 	return 0
-}
-
-// descendants is a process and all below it. What was orphaned inside of a container is its first process's.
-func descendants(root int) []int {
-	children := map[int][]int{}
-	stats, _ := filepath.Glob("/proc/[0-9]*/stat") // the pattern is well-formed
-	for _, file := range stats {
-		raw, err := os.ReadFile(file)
-		if err != nil {
-			continue // it ended meanwhile
-		}
-		fields := strings.Fields(string(raw[bytes.LastIndexByte(raw, ')')+1:])) // the name before may hold anything
-		if len(fields) < 2 {
-			continue
-		}
-		pid, err1 := strconv.Atoi(filepath.Base(filepath.Dir(file)))
-		parent, err2 := strconv.Atoi(fields[1])
-		if err1 == nil && err2 == nil {
-			children[parent] = append(children[parent], pid)
-		}
-	}
-	out := []int{root}
-	for n := 0; n < len(out); n++ {
-		out = append(out, children[out[n]]...)
-	}
-	return out
-}
-
-// memoryOf is a process's anonymous memory and its part of memory that files back, in bytes; nothing if it is gone.
-func memoryOf(pid int) (private, shared int64) {
-	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps_rollup", pid))
-	if err != nil {
-		return 0, 0
-	}
-	for line := range strings.Lines(string(raw)) {
-		name, rest, _ := strings.Cut(line, ":")
-		n, err := strconv.ParseInt(strings.TrimSuffix(strings.TrimSpace(rest), " kB"), 10, 64)
-		if err != nil {
-			continue
-		}
-		switch name {
-		case "Pss_Anon", "SwapPss":
-			private += n << 10
-		case "Pss_File", "Pss_Shmem":
-			shared += n << 10
-		}
-	}
-	return private, shared
 }

@@ -10,6 +10,8 @@ var table = map[string]entry{
 
 	"disk": room(""),
 
+	"machine": room("durable kernel"),
+
 	"store":           room("").pure(),
 	"store/etcd":      implementation("durable store"),
 	"store/memory":    implementation("store"),
@@ -32,16 +34,16 @@ var table = map[string]entry{
 
 	"images": room("disk store"),
 
-	"network":     room("durable kernel"),
+	"network":     room("durable kernel machine"),
 	"network/dns": implementation("kernel network"),
 	"network/vip": implementation("network"),
 
 	"runtime":             room("kernel"),
-	"runtime/containerd":  implementation("durable kernel runtime"),
-	"runtime/process":     implementation("durable kernel runtime"),
+	"runtime/containerd":  implementation("durable kernel machine runtime"),
+	"runtime/process":     implementation("durable kernel machine runtime"),
 	"runtime/runtimetest": suite("runtime"),
 
-	"agent":       room("agent/locks durable kernel runtime"),
+	"agent":       room("agent/locks durable kernel machine runtime"),
 	"agent/locks": part(""),
 
 	"master": room("allocator invariant kernel metrics placement store"),
@@ -56,8 +58,9 @@ var table = map[string]entry{
 
 	"cli": room("durable kernel kubernetes"),
 
-	"daemon": wiring("access agent audit daemon/heap durable gateway identity identity/ca images kernel kubernetes master metrics " +
-		"network network/dns network/vip runtime/containerd services store store/etcd"),
+	"daemon": wiring("access agent audit daemon/heap durable gateway identity identity/ca images kernel kubernetes " +
+		"machine master metrics network network/dns network/vip runtime/containerd services store " +
+		"store/etcd"),
 	"daemon/heap": part(""),
 
 	"sim": wiring("invariant kernel master services store store/memory"),

@@ -101,7 +101,7 @@ func take(ctx context.Context, cfg Config, progress io.Writer, last func(context
 		return err
 	}
 	if network.Neighbour(network.BridgeName(s.id)) == "" { // else another datacenter on this machine needs the limits that were raised
-		if err := agent.Untune(s.State); err != nil {
+		if err := s.sysctls().Restore(); err != nil {
 			return err
 		}
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/marinaos/marina/internal/agent"
 	"github.com/marinaos/marina/internal/identity/ca"
 	"github.com/marinaos/marina/internal/kernel"
+	host "github.com/marinaos/marina/internal/machine"
 	"github.com/marinaos/marina/internal/network"
 	"github.com/marinaos/marina/internal/network/dns"
 	"github.com/marinaos/marina/internal/network/vip"
@@ -25,6 +26,9 @@ type machine struct {
 	network *network.Network
 }
 
+// sysctls remembers what the machine's limits were before an agent raised them.
+func (s *site) sysctls() *host.Sysctls { return host.RecordedIn(s.path("agent", "sysctls.json")) }
+
 // RunAgent is the agent's process: it runs until ctx ends and leaves the tasks running.
 func RunAgent(ctx context.Context, cfg Config) error {
 	s, err := cfg.complete()
@@ -32,13 +36,13 @@ func RunAgent(ctx context.Context, cfg Config) error {
 		return err
 	}
 	log := s.logger()
-	raiseLimits(log)
+	host.RaiseOpenFiles(log)
 	release, err := s.writePID(ctx, s.agentPID())
 	if err != nil {
 		return err
 	}
 	defer release()
-	if err := agent.Tune(s.State, log); err != nil {
+	if err := s.sysctls().RaiseLimits(log); err != nil {
 		log.Warn("kernel limits could not be raised", "err", err)
 	}
 	m, err := s.machine(ctx, log)

@@ -25,17 +25,6 @@ func (s *site) logger() *slog.Logger {
 	return slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level}))
 }
 
-// raiseLimits asks for more open files and inotify watches than a machine gives by default. Not getting them is said, once.
-func raiseLimits(log *slog.Logger) {
-	var l unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &l); err == nil && l.Cur < l.Max {
-		l.Cur = l.Max
-		if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &l); err != nil {
-			log.Warn("open files stay limited", "limit", l.Cur, "err", err)
-		}
-	}
-}
-
 // lock takes a file for as long as this process lives. One that a process holds is errdefs.ErrUnavailable.
 func lock(ctx context.Context, path string) (*durable.Lock, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {

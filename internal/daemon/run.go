@@ -26,6 +26,7 @@ import (
 	"github.com/marinaos/marina/internal/identity"
 	"github.com/marinaos/marina/internal/identity/ca"
 	"github.com/marinaos/marina/internal/images"
+	host "github.com/marinaos/marina/internal/machine"
 	"github.com/marinaos/marina/internal/metrics"
 	"github.com/marinaos/marina/internal/store"
 	"github.com/marinaos/marina/internal/store/etcd"
@@ -57,7 +58,7 @@ func Run(ctx context.Context, cfg Config) error {
 		return err
 	}
 	log := s.logger()
-	raiseLimits(log)
+	host.RaiseOpenFiles(log)
 	heap.Tighten()
 	release, err := s.writePID(ctx, s.daemonPID())
 	if err != nil {

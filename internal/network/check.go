@@ -16,16 +16,12 @@ import (
 	"github.com/google/nftables"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/marinaos/marina/internal/kernel"
 )
 
-// Finding is something on the machine that would be in the way, and what a person can do about it.
-type Finding struct {
-	What string // "nftables chain FORWARD of table ip filter drops what it does not know"
-	Do   string // the commands
-}
-
 // Preflight looks for others' chains that would drop groups' packets. It changes nothing. The bridge need not exist yet.
-func Preflight(ctx context.Context, bridge string) ([]Finding, error) {
+func Preflight(ctx context.Context, bridge string) ([]kernel.Finding, error) {
 	c, err := nftables.New()
 	if err != nil {
 		return nil, fmt.Errorf("nftables: %w", err)
@@ -38,7 +34,7 @@ func Preflight(ctx context.Context, bridge string) ([]Finding, error) {
 	for _, x := range chains {
 		docker = docker || x.Name == "DOCKER-USER"
 	}
-	var out []Finding
+	var out []kernel.Finding
 	for _, x := range chains {
 		if x.Hooknum == nil || x.Policy == nil || *x.Policy != nftables.ChainPolicyDrop || strings.HasPrefix(x.Table.Name, "marina_") ||
 			x.Type != nftables.ChainTypeFilter || (x.Table.Family != nftables.TableFamilyIPv4 && x.Table.Family != nftables.TableFamilyINet) {
@@ -49,7 +45,7 @@ func Preflight(ctx context.Context, bridge string) ([]Finding, error) {
 			family = "inet"
 		}
 		where := family + " " + x.Table.Name
-		f := Finding{What: fmt.Sprintf("nftables chain %s of table %s drops what it does not know", x.Name, where)}
+		f := kernel.Finding{Severity: kernel.Warning, What: fmt.Sprintf("nftables chain %s of table %s drops what it does not know", x.Name, where)}
 		switch *x.Hooknum {
 		case *nftables.ChainHookForward:
 			f.Do = forwardRules(where, x.Name, bridge, docker)
@@ -71,7 +67,7 @@ func forwardRules(where, chain, bridge string, docker bool) string {
 }
 
 // legacy asks the old iptables, whose rules nftables does not show.
-func legacy(ctx context.Context, bridge string) []Finding {
+func legacy(ctx context.Context, bridge string) []kernel.Finding {
 	if b, err := os.ReadFile("/proc/net/ip_tables_names"); err != nil || !strings.Contains(string(b), "filter") {
 		return nil
 	}
@@ -79,7 +75,7 @@ func legacy(ctx context.Context, bridge string) []Finding {
 	if err != nil {
 		return nil
 	}
-	var out []Finding
+	var out []kernel.Finding
 	for chain, flags := range map[string][]string{"FORWARD": {"-i", "-o"}, "INPUT": {"-i"}} {
 		b, err := exec.CommandContext(ctx, tool, "-S", chain).Output()
 		if err != nil || !strings.Contains(string(b), "-P "+chain+" DROP") {
@@ -89,7 +85,7 @@ func legacy(ctx context.Context, bridge string) []Finding {
 		for _, f := range flags {
 			do = append(do, fmt.Sprintf("%s -I %s %s %s -j ACCEPT", tool, chain, f, bridge))
 		}
-		out = append(out, Finding{fmt.Sprintf("iptables (legacy) chain %s drops what it does not know", chain), strings.Join(do, "; ")})
+		out = append(out, kernel.Finding{Severity: kernel.Warning, What: fmt.Sprintf("iptables (legacy) chain %s drops what it does not know", chain), Do: strings.Join(do, "; ")})
 	}
 	return out
 }
@@ -193,20 +189,9 @@ func (n *Network) Cleanup(context.Context) error {
 
 // restore puts the machine's settings back, unless another datacenter on it needs them.
 func (n *Network) restore(bridge string) error {
-	var all []sysctl
-	if err := readJSON(filepath.Join(n.root, "sysctls.json"), &all); err != nil {
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil
-		}
-		return err
-	}
 	if other := Neighbour(bridge); other != "" {
 		n.log.Info("settings of the machine stay, another datacenter needs them", "bridge", other)
 		return nil
 	}
-	var errs []error
-	for _, s := range all {
-		errs = append(errs, setSysctl(s.Name, s.Was))
-	}
-	return errors.Join(errs...)
+	return n.sysctls().Restore()
 }

@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"strings"
 
 	"github.com/containerd/errdefs"
@@ -145,35 +143,6 @@ func ownAddresses() (map[netip.Addr]bool, error) {
 		own[prefixOf(a.IPNet).Addr()] = true
 	}
 	return own, nil
-}
-
-// sysctl is a setting of the machine that is changed while a datacenter is on it. The bridge's own settings go with it.
-type sysctl struct {
-	Name string `json:"name"` // "net/ipv4/ip_forward"
-	Was  string `json:"was"`
-}
-
-const procSys = "/proc/sys"
-
-// readSysctl reads one and reports whether it is not yet value.
-func readSysctl(name, value string) (was string, differs bool, err error) {
-	b, err := os.ReadFile(filepath.Join(procSys, name))
-	if err != nil {
-		return "", false, fmt.Errorf("sysctl %s: %w", name, err)
-	}
-	was = string(bytes.TrimSpace(b))
-	return was, was != value, nil
-}
-
-func setSysctl(name, value string) error {
-	was, differs, err := readSysctl(name, value)
-	if err != nil || !differs {
-		return err
-	}
-	if err := os.WriteFile(filepath.Join(procSys, name), []byte(value), 0); err != nil {
-		return fmt.Errorf("sysctl %s is %s, must be %s and cannot be written here; set it and start again: %w", name, was, value, err)
-	}
-	return nil
 }
 
 // Neighbour names the bridge of another datacenter on this machine, or nothing.

@@ -4,13 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"maps"
 	"net/netip"
 	"os"
 	"path/filepath"
-	"slices"
 	"sync"
 	"time"
 
@@ -19,6 +17,7 @@ import (
 
 	"github.com/marinaos/marina/internal/durable"
 	"github.com/marinaos/marina/internal/kernel"
+	"github.com/marinaos/marina/internal/machine"
 )
 
 // repairInterval is how often the machine is compared with what it should be.
@@ -149,7 +148,7 @@ func (n *Network) plan(subnet netip.Prefix, info kernel.NetworkInfo) (Layout, er
 
 // prepare makes bridge, route and settings, and puts attached groups back on the bridge if it was lost.
 func (n *Network) prepare(l Layout) error {
-	if err := n.adjust("net/ipv4/ip_forward", "1"); err != nil {
+	if err := n.sysctls().Set("net/ipv4/ip_forward", "1"); err != nil {
 		return err
 	}
 	if err := ensureBridge(l, machineMTU()); err != nil {
@@ -157,11 +156,11 @@ func (n *Network) prepare(l Layout) error {
 	}
 	// Of the bridge's own settings route_localnet lets the machine call host ports at 127.0.0.1; that groups cannot send to
 	// or from there is a rule. The others only spare work: without them rules would drop the packets.
-	if err := setSysctl("net/ipv4/conf/"+l.Bridge+"/route_localnet", "1"); err != nil {
+	if err := machine.SetSysctl("net/ipv4/conf/"+l.Bridge+"/route_localnet", "1"); err != nil {
 		n.log.Error("127.0.0.1 will not lead to groups", "err", err)
 	}
-	_ = setSysctl("net/ipv6/conf/"+l.Bridge+"/disable_ipv6", "1")
-	_ = setSysctl("net/ipv4/conf/"+l.Bridge+"/send_redirects", "0")
+	_ = machine.SetSysctl("net/ipv6/conf/"+l.Bridge+"/disable_ipv6", "1")
+	_ = machine.SetSysctl("net/ipv4/conf/"+l.Bridge+"/send_redirects", "0")
 	for _, r := range n.records {
 		if r.Done && r.Link != "" {
 			if err := rejoin(r, l.Bridge); err != nil {
@@ -172,23 +171,9 @@ func (n *Network) prepare(l Layout) error {
 	return nil
 }
 
-// adjust changes a setting of the machine for as long as the datacenter is here.
-func (n *Network) adjust(name, value string) error {
-	path := filepath.Join(n.root, "sysctls.json")
-	var all []sysctl
-	if err := readJSON(path, &all); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	was, changed, err := readSysctl(name, value)
-	if err != nil || !changed {
-		return err
-	}
-	if !slices.ContainsFunc(all, func(s sysctl) bool { return s.Name == name }) {
-		if err := writeJSON(path, append(all, sysctl{name, was})); err != nil {
-			return err
-		}
-	}
-	return setSysctl(name, value)
+// sysctls remembers what settings of the machine were before the datacenter was here.
+func (n *Network) sysctls() *machine.Sysctls {
+	return machine.RecordedIn(filepath.Join(n.root, "sysctls.json"))
 }
 
 // admit takes an attached group's doors and ports into account; it returns the doors touched. The mutex is held.

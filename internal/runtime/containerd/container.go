@@ -26,6 +26,7 @@ import (
 	"github.com/containerd/errdefs/pkg/errgrpc"
 	"golang.org/x/sys/unix"
 
+	"github.com/marinaos/marina/internal/machine"
 	"github.com/marinaos/marina/internal/runtime"
 )
 
@@ -221,7 +222,7 @@ func (r *Runtime) task(ctx context.Context, id string) (containerd.Task, error) 
 
 // process reads when a process started; a process that has ended already started now.
 func process(pid uint32) runtime.Process {
-	started, err := startTime(int(pid))
+	started, err := machine.StartTime(int(pid))
 	if err != nil {
 		started = time.Now()
 	}

@@ -14,6 +14,8 @@ import (
 
 	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
+
+	"github.com/marinaos/marina/internal/machine"
 )
 
 const (
@@ -50,7 +52,7 @@ func (c *Config) adopt() (*daemon, error) {
 		if err != nil {
 			return nil, fmt.Errorf("containerd %d: %w", pid, err)
 		}
-		if line, err := commandLine(pid); err == nil && ours(line) {
+		if line, err := machine.CommandLine(pid); err == nil && ours(line) {
 			return d, nil
 		}
 		d.pidfd.Close() // it ended, and its number may be somebody else's

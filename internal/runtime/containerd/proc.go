@@ -1,77 +1,31 @@
 package containerd
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	goruntime "runtime"
 	"strconv"
 	"strings"
-	"sync"
-	"time"
 
-	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
+
+	"github.com/marinaos/marina/internal/machine"
 )
-
-// ticksPerSecond is the kernel's USER_HZ: 100 on every architecture Go runs on.
-const ticksPerSecond = 100
-
-// bootTime is when the machine started, as the kernel counts it. Read once: the kernel moves it when the clock is set,
-// and a process must not seem to have started at two times.
-var bootTime = sync.OnceValues(func() (time.Time, error) {
-	b, err := os.ReadFile("/proc/stat")
-	if err != nil {
-		return time.Time{}, err
-	}
-	for line := range strings.Lines(string(b)) {
-		if rest, ok := strings.CutPrefix(line, "btime "); ok {
-			sec, err := strconv.ParseInt(strings.TrimSpace(rest), 10, 64)
-			return time.Unix(sec, 0), err
-		}
-	}
-	return time.Time{}, fmt.Errorf("/proc/stat has no btime: %w", errdefs.ErrNotFound)
-})
 
 // processes lists those whose command line, words ended by zero bytes, is so.
 func processes(is func(commandLine []byte) bool) ([]int, error) {
-	dirs, err := filepath.Glob("/proc/[0-9]*")
+	pids, err := machine.PIDs()
 	if err != nil {
 		return nil, err
 	}
 	var out []int
-	for _, dir := range dirs {
-		pid, err := strconv.Atoi(filepath.Base(dir))
-		if err != nil {
-			continue
-		}
-		if line, err := commandLine(pid); err == nil && is(line) {
+	for _, pid := range pids {
+		if line, err := machine.CommandLine(pid); err == nil && is(line) {
 			out = append(out, pid)
 		}
 	}
 	return out, nil
-}
-
-func commandLine(pid int) ([]byte, error) { return os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid)) }
-
-// startTime is when a process started, to a hundredth of a second.
-func startTime(pid int) (time.Time, error) {
-	boot, err := bootTime()
-	if err != nil {
-		return time.Time{}, err
-	}
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return time.Time{}, err
-	}
-	fields := bytes.Fields(b[bytes.LastIndexByte(b, ')')+1:]) // the name before may contain anything
-	if len(fields) < 20 {
-		return time.Time{}, fmt.Errorf("/proc/%d/stat is short: %w", pid, errdefs.ErrInternal)
-	}
-	ticks, err := strconv.ParseInt(string(fields[19]), 10, 64)
-	return boot.Add(time.Duration(ticks) * time.Second / ticksPerSecond), err
 }
 
 // deaf reports whether a process neither handles nor ignores a signal.

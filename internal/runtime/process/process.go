@@ -20,6 +20,7 @@ import (
 	"github.com/containerd/errdefs"
 
 	"github.com/marinaos/marina/internal/durable"
+	"github.com/marinaos/marina/internal/machine"
 	"github.com/marinaos/marina/internal/runtime"
 )
 
@@ -180,7 +181,7 @@ func (r *Runtime) Start(_ context.Context, id string) (runtime.Process, error) {
 	}
 	p := runtime.Process{PID: pid, Started: time.Now()}
 	if s, err := stat(pid); err == nil {
-		p.Started = s.started
+		p.Started = s.Started
 	}
 	return p, os.WriteFile(r.path(id, "start"), []byte(p.Started.Format(time.RFC3339Nano)), 0o600)
 }
@@ -215,9 +216,9 @@ func (r *Runtime) find(id string) (runtime.Found, error) {
 		return f, nil
 	}
 	s, err := stat(pid)
-	f.Running = err == nil && (f.Process.Started.IsZero() || s.started.Equal(f.Process.Started))
+	f.Running = err == nil && (f.Process.Started.IsZero() || s.Started.Equal(f.Process.Started))
 	if f.Running {
-		f.Process.Started = s.started
+		f.Process.Started = s.Started
 	} else if e, ok := r.exit(id); ok { // it ended between the two looks
 		f.Exit = &e
 	} else if shim, ok := r.number(id, "shim"); ok {
@@ -343,5 +344,5 @@ func (r *Runtime) Stats(_ context.Context, id string) (runtime.Stats, error) {
 	if err != nil {
 		return runtime.Stats{}, fmt.Errorf("container %s: %w", id, errdefs.ErrNotFound)
 	}
-	return runtime.Stats{Mem: resident(f.Process.PID), CPU: s.cpu, PIDs: 1}, nil
+	return runtime.Stats{Mem: machine.MemoryOf(f.Process.PID).Resident, CPU: s.CPU, PIDs: 1}, nil
 }
