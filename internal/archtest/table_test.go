@@ -32,7 +32,7 @@ var table = map[string]entry{
 	"identity":    room("access audit durable store"),
 	"identity/ca": implementation("identity store"),
 
-	"images": room("disk store"),
+	"images": room("access disk store"),
 
 	"network":     room("durable kernel machine"),
 	"network/dns": implementation("kernel network"),
@@ -46,13 +46,13 @@ var table = map[string]entry{
 	"agent":       room("agent/locks durable kernel machine runtime"),
 	"agent/locks": part(""),
 
-	"master": room("allocator invariant kernel metrics placement store"),
+	"master": room("access allocator invariant kernel metrics placement store"),
 
 	"scheduler": room("kernel metrics store"),
 
 	"services": room("kernel metrics scheduler store"),
 
-	"kubernetes": room("identity kernel store"),
+	"kubernetes": room("access identity kernel store"),
 
 	"gateway": room("access audit identity metrics"),
 

@@ -21,8 +21,8 @@ const (
 // routes is what the gateway serves of the rooms that have an API.
 func (d *daemon) routes() []gateway.Route {
 	marathon := d.leading(func(t *term) http.Handler { return t.services.Handler() })
-	kernel := d.leading(func(t *term) http.Handler { return t.master.Handler() })
-	clusters := d.leading(func(t *term) http.Handler { return t.clusters.Handler() })
+	kernel := d.leading(func(t *term) http.Handler { return t.master.Handler(d.access) })
+	clusters := d.leading(func(t *term) http.Handler { return t.clusters.Handler(d.access) })
 	events := func(prefix string) gateway.Route {
 		return gateway.Route{Prefix: prefix + "/v2/events", Handler: strip(prefix, marathon), Streaming: true, Needs: access.Services}
 	}
@@ -30,12 +30,12 @@ func (d *daemon) routes() []gateway.Route {
 		{Prefix: "/service/marathon", Strip: true, Needs: access.Services, Handler: marathon, BodyLimit: definitionLimit}, events("/service/marathon"),
 		{Prefix: "/marathon", Strip: true, Needs: access.Services, Handler: marathon, BodyLimit: definitionLimit}, events("/marathon"),
 		{Prefix: "/v2", Needs: access.Services, Handler: marathon, BodyLimit: definitionLimit}, events(""),
-		{Prefix: "/machines/v1", Needs: access.Machines, Handler: kernel},
-		{Prefix: "/quota/v1", Needs: access.Quota, Handler: kernel},
-		{Prefix: "/net/v1", Needs: access.Networks, Handler: kernel},
-		{Prefix: "/tasks/v1", Needs: access.Tasks, Handler: kernel, Streaming: true, BodyLimit: -1},
-		{Prefix: "/kubernetes/v1", Needs: access.Clusters, Handler: clusters, Streaming: true, BodyLimit: imageLimit},
-		{Prefix: "/images/v1", Needs: access.Images, Handler: d.images.Handler(), Streaming: true, BodyLimit: imageLimit},
+		{Prefix: "/machines/v1", Asks: true, Handler: kernel},
+		{Prefix: "/quota/v1", Asks: true, Handler: kernel},
+		{Prefix: "/net/v1", Asks: true, Handler: kernel},
+		{Prefix: "/tasks/v1", Asks: true, Handler: kernel, Streaming: true, BodyLimit: -1},
+		{Prefix: "/kubernetes/v1", Asks: true, Handler: clusters, Streaming: true, BodyLimit: imageLimit},
+		{Prefix: "/images/v1", Asks: true, Handler: d.images.Handler(d.access), Streaming: true, BodyLimit: imageLimit},
 	}
 }
 

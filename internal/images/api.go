@@ -6,25 +6,37 @@ import (
 	"net/http"
 	"os"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/containerd/errdefs"
+
+	"github.com/marinaos/marina/internal/access"
 )
 
-// Handler serves /images/v1: GET lists, POST (an archive, ?name=) loads, DELETE /images/v1/{reference} removes.
-func (s *Images) Handler() http.Handler {
+// Handler serves /images/v1: GET lists, POST (an archive, ?name=) loads, DELETE /images/v1/{reference} removes. It asks z.
+func (s *Images) Handler(z access.Authorizer) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /images/v1", func(w http.ResponseWriter, r *http.Request) {
 		all, err := s.List(r.Context())
+		all = slices.DeleteFunc(all, func(i Image) bool { return !access.Allowed(r.Context(), z, access.Read, access.Images.Of(i.Name)) })
 		s.answer(w, r, http.StatusOK, map[string]any{"images": all}, err)
 	})
 	mux.HandleFunc("POST /images/v1", func(w http.ResponseWriter, r *http.Request) {
-		loaded, err := s.Load(r.Context(), r.Body, r.URL.Query().Get("name"))
+		name := r.URL.Query().Get("name")
+		var loaded []Image
+		err := access.Check(r.Context(), z, access.Create, access.Images.Of(name))
+		if err == nil {
+			loaded, err = s.Load(r.Context(), r.Body, name)
+		}
 		s.answer(w, r, http.StatusCreated, map[string]any{"images": loaded}, err)
 	})
 	mux.HandleFunc("DELETE /images/v1/{reference...}", func(w http.ResponseWriter, r *http.Request) {
-		err := s.Remove(r.Context(), r.PathValue("reference"))
+		err := access.Check(r.Context(), z, access.Delete, access.Images.Of(r.PathValue("reference")))
+		if err == nil {
+			err = s.Remove(r.Context(), r.PathValue("reference"))
+		}
 		s.answer(w, r, http.StatusOK, map[string]any{}, err)
 	})
 	return mux
@@ -39,6 +51,8 @@ func (s *Images) answer(w http.ResponseWriter, r *http.Request, code int, body a
 			code = http.StatusNotFound
 		case errdefs.IsInvalidArgument(err):
 			code = http.StatusBadRequest
+		case errdefs.IsPermissionDenied(err):
+			code = http.StatusForbidden
 		case errdefs.IsUnavailable(err):
 			code = http.StatusServiceUnavailable
 		case errdefs.IsResourceExhausted(err):

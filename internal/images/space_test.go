@@ -15,6 +15,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 
+	"github.com/marinaos/marina/internal/access"
 	"github.com/marinaos/marina/internal/store"
 )
 
@@ -53,7 +54,7 @@ func TestAllContentTogetherIsBounded(t *testing.T) {
 		t.Errorf("%d leftovers (%v), want none", len(left), err)
 	}
 	rec := httptest.NewRecorder()
-	s.Handler().ServeHTTP(rec, httptest.NewRequest(http.MethodPost, "/images/v1", bytes.NewReader(archive(t, picture(t), "b:1", nil))))
+	s.Handler(nil).ServeHTTP(rec, httptest.NewRequest(http.MethodPost, "/images/v1", bytes.NewReader(archive(t, picture(t), "b:1", nil))))
 	if rec.Code != http.StatusInsufficientStorage || !strings.Contains(rec.Body.String(), "bytes") {
 		t.Errorf("got %d %s, want %d with numbers", rec.Code, rec.Body, http.StatusInsufficientStorage)
 	}
@@ -127,11 +128,37 @@ func TestAnswersTellNoInternals(t *testing.T) {
 	s.log = slog.New(slog.NewTextHandler(&log, nil))
 	s.fence = func() (store.Guard, error) { return store.Guard{}, errors.New("open /secret/path: permission denied") }
 	rec := httptest.NewRecorder()
-	s.Handler().ServeHTTP(rec, httptest.NewRequest(http.MethodPost, "/images/v1", bytes.NewReader(archive(t, picture(t), "a:1", nil))))
+	s.Handler(nil).ServeHTTP(rec, httptest.NewRequest(http.MethodPost, "/images/v1", bytes.NewReader(archive(t, picture(t), "a:1", nil))))
 	if rec.Code != http.StatusInternalServerError || strings.Contains(rec.Body.String(), "secret") {
 		t.Errorf("got %d %s, want %d and no internals", rec.Code, rec.Body, http.StatusInternalServerError)
 	}
 	if !strings.Contains(log.String(), "/secret/path") {
 		t.Errorf("the log does not tell: %s", log.String())
+	}
+}
+
+// Who may nothing sees no image, loads none and removes none.
+func TestNothingIsToldOrDoneWithoutTheRight(t *testing.T) {
+	s := open(t)
+	if _, err := s.Load(t.Context(), bytes.NewReader(archive(t, picture(t), "a:1", nil)), ""); err != nil {
+		t.Fatal(err)
+	}
+	for _, q := range []struct {
+		method, path, body string
+		status             int
+		says               string
+	}{
+		{"GET", "/images/v1", "", 200, `{"images":[]}`},
+		{"POST", "/images/v1?name=b:1", "x", 403, "create marina:images:/b:1"},
+		{"DELETE", "/images/v1/a:1", "", 403, "delete marina:images:/a:1"},
+	} {
+		rec := httptest.NewRecorder()
+		s.Handler(access.Nobody{}).ServeHTTP(rec, httptest.NewRequest(q.method, q.path, bytes.NewReader([]byte(q.body))))
+		if rec.Code != q.status || !strings.Contains(rec.Body.String(), q.says) {
+			t.Errorf("%s %s: %d %s, want %d with %q", q.method, q.path, rec.Code, rec.Body, q.status, q.says)
+		}
+	}
+	if all, err := s.List(t.Context()); err != nil || len(all) != 1 {
+		t.Errorf("images are %v (%v), want the one", all, err)
 	}
 }

@@ -9,10 +9,14 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"path"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/containerd/errdefs"
+
+	"github.com/marinaos/marina/internal/access"
 )
 
 // Limits of requests.
@@ -23,8 +27,30 @@ const (
 	maxTTL     = 365 * 24 * time.Hour
 )
 
-// Handler serves /kubernetes/v1. It is the only place that knows status codes.
-func (k *Clusters) Handler() http.Handler {
+// api answers requests for clusters, and asks access before.
+type api struct {
+	*Clusters
+	access access.Authorizer
+}
+
+// may asks about a cluster that is there: its resource is its name below its group.
+func (k *api) may(r *http.Request, a access.Action, name string) error {
+	v, _, err := k.Get(name)
+	if err != nil {
+		return err
+	}
+	return k.mayIn(r, a, v.Group, name)
+}
+
+// mayIn asks about a cluster of a group.
+func (k *api) mayIn(r *http.Request, a access.Action, group, name string) error {
+	return access.Check(r.Context(), k.access, a, access.Clusters.Of(path.Join("/", group, name)))
+}
+
+// Handler serves /kubernetes/v1. It is the only place that knows status codes. It asks z for each cluster that a request is about.
+func (k *Clusters) Handler(z access.Authorizer) http.Handler { return (&api{k, z}).handler() }
+
+func (k *api) handler() http.Handler {
 	mux := http.NewServeMux()
 	route := func(pattern string, h func(http.ResponseWriter, *http.Request) error) {
 		mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
@@ -41,15 +67,22 @@ func (k *Clusters) Handler() http.Handler {
 	}
 	const one = "/kubernetes/v1/clusters/{name}"
 	route("GET /kubernetes/v1/clusters", func(w http.ResponseWriter, r *http.Request) error {
-		return answer(w, http.StatusOK, map[string]any{"clusters": k.List()})
+		list := slices.DeleteFunc(k.List(), func(v View) bool { return k.mayIn(r, access.Read, v.Group, v.Name) != nil })
+		return answer(w, http.StatusOK, map[string]any{"clusters": list})
 	})
 	route("POST /kubernetes/v1/clusters", k.post)
 	route("GET /kubernetes/v1/versions", func(w http.ResponseWriter, r *http.Request) error {
+		if err := access.Check(r.Context(), k.access, access.Read, access.Clusters.Of("/")); err != nil {
+			return err
+		}
 		return answer(w, http.StatusOK, map[string]any{"versions": versions(k.cfg.Kernel.Agents())})
 	})
 	route("GET "+one, k.get)
 	route("PUT "+one, k.put)
 	route("DELETE "+one, func(w http.ResponseWriter, r *http.Request) error {
+		if err := k.may(r, access.Delete, r.PathValue("name")); err != nil {
+			return err
+		}
 		if err := k.Delete(context.WithoutCancel(r.Context()), r.PathValue("name")); err != nil {
 			return err
 		}
@@ -57,6 +90,9 @@ func (k *Clusters) Handler() http.Handler {
 	})
 	route("GET "+one+"/kubeconfig", k.kubeconfig)
 	route("GET "+one+"/events", func(w http.ResponseWriter, r *http.Request) error {
+		if err := k.may(r, access.Read, r.PathValue("name")); err != nil {
+			return err
+		}
 		events, err := k.Events(r.PathValue("name"))
 		if err != nil {
 			return err
@@ -65,6 +101,9 @@ func (k *Clusters) Handler() http.Handler {
 	})
 	route("GET "+one+"/follow", k.stream)
 	route("POST "+one+"/images", func(w http.ResponseWriter, r *http.Request) error {
+		if err := k.may(r, access.Update, r.PathValue("name")); err != nil {
+			return err
+		}
 		images, nodes, err := k.Load(r.Context(), r.PathValue("name"), r.Body)
 		if err != nil {
 			return err
@@ -107,9 +146,12 @@ func body(w http.ResponseWriter, r *http.Request) (Definition, error) {
 	return d, nil
 }
 
-func (k *Clusters) post(w http.ResponseWriter, r *http.Request) error {
+func (k *api) post(w http.ResponseWriter, r *http.Request) error {
 	d, err := body(w, r)
 	if err != nil {
+		return err
+	}
+	if err := k.mayIn(r, access.Create, d.Group, d.Name); err != nil {
 		return err
 	}
 	if err := k.Create(context.WithoutCancel(r.Context()), d); err != nil {
@@ -119,7 +161,7 @@ func (k *Clusters) post(w http.ResponseWriter, r *http.Request) error {
 }
 
 // put creates or changes.
-func (k *Clusters) put(w http.ResponseWriter, r *http.Request) error {
+func (k *api) put(w http.ResponseWriter, r *http.Request) error {
 	d, err := body(w, r)
 	if err != nil {
 		return err
@@ -132,11 +174,17 @@ func (k *Clusters) put(w http.ResponseWriter, r *http.Request) error {
 		return invalid("name %.60q: the path says %.60q", d.Name, name)
 	}
 	ctx := context.WithoutCancel(r.Context())
-	if _, _, err := k.Get(name); err == nil {
+	if v, _, err := k.Get(name); err == nil {
+		if err := k.mayIn(r, access.Update, v.Group, name); err != nil {
+			return err
+		}
 		if err := k.Change(ctx, d); err != nil {
 			return err
 		}
 		return k.show(w, http.StatusOK, name)
+	}
+	if err := k.mayIn(r, access.Create, d.Group, name); err != nil {
+		return err
 	}
 	if err := k.Create(ctx, d); err != nil {
 		return err
@@ -144,7 +192,10 @@ func (k *Clusters) put(w http.ResponseWriter, r *http.Request) error {
 	return k.show(w, http.StatusCreated, name)
 }
 
-func (k *Clusters) get(w http.ResponseWriter, r *http.Request) error {
+func (k *api) get(w http.ResponseWriter, r *http.Request) error {
+	if err := k.may(r, access.Read, r.PathValue("name")); err != nil {
+		return err
+	}
 	v, _, err := k.Get(r.PathValue("name"))
 	if err != nil {
 		return err
@@ -155,7 +206,7 @@ func (k *Clusters) get(w http.ResponseWriter, r *http.Request) error {
 	return answer(w, http.StatusOK, v)
 }
 
-func (k *Clusters) show(w http.ResponseWriter, status int, name string) error {
+func (k *api) show(w http.ResponseWriter, status int, name string) error {
 	v, _, err := k.Get(name)
 	if errdefs.IsNotFound(err) && status == http.StatusAccepted { // gone already
 		return answer(w, status, map[string]string{"name": name})
@@ -167,8 +218,11 @@ func (k *Clusters) show(w http.ResponseWriter, status int, name string) error {
 }
 
 // stream tells a cluster at every change, until it is gone or the client is.
-func (k *Clusters) stream(w http.ResponseWriter, r *http.Request) error {
+func (k *api) stream(w http.ResponseWriter, r *http.Request) error {
 	name := r.PathValue("name")
+	if err := k.may(r, access.Read, name); err != nil {
+		return err
+	}
 	v, changed, err := k.Get(name)
 	if err != nil {
 		return err
@@ -228,7 +282,7 @@ current-context: %[1]s
 `
 
 // kubeconfig answers with a file for kubectl. Its certificate is an administrator's, made for this request and kept nowhere.
-func (k *Clusters) kubeconfig(w http.ResponseWriter, r *http.Request) error {
+func (k *api) kubeconfig(w http.ResponseWriter, r *http.Request) error {
 	ttl := defaultTTL
 	if text := r.URL.Query().Get("ttl"); text != "" {
 		d, err := time.ParseDuration(text)
@@ -236,6 +290,9 @@ func (k *Clusters) kubeconfig(w http.ResponseWriter, r *http.Request) error {
 			return invalid("ttl %.20q: expected a duration of 1m to %v, such as 720h", text, maxTTL)
 		}
 		ttl = d
+	}
+	if err := k.may(r, access.Exec, r.PathValue("name")); err != nil {
+		return err
 	}
 	v, _, err := k.Get(r.PathValue("name"))
 	if err != nil {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/containerd/errdefs"
 
+	"github.com/marinaos/marina/internal/access"
 	"github.com/marinaos/marina/internal/kernel"
 )
 
@@ -322,7 +323,7 @@ func TestDefinitionsThatCannotBeAreRefused(t *testing.T) {
 		{"no JSON", `]`, 422, "cannot be read"},
 	} {
 		rec := httptest.NewRecorder()
-		w.clusters.Handler().ServeHTTP(rec, httptest.NewRequest(http.MethodPost, "/kubernetes/v1/clusters", strings.NewReader(c.body)))
+		w.clusters.Handler(nil).ServeHTTP(rec, httptest.NewRequest(http.MethodPost, "/kubernetes/v1/clusters", strings.NewReader(c.body)))
 		if rec.Code != c.status || !strings.Contains(rec.Body.String(), strings.ReplaceAll(c.says, `"`, `\"`)) {
 			t.Errorf("%s: got %d %s, want %d and %q", c.what, rec.Code, rec.Body, c.status, c.says)
 		}
@@ -345,7 +346,7 @@ func TestRepeatedRequestsAreHarmless(t *testing.T) {
 	w := newWorld(t)
 	call := func(method, path, body string) *httptest.ResponseRecorder {
 		rec := httptest.NewRecorder()
-		w.clusters.Handler().ServeHTTP(rec, httptest.NewRequest(method, path, strings.NewReader(body)))
+		w.clusters.Handler(nil).ServeHTTP(rec, httptest.NewRequest(method, path, strings.NewReader(body)))
 		return rec
 	}
 	const definition = `{"name":"a","nodes":{"count":1}}`
@@ -417,5 +418,39 @@ func TestWhereThereAreNoUserNamespacesPrivilegedPodsAreRefused(t *testing.T) {
 		if got := strings.Join(newCluster(row).view("").Warnings, "\n"); !strings.Contains(got, c.warns) || c.warns == "" && got != "" {
 			t.Errorf("%s: warnings %q, want %q", c.name, got, c.warns)
 		}
+	}
+}
+
+// Who may nothing sees no cluster and changes none.
+func TestNothingIsToldOrDoneWithoutTheRight(t *testing.T) {
+	w := newWorld(t)
+	if err := w.clusters.Create(t.Context(), Definition{Name: "a", Group: "/team"}); err != nil {
+		t.Fatal(err)
+	}
+	const of = "marina:clusters:/team/a"
+	for _, q := range []struct {
+		method, path, body string
+		status             int
+		says               string
+	}{
+		{"GET", "", "", 200, `{"clusters":[]}`},
+		{"POST", "", `{"name":"b","group":"/team"}`, 403, "create marina:clusters:/team/b"},
+		{"GET", "/a", "", 403, "read " + of},
+		{"PUT", "/a", `{"nodes":{"count":3}}`, 403, "update " + of},
+		{"PUT", "/b", `{"group":"/other"}`, 403, "create marina:clusters:/other/b"},
+		{"DELETE", "/a", "", 403, "delete " + of},
+		{"GET", "/a/kubeconfig", "", 403, "exec " + of},
+		{"GET", "/a/events", "", 403, "read " + of},
+		{"GET", "/a/follow", "", 403, "read " + of},
+		{"POST", "/a/images", "x", 403, "update " + of},
+	} {
+		rec := httptest.NewRecorder()
+		w.clusters.Handler(access.Nobody{}).ServeHTTP(rec, httptest.NewRequest(q.method, "/kubernetes/v1/clusters"+q.path, strings.NewReader(q.body)))
+		if rec.Code != q.status || !strings.Contains(rec.Body.String(), q.says) {
+			t.Errorf("%s %s: %d %s, want %d with %q", q.method, q.path, rec.Code, rec.Body, q.status, q.says)
+		}
+	}
+	if list := w.clusters.List(); len(list) != 1 || *list[0].Nodes.Count == 3 || list[0].State == Deleting {
+		t.Errorf("clusters are %+v, want the one as it was", list)
 	}
 }

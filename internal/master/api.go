@@ -15,6 +15,7 @@ import (
 
 	"github.com/containerd/errdefs"
 
+	"github.com/marinaos/marina/internal/access"
 	"github.com/marinaos/marina/internal/kernel"
 )
 
@@ -56,9 +57,22 @@ func tasksOf(r *kernel.Record) []Task {
 	return out
 }
 
+// api answers requests, and asks access before.
+type api struct {
+	*Master
+	access access.Authorizer
+}
+
+func (m *api) may(r *http.Request, a access.Action, of access.Resource) error {
+	return access.Check(r.Context(), m.access, a, of)
+}
+
 // Handler answers /machines/v1, /quota/v1, /tasks/v1 and /net/v1. Paths are taken as they were sent, so that an escaped slash stays in
-// its segment. Who may ask is decided before.
-func (m *Master) Handler() http.Handler {
+// its segment. It asks z about what a request is about, and leaves out of lists what its reader may not see: tasks and VIPs by their
+// owner, quotas by their role.
+func (m *Master) Handler(z access.Authorizer) http.Handler { return (&api{m, z}).handler() }
+
+func (m *api) handler() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		var err error
 		path := r.URL.EscapedPath()
@@ -87,11 +101,14 @@ func under(path, prefix string) (string, bool) {
 	return strings.TrimPrefix(rest, "/"), true
 }
 
-func (m *Master) machines(w http.ResponseWriter, r *http.Request, rest string) error {
+func (m *api) machines(w http.ResponseWriter, r *http.Request, rest string) error {
 	if id, role, ok := strings.Cut(rest, "/reserved"); ok && (role == "" || role[0] == '/') {
 		return m.reservations(w, r, id, role)
 	}
 	if err := allow(w, r, http.MethodGet, http.MethodHead); err != nil {
+		return err
+	}
+	if err := m.may(r, access.Read, access.Machines.Of(rest)); err != nil {
 		return err
 	}
 	shown := m.snapshot()
@@ -121,7 +138,7 @@ func readBody(w http.ResponseWriter, r *http.Request, into any) error {
 }
 
 // reservations changes what of a machine is kept for a role: /machines/v1/ID/reserved/prod/web.
-func (m *Master) reservations(w http.ResponseWriter, r *http.Request, id, role string) error {
+func (m *api) reservations(w http.ResponseWriter, r *http.Request, id, role string) error {
 	if err := allow(w, r, http.MethodPut, http.MethodDelete); err != nil {
 		return err
 	}
@@ -131,6 +148,9 @@ func (m *Master) reservations(w http.ResponseWriter, r *http.Request, id, role s
 	}
 	if role, err = url.PathUnescape(role); err != nil {
 		return fmt.Errorf("role %s: %w", role, errdefs.ErrInvalidArgument)
+	}
+	if err := m.may(r, access.Update, access.Machines.Of(id)); err != nil {
+		return err
 	}
 	kept := kernel.Reservation{Role: "/" + strings.Trim(role, "/")}
 	if r.Method == http.MethodPut {
@@ -151,12 +171,17 @@ func (m *Master) reservations(w http.ResponseWriter, r *http.Request, id, role s
 	return writeJSON(w, &kept)
 }
 
-func (m *Master) quotas(w http.ResponseWriter, r *http.Request, rest string) error {
+func (m *api) quotas(w http.ResponseWriter, r *http.Request, rest string) error {
 	rest, err := url.PathUnescape(rest)
 	if err != nil {
 		return fmt.Errorf("role %s: %w", rest, errdefs.ErrInvalidArgument)
 	}
 	role := "/" + strings.Trim(rest, "/")
+	if a := access.Of(r.Method); a != access.Read {
+		if err := m.may(r, a, access.Quota.Of(role)); err != nil {
+			return err
+		}
+	}
 	switch r.Method {
 	case http.MethodPut:
 		var body struct {
@@ -193,6 +218,7 @@ func (m *Master) quotas(w http.ResponseWriter, r *http.Request, rest string) err
 	if err := m.look(r.Context(), func(s *State) { list = s.Quotas() }); err != nil {
 		return err
 	}
+	list = slices.DeleteFunc(list, func(q kernel.QuotaView) bool { return m.may(r, access.Read, access.Quota.Of(q.Role)) != nil })
 	if rest == "" && r.Method != http.MethodPut {
 		return writeJSON(w, map[string]any{"quotas": orEmpty(list)})
 	}
@@ -204,7 +230,7 @@ func (m *Master) quotas(w http.ResponseWriter, r *http.Request, rest string) err
 	return fmt.Errorf("role %s has no quota and uses nothing: %w", role, errdefs.ErrNotFound)
 }
 
-func (m *Master) tasks(w http.ResponseWriter, r *http.Request, rest string) error {
+func (m *api) tasks(w http.ResponseWriter, r *http.Request, rest string) error {
 	segment, rest, _ := strings.Cut(rest, "/")
 	raw, err := url.PathUnescape(segment)
 	if err != nil || len(raw) > 2*MaxGroupIDBytes {
@@ -223,13 +249,15 @@ func (m *Master) tasks(w http.ResponseWriter, r *http.Request, rest string) erro
 		return err
 	}
 	list := make([]Task, 0, len(records))
-	for _, r := range records {
-		list = append(list, tasksOf(r)...)
+	for _, record := range records {
+		if m.may(r, access.Read, access.Tasks.Of(record.Owner)) == nil {
+			list = append(list, tasksOf(record)...)
+		}
 	}
 	return writeJSON(w, map[string]any{"tasks": list})
 }
 
-func (m *Master) task(w http.ResponseWriter, r *http.Request, id kernel.TaskID) error {
+func (m *api) task(w http.ResponseWriter, r *http.Request, id kernel.TaskID) error {
 	if err := allow(w, r, http.MethodGet, http.MethodHead); err != nil {
 		return err
 	}
@@ -242,6 +270,9 @@ func (m *Master) task(w http.ResponseWriter, r *http.Request, id kernel.TaskID) 
 	if !found {
 		return unknownTask(id)
 	}
+	if err := m.may(r, access.Read, access.Tasks.Of(of.Owner)); err != nil {
+		return err
+	}
 	return writeJSON(w, tasksOf(of)[k])
 }
 
@@ -250,7 +281,7 @@ func unknownTask(id kernel.TaskID) error {
 }
 
 // taskFiles has the task's agent answer: what it logs, what is in its sandbox, and a further process in it.
-func (m *Master) taskFiles(w http.ResponseWriter, r *http.Request, id kernel.TaskID, rest string) error {
+func (m *api) taskFiles(w http.ResponseWriter, r *http.Request, id kernel.TaskID, rest string) error {
 	what, _, _ := strings.Cut(rest, "/")
 	switch {
 	case what == "exec" && rest == what:
@@ -264,8 +295,15 @@ func (m *Master) taskFiles(w http.ResponseWriter, r *http.Request, id kernel.Tas
 	default:
 		return fmt.Errorf("task %s has no %s: ask for logs/stdout, logs/stderr, files/PATH or exec: %w", id, rest, errdefs.ErrNotFound)
 	}
-	agents, err := m.holders(r.Context(), id, what != "exec")
+	agents, owner, err := m.holders(r.Context(), id, what != "exec")
 	if err != nil {
+		return err
+	}
+	action := access.Exec
+	if what == "logs" {
+		action = access.Read
+	}
+	if err := m.may(r, action, access.Tasks.Of(owner)); err != nil {
 		return err
 	}
 	for n, agent := range agents {
@@ -281,12 +319,12 @@ func (m *Master) taskFiles(w http.ResponseWriter, r *http.Request, id kernel.Tas
 }
 
 // holders is the agent of a task. One that the master does not know may have ended under an earlier leader: its agent keeps
-// its files for a while, so, with a few agents, each is asked.
-func (m *Master) holders(ctx context.Context, id kernel.TaskID, ended bool) ([]kernel.AgentID, error) {
-	var out []kernel.AgentID
-	err := m.look(ctx, func(s *State) {
+// its files for a while, so, with a few agents, each is asked; whose it was is not known then, and the owner is "/".
+func (m *Master) holders(ctx context.Context, id kernel.TaskID, ended bool) (out []kernel.AgentID, owner string, err error) {
+	owner = "/"
+	err = m.look(ctx, func(s *State) {
 		if i, _, ok := s.Task(id); ok {
-			out = []kernel.AgentID{i.Agent}
+			out, owner = []kernel.AgentID{i.Agent}, i.Owner
 			return
 		}
 		for _, a := range s.order {
@@ -298,7 +336,7 @@ func (m *Master) holders(ctx context.Context, id kernel.TaskID, ended bool) ([]k
 	if err == nil && (len(out) == 0 || len(out) > maxAsked) {
 		err = unknownTask(id)
 	}
-	return out, err
+	return out, owner, err
 }
 
 var errElsewhere = errors.New("not this agent's")
@@ -367,7 +405,7 @@ func writeError(w http.ResponseWriter, err error) {
 		status int
 	}{{errdefs.ErrInvalidArgument, http.StatusBadRequest}, {errdefs.ErrNotFound, http.StatusNotFound},
 		{errdefs.ErrAlreadyExists, http.StatusConflict}, {errdefs.ErrFailedPrecondition, http.StatusConflict},
-		{errdefs.ErrResourceExhausted, http.StatusTooManyRequests}, {errdefs.ErrUnavailable, http.StatusServiceUnavailable}} {
+		{errdefs.ErrPermissionDenied, http.StatusForbidden}, {errdefs.ErrResourceExhausted, http.StatusTooManyRequests}, {errdefs.ErrUnavailable, http.StatusServiceUnavailable}} {
 		if errors.Is(err, k.kind) {
 			status, message = k.status, strings.TrimSuffix(err.Error(), ": "+k.kind.Error())
 			break

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/marinaos/marina/internal/access"
 	"github.com/marinaos/marina/internal/kernel"
 	"github.com/marinaos/marina/internal/master"
 	"github.com/marinaos/marina/internal/store/memory"
@@ -108,7 +109,7 @@ func TestExecIsFullDuplexThroughTheMaster(t *testing.T) {
 }
 
 // withTask is a master with one agent on which one task runs, and its API over HTTPS.
-func withTask(t *testing.T) (*hall, *httptest.Server, string) {
+func withTask(t *testing.T, z ...access.Authorizer) (*hall, *httptest.Server, string) {
 	h := lead(t, memory.New(), master.Config{})
 	newStub("a1", 4000).connect(t, h)
 	h.agents(t, 1)
@@ -121,9 +122,50 @@ func withTask(t *testing.T) (*hall, *httptest.Server, string) {
 	follow(t, w, func(seen map[kernel.GroupID]kernel.Instance, _ kernel.Changes) bool {
 		return count(seen, kernel.Running) == 1
 	})
-	server := httptest.NewUnstartedServer(h.Handler())
+	server := httptest.NewUnstartedServer(h.Handler(append(z, nil)[0]))
 	server.EnableHTTP2 = true
 	server.StartTLS()
 	t.Cleanup(server.Close)
 	return h, server, url.PathEscape(string(got.Placed[0].TaskID(0)))
+}
+
+// Who may nothing sees nothing: lists are empty, and all else is refused before anything is done or told.
+func TestNothingIsToldOrDoneWithoutTheRight(t *testing.T) {
+	h, server, task := withTask(t, access.Nobody{})
+	for _, q := range []struct {
+		method, path, body string
+		status             int
+		says               string
+	}{
+		{"GET", "/machines/v1", "", 403, "marina:machines:/"},
+		{"GET", "/machines/v1/a1", "", 403, "marina:machines:/a1"},
+		{"PUT", "/machines/v1/a1/reserved/prod", `{"milliCPU":1000}`, 403, "update marina:machines:/a1"},
+		{"DELETE", "/machines/v1/a1/reserved/prod", "", 403, "marina:machines:/a1"},
+		{"GET", "/quota/v1", "", 200, `{"quotas":[]}`},
+		{"PUT", "/quota/v1/prod", `{"weight":2}`, 403, "dcos:mesos:master:quota:role:/prod"},
+		{"DELETE", "/quota/v1/prod", "", 403, "delete dcos:mesos:master:quota:role:/prod"},
+		{"GET", "/tasks/v1", "", 200, `{"tasks":[]}`},
+		{"GET", "/tasks/v1/" + task, "", 403, "read dcos:mesos:agent:container:app_id:/app"},
+		{"GET", "/tasks/v1/" + task + "/logs/stdout", "", 403, "read dcos:mesos:agent:container:app_id:/app"},
+		{"GET", "/tasks/v1/" + task + "/files/x", "", 403, "exec dcos:mesos:agent:container:app_id:/app"},
+		{"POST", "/tasks/v1/" + task + "/exec", "", 403, "exec dcos:mesos:agent:container:app_id:/app"},
+		{"GET", "/net/v1/vips", "", 200, "[]"},
+	} {
+		r, err := http.NewRequestWithContext(t.Context(), q.method, server.URL+q.path, strings.NewReader(q.body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp, err := server.Client().Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, _ := io.ReadAll(resp.Body)
+		resp.Body.Close()
+		if resp.StatusCode != q.status || !strings.Contains(string(body), q.says) {
+			t.Errorf("%s %s: %d %s, want %d with %q", q.method, q.path, resp.StatusCode, body, q.status, q.says)
+		}
+	}
+	if a := h.Agents(); len(a[0].Reserved) != 0 {
+		t.Errorf("a part was reserved without the right: %+v", a[0])
+	}
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/containerd/errdefs"
 
+	"github.com/marinaos/marina/internal/access"
 	"github.com/marinaos/marina/internal/kernel"
 )
 
@@ -102,7 +103,7 @@ func backend(e *kernel.Endpoint, p kernel.EndpointPort) Backend {
 }
 
 // net answers /net/v1: the virtual addresses.
-func (m *Master) net(w http.ResponseWriter, r *http.Request, rest string) error {
+func (m *api) net(w http.ResponseWriter, r *http.Request, rest string) error {
 	if err := allow(w, r, http.MethodGet, http.MethodHead); err != nil {
 		return err
 	}
@@ -113,5 +114,6 @@ func (m *Master) net(w http.ResponseWriter, r *http.Request, rest string) error 
 	if err := m.look(r.Context(), func(s *State) { out = s.addresses() }); err != nil {
 		return err
 	}
+	out = slices.DeleteFunc(out, func(v *VIP) bool { return m.may(r, access.Read, access.Networks.Of(v.Owner)) != nil })
 	return writeJSON(w, out)
 }
