@@ -8,6 +8,8 @@ var table = map[string]entry{
 
 	"durable": room(""),
 
+	"settings": room(""),
+
 	"disk": room(""),
 
 	"machine": room("durable kernel"),
@@ -56,10 +58,29 @@ var table = map[string]entry{
 
 	"gateway": room("access audit identity metrics"),
 
-	"cli": room("durable kernel kubernetes"),
+	"cli": room("cli/app cli/client cli/cluster cli/command cli/datacenter cli/deployment cli/exit cli/image cli/machine " +
+		"cli/output cli/quota cli/task cli/token settings"),
+	"cli/exit":       part(""),
+	"cli/output":     part("cli/exit kernel"),
+	"cli/client":     part("cli/exit durable"),
+	"cli/command":    part("cli/client cli/exit cli/output"),
+	"cli/kubeconfig": part("cli/exit durable"),
+	"cli/resources":  part("cli/exit kernel"),
+	"cli/marathon":   part("cli/client cli/command cli/exit cli/output"),
+	"cli/kube":       part("cli/client cli/command cli/exit kubernetes"),
+	"cli/app":        part("cli/client cli/command cli/exit cli/marathon cli/output"),
+	"cli/cluster":    part("cli/client cli/command cli/exit cli/kube cli/kubeconfig cli/output kubernetes"),
+	"cli/datacenter": part("cli/client cli/command cli/exit cli/marathon cli/output durable kernel settings"),
+	"cli/deployment": part("cli/command cli/marathon"),
+	"cli/image":      part("cli/client cli/command cli/exit cli/kube cli/output kernel"),
+	"cli/machine":    part("cli/command cli/exit cli/output cli/resources kernel"),
+	"cli/quota":      part("cli/client cli/command cli/exit cli/output cli/resources kernel"),
+	"cli/task":       part("cli/client cli/command cli/exit cli/marathon cli/output kernel"),
+	"cli/token":      part("cli/client cli/command cli/output"),
+	"cli/clitest":    suite("cli kernel"),
 
 	"daemon": wiring("access agent audit daemon/heap durable gateway identity identity/ca images kernel kubernetes " +
-		"machine master metrics network network/dns network/vip runtime/containerd services store " +
+		"machine master metrics network network/dns network/vip runtime/containerd services settings store " +
 		"store/etcd"),
 	"daemon/heap": part(""),
 
@@ -72,7 +93,7 @@ var table = map[string]entry{
 // outside says what the rest of the product imports of internal/, tests and benchmarks aside.
 var outside = map[string]string{
 	"bundle":   "",
-	"cmd":      "cli daemon kernel",
+	"cmd":      "cli daemon",
 	"examples": "",
 }
 

@@ -1,37 +1,23 @@
-package cli
+package cli_test
 
 import (
-	"bytes"
 	"encoding/json"
 	"io"
 	"net/http"
-	"net/http/httptest"
 	"strings"
 	"testing"
 
-	"github.com/spf13/cobra"
+	"github.com/marinaos/marina/internal/cli"
+	"github.com/marinaos/marina/internal/cli/clitest"
+	"github.com/marinaos/marina/internal/cli/exit"
 )
 
-// marina runs a command line against a server and returns what it printed.
+// marina runs a command line against an API, in a home of its own.
 func marina(t *testing.T, h http.Handler, args ...string) (code int, out, errOut string) {
 	t.Helper()
-	t.Setenv("HOME", t.TempDir())
-	t.Setenv("XDG_CONFIG_HOME", "")
-	if h != nil {
-		srv := httptest.NewServer(h)
-		t.Cleanup(srv.Close)
-		args = append([]string{"--url", srv.URL, "--token", "t"}, args...)
-	}
-	var o, e bytes.Buffer
-	code = Main(t.Context(), append(args, "--state", t.TempDir()), strings.NewReader(""), &o, &e, Programs{})
-	return code, o.String(), e.String()
-}
-
-func answers(status int, body string) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		w.WriteHeader(status)
-		io.WriteString(w, body)
-	})
+	clitest.Home(t)
+	r := clitest.Run(t, h, "", args...)
+	return r.Code, r.Out, r.Err
 }
 
 func TestErrorsBecomeOneSentenceAnExitCodeAndAHint(t *testing.T) {
@@ -41,18 +27,17 @@ func TestErrorsBecomeOneSentenceAnExitCodeAndAHint(t *testing.T) {
 		code int
 		says []string
 	}{
-		"missing app":     {answers(404, `{"message":"App '/x' does not exist"}`), []string{"app", "show", "/x"}, ExitNotFound, []string{"App '/x' does not exist"}},
-		"locked app":      {answers(409, `{"message":"App is locked","deployments":[{"id":"d1"}]}`), []string{"app", "scale", "/x", "2"}, ExitConflict, []string{"locked", "marina deployment follow d1"}},
-		"invalid app":     {answers(422, `{"message":"Object is not valid","details":[{"path":"/cpus","errors":["error.min"]}]}`), []string{"app", "scale", "/x", "2"}, ExitFailed, []string{"/cpus: error.min"}},
-		"no token":        {answers(401, `{"message":"no token"}`), []string{"app", "list"}, ExitDenied, []string{"marina login"}},
-		"no leader":       {answers(503, `{"message":"no leader"}`), []string{"app", "list"}, ExitUnreachable, []string{"no leader"}},
-		"bad number":      {answers(200, `{}`), []string{"app", "scale", "/x", "many"}, ExitUsage, []string{`"many"`}},
-		"missing args":    {answers(200, `{}`), []string{"app", "scale", "/x"}, ExitUsage, []string{"expected", "scale ID COUNT"}},
-		"unknown verb":    {answers(200, `{}`), []string{"app", "frobnicate"}, ExitUsage, []string{"frobnicate"}},
-		"unknown flag":    {answers(200, `{}`), []string{"app", "list", "--frob"}, ExitUsage, []string{"--frob"}},
-		"terminal tricks": {answers(404, `{"message":"\u001b[2Jgone"}`), []string{"app", "show", "/x"}, ExitNotFound, []string{"gone"}},
-		"no datacenter":   {nil, []string{"app", "list"}, ExitUnreachable, []string{"marina up"}},
-		"not a file":      {answers(200, `{}`), []string{"app", "add", "/does/not/exist.json"}, ExitUsage, []string{"no such file"}},
+		"missing app":     {clitest.Answers(404, `{"message":"App '/x' does not exist"}`), []string{"app", "show", "/x"}, exit.NotFound, []string{"App '/x' does not exist"}},
+		"locked app":      {clitest.Answers(409, `{"message":"App is locked","deployments":[{"id":"d1"}]}`), []string{"app", "scale", "/x", "2"}, exit.Conflict, []string{"locked", "marina deployment follow d1"}},
+		"invalid app":     {clitest.Answers(422, `{"message":"Object is not valid","details":[{"path":"/cpus","errors":["error.min"]}]}`), []string{"app", "scale", "/x", "2"}, exit.Failed, []string{"/cpus: error.min"}},
+		"no token":        {clitest.Answers(401, `{"message":"no token"}`), []string{"app", "list"}, exit.Denied, []string{"marina login"}},
+		"no leader":       {clitest.Answers(503, `{"message":"no leader"}`), []string{"app", "list"}, exit.Unreachable, []string{"no leader"}},
+		"bad number":      {clitest.Answers(200, `{}`), []string{"app", "scale", "/x", "many"}, exit.BadUsage, []string{`"many"`}},
+		"missing args":    {clitest.Answers(200, `{}`), []string{"app", "scale", "/x"}, exit.BadUsage, []string{"expected", "scale ID COUNT"}},
+		"unknown verb":    {clitest.Answers(200, `{}`), []string{"app", "frobnicate"}, exit.BadUsage, []string{"frobnicate"}},
+		"unknown flag":    {clitest.Answers(200, `{}`), []string{"app", "list", "--frob"}, exit.BadUsage, []string{"--frob"}},
+		"terminal tricks": {clitest.Answers(404, `{"message":"\u001b[2Jgone"}`), []string{"app", "show", "/x"}, exit.NotFound, []string{"gone"}},
+		"not a file":      {clitest.Answers(200, `{}`), []string{"app", "add", "/does/not/exist.json"}, exit.BadUsage, []string{"no such file"}},
 	} {
 		t.Run(what, func(t *testing.T) {
 			code, out, errOut := marina(t, tc.h, tc.args...)
@@ -73,7 +58,7 @@ func TestErrorsBecomeOneSentenceAnExitCodeAndAHint(t *testing.T) {
 
 func TestJSONPrintsTheAPIsOwnAnswer(t *testing.T) {
 	body := `{"apps":[{"id":"/x","instances":2,"unknownToUs":true}]}`
-	code, out, _ := marina(t, answers(200, body), "app", "list", "--json")
+	code, out, _ := marina(t, clitest.Answers(200, body), "app", "list", "--json")
 	var got, want any
 	if err := json.Unmarshal([]byte(out), &got); err != nil || code != 0 {
 		t.Fatalf("exit %d, output %q: %v", code, out, err)
@@ -88,7 +73,7 @@ func TestJSONPrintsTheAPIsOwnAnswer(t *testing.T) {
 
 func TestTablesFitATerminal(t *testing.T) {
 	body := `{"apps":[{"id":"/prod/web","instances":12,"tasksRunning":11,"cpus":0.25,"mem":512,"cmd":"` + strings.Repeat("x", 500) + `"}]}`
-	_, out, _ := marina(t, answers(200, body), "app", "list")
+	_, out, _ := marina(t, clitest.Answers(200, body), "app", "list")
 	for _, line := range strings.Split(out, "\n") {
 		if n := len([]rune(line)); n > 110 {
 			t.Errorf("line of %d characters: %s", n, line)
@@ -118,18 +103,17 @@ func TestPartialUpdateKeepsWhatItDoesNotName(t *testing.T) {
 	}
 }
 
-func TestEveryVerbSaysWhatItIsAndHasItsOwnName(t *testing.T) {
-	v := &invocation{}
-	var walk func(c *cobra.Command)
-	walk = func(c *cobra.Command) {
+func TestWithoutADatacenterItSaysHowToGetOne(t *testing.T) {
+	clitest.Home(t)
+	clitest.RunWith(t, cli.Programs{}, "", "app", "list", "--state", t.TempDir()).Says(t, "no datacenter", exit.Unreachable, "marina up")
+}
+
+func TestEveryVerbSaysWhatItIs(t *testing.T) {
+	for _, c := range commands() {
 		if c.Short == "" {
 			t.Errorf("%s has no short description", c.CommandPath())
 		}
-		for _, sub := range c.Commands() {
-			walk(sub)
-		}
 	}
-	walk(v.root())
 }
 
 func TestLastLinesOfALogAreItsLastLines(t *testing.T) {

@@ -1,9 +1,8 @@
-package cli
+package cli_test
 
 import (
 	"bytes"
 	"context"
-	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -18,7 +17,11 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/marinaos/marina/internal/cli"
+	"github.com/marinaos/marina/internal/cli/clitest"
+	"github.com/marinaos/marina/internal/cli/command"
 	"github.com/marinaos/marina/internal/kernel"
+	"github.com/marinaos/marina/internal/settings"
 )
 
 // The golden files hold the whole command as people and scripts see it: help, flags, completions, what each verb asks the API,
@@ -28,19 +31,15 @@ var update = flag.Bool("update", false, "write the golden files anew")
 // session is a person at a terminal that is none, with a home of their own and a datacenter that always answers the same.
 type session struct {
 	t          *testing.T
-	api        *recorded
+	api        *clitest.Recorded
 	home       string
 	state      string
 	transcript strings.Builder
 }
 
 func newSession(t *testing.T) *session {
-	s := &session{t: t, api: record(t), home: t.TempDir(), state: t.TempDir()}
-	for _, name := range []string{"MARINA_URL", "MARINA_TOKEN", "MARINA_CA", "MARINA_STATE", "MARINA_HTTPS", "MARINA_HTTP", "MARINA_AGENT_PORT", "MARINA_RUNTIME",
-		"MARINA_VERBOSE", "XDG_CONFIG_HOME", "KUBECONFIG", "COLUMNS"} {
-		t.Setenv(name, "")
-	}
-	t.Setenv("HOME", s.home)
+	s := &session{t: t, api: clitest.Record(t), home: clitest.Home(t), state: t.TempDir()}
+	t.Setenv("COLUMNS", "")
 	t.Chdir(s.home)
 	utc := time.Local
 	time.Local = time.UTC
@@ -55,22 +54,22 @@ func newSession(t *testing.T) *session {
 }
 
 // programs stand for the datacenter's own: they tell what they were given.
-func (s *session) programs(errOut io.Writer) Programs {
-	told := func(what string) func(context.Context, Settings) error {
-		return func(_ context.Context, set Settings) error {
+func (s *session) programs(errOut io.Writer) cli.Programs {
+	told := func(what string) func(context.Context, settings.Datacenter) error {
+		return func(_ context.Context, set settings.Datacenter) error {
 			fmt.Fprintf(errOut, "%s %+v\n", what, set)
 			return nil
 		}
 	}
-	ends := func(what string) func(context.Context, Settings, io.Writer) error {
-		return func(ctx context.Context, set Settings, w io.Writer) error {
+	ends := func(what string) func(context.Context, settings.Datacenter, io.Writer) error {
+		return func(ctx context.Context, set settings.Datacenter, w io.Writer) error {
 			fmt.Fprintln(w, "progress of", what)
 			return told(what)(ctx, set)
 		}
 	}
-	return Programs{Daemon: told("daemon"), Agent: told("agent"), Down: ends("down"), Clean: ends("clean"),
-		Build: func() string { return "build" }, Running: func(Settings) bool { return false },
-		Preflight: func(context.Context, Settings) []kernel.Finding {
+	return cli.Programs{Daemon: told("daemon"), Agent: told("agent"), Down: ends("down"), Clean: ends("clean"),
+		Build: func() string { return "build" }, Running: func(settings.Datacenter) bool { return false },
+		Preflight: func(context.Context, settings.Datacenter) []kernel.Finding {
 			return []kernel.Finding{{Severity: kernel.Good, What: "kernel 6.1"}, {Severity: kernel.Warning, What: "few keys", Do: "sysctl"},
 				{Severity: kernel.Fatal, What: "no root", Do: "sudo marina up"}}
 		}}
@@ -88,22 +87,17 @@ var masks = []struct {
 // run runs one command line and writes what came of it.
 func (s *session) run(in string, args ...string) (code int) {
 	var out, errOut bytes.Buffer
-	full := append([]string{"--url", s.api.url, "--token", "t", "--state", s.state}, args...)
+	full := append([]string{"--url", s.api.URL, "--token", "t", "--state", s.state}, args...)
 	if len(args) > 0 && args[0] == "__complete" {
-		full = append([]string{"__complete", "--url", s.api.url, "--token", "t", "--state", s.state}, args[1:]...)
+		full = append([]string{"__complete", "--url", s.api.URL, "--token", "t", "--state", s.state}, args[1:]...)
 	}
-	ctx, cancel := context.WithTimeoutCause(s.t.Context(), 20*time.Second, errors.New("the verb does not end"))
-	defer cancel()
-	code = Main(ctx, full, strings.NewReader(in), &out, &errOut, s.programs(&errOut))
-	if ctx.Err() != nil {
-		s.t.Errorf("marina %s: %v", strings.Join(args, " "), context.Cause(ctx))
-	}
+	code = clitest.RunOn(s.t, s.programs(&errOut), strings.NewReader(in), &out, &errOut, full...)
 	text := fmt.Sprintf("$ marina %s\n", quoted(args))
-	for _, line := range slices.Compact(s.api.requests()) { // how often a verb that waits looks is a matter of time
+	for _, line := range slices.Compact(s.api.Requests()) { // how often a verb that waits looks is a matter of time
 		text += "> " + line + "\n"
 	}
 	text += prefixed("  ", out.String()) + prefixed("! ", errOut.String()) + fmt.Sprintf("= %d\n\n", code)
-	text = strings.NewReplacer(s.api.url, "https://API", s.home, "~", s.state, "STATE").Replace(text)
+	text = strings.NewReplacer(s.api.URL, "https://API", s.home, "~", s.state, "STATE").Replace(text)
 	for _, m := range masks {
 		text = m.re.ReplaceAllString(text, m.to)
 	}
@@ -147,7 +141,7 @@ func (s *session) same(file string) {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	same(s.t, file, s.transcript.String(), string(want))
+	clitest.Same(s.t, file, s.transcript.String(), string(want))
 }
 
 var testdata, _ = filepath.Abs("testdata")
@@ -163,7 +157,10 @@ func commands() (all []*cobra.Command) {
 			walk(sub)
 		}
 	}
-	walk(tree())
+	root := cli.New(&command.Env{}, cli.Programs{})
+	root.InitDefaultHelpCmd()
+	root.InitDefaultCompletionCmd()
+	walk(root)
 	return all
 }
 

@@ -1,7 +1,6 @@
-package cli
+package cli_test
 
 import (
-	"bytes"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -9,29 +8,31 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/marinaos/marina/internal/cli"
+	"github.com/marinaos/marina/internal/cli/clitest"
+	"github.com/marinaos/marina/internal/cli/exit"
 )
 
 // nobody is an environment without a home folder and without anything said.
 func nobody(t *testing.T) (temp string) {
+	clitest.Home(t)
 	temp = t.TempDir()
 	t.Setenv("TMPDIR", temp)
-	for _, name := range []string{"HOME", "XDG_CONFIG_HOME", "MARINA_URL", "MARINA_TOKEN", "MARINA_CA"} {
-		t.Setenv(name, "")
-	}
+	t.Setenv("HOME", "")
 	return temp
 }
 
 // run runs a command line in the environment as it is.
 func run(t *testing.T, args ...string) (code int, out, errOut string) {
 	t.Helper()
-	var o, e bytes.Buffer
-	code = Main(t.Context(), append(args, "--state", t.TempDir()), strings.NewReader(""), &o, &e, Programs{})
-	return code, o.String(), e.String()
+	r := clitest.RunWith(t, cli.Programs{}, "", append(args, "--state", t.TempDir())...)
+	return r.Code, r.Out, r.Err
 }
 
 func TestWithoutAHomeNoLoginIsSavedNorRead(t *testing.T) {
 	temp := nobody(t)
-	srv := httptest.NewTLSServer(answers(200, `{}`))
+	srv := httptest.NewTLSServer(clitest.Answers(200, `{}`))
 	defer srv.Close()
 	planted := filepath.Join(temp, "marina", "login.json")
 	if err := os.MkdirAll(filepath.Dir(planted), 0o700); err != nil {
@@ -40,11 +41,11 @@ func TestWithoutAHomeNoLoginIsSavedNorRead(t *testing.T) {
 	if err := os.WriteFile(planted, []byte(`{"url":"https://192.0.2.1:1","token":"planted"}`), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if code, _, e := run(t, "app", "list"); code != ExitUnreachable || !strings.Contains(e, "no datacenter found") {
+	if code, _, e := run(t, "app", "list"); code != exit.Unreachable || !strings.Contains(e, "no datacenter found") {
 		t.Errorf("what anybody can plant: exit %d, error %q, want that there is no login", code, e)
 	}
 	code, _, e := run(t, "login", srv.URL, "--token", "secret")
-	if code != ExitFailed || !strings.Contains(e, "HOME") || !strings.Contains(e, "MARINA_TOKEN") {
+	if code != exit.Failed || !strings.Contains(e, "HOME") || !strings.Contains(e, "MARINA_TOKEN") {
 		t.Errorf("login: exit %d, error %q, want a refusal that names HOME, and what works without it", code, e)
 	}
 	if b, err := os.ReadFile(planted); err != nil || strings.Contains(string(b), "secret") {
@@ -68,10 +69,10 @@ func TestATokenGoesInClearToThisMachineOnly(t *testing.T) {
 	}{
 		{srv.URL, "t", 0, ""},
 		{"http://localhost" + port, "t", 0, ""},
-		{"http://marina.invalid" + port, "t", ExitUsage, "in clear"},
-		{"http://192.0.2.1:9", "t", ExitUsage, "https://192.0.2.1:9"},
-		{"ftp://marina.invalid:9", "t", ExitUsage, "https"},
-		{"marina.invalid:9", "t", ExitUsage, "https"},
+		{"http://marina.invalid" + port, "t", exit.BadUsage, "in clear"},
+		{"http://192.0.2.1:9", "t", exit.BadUsage, "https://192.0.2.1:9"},
+		{"ftp://marina.invalid:9", "t", exit.BadUsage, "https"},
+		{"marina.invalid:9", "t", exit.BadUsage, "https"},
 	} {
 		t.Setenv("MARINA_URL", tc.url)
 		t.Setenv("MARINA_TOKEN", tc.token)
@@ -81,21 +82,5 @@ func TestATokenGoesInClearToThisMachineOnly(t *testing.T) {
 	}
 	if len(asked) != 2 {
 		t.Errorf("asked with %q, want the two of this machine", asked)
-	}
-}
-
-func TestARedirectTakesNoTokenIntoTheClear(t *testing.T) {
-	for to, want := range map[string]bool{"https://marina.invalid/x": true, "http://127.0.0.1:8080/x": true, "http://marina.invalid/x": false} {
-		req := httptest.NewRequest(http.MethodGet, to, nil)
-		if err := followRedirect(req, nil); err != nil {
-			t.Errorf("to %s without a token: %v, want it followed", to, err)
-		}
-		req.Header.Set("Authorization", "Bearer t")
-		if err := followRedirect(req, nil); (err == nil) != want {
-			t.Errorf("to %s with a token: %v, want followed %v", to, err, want)
-		}
-	}
-	if err := followRedirect(httptest.NewRequest(http.MethodGet, "https://marina.invalid/", nil), make([]*http.Request, 10)); err == nil {
-		t.Error("an eleventh redirect was followed, want an end")
 	}
 }

@@ -14,33 +14,12 @@ import (
 	"github.com/containerd/errdefs"
 
 	"github.com/marinaos/marina/internal/kernel"
+	"github.com/marinaos/marina/internal/settings"
 )
 
-// Config is what a datacenter is started with, on one machine. Its fields are those of cli.Settings, one for one.
-type Config struct {
-	State      string   // folder of everything the datacenter keeps; required
-	HTTPS      string   // listen address of the gateway; default :8443
-	HTTP       string   // listen address of plain HTTP, loopback only; default 127.0.0.1:8080; "off" for none
-	AgentPort  string   // listen address for agents; default :8444
-	Runtime    string   // folder of containerd, runc and CNI plugins; default: bundle/runtime/bin beside the binary
-	Advertise  string   // this machine's address for others; default: that of the default route
-	Hostname   string   // this machine's name in the datacenter; default: the kernel's
-	Pool       string   // container addresses; default: a /16 of 10.128.0.0/9 that is free at the first start
-	VIPs       string   // virtual addresses; default: 198.18.0.0/16, beside another datacenter a /20 that is free
-	Etcd       []string // endpoints of an external etcd; default: embedded
-	EtcdCA     string   // PEM files for the external etcd
-	EtcdCert   string
-	EtcdKey    string
-	HostVolume []string // folders of this machine that tasks may bind; default none
-	Attribute  []string // name=value of this machine, for constraints
-	Placement  string   // strategy for tasks that name none, "spread" or "binpack"; default spread
-	SharedIDs  bool     // run containers with this machine's own user ids, as where there are no user namespaces
-	Verbose    bool     // log debug messages
-}
-
-// site is a Config with every default filled in and every text read.
+// site is settings with every default filled in and every text read.
 type site struct {
-	Config
+	settings.Datacenter
 	seed       byte   // of the state path, for what else must differ between datacenters of one machine
 	id         string // names what this datacenter has on the machine: bridge, table, cgroup; from the state path
 	address    netip.Addr
@@ -49,24 +28,24 @@ type site struct {
 }
 
 // complete fills in defaults and refuses what cannot work, with errdefs.ErrInvalidArgument.
-func (c Config) complete() (*site, error) {
+func complete(c settings.Datacenter) (*site, error) {
 	abs, err := filepath.Abs(c.State)
 	if c.State == "" || err != nil {
 		return nil, refused("state folder %q is not a path", c.State)
 	}
 	c.State = abs
 	if c.HTTPS == "" {
-		c.HTTPS = ":8443"
+		c.HTTPS = settings.HTTPS
 	}
 	if c.HTTP == "" {
-		c.HTTP = "127.0.0.1:8080"
+		c.HTTP = settings.HTTP
 	}
 	if c.AgentPort == "" {
-		c.AgentPort = ":8444"
+		c.AgentPort = settings.AgentPort
 	}
 	sum := sha256.Sum256([]byte(abs))
-	s := &site{Config: c, seed: sum[6], id: hex.EncodeToString(sum[:4]), attributes: map[string]string{}}
-	if c.HTTP != "off" {
+	s := &site{Datacenter: c, seed: sum[6], id: hex.EncodeToString(sum[:4]), attributes: map[string]string{}}
+	if c.HTTP != settings.Off {
 		host, _, err := net.SplitHostPort(c.HTTP)
 		if ip := net.ParseIP(host); err != nil || ip == nil || !ip.IsLoopback() {
 			return nil, refused("plain HTTP address %q: only a loopback address such as 127.0.0.1:8080 is allowed, or \"off\"", c.HTTP)
@@ -116,9 +95,9 @@ func (c Config) complete() (*site, error) {
 	return s, nil
 }
 
-// settings names what this process was started with, so that an agent that was started with something else is told apart.
-func (s *site) settings() string {
-	return fmt.Sprintf("%x", sha256.Sum256(fmt.Appendf(nil, "%+v", s.Config)))[:16]
+// fingerprint names what this process was started with, so that an agent that was started with something else is told apart.
+func (s *site) fingerprint() string {
+	return fmt.Sprintf("%x", sha256.Sum256(fmt.Appendf(nil, "%+v", s.Datacenter)))[:16]
 }
 
 func refused(format string, args ...any) error {

@@ -13,25 +13,26 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/marinaos/marina/internal/durable"
+	"github.com/marinaos/marina/internal/settings"
 )
 
-func config(t *testing.T) Config {
-	return Config{State: t.TempDir(), Runtime: t.TempDir(), Advertise: "192.0.2.7"}
+func config(t *testing.T) settings.Datacenter {
+	return settings.Datacenter{State: t.TempDir(), Runtime: t.TempDir(), Advertise: "192.0.2.7"}
 }
 
 func TestTwoStatesShareNothingOnTheMachine(t *testing.T) {
-	a, err := config(t).complete()
+	a, err := complete(config(t))
 	if err != nil {
 		t.Fatal(err)
 	}
-	b, err := config(t).complete()
+	b, err := complete(config(t))
 	if err != nil {
 		t.Fatal(err)
 	}
 	if a.id == b.id {
 		t.Errorf("both are instance %s, want different ones", a.id)
 	}
-	again, err := a.Config.complete()
+	again, err := complete(a.Datacenter)
 	if err != nil || again.id != a.id || again.pool != a.pool || again.vips != a.vips {
 		t.Errorf("the same state gave %v, then %v (%v), want the same names and addresses", a, again, err)
 	}
@@ -39,7 +40,7 @@ func TestTwoStatesShareNothingOnTheMachine(t *testing.T) {
 
 func TestADatacenterKeepsTheAddressesOfItsFirstStart(t *testing.T) {
 	c := config(t)
-	first, err := c.complete()
+	first, err := complete(c)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -47,7 +48,7 @@ func TestADatacenterKeepsTheAddressesOfItsFirstStart(t *testing.T) {
 		t.Errorf("chose %v and %v, want a /16 and a /20 apart", first.pool, first.vips)
 	}
 	c.Pool, c.VIPs = "10.77.0.0/16", "198.18.240.0/20"
-	named, err := c.complete()
+	named, err := complete(c)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -55,13 +56,13 @@ func TestADatacenterKeepsTheAddressesOfItsFirstStart(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.Pool, c.VIPs = "", ""
-	later, err := c.complete()
+	later, err := complete(c)
 	if err != nil || later.pool != named.pool || later.vips != named.vips {
 		t.Errorf("a later start has %v and %v (%v), want %v and %v", later.pool, later.vips, err, named.pool, named.vips)
 	}
 	for _, change := range []func(){func() { c.Pool = "10.78.0.0/16" }, func() { c.Pool, c.VIPs = "", "198.18.224.0/20" }} {
 		change()
-		if _, err := c.complete(); !errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), "since its first start") {
+		if _, err := complete(c); !errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), "since its first start") {
 			t.Errorf("a later start with %+v: %v, want it refused", c, err)
 		}
 	}
@@ -69,21 +70,21 @@ func TestADatacenterKeepsTheAddressesOfItsFirstStart(t *testing.T) {
 
 func TestSettingsThatCannotWorkAreRefusedInWords(t *testing.T) {
 	for what, tc := range map[string]struct {
-		change func(*Config)
+		change func(*settings.Datacenter)
 		says   string
 	}{
-		"plain HTTP for everybody": {func(c *Config) { c.HTTP = "0.0.0.0:8080" }, "loopback"},
-		"no state":                 {func(c *Config) { c.State = "" }, "state folder"},
-		"pool is no network":       {func(c *Config) { c.Pool = "10.0.0.1" }, "container pool"},
-		"pool is too small":        {func(c *Config) { c.Pool = "10.0.0.0/24" }, "container pool"},
-		"VIPs are IPv6":            {func(c *Config) { c.VIPs = "fd00::/64" }, "VIP range"},
-		"attribute without value":  {func(c *Config) { c.Attribute = []string{"rack"} }, "name=value"},
-		"address is a name":        {func(c *Config) { c.Advertise = "host.example" }, "not an IP address"},
+		"plain HTTP for everybody": {func(c *settings.Datacenter) { c.HTTP = "0.0.0.0:8080" }, "loopback"},
+		"no state":                 {func(c *settings.Datacenter) { c.State = "" }, "state folder"},
+		"pool is no network":       {func(c *settings.Datacenter) { c.Pool = "10.0.0.1" }, "container pool"},
+		"pool is too small":        {func(c *settings.Datacenter) { c.Pool = "10.0.0.0/24" }, "container pool"},
+		"VIPs are IPv6":            {func(c *settings.Datacenter) { c.VIPs = "fd00::/64" }, "VIP range"},
+		"attribute without value":  {func(c *settings.Datacenter) { c.Attribute = []string{"rack"} }, "name=value"},
+		"address is a name":        {func(c *settings.Datacenter) { c.Advertise = "host.example" }, "not an IP address"},
 	} {
 		t.Run(what, func(t *testing.T) {
 			c := config(t)
 			tc.change(&c)
-			if _, err := c.complete(); !errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), tc.says) {
+			if _, err := complete(c); !errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), tc.says) {
 				t.Errorf("got %v, want an invalid argument that says %q", err, tc.says)
 			}
 		})
@@ -91,7 +92,7 @@ func TestSettingsThatCannotWorkAreRefusedInWords(t *testing.T) {
 }
 
 func TestPIDFileTellsWhoLivesAndOnlyThat(t *testing.T) {
-	s, err := config(t).complete()
+	s, err := complete(config(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -139,7 +140,7 @@ func TestAProcessThatIgnoresTERMIsEndedAfterItsLimit(t *testing.T) {
 }
 
 func TestAgentIDIsDrawnOnceForAState(t *testing.T) {
-	s, err := config(t).complete()
+	s, err := complete(config(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -170,7 +171,7 @@ func TestPreflightNamesWhatIsMissingAndWhatToDo(t *testing.T) {
 }
 
 func TestReachableFillsInTheMachinesAddress(t *testing.T) {
-	s, err := config(t).complete()
+	s, err := complete(config(t))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -54,7 +54,7 @@ func TestCleanLeavesFoldersAloneThatAreNotOurs(t *testing.T) {
 
 func TestCleanRemovesWhatAStartThatFailedLeft(t *testing.T) {
 	c := config(t)
-	s, err := c.complete()
+	s, err := complete(c)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -78,7 +78,7 @@ func TestCleanRemovesWhatAStartThatFailedLeft(t *testing.T) {
 
 func TestNothingStartsWhileADatacenterIsTakenDown(t *testing.T) {
 	c := config(t)
-	s, err := c.complete()
+	s, err := complete(c)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -102,7 +102,7 @@ func TestNothingStartsWhileADatacenterIsTakenDown(t *testing.T) {
 }
 
 func TestAPIDFileThatIsOnlyLookedAtNamesNobody(t *testing.T) {
-	s, err := config(t).complete()
+	s, err := complete(config(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -131,7 +131,7 @@ func TestAPIDFileThatIsOnlyLookedAtNamesNobody(t *testing.T) {
 }
 
 func TestADaemonGoesOnWhileItsAgentCannotBeStarted(t *testing.T) {
-	s, err := config(t).complete()
+	s, err := complete(config(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -155,7 +155,7 @@ func TestAStateFolderWithTooLongAPathIsRefused(t *testing.T) {
 
 func TestAgentIDIsOneForAllWhoAskAtOnce(t *testing.T) {
 	for range 20 {
-		s, err := config(t).complete()
+		s, err := complete(config(t))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -179,7 +179,7 @@ func TestAgentIDIsOneForAllWhoAskAtOnce(t *testing.T) {
 }
 
 func TestAnAgentIDThatCannotBeReadIsNotReplaced(t *testing.T) {
-	s, err := config(t).complete()
+	s, err := complete(config(t))
 	if err != nil {
 		t.Fatal(err)
 	}

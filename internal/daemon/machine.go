@@ -16,6 +16,7 @@ import (
 	"github.com/marinaos/marina/internal/network/dns"
 	"github.com/marinaos/marina/internal/network/vip"
 	"github.com/marinaos/marina/internal/runtime/containerd"
+	"github.com/marinaos/marina/internal/settings"
 )
 
 // machine is what one machine runs tasks with: its agent, runtime and network. The agent's process keeps it running; Down and
@@ -30,8 +31,8 @@ type machine struct {
 func (s *site) sysctls() *host.Sysctls { return host.RecordedIn(s.path("agent", "sysctls.json")) }
 
 // RunAgent is the agent's process: it runs until ctx ends and leaves the tasks running.
-func RunAgent(ctx context.Context, cfg Config) error {
-	s, err := cfg.complete()
+func RunAgent(ctx context.Context, cfg settings.Datacenter) error {
+	s, err := complete(cfg)
 	if err != nil {
 		return err
 	}
@@ -109,7 +110,7 @@ func (s *site) containerd(store *containerd.Store) containerd.Config {
 
 // hostPorts is the range that tasks' ports on this machine come from. Each of sixteen instances has a range of its own.
 func (s *site) hostPorts() kernel.PortRange {
-	if s.State == "/var/lib/marina" {
+	if s.State == settings.State {
 		return kernel.PortRange{First: 31000, Last: 32000}
 	}
 	first := uint16(20000 + 700*(int(s.seed)%16)) // below the kernel's ephemeral ports
@@ -119,7 +120,7 @@ func (s *site) hostPorts() kernel.PortRange {
 // published is the range that load balancers of clusters get on this machine, nothing for the default. Instances beside the
 // first have fewer, and sixteen of them each its own.
 func (s *site) published() kernel.PortRange {
-	if s.State == "/var/lib/marina" {
+	if s.State == settings.State {
 		return kernel.PortRange{}
 	}
 	first := uint16(7100 + 50*(int(s.seed)%16))

@@ -15,11 +15,12 @@ import (
 	"github.com/marinaos/marina/internal/kernel"
 	host "github.com/marinaos/marina/internal/machine"
 	"github.com/marinaos/marina/internal/network"
+	"github.com/marinaos/marina/internal/settings"
 )
 
 // Preflight checks whether this machine can be a datacenter. It changes nothing.
-func Preflight(ctx context.Context, cfg Config) []kernel.Finding {
-	s, err := cfg.complete()
+func Preflight(ctx context.Context, cfg settings.Datacenter) []kernel.Finding {
+	s, err := complete(cfg)
 	if err != nil {
 		return []kernel.Finding{{Severity: kernel.Fatal, What: err.Error()}}
 	}
@@ -83,7 +84,7 @@ func ports(_ context.Context, s *site) []kernel.Finding {
 	}
 	var out []kernel.Finding
 	for flag, addr := range map[string]string{"--https": s.HTTPS, "--http": s.HTTP, "--agent-port": s.AgentPort} {
-		if addr == "off" {
+		if addr == settings.Off {
 			continue
 		}
 		l, err := net.Listen("tcp", addr)

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/marinaos/marina/internal/durable"
+	"github.com/marinaos/marina/internal/settings"
 )
 
 // logger writes to standard error, which `marina up` sends to a file.
@@ -50,12 +51,12 @@ func (s *site) writePID(ctx context.Context, path string) (release func(), err e
 }
 
 // Running reports whether a daemon lives on a state folder, also one that does not answer yet.
-func Running(cfg Config) bool {
+func Running(cfg settings.Datacenter) bool {
 	abs, err := filepath.Abs(cfg.State)
 	if err != nil {
 		return false
 	}
-	return durable.Holder((&site{Config: Config{State: abs}}).daemonPID()) != 0
+	return durable.Holder((&site{Datacenter: settings.Datacenter{State: abs}}).daemonPID()) != 0
 }
 
 // Between two starts of an agent that dies at once.

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/marinaos/marina/internal/settings"
 )
 
 // TestMain is a machine's agent when a test starts this program as one: it says who it is and lives until it is told to end.
@@ -20,7 +22,7 @@ func TestMain(m *testing.M) {
 		os.Exit(m.Run())
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGTERM)
-	s := &site{Config: Config{State: os.Args[3]}}
+	s := &site{Datacenter: settings.Datacenter{State: os.Args[3]}}
 	release, err := s.writePID(ctx, s.agentPID())
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -35,7 +37,7 @@ func TestMain(m *testing.M) {
 
 func completed(t *testing.T) *site {
 	t.Helper()
-	s, err := config(t).complete()
+	s, err := complete(config(t))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -7,6 +7,7 @@ import (
 	"os"
 
 	"github.com/marinaos/marina/internal/network"
+	"github.com/marinaos/marina/internal/settings"
 )
 
 // ranges are the datacenter's addresses on this machine, in a file of the state folder. Those that nobody named are chosen
@@ -42,7 +43,7 @@ func (s *site) defaultRanges() ranges {
 		return r
 	}
 	var pools, vips []netip.Prefix
-	if s.State == "/var/lib/marina" {
+	if s.State == settings.State {
 		vips = append(vips, netip.MustParsePrefix("198.18.0.0/16"))
 	}
 	for i := range byte(128) { // one /16 of 10.128.0.0/9, beginning with one for each state path

@@ -28,6 +28,7 @@ import (
 	"github.com/marinaos/marina/internal/images"
 	host "github.com/marinaos/marina/internal/machine"
 	"github.com/marinaos/marina/internal/metrics"
+	"github.com/marinaos/marina/internal/settings"
 	"github.com/marinaos/marina/internal/store"
 	"github.com/marinaos/marina/internal/store/etcd"
 )
@@ -52,8 +53,8 @@ type daemon struct {
 }
 
 // Run is the daemon: it runs until ctx ends, and leaves agent and tasks running.
-func Run(ctx context.Context, cfg Config) error {
-	s, err := cfg.complete()
+func Run(ctx context.Context, cfg settings.Datacenter) error {
+	s, err := complete(cfg)
 	if err != nil {
 		return err
 	}
@@ -158,7 +159,7 @@ func (d *daemon) run(ctx context.Context) error {
 	g.Go(func() error { return ended(ctx, d.identity.ServeSocket(ctx, d.site.socket(), d.adminHandler())) })
 	g.Go(func() error { return ended(ctx, gw.Run(ctx)) })
 	g.Go(func() error { return ended(ctx, d.lead(ctx)) })
-	g.Go(func() error { return ended(ctx, d.site.keepAgent(ctx, d.build+d.site.settings(), d.log)) })
+	g.Go(func() error { return ended(ctx, d.site.keepAgent(ctx, d.build+d.site.fingerprint(), d.log)) })
 	return g.Wait()
 }
 
@@ -167,7 +168,7 @@ func (d *daemon) gateway() (*gateway.Gateway, error) {
 	dns, ips := ca.Hosts("localhost", "127.0.0.1", d.site.Hostname, d.site.address.String(), host)
 	source := d.authority.ServerSource(d.log, d.site.Hostname, dns, ips)
 	plain := d.site.HTTP
-	if plain == "off" {
+	if plain == settings.Off {
 		plain = "-"
 	}
 	return gateway.New(gateway.Config{HTTPS: d.site.HTTPS, HTTP: plain, TLS: ca.ServerTLS(source, d.authority.Pool(), d.authority.Datacenter())},

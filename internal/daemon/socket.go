@@ -9,6 +9,7 @@ import (
 	"slices"
 
 	"github.com/marinaos/marina/internal/identity/ca"
+	"github.com/marinaos/marina/internal/settings"
 )
 
 // maxRequest bounds what the admin socket reads.
@@ -21,7 +22,7 @@ func (d *daemon) adminHandler() http.Handler {
 		parts := d.parts(r.Context())
 		healthy := !slices.ContainsFunc(parts, func(u unit) bool { return !u.Healthy })
 		plain := "http://" + d.site.HTTP
-		if d.site.HTTP == "off" {
+		if d.site.HTTP == settings.Off {
 			plain = ""
 		}
 		resolver := ""

@@ -1,0 +1,48 @@
+package datacenter
+
+import (
+	"context"
+	"io"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+
+	"github.com/marinaos/marina/internal/cli/command"
+	"github.com/marinaos/marina/internal/kernel"
+	"github.com/marinaos/marina/internal/settings"
+)
+
+// Programs is what main lends to the verbs that run inside a datacenter's own processes.
+type Programs struct {
+	Preflight func(context.Context, settings.Datacenter) []kernel.Finding
+	Running   func(settings.Datacenter) bool                              // a daemon lives on the state folder
+	Daemon    func(context.Context, settings.Datacenter) error            // runs until ctx ends
+	Agent     func(context.Context, settings.Datacenter) error            // runs until ctx ends
+	Down      func(context.Context, settings.Datacenter, io.Writer) error // stops every task and process, keeps the state
+	Clean     func(context.Context, settings.Datacenter, io.Writer) error // Down, and removes the state
+	Build     func() string                                               // names this binary by its content
+}
+
+// Verbs are those for people: up, down, status and login.
+func Verbs(e *command.Env, p Programs) []*cobra.Command {
+	return []*cobra.Command{newLocal(e, p).upCommand(), newLocal(e, p).downCommand(), status(e), login(e)}
+}
+
+// Processes are the commands that a datacenter's own processes run: daemon and agent, hidden from people.
+func Processes(e *command.Env, p Programs) []*cobra.Command {
+	return []*cobra.Command{newLocal(e, p).daemonCommand(), newLocal(e, p).agentCommand()}
+}
+
+// local is a verb over the datacenter of this machine, with the settings that it is started with.
+type local struct {
+	*command.Env
+	programs Programs
+	settings settings.Datacenter
+	said     map[string][]string // settings that are not the defaults, by flag
+	changed  bool                // they are not those of the last start
+}
+
+func newLocal(e *command.Env, p Programs) *local { return &local{Env: e, programs: p} }
+
+// daemonLog is where the daemon of a state folder writes.
+func daemonLog(state string) string { return filepath.Join(state, "log", "daemon.log") }

@@ -1,0 +1,137 @@
+package machine
+
+import (
+	"fmt"
+	"maps"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+
+	"github.com/spf13/cobra"
+
+	"github.com/marinaos/marina/internal/cli/command"
+	"github.com/marinaos/marina/internal/cli/exit"
+	"github.com/marinaos/marina/internal/cli/output"
+	"github.com/marinaos/marina/internal/cli/resources"
+	"github.com/marinaos/marina/internal/kernel"
+)
+
+// Command is the noun with its verbs.
+func Command(e *command.Env) *cobra.Command {
+	return command.Group("machine", "Machines of the pool", list(e), show(e), reserve(e))
+}
+
+func list(e *command.Env) *cobra.Command {
+	return &cobra.Command{Use: "list", Short: "List the machines", Args: command.Exactly(0), RunE: func(c *cobra.Command, _ []string) error {
+		cl, err := e.Client(c.Context())
+		if err != nil {
+			return err
+		}
+		var answer struct {
+			Machines []kernel.AgentView `json:"machines"`
+		}
+		b, err := cl.Get(c.Context(), "/machines/v1", &answer)
+		if err != nil {
+			return err
+		}
+		if e.JSON {
+			return e.Raw(b)
+		}
+		rows := [][]string{}
+		for _, m := range answer.Machines {
+			rows = append(rows, []string{string(m.ID), m.Hostname, m.Address.String(), reached(&m), strconv.Itoa(m.Groups),
+				share(m.Used.MilliCPU, m.Total.MilliCPU, func(n int64) string { return output.Number(float64(n) / 1000) }),
+				share(m.Used.Mem, m.Total.Mem, kernel.FormatBytes)})
+		}
+		e.Table([]string{"ID", "HOSTNAME", "ADDRESS", "STATE", "INSTANCES", "CPUS", "MEM"}, rows)
+		return nil
+	}}
+}
+
+func show(e *command.Env) *cobra.Command {
+	return &cobra.Command{Use: "show ID", Short: "Show one machine", Args: command.Exactly(1), RunE: func(c *cobra.Command, args []string) error {
+		cl, err := e.Client(c.Context())
+		if err != nil {
+			return err
+		}
+		var m kernel.AgentView
+		b, err := cl.Get(c.Context(), "/machines/v1/"+url.PathEscape(args[0]), &m)
+		if err != nil {
+			return err
+		}
+		if e.JSON {
+			return e.Raw(b)
+		}
+		e.Fields("id", string(m.ID), "hostname", m.Hostname, "address", m.Address.String(), "state", reached(&m),
+			"subnet", m.Subnet.String(), "gives", m.Total.String(), "promised", m.Used.String(), "free", m.Free.String(),
+			"instances", strconv.Itoa(m.Groups), "host ports", fmt.Sprintf("%d-%d", m.Ports.First, m.Ports.Last),
+			"kernel", m.Kernel, "cgroups", m.Cgroup, "version", m.Version)
+		for _, r := range m.Reserved {
+			e.Fields("reserved for "+r.Role, r.Amount.String())
+		}
+		for _, name := range slices.Sorted(maps.Keys(m.Attributes)) {
+			e.Fields("attribute "+name, m.Attributes[name])
+		}
+		for _, w := range m.Warnings {
+			e.Fields("warning", w)
+		}
+		return nil
+	}}
+}
+
+func reserve(e *command.Env) *cobra.Command {
+	var kept resources.Amounts
+	var none bool
+	c := &cobra.Command{Use: "reserve ID ROLE", Short: "Keep a part of a machine for a group", Args: command.Exactly(2),
+		Long: "Keeps an amount of one machine for a role, the path of a group such as /prod, and those below it, in place of what it had.\n" +
+			"An app's acceptedResourceRoles says whether it may use it: [\"*\"] not at all, its group's name that alone, nothing or both either.",
+		Example: "marina machine reserve ID /prod --cpus 4 --mem 8192\nmarina machine reserve ID /prod --none",
+		RunE: func(c *cobra.Command, args []string) error {
+			cl, err := e.Client(c.Context())
+			if err != nil {
+				return err
+			}
+			path := "/machines/v1/" + url.PathEscape(args[0]) + "/reserved" + resources.RolePath(args[1])
+			if none {
+				if _, err := cl.Call(c.Context(), http.MethodDelete, path, nil); err != nil {
+					return err
+				}
+				fmt.Fprintf(e.Out, "%s keeps nothing for %s\n", args[0], args[1])
+				return nil
+			}
+			var r kernel.Resources
+			if err := kept.Read(c, &r, false); err != nil {
+				return err
+			}
+			if r.IsZero() {
+				return exit.Usage("marina machine reserve --help", "nothing is to be kept: give --cpus, --mem, --disk or --gpus, or --none")
+			}
+			b, err := cl.Call(c.Context(), http.MethodPut, path, r)
+			if err != nil {
+				return err
+			}
+			if e.JSON {
+				return e.Raw(b)
+			}
+			fmt.Fprintf(e.Out, "%s keeps %s for %s\n", args[0], r, args[1])
+			return nil
+		}}
+	kept.Flags(c.Flags(), "", "")
+	c.Flags().BoolVar(&none, "none", false, "keep nothing any more")
+	return c
+}
+
+func reached(m *kernel.AgentView) string {
+	switch {
+	case !m.Away.IsZero():
+		return "unreachable for " + output.Ago(m.Away)
+	case m.Connected:
+		return "connected"
+	}
+	return "silent"
+}
+
+func share(used, total int64, write func(int64) string) string {
+	return write(used) + " of " + write(total)
+}
