@@ -58,7 +58,7 @@ var table = map[string]entry{
 
 	"gateway": room("access audit identity metrics"),
 
-	"cli": room("cli/app cli/client cli/cluster cli/command cli/datacenter cli/deployment cli/exit cli/image cli/machine " +
+	"cli": room("cli/app cli/audit cli/client cli/cluster cli/command cli/datacenter cli/deployment cli/exit cli/image cli/machine " +
 		"cli/output cli/quota cli/task cli/token settings"),
 	"cli/exit":       part(""),
 	"cli/output":     part("cli/exit kernel"),
@@ -69,6 +69,7 @@ var table = map[string]entry{
 	"cli/marathon":   part("cli/client cli/command cli/exit cli/output"),
 	"cli/kube":       part("cli/client cli/command cli/exit kubernetes"),
 	"cli/app":        part("cli/client cli/command cli/exit cli/marathon cli/output"),
+	"cli/audit":      part("audit cli/command cli/output"),
 	"cli/cluster":    part("cli/client cli/command cli/exit cli/kube cli/kubeconfig cli/output kubernetes"),
 	"cli/datacenter": part("cli/client cli/command cli/exit cli/marathon cli/output durable kernel settings"),
 	"cli/deployment": part("cli/command cli/marathon"),

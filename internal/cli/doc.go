@@ -4,7 +4,7 @@
 // what it did, and --wait follows it to its end. Errors are one line that names the thing, and one that says what to do
 // next. Exit codes mean something: see package exit.
 //
-// `ls` of this folder is the nouns: app, cluster, datacenter, deployment, image, machine, quota, task, token. Each is a package
+// `ls` of this folder is the nouns: app, audit, cluster, datacenter, deployment, image, machine, quota, task, token. Each is a package
 // that knows no other noun. What they stand on lies beside them, each above the one before: exit, output, client, command, and
 // over those what several nouns share: marathon, kube, kubeconfig, resources. This package puts the nouns together, reads the
 // flags that all verbs have, and prints how a command ended; testdata has all of it as people see it.

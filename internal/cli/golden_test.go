@@ -321,6 +321,9 @@ cluster kubeconfig demo --use
 cluster kubeconfig demo --remove
 cluster kubeconfig demo -o demo.kube
 cluster versions
+audit
+audit --who ann --since 1d --limit 2
+audit --path /v2/apps --outcome refused
 image list
 image load image.tar
 image load image.tar --name other:1

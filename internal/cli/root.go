@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/marinaos/marina/internal/cli/app"
+	"github.com/marinaos/marina/internal/cli/audit"
 	"github.com/marinaos/marina/internal/cli/client"
 	"github.com/marinaos/marina/internal/cli/cluster"
 	"github.com/marinaos/marina/internal/cli/command"
@@ -81,7 +82,7 @@ func New(e *command.Env, programs Programs) *cobra.Command {
 	}
 	add("work", app.Command(e), deployment.Command(e), task.Command(e), cluster.Command(e), image.Command(e))
 	add("pool", machine.Command(e), quota.Command(e))
-	add("dc", append(datacenter.Verbs(e, programs), token.Command(e))...)
+	add("dc", append(datacenter.Verbs(e, programs), token.Command(e), audit.Command(e))...)
 	root.AddCommand(datacenter.Processes(e, programs)...)
 	return root
 }
