@@ -115,13 +115,7 @@ func (t *tx) prepare(id string, given map[string]any, old *App, partial bool) (*
 	}
 	errs := append(a.validate(roles), a.foreignVIPs(t.s.cfg.VIPs)...)
 	errs = append(errs, a.foreignVolumes(t.s.cfg.HostVolumes)...)
-	for i, d := range a.Dependencies {
-		dep, bad := AppID(d, parentOf(id))
-		a.Dependencies[i] = dep
-		if len(bad) > 0 {
-			errs = append(errs, Detail{fmt.Sprintf("/dependencies(%d)", i), bad})
-		}
-	}
+	errs = append(errs, a.foldDependencies()...)
 	if len(errs) > 0 {
 		return nil, contentError(errs)
 	}
@@ -218,7 +212,7 @@ func (t *tx) deploy(changes []Change, force bool) (*Deployment, error) {
 			ids = append(ids, c.App)
 		}
 	}
-	if cyclic(root, ids) {
+	if newDependencies(root).cyclic(ids) {
 		return nil, contentError([]Detail{{"/dependencies", []string{"Dependency graph has cyclic dependencies."}}})
 	}
 	d := NewDeployment(s.cfg.NewID(), t.version, changes, root, s.state.Mixed)

@@ -67,7 +67,7 @@ func NewDeployment(id, version string, changes []Change, root map[string]*App, m
 	slices.SortFunc(changes, func(a, b Change) int { return strings.Compare(a.App, b.App) })
 	d := &Deployment{ID: id, Version: version, Changes: changes}
 	stop, start, byDepth := Step{}, Step{}, map[int]*Step{}
-	depths := map[string]int{}
+	depends := newDependencies(root)
 	deepest := 0
 	for _, c := range changes {
 		if c.To == nil {
@@ -84,7 +84,7 @@ func NewDeployment(id, version string, changes []Change, root map[string]*App, m
 		if action == ScaleApplication && c.From == nil && c.To.Instances == 0 {
 			continue
 		}
-		k := depth(c.App, root, depths)
+		k := depends.depth(c.App)
 		deepest = max(deepest, k)
 		if byDepth[k] == nil {
 			byDepth[k] = &Step{}
@@ -108,63 +108,6 @@ func (d *Deployment) add(s Step) {
 	if len(s.Actions) > 0 {
 		d.Steps = append(d.Steps, s)
 	}
-}
-
-// depth is the length of the longest chain of dependencies below an app. The graph has no cycles.
-func depth(id string, root map[string]*App, memo map[string]int) int {
-	if k, ok := memo[id]; ok {
-		return k
-	}
-	memo[id] = 0
-	most := 0
-	for _, dep := range directDependencies(id, root) {
-		most = max(most, 1+depth(dep, root, memo))
-	}
-	memo[id] = most
-	return most
-}
-
-// directDependencies are the apps that an app names, by itself or by a group above them.
-func directDependencies(id string, root map[string]*App) (out []string) {
-	a := root[id]
-	if a == nil {
-		return nil
-	}
-	for _, dep := range a.Dependencies {
-		if root[dep] != nil {
-			out = append(out, dep)
-			continue
-		}
-		for other := range root {
-			if under(other, dep) && other != id {
-				out = append(out, other)
-			}
-		}
-	}
-	slices.Sort(out)
-	return out
-}
-
-// cyclic reports whether a chain of dependencies leads from an app back to itself.
-func cyclic(root map[string]*App, from []string) bool {
-	const open, closed = 1, 2
-	marks := map[string]int{}
-	var visit func(string) bool
-	visit = func(id string) bool {
-		switch marks[id] {
-		case open:
-			return true
-		case closed:
-			return false
-		}
-		marks[id] = open
-		if slices.ContainsFunc(directDependencies(id, root), visit) {
-			return true
-		}
-		marks[id] = closed
-		return false
-	}
-	return slices.ContainsFunc(from, visit)
 }
 
 // change finds the deployment's part that is about an app.
