@@ -271,7 +271,10 @@ func (c *call) putApp(id string, partial, create bool) error {
 	}
 	var d *Deployment
 	status := http.StatusOK
+	back := map[string]earlier{}
+	c.readEarlier(back, id, given)
 	err = c.change(func(t *tx) error {
+		t.earlier = back
 		change, err := t.update(id, given, partial, create, c.flag("force", false))
 		if err != nil {
 			return err
@@ -294,7 +297,7 @@ func (c *call) putApps(partial, create bool) error {
 	if err != nil {
 		return err
 	}
-	ids := []string{}
+	ids, back := []string{}, map[string]earlier{}
 	for i, given := range list {
 		id, err := idOf(given, fmt.Sprintf("(%d)", i))
 		if err != nil {
@@ -304,9 +307,11 @@ func (c *call) putApps(partial, create bool) error {
 			return contentError(bad(fmt.Sprintf("(%d)/id", i), "stands twice in the list"))
 		}
 		ids = append(ids, id)
+		c.readEarlier(back, id, given)
 	}
 	var d *Deployment
 	err = c.change(func(t *tx) error {
+		t.earlier = back
 		changes := []Change{}
 		for i, given := range list {
 			change, err := t.update(ids[i], given, partial, create, c.flag("force", false))
@@ -391,10 +396,23 @@ func (s *Services) readVersion(ctx context.Context, id, version string) (*App, e
 		return nil, missing
 	}
 	row, err := versionRows(id).Get(ctx, s.cfg.Store, version)
-	if errdefs.IsNotFound(err) {
+	switch {
+	case errdefs.IsNotFound(err):
 		return nil, problemf(errdefs.ErrNotFound, "App '%s' does not exist in version %s", id, version)
+	case errdefs.IsDataLoss(err):
+		return nil, problemf(errdefs.ErrDataLoss, "Version %s of app '%s' cannot be read", version, id)
+	case err != nil:
+		return nil, err
 	}
-	return &row.Value, err
+	return &row.Value, nil
+}
+
+// readEarlier notes the version that a change goes back to, if it does. The store may take its time: nobody waits for it but the asker.
+func (c *call) readEarlier(into map[string]earlier, id string, given map[string]any) {
+	if version, ok := given["version"].(string); ok {
+		a, err := c.readVersion(c.r.Context(), id, version)
+		into[id] = earlier{a, err}
+	}
 }
 
 // hasVersions reports whether an app is there, be it that only its versions can be read.

@@ -42,7 +42,8 @@ type tx struct {
 	s       *Services
 	now     time.Time
 	version string
-	root    map[string]*App // all apps as they will be
+	root    map[string]*App    // all apps as they will be
+	earlier map[string]earlier // by app: the versions that the request goes back to, read before the owner was asked
 	applied []func()
 	events  []Event
 }
@@ -92,8 +93,8 @@ func (t *tx) apps() map[string]*App {
 
 // prepare makes the next version of an app out of a request, or returns old itself if nothing changes. old is nil for a new app.
 func (t *tx) prepare(id string, given map[string]any, old *App, partial bool) (*App, error) {
-	if ts, ok := given["version"].(string); ok && old != nil {
-		return t.restore(given, old, ts)
+	if _, ok := given["version"].(string); ok && old != nil {
+		return t.restore(given, old)
 	}
 	given["id"] = id
 	a, err := readApp(given, old, partial)
@@ -163,26 +164,25 @@ func (t *tx) usedPorts(but string) (used, open map[int]string) {
 	return used, open
 }
 
-// restore makes the next version of an app out of an earlier one.
-func (t *tx) restore(given map[string]any, old *App, version string) (*App, error) {
+// restore makes the next version of an app out of the earlier one that its asker read.
+func (t *tx) restore(given map[string]any, old *App) (*App, error) {
 	for k, v := range given {
 		if k != "version" && k != "id" && v != nil {
 			return nil, contentError([]Detail{{"/version", []string{"The 'version' field may only be combined with the 'id' field."}}})
 		}
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), readTimeout)
-	defer cancel()
-	row, err := versionRows(old.ID).Get(ctx, t.s.cfg.Store, version)
-	if errdefs.IsNotFound(err) {
-		return nil, problemf(errdefs.ErrNotFound, "App '%s' does not exist in version %s", old.ID, version)
-	} else if err != nil {
-		return nil, err
+	e := t.earlier[old.ID]
+	if e.app == nil {
+		return nil, e.err
 	}
-	return t.finish(row.Value.clone(), old)
+	return t.finish(e.app.clone(), old)
 }
 
-// readTimeout bounds a read of one row inside a change.
-const readTimeout = 5 * time.Second
+// earlier is a version of an app that a request goes back to, or why it cannot be read.
+type earlier struct {
+	app *App
+	err error
+}
 
 // deploy plans a deployment of the changes and puts everything it needs into the change. Apps that do not change are left out;
 // what is then empty is no deployment but still has an id.

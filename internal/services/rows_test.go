@@ -1,7 +1,9 @@
 package services
 
 import (
+	"context"
 	"fmt"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -98,4 +100,59 @@ func TestADeploymentThatCannotBeWrittenIsSetAsideAlone(t *testing.T) {
 		}
 		w.must(200, "PUT", "/v2/apps/full", `{"instances":1}`)
 	})
+}
+
+// slowStore is a store whose reads of one row wait until they are let go.
+type slowStore struct {
+	store.Store
+	key string
+	let chan struct{}
+}
+
+func (s *slowStore) Get(ctx context.Context, key string) (store.Item, error) {
+	if key == s.key {
+		<-s.let
+	}
+	return s.Store.Get(ctx, key)
+}
+
+// TestAReadOfAnEarlierVersionStopsNobody has the store be slow to answer for the version that a change goes back to.
+func TestAReadOfAnEarlierVersionStopsNobody(t *testing.T) {
+	for _, ask := range []struct{ path, body string }{{"/v2/apps/web", `{"version":%q}`}, {"/v2/apps", `[{"id":"/web","version":%q}]`}} {
+		inWorld(t, func(w *world) {
+			w.kernel.Auto(true)
+			version := w.must(201, "POST", "/v2/apps", `{"id":"/web","cmd":"x"}`)["version"].(string)
+			w.must(200, "PUT", "/v2/apps/web", `{"cmd":"y"}`)
+			slow := &slowStore{w.store, versionRows("/web").Key(version), make(chan struct{})}
+			w.end()
+			w.front = slow
+			w.lead()
+			w.kernel.Complete(true)
+			back := httptest.NewRecorder()
+			done := make(chan struct{})
+			go func() {
+				defer close(done)
+				w.api.ServeHTTP(back, httptest.NewRequest("PUT", ask.path, strings.NewReader(fmt.Sprintf(ask.body, version))))
+			}()
+			synctest.Wait()
+			other := make(chan int, 1)
+			go func() {
+				rec := httptest.NewRecorder()
+				w.api.ServeHTTP(rec, httptest.NewRequest("POST", "/v2/apps", strings.NewReader(`{"id":"/other","cmd":"x"}`)))
+				other <- rec.Code
+			}()
+			synctest.Wait()
+			if len(other) == 0 {
+				t.Errorf("PUT %s: while the store reads, no other change is answered", ask.path)
+			}
+			close(slow.let)
+			<-done
+			if back.Code != 200 || *w.apps()["/web"].CMD != "x" {
+				t.Errorf("PUT %s: got %d %s, and cmd %s, want 200 and x", ask.path, back.Code, back.Body, *w.apps()["/web"].CMD)
+			}
+			if got := <-other; got != 201 {
+				t.Errorf("the other change: got %d, want 201", got)
+			}
+		})
+	}
 }

@@ -27,6 +27,7 @@ type world struct {
 	ctx    context.Context
 	kernel *kerneltest.Kernel
 	store  *memory.Store
+	front  store.Store // what services see of it, if it is not the store itself
 	svc    *Services
 	api    http.Handler
 	cancel context.CancelFunc
@@ -61,7 +62,11 @@ func (w *world) lead() {
 	if err != nil {
 		w.fail("campaign: %v", err)
 	}
-	w.svc = New(Config{Store: w.store, Kernel: w.kernel, Fence: l.Fence(), NewID: w.newID, Leader: "127.0.0.1:8080", Policy: w.policy})
+	front := w.front
+	if front == nil {
+		front = w.store
+	}
+	w.svc = New(Config{Store: front, Kernel: w.kernel, Fence: l.Fence(), NewID: w.newID, Leader: "127.0.0.1:8080", Policy: w.policy})
 	w.api = w.svc.Handler()
 	svc := w.svc
 	go func() { w.done <- svc.Run(l.Context()); _ = l.Resign(context.Background()) }()
