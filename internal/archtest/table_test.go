@@ -52,7 +52,9 @@ var table = map[string]entry{
 
 	"scheduler": room("kernel metrics store"),
 
-	"services": room("kernel metrics scheduler store"),
+	"marathon": room("kernel").pure(),
+
+	"services": room("kernel marathon metrics scheduler store"),
 
 	"kubernetes": room("access identity kernel store"),
 
@@ -85,7 +87,7 @@ var table = map[string]entry{
 		"store/etcd"),
 	"daemon/heap": part(""),
 
-	"sim": wiring("invariant kernel master services store store/memory"),
+	"sim": wiring("invariant kernel marathon master services store store/memory"),
 
 	"archtest":        room(""),
 	"archtest/survey": program("archtest"),

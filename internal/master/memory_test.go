@@ -21,6 +21,7 @@ import (
 
 	"github.com/marinaos/marina/internal/daemon/heap"
 	"github.com/marinaos/marina/internal/kernel"
+	"github.com/marinaos/marina/internal/marathon"
 	"github.com/marinaos/marina/internal/services"
 	"github.com/marinaos/marina/internal/store/etcd"
 )
@@ -118,7 +119,7 @@ func (f *fleet) tell(ev Event) {
 // launch has a hundred apps deployed, one after the other, and answers for the agents until all are.
 func (f *fleet) launch(tasks int) {
 	const apps = 100
-	w := f.master.Watch(services.Framework)
+	w := f.master.Watch(marathon.Framework)
 	defer w.Close()
 	running := 0
 	for n := range apps {

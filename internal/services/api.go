@@ -14,6 +14,7 @@ import (
 
 	"github.com/containerd/errdefs"
 
+	"github.com/marinaos/marina/internal/marathon"
 	"github.com/marinaos/marina/internal/scheduler"
 )
 
@@ -34,7 +35,7 @@ func (s *Services) Handler() http.Handler {
 		if s.cfg.Leader != "" {
 			h.Set("X-Marathon-Leader", "http://"+s.cfg.Leader)
 		}
-		r.Body = http.MaxBytesReader(w, r.Body, MaxBody)
+		r.Body = http.MaxBytesReader(w, r.Body, marathon.MaxBody)
 		a, err := s.route(r)
 		if err != nil {
 			a = errorAnswer(err)
@@ -147,11 +148,11 @@ func (c *call) body() (any, error) {
 	raw, err := io.ReadAll(c.r.Body)
 	if err != nil {
 		if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
-			return nil, problemf(errdefs.ErrOutOfRange, "the request is larger than %d bytes", MaxBody)
+			return nil, problemf(errdefs.ErrOutOfRange, "the request is larger than %d bytes", marathon.MaxBody)
 		}
 		return nil, problemf(errdefs.ErrInvalidArgument, "the request could not be read")
 	}
-	return parse(raw)
+	return marathon.Parse(raw)
 }
 
 func (c *call) object() (map[string]any, error) {
@@ -161,7 +162,7 @@ func (c *call) object() (map[string]any, error) {
 	}
 	m, ok := v.(map[string]any)
 	if !ok {
-		return nil, shapeError(bad("", "error.expected.jsobject"))
+		return nil, marathon.ShapeError(marathon.Bad("", "error.expected.jsobject"))
 	}
 	return m, nil
 }
@@ -174,16 +175,16 @@ func (c *call) list() ([]map[string]any, error) {
 	}
 	l, ok := v.([]any)
 	if !ok {
-		return nil, shapeError(bad("", "error.expected.jsarray"))
+		return nil, marathon.ShapeError(marathon.Bad("", "error.expected.jsarray"))
 	}
-	if len(l) > MaxApps {
-		return nil, shapeError(bad("", fmt.Sprintf("at most %d apps fit in one request: send several", MaxApps)))
+	if len(l) > marathon.MaxApps {
+		return nil, marathon.ShapeError(marathon.Bad("", fmt.Sprintf("at most %d apps fit in one request: send several", marathon.MaxApps)))
 	}
 	out := make([]map[string]any, 0, len(l))
 	for i, e := range l {
 		m, ok := e.(map[string]any)
 		if !ok {
-			return nil, shapeError(bad(fmt.Sprintf("(%d)", i), "error.expected.jsobject"))
+			return nil, marathon.ShapeError(marathon.Bad(fmt.Sprintf("(%d)", i), "error.expected.jsobject"))
 		}
 		out = append(out, m)
 	}
@@ -197,9 +198,9 @@ func (c *call) change(plan func(*tx) error) error {
 
 // messageBody is the body of an answer that only says something.
 type messageBody struct {
-	Message     string          `json:"message"`
-	Details     any             `json:"details,omitempty"`
-	Deployments []DeploymentRef `json:"deployments,omitempty"`
+	Message     string                   `json:"message"`
+	Details     any                      `json:"details,omitempty"`
+	Deployments []marathon.DeploymentRef `json:"deployments,omitempty"`
 }
 
 // write sends the answer. Nothing is locked while it waits for the client.
@@ -250,7 +251,7 @@ func (c *call) answerWith(status int, v any) error {
 func (c *call) started(status int, d *Deployment, body any) error {
 	c.out.header.Set("Marathon-Deployment-Id", d.ID)
 	if body == nil {
-		body = DeploymentResult{Version: d.Version, DeploymentID: d.ID}
+		body = marathon.DeploymentResult{Version: d.Version, DeploymentID: d.ID}
 	}
 	return c.answerWith(status, body)
 }
@@ -262,9 +263,9 @@ func errorAnswer(err error) answer {
 	if said {
 		body.Message = p.text
 	}
-	if e, ok := errors.AsType[*syntaxError](err); ok {
-		status, body = http.StatusBadRequest, messageBody{Message: wrongShape, Details: e.text}
-	} else if e, ok := errors.AsType[*invalidError](err); ok {
+	if e, ok := errors.AsType[*marathon.SyntaxError](err); ok {
+		status, body = http.StatusBadRequest, messageBody{Message: marathon.WrongShape, Details: e.Text}
+	} else if e, ok := errors.AsType[*marathon.InvalidError](err); ok {
 		status, body = http.StatusUnprocessableEntity, messageBody{Message: e.Message}
 		if len(e.Details) > 0 {
 			body.Details = e.Details
@@ -272,7 +273,7 @@ func errorAnswer(err error) answer {
 	} else if e, ok := errors.AsType[*lockedError](err); ok {
 		status, body = http.StatusConflict, messageBody{Message: e.Error()}
 		for _, id := range e.deployments {
-			body.Deployments = append(body.Deployments, DeploymentRef{id})
+			body.Deployments = append(body.Deployments, marathon.DeploymentRef{ID: id})
 		}
 	} else if errors.Is(err, errMethod) {
 		status, body.Message = http.StatusMethodNotAllowed, err.Error()

@@ -12,6 +12,7 @@ import (
 	"github.com/containerd/errdefs"
 
 	"github.com/marinaos/marina/internal/kernel"
+	"github.com/marinaos/marina/internal/marathon"
 )
 
 // apps routes /v2/apps/...
@@ -123,11 +124,11 @@ func (c *call) machines() map[kernel.AgentID]kernel.AgentView {
 }
 
 // infos describes the apps that keep lets through, by id.
-func (c *call) infos(embed Embed, keep func(*App) bool) []AppInfo {
+func (c *call) infos(embed Embed, keep func(*marathon.App) bool) []marathon.AppInfo {
 	machines := c.machines()
 	c.mu.RLock()
 	defer c.mu.RUnlock()
-	out := []AppInfo{}
+	out := []marathon.AppInfo{}
 	for _, id := range sortedKeys(c.state.Apps) {
 		if a := c.state.Apps[id]; keep(a) {
 			out = append(out, c.state.Info(a, embed, machines, time.Now()))
@@ -138,32 +139,32 @@ func (c *call) infos(embed Embed, keep func(*App) bool) []AppInfo {
 
 func (c *call) listApps() error {
 	q := c.r.URL.Query()
-	selectors := []selector{}
+	selectors := []marathon.Selector{}
 	for _, text := range q["label"] {
-		list, err := parseSelector(text)
+		list, err := marathon.ParseSelector(text)
 		if err != nil {
-			return &invalidError{Message: fmt.Sprintf("Can not parse label selector %s. Reason: %s", text, err)}
+			return &marathon.InvalidError{Message: fmt.Sprintf("Can not parse label selector %s. Reason: %s", text, err)}
 		}
 		selectors = append(selectors, list...)
 	}
 	id, cmd := strings.ToLower(q.Get("id")), strings.ToLower(q.Get("cmd"))
-	apps := c.infos(c.embeds(), func(a *App) bool {
+	apps := c.infos(c.embeds(), func(a *marathon.App) bool {
 		if id != "" && !strings.Contains(strings.ToLower(a.ID), id) || cmd != "" && (a.CMD == nil || !strings.Contains(strings.ToLower(*a.CMD), cmd)) {
 			return false
 		}
-		return !slices.ContainsFunc(selectors, func(s selector) bool { return !s.matches(a.Labels) })
+		return !slices.ContainsFunc(selectors, func(s marathon.Selector) bool { return !s.Matches(a.Labels) })
 	})
 	return c.answer(map[string]any{"apps": apps})
 }
 
 func (c *call) appsBelow(group string) error {
-	return c.answer(map[string]any{"*": c.infos(c.embeds(), func(a *App) bool { return under(a.ID, group) })})
+	return c.answer(map[string]any{"*": c.infos(c.embeds(), func(a *marathon.App) bool { return marathon.Under(a.ID, group) })})
 }
 
 func (c *call) showApp(id string) error {
 	e := c.embeds()
 	e.Tasks, e.LastTaskFailure = true, true
-	list := c.infos(e, func(a *App) bool { return a.ID == id })
+	list := c.infos(e, func(a *marathon.App) bool { return a.ID == id })
 	if len(list) == 0 {
 		return c.noApp(id)
 	}
@@ -171,12 +172,12 @@ func (c *call) showApp(id string) error {
 }
 
 // posted is the event that tells of an accepted change.
-func (c *call) posted(t *tx, a *App) {
+func (c *call) posted(t *tx, a *marathon.App) {
 	ip, _, err := net.SplitHostPort(c.r.RemoteAddr)
 	if err != nil {
 		ip = c.r.RemoteAddr
 	}
-	t.events = append(t.events, Event{"api_post_event", APIPost{head("api_post_event", t.now), ip, c.r.URL.Path, a}})
+	t.events = append(t.events, marathon.Event{Type: "api_post_event", Data: marathon.APIPost{Head: marathon.NewHead("api_post_event", t.now), ClientIP: ip, URI: c.r.URL.Path, AppDefinition: a}})
 }
 
 func (c *call) createApp() error {
@@ -188,7 +189,7 @@ func (c *call) createApp() error {
 	if err != nil {
 		return err
 	}
-	var a *App
+	var a *marathon.App
 	var d *Deployment
 	err = c.change(func(t *tx) (err error) {
 		if t.unreadable(id) {
@@ -208,41 +209,41 @@ func (c *call) createApp() error {
 		return err
 	}
 	c.out.header.Set("Location", id)
-	return c.started(http.StatusCreated, d, AppInfo{App: a, TasksStaged: new(0), TasksRunning: new(0), TasksHealthy: new(0),
-		TasksUnhealthy: new(0), Deployments: []DeploymentRef{{d.ID}}})
+	return c.started(http.StatusCreated, d, marathon.AppInfo{App: a, TasksStaged: new(0), TasksRunning: new(0), TasksHealthy: new(0),
+		TasksUnhealthy: new(0), Deployments: []marathon.DeploymentRef{{ID: d.ID}}})
 }
 
 // idOf reads the id of an app in a list or a new one.
 func idOf(given map[string]any, at string) (string, error) {
 	raw, ok := given["id"]
 	if !ok || raw == nil {
-		return "", shapeError(bad(at+"/id", "error.path.missing"))
+		return "", marathon.ShapeError(marathon.Bad(at+"/id", "error.path.missing"))
 	}
 	text, ok := raw.(string)
 	if !ok {
-		return "", shapeError(bad(at+"/id", "error.expected.jsstring"))
+		return "", marathon.ShapeError(marathon.Bad(at+"/id", "error.expected.jsstring"))
 	}
-	id, errs := AppID(text, "/")
+	id, errs := marathon.AppID(text, "/")
 	if len(errs) > 0 {
-		return "", contentError(bad(at+"/id", errs...))
+		return "", marathon.ContentError(marathon.Bad(at+"/id", errs...))
 	}
 	return id, nil
 }
 
 // create makes the first version of an app. Its id may be no group, and no group above it may be an app.
-func (t *tx) create(id string, given map[string]any) (*App, error) {
-	if _, errs := AppID(id, "/"); len(errs) > 0 {
-		return nil, contentError(bad("/id", errs...))
+func (t *tx) create(id string, given map[string]any) (*marathon.App, error) {
+	if _, errs := marathon.AppID(id, "/"); len(errs) > 0 {
+		return nil, marathon.ContentError(marathon.Bad("/id", errs...))
 	}
-	same := func(other string) bool { return under(id, other) || under(other, id) }
+	same := func(other string) bool { return marathon.Under(id, other) || marathon.Under(other, id) }
 	for other := range t.apps() {
 		if same(other) {
-			return nil, contentError(bad("/id", "Groups and Applications may not have the same identifier."))
+			return nil, marathon.ContentError(marathon.Bad("/id", "Groups and Applications may not have the same identifier."))
 		}
 	}
 	for other := range t.s.state.unreadable {
 		if same(other) {
-			return nil, contentError(bad("/id", "Groups and Applications may not have the same identifier."))
+			return nil, marathon.ContentError(marathon.Bad("/id", "Groups and Applications may not have the same identifier."))
 		}
 	}
 	return t.prepare(id, given, nil, false)
@@ -254,7 +255,7 @@ func (t *tx) update(id string, given map[string]any, partial, create, force bool
 	if old == nil && (!create || t.unreadable(id) && !force) {
 		return Change{}, t.noApp(id)
 	}
-	var a *App
+	var a *marathon.App
 	var err error
 	if old == nil {
 		a, err = t.create(id, given)
@@ -304,7 +305,7 @@ func (c *call) putApps(partial, create bool) error {
 			return err
 		}
 		if slices.Contains(ids, id) {
-			return contentError(bad(fmt.Sprintf("(%d)/id", i), "stands twice in the list"))
+			return marathon.ContentError(marathon.Bad(fmt.Sprintf("(%d)/id", i), "stands twice in the list"))
 		}
 		ids = append(ids, id)
 		c.readEarlier(back, id, given)
@@ -333,7 +334,7 @@ func (c *call) putApps(partial, create bool) error {
 
 // deleteApp removes an app. One whose row cannot be read is only removed if force is given.
 func (c *call) deleteApp(id string) error {
-	return c.changeApp(id, true, func(t *tx, a *App) (*App, error) {
+	return c.changeApp(id, true, func(t *tx, a *marathon.App) (*marathon.App, error) {
 		if a == nil && !(t.unreadable(id) && c.flag("force", false)) {
 			return nil, t.noApp(id)
 		}
@@ -342,7 +343,7 @@ func (c *call) deleteApp(id string) error {
 }
 
 func (c *call) restartApp(id string) error {
-	return c.changeApp(id, false, func(t *tx, a *App) (*App, error) {
+	return c.changeApp(id, false, func(t *tx, a *marathon.App) (*marathon.App, error) {
 		if a == nil {
 			return nil, t.noApp(id)
 		}
@@ -351,7 +352,7 @@ func (c *call) restartApp(id string) error {
 }
 
 // changeApp deploys what f makes of an app, nil if there is no definition of it.
-func (c *call) changeApp(id string, force bool, f func(*tx, *App) (*App, error)) error {
+func (c *call) changeApp(id string, force bool, f func(*tx, *marathon.App) (*marathon.App, error)) error {
 	var d *Deployment
 	err := c.change(func(t *tx) error {
 		a := t.apps()[id]
@@ -388,7 +389,7 @@ func (c *call) appVersion(id, version string) error {
 	return c.answer(a)
 }
 
-func (s *Services) readVersion(ctx context.Context, id, version string) (*App, error) {
+func (s *Services) readVersion(ctx context.Context, id, version string) (*marathon.App, error) {
 	s.mu.RLock()
 	found, missing := s.state.hasVersions(id), s.state.noApp(id, errdefs.ErrDataLoss)
 	s.mu.RUnlock()

@@ -8,6 +8,7 @@ import (
 	"github.com/containerd/errdefs"
 
 	"github.com/marinaos/marina/internal/kernel"
+	"github.com/marinaos/marina/internal/marathon"
 )
 
 // deployments routes /v2/deployments/...
@@ -25,21 +26,21 @@ func (c *call) deployments(rest []string) error {
 
 func (c *call) listDeployments() error {
 	refusals := map[string]string{}
-	for _, w := range c.cfg.Kernel.Queue(Framework) {
+	for _, w := range c.cfg.Kernel.Queue(marathon.Framework) {
 		refusals[w.Owner] = w.Refusal.String()
 	}
 	c.mu.RLock()
 	defer c.mu.RUnlock()
-	out := []DeploymentInfo{}
+	out := []marathon.DeploymentInfo{}
 	for _, d := range c.state.Deployments {
 		out = append(out, c.state.describe(d, refusals))
 	}
 	return c.answer(out)
 }
 
-func (s *State) describe(d *Deployment, refusals map[string]string) DeploymentInfo {
-	out := DeploymentInfo{ID: d.ID, Version: d.Version, AffectedApps: []string{}, AffectedPods: []string{}, Steps: d.Steps,
-		CurrentActions: []CurrentAction{}, CurrentStep: d.Step + 1, TotalSteps: len(d.Steps), Reason: s.Why(d, refusals)}
+func (s *State) describe(d *Deployment, refusals map[string]string) marathon.DeploymentInfo {
+	out := marathon.DeploymentInfo{ID: d.ID, Version: d.Version, AffectedApps: []string{}, AffectedPods: []string{}, Steps: d.Steps,
+		CurrentActions: []marathon.CurrentAction{}, CurrentStep: d.Step + 1, TotalSteps: len(d.Steps), Reason: s.Why(d, refusals)}
 	for _, c := range d.Changes {
 		out.AffectedApps = append(out.AffectedApps, c.App)
 	}
@@ -48,7 +49,7 @@ func (s *State) describe(d *Deployment, refusals map[string]string) DeploymentIn
 		return out
 	}
 	for _, a := range d.Steps[d.Step].Actions {
-		out.CurrentActions = append(out.CurrentActions, CurrentAction{a, []ReadinessCheck{}})
+		out.CurrentActions = append(out.CurrentActions, marathon.CurrentAction{Action: a, Readiness: []marathon.ReadinessCheck{}})
 	}
 	return out
 }
@@ -123,7 +124,7 @@ func (f *fleet) waiting() (out []*Instance) {
 
 func (c *call) listQueue() error {
 	waiting := map[string]kernel.Waiting{}
-	for _, w := range c.cfg.Kernel.Queue(Framework) {
+	for _, w := range c.cfg.Kernel.Queue(marathon.Framework) {
 		waiting[w.Owner] = w
 	}
 	offers := false
@@ -133,20 +134,20 @@ func (c *call) listQueue() error {
 	now := time.Now()
 	c.mu.RLock()
 	defer c.mu.RUnlock()
-	out := []QueueItem{}
+	out := []marathon.QueueItem{}
 	for _, id := range sortedKeys(c.state.fleets) {
 		f, a := c.state.fleets[id], c.state.Apps[id]
 		queued := f.waiting()
 		if a == nil || f.missing+len(queued) == 0 {
 			continue
 		}
-		item := QueueItem{App: a, Count: f.missing + len(queued), Role: a.Role, Since: timestamp(f.since),
-			Delay: QueueDelay{Overdue: true}, Processed: summary(waiting[id])}
+		item := marathon.QueueItem{App: a, Count: f.missing + len(queued), Role: a.Role, Since: marathon.Timestamp(f.since),
+			Delay: marathon.QueueDelay{Overdue: true}, Processed: summary(waiting[id])}
 		if len(queued) > 0 {
-			item.Since = timestamp(c.state.time(queued[0].since))
+			item.Since = marathon.Timestamp(c.state.time(queued[0].since))
 		}
 		if f.backoff.Version == a.Config() && f.backoff.Until.After(now) {
-			item.Delay = QueueDelay{TimeLeftSeconds: int(math.Ceil(f.backoff.Until.Sub(now).Seconds()))}
+			item.Delay = marathon.QueueDelay{TimeLeftSeconds: int(math.Ceil(f.backoff.Until.Sub(now).Seconds()))}
 		}
 		if w, ok := waiting[id]; ok {
 			item.Refusal, item.Hold = w.Refusal.String(), w.Hold
@@ -184,7 +185,7 @@ func reasonOf(filter string) string {
 }
 
 // summary puts a refusal in Marathon's terms: machines for offers. A quota that is used up counts as a role that is not met.
-func summary(w kernel.Waiting) QueueSummary {
+func summary(w kernel.Waiting) marathon.QueueSummary {
 	declined := map[string]int{}
 	for _, r := range w.Refusal.Reasons {
 		declined[reasonOf(r.Filter)] += r.Agents
@@ -194,9 +195,9 @@ func summary(w kernel.Waiting) QueueSummary {
 		left = max(1, left)
 		declined["UnfulfilledRole"] = left
 	}
-	out := QueueSummary{Processed: left * w.Tries, Unused: left * w.Tries, Offers: []QueueReject{}}
+	out := marathon.QueueSummary{Processed: left * w.Tries, Unused: left * w.Tries, Offers: []marathon.QueueReject{}}
 	for _, name := range reasons {
-		out.Offers = append(out.Offers, QueueReject{Reason: name, Declined: declined[name], Processed: left})
+		out.Offers = append(out.Offers, marathon.QueueReject{Reason: name, Declined: declined[name], Processed: left})
 		left -= declined[name]
 	}
 	out.Attempt = out.Offers

@@ -9,6 +9,7 @@ import (
 	"github.com/containerd/errdefs"
 
 	"github.com/marinaos/marina/internal/kernel"
+	"github.com/marinaos/marina/internal/marathon"
 )
 
 // groups routes /v2/groups/... Groups are read from the ids of the apps in them; they cannot be written yet.
@@ -20,14 +21,14 @@ func (c *call) groups(rest []string) error {
 	switch {
 	case n > 0 && rest[n-1] == "apps":
 		id := join(rest[:n-1])
-		return c.answer(c.infos(c.embeds(), func(a *App) bool { return under(a.ID, id) }))
+		return c.answer(c.infos(c.embeds(), func(a *marathon.App) bool { return marathon.Under(a.ID, id) }))
 	case n > 0 && rest[n-1] == "versions":
 		return c.groupVersions(join(rest[:n-1]))
 	case n > 1 && rest[n-2] == "versions":
 		return c.groupVersion(join(rest[:n-2]), rest[n-1])
 	}
 	c.mu.RLock()
-	apps := make([]*App, 0, len(c.state.Apps))
+	apps := make([]*marathon.App, 0, len(c.state.Apps))
 	for _, id := range sortedKeys(c.state.Apps) {
 		apps = append(apps, c.state.Apps[id])
 	}
@@ -40,8 +41,8 @@ func noGroup(id string) error {
 }
 
 // showGroup answers with a group made of apps.
-func (c *call) showGroup(id string, apps []*App) error {
-	apps = slices.DeleteFunc(apps, func(a *App) bool { return !under(a.ID, id) })
+func (c *call) showGroup(id string, apps []*marathon.App) error {
+	apps = slices.DeleteFunc(apps, func(a *marathon.App) bool { return !marathon.Under(a.ID, id) })
 	if len(apps) == 0 && id != "/" {
 		return noGroup(id)
 	}
@@ -64,11 +65,11 @@ type tree struct {
 }
 
 // group builds the group id of apps that all lie below it, in the order of their ids.
-func (t *tree) group(id string, apps []*App) GroupInfo {
-	g := GroupInfo{ID: id, Apps: []AppInfo{}, Pods: []struct{}{}, Groups: []GroupInfo{}, Dependencies: []string{}, Version: newest(apps)}
-	below := map[string][]*App{}
+func (t *tree) group(id string, apps []*marathon.App) marathon.GroupInfo {
+	g := marathon.GroupInfo{ID: id, Apps: []marathon.AppInfo{}, Pods: []struct{}{}, Groups: []marathon.GroupInfo{}, Dependencies: []string{}, Version: newest(apps)}
+	below := map[string][]*marathon.App{}
 	for _, a := range apps {
-		if parentOf(a.ID) == id {
+		if marathon.Parent(a.ID) == id {
 			if t.apps {
 				g.Apps = append(g.Apps, t.state.Info(a, t.embed, t.machines, t.now))
 			}
@@ -88,8 +89,8 @@ func (t *tree) group(id string, apps []*App) GroupInfo {
 }
 
 // newest is the latest version among apps: that of the group they make.
-func newest(apps []*App) string {
-	v := timestamp(time.Unix(0, 0))
+func newest(apps []*marathon.App) string {
+	v := marathon.Timestamp(time.Unix(0, 0))
 	for _, a := range apps {
 		v = max(v, a.Version)
 	}
@@ -101,7 +102,7 @@ func (c *call) groupVersions(id string) error {
 	list, found := []string{}, id == "/"
 	c.mu.RLock()
 	for app := range c.state.Apps {
-		if under(app, id) {
+		if marathon.Under(app, id) {
 			found = true
 			list = append(list, c.versions[app]...)
 		}
@@ -122,7 +123,7 @@ func (c *call) groupVersion(id, version string) error {
 	known := false
 	c.mu.RLock()
 	for app := range c.state.Apps {
-		if !under(app, id) {
+		if !marathon.Under(app, id) {
 			continue
 		}
 		for _, v := range c.versions[app] {
@@ -136,7 +137,7 @@ func (c *call) groupVersion(id, version string) error {
 	if !known {
 		return problemf(errdefs.ErrNotFound, "Group '%s' does not exist in version %s", id, version)
 	}
-	apps := []*App{}
+	apps := []*marathon.App{}
 	for _, app := range sortedKeys(wanted) {
 		a, err := c.readVersion(c.r.Context(), app, wanted[app])
 		if err != nil {

@@ -9,6 +9,7 @@ import (
 	"github.com/containerd/errdefs"
 
 	"github.com/marinaos/marina/internal/kernel"
+	"github.com/marinaos/marina/internal/marathon"
 )
 
 // ping answers in what the client takes: text if it can, else JSON, else nothing.
@@ -48,15 +49,15 @@ func (c *call) info() error {
 	}
 	for name, v := range map[string]any{
 		"checkpoint": true, "executor": "//cmd", "failover_timeout": 604800, "features": []string{"vips", "task_killing"},
-		"framework_name": Framework, "ha": true, "hostname": strings.Split(c.cfg.Leader, ":")[0],
+		"framework_name": marathon.Framework, "ha": true, "hostname": strings.Split(c.cfg.Leader, ":")[0],
 		"local_port_min": c.cfg.FirstPort, "local_port_max": c.cfg.LastPort, "mesos_bridge_name": "mesos-bridge",
 		"mesos_leader_ui_url": "/mesos", "mesos_role": c.cfg.DefaultRole, "new_group_enforce_role": "top",
 		"task_launch_timeout": c.cfg.Policy.LaunchTimeout.Milliseconds(), "maintenance_mode": false} {
 		config[name] = v
 	}
 	return c.answer(map[string]any{
-		"name": Framework, "version": c.cfg.Build, "buildref": "unknown", "elected": true, "leader": c.cfg.Leader,
-		"frameworkId": Framework, "marathon_config": config,
+		"name": marathon.Framework, "version": c.cfg.Build, "buildref": "unknown", "elected": true, "leader": c.cfg.Leader,
+		"frameworkId": marathon.Framework, "marathon_config": config,
 		"zookeeper_config": map[string]any{"zk": "", "zk_compression": false, "zk_compression_threshold": 0,
 			"zk_connection_timeout": 0, "zk_max_node_size": 0, "zk_max_versions": c.cfg.MaxVersions, "zk_session_timeout": 0, "zk_timeout": 0},
 		"http_config": map[string]any{"http_port": nil, "https_port": nil},
@@ -120,7 +121,7 @@ func (c *call) events() error {
 func (c *call) stream(w http.ResponseWriter) {
 	r := c.hub.join(c.r.URL.Query()["event_type"])
 	attached := func(kind string) {
-		c.hub.publish([]Event{{kind, StreamAttached{head(kind, time.Now()), c.r.RemoteAddr}}})
+		c.hub.publish([]marathon.Event{{Type: kind, Data: marathon.StreamAttached{Head: marathon.NewHead(kind, time.Now()), RemoteAddress: c.r.RemoteAddr}}})
 	}
 	defer attached("event_stream_detached")
 	defer c.hub.leave(r)

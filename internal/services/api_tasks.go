@@ -8,17 +8,18 @@ import (
 	"github.com/containerd/errdefs"
 
 	"github.com/marinaos/marina/internal/kernel"
+	"github.com/marinaos/marina/internal/marathon"
 )
 
 // MaxKill is how many tasks one request may name.
 const MaxKill = 10_000
 
 // tasksOf describes the tasks of the apps that keep lets through.
-func (c *call) tasksOf(keep func(app string) bool, state func(*Instance) bool) []Task {
+func (c *call) tasksOf(keep func(app string) bool, state func(*Instance) bool) []marathon.Task {
 	machines := c.machines()
 	c.mu.RLock()
 	defer c.mu.RUnlock()
-	out := []Task{}
+	out := []marathon.Task{}
 	for _, id := range sortedKeys(c.state.fleets) {
 		if !keep(id) {
 			continue
@@ -41,7 +42,7 @@ func (c *call) appTasks(path []string) error {
 	if group {
 		id = join(path[:len(path)-1])
 	}
-	mine := func(app string) bool { return app == id || group && under(app, id) }
+	mine := func(app string) bool { return app == id || group && marathon.Under(app, id) }
 	c.mu.RLock()
 	found := group || c.state.hasVersions(id)
 	c.mu.RUnlock()
@@ -65,7 +66,7 @@ func (c *call) appTasks(path []string) error {
 				}
 			}
 			return refs, nil
-		}, func(killed []Task) any { return map[string]any{"tasks": killed} })
+		}, func(killed []marathon.Task) any { return map[string]any{"tasks": killed} })
 	}
 	return errMethod
 }
@@ -79,18 +80,18 @@ func (c *call) deleteTask(app, id string) error {
 			return nil, problemf(errdefs.ErrNotFound, "Task '%s' does not exist", id)
 		}
 		return []Ref{{i.Owner, i.ID()}}, nil
-	}, func(killed []Task) any { return map[string]any{"task": killed[0]} })
+	}, func(killed []marathon.Task) any { return map[string]any{"task": killed[0]} })
 }
 
 // kill ends the instances that pick names: at once, so that new ones follow, or with scale=true by a deployment that wants as
 // many fewer. describe makes the answer of the first kind.
-func (c *call) kill(pick func(*State) ([]Ref, error), describe func([]Task) any) error {
+func (c *call) kill(pick func(*State) ([]Ref, error), describe func([]marathon.Task) any) error {
 	scale, wipe := c.flag("scale", false), c.flag("wipe", false)
 	if scale && wipe {
 		return problemf(errdefs.ErrInvalidArgument, "You cannot use scale and wipe at the same time.")
 	}
 	machines := c.machines()
-	killed := []Task{}
+	killed := []marathon.Task{}
 	var d *Deployment
 	err := c.change(func(t *tx) (err error) {
 		refs, err := pick(t.s.state)
@@ -146,15 +147,15 @@ func (c *call) deleteTasks() error {
 	}
 	list, ok := v["ids"].([]any)
 	if !ok || len(list) > MaxKill {
-		return shapeError(bad("/ids", fmt.Sprintf("expected a list of at most %d task ids", MaxKill)))
+		return marathon.ShapeError(marathon.Bad("/ids", fmt.Sprintf("expected a list of at most %d task ids", MaxKill)))
 	}
 	ids := []string{}
 	for i, e := range list {
 		id, ok := e.(string)
 		if !ok {
-			return shapeError(bad(fmt.Sprintf("/ids(%d)", i), "error.expected.jsstring"))
+			return marathon.ShapeError(marathon.Bad(fmt.Sprintf("/ids(%d)", i), "error.expected.jsstring"))
 		}
-		if _, ok := groupOfTask(id); !ok {
+		if _, ok := marathon.GroupOfTask(id); !ok {
 			return problemf(errdefs.ErrInvalidArgument, "Invalid task id '%.200s'. [it is not of the form app.instance-UUID._app.N]", id)
 		}
 		ids = append(ids, id)
@@ -168,5 +169,5 @@ func (c *call) deleteTasks() error {
 			}
 		}
 		return refs, nil
-	}, func(killed []Task) any { return map[string]any{"tasks": killed} })
+	}, func(killed []marathon.Task) any { return map[string]any{"tasks": killed} })
 }

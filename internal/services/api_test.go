@@ -15,6 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/marinaos/marina/internal/kernel"
+	"github.com/marinaos/marina/internal/marathon"
 )
 
 // TestAPI replays requests and compares answers: a request is a line METHOD PATH and a body, its answer follows ----. Lines that
@@ -133,7 +134,7 @@ func TestBadInputIsRefusedAndLosesNothing(t *testing.T) {
 		"empty":            {``, 400, "unexpected end"},
 		"deep":             {deep, 400, "levels of nesting"},
 		"very deep":        {wide, 400, "levels of nesting"},
-		"too large":        {`{"id":"` + strings.Repeat("a", MaxBody) + `"}`, 413, "larger than"},
+		"too large":        {`{"id":"` + strings.Repeat("a", marathon.MaxBody) + `"}`, 413, "larger than"},
 		"trailing":         {`{"id":"/a","cmd":"x"} {}`, 400, "follows"},
 		"twice":            {`{"id":"/a","id":"/b","cmd":"x"}`, 400, "twice"},
 		"not UTF-8":        {"{\"id\":\"/a\",\"cmd\":\"\xff\"}", 400, "UTF-8"},
@@ -171,7 +172,7 @@ func TestBadInputIsRefusedAndLosesNothing(t *testing.T) {
 		"volume escape":    {app(`"container":{"type":"MESOS","volumes":[{"containerPath":"/x","hostPath":"/a/../../etc","mode":"RO"}]}`), 422, "/container/volumes(0)/hostPath"},
 		"env name":         {app(`"env":{"A=B":"c"}`), 422, "/env"},
 		"env secret":       {app(`"env":{"A":{"secret":"s"}}`), 422, "secrets in the environment"},
-		"large app":        {app(`"labels":{"a":"` + strings.Repeat("x", MaxAppBytes) + `"}`), 422, "at most"},
+		"large app":        {app(`"labels":{"a":"` + strings.Repeat("x", marathon.MaxAppBytes) + `"}`), 422, "at most"},
 		"many constraints": {app(`"constraints":[` + strings.Repeat("[],", 500_000) + `[]]`), 422, "error.maxLength"},
 		"many ports":       {app(`"portDefinitions":[` + strings.Repeat("{},", 1000) + `{}]`), 422, "more than 64 ports"},
 		"own dependency":   {app(`"dependencies":["/bad"]`), 422, "cyclic"},
@@ -205,7 +206,7 @@ func TestGPUsAreAskedForOfTheKernel(t *testing.T) {
 			t.Errorf("with Docker: got %d %s, want 422 for /gpus", rec.Code, rec.Body)
 		}
 	})
-	spec, err := Spec(&App{ID: "/a", CMD: new("x"), GPUs: 2, Version: "2026-01-01T00:00:00.000Z"})
+	spec, err := marathon.Spec(&marathon.App{ID: "/a", CMD: new("x"), GPUs: 2, Version: "2026-01-01T00:00:00.000Z"})
 	if err != nil || spec.Guarantee().GPUs != 2 {
 		t.Errorf("guarantee: got %v, %v, want 2 GPUs", spec.Guarantee(), err)
 	}
@@ -234,7 +235,7 @@ func TestFieldsThatAreNotBuiltAreNamed(t *testing.T) {
 			`"healthChecks":[{"protocol":"MESOS_TCP","ipProtocol":"IPv6"}]`:                                       "/healthChecks(0)/ipProtocol",
 		} {
 			rec := w.call("POST", "/v2/apps", `{"id":"/a","cmd":"x",`+field+`}`)
-			var e struct{ Details []Detail }
+			var e struct{ Details []marathon.Detail }
 			_ = json.Unmarshal(rec.Body.Bytes(), &e)
 			if rec.Code != 422 || len(e.Details) == 0 || e.Details[0].Path != path || !strings.Contains(e.Details[0].Errors[0], "not supported") {
 				t.Errorf("%s: got %d %s, want 422 for %s", field, rec.Code, rec.Body, path)

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/marinaos/marina/internal/kernel"
+	"github.com/marinaos/marina/internal/marathon"
 	"github.com/marinaos/marina/internal/scheduler"
 )
 
@@ -129,24 +130,6 @@ func (s *State) advanceAlone(dep *Deployment, now time.Time, d *Decision) {
 	}
 }
 
-// intact returns what is wrong with an app's row although it could be decoded: it would be taken for another app, or for one
-// without instances.
-func (a *App) intact(id string) error {
-	if a.ID != id {
-		return fmt.Errorf("it says that it is app %.60q", a.ID)
-	}
-	versions := []string{a.Version}
-	if a.VersionInfo != nil {
-		versions = append(versions, a.VersionInfo.LastConfigChangeAt)
-	}
-	for _, v := range versions {
-		if _, ok := parseTimestamp(v); !ok {
-			return fmt.Errorf("it is of no version that there is: %.60q", v)
-		}
-	}
-	return nil
-}
-
 // intact returns what is wrong with a deployment although its row could be decoded.
 func (d *Deployment) intact(id string) error {
 	if d.ID != id {
@@ -155,11 +138,11 @@ func (d *Deployment) intact(id string) error {
 	if d.Step < 0 || d.Step >= len(d.Steps) {
 		return fmt.Errorf("it is at step %d of %d", d.Step+1, len(d.Steps))
 	}
-	known := []string{StartApplication, ScaleApplication, RestartApplication, StopApplication}
+	known := []string{marathon.StartApplication, marathon.ScaleApplication, marathon.RestartApplication, marathon.StopApplication}
 	for _, step := range d.Steps {
 		for _, a := range step.Actions {
 			c := d.change(a.App)
-			if !slices.Contains(known, a.Action) || c == nil || c.To == nil && a.Action != StopApplication {
+			if !slices.Contains(known, a.Action) || c == nil || c.To == nil && a.Action != marathon.StopApplication {
 				return fmt.Errorf("it has a step that this version does not know: %.60q of app %.200q", a.Action, a.App)
 			}
 		}

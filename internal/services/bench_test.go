@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/marinaos/marina/internal/kernel"
+	"github.com/marinaos/marina/internal/marathon"
 )
 
 // BenchmarkScale takes one app from none to 10,000 instances that report in batches of 100, as a thousand agents would.
@@ -15,10 +16,10 @@ func BenchmarkScale(b *testing.B) {
 		now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 		s := NewState()
 		s.Observe(kernel.Changes{Complete: true}, now)
-		v := timestamp(now)
-		a := &App{ID: "/web", CMD: new("x"), CPUs: 0.1, Mem: 1, Instances: n, Version: v, VersionInfo: &VersionInfo{v, v},
-			UpgradeStrategy: UpgradeStrategy{1, 1}}
-		d := NewDeployment("d", v, []Change{{App: "/web", To: a}}, map[string]*App{"/web": a}, s.Mixed)
+		v := marathon.Timestamp(now)
+		a := &marathon.App{ID: "/web", CMD: new("x"), CPUs: 0.1, Mem: 1, Instances: n, Version: v, VersionInfo: &marathon.VersionInfo{LastScalingAt: v, LastConfigChangeAt: v},
+			UpgradeStrategy: marathon.UpgradeStrategy{MaximumOverCapacity: 1, MinimumHealthCapacity: 1}}
+		d := NewDeployment("d", v, []Change{{App: "/web", To: a}}, map[string]*marathon.App{"/web": a}, s.Mixed)
 		s.Begin(d, nil)
 		next, ids := 0, []kernel.GroupID(nil)
 		settle := func() {

@@ -11,6 +11,7 @@ import (
 	"github.com/containerd/errdefs"
 
 	"github.com/marinaos/marina/internal/kernel"
+	"github.com/marinaos/marina/internal/marathon"
 	"github.com/marinaos/marina/internal/scheduler"
 	"github.com/marinaos/marina/internal/store"
 )
@@ -42,19 +43,19 @@ type tx struct {
 	s       *Services
 	now     time.Time
 	version string
-	root    map[string]*App    // all apps as they will be
-	earlier map[string]earlier // by app: the versions that the request goes back to, read before the owner was asked
+	root    map[string]*marathon.App // all apps as they will be
+	earlier map[string]earlier       // by app: the versions that the request goes back to, read before the owner was asked
 	applied []func()
-	events  []Event
+	events  []marathon.Event
 }
 
 // begin makes a change one of services, with a version later than any given out.
 func (s *Services) begin(c *scheduler.Change) *tx {
 	now := time.Now()
-	version := timestamp(now)
+	version := marathon.Timestamp(now)
 	if version <= s.last {
-		if last, ok := parseTimestamp(s.last); ok {
-			version = timestamp(last.Add(time.Millisecond))
+		if last, ok := marathon.ParseTimestamp(s.last); ok {
+			version = marathon.Timestamp(last.Add(time.Millisecond))
 		}
 	}
 	t := &tx{Change: c, s: s, now: now, version: version}
@@ -84,7 +85,7 @@ func (t *tx) putErr(op store.Op, err error) error {
 func (t *tx) then(f func()) { t.applied = append(t.applied, f) }
 
 // apps is all apps as they will be after this change.
-func (t *tx) apps() map[string]*App {
+func (t *tx) apps() map[string]*marathon.App {
 	if t.root == nil {
 		t.root = maps.Clone(t.s.state.Apps)
 	}
@@ -92,18 +93,18 @@ func (t *tx) apps() map[string]*App {
 }
 
 // prepare makes the next version of an app out of a request, or returns old itself if nothing changes. old is nil for a new app.
-func (t *tx) prepare(id string, given map[string]any, old *App, partial bool) (*App, error) {
+func (t *tx) prepare(id string, given map[string]any, old *marathon.App, partial bool) (*marathon.App, error) {
 	if _, ok := given["version"].(string); ok && old != nil {
 		return t.restore(given, old)
 	}
 	given["id"] = id
-	a, err := readApp(given, old, partial)
+	a, err := marathon.Read(given, old, partial)
 	if err != nil {
 		return nil, err
 	}
 	a.ID = id
 	roles := []string{t.s.cfg.DefaultRole}
-	if top := topGroup(id); top != "/" {
+	if top := marathon.TopGroup(id); top != "/" {
 		roles = append(roles, top[1:])
 	}
 	if old != nil && !slices.Contains(roles, old.Role) {
@@ -114,35 +115,35 @@ func (t *tx) prepare(id string, given map[string]any, old *App, partial bool) (*
 	} else if a.Role == "" {
 		a.Role = roles[len(roles)-1]
 	}
-	errs := append(a.validate(roles), a.foreignVIPs(t.s.cfg.VIPs)...)
-	errs = append(errs, a.foreignVolumes(t.s.cfg.HostVolumes)...)
-	errs = append(errs, a.foldDependencies()...)
+	errs := append(a.Validate(roles), a.ForeignVIPs(t.s.cfg.VIPs)...)
+	errs = append(errs, a.ForeignVolumes(t.s.cfg.HostVolumes)...)
+	errs = append(errs, a.FoldDependencies()...)
 	if len(errs) > 0 {
-		return nil, contentError(errs)
+		return nil, marathon.ContentError(errs)
 	}
 	return t.finish(a, old)
 }
 
 // finish gives an app its ports and version.
-func (t *tx) finish(a, old *App) (*App, error) {
+func (t *tx) finish(a, old *marathon.App) (*marathon.App, error) {
 	used, open := t.usedPorts(a.ID)
-	if err := a.assignPorts(old, used, t.s.cfg.FirstPort, t.s.cfg.LastPort); err != nil {
+	if err := a.AssignPorts(old, used, t.s.cfg.FirstPort, t.s.cfg.LastPort); err != nil {
 		return nil, err
 	}
-	for _, p := range publishedPorts(a) {
+	for _, p := range a.PublishedPorts() {
 		if other := open[p]; other != "" {
-			return nil, contentError([]Detail{{"/labels", []string{fmt.Sprintf("service port %d is already open on every machine for app %s", p, other)}}})
+			return nil, marathon.ContentError([]marathon.Detail{{Path: "/labels", Errors: []string{fmt.Sprintf("service port %d is already open on every machine for app %s", p, other)}}})
 		}
 	}
-	a.Version, a.VersionInfo = t.version, &VersionInfo{t.version, t.version}
-	if old != nil && sameConfig(a, old) {
+	a.Version, a.VersionInfo = t.version, &marathon.VersionInfo{LastScalingAt: t.version, LastConfigChangeAt: t.version}
+	if old != nil && marathon.SameConfig(a, old) {
 		if a.Instances == old.Instances {
 			return old, nil
 		}
 		a.VersionInfo.LastConfigChangeAt = old.Config()
 	}
-	if _, err := Spec(a); err != nil {
-		return nil, contentError([]Detail{{"/", []string{err.Error()}}})
+	if _, err := marathon.Spec(a); err != nil {
+		return nil, marathon.ContentError([]marathon.Detail{{Path: "/", Errors: []string{err.Error()}}})
 	}
 	return a, nil
 }
@@ -154,10 +155,10 @@ func (t *tx) usedPorts(but string) (used, open map[int]string) {
 		if id == but {
 			continue
 		}
-		for _, p := range a.servicePorts() {
+		for _, p := range a.ServicePorts() {
 			used[p] = id
 		}
-		for _, p := range publishedPorts(a) {
+		for _, p := range a.PublishedPorts() {
 			open[p] = id
 		}
 	}
@@ -165,22 +166,22 @@ func (t *tx) usedPorts(but string) (used, open map[int]string) {
 }
 
 // restore makes the next version of an app out of the earlier one that its asker read.
-func (t *tx) restore(given map[string]any, old *App) (*App, error) {
+func (t *tx) restore(given map[string]any, old *marathon.App) (*marathon.App, error) {
 	for k, v := range given {
 		if k != "version" && k != "id" && v != nil {
-			return nil, contentError([]Detail{{"/version", []string{"The 'version' field may only be combined with the 'id' field."}}})
+			return nil, marathon.ContentError([]marathon.Detail{{Path: "/version", Errors: []string{"The 'version' field may only be combined with the 'id' field."}}})
 		}
 	}
 	e := t.earlier[old.ID]
 	if e.app == nil {
 		return nil, e.err
 	}
-	return t.finish(e.app.clone(), old)
+	return t.finish(e.app.Clone(), old)
 }
 
 // earlier is a version of an app that a request goes back to, or why it cannot be read.
 type earlier struct {
-	app *App
+	app *marathon.App
 	err error
 }
 
@@ -213,7 +214,7 @@ func (t *tx) deploy(changes []Change, force bool) (*Deployment, error) {
 		}
 	}
 	if newDependencies(root).cyclic(ids) {
-		return nil, contentError([]Detail{{"/dependencies", []string{"Dependency graph has cyclic dependencies."}}})
+		return nil, marathon.ContentError([]marathon.Detail{{Path: "/dependencies", Errors: []string{"Dependency graph has cyclic dependencies."}}})
 	}
 	d := NewDeployment(s.cfg.NewID(), t.version, changes, root, s.state.Mixed)
 	for _, l := range locked {
@@ -299,11 +300,11 @@ func (t *tx) rollback(d *Deployment) (*Deployment, error) {
 	for _, c := range d.Changes {
 		k := Change{App: c.App, From: t.apps()[c.App]}
 		if c.From != nil {
-			k.To = c.From.clone()
+			k.To = c.From.Clone()
 			k.To.Version = t.version
-			k.To.VersionInfo = &VersionInfo{LastScalingAt: t.version, LastConfigChangeAt: c.From.Config()}
+			k.To.VersionInfo = &marathon.VersionInfo{LastScalingAt: t.version, LastConfigChangeAt: c.From.Config()}
 			used, _ := t.usedPorts(c.App)
-			for _, p := range c.From.servicePorts() {
+			for _, p := range c.From.ServicePorts() {
 				if used[p] != "" && c.To == nil {
 					return nil, problemf(errdefs.ErrInvalidArgument, "service port %d of app %s is now used by app %s", p, c.App, used[p])
 				}
@@ -315,17 +316,17 @@ func (t *tx) rollback(d *Deployment) (*Deployment, error) {
 }
 
 // restart is the same app under a new config version.
-func (t *tx) restart(a *App) *App {
-	b := a.clone()
-	b.Version, b.VersionInfo = t.version, &VersionInfo{t.version, t.version}
+func (t *tx) restart(a *marathon.App) *marathon.App {
+	b := a.Clone()
+	b.Version, b.VersionInfo = t.version, &marathon.VersionInfo{LastScalingAt: t.version, LastConfigChangeAt: t.version}
 	return b
 }
 
 // scaled is the same app with another number of instances.
-func (t *tx) scaled(a *App, n int) *App {
-	b := a.clone()
+func (t *tx) scaled(a *marathon.App, n int) *marathon.App {
+	b := a.Clone()
 	b.Instances, b.Version = max(0, n), t.version
-	b.VersionInfo = &VersionInfo{LastScalingAt: t.version, LastConfigChangeAt: a.Config()}
+	b.VersionInfo = &marathon.VersionInfo{LastScalingAt: t.version, LastConfigChangeAt: a.Config()}
 	return b
 }
 
@@ -353,7 +354,7 @@ func (t *tx) killNow(refs []Ref) {
 
 // find resolves a task id of any form, or an instance id, to an instance that is placed.
 func (s *State) find(id string) *Instance {
-	group, ok := groupOfTask(id)
+	group, ok := marathon.GroupOfTask(id)
 	if !ok {
 		return nil
 	}

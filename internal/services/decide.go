@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/marinaos/marina/internal/kernel"
+	"github.com/marinaos/marina/internal/marathon"
 )
 
 // Decision is what is to be done now. Transitions come first: they must be durable, and given to State.Advance, before the rest
@@ -19,7 +20,7 @@ type Decision struct {
 	Stop        []Stop
 	Forget      []Ref
 	Launch      []Launch
-	Events      []Event
+	Events      []marathon.Event
 	Aside       []Aside   // what was set aside, to be told in the log
 	Wake        time.Time // decide again then at the latest; zero: when something changes
 }
@@ -37,7 +38,7 @@ type Ref struct {
 
 // Launch asks for instances of an app.
 type Launch struct {
-	App    *App
+	App    *marathon.App
 	Groups []kernel.GroupID
 }
 
@@ -88,12 +89,12 @@ func Decide(s *State, now time.Time, mint func(app string) kernel.GroupID) Decis
 
 // goal is what an app should be at this moment.
 type goal struct {
-	def     *App // of which instances are launched; nil: all are to end
+	def     *marathon.App // of which instances are launched; nil: all are to end
 	n       int
 	roll    bool // instances of other versions are to be replaced
 	hold    bool // leave it as it is
 	victims []kernel.GroupID
-	policy  UnreachableStrategy
+	policy  marathon.UnreachableStrategy
 }
 
 // goal finds the app's goal: what the current step of its deployment says, or the one before or after it; without a deployment
@@ -112,15 +113,15 @@ func (s *State) goal(id string) goal {
 		}
 		now, later := d.actions(id)
 		switch {
-		case now == StopApplication && c.From == nil: // it could not be read when it was removed
+		case now == marathon.StopApplication && c.From == nil: // it could not be read when it was removed
 			return goal{}
-		case now == StopApplication:
+		case now == marathon.StopApplication:
 			return goal{policy: c.From.UnreachableStrategy}
-		case now == StartApplication, now == "" && later && c.From == nil:
+		case now == marathon.StartApplication, now == "" && later && c.From == nil:
 			return goal{hold: true}
-		case now == ScaleApplication:
+		case now == marathon.ScaleApplication:
 			return goal{def: c.To, n: c.To.Instances, victims: c.Victims, policy: c.To.UnreachableStrategy}
-		case now == RestartApplication:
+		case now == marathon.RestartApplication:
 			return goal{def: c.To, n: c.To.Instances, roll: true, victims: c.Victims, policy: c.To.UnreachableStrategy}
 		case later:
 			return goal{def: c.From, n: c.From.Instances, policy: c.From.UnreachableStrategy}
@@ -172,7 +173,7 @@ func (s *State) decideApp(id string, now time.Time, mint func(string) kernel.Gro
 	}
 	if n := min(f.missing, limit-c.live); n > 0 && !s.backingOff(f, g.def, now) {
 		l := Launch{App: g.def}
-		of := &kernel.Origin{Framework: Framework, Owner: id, Version: g.def.Config()}
+		of := &kernel.Origin{Framework: marathon.Framework, Owner: id, Version: g.def.Config()}
 		for range n {
 			gid := mint(id)
 			f.add(s.waiting(of, gid, now))
@@ -375,7 +376,7 @@ func (s *State) rollStep(g goal, c *census, d *Decision) int {
 }
 
 // bounds are the least healthy and the most living instances while n are being replaced.
-func bounds(n int, u UpgradeStrategy) (least, most int) {
+func bounds(n int, u marathon.UpgradeStrategy) (least, most int) {
 	least = int(math.Ceil(float64(n)*u.MinimumHealthCapacity - rounding))
 	most = int(math.Floor(float64(n)*(1+u.MaximumOverCapacity) + rounding))
 	if least == most {
@@ -434,12 +435,12 @@ func (s *State) order(list []*Instance, g goal, sick map[*Instance]bool) {
 }
 
 // backingOff reports whether the app's next launch has to wait, and has it looked at when it need not.
-func (s *State) backingOff(f *fleet, a *App, now time.Time) bool {
+func (s *State) backingOff(f *fleet, a *marathon.App, now time.Time) bool {
 	if f.backoff.Version != a.Config() || !f.backoff.Until.After(now) {
 		return false
 	}
 	f.wakeAt(f.backoff.Until)
-	f.why = fmt.Sprintf("%d instances wait until %s to be launched", f.missing, timestamp(f.backoff.Until))
+	f.why = fmt.Sprintf("%d instances wait until %s to be launched", f.missing, marathon.Timestamp(f.backoff.Until))
 	if l := f.lastFailure; l != nil {
 		f.why += fmt.Sprintf(": the last one ended with %s (%s)", l.State, l.Message)
 	}

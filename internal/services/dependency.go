@@ -1,7 +1,7 @@
 package services
 
 import (
-	"fmt"
+	"github.com/marinaos/marina/internal/marathon"
 	"slices"
 	"strings"
 )
@@ -10,13 +10,13 @@ import (
 // group is a node of its own, so that its apps are looked at once and not once for everybody who names it: the whole costs one
 // look at each name that an app gives (MaxItems at most), and at each app for each of the groups above it.
 type dependencies struct {
-	root   map[string]*App
+	root   map[string]*marathon.App
 	ids    []string       // of root, sorted: those below a group stand together
 	depths map[string]int // of nodes, as far as they are known
 	looked int            // edges that were followed
 }
 
-func newDependencies(root map[string]*App) *dependencies {
+func newDependencies(root map[string]*marathon.App) *dependencies {
 	return &dependencies{root: root, ids: sortedKeys(root), depths: map[string]int{}}
 }
 
@@ -48,7 +48,7 @@ func (g *dependencies) edges(node string) []string {
 		switch {
 		case g.root[dep] != nil:
 			out = append(out, dep)
-		case under(node, dep):
+		case marathon.Under(node, dep):
 			out = append(out, slices.DeleteFunc(slices.Clone(g.below(dep)), func(other string) bool { return other == node })...)
 		default:
 			out = append(out, groupNode(dep))
@@ -99,24 +99,4 @@ func (g *dependencies) cyclic(from []string) bool {
 		return false
 	}
 	return slices.ContainsFunc(from, visit)
-}
-
-// foldDependencies makes what the app depends on absolute, each named once.
-func (a *App) foldDependencies() (errs []Detail) {
-	out := []string{}
-	seen := map[string]bool{}
-	for i, d := range a.Dependencies {
-		dep, bad := AppID(d, parentOf(a.ID))
-		if len(bad) > 0 {
-			errs = append(errs, Detail{fmt.Sprintf("/dependencies(%d)", i), bad})
-		}
-		if !seen[dep] {
-			seen[dep] = true
-			out = append(out, dep)
-		}
-	}
-	if a.Dependencies != nil {
-		a.Dependencies = out
-	}
-	return errs
 }

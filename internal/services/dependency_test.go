@@ -5,14 +5,15 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/marinaos/marina/internal/marathon"
 	"pgregory.net/rapid"
 )
 
 // plainly multiplies dependencies on groups out, as the words say: it is slow, and right.
-func plainly(id string, root map[string]*App) (out []string) {
+func plainly(id string, root map[string]*marathon.App) (out []string) {
 	for _, dep := range root[id].Dependencies {
 		for other := range root {
-			if other == dep || root[dep] == nil && under(other, dep) && other != id {
+			if other == dep || root[dep] == nil && marathon.Under(other, dep) && other != id {
 				out = append(out, other)
 			}
 		}
@@ -21,7 +22,7 @@ func plainly(id string, root map[string]*App) (out []string) {
 }
 
 // reaches reports whether a chain of dependencies leads from one app to another.
-func reaches(from, to string, root map[string]*App, seen map[string]bool) bool {
+func reaches(from, to string, root map[string]*marathon.App, seen map[string]bool) bool {
 	return slices.ContainsFunc(plainly(from, root), func(next string) bool {
 		if next == to {
 			return true
@@ -34,7 +35,7 @@ func reaches(from, to string, root map[string]*App, seen map[string]bool) bool {
 	})
 }
 
-func longest(id string, root map[string]*App) (most int) {
+func longest(id string, root map[string]*marathon.App) (most int) {
 	for _, next := range plainly(id, root) {
 		most = max(most, 1+longest(next, root))
 	}
@@ -44,9 +45,9 @@ func longest(id string, root map[string]*App) (most int) {
 func TestDependenciesMeanWhatTheyMultiplyOutTo(t *testing.T) {
 	app := rapid.StringMatching(`(/[ab]){1,3}/[xyz]`)
 	rapid.Check(t, func(t *rapid.T) {
-		root := map[string]*App{}
+		root := map[string]*marathon.App{}
 		for _, id := range rapid.SliceOfN(app, 1, 8).Draw(t, "apps") {
-			root[id] = &App{ID: id}
+			root[id] = &marathon.App{ID: id}
 		}
 		ids := sortedKeys(root)
 		for range rapid.IntRange(0, 6).Draw(t, "edges") {
@@ -73,15 +74,15 @@ func TestDependenciesMeanWhatTheyMultiplyOutTo(t *testing.T) {
 }
 
 // crowd is 10,000 apps of one group, and some beside it that name it over and over.
-func crowd(beside int) (root map[string]*App, ids []string) {
-	root = map[string]*App{}
+func crowd(beside int) (root map[string]*marathon.App, ids []string) {
+	root = map[string]*marathon.App{}
 	for n := range 10_000 {
 		id := fmt.Sprintf("/g/app-%05d", n)
-		root[id] = &App{ID: id}
+		root[id] = &marathon.App{ID: id}
 	}
 	for n := range beside {
 		id := fmt.Sprintf("/beside-%d", n)
-		root[id] = &App{ID: id, Dependencies: slices.Repeat([]string{"/g"}, MaxItems)}
+		root[id] = &marathon.App{ID: id, Dependencies: slices.Repeat([]string{"/g"}, marathon.MaxItems)}
 		ids = append(ids, id)
 	}
 	return root, ids

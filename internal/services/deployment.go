@@ -7,18 +7,11 @@ import (
 	"time"
 
 	"github.com/marinaos/marina/internal/kernel"
+	"github.com/marinaos/marina/internal/marathon"
 )
 
 // MaxDeployments is how many deployments may run at once.
 const MaxDeployments = 100
-
-// The actions of a deployment's steps.
-const (
-	StartApplication   = "StartApplication" // the app begins, with no instances
-	ScaleApplication   = "ScaleApplication"
-	RestartApplication = "RestartApplication" // instances of other versions are replaced
-	StopApplication    = "StopApplication"
-)
 
 // Deployment leads apps from what they were to what they should be, step by step. Only its Step changes, and only once that is
 // durable.
@@ -26,7 +19,7 @@ type Deployment struct {
 	ID      string
 	Version string
 	Changes []Change // sorted by app
-	Steps   []Step
+	Steps   []marathon.Step
 	Step    int // the current one, from 0
 
 	Parked     string // why it was set aside and goes no further; empty: it was not
@@ -36,19 +29,8 @@ type Deployment struct {
 // Change is what a deployment does to one app. From is nil for a new app, To for a removed one.
 type Change struct {
 	App      string
-	From, To *App
+	From, To *marathon.App
 	Victims  []kernel.GroupID // instances that are to go first
-}
-
-// Step is actions that run side by side.
-type Step struct {
-	Actions []Action `json:"actions"`
-}
-
-// Action is one app's part of a step.
-type Action struct {
-	Action string `json:"action"`
-	App    string `json:"app"`
 }
 
 // Transition says that a deployment has come to another step; len(Steps) means that it is finished.
@@ -63,37 +45,37 @@ func (t Transition) Finished() bool { return t.Step >= len(t.Deployment.Steps) }
 // NewDeployment plans the changes: removed apps are stopped, new ones started, then apps are scaled or restarted, those that
 // others depend on first. root is all apps as they should be afterwards; mixed tells whether an app has instances of a config
 // version other than the given one.
-func NewDeployment(id, version string, changes []Change, root map[string]*App, mixed func(app, config string) bool) *Deployment {
+func NewDeployment(id, version string, changes []Change, root map[string]*marathon.App, mixed func(app, config string) bool) *Deployment {
 	slices.SortFunc(changes, func(a, b Change) int { return strings.Compare(a.App, b.App) })
 	d := &Deployment{ID: id, Version: version, Changes: changes}
-	stop, start, byDepth := Step{}, Step{}, map[int]*Step{}
+	stop, start, byDepth := marathon.Step{}, marathon.Step{}, map[int]*marathon.Step{}
 	depends := newDependencies(root)
 	deepest := 0
 	for _, c := range changes {
 		if c.To == nil {
-			stop.Actions = append(stop.Actions, Action{StopApplication, c.App})
+			stop.Actions = append(stop.Actions, marathon.Action{Action: marathon.StopApplication, App: c.App})
 			continue
 		}
 		if c.From == nil {
-			start.Actions = append(start.Actions, Action{StartApplication, c.App})
+			start.Actions = append(start.Actions, marathon.Action{Action: marathon.StartApplication, App: c.App})
 		}
-		action := ScaleApplication
+		action := marathon.ScaleApplication
 		if c.To.Instances > 0 && (c.From != nil && c.From.Config() != c.To.Config() || mixed(c.App, c.To.Config())) {
-			action = RestartApplication
+			action = marathon.RestartApplication
 		}
-		if action == ScaleApplication && c.From == nil && c.To.Instances == 0 {
+		if action == marathon.ScaleApplication && c.From == nil && c.To.Instances == 0 {
 			continue
 		}
 		k := depends.depth(c.App)
 		deepest = max(deepest, k)
 		if byDepth[k] == nil {
-			byDepth[k] = &Step{}
+			byDepth[k] = &marathon.Step{}
 		}
-		byDepth[k].Actions = append(byDepth[k].Actions, Action{action, c.App})
+		byDepth[k].Actions = append(byDepth[k].Actions, marathon.Action{Action: action, App: c.App})
 	}
 	for k := 0; k <= deepest; k++ {
 		if byDepth[k] == nil {
-			byDepth[k] = &Step{}
+			byDepth[k] = &marathon.Step{}
 		}
 	}
 	d.add(stop)
@@ -104,7 +86,7 @@ func NewDeployment(id, version string, changes []Change, root map[string]*App, m
 	return d
 }
 
-func (d *Deployment) add(s Step) {
+func (d *Deployment) add(s marathon.Step) {
 	if len(s.Actions) > 0 {
 		d.Steps = append(d.Steps, s)
 	}

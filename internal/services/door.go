@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/marinaos/marina/internal/kernel"
+	"github.com/marinaos/marina/internal/marathon"
 )
 
 // Door finds the app whose label DCOS_SERVICE_NAME, outer slashes dropped, segments reversed and joined by dots, is name, and
@@ -29,7 +30,7 @@ func (s *Services) Door(name string) (at netip.AddrPort, scheme string, keep, ok
 			if i.Waiting || i.Stopping || i.State() != kernel.Running {
 				continue
 			}
-			if at := a.port(i, index, machines[i.Agent]); at.IsValid() {
+			if at := portOf(a, i, index, machines[i.Agent]); at.IsValid() {
 				return at, a.Labels["DCOS_SERVICE_SCHEME"], a.Labels["DCOS_SERVICE_REWRITE_REQUEST_URLS"] == "false", true
 			}
 		}
@@ -43,10 +44,10 @@ func doorName(label string) string {
 	return strings.Join(parts, ".")
 }
 
-// port is where the index-th port of an instance is reached: at its own address if it has one, else at its machine's.
-func (a *App) port(i *Instance, index int, machine netip.Addr) netip.AddrPort {
+// portOf is where the index-th port of an instance is reached: at its own address if it has one, else at its machine's.
+func portOf(a *marathon.App, i *Instance, index int, machine netip.Addr) netip.AddrPort {
 	g := i.Group()
-	if a.Container != nil && !a.host() && g.Address.IsValid() {
+	if a.Container != nil && !a.HostNetwork() && g.Address.IsValid() {
 		if index >= 0 && index < len(a.Container.PortMappings) && a.Container.PortMappings[index].ContainerPort != 0 {
 			return netip.AddrPortFrom(g.Address, uint16(a.Container.PortMappings[index].ContainerPort))
 		}

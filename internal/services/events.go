@@ -5,158 +5,47 @@ import (
 	"time"
 
 	"github.com/marinaos/marina/internal/kernel"
+	"github.com/marinaos/marina/internal/marathon"
 )
 
-// Event is one thing that happened, as the event stream tells it. Data is its JSON.
-type Event struct {
-	Type string
-	Data any
+func (s *State) emit(events ...marathon.Event) { s.events = append(s.events, events...) }
+
+func planOf(d *Deployment) marathon.PlanInfo {
+	return marathon.PlanInfo{ID: d.ID, Version: d.Version, Steps: orEmpty(d.Steps)}
 }
 
-// Head is what every event begins with.
-type Head struct {
-	EventType string `json:"eventType"`
-	Timestamp string `json:"timestamp"`
-}
-
-func head(kind string, now time.Time) Head { return Head{kind, timestamp(now)} }
-
-// StatusUpdate is a status_update_event.
-type StatusUpdate struct {
-	Head
-	SlaveID     string      `json:"slaveId"`
-	TaskID      string      `json:"taskId"`
-	TaskStatus  string      `json:"taskStatus"`
-	Message     string      `json:"message"`
-	AppID       string      `json:"appId"`
-	Host        string      `json:"host"`
-	IPAddresses []IPAddress `json:"ipAddresses"`
-	Ports       []uint16    `json:"ports"`
-	Version     string      `json:"version"`
-}
-
-// InstanceChanged is an instance_changed_event, an instance_health_changed_event or an unknown_instance_terminated_event.
-type InstanceChanged struct {
-	Head
-	InstanceID     string  `json:"instanceId"`
-	Condition      string  `json:"condition,omitempty"`
-	RunSpecID      string  `json:"runSpecId"`
-	AgentID        *string `json:"agentId,omitempty"`
-	Host           *string `json:"host,omitempty"`
-	RunSpecVersion string  `json:"runSpecVersion"`
-	Healthy        *bool   `json:"healthy,omitempty"`
-}
-
-// HealthChanged is a health_status_changed_event. go-marathon reads taskId, Marathon writes instanceId.
-type HealthChanged struct {
-	Head
-	AppID      string `json:"appId"`
-	InstanceID string `json:"instanceId"`
-	TaskID     string `json:"taskId"`
-	Version    string `json:"version"`
-	Alive      bool   `json:"alive"`
-}
-
-// UnhealthyKill is an unhealthy_instance_kill_event.
-type UnhealthyKill struct {
-	Head
-	AppID      string `json:"appId"`
-	TaskID     string `json:"taskId"`
-	InstanceID string `json:"instanceId"`
-	Version    string `json:"version"`
-	Reason     string `json:"reason"`
-	Host       string `json:"host"`
-	SlaveID    string `json:"slaveId"`
-}
-
-// InstancesWaiting is an instances_waiting_event, which Marathon does not have: no room was found for instances that were launched.
-type InstancesWaiting struct {
-	Head
-	AppID   string `json:"appId"`
-	Version string `json:"version"`
-	Waiting int    `json:"waiting"`
-	Reason  string `json:"reason"` // one sentence with numbers
-}
-
-// AppTerminated is an app_terminated_event.
-type AppTerminated struct {
-	Head
-	AppID string `json:"appId"`
-}
-
-// APIPost is an api_post_event.
-type APIPost struct {
-	Head
-	ClientIP      string `json:"clientIp"`
-	URI           string `json:"uri"`
-	AppDefinition *App   `json:"appDefinition"`
-}
-
-// GroupChange is a group_change_success.
-type GroupChange struct {
-	Head
-	GroupID string `json:"groupId"`
-	Version string `json:"version"`
-}
-
-// PlanInfo is a deployment inside an event.
-type PlanInfo struct {
-	ID      string `json:"id"`
-	Version string `json:"version"`
-	Steps   []Step `json:"steps"`
-}
-
-// DeploymentEvent is one of the deployment events.
-type DeploymentEvent struct {
-	Head
-	ID          string   `json:"id,omitempty"`
-	Plan        PlanInfo `json:"plan"`
-	CurrentStep *Step    `json:"currentStep,omitempty"`
-	Reason      string   `json:"reason,omitempty"`
-}
-
-// StreamAttached is an event_stream_attached or event_stream_detached.
-type StreamAttached struct {
-	Head
-	RemoteAddress string `json:"remoteAddress"`
-}
-
-func (s *State) emit(events ...Event) { s.events = append(s.events, events...) }
-
-func planOf(d *Deployment) PlanInfo { return PlanInfo{d.ID, d.Version, orEmpty(d.Steps)} }
-
-func stepEvent(kind string, d *Deployment, now time.Time) Event {
-	e := DeploymentEvent{Head: head(kind, now), Plan: planOf(d), CurrentStep: &Step{Actions: []Action{}}}
+func stepEvent(kind string, d *Deployment, now time.Time) marathon.Event {
+	e := marathon.DeploymentEvent{Head: marathon.NewHead(kind, now), Plan: planOf(d), CurrentStep: &marathon.Step{Actions: []marathon.Action{}}}
 	if d.Step < len(d.Steps) {
 		e.CurrentStep = &d.Steps[d.Step]
 	}
-	return Event{kind, e}
+	return marathon.Event{Type: kind, Data: e}
 }
 
-func deploymentEnd(kind string, d *Deployment, reason string, now time.Time) Event {
-	return Event{kind, DeploymentEvent{Head: head(kind, now), ID: d.ID, Plan: planOf(d), Reason: reason}}
+func deploymentEnd(kind string, d *Deployment, reason string, now time.Time) marathon.Event {
+	return marathon.Event{Type: kind, Data: marathon.DeploymentEvent{Head: marathon.NewHead(kind, now), ID: d.ID, Plan: planOf(d), Reason: reason}}
 }
 
-func groupChange(version string, now time.Time) Event {
-	return Event{"group_change_success", GroupChange{head("group_change_success", now), "/", version}}
+func groupChange(version string, now time.Time) marathon.Event {
+	return marathon.Event{Type: "group_change_success", Data: marathon.GroupChange{Head: marathon.NewHead("group_change_success", now), GroupID: "/", Version: version}}
 }
 
-func appTerminated(id string, now time.Time) Event {
-	return Event{"app_terminated_event", AppTerminated{head("app_terminated_event", now), id}}
+func appTerminated(id string, now time.Time) marathon.Event {
+	return marathon.Event{Type: "app_terminated_event", Data: marathon.AppTerminated{Head: marathon.NewHead("app_terminated_event", now), AppID: id}}
 }
 
-func instancesWaiting(l Launch, r kernel.LaunchResult, now time.Time) Event {
+func instancesWaiting(l Launch, r kernel.LaunchResult, now time.Time) marathon.Event {
 	const kind = "instances_waiting_event"
-	e := InstancesWaiting{Head: head(kind, now), AppID: l.App.ID, Version: l.App.Config(), Waiting: r.Waiting}
+	e := marathon.InstancesWaiting{Head: marathon.NewHead(kind, now), AppID: l.App.ID, Version: l.App.Config(), Waiting: r.Waiting}
 	if r.Refusal != nil {
 		e.Reason = r.Refusal.String()
 	}
-	return Event{kind, e}
+	return marathon.Event{Type: kind, Data: e}
 }
 
-func unhealthyKill(i *Instance, reason string, now time.Time) Event {
+func unhealthyKill(i *Instance, reason string, now time.Time) marathon.Event {
 	const kind = "unhealthy_instance_kill_event"
-	return Event{kind, UnhealthyKill{head(kind, now), i.Owner, taskOf(i), string(i.ID()), i.Version, reason, i.Hostname, string(i.Agent)}}
+	return marathon.Event{Type: kind, Data: marathon.UnhealthyKill{Head: marathon.NewHead(kind, now), AppID: i.Owner, TaskID: taskOf(i), InstanceID: string(i.ID()), Version: i.Version, Reason: reason, Host: i.Hostname, SlaveID: string(i.Agent)}}
 }
 
 // changed tells the difference between two views of an instance.
@@ -167,18 +56,18 @@ func (s *State) changed(old, i *Instance, now time.Time) {
 	}
 	if was != is {
 		k := i.Instance()
-		s.emit(Event{"status_update_event", StatusUpdate{
-			Head: head("status_update_event", now), SlaveID: string(i.Agent), TaskID: taskOf(i), TaskStatus: taskState(i),
+		s.emit(marathon.Event{Type: "status_update_event", Data: marathon.StatusUpdate{
+			Head: marathon.NewHead("status_update_event", now), SlaveID: string(i.Agent), TaskID: taskOf(i), TaskStatus: taskState(i),
 			Message: message(&k), AppID: i.Owner, Host: i.Hostname, IPAddresses: addresses(&k), Ports: orEmpty(k.HostPorts), Version: i.Version}},
-			Event{"instance_changed_event", InstanceChanged{
-				Head: head("instance_changed_event", now), InstanceID: string(i.ID()), Condition: is, RunSpecID: i.Owner,
+			marathon.Event{Type: "instance_changed_event", Data: marathon.InstanceChanged{
+				Head: marathon.NewHead("instance_changed_event", now), InstanceID: string(i.ID()), Condition: is, RunSpecID: i.Owner,
 				AgentID: new(string(i.Agent)), Host: &i.Hostname, RunSpecVersion: i.Version}})
 	}
 	if before, after := alive(old), alive(i); after != nil && (before == nil || *before != *after) {
-		s.emit(Event{"instance_health_changed_event", InstanceChanged{
-			Head: head("instance_health_changed_event", now), InstanceID: string(i.ID()), RunSpecID: i.Owner, RunSpecVersion: i.Version, Healthy: after}},
-			Event{"health_status_changed_event", HealthChanged{
-				head("health_status_changed_event", now), i.Owner, string(i.ID()), taskOf(i), i.Version, *after}})
+		s.emit(marathon.Event{Type: "instance_health_changed_event", Data: marathon.InstanceChanged{
+			Head: marathon.NewHead("instance_health_changed_event", now), InstanceID: string(i.ID()), RunSpecID: i.Owner, RunSpecVersion: i.Version, Healthy: after}},
+			marathon.Event{Type: "health_status_changed_event", Data: marathon.HealthChanged{
+				Head: marathon.NewHead("health_status_changed_event", now), AppID: i.Owner, InstanceID: string(i.ID()), TaskID: taskOf(i), Version: i.Version, Alive: *after}})
 	}
 }
 
@@ -242,7 +131,7 @@ func (h *hub) leave(r *reader) {
 }
 
 // publish never blocks.
-func (h *hub) publish(events []Event) {
+func (h *hub) publish(events []marathon.Event) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if len(h.readers) == 0 {

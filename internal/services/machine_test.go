@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/marinaos/marina/internal/kernel"
+	"github.com/marinaos/marina/internal/marathon"
 	"github.com/marinaos/marina/internal/scheduler"
 	"pgregory.net/rapid"
 )
@@ -116,7 +117,7 @@ func (m *machine) pick(t *rapid.T, keep func(*kernel.Instance) bool) kernel.Inst
 
 func (m *machine) kill(t *rapid.T) {
 	i := m.pick(t, func(i *kernel.Instance) bool { return true })
-	m.ask("POST", "/v2/tasks/delete?scale="+rapid.SampledFrom([]string{"true", "false"}).Draw(t, "scale"), fmt.Sprintf(`{"ids":[%q]}`, string(i.ID)+taskSuffix))
+	m.ask("POST", "/v2/tasks/delete?scale="+rapid.SampledFrom([]string{"true", "false"}).Draw(t, "scale"), fmt.Sprintf(`{"ids":[%q]}`, string(i.ID)+marathon.TaskSuffix))
 	m.before = nil // what a request kills is its own doing
 }
 
@@ -201,7 +202,7 @@ func (m *machine) wait(t *rapid.T) {
 // bound is how many instances each app may have by what is known of it: the most over its versions in play.
 func (m *machine) bound() map[string]int {
 	out := map[string]int{}
-	most := func(a *App) {
+	most := func(a *marathon.App) {
 		if a != nil {
 			_, b := bounds(a.Instances, a.UpgradeStrategy)
 			out[a.ID] = max(out[a.ID], b, int(math.Ceil(float64(a.Instances)*(1+a.UpgradeStrategy.MaximumOverCapacity)-rounding)))
@@ -307,7 +308,7 @@ func (m *machine) checkHealthy() {
 func (m *machine) checkPorts() {
 	seen := map[int]string{}
 	for id, a := range m.apps() {
-		for _, p := range a.servicePorts() {
+		for _, p := range a.ServicePorts() {
 			if other := seen[p]; other != "" || p < 10000 || p > 20000 {
 				m.rt.Fatalf("service port %d of %s is also of %q, or out of range", p, id, other)
 			}
@@ -346,7 +347,7 @@ func (m *machine) heal() {
 	if len(count) > 0 {
 		m.rt.Fatalf("instances that nobody wants: %v", count)
 	}
-	if q := m.kernel.Queue(Framework); len(q) > 0 {
+	if q := m.kernel.Queue(marathon.Framework); len(q) > 0 {
 		m.rt.Fatalf("still waiting: %v", q)
 	}
 }
@@ -366,7 +367,7 @@ func FuzzApp(f *testing.F) {
 		f.Add([]byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, body []byte) {
-		v, err := parse(body)
+		v, err := marathon.Parse(body)
 		if err != nil {
 			return
 		}
@@ -387,21 +388,21 @@ func FuzzApp(f *testing.F) {
 			}
 			return
 		}
-		if len(GroupPrefix(a.ID))+36+len(taskSuffix) > 255 {
+		if len(marathon.GroupPrefix(a.ID))+36+len(marathon.TaskSuffix) > 255 {
 			t.Fatalf("task ids of %s are too long", a.ID)
 		}
 		out := must(json.Marshal(a))
-		again := must(parse(out)).(map[string]any)
+		again := must(marathon.Parse(out)).(map[string]any)
 		delete(again, "version")
 		delete(again, "versionInfo")
 		b, err := New(Config{}).begin(&scheduler.Change{}).create(id, again)
 		if err != nil {
 			t.Fatalf("%s is accepted and comes back as %s, which is not: %v", body, out, err)
 		}
-		if !sameConfig(a, b) || a.Instances != b.Instances {
+		if !marathon.SameConfig(a, b) || a.Instances != b.Instances {
 			t.Fatalf("%s comes back as\n%s\nand then as\n%s", body, out, must(json.Marshal(b)))
 		}
-		var read App
+		var read marathon.App
 		if err := json.Unmarshal(out, &read); err != nil || !strings.HasPrefix(read.ID, "/") {
 			t.Fatalf("%s does not read back: %v", out, err)
 		}

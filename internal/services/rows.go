@@ -10,26 +10,29 @@ import (
 	"github.com/containerd/errdefs"
 
 	"github.com/marinaos/marina/internal/kernel"
+	"github.com/marinaos/marina/internal/marathon"
 	"github.com/marinaos/marina/internal/store"
 )
 
 // The rows of this room: apps as they should be, every version of them that is kept, and the running deployments, which name
 // the versions they lead from and to.
 var (
-	appRows        = store.NewTable[App]("apps")
+	appRows        = store.NewTable[marathon.App]("apps")
 	deploymentRows = store.NewTable[deploymentRow]("deployments")
 )
 
 const versionTable = "versions"
 
-func versionRows(app string) store.Table[App] { return store.NewTable[App](versionTable, app) }
+func versionRows(app string) store.Table[marathon.App] {
+	return store.NewTable[marathon.App](versionTable, app)
+}
 
 type deploymentRow struct {
-	ID      string      `json:"id"`
-	Version string      `json:"version"`
-	Changes []changeRow `json:"changes"`
-	Steps   []Step      `json:"steps"`
-	Step    int         `json:"step"`
+	ID      string          `json:"id"`
+	Version string          `json:"version"`
+	Changes []changeRow     `json:"changes"`
+	Steps   []marathon.Step `json:"steps"`
+	Step    int             `json:"step"`
 }
 
 type changeRow struct {
@@ -64,7 +67,7 @@ func (s *Services) load(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	wanted := map[[2]string]*App{}
+	wanted := map[[2]string]*marathon.App{}
 	for _, d := range deployments.All() {
 		for _, c := range d.Changes {
 			wanted[[2]string{c.App, c.From}], wanted[[2]string{c.App, c.To}] = nil, nil
@@ -83,14 +86,14 @@ func (s *Services) load(ctx context.Context) error {
 	return nil
 }
 
-func (s *Services) loadApps(rows *store.Rows[App]) {
+func (s *Services) loadApps(rows *store.Rows[marathon.App]) {
 	now := time.Now()
 	for _, b := range rows.Broken {
 		id, _ := appRows.ID(b.Item.Key) // Rows has none without
 		s.state.SetUnreadable(id, b.Err.Error(), now)
 	}
 	for id, a := range rows.All() {
-		if err := a.intact(id); err != nil {
+		if err := a.Intact(id); err != nil {
 			s.state.SetUnreadable(id, err.Error(), now)
 			continue
 		}
@@ -99,7 +102,7 @@ func (s *Services) loadApps(rows *store.Rows[App]) {
 	}
 }
 
-func (s *Services) loadDeployments(rows *store.Rows[deploymentRow], versions map[[2]string]*App) {
+func (s *Services) loadDeployments(rows *store.Rows[deploymentRow], versions map[[2]string]*marathon.App) {
 	now := time.Now()
 	aside := func(d *Deployment, err error) {
 		d.unreadable = true
@@ -114,7 +117,7 @@ func (s *Services) loadDeployments(rows *store.Rows[deploymentRow], versions map
 			aside(d, err)
 		}
 		s.state.Deployments = append(s.state.Deployments, d)
-		if _, ok := parseTimestamp(d.Version); ok {
+		if _, ok := marathon.ParseTimestamp(d.Version); ok {
 			s.last = max(s.last, d.Version)
 		}
 	}
@@ -142,7 +145,7 @@ func (s *Services) unclaimed() (out []Change) {
 }
 
 // loadVersions notes which versions there are, and keeps those that are wanted and can be read.
-func (s *Services) loadVersions(ctx context.Context, wanted map[[2]string]*App) error {
+func (s *Services) loadVersions(ctx context.Context, wanted map[[2]string]*marathon.App) error {
 	snap, err := s.cfg.Store.Snapshot(ctx, store.Prefix(versionTable))
 	if err != nil {
 		return err
@@ -157,13 +160,13 @@ func (s *Services) loadVersions(ctx context.Context, wanted map[[2]string]*App) 
 		}
 		app, version := parts[1], parts[2]
 		s.versions[app] = append(s.versions[app], version)
-		if _, ok := parseTimestamp(version); ok {
+		if _, ok := marathon.ParseTimestamp(version); ok {
 			s.last = max(s.last, version)
 		}
 		if _, ok := wanted[[2]string{app, version}]; ok {
 			row, err := versionRows(app).Decode(item)
 			if err == nil {
-				err = row.Value.intact(app)
+				err = row.Value.Intact(app)
 			}
 			if err != nil {
 				s.cfg.Log.Error("row left alone", "row", item.Key, "err", err)
@@ -177,14 +180,14 @@ func (s *Services) loadVersions(ctx context.Context, wanted map[[2]string]*App) 
 
 // resolve finds the versions that a deployment's row names. With the error that one is missing or cannot be read it returns what
 // there is.
-func resolve(r deploymentRow, versions map[[2]string]*App) (*Deployment, error) {
+func resolve(r deploymentRow, versions map[[2]string]*marathon.App) (*Deployment, error) {
 	d := &Deployment{ID: r.ID, Version: r.Version, Steps: r.Steps, Step: r.Step}
 	var missing error
 	for _, c := range r.Changes {
 		k := Change{App: c.App, Victims: c.Victims}
 		for _, side := range []struct {
 			version string
-			app     **App
+			app     **marathon.App
 		}{{c.From, &k.From}, {c.To, &k.To}} {
 			if side.version == "" {
 				continue

@@ -9,6 +9,7 @@ import (
 	"testing/synctest"
 
 	"github.com/marinaos/marina/internal/kernel"
+	"github.com/marinaos/marina/internal/marathon"
 	"github.com/marinaos/marina/internal/store"
 )
 
@@ -23,12 +24,12 @@ func (w *world) stored(op store.Op, err error) {
 }
 
 // storedApp writes an app and its version.
-func (w *world) storedApp(id, version string, instances int) *App {
-	a, err := readApp(must(parse(fmt.Appendf(nil, `{"id":%q,"cmd":"x","cpus":0.1,"mem":1,"instances":%d}`, id, instances))).(map[string]any), nil, false)
+func (w *world) storedApp(id, version string, instances int) *marathon.App {
+	a, err := marathon.Read(must(marathon.Parse(fmt.Appendf(nil, `{"id":%q,"cmd":"x","cpus":0.1,"mem":1,"instances":%d}`, id, instances))).(map[string]any), nil, false)
 	if err != nil {
 		w.fail("app %s: %v", id, err)
 	}
-	a.Role, a.Version, a.VersionInfo = "slave_public", version, &VersionInfo{version, version}
+	a.Role, a.Version, a.VersionInfo = "slave_public", version, &marathon.VersionInfo{LastScalingAt: version, LastConfigChangeAt: version}
 	w.stored(appRows.Put(id, *a))
 	w.stored(versionRows(id).Put(version, *a))
 	return a
@@ -43,7 +44,7 @@ func TestDeploymentsThatAdvanceAtOnceNeedNotFitOneTransaction(t *testing.T) {
 			id := fmt.Sprintf("/app-%d", n)
 			w.storedApp(id, v, 0)
 			row := deploymentRow{ID: fmt.Sprint("d", n), Version: v, Changes: []changeRow{{App: id, From: v, To: v}},
-				Steps: []Step{{[]Action{{ScaleApplication, id}}}, {[]Action{{ScaleApplication, id}}}}}
+				Steps: []marathon.Step{{Actions: []marathon.Action{{Action: marathon.ScaleApplication, App: id}}}, {Actions: []marathon.Action{{Action: marathon.ScaleApplication, App: id}}}}}
 			for k := range 10_000 {
 				row.Changes[0].Victims = append(row.Changes[0].Victims, kernel.GroupID(fmt.Sprintf("app-%d.instance-%050d", n, k)))
 			}
@@ -77,14 +78,14 @@ func TestADeploymentThatCannotBeWrittenIsSetAsideAlone(t *testing.T) {
 		w.storedApp("/full", v, 0)
 		row := deploymentRow{ID: "full", Version: v, Changes: []changeRow{{App: "/full", From: v, To: v, Victims: []kernel.GroupID{""}}}, Step: 9}
 		for range 11 {
-			row.Steps = append(row.Steps, Step{[]Action{{ScaleApplication, "/full"}}})
+			row.Steps = append(row.Steps, marathon.Step{Actions: []marathon.Action{{Action: marathon.ScaleApplication, App: "/full"}}})
 		}
 		short := store.MaxValueBytes - len(must(deploymentRows.Put("full", row)).Value)
 		row.Changes[0].Victims[0] = kernel.GroupID(strings.Repeat("x", short))
 		w.stored(deploymentRows.Put("full", row))
 		w.storedApp("/other", v, 0)
 		w.stored(deploymentRows.Put("other", deploymentRow{ID: "other", Version: v, Changes: []changeRow{{App: "/other", From: v, To: v}},
-			Steps: []Step{{[]Action{{ScaleApplication, "/other"}}}}}))
+			Steps: []marathon.Step{{Actions: []marathon.Action{{Action: marathon.ScaleApplication, App: "/other"}}}}}))
 	}, func(w *world) {
 		got := w.deployments()
 		if len(got) != 1 || got[0].ID != "full" || !strings.Contains(got[0].Reason, "set aside") {

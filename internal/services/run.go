@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/marinaos/marina/internal/kernel"
+	"github.com/marinaos/marina/internal/marathon"
 	"github.com/marinaos/marina/internal/metrics"
 	"github.com/marinaos/marina/internal/scheduler"
 	"github.com/marinaos/marina/internal/store"
@@ -89,8 +90,8 @@ func New(cfg Config) *Services {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
 	s := &Services{cfg: cfg, hub: hub{readers: map[*reader]struct{}{}}, state: NewState(), versions: map[string][]string{}}
-	s.loop = scheduler.New(scheduler.Config{Name: "services", Framework: Framework, Store: cfg.Store, Kernel: cfg.Kernel, Fence: cfg.Fence, Log: cfg.Log,
-		Metrics: cfg.Metrics})
+	s.loop = scheduler.New(scheduler.Config{Name: "services", Framework: marathon.Framework, Store: cfg.Store, Kernel: cfg.Kernel,
+		Fence: cfg.Fence, Log: cfg.Log, Metrics: cfg.Metrics})
 	s.state.Policy = cfg.Policy
 	return s
 }
@@ -111,7 +112,7 @@ func (s *Services) observe(c kernel.Changes) {
 func (s *Services) settle(ctx context.Context) (time.Time, error) {
 	for {
 		s.mu.Lock()
-		d := Decide(s.state, time.Now(), func(app string) kernel.GroupID { return kernel.GroupID(GroupPrefix(app) + s.cfg.NewID()) })
+		d := Decide(s.state, time.Now(), func(app string) kernel.GroupID { return kernel.GroupID(marathon.GroupPrefix(app) + s.cfg.NewID()) })
 		s.mu.Unlock()
 		s.hub.publish(d.Events)
 		for _, a := range d.Aside {
@@ -186,7 +187,7 @@ func (s *Services) withdraw(ctx context.Context, list []Withdraw) error {
 	}
 	var out []kernel.GroupID
 	for _, key := range sortedKeys(byKey) {
-		taken, err := s.cfg.Kernel.Withdraw(ctx, Framework, key, byKey[key])
+		taken, err := s.cfg.Kernel.Withdraw(ctx, marathon.Framework, key, byKey[key])
 		if err != nil {
 			return fmt.Errorf("services: withdraw %s: %w", key, err)
 		}
@@ -206,7 +207,7 @@ func (s *Services) stop(ctx context.Context, list []Stop) error {
 	}
 	for _, why := range sortedKeys(byWhy) {
 		s.count.stopped.Add(int64(len(byWhy[why])))
-		if err := s.cfg.Kernel.Stop(ctx, Framework, byWhy[why], why); err != nil {
+		if err := s.cfg.Kernel.Stop(ctx, marathon.Framework, byWhy[why], why); err != nil {
 			return fmt.Errorf("services: stop %d instances: %w", len(byWhy[why]), err)
 		}
 	}
@@ -223,7 +224,7 @@ func (s *Services) forget(ctx context.Context, list []Ref) error {
 		for _, r := range byApp[app] {
 			groups = append(groups, r.Group)
 		}
-		err := s.cfg.Kernel.Forget(ctx, Framework, groups)
+		err := s.cfg.Kernel.Forget(ctx, marathon.Framework, groups)
 		switch {
 		case errors.Is(err, errdefs.ErrFailedPrecondition) && !errors.Is(err, errdefs.ErrUnavailable):
 			s.mu.Lock()
@@ -239,7 +240,7 @@ func (s *Services) forget(ctx context.Context, list []Ref) error {
 func (s *Services) launch(ctx context.Context, l Launch) error {
 	var spec kernel.Spec
 	var err error
-	if p := scheduler.Catch(func() { spec, err = Spec(l.App) }); p != nil {
+	if p := scheduler.Catch(func() { spec, err = marathon.Spec(l.App) }); p != nil {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		a := s.state.ParkApp(l.App.ID, "making its instances' spec", p, time.Now())

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/marinaos/marina/internal/kernel"
+	"github.com/marinaos/marina/internal/marathon"
 	"github.com/marinaos/marina/internal/scheduler"
 )
 
@@ -39,9 +40,9 @@ var DefaultPolicy = Policy{
 // concurrent use.
 type State struct {
 	Policy      Policy
-	Apps        map[string]*App // what the API shows and the datacenter should come to
-	Deployments []*Deployment   // running, oldest first
-	Complete    bool            // every agent has reported since this leader began, as the kernel told
+	Apps        map[string]*marathon.App // what the API shows and the datacenter should come to
+	Deployments []*Deployment            // running, oldest first
+	Complete    bool                     // every agent has reported since this leader began, as the kernel told
 
 	aside      scheduler.Alarms  // what was set aside, see aside.go
 	unreadable map[string]string // apps whose rows cannot be read, with why
@@ -50,13 +51,13 @@ type State struct {
 	away       int         // instances on machines that do not answer, all apps
 	killed     []time.Time // kills for failing checks within the last BrakeWindow
 	given      []time.Time // instances given up within the last BrakeWindow
-	events     []Event
+	events     []marathon.Event
 	news       []Aside // set aside since the last decision
 }
 
 // NewState returns a state without apps.
 func NewState() *State {
-	return &State{Policy: DefaultPolicy, Apps: map[string]*App{}, unreadable: map[string]string{}, fleets: map[string]*fleet{}}
+	return &State{Policy: DefaultPolicy, Apps: map[string]*marathon.App{}, unreadable: map[string]string{}, fleets: map[string]*fleet{}}
 }
 
 // Instance is one instance of an app: what the kernel last said and what was asked of it since.
@@ -94,7 +95,7 @@ type fleet struct {
 	instances   *kernel.Index[*Instance]
 	order       []*Instance // the same by id, as of Decide; nil since one came or went
 	backoff     Backoff
-	lastFailure *TaskFailure
+	lastFailure *marathon.TaskFailure
 	parked      string // why nothing is decided about it, see aside.go; empty: it is
 
 	// Notes of Decide.
@@ -115,7 +116,7 @@ type Backoff struct {
 }
 
 // raise lengthens the pause after a failure of an instance of a.
-func (b *Backoff) raise(a *App, now time.Time, least time.Duration) {
+func (b *Backoff) raise(a *marathon.App, now time.Time, least time.Duration) {
 	longest := seconds(a.MaxLaunchDelaySeconds)
 	if b.Version != a.Config() || now.Sub(b.Last) > b.Delay+longest {
 		*b = Backoff{Version: a.Config()}
@@ -171,7 +172,7 @@ func (f *fleet) drop(id kernel.GroupID) {
 }
 
 // SetApp writes an app into the state, or removes it with nil. It is called once the change is durable.
-func (s *State) SetApp(id string, a *App) {
+func (s *State) SetApp(id string, a *marathon.App) {
 	if a == nil {
 		delete(s.Apps, id)
 	} else {
@@ -280,8 +281,8 @@ func (s *State) LaunchFailed(l Launch, reason string, now time.Time) {
 		f.drop(id)
 	}
 	f.backoff.raise(l.App, now, s.Policy.MinBackoff)
-	f.lastFailure = &TaskFailure{AppID: l.App.ID, Message: reason, State: kernel.Error.String(), TaskID: string(l.Groups[0]) + taskSuffix,
-		Timestamp: timestamp(now), Version: l.App.Config()}
+	f.lastFailure = &marathon.TaskFailure{AppID: l.App.ID, Message: reason, State: kernel.Error.String(), TaskID: string(l.Groups[0]) + marathon.TaskSuffix,
+		Timestamp: marathon.Timestamp(now), Version: l.App.Config()}
 	f.stale = true
 }
 
@@ -311,13 +312,13 @@ func (s *State) Kill(refs []Ref, why string) (d Decision) {
 
 // definition is the app of the given config version, as far as it still matters: nil if it is neither wanted nor part of a
 // running deployment.
-func (s *State) definition(id, config string) *App {
+func (s *State) definition(id, config string) *marathon.App {
 	if a := s.Apps[id]; a != nil && a.Config() == config {
 		return a
 	}
 	for _, d := range s.Deployments {
 		if c := d.change(id); c != nil {
-			for _, a := range []*App{c.To, c.From} {
+			for _, a := range []*marathon.App{c.To, c.From} {
 				if a != nil && a.Config() == config {
 					return a
 				}
@@ -328,7 +329,7 @@ func (s *State) definition(id, config string) *App {
 }
 
 // healthy reports whether an instance does its work: it runs on a machine that answers, and each of its checks has passed.
-func (i *Instance) healthy(a *App) bool {
+func (i *Instance) healthy(a *marathon.App) bool {
 	if i.Waiting || !i.Away.IsZero() || !i.Known() || !i.Healthy() {
 		return false
 	}
@@ -337,7 +338,7 @@ func (i *Instance) healthy(a *App) bool {
 }
 
 // failing tells which check says that the instance should be replaced; "" is none.
-func (i *Instance) failing(a *App) string {
+func (i *Instance) failing(a *marathon.App) string {
 	if a == nil || i.Waiting || i.Stopping || !i.Away.IsZero() || !i.Known() || i.Len() == 0 {
 		return ""
 	}
@@ -352,7 +353,7 @@ func (i *Instance) failing(a *App) string {
 			continue
 		}
 		c := &a.HealthChecks[k]
-		if h.Failures >= max(1, c.MaxConsecutiveFailures) && (c.MaxConsecutiveFailures > 0 || c.mesosCheck()) {
+		if h.Failures >= max(1, c.MaxConsecutiveFailures) && (c.MaxConsecutiveFailures > 0 || c.MesosCheck()) {
 			return fmt.Sprintf("%s health check failed %d times: %s", c.Protocol, h.Failures, h.LastCause)
 		}
 	}

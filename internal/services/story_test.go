@@ -18,6 +18,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/marinaos/marina/internal/kernel"
+	"github.com/marinaos/marina/internal/marathon"
 )
 
 // nudge lets one thing happen that is due in the kernel: an instance that was asked to stop ends, else one that does not run
@@ -130,7 +131,7 @@ func TestConcurrentUpdatesOfOneApp(t *testing.T) {
 		for _, rec := range send("") {
 			var body struct {
 				DeploymentID string
-				Deployments  []DeploymentRef
+				Deployments  []marathon.DeploymentRef
 			}
 			_ = json.Unmarshal(rec.Body.Bytes(), &body)
 			switch {
@@ -147,7 +148,7 @@ func TestConcurrentUpdatesOfOneApp(t *testing.T) {
 		}
 		last, which, seen := "", 0, map[string]bool{}
 		for i, rec := range send("?force=true") {
-			var body DeploymentResult
+			var body marathon.DeploymentResult
 			_ = json.Unmarshal(rec.Body.Bytes(), &body)
 			if rec.Code != 200 || seen[body.Version] {
 				t.Errorf("forced: got %d %s, want 200 and a version of its own", rec.Code, rec.Body)
@@ -296,7 +297,7 @@ func (r *streamRecorder) types(t *testing.T) (out []string) {
 			out = append(out, k)
 		}
 		if data, ok := strings.CutPrefix(s.Text(), "data: "); ok {
-			var h Head
+			var h marathon.Head
 			if err := json.Unmarshal([]byte(data), &h); err != nil || h.EventType != kind || len(h.Timestamp) != 24 {
 				t.Errorf("event %s: got %q, %v", kind, data, err)
 			}
@@ -314,7 +315,7 @@ func TestSlowReaderOfEventsIsCutOff(t *testing.T) {
 		go func() { w.api.ServeHTTP(rec, r); close(ended) }()
 		synctest.Wait()
 		for range StreamBuffer + 10 {
-			w.svc.hub.publish([]Event{groupChange("v", time.Now())})
+			w.svc.hub.publish([]marathon.Event{groupChange("v", time.Now())})
 		}
 		close(rec.block)
 		select {
@@ -402,7 +403,7 @@ func TestSpec(t *testing.T) {
 		{"protocol":"MESOS_HTTP","path":"/h","portIndex":1,"intervalSeconds":2},{"protocol":"COMMAND","command":{"value":"true"}},{"protocol":"TCP","port":81,"maxConsecutiveFailures":0}]}`
 	inWorld(t, func(w *world) {
 		w.must(201, "POST", "/v2/apps", in)
-		s, err := Spec(w.apps()["/prod/web"])
+		s, err := marathon.Spec(w.apps()["/prod/web"])
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -417,7 +418,7 @@ func TestSpec(t *testing.T) {
 			t.Errorf("spec (-want +got): %v\n%s", err, d)
 		}
 		w.must(200, "PUT", "/v2/apps/prod/web?force=true", `{"instances":4,"resourceLimits":{"cpus":"unlimited","mem":128}}`)
-		scaled, err := Spec(w.apps()["/prod/web"])
+		scaled, err := marathon.Spec(w.apps()["/prod/web"])
 		if err != nil || scaled.ID != s.ID {
 			t.Errorf("spec after a change of scale: got %s %v, want the same %s", scaled.ID, err, s.ID)
 		}

@@ -16,6 +16,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/marinaos/marina/internal/kernel"
+	"github.com/marinaos/marina/internal/marathon"
 )
 
 var update = flag.Bool("update", false, "write what happens into testdata")
@@ -87,7 +88,7 @@ type driver struct {
 	room     int
 	placed   map[kernel.GroupID]*kernel.Instance
 	queue    []kernel.GroupID // in order; their specs are in wanted
-	wanted   map[kernel.GroupID]*App
+	wanted   map[kernel.GroupID]*marathon.App
 	next     int
 	deployed int
 	versions []string
@@ -97,7 +98,7 @@ type driver struct {
 
 func newDriver() *driver {
 	d := &driver{s: NewState(), now: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), complete: true, room: 1000,
-		placed: map[kernel.GroupID]*kernel.Instance{}, wanted: map[kernel.GroupID]*App{}}
+		placed: map[kernel.GroupID]*kernel.Instance{}, wanted: map[kernel.GroupID]*marathon.App{}}
 	d.s.Observe(kernel.Changes{Complete: true}, d.now)
 	return d
 }
@@ -112,7 +113,7 @@ func (d *driver) named(s string) string {
 
 func (d *driver) version() string {
 	d.now = d.now.Add(time.Second)
-	v := timestamp(d.now)
+	v := marathon.Timestamp(d.now)
 	d.versions = append(d.versions, v)
 	return v
 }
@@ -127,8 +128,8 @@ func (d *driver) command(line string) error {
 		n, _ := strconv.Atoi(f[2])
 		a := d.s.Apps[f[1]]
 		v := d.version()
-		b := a.clone()
-		b.Instances, b.Version, b.VersionInfo = n, v, &VersionInfo{v, a.Config()}
+		b := a.Clone()
+		b.Instances, b.Version, b.VersionInfo = n, v, &marathon.VersionInfo{LastScalingAt: v, LastConfigChangeAt: a.Config()}
 		d.begin([]Change{{App: f[1], From: a, To: b, Victims: []kernel.GroupID{kernel.GroupID("i" + f[4])}}}, d.s.Apps)
 	case "room":
 		d.room, _ = strconv.Atoi(f[1])
@@ -161,7 +162,7 @@ func (d *driver) deploy(line string) error {
 		c := Change{App: id, From: d.s.Apps[id]}
 		if text != `"gone"` {
 			var given map[string]any
-			v, err := parse([]byte(text))
+			v, err := marathon.Parse([]byte(text))
 			if err != nil {
 				return err
 			}
@@ -177,14 +178,14 @@ func (d *driver) deploy(line string) error {
 	return nil
 }
 
-func (d *driver) begin(changes []Change, root map[string]*App) {
+func (d *driver) begin(changes []Change, root map[string]*marathon.App) {
 	d.deployed++
 	for _, c := range changes {
 		if c.To == nil {
 			delete(root, c.App)
 		}
 	}
-	dep := NewDeployment(fmt.Sprint("d", d.deployed), timestamp(d.now), changes, root, d.s.Mixed)
+	dep := NewDeployment(fmt.Sprint("d", d.deployed), marathon.Timestamp(d.now), changes, root, d.s.Mixed)
 	d.s.Begin(dep, d.s.conflicts(changes))
 	for i, step := range dep.Steps {
 		fmt.Fprintf(&d.out, "plan %s step %d: %v\n", dep.ID, i+1, step.Actions)
@@ -204,8 +205,8 @@ func (d *driver) undo(rollback bool, id string) error {
 		for _, c := range dep.Changes {
 			k := Change{App: c.App, From: d.s.Apps[c.App]}
 			if c.From != nil {
-				k.To = c.From.clone()
-				k.To.Version, k.To.VersionInfo = version, &VersionInfo{version, c.From.Config()}
+				k.To = c.From.Clone()
+				k.To.Version, k.To.VersionInfo = version, &marathon.VersionInfo{LastScalingAt: version, LastConfigChangeAt: c.From.Config()}
 			}
 			changes = append(changes, k)
 		}
@@ -228,9 +229,9 @@ func (d *driver) failover() {
 		if err := json.Unmarshal(row.Value, &r); err != nil {
 			panic(err)
 		}
-		versions := map[[2]string]*App{}
+		versions := map[[2]string]*marathon.App{}
 		for _, c := range dep.Changes {
-			for _, a := range []*App{c.From, c.To} {
+			for _, a := range []*marathon.App{c.From, c.To} {
 				if a != nil {
 					versions[[2]string{c.App, a.Version}] = a
 				}
@@ -341,7 +342,7 @@ func (d *driver) place() {
 		id := d.queue[0]
 		d.queue = d.queue[1:]
 		a := d.wanted[id]
-		i := &kernel.Instance{Group: kernel.Group{ID: id, Placed: d.now, Goal: kernel.GoalRun}, Framework: Framework, Owner: a.ID,
+		i := &kernel.Instance{Group: kernel.Group{ID: id, Placed: d.now, Goal: kernel.GoalRun}, Framework: marathon.Framework, Owner: a.ID,
 			Version: a.Config(), Agent: "a1", Known: true, Statuses: []kernel.Status{{Task: kernel.TaskID(id), Group: id}}}
 		d.placed[id] = i
 		c.Instances = append(c.Instances, i.Record())

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/marinaos/marina/internal/kernel"
+	"github.com/marinaos/marina/internal/marathon"
 )
 
 // TestWithdrawnInstanceCountsUntilTheKernelWasAsked: an instance that waits may be placed in the moment in which it is
@@ -16,10 +17,10 @@ func TestWithdrawnInstanceCountsUntilTheKernelWasAsked(t *testing.T) {
 		minted := 0
 		mint := func(app string) kernel.GroupID {
 			minted++
-			return kernel.GroupID(fmt.Sprint(GroupPrefix(app), minted))
+			return kernel.GroupID(fmt.Sprint(marathon.GroupPrefix(app), minted))
 		}
-		version := func(v string, n int) *App {
-			return &App{ID: "/web", Instances: n, Version: v, UpgradeStrategy: UpgradeStrategy{MinimumHealthCapacity: 1}}
+		version := func(v string, n int) *marathon.App {
+			return &marathon.App{ID: "/web", Instances: n, Version: v, UpgradeStrategy: marathon.UpgradeStrategy{MinimumHealthCapacity: 1}}
 		}
 		s := NewState()
 		s.Observe(kernel.Changes{Complete: true}, now)
@@ -29,7 +30,7 @@ func TestWithdrawnInstanceCountsUntilTheKernelWasAsked(t *testing.T) {
 			t.Fatalf("got %+v, want 4 launched", first.Launch)
 		}
 		to := version("v2", 8)
-		s.Begin(NewDeployment("d", "v2", []Change{{App: "/web", From: s.Apps["/web"], To: to}}, map[string]*App{"/web": to}, s.Mixed), nil)
+		s.Begin(NewDeployment("d", "v2", []Change{{App: "/web", From: s.Apps["/web"], To: to}}, map[string]*marathon.App{"/web": to}, s.Mixed), nil)
 		live := 0
 		d := Decide(s, now, mint)
 		for _, l := range d.Launch {
@@ -47,7 +48,7 @@ func TestWithdrawnInstanceCountsUntilTheKernelWasAsked(t *testing.T) {
 				t.Errorf("got %d to be stopped, want the 4 that were placed", len(stops))
 			}
 			for _, id := range first.Launch[0].Groups {
-				i := kernel.Instance{Group: kernel.Group{ID: id, Goal: kernel.GoalRun}, Framework: Framework, Owner: "/web", Version: "v1", Known: true,
+				i := kernel.Instance{Group: kernel.Group{ID: id, Goal: kernel.GoalRun}, Framework: marathon.Framework, Owner: "/web", Version: "v1", Known: true,
 					Statuses: []kernel.Status{{Group: id, State: kernel.Running}}}
 				s.Observe(kernel.Changes{Complete: true, Instances: []*kernel.Record{i.Record()}}, now)
 			}

@@ -17,6 +17,7 @@ import (
 
 	"github.com/marinaos/marina/internal/kernel"
 	"github.com/marinaos/marina/internal/kernel/kerneltest"
+	"github.com/marinaos/marina/internal/marathon"
 	"github.com/marinaos/marina/internal/store"
 	"github.com/marinaos/marina/internal/store/memory"
 )
@@ -121,8 +122,8 @@ func (w *world) app(id string) map[string]any {
 	return w.must(200, "GET", "/v2/apps"+id, "")["app"].(map[string]any)
 }
 
-func (w *world) deployments() []DeploymentInfo {
-	var out []DeploymentInfo
+func (w *world) deployments() []marathon.DeploymentInfo {
+	var out []marathon.DeploymentInfo
 	if err := json.Unmarshal(w.call("GET", "/v2/deployments", "").Body.Bytes(), &out); err != nil {
 		w.fail("deployments: %v", err)
 	}
@@ -130,7 +131,7 @@ func (w *world) deployments() []DeploymentInfo {
 }
 
 // apps, running and away look into the state of who leads, under its lock.
-func (w *world) apps() map[string]*App {
+func (w *world) apps() map[string]*marathon.App {
 	w.svc.mu.RLock()
 	defer w.svc.mu.RUnlock()
 	return maps.Clone(w.svc.state.Apps)

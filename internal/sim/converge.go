@@ -9,6 +9,7 @@ import (
 
 	"github.com/marinaos/marina/internal/invariant"
 	"github.com/marinaos/marina/internal/kernel"
+	"github.com/marinaos/marina/internal/marathon"
 	"github.com/marinaos/marina/internal/services"
 )
 
@@ -44,7 +45,7 @@ func (j *judge) adrift() (out []invariant.Violation) {
 	}
 	waits := map[string]kernel.Waiting{}
 	clear(j.kept)
-	for _, q := range append(m.state.Queue(framework), m.state.Queue(services.Framework)...) {
+	for _, q := range append(m.state.Queue(framework), m.state.Queue(marathon.Framework)...) {
 		if q.Hold != "" {
 			j.w.reach(RoomKept)
 			j.kept[q.Hold] = true
@@ -119,7 +120,7 @@ func (j *judge) specOf(q *kernel.Waiting) (none kernel.Spec) {
 		}
 	}
 	if a := j.w.intents.apps[q.Owner]; a != nil && a.Config() == q.Version {
-		if spec, err := services.Spec(a); err == nil {
+		if spec, err := marathon.Spec(a); err == nil {
 			return spec
 		}
 	}

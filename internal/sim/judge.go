@@ -7,7 +7,7 @@ import (
 
 	"github.com/marinaos/marina/internal/invariant"
 	"github.com/marinaos/marina/internal/kernel"
-	"github.com/marinaos/marina/internal/services"
+	"github.com/marinaos/marina/internal/marathon"
 )
 
 // orphanLimit is T_orph: how long a container may run that nothing asks for, while its agent is connected.
@@ -204,14 +204,14 @@ func (j *judge) exact(a *app) {
 }
 
 // deploys takes that services begins to change an app.
-func (j *judge) deploys(app string, to *services.App) {
+func (j *judge) deploys(app string, to *marathon.App) {
 	c := j.tally(app)
 	c.bound, c.sinking = max(c.bound, upper(to)), false
 }
 
 // deployed takes that services is done with an app: from now on its new definition binds. What is live beyond that, such as
 // instances of an app that was removed and made anew in the meantime, may only become less.
-func (j *judge) deployed(app string, to *services.App) {
+func (j *judge) deployed(app string, to *marathon.App) {
 	c := j.tally(app)
 	c.goal, c.sinking = upper(to), true
 	j.bound(app, c)

@@ -10,6 +10,7 @@ import (
 	"github.com/containerd/errdefs"
 
 	"github.com/marinaos/marina/internal/kernel"
+	"github.com/marinaos/marina/internal/marathon"
 	brain "github.com/marinaos/marina/internal/master"
 	"github.com/marinaos/marina/internal/services"
 	"github.com/marinaos/marina/internal/store"
@@ -18,13 +19,13 @@ import (
 // intents is what services keeps in the store: apps as they should be, and the deployments under way. It changes only at the
 // moment at which a fenced write takes effect. Its values are never changed in place.
 type intents struct {
-	apps        map[string]*services.App
+	apps        map[string]*marathon.App
 	deployments []*services.Deployment
 }
 
-// marathon drives the pure core of services as its real loop does: observe, decide, carry out, again. It lives and dies with
+// servicesLoop drives the pure core of services as its real loop does: observe, decide, carry out, again. It lives and dies with
 // its leader.
-type marathon struct {
+type servicesLoop struct {
 	m     *master
 	state *services.State
 	busy  bool // a decision or a change is being carried out
@@ -35,8 +36,8 @@ type marathon struct {
 	away  bool // some instance has been away
 }
 
-func newMarathon(m *master) *marathon {
-	s := &marathon{m: m, state: services.NewState()}
+func newServicesLoop(m *master) *servicesLoop {
+	s := &servicesLoop{m: m, state: services.NewState()}
 	s.state.Policy.ForgetRetry = 2 * time.Second
 	for _, id := range slices.Sorted(maps.Keys(m.w.intents.apps)) {
 		s.state.SetApp(id, m.w.intents.apps[id])
@@ -49,9 +50,9 @@ func newMarathon(m *master) *marathon {
 }
 
 // hear takes news of the kernel. While a decision is being carried out, later news of an instance take the place of earlier.
-func (s *marathon) hear(changes []*kernel.Record, complete bool) {
+func (s *servicesLoop) hear(changes []*kernel.Record, complete bool) {
 	for _, c := range changes {
-		if c.Framework != services.Framework {
+		if c.Framework != marathon.Framework {
 			continue
 		}
 		s.away = s.away || !c.Away.IsZero()
@@ -66,7 +67,7 @@ func (s *marathon) hear(changes []*kernel.Record, complete bool) {
 	}
 }
 
-func (s *marathon) later(d time.Duration, do func()) {
+func (s *servicesLoop) later(d time.Duration, do func()) {
 	s.m.w.after(d, &s.m.actor, func() {
 		if s.m.marathon == s {
 			do()
@@ -75,7 +76,7 @@ func (s *marathon) later(d time.Duration, do func()) {
 }
 
 // turn goes once round the loop.
-func (s *marathon) turn() {
+func (s *servicesLoop) turn() {
 	if s.busy {
 		return
 	}
@@ -90,7 +91,7 @@ func (s *marathon) turn() {
 		return
 	}
 	d := services.Decide(s.state, s.m.clock(), func(app string) kernel.GroupID {
-		return kernel.GroupID(fmt.Sprint(services.GroupPrefix(app), w.serial()))
+		return kernel.GroupID(fmt.Sprint(marathon.GroupPrefix(app), w.serial()))
 	})
 	s.excuse()
 	if len(d.Transitions)+len(d.Withdraw)+len(d.Stop)+len(d.Forget)+len(d.Launch) == 0 {
@@ -101,12 +102,12 @@ func (s *marathon) turn() {
 	s.advance(d.Transitions, func() { s.carryOut(&d) })
 }
 
-func (s *marathon) idle() {
+func (s *servicesLoop) idle() {
 	s.busy = false
 	s.later(0, s.turn)
 }
 
-func (s *marathon) wakeAt(t time.Time) {
+func (s *servicesLoop) wakeAt(t time.Time) {
 	if t.IsZero() {
 		return
 	}
@@ -124,7 +125,7 @@ func (s *marathon) wakeAt(t time.Time) {
 }
 
 // excuse tells the judge which instances were given up because their machines are away.
-func (s *marathon) excuse() {
+func (s *servicesLoop) excuse() {
 	if !s.away || s.m.w.judge.leader != s.m.epoch() {
 		return
 	}
@@ -138,13 +139,13 @@ func (s *marathon) excuse() {
 }
 
 // carryOut does what was decided, one thing after the other.
-func (s *marathon) carryOut(d *services.Decision) {
+func (s *servicesLoop) carryOut(d *services.Decision) {
 	switch {
 	case len(d.Withdraw) > 0:
 		x := d.Withdraw[0]
 		d.Withdraw = d.Withdraw[1:]
 		s.ask(d, func(r brain.RequestID) brain.Event {
-			return brain.Withdraw{Request: r, Framework: services.Framework, Key: services.Key(x.App, x.Version), Groups: []kernel.GroupID{x.Group}}
+			return brain.Withdraw{Request: r, Framework: marathon.Framework, Key: services.Key(x.App, x.Version), Groups: []kernel.GroupID{x.Group}}
 		}, nil, func(r brain.Reply) {
 			d.Stop = append(s.state.Withdrawn([]services.Withdraw{x}, r.Withdrawn), d.Stop...)
 		})
@@ -153,13 +154,13 @@ func (s *marathon) carryOut(d *services.Decision) {
 		d.Stop = d.Stop[1:]
 		s.m.note("stops: "+x.Why+":", string(x.Group), 0, 0)
 		s.ask(d, func(r brain.RequestID) brain.Event {
-			return brain.Stop{Request: r, Framework: services.Framework, Groups: []kernel.GroupID{x.Group}, Why: x.Why}
+			return brain.Stop{Request: r, Framework: marathon.Framework, Groups: []kernel.GroupID{x.Group}, Why: x.Why}
 		}, nil)
 	case len(d.Forget) > 0:
 		x := d.Forget[0]
 		d.Forget = d.Forget[1:]
 		s.ask(d, func(r brain.RequestID) brain.Event {
-			return brain.Forget{Request: r, Framework: services.Framework, Groups: []kernel.GroupID{x.Group}}
+			return brain.Forget{Request: r, Framework: marathon.Framework, Groups: []kernel.GroupID{x.Group}}
 		}, func(err error) bool {
 			s.state.ForgetRefused([]services.Ref{x}, s.m.clock())
 			return errdefs.IsFailedPrecondition(err)
@@ -167,7 +168,7 @@ func (s *marathon) carryOut(d *services.Decision) {
 	case len(d.Launch) > 0:
 		x := d.Launch[0]
 		d.Launch = d.Launch[1:]
-		spec, err := services.Spec(x.App)
+		spec, err := marathon.Spec(x.App)
 		if err != nil {
 			s.m.w.fail("spec of %s: %v", x.App.ID, err)
 			return
@@ -183,7 +184,7 @@ func (s *marathon) carryOut(d *services.Decision) {
 
 // ask makes one request of the kernel and goes on with the rest of the decision. A refusal that refused does not take is an
 // end of the simulation.
-func (s *marathon) ask(rest *services.Decision, event func(brain.RequestID) brain.Event, refused func(error) bool, took ...func(brain.Reply)) {
+func (s *servicesLoop) ask(rest *services.Decision, event func(brain.RequestID) brain.Event, refused func(error) bool, took ...func(brain.Reply)) {
 	s.m.request(event, func(r brain.Reply) {
 		if r.Err != nil && (refused == nil || !refused(r.Err)) {
 			s.m.w.fail("request of services: %v", r.Err)
@@ -197,7 +198,7 @@ func (s *marathon) ask(rest *services.Decision, event func(brain.RequestID) brai
 }
 
 // write makes a change of the intents durable and then goes on.
-func (s *marathon) write(change func(*intents), then func()) {
+func (s *servicesLoop) write(change func(*intents), then func()) {
 	w := s.m.w
 	serial := fmt.Sprint(w.serial())
 	txn := store.Txn{Guards: []store.Guard{s.m.lead.Fence()}, Ops: []store.Op{store.Put(intentsKey, []byte(serial))}}
@@ -220,7 +221,7 @@ func (s *marathon) write(change func(*intents), then func()) {
 var intentsKey = store.Key("sim", "intents")
 
 // advance makes transitions durable.
-func (s *marathon) advance(list []services.Transition, then func()) {
+func (s *servicesLoop) advance(list []services.Transition, then func()) {
 	if len(list) == 0 {
 		then()
 		return
@@ -261,7 +262,7 @@ func (in *intents) advance(t services.Transition) {
 }
 
 // deploy asks for a change of one app; to makes the next version out of the present one, nil if there is none.
-func (s *marathon) deploy(app string, force bool, to func(*services.App) *services.App) {
+func (s *servicesLoop) deploy(app string, force bool, to func(*marathon.App) *marathon.App) {
 	s.asks = append(s.asks, func() {
 		from := s.state.Apps[app]
 		next := to(from)
@@ -311,7 +312,7 @@ func (in *intents) begin(d *services.Deployment, locked []*services.Deployment) 
 
 // upper is how many instances of an app may be live: its strategy's share more than it has, and one more where otherwise
 // nothing could be replaced.
-func upper(a *services.App) int {
+func upper(a *marathon.App) int {
 	if a == nil {
 		return 0
 	}
@@ -334,7 +335,7 @@ func (w *World) drawChange() {
 	kind, n := w.dice.IntN(8), w.dice.IntN(12)
 	fresh := w.drawApp(id, version, n)
 	w.note("user", "asks for change %d of", id, int64(kind), 0)
-	m.marathon.deploy(id, w.dice.chance(0.4), func(old *services.App) *services.App {
+	m.marathon.deploy(id, w.dice.chance(0.4), func(old *marathon.App) *marathon.App {
 		switch {
 		case kind == 0:
 			return nil
@@ -343,32 +344,32 @@ func (w *World) drawChange() {
 		case kind < 4:
 			scaled := *old
 			scaled.Instances, scaled.Version = n, version
-			scaled.VersionInfo = &services.VersionInfo{LastScalingAt: version, LastConfigChangeAt: old.Config()}
+			scaled.VersionInfo = &marathon.VersionInfo{LastScalingAt: version, LastConfigChangeAt: old.Config()}
 			return &scaled
 		}
 		return fresh
 	})
 }
 
-func (w *World) drawApp(id, version string, instances int) *services.App {
+func (w *World) drawApp(id, version string, instances int) *marathon.App {
 	shares := []float64{0, 0.2, 0.5, 1}
-	a := &services.App{ID: id, CMD: new("sleep 1000"), Instances: instances, CPUs: 0.1 * float64(1+w.dice.IntN(8)),
+	a := &marathon.App{ID: id, CMD: new("sleep 1000"), Instances: instances, CPUs: 0.1 * float64(1+w.dice.IntN(8)),
 		Mem: 64 * float64(1+w.dice.IntN(8)), BackoffSeconds: 1, BackoffFactor: 1.15, MaxLaunchDelaySeconds: 5,
 		KillSelection: "YOUNGEST_FIRST", Role: "team", TaskKillGracePeriodSeconds: new(w.dice.IntN(4)),
-		UnreachableStrategy: services.UnreachableStrategy{Inactive: (3 + w.dice.IntN(4)) * w.climate.pace, Expunge: (7 + w.dice.IntN(6)) * w.climate.pace},
-		UpgradeStrategy:     services.UpgradeStrategy{MaximumOverCapacity: shares[w.dice.IntN(4)], MinimumHealthCapacity: shares[w.dice.IntN(4)]},
-		Version:             version, VersionInfo: &services.VersionInfo{LastScalingAt: version, LastConfigChangeAt: version}}
+		UnreachableStrategy: marathon.UnreachableStrategy{Inactive: (3 + w.dice.IntN(4)) * w.climate.pace, Expunge: (7 + w.dice.IntN(6)) * w.climate.pace},
+		UpgradeStrategy:     marathon.UpgradeStrategy{MaximumOverCapacity: shares[w.dice.IntN(4)], MinimumHealthCapacity: shares[w.dice.IntN(4)]},
+		Version:             version, VersionInfo: &marathon.VersionInfo{LastScalingAt: version, LastConfigChangeAt: version}}
 	if w.dice.chance(0.5) {
-		a.PortDefinitions = []services.PortDefinition{{Port: 10000 + w.dice.IntN(1000), Protocol: "tcp"}}
+		a.PortDefinitions = []marathon.PortDefinition{{Port: 10000 + w.dice.IntN(1000), Protocol: "tcp"}}
 	}
 	if w.dice.chance(0.4) {
-		a.HealthChecks = []services.HealthCheck{{Protocol: "COMMAND", Command: &services.Command{Value: "true"}, IntervalSeconds: 1,
+		a.HealthChecks = []marathon.HealthCheck{{Protocol: "COMMAND", Command: &marathon.Command{Value: "true"}, IntervalSeconds: 1,
 			TimeoutSeconds: 1, MaxConsecutiveFailures: 3}}
 	}
 	if w.dice.chance(0.3) {
 		a.Labels = map[string]string{"MARINA_PRIORITY": fmt.Sprint([...]int{-10, 10}[w.dice.IntN(2)])}
 	}
-	spec, err := services.Spec(a)
+	spec, err := marathon.Spec(a)
 	if err != nil {
 		w.fail("spec of %s: %v", id, err)
 	}

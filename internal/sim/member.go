@@ -38,7 +38,7 @@ type master struct {
 	lead       *store.Leadership
 	state      *brain.State
 	scheduler  *scheduler
-	marathon   *marathon
+	marathon   *servicesLoop
 	links      []*link
 	committing bool
 	releasing  bool
@@ -99,7 +99,7 @@ func (m *master) campaign() {
 	}
 	m.requests, m.wake = map[brain.RequestID]func(brain.Reply){}, 0
 	m.scheduler = newScheduler(m)
-	m.marathon = newMarathon(m)
+	m.marathon = newServicesLoop(m)
 	m.news, m.telling = nil, false
 	m.deliver(m.state.Instances(""), m.state.Complete()) // schedulers begin with it
 	m.step(brain.Tick{})

@@ -9,8 +9,8 @@ import (
 
 	"github.com/marinaos/marina/internal/invariant"
 	"github.com/marinaos/marina/internal/kernel"
+	"github.com/marinaos/marina/internal/marathon"
 	brain "github.com/marinaos/marina/internal/master"
-	"github.com/marinaos/marina/internal/services"
 	"github.com/marinaos/marina/internal/store"
 	"github.com/marinaos/marina/internal/store/memory"
 )
@@ -116,7 +116,7 @@ func newWorld(cfg Config) *World {
 		cfg.Events = 6000
 	}
 	w := &World{cfg: cfg, dice: newDice(cfg.Seed), plant: cfg.Plant, store: memory.New(), ctx: context.Background(),
-		asked: map[string][]kernel.Spec{}, intents: intents{apps: map[string]*services.App{}}}
+		asked: map[string][]kernel.Spec{}, intents: intents{apps: map[string]*marathon.App{}}}
 	w.trace = trace{hash: fnvOffset, out: cfg.Trace}
 	w.climate = drawClimate(w.dice)
 	w.judge = newJudge(w)

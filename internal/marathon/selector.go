@@ -1,4 +1,4 @@
-package services
+package marathon
 
 import (
 	"fmt"
@@ -6,15 +6,15 @@ import (
 	"strings"
 )
 
-// selector is one term of a label selector.
-type selector struct {
+// Selector is one term of a label selector.
+type Selector struct {
 	key    string
 	op     string // "", "==", "!=", "in", "notin"
 	values []string
 }
 
-// matches reports whether labels satisfy the term. Every kind of term wants the key to be there.
-func (s selector) matches(labels map[string]string) bool {
+// Matches reports whether labels satisfy the term. Every kind of term wants the key to be there.
+func (s Selector) Matches(labels map[string]string) bool {
 	v, ok := labels[s.key]
 	if !ok {
 		return false
@@ -29,11 +29,11 @@ func (s selector) matches(labels map[string]string) bool {
 	return true
 }
 
-// parseSelector reads comma separated terms: key, key==v, key!=v, key in (a,b), key notin (a,b). Terms are of letters, digits
+// ParseSelector reads comma separated terms: key, key==v, key!=v, key in (a,b), key notin (a,b). Terms are of letters, digits
 // and - _ . ; anything else is escaped with a backslash.
-func parseSelector(text string) ([]selector, error) {
+func ParseSelector(text string) ([]Selector, error) {
 	p := &selectorParser{rest: text}
-	out := []selector{}
+	out := []Selector{}
 	for {
 		s, err := p.term()
 		if err != nil {
@@ -84,7 +84,7 @@ func (p *selectorParser) word() (string, error) {
 	return b.String(), nil
 }
 
-func (p *selectorParser) term() (s selector, err error) {
+func (p *selectorParser) term() (s Selector, err error) {
 	if s.key, err = p.word(); err != nil {
 		return s, err
 	}

@@ -1,7 +1,8 @@
-package services
+package marathon
 
 import (
 	"encoding/json"
+	"fmt"
 	"math"
 	"slices"
 )
@@ -212,17 +213,17 @@ func (a *App) Config() string {
 	return a.VersionInfo.LastConfigChangeAt
 }
 
-// host reports whether the app's instances share the machine's network.
-func (a *App) host() bool { return len(a.Networks) == 0 || a.Networks[0].Mode == "host" }
+// HostNetwork reports whether the app's instances share the machine's network.
+func (a *App) HostNetwork() bool { return len(a.Networks) == 0 || a.Networks[0].Mode == "host" }
 
-// mesosCheck reports whether the check belongs to the kinds that Marathon has its agents run: their first failure after the
+// MesosCheck reports whether the check belongs to the kinds that Marathon has its agents run: their first failure after the
 // grace period counts even with maxConsecutiveFailures 0.
-func (h *HealthCheck) mesosCheck() bool {
+func (h *HealthCheck) MesosCheck() bool {
 	return h.Protocol == "COMMAND" || h.Protocol == "MESOS_TCP" || h.Protocol == "MESOS_HTTP" || h.Protocol == "MESOS_HTTPS"
 }
 
-// servicePorts lists the app's service ports, in order of its ports.
-func (a *App) servicePorts() []int {
+// ServicePorts lists the app's service ports, in order of its ports.
+func (a *App) ServicePorts() []int {
 	out := []int{}
 	for _, p := range a.PortDefinitions {
 		out = append(out, p.Port)
@@ -235,8 +236,8 @@ func (a *App) servicePorts() []int {
 	return out
 }
 
-// sameConfig reports whether two apps differ in nothing but the number of instances.
-func sameConfig(a, b *App) bool {
+// SameConfig reports whether two apps differ in nothing but the number of instances.
+func SameConfig(a, b *App) bool {
 	return string(configBytes(a)) == string(configBytes(b))
 }
 
@@ -254,8 +255,8 @@ func must[T any](v T, err error) T {
 	return v
 }
 
-// clone copies the app so far that its ports may be assigned in the copy.
-func (a *App) clone() *App {
+// Clone copies the app so far that its ports may be assigned in the copy.
+func (a *App) Clone() *App {
 	c := *a
 	c.PortDefinitions = slices.Clone(a.PortDefinitions)
 	if a.Container != nil {
@@ -264,4 +265,22 @@ func (a *App) clone() *App {
 		c.Container = &k
 	}
 	return &c
+}
+
+// Intact returns what is wrong with an app's row although it could be decoded: it would be taken for another app, or for one
+// without instances.
+func (a *App) Intact(id string) error {
+	if a.ID != id {
+		return fmt.Errorf("it says that it is app %.60q", a.ID)
+	}
+	versions := []string{a.Version}
+	if a.VersionInfo != nil {
+		versions = append(versions, a.VersionInfo.LastConfigChangeAt)
+	}
+	for _, v := range versions {
+		if _, ok := ParseTimestamp(v); !ok {
+			return fmt.Errorf("it is of no version that there is: %.60q", v)
+		}
+	}
+	return nil
 }

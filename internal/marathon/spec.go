@@ -1,4 +1,4 @@
-package services
+package marathon
 
 import (
 	"fmt"
@@ -13,7 +13,7 @@ import (
 	"github.com/marinaos/marina/internal/kernel"
 )
 
-// Framework is the name under which this room launches.
+// Framework is the name under which the instances of apps are launched.
 const Framework = "marathon"
 
 // placementLabel is the label by which an app chooses how it is placed: "spread" or "binpack". Marathon has no field for it.
@@ -47,7 +47,7 @@ func reservedFor(a *App) kernel.Reserved {
 // that scaling leaves running instances as they are. Errors are errdefs.ErrInvalidArgument.
 func Spec(a *App) (kernel.Spec, error) {
 	t := kernel.TaskSpec{
-		Name: "_app", Suffix: taskSuffix,
+		Name: "_app", Suffix: TaskSuffix,
 		Guarantee: kernel.Resources{MilliCPU: milli(a.CPUs), Mem: bytesOf(a.Mem), Disk: bytesOf(a.Disk), GPUs: int64(a.GPUs)},
 		Ports:     specPorts(a),
 		Checks:    specChecks(a),
@@ -83,11 +83,11 @@ func Spec(a *App) (kernel.Spec, error) {
 		}
 	}
 	mode := kernel.NetworkBridge
-	if a.host() {
+	if a.HostNetwork() {
 		mode = kernel.NetworkHost
 	}
 	s := kernel.Spec{
-		Framework: Framework, Owner: a.ID, Version: a.Config(), Role: parentOf(a.ID), Discovery: discovery(a.ID),
+		Framework: Framework, Owner: a.ID, Version: a.Config(), Role: Parent(a.ID), Discovery: discovery(a.ID),
 		Network: kernel.Network{Mode: mode}, Tasks: []kernel.TaskSpec{t}, Strategy: kernel.Strategy(a.Labels[placementLabel]),
 		Priority: priorityOf(a), Reserved: reservedFor(a),
 	}
@@ -158,7 +158,7 @@ func parseVIP(s string) (kernel.VIP, error) {
 var vipName = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?(\.[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)*$`)
 
 func specPorts(a *App) (out []kernel.Port) {
-	if a.host() {
+	if a.HostNetwork() {
 		for i, p := range a.PortDefinitions {
 			k := newPort(a, i, p.Name, p.Protocol, p.Port, p.Labels)
 			if a.RequirePorts {
@@ -207,9 +207,9 @@ func published(a *App, i int) bool {
 	return slices.Contains(strings.FieldsFunc(groups, func(r rune) bool { return r == ',' || r == ' ' }), "external")
 }
 
-// publishedPorts lists the service ports that the app opens on every machine.
-func publishedPorts(a *App) (out []int) {
-	for i, p := range a.servicePorts() {
+// PublishedPorts lists the service ports that the app opens on every machine.
+func (a *App) PublishedPorts() (out []int) {
+	for i, p := range a.ServicePorts() {
 		if p != 0 && published(a, i) {
 			out = append(out, p)
 		}
@@ -224,7 +224,7 @@ func specChecks(a *App) (out []kernel.Check) {
 			MaxFailed: h.MaxConsecutiveFailures,
 			Ignore1xx: h.IgnoreHTTP1xx != nil && *h.IgnoreHTTP1xx,
 		}
-		if h.mesosCheck() {
+		if h.MesosCheck() {
 			k.Delay = seconds(h.DelaySeconds)
 		} else if k.Grace == 0 { // Marathon's first run; within a grace an agent asks at once, as failures do not count
 			k.Delay = min(k.Interval, 5*time.Second)
@@ -293,7 +293,7 @@ func specEnv(a *App) []kernel.EnvVar {
 			env = append(env, kernel.EnvVar{Name: "PORT", From: field}, kernel.EnvVar{Name: "PORTS", From: kernel.FieldPorts})
 		}
 		declared := int(p.Container)
-		if a.host() {
+		if a.HostNetwork() {
 			declared = int(p.Service)
 		}
 		if declared != 0 {

@@ -1,4 +1,4 @@
-package services
+package marathon
 
 import (
 	"slices"
@@ -10,10 +10,10 @@ func TestOnlyLentFoldersMayBeVolumes(t *testing.T) {
 		return &App{Container: &Container{Volumes: []Volume{{ContainerPath: "/data", HostPath: host, Mode: "RW"}}}}
 	}
 	for host, refused := range map[string]bool{"/srv": false, "/srv/a/b": false, "/": true, "/etc": true, "/srvx": true, "/srv/../etc": true} {
-		if got := app(host).foreignVolumes([]string{"/srv", "/data"}); len(got) > 0 != refused {
+		if got := app(host).ForeignVolumes([]string{"/srv", "/data"}); len(got) > 0 != refused {
 			t.Errorf("%s: %v, want refused to be %v", host, got, refused)
 		}
-		if got := app(host).foreignVolumes([]string{}); len(got) != 1 || got[0].Path != "/container/volumes(0)/hostPath" {
+		if got := app(host).ForeignVolumes([]string{}); len(got) != 1 || got[0].Path != "/container/volumes(0)/hostPath" {
 			t.Errorf("%s where nothing is lent: %v, want it refused by name", host, got)
 		}
 	}
@@ -34,7 +34,7 @@ func TestNoImageNoRootInTheMachinesNetwork(t *testing.T) {
 		if c.image {
 			a.Container = &Container{Docker: &Docker{Image: "x"}}
 		}
-		got := slices.ContainsFunc(a.validate([]string{""}), func(d Detail) bool { return d.Path == "/user" })
+		got := slices.ContainsFunc(a.Validate([]string{""}), func(d Detail) bool { return d.Path == "/user" })
 		if got != c.refused {
 			t.Errorf("%s: refused %v, want %v", name, got, c.refused)
 		}

@@ -1,4 +1,4 @@
-package services
+package marathon
 
 import (
 	"fmt"
@@ -64,21 +64,21 @@ func split(path string) []string {
 	return strings.FieldsFunc(path, func(r rune) bool { return r == '/' })
 }
 
-// parentOf is the group an app is in: "/prod" for "/prod/web", "/" for "/web".
-func parentOf(id string) string {
+// Parent is the group an app is in: "/prod" for "/prod/web", "/" for "/web".
+func Parent(id string) string {
 	if i := strings.LastIndex(id, "/"); i > 0 {
 		return id[:i]
 	}
 	return "/"
 }
 
-// under reports whether an id lies below a group.
-func under(id, group string) bool {
+// Under reports whether an id lies below a group.
+func Under(id, group string) bool {
 	return group == "/" || strings.HasPrefix(id, group+"/")
 }
 
-// topGroup is the top-level group an app is in: "/prod" for "/prod/web/api", "/" for "/web".
-func topGroup(id string) string {
+// TopGroup is the top-level group an app is in: "/prod" for "/prod/web/api", "/" for "/web".
+func TopGroup(id string) string {
 	parts := split(id)
 	if len(parts) < 2 {
 		return "/"
@@ -89,13 +89,13 @@ func topGroup(id string) string {
 // GroupPrefix is what the group ids of an app's instances begin with; a UUID follows.
 func GroupPrefix(app string) string { return strings.Join(split(app), "_") + ".instance-" }
 
-// taskSuffix makes a group id a task id.
-const taskSuffix = "._app.1"
+// TaskSuffix makes a group id a task id.
+const TaskSuffix = "._app.1"
 
 var taskID = regexp.MustCompile(`^(.+)\.((?:instance-|marathon-)[^.]+|[0-9a-f-]{36})(?:\._app|\.[^.]+)?(?:\.\d+)?$`)
 
-// groupOfTask is the group id inside a task id of any of the forms that Marathon's versions used.
-func groupOfTask(id string) (string, bool) {
+// GroupOfTask is the group id inside a task id of any of the forms that Marathon's versions used.
+func GroupOfTask(id string) (string, bool) {
 	m := taskID.FindStringSubmatch(id)
 	if m == nil {
 		return "", false
@@ -106,14 +106,16 @@ func groupOfTask(id string) (string, bool) {
 // timestamp is the one form times have on the wire. As text they sort by time, and they name versions.
 const timestampForm = "2006-01-02T15:04:05.000Z"
 
-func timestamp(t time.Time) string {
+// Timestamp is a time as text; empty for none.
+func Timestamp(t time.Time) string {
 	if t.IsZero() {
 		return ""
 	}
 	return t.UTC().Format(timestampForm)
 }
 
-func parseTimestamp(s string) (time.Time, bool) {
+// ParseTimestamp reads what Timestamp wrote.
+func ParseTimestamp(s string) (time.Time, bool) {
 	t, err := time.Parse(timestampForm, s)
 	return t, err == nil
 }

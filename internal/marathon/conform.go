@@ -1,4 +1,4 @@
-package services
+package marathon
 
 import (
 	"bytes"
@@ -29,17 +29,18 @@ type Detail struct {
 	Errors []string `json:"errors"`
 }
 
-// syntaxError is JSON that cannot be read at all.
-type syntaxError struct{ text string }
+// SyntaxError is JSON that cannot be read at all.
+type SyntaxError struct{ Text string }
 
-func (e *syntaxError) Error() string { return e.text }
+// Error is the text.
+func (e *SyntaxError) Error() string { return e.Text }
 
-// parse reads one JSON value into maps, slices, strings, bools and json.Numbers. It refuses what two readers could read
+// Parse reads one JSON value into maps, slices, strings, bools and json.Numbers. It refuses what two readers could read
 // differently: a key twice in one object, text that is not UTF-8, anything after the value. Depth is bounded while reading,
 // so that nesting costs nothing.
-func parse(body []byte) (any, error) {
+func Parse(body []byte) (any, error) {
 	if !utf8.Valid(body) {
-		return nil, &syntaxError{"the text is not valid UTF-8"}
+		return nil, &SyntaxError{"the text is not valid UTF-8"}
 	}
 	dec := json.NewDecoder(bytes.NewReader(body))
 	dec.UseNumber()
@@ -48,7 +49,7 @@ func parse(body []byte) (any, error) {
 		return nil, err
 	}
 	if _, err := dec.Token(); err != io.EOF {
-		return nil, &syntaxError{fmt.Sprintf("something follows the value at offset %d", dec.InputOffset())}
+		return nil, &SyntaxError{fmt.Sprintf("something follows the value at offset %d", dec.InputOffset())}
 	}
 	return v, nil
 }
@@ -57,16 +58,16 @@ func parseValue(dec *json.Decoder, depth int) (any, error) {
 	tok, err := dec.Token()
 	if err != nil {
 		if err == io.EOF || err == io.ErrUnexpectedEOF {
-			return nil, &syntaxError{"unexpected end of input"}
+			return nil, &SyntaxError{"unexpected end of input"}
 		}
-		return nil, &syntaxError{err.Error()}
+		return nil, &SyntaxError{err.Error()}
 	}
 	delim, ok := tok.(json.Delim)
 	if !ok {
 		return tok, nil
 	}
 	if depth++; depth > MaxDepth {
-		return nil, &syntaxError{fmt.Sprintf("more than %d levels of nesting at offset %d", MaxDepth, dec.InputOffset())}
+		return nil, &SyntaxError{fmt.Sprintf("more than %d levels of nesting at offset %d", MaxDepth, dec.InputOffset())}
 	}
 	if delim == '[' {
 		list := []any{}
@@ -83,11 +84,11 @@ func parseValue(dec *json.Decoder, depth int) (any, error) {
 	for dec.More() {
 		key, err := dec.Token()
 		if err != nil {
-			return nil, &syntaxError{err.Error()}
+			return nil, &SyntaxError{err.Error()}
 		}
 		name := key.(string)
 		if _, twice := object[name]; twice {
-			return nil, &syntaxError{fmt.Sprintf("key %.80q stands twice in one object, before offset %d", name, dec.InputOffset())}
+			return nil, &SyntaxError{fmt.Sprintf("key %.80q stands twice in one object, before offset %d", name, dec.InputOffset())}
 		}
 		if object[name], err = parseValue(dec, depth); err != nil {
 			return nil, err
@@ -98,7 +99,7 @@ func parseValue(dec *json.Decoder, depth int) (any, error) {
 
 func closing(dec *json.Decoder) error {
 	if _, err := dec.Token(); err != nil {
-		return &syntaxError{"unexpected end of input"}
+		return &SyntaxError{"unexpected end of input"}
 	}
 	return nil
 }
@@ -123,7 +124,7 @@ func conform(v any, t reflect.Type, rules, path string) (any, []Detail) {
 			return v, nil
 		}
 		if s, ok := v.(string); ok {
-			return nil, bad(path, fmt.Sprintf("'%.80s' is an invalid resource limit. It must be 'unlimited' or a number", s))
+			return nil, Bad(path, fmt.Sprintf("'%.80s' is an invalid resource limit. It must be 'unlimited' or a number", s))
 		}
 		return conform(v, typeOf[float64](), "min=0,max=1000000000", path)
 	}
@@ -137,12 +138,12 @@ func conform(v any, t reflect.Type, rules, path string) (any, []Detail) {
 	case reflect.String:
 		s, ok := v.(string)
 		if !ok {
-			return nil, bad(path, "error.expected.jsstring")
+			return nil, Bad(path, "error.expected.jsstring")
 		}
 		return s, stringRules(s, rules, path)
 	case reflect.Bool:
 		if _, ok := v.(bool); !ok {
-			return nil, bad(path, "error.expected.jsboolean")
+			return nil, Bad(path, "error.expected.jsboolean")
 		}
 		return v, nil
 	default:
@@ -152,7 +153,8 @@ func conform(v any, t reflect.Type, rules, path string) (any, []Detail) {
 
 func typeOf[T any]() reflect.Type { return reflect.TypeFor[T]() }
 
-func bad(path string, errs ...string) []Detail {
+// Bad says what is wrong at one path.
+func Bad(path string, errs ...string) []Detail {
 	if path == "" {
 		path = "/"
 	}
@@ -162,7 +164,7 @@ func bad(path string, errs ...string) []Detail {
 func conformObject(v any, t reflect.Type, path string) (any, []Detail) {
 	in, ok := v.(map[string]any)
 	if !ok {
-		return nil, bad(path, "error.expected.jsobject")
+		return nil, Bad(path, "error.expected.jsobject")
 	}
 	out, all := map[string]any{}, []Detail(nil)
 	for i := range t.NumField() {
@@ -172,7 +174,7 @@ func conformObject(v any, t reflect.Type, path string) (any, []Detail) {
 		given := in[name]
 		if given == nil {
 			if def, ok := rule(rules, "default"); ok {
-				given = must(parse([]byte(def)))
+				given = must(Parse([]byte(def)))
 			} else if _, ok := rule(rules, "required"); ok {
 				all = append(all, Detail{path + "/" + name, []string{"error.path.missing"}})
 				continue
@@ -189,10 +191,10 @@ func conformObject(v any, t reflect.Type, path string) (any, []Detail) {
 func conformList(v any, t reflect.Type, rules, path string) (any, []Detail) {
 	in, ok := v.([]any)
 	if !ok {
-		return nil, bad(path, "error.expected.jsarray")
+		return nil, Bad(path, "error.expected.jsarray")
 	}
 	if len(in) > MaxItems {
-		return nil, bad(path, "error.maxLength")
+		return nil, Bad(path, "error.maxLength")
 	}
 	out, all := make([]any, 0, len(in)), []Detail(nil)
 	for i, e := range in {
@@ -205,7 +207,7 @@ func conformList(v any, t reflect.Type, rules, path string) (any, []Detail) {
 func conformMap(v any, t reflect.Type, path string) (any, []Detail) {
 	in, ok := v.(map[string]any)
 	if !ok {
-		return nil, bad(path, "error.expected.jsobject")
+		return nil, Bad(path, "error.expected.jsobject")
 	}
 	out, all := map[string]any{}, []Detail(nil)
 	for k, e := range in {
@@ -213,7 +215,7 @@ func conformMap(v any, t reflect.Type, path string) (any, []Detail) {
 			continue
 		}
 		if _, secret := e.(map[string]any); secret && path == "/env" {
-			return nil, bad(fmt.Sprintf("/env(%s)", k), notBuilt("secrets in the environment"))
+			return nil, Bad(fmt.Sprintf("/env(%s)", k), notBuilt("secrets in the environment"))
 		}
 		clean, errs := conform(e, t.Elem(), "", fmt.Sprintf("%s(%s)", path, k))
 		out[k], all = clean, append(all, errs...)
@@ -224,23 +226,23 @@ func conformMap(v any, t reflect.Type, path string) (any, []Detail) {
 func conformNumber(v any, whole bool, rules, path string) (any, []Detail) {
 	n, ok := v.(json.Number)
 	if !ok {
-		return nil, bad(path, "error.expected.jsnumber")
+		return nil, Bad(path, "error.expected.jsnumber")
 	}
 	f, err := strconv.ParseFloat(n.String(), 64)
 	if err != nil {
 		if strings.HasPrefix(n.String(), "-") {
-			return nil, bad(path, "error.min")
+			return nil, Bad(path, "error.min")
 		}
-		return nil, bad(path, "error.max")
+		return nil, Bad(path, "error.max")
 	}
 	if whole && f != math.Trunc(f) {
-		return nil, bad(path, "error.expected.int")
+		return nil, Bad(path, "error.expected.int")
 	}
 	if lo, ok := rule(rules, "min"); ok && f < must(strconv.ParseFloat(lo, 64)) {
-		return nil, bad(path, "error.min")
+		return nil, Bad(path, "error.min")
 	}
 	if hi, ok := rule(rules, "max"); ok && f > must(strconv.ParseFloat(hi, 64)) {
-		return nil, bad(path, "error.max")
+		return nil, Bad(path, "error.max")
 	}
 	if whole {
 		return json.Number(strconv.FormatInt(int64(f), 10)), nil
@@ -252,13 +254,13 @@ var patterns = map[string]*regexp.Regexp{"name": regexp.MustCompile(`^[a-z0-9]([
 
 func stringRules(s, rules, path string) []Detail {
 	if lo, ok := rule(rules, "minLength"); ok && len(s) < must(strconv.Atoi(lo)) {
-		return bad(path, "error.minLength")
+		return Bad(path, "error.minLength")
 	}
 	if hi, ok := rule(rules, "maxLength"); ok && len(s) > must(strconv.Atoi(hi)) {
-		return bad(path, "error.maxLength")
+		return Bad(path, "error.maxLength")
 	}
 	if p, ok := rule(rules, "pattern"); ok && !patterns[p].MatchString(s) {
-		return bad(path, "error.pattern")
+		return Bad(path, "error.pattern")
 	}
 	if e, ok := rule(rules, "enum"); ok {
 		for _, one := range strings.Split(e, "|") {
@@ -266,10 +268,10 @@ func stringRules(s, rules, path string) []Detail {
 				return nil
 			}
 		}
-		return bad(path, "error.unknown.enum.literal")
+		return Bad(path, "error.unknown.enum.literal")
 	}
 	if strings.ContainsRune(s, 0) {
-		return bad(path, "error.pattern")
+		return Bad(path, "error.pattern")
 	}
 	return nil
 }
@@ -297,7 +299,7 @@ var ruleEnd = regexp.MustCompile(`,(required|default=|min=|max=|minLength=|maxLe
 func into[T any](v any) (*T, error) {
 	out := new(T)
 	if err := json.Unmarshal(must(json.Marshal(v)), out); err != nil {
-		return nil, &syntaxError{err.Error()}
+		return nil, &SyntaxError{err.Error()}
 	}
 	return out, nil
 }

@@ -1,4 +1,4 @@
-package services
+package marathon
 
 import (
 	"encoding/json"
@@ -19,8 +19,8 @@ const MaxAppBytes = 256 << 10
 // maxPattern is the longest regular expression of a constraint, in bytes; Mesos has the same.
 const maxPattern = 4096
 
-// validate checks what an app means, after fold. roles are those that it may name. Details are Marathon's where it has them.
-func (a *App) validate(roles []string) []Detail {
+// Validate checks what an app means, after fold. roles are those that it may name. Details are Marathon's where it has them.
+func (a *App) Validate(roles []string) []Detail {
 	v := &validator{}
 	if a.CMD != nil && len(a.Args) > 0 || a.CMD == nil && len(a.Args) == 0 && !a.hasImage() {
 		v.add("/", "AppDefinition must either contain one of 'cmd' or 'args', and/or a 'container'.")
@@ -28,7 +28,7 @@ func (a *App) validate(roles []string) []Detail {
 	if a.Executor != "" && a.Executor != "//cmd" {
 		v.add("/executor", notBuilt("executor"))
 	}
-	if a.User != nil && !a.hasImage() && a.host() && rootUser(*a.User) {
+	if a.User != nil && !a.hasImage() && a.HostNetwork() && rootUser(*a.User) {
 		v.add("/user", "root runs in the machine's network only from an image: leave user out, or give the app a bridge network")
 	}
 	if a.GPUs > 0 && a.Container != nil && a.Container.Type == "DOCKER" {
@@ -121,10 +121,10 @@ func (v *validator) networks(a *App) {
 }
 
 func (v *validator) ports(a *App) {
-	if !a.host() && len(a.PortDefinitions) > 0 {
+	if !a.HostNetwork() && len(a.PortDefinitions) > 0 {
 		v.add("/portDefinitions", "portDefinitions are only allowed with host-networking")
 	}
-	if a.host() && a.Container != nil && len(a.Container.PortMappings) > 0 {
+	if a.HostNetwork() && a.Container != nil && len(a.Container.PortMappings) > 0 {
 		v.add("/container/portMappings", "portMappings are only allowed with networks of mode container or container/bridge")
 	}
 	names, numbers := map[string]bool{}, map[string]bool{}
@@ -169,9 +169,9 @@ func (v *validator) ports(a *App) {
 	}
 }
 
-// foreignVIPs refuses VIPs whose address is not of the datacenter's range: rules for them would take what machines and tasks
+// ForeignVIPs refuses VIPs whose address is not of the datacenter's range: rules for them would take what machines and tasks
 // send to somebody else, on the internet or at this very gateway.
-func (a *App) foreignVIPs(ours netip.Prefix) []Detail {
+func (a *App) ForeignVIPs(ours netip.Prefix) []Detail {
 	v := &validator{}
 	check := func(list string, i int, labels map[string]string) {
 		for _, k := range sortedKeys(labels) {
@@ -194,8 +194,8 @@ func (a *App) foreignVIPs(ours netip.Prefix) []Detail {
 	return v.found
 }
 
-// foreignVolumes refuses folders that the machines do not lend. Root inside of a container is root in what is bound into it.
-func (a *App) foreignVolumes(lent []string) []Detail {
+// ForeignVolumes refuses folders that the machines do not lend. Root inside of a container is root in what is bound into it.
+func (a *App) ForeignVolumes(lent []string) []Detail {
 	v := &validator{}
 	if a.Container == nil || lent == nil {
 		return nil
@@ -311,13 +311,13 @@ func (v *validator) healthChecks(a *App) {
 			}
 			continue
 		}
-		if h.mesosCheck() {
+		if h.MesosCheck() {
 			mesos++
 		}
 		if h.IPProtocol == "IPv6" {
 			v.add(at+"/ipProtocol", notBuilt("IPv6"))
 		}
-		if h.Port == nil && (h.PortIndex == nil || *h.PortIndex >= len(a.servicePorts())) {
+		if h.Port == nil && (h.PortIndex == nil || *h.PortIndex >= len(a.ServicePorts())) {
 			v.add(at, "Health check port indices must address an element of the ports array or container port mappings.")
 		}
 	}

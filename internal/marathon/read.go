@@ -1,4 +1,4 @@
-package services
+package marathon
 
 import (
 	"encoding/json"
@@ -8,14 +8,14 @@ import (
 	"strings"
 )
 
-// invalidError is a request that is understood and refused. Message and Details are Marathon's.
-type invalidError struct {
+// InvalidError is a request that is understood and refused. Message and Details are Marathon's.
+type InvalidError struct {
 	Message string
 	Details []Detail
 }
 
 // Error names every place and what is wrong there.
-func (e *invalidError) Error() string {
+func (e *InvalidError) Error() string {
 	parts := []string{}
 	for _, d := range e.Details {
 		parts = append(parts, d.Path+": "+strings.Join(d.Errors, ", "))
@@ -23,13 +23,15 @@ func (e *invalidError) Error() string {
 	return e.Message + ": " + strings.Join(parts, "; ")
 }
 
+// The messages of an InvalidError.
 const (
-	wrongShape   = "Invalid JSON"
+	WrongShape   = "Invalid JSON"
 	wrongContent = "Object is not valid"
 )
 
-func shapeError(d []Detail) error   { return &invalidError{wrongShape, byPath(d)} }
-func contentError(d []Detail) error { return &invalidError{wrongContent, byPath(d)} }
+// ShapeError refuses what is not of an app's form, ContentError what an app cannot mean.
+func ShapeError(d []Detail) error   { return &InvalidError{WrongShape, byPath(d)} }
+func ContentError(d []Detail) error { return &InvalidError{wrongContent, byPath(d)} }
 
 // byPath sorts details and joins those of one path, so that the same input always gets the same answer.
 func byPath(in []Detail) []Detail {
@@ -83,15 +85,15 @@ func refuseUnbuilt(given map[string]any) (out []Detail) {
 	return out
 }
 
-// readApp turns a parsed request into an app. With old and partial, fields that are not given keep old's values; given ones
+// Read turns a parsed request into an app. With old and partial, fields that are not given keep old's values; given ones
 // replace them whole. The answer is folded but not validated.
-func readApp(given map[string]any, old *App, partial bool) (*App, error) {
+func Read(given map[string]any, old *App, partial bool) (*App, error) {
 	if errs := refuseUnbuilt(given); len(errs) > 0 {
-		return nil, contentError(errs)
+		return nil, ContentError(errs)
 	}
 	tree := map[string]any{}
 	if old != nil && partial {
-		tree = must(parse(must(json.Marshal(old)))).(map[string]any)
+		tree = must(Parse(must(json.Marshal(old)))).(map[string]any)
 		for _, name := range superseded(given) {
 			delete(tree, name)
 		}
@@ -102,14 +104,14 @@ func readApp(given map[string]any, old *App, partial bool) (*App, error) {
 	delete(tree, "versionInfo")
 	clean, errs := conform(tree, typeOf[App](), "", "")
 	if len(errs) > 0 {
-		return nil, shapeError(errs)
+		return nil, ShapeError(errs)
 	}
 	a, err := into[App](clean)
 	if err != nil {
 		return nil, err
 	}
 	if errs := a.fold(); len(errs) > 0 {
-		return nil, contentError(errs)
+		return nil, ContentError(errs)
 	}
 	return a, nil
 }
@@ -142,17 +144,17 @@ func (a *App) fold() (errs []Detail) {
 	if len(a.Networks) == 0 {
 		a.Networks = []Network{{Mode: "host"}}
 	}
-	if a.Ports != nil && a.PortDefinitions == nil && a.host() {
+	if a.Ports != nil && a.PortDefinitions == nil && a.HostNetwork() {
 		a.PortDefinitions = []PortDefinition{}
 		for _, p := range a.Ports {
 			a.PortDefinitions = append(a.PortDefinitions, PortDefinition{Port: p, Protocol: "tcp", Labels: map[string]string{}})
 		}
-	} else if a.Ports != nil && a.host() && !slices.EqualFunc(a.Ports, a.PortDefinitions, func(n int, p PortDefinition) bool { return n == p.Port }) {
+	} else if a.Ports != nil && a.HostNetwork() && !slices.EqualFunc(a.Ports, a.PortDefinitions, func(n int, p PortDefinition) bool { return n == p.Port }) {
 		errs = append(errs, Detail{"/ports", []string{"cannot specify both ports and port definitions"}})
 	}
 	a.Ports = nil
 	name := "default"
-	if a.host() {
+	if a.HostNetwork() {
 		if a.PortDefinitions == nil {
 			a.PortDefinitions = []PortDefinition{{Protocol: "tcp", Name: &name, Labels: map[string]string{}}}
 		}
@@ -218,16 +220,16 @@ func (h *HealthCheck) fold() {
 	}
 }
 
-// assignPorts gives every service port that was left open a number: that of the old version at the same place, else the
+// AssignPorts gives every service port that was left open a number: that of the old version at the same place, else the
 // lowest of [first, last] that no app uses.
-func (a *App) assignPorts(old *App, used map[int]string, first, last int) error {
+func (a *App) AssignPorts(old *App, used map[int]string, first, last int) error {
 	taken := map[int]bool{}
-	for _, p := range a.servicePorts() {
+	for _, p := range a.ServicePorts() {
 		taken[p] = true
 	}
 	kept := []int{}
 	if old != nil {
-		kept = old.servicePorts()
+		kept = old.ServicePorts()
 	}
 	next := first
 	assign := func(i int, p *int) error {
@@ -246,7 +248,7 @@ func (a *App) assignPorts(old *App, used map[int]string, first, last int) error 
 				return nil
 			}
 		}
-		return contentError([]Detail{{"/portDefinitions", []string{fmt.Sprintf("All ports in the range [%d-%d) are already in use", first, last+1)}}})
+		return ContentError([]Detail{{"/portDefinitions", []string{fmt.Sprintf("All ports in the range [%d-%d) are already in use", first, last+1)}}})
 	}
 	for i := range a.PortDefinitions {
 		if err := assign(i, &a.PortDefinitions[i].Port); err != nil {
@@ -261,4 +263,24 @@ func (a *App) assignPorts(old *App, used map[int]string, first, last int) error 
 		}
 	}
 	return nil
+}
+
+// FoldDependencies makes what the app depends on absolute, each named once.
+func (a *App) FoldDependencies() (errs []Detail) {
+	out := []string{}
+	seen := map[string]bool{}
+	for i, d := range a.Dependencies {
+		dep, bad := AppID(d, Parent(a.ID))
+		if len(bad) > 0 {
+			errs = append(errs, Detail{fmt.Sprintf("/dependencies(%d)", i), bad})
+		}
+		if !seen[dep] {
+			seen[dep] = true
+			out = append(out, dep)
+		}
+	}
+	if a.Dependencies != nil {
+		a.Dependencies = out
+	}
+	return errs
 }

@@ -1,12 +1,4 @@
-package services
-
-import (
-	"cmp"
-	"slices"
-	"time"
-
-	"github.com/marinaos/marina/internal/kernel"
-)
+package marathon
 
 // AppInfo is an app as the API answers with it: the app and what is embedded.
 type AppInfo struct {
@@ -179,171 +171,21 @@ type GroupInfo struct {
 	EnforceRole  bool        `json:"enforceRole"`
 }
 
-func orEmpty[T any](s []T) []T {
-	if s == nil {
-		return []T{}
-	}
-	return s
+// The actions of a deployment's steps.
+const (
+	StartApplication   = "StartApplication" // the app begins, with no instances
+	ScaleApplication   = "ScaleApplication"
+	RestartApplication = "RestartApplication" // instances of other versions are replaced
+	StopApplication    = "StopApplication"
+)
+
+// Step is actions that run side by side.
+type Step struct {
+	Actions []Action `json:"actions"`
 }
 
-func taskOf(i *Instance) string { return string(i.ID()) + taskSuffix }
-
-// condition is Marathon's word for an instance's state.
-func condition(i *Instance) string {
-	if !i.Away.IsZero() && !i.Removed() {
-		if i.Inactive {
-			return "UnreachableInactive"
-		}
-		return "Unreachable"
-	}
-	return map[kernel.State]string{kernel.Staging: "Staging", kernel.Starting: "Starting", kernel.Running: "Running",
-		kernel.Killing: "Killing", kernel.Finished: "Finished", kernel.Failed: "Failed", kernel.Killed: "Killed",
-		kernel.Error: "Error", kernel.Lost: "Dropped", kernel.Gone: "Gone"}[i.State()]
+// Action is one app's part of a step.
+type Action struct {
+	Action string `json:"action"`
+	App    string `json:"app"`
 }
-
-func taskState(i *Instance) string {
-	if !i.Away.IsZero() && !i.Removed() {
-		return "TASK_UNREACHABLE"
-	}
-	return i.State().String()
-}
-
-func message(i *kernel.Instance) string {
-	if len(i.Statuses) == 0 {
-		return ""
-	}
-	return i.Statuses[0].Message
-}
-
-func addresses(i *kernel.Instance) []IPAddress {
-	if !i.Address.IsValid() {
-		return []IPAddress{}
-	}
-	return []IPAddress{{i.Address.String(), "IPv4"}}
-}
-
-func failureOf(i *Instance, now time.Time) *TaskFailure {
-	f := &TaskFailure{AppID: i.Owner, Host: i.Hostname, Message: message(new(i.Instance())), SlaveID: string(i.Agent), State: i.State().String(),
-		TaskID: taskOf(i), Timestamp: timestamp(now), Version: i.Version}
-	return f
-}
-
-// task is an instance's task as the API shows it.
-func (s *State) task(i *Instance, machines map[kernel.AgentID]kernel.AgentView) Task {
-	k := i.Instance()
-	t := Task{AppID: i.Owner, Host: i.Hostname, ID: taskOf(i), SlaveID: string(i.Agent), State: taskState(i),
-		Ports: orEmpty(k.HostPorts), IPAddresses: addresses(&k), ServicePorts: []int{}, HealthCheckResults: []HealthResult{},
-		LocalVolumes: []struct{}{}, StagedAt: timestamp(i.Placed()), Version: i.Version}
-	m := machines[i.Agent]
-	if len(t.IPAddresses) == 0 && m.Address.IsValid() {
-		t.IPAddresses = []IPAddress{{m.Address.String(), "IPv4"}}
-	}
-	t.Region, t.Zone = m.Region, m.Zone
-	if a := cmp.Or(s.definition(i.Owner, i.Version), s.Apps[i.Owner]); a != nil {
-		t.Role, t.ServicePorts = a.Role, a.servicePorts()
-	}
-	if len(k.Statuses) == 0 {
-		return t
-	}
-	t.StartedAt = timestamp(k.Statuses[0].Started)
-	for _, h := range k.Statuses[0].Health {
-		if h.Known {
-			t.HealthCheckResults = append(t.HealthCheckResults, HealthResult{Alive: h.Alive, ConsecutiveFailures: h.Failures,
-				FirstSuccess: timestamp(h.First), InstanceID: string(i.ID()), LastFailure: timestamp(h.LastBad),
-				LastFailureCause: h.LastCause, LastSuccess: timestamp(h.LastGood)})
-		}
-	}
-	return t
-}
-
-func countTasks(list []*Instance) (c Counts) {
-	for _, i := range list {
-		switch i.State() {
-		case kernel.Staging, kernel.Starting:
-			c.Staged++
-		case kernel.Running:
-			if i.Away.IsZero() {
-				c.Running++
-			}
-		}
-		if a := alive(i); a != nil && *a {
-			c.Healthy++
-		} else if a != nil {
-			c.Unhealthy++
-		}
-	}
-	return c
-}
-
-func statsOf(list []*Instance, now time.Time) *Stats {
-	if len(list) == 0 {
-		return nil
-	}
-	st := &Stats{}
-	st.Stats.Counts = countTasks(list)
-	ages := []float64{}
-	sum := 0.0
-	for _, i := range list {
-		if at := i.Started(); !at.IsZero() {
-			age := max(0, now.Sub(at).Seconds())
-			ages, sum = append(ages, age), sum+age
-		}
-	}
-	if len(ages) > 0 {
-		slices.Sort(ages)
-		st.Stats.LifeTime = &LifeTime{AverageSeconds: sum / float64(len(ages)), MedianSeconds: ages[len(ages)/2]}
-	}
-	return st
-}
-
-// placedInstances are those that Marathon would call tasks.
-func (s *State) placedInstances(app string) []*Instance {
-	return slices.DeleteFunc(s.Instances(app), func(i *Instance) bool { return i.Waiting })
-}
-
-func (s *State) taskStats(a *App, list []*Instance, now time.Time) *TaskStats {
-	var after, latest, outdated []*Instance
-	for _, i := range list {
-		if i.Version == a.Config() {
-			latest = append(latest, i)
-		} else {
-			outdated = append(outdated, i)
-		}
-		if a.VersionInfo != nil && timestamp(s.started(i)) > a.VersionInfo.LastScalingAt {
-			after = append(after, i)
-		}
-	}
-	return &TaskStats{statsOf(after, now), statsOf(latest, now), statsOf(outdated, now), statsOf(list, now)}
-}
-
-// Info is an app with what embed names, beside its counts and deployments.
-func (s *State) Info(a *App, embed Embed, machines map[kernel.AgentID]kernel.AgentView, now time.Time) AppInfo {
-	list := s.placedInstances(a.ID)
-	c := countTasks(list)
-	out := AppInfo{App: a, TasksStaged: &c.Staged, TasksRunning: &c.Running, TasksHealthy: &c.Healthy, TasksUnhealthy: &c.Unhealthy,
-		Deployments: []DeploymentRef{}}
-	for _, d := range s.Deployments {
-		if d.change(a.ID) != nil {
-			out.Deployments = append(out.Deployments, DeploymentRef{d.ID})
-		}
-	}
-	if embed.Tasks {
-		out.Tasks = []Task{}
-		for _, i := range list {
-			out.Tasks = append(out.Tasks, s.task(i, machines))
-		}
-	}
-	if f := s.fleets[a.ID]; f != nil && embed.LastTaskFailure {
-		out.LastTaskFailure = f.lastFailure
-	}
-	if embed.TaskStats {
-		out.TaskStats = s.taskStats(a, list, now)
-	}
-	if embed.Readiness {
-		out.Readiness = []ReadinessCheck{}
-	}
-	return out
-}
-
-// Embed is what an answer holds beside the apps themselves.
-type Embed struct{ Tasks, LastTaskFailure, TaskStats, Readiness bool }
