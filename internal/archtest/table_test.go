@@ -54,7 +54,8 @@ var table = map[string]entry{
 
 	"marathon": room("kernel").pure(),
 
-	"services": room("kernel marathon metrics scheduler store"),
+	"services":     room("kernel marathon metrics scheduler store"),
+	"services/api": implementation("kernel marathon scheduler services"),
 
 	"kubernetes": room("access identity kernel store"),
 

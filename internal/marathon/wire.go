@@ -1,5 +1,19 @@
 package marathon
 
+import (
+	"bytes"
+	"encoding/json"
+)
+
+// Encode writes JSON without escaping < and >, which Marathon's texts hold.
+func Encode(v any) ([]byte, error) {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	err := enc.Encode(v)
+	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), err
+}
+
 // AppInfo is an app as the API answers with it: the app and what is embedded.
 type AppInfo struct {
 	*App

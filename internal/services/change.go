@@ -16,23 +16,28 @@ import (
 	"github.com/marinaos/marina/internal/store"
 )
 
-// problem is a refusal with the text that its asker sees.
-type problem struct {
-	kind error // of errdefs
-	text string
+// Problem is a refusal with the text that its asker sees.
+type Problem struct {
+	Kind error // of errdefs
+	Text string
 }
 
-func (p *problem) Error() string { return p.text }
-func (p *problem) Unwrap() error { return p.kind }
+// Error is the text.
+func (p *Problem) Error() string { return p.Text }
 
-func problemf(kind error, format string, args ...any) error {
-	return &problem{kind, fmt.Sprintf(format, args...)}
+// Unwrap is the kind.
+func (p *Problem) Unwrap() error { return p.Kind }
+
+// Problemf makes a Problem of a kind.
+func Problemf(kind error, format string, args ...any) error {
+	return &Problem{kind, fmt.Sprintf(format, args...)}
 }
 
-// lockedError is a change of apps that running deployments are changing.
-type lockedError struct{ deployments []string }
+// LockedError refuses a change of apps that running deployments are changing.
+type LockedError struct{ Deployments []string }
 
-func (e *lockedError) Error() string {
+// Error says what to do.
+func (e *LockedError) Error() string {
 	return "App is locked by one or more deployments. Override with the option '?force=true'. View details at '/v2/deployments/<DEPLOYMENT_ID>'."
 }
 
@@ -90,6 +95,57 @@ func (t *tx) apps() map[string]*marathon.App {
 		t.root = maps.Clone(t.s.state.Apps)
 	}
 	return t.root
+}
+
+// noApp says why there is no definition of an app: it does not exist, or its row cannot be read; kind is of the second.
+func (s *State) noApp(id string, kind error) error {
+	if why, ok := s.unreadable[id]; ok {
+		return Problemf(kind, "The definition of app '%s' cannot be read (%s), and what runs of it is left alone. You can %s", id, why, wayOut(id))
+	}
+	return Problemf(errdefs.ErrNotFound, "App '%s' does not exist", id)
+}
+
+// noApp refuses a change of an app of which there is no definition.
+func (t *tx) noApp(id string) error { return t.s.state.noApp(id, errdefs.ErrAlreadyExists) }
+
+func (t *tx) unreadable(id string) bool {
+	_, ok := t.s.state.unreadable[id]
+	return ok
+}
+
+// create makes the first version of an app. Its id may be no group, and no group above it may be an app.
+func (t *tx) create(id string, given map[string]any) (*marathon.App, error) {
+	if _, errs := marathon.AppID(id, "/"); len(errs) > 0 {
+		return nil, marathon.ContentError(marathon.Bad("/id", errs...))
+	}
+	same := func(other string) bool { return marathon.Under(id, other) || marathon.Under(other, id) }
+	for other := range t.apps() {
+		if same(other) {
+			return nil, marathon.ContentError(marathon.Bad("/id", "Groups and Applications may not have the same identifier."))
+		}
+	}
+	for other := range t.s.state.unreadable {
+		if same(other) {
+			return nil, marathon.ContentError(marathon.Bad("/id", "Groups and Applications may not have the same identifier."))
+		}
+	}
+	return t.prepare(id, given, nil, false)
+}
+
+// update is one app of a PUT or PATCH. One whose row cannot be read is made anew by a PUT with force.
+func (t *tx) update(id string, given map[string]any, partial, create, force bool) (Change, error) {
+	old := t.apps()[id]
+	if old == nil && (!create || t.unreadable(id) && !force) {
+		return Change{}, t.noApp(id)
+	}
+	var a *marathon.App
+	var err error
+	if old == nil {
+		a, err = t.create(id, given)
+	} else {
+		a, err = t.prepare(id, given, old, partial)
+	}
+	return Change{App: id, From: old, To: a}, err
 }
 
 // prepare makes the next version of an app out of a request, or returns old itself if nothing changes. old is nil for a new app.
@@ -195,14 +251,14 @@ func (t *tx) deploy(changes []Change, force bool) (*Deployment, error) {
 	})
 	locked := s.state.conflicts(changes)
 	if len(locked) > 0 && !force {
-		e := &lockedError{}
+		e := &LockedError{}
 		for _, d := range locked {
-			e.deployments = append(e.deployments, d.ID)
+			e.Deployments = append(e.Deployments, d.ID)
 		}
 		return nil, e
 	}
 	if len(changes) > 0 && len(s.state.Deployments)-len(locked) >= MaxDeployments {
-		return nil, problemf(errdefs.ErrPermissionDenied, "Max number (%d) of running deployments is achieved. Wait for existing deployments to complete or cancel one using force=true parameter. You can increase max deployment number by using --max_running_deployments parameter.", MaxDeployments)
+		return nil, Problemf(errdefs.ErrPermissionDenied, "Max number (%d) of running deployments is achieved. Wait for existing deployments to complete or cancel one using force=true parameter. You can increase max deployment number by using --max_running_deployments parameter.", MaxDeployments)
 	}
 	root, ids := t.apps(), []string{}
 	for _, c := range changes {
@@ -294,7 +350,7 @@ func (t *tx) forgetDeployment(d, next *Deployment) {
 // still run are kept.
 func (t *tx) rollback(d *Deployment) (*Deployment, error) {
 	if d.unreadable {
-		return nil, problemf(errdefs.ErrAlreadyExists, "Deployment %s cannot be undone: %s. Cancel it with force=true: what runs stays, and its apps become what their definitions say", d.ID, d.Parked)
+		return nil, Problemf(errdefs.ErrAlreadyExists, "Deployment %s cannot be undone: %s. Cancel it with force=true: what runs stays, and its apps become what their definitions say", d.ID, d.Parked)
 	}
 	changes := []Change{}
 	for _, c := range d.Changes {
@@ -306,7 +362,7 @@ func (t *tx) rollback(d *Deployment) (*Deployment, error) {
 			used, _ := t.usedPorts(c.App)
 			for _, p := range c.From.ServicePorts() {
 				if used[p] != "" && c.To == nil {
-					return nil, problemf(errdefs.ErrInvalidArgument, "service port %d of app %s is now used by app %s", p, c.App, used[p])
+					return nil, Problemf(errdefs.ErrInvalidArgument, "service port %d of app %s is now used by app %s", p, c.App, used[p])
 				}
 			}
 		}

@@ -1,7 +1,6 @@
 package services
 
 import (
-	"sync"
 	"time"
 
 	"github.com/marinaos/marina/internal/kernel"
@@ -87,68 +86,4 @@ func alive(i *Instance) *bool {
 		return new(true)
 	}
 	return nil
-}
-
-// StreamBuffer is how many events a reader of the stream may be behind; one that is further is cut off.
-const StreamBuffer = 1024
-
-// hub hands events to the readers of the stream.
-type hub struct {
-	mu      sync.Mutex           // a leaf: nothing is called under it
-	readers map[*reader]struct{} // guarded by mu
-}
-
-// reader is one open stream. Its channel is closed when it is cut off.
-type reader struct {
-	types map[string]bool // nil: all
-	c     chan encoded
-}
-
-// encoded is an event, encoded.
-type encoded struct {
-	kind string
-	data []byte
-}
-
-func (h *hub) join(types []string) *reader {
-	r := &reader{c: make(chan encoded, StreamBuffer)}
-	if len(types) > 0 {
-		r.types = map[string]bool{}
-		for _, t := range types {
-			r.types[t] = true
-		}
-	}
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.readers[r] = struct{}{}
-	return r
-}
-
-func (h *hub) leave(r *reader) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	delete(h.readers, r)
-}
-
-// publish never blocks.
-func (h *hub) publish(events []marathon.Event) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if len(h.readers) == 0 {
-		return
-	}
-	for _, e := range events {
-		m := encoded{e.Type, must(plainJSON(e.Data))}
-		for r := range h.readers {
-			if r.types != nil && !r.types[e.Type] {
-				continue
-			}
-			select {
-			case r.c <- m:
-			default:
-				close(r.c)
-				delete(h.readers, r)
-			}
-		}
-	}
 }

@@ -2,9 +2,9 @@ package services
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math"
-	"net/http/httptest"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -375,16 +375,16 @@ func FuzzApp(f *testing.F) {
 		if !ok {
 			return
 		}
-		id, err := idOf(given, "")
-		if err != nil {
+		text, _ := given["id"].(string)
+		id, errs := marathon.AppID(text, "/")
+		if len(errs) > 0 {
 			return
 		}
 		tx := New(Config{}).begin(&scheduler.Change{})
 		a, err := tx.create(id, given)
 		if err != nil {
-			rec := httptest.NewRecorder()
-			if errorAnswer(err).write(rec); rec.Code < 400 || rec.Code > 499 {
-				t.Fatalf("got %d for %v, want 4xx", rec.Code, err)
+			if _, said := errors.AsType[*marathon.InvalidError](err); !said {
+				t.Fatalf("got %v, want a refusal in Marathon's words", err)
 			}
 			return
 		}

@@ -58,7 +58,7 @@ type Services struct {
 }
 
 type counters struct {
-	requests, launched, stopped, started, finished atomic.Int64
+	launched, stopped, started, finished atomic.Int64
 }
 
 // New returns a Services that does nothing until Run.
@@ -89,7 +89,7 @@ func New(cfg Config) *Services {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	s := &Services{cfg: cfg, hub: hub{readers: map[*reader]struct{}{}}, state: NewState(), versions: map[string][]string{}}
+	s := &Services{cfg: cfg, hub: hub{readers: map[*Stream]struct{}{}}, state: NewState(), versions: map[string][]string{}}
 	s.loop = scheduler.New(scheduler.Config{Name: "services", Framework: marathon.Framework, Store: cfg.Store, Kernel: cfg.Kernel,
 		Fence: cfg.Fence, Log: cfg.Log, Metrics: cfg.Metrics})
 	s.state.Policy = cfg.Policy

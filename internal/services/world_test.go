@@ -22,6 +22,9 @@ import (
 	"github.com/marinaos/marina/internal/store/memory"
 )
 
+// HandlerOf is the API of services; api_link_test.go sets it, since this package's own tests cannot import what imports it.
+var HandlerOf func(*Services) http.Handler
+
 // world is a datacenter for one test: a store, a kernel and the services of whoever leads. It lives in a synctest bubble.
 type world struct {
 	fail   func(format string, args ...any)
@@ -68,7 +71,7 @@ func (w *world) lead() {
 		front = w.store
 	}
 	w.svc = New(Config{Store: front, Kernel: w.kernel, Fence: l.Fence(), NewID: w.newID, Leader: "127.0.0.1:8080", Policy: w.policy})
-	w.api = w.svc.Handler()
+	w.api = HandlerOf(w.svc)
 	svc := w.svc
 	go func() { w.done <- svc.Run(l.Context()); _ = l.Resign(context.Background()) }()
 	synctest.Wait()

@@ -1,6 +1,7 @@
-package services
+package api
 
 import (
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -8,14 +9,14 @@ import (
 
 	"github.com/containerd/errdefs"
 
-	"github.com/marinaos/marina/internal/kernel"
 	"github.com/marinaos/marina/internal/marathon"
+	"github.com/marinaos/marina/internal/services"
 )
 
 // groups routes /v2/groups/... Groups are read from the ids of the apps in them; they cannot be written yet.
 func (c *call) groups(rest []string) error {
 	if c.r.Method != http.MethodGet && c.r.Method != http.MethodHead {
-		return problemf(errdefs.ErrNotImplemented, "Writing groups is not supported by this version: create, update and remove their apps by /v2/apps")
+		return services.Problemf(errdefs.ErrNotImplemented, "Writing groups is not supported by this version: create, update and remove their apps by /v2/apps")
 	}
 	n := len(rest)
 	switch {
@@ -27,17 +28,11 @@ func (c *call) groups(rest []string) error {
 	case n > 1 && rest[n-2] == "versions":
 		return c.groupVersion(join(rest[:n-2]), rest[n-1])
 	}
-	c.mu.RLock()
-	apps := make([]*marathon.App, 0, len(c.state.Apps))
-	for _, id := range sortedKeys(c.state.Apps) {
-		apps = append(apps, c.state.Apps[id])
-	}
-	c.mu.RUnlock()
-	return c.showGroup(join(rest), apps)
+	return c.showGroup(join(rest), c.services.Apps())
 }
 
 func noGroup(id string) error {
-	return problemf(errdefs.ErrNotFound, "Group '%s' does not exist", id)
+	return services.Problemf(errdefs.ErrNotFound, "Group '%s' does not exist", id)
 }
 
 // showGroup answers with a group made of apps.
@@ -46,32 +41,33 @@ func (c *call) showGroup(id string, apps []*marathon.App) error {
 	if len(apps) == 0 && id != "/" {
 		return noGroup(id)
 	}
-	t := tree{embed: c.embeds(), groups: true, apps: true, machines: c.machines(), state: c.state, now: time.Now()}
+	t := tree{groups: true, apps: true, infos: map[string]marathon.AppInfo{}}
 	if given := c.r.URL.Query()["embed"]; len(given) > 0 {
 		t.groups, t.apps = slices.Contains(given, "group.groups"), slices.Contains(given, "group.apps")
 	}
-	c.mu.RLock()
-	defer c.mu.RUnlock()
+	if t.apps {
+		for _, info := range c.services.Describe(apps, c.embeds()) {
+			t.infos[info.ID] = info
+		}
+	}
 	return c.answer(t.group(id, apps))
 }
 
 // tree builds groups out of apps.
 type tree struct {
-	embed        Embed
 	groups, apps bool
-	machines     map[kernel.AgentID]kernel.AgentView
-	state        *State // read under its lock
-	now          time.Time
+	infos        map[string]marathon.AppInfo // by id, if apps are wanted
 }
 
 // group builds the group id of apps that all lie below it, in the order of their ids.
 func (t *tree) group(id string, apps []*marathon.App) marathon.GroupInfo {
-	g := marathon.GroupInfo{ID: id, Apps: []marathon.AppInfo{}, Pods: []struct{}{}, Groups: []marathon.GroupInfo{}, Dependencies: []string{}, Version: newest(apps)}
+	g := marathon.GroupInfo{ID: id, Apps: []marathon.AppInfo{}, Pods: []struct{}{}, Groups: []marathon.GroupInfo{}, Dependencies: []string{},
+		Version: newest(apps)}
 	below := map[string][]*marathon.App{}
 	for _, a := range apps {
 		if marathon.Parent(a.ID) == id {
 			if t.apps {
-				g.Apps = append(g.Apps, t.state.Info(a, t.embed, t.machines, t.now))
+				g.Apps = append(g.Apps, t.infos[a.ID])
 			}
 			continue
 		}
@@ -81,7 +77,7 @@ func (t *tree) group(id string, apps []*marathon.App) marathon.GroupInfo {
 		below[child] = append(below[child], a)
 	}
 	if t.groups {
-		for _, child := range sortedKeys(below) {
+		for _, child := range slices.Sorted(maps.Keys(below)) {
 			g.Groups = append(g.Groups, t.group(child, below[child]))
 		}
 	}
@@ -97,18 +93,25 @@ func newest(apps []*marathon.App) string {
 	return v
 }
 
-// groupVersions are the versions of all apps below a group, the newest first.
-func (c *call) groupVersions(id string) error {
-	list, found := []string{}, id == "/"
-	c.mu.RLock()
-	for app := range c.state.Apps {
-		if marathon.Under(app, id) {
-			found = true
-			list = append(list, c.versions[app]...)
+// versionsBelow are the versions of each app below a group, oldest first. An app that went away meanwhile has none.
+func (c *call) versionsBelow(id string) map[string][]string {
+	out := map[string][]string{}
+	for _, a := range c.services.Apps() {
+		if marathon.Under(a.ID, id) {
+			out[a.ID], _ = c.services.Versions(a.ID)
 		}
 	}
-	c.mu.RUnlock()
-	if !found {
+	return out
+}
+
+// groupVersions are the versions of all apps below a group, the newest first.
+func (c *call) groupVersions(id string) error {
+	list := []string{}
+	below := c.versionsBelow(id)
+	for _, versions := range below {
+		list = append(list, versions...)
+	}
+	if len(below) == 0 && id != "/" {
 		return noGroup(id)
 	}
 	slices.Sort(list)
@@ -121,25 +124,20 @@ func (c *call) groupVersions(id string) error {
 func (c *call) groupVersion(id, version string) error {
 	wanted := map[string]string{}
 	known := false
-	c.mu.RLock()
-	for app := range c.state.Apps {
-		if !marathon.Under(app, id) {
-			continue
-		}
-		for _, v := range c.versions[app] {
+	for app, versions := range c.versionsBelow(id) {
+		for _, v := range versions {
 			if v <= version {
 				wanted[app] = v
 			}
 			known = known || v == version
 		}
 	}
-	c.mu.RUnlock()
 	if !known {
-		return problemf(errdefs.ErrNotFound, "Group '%s' does not exist in version %s", id, version)
+		return services.Problemf(errdefs.ErrNotFound, "Group '%s' does not exist in version %s", id, version)
 	}
 	apps := []*marathon.App{}
-	for _, app := range sortedKeys(wanted) {
-		a, err := c.readVersion(c.r.Context(), app, wanted[app])
+	for _, app := range slices.Sorted(maps.Keys(wanted)) {
+		a, err := c.services.Version(c.r.Context(), app, wanted[app])
 		if err != nil {
 			return err
 		}
@@ -153,10 +151,10 @@ func (c *call) pods(rest []string) error {
 	id := join(rest)
 	switch {
 	case c.r.Method != http.MethodGet && c.r.Method != http.MethodHead:
-		return problemf(errdefs.ErrNotImplemented, "Pods are not supported by this version: use apps")
+		return services.Problemf(errdefs.ErrNotImplemented, "Pods are not supported by this version: use apps")
 	case len(rest) == 0 || id == "/::status":
 		return c.answer([]struct{}{})
 	}
 	// Marathon's message is itself JSON.
-	return problemf(errdefs.ErrNotFound, `{"message": "pod with %s does not exist"}`, strings.Split(id, "::")[0])
+	return services.Problemf(errdefs.ErrNotFound, `{"message": "pod with %s does not exist"}`, strings.Split(id, "::")[0])
 }

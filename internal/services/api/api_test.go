@@ -1,4 +1,4 @@
-package services
+package api
 
 import (
 	"bytes"
@@ -22,7 +22,7 @@ import (
 // begin with ! change the world: ! auto on|off, ! wait D, ! fail I, ! run I, ! sick I, ! room N (I: the place of an instance in
 // the list of those placed).
 func TestAPI(t *testing.T) {
-	files, err := filepath.Glob("testdata/api/*.txt")
+	files, err := filepath.Glob("testdata/*.txt")
 	if err != nil || len(files) == 0 {
 		t.Fatalf("pairs: got %v, %v", files, err)
 	}

@@ -1,4 +1,4 @@
-package services
+package api
 
 import (
 	"fmt"
@@ -8,8 +8,8 @@ import (
 
 	"github.com/containerd/errdefs"
 
-	"github.com/marinaos/marina/internal/kernel"
 	"github.com/marinaos/marina/internal/marathon"
+	"github.com/marinaos/marina/internal/services"
 )
 
 // ping answers in what the client takes: text if it can, else JSON, else nothing.
@@ -28,17 +28,18 @@ func (c *call) ping() error {
 }
 
 func (c *call) leader() error {
-	if c.cfg.Leader == "" {
-		return problemf(errdefs.ErrNotFound, "There is no leader")
+	leader := c.services.Settings().Leader
+	if leader == "" {
+		return services.Problemf(errdefs.ErrNotFound, "There is no leader")
 	}
-	return c.answer(map[string]string{"leader": c.cfg.Leader})
+	return c.answer(map[string]string{"leader": leader})
 }
 
 func (c *call) plugins() error { return c.answer(map[string]any{"plugins": []struct{}{}}) }
 
 // info is what Marathon's clients look for. Options that have no meaning here are null, as Marathon's unset ones are.
 func (c *call) info() error {
-	config := map[string]any{}
+	config, set := map[string]any{}, c.services.Settings()
 	for _, name := range []string{"access_control_allow_origin", "decline_offer_duration", "default_network_name", "env_vars_prefix",
 		"launch_token", "launch_token_refresh_interval", "leader_proxy_connection_timeout_ms", "leader_proxy_read_timeout_ms",
 		"max_instances_per_offer", "mesos_heartbeat_failure_threshold", "mesos_heartbeat_interval", "mesos_user",
@@ -49,57 +50,41 @@ func (c *call) info() error {
 	}
 	for name, v := range map[string]any{
 		"checkpoint": true, "executor": "//cmd", "failover_timeout": 604800, "features": []string{"vips", "task_killing"},
-		"framework_name": marathon.Framework, "ha": true, "hostname": strings.Split(c.cfg.Leader, ":")[0],
-		"local_port_min": c.cfg.FirstPort, "local_port_max": c.cfg.LastPort, "mesos_bridge_name": "mesos-bridge",
-		"mesos_leader_ui_url": "/mesos", "mesos_role": c.cfg.DefaultRole, "new_group_enforce_role": "top",
-		"task_launch_timeout": c.cfg.Policy.LaunchTimeout.Milliseconds(), "maintenance_mode": false} {
+		"framework_name": marathon.Framework, "ha": true, "hostname": strings.Split(set.Leader, ":")[0],
+		"local_port_min": set.FirstPort, "local_port_max": set.LastPort, "mesos_bridge_name": "mesos-bridge",
+		"mesos_leader_ui_url": "/mesos", "mesos_role": set.DefaultRole, "new_group_enforce_role": "top",
+		"task_launch_timeout": set.LaunchTimeout.Milliseconds(), "maintenance_mode": false} {
 		config[name] = v
 	}
 	return c.answer(map[string]any{
-		"name": marathon.Framework, "version": c.cfg.Build, "buildref": "unknown", "elected": true, "leader": c.cfg.Leader,
+		"name": marathon.Framework, "version": set.Build, "buildref": "unknown", "elected": true, "leader": set.Leader,
 		"frameworkId": marathon.Framework, "marathon_config": config,
 		"zookeeper_config": map[string]any{"zk": "", "zk_compression": false, "zk_compression_threshold": 0,
-			"zk_connection_timeout": 0, "zk_max_node_size": 0, "zk_max_versions": c.cfg.MaxVersions, "zk_session_timeout": 0, "zk_timeout": 0},
+			"zk_connection_timeout": 0, "zk_max_node_size": 0, "zk_max_versions": set.MaxVersions, "zk_session_timeout": 0, "zk_timeout": 0},
 		"http_config": map[string]any{"http_port": nil, "https_port": nil},
 	})
 }
 
 // metrics are a few real numbers in Marathon's shape.
 func (c *call) metrics() error {
-	c.mu.RLock()
-	running, staged, missing := 0, 0, 0
-	for _, f := range c.state.fleets {
-		for i := range f.instances.All {
-			switch {
-			case i.Waiting:
-				missing++
-			case i.State() == kernel.Running:
-				running++
-			case i.State() < kernel.Running:
-				staged++
-			}
-		}
-		missing += f.missing
-	}
-	apps, deployments := len(c.state.Apps), len(c.state.Deployments)
-	c.mu.RUnlock()
+	f := c.services.Figures()
 	counter := func(n int64) map[string]int64 { return map[string]int64{"count": n} }
 	gauge := func(n int) map[string]int { return map[string]int{"value": n} }
 	empty := map[string]any{}
 	return c.answer(map[string]any{"version": "5.0.0", "histograms": empty, "meters": empty, "timers": empty,
 		"counters": map[string]any{
-			"marathon.http.requests.count":        counter(c.count.requests.Load()),
-			"marathon.deployments.started.count":  counter(c.count.started.Load()),
-			"marathon.deployments.finished.count": counter(c.count.finished.Load()),
-			"marathon.instances.launched.count":   counter(c.count.launched.Load()),
-			"marathon.instances.stopped.count":    counter(c.count.stopped.Load()),
+			"marathon.http.requests.count":        counter(c.api.requests.Load()),
+			"marathon.deployments.started.count":  counter(f.Started),
+			"marathon.deployments.finished.count": counter(f.Finished),
+			"marathon.instances.launched.count":   counter(f.Launched),
+			"marathon.instances.stopped.count":    counter(f.Stopped),
 		},
 		"gauges": map[string]any{
-			"marathon.apps.active.gauge":          gauge(apps),
-			"marathon.deployments.active.gauge":   gauge(deployments),
-			"marathon.instances.running.gauge":    gauge(running),
-			"marathon.instances.staged.gauge":     gauge(staged),
-			"marathon.instances.unlaunched.gauge": gauge(missing),
+			"marathon.apps.active.gauge":          gauge(f.Apps),
+			"marathon.deployments.active.gauge":   gauge(f.Deployments),
+			"marathon.instances.running.gauge":    gauge(f.Running),
+			"marathon.instances.staged.gauge":     gauge(f.Staged),
+			"marathon.instances.unlaunched.gauge": gauge(f.Missing),
 		}})
 }
 
@@ -119,32 +104,27 @@ func (c *call) events() error {
 }
 
 func (c *call) stream(w http.ResponseWriter) {
-	r := c.hub.join(c.r.URL.Query()["event_type"])
-	attached := func(kind string) {
-		c.hub.publish([]marathon.Event{{Type: kind, Data: marathon.StreamAttached{Head: marathon.NewHead(kind, time.Now()), RemoteAddress: c.r.RemoteAddr}}})
-	}
-	defer attached("event_stream_detached")
-	defer c.hub.leave(r)
+	events := c.services.Subscribe(c.r.URL.Query()["event_type"], c.r.RemoteAddr)
+	defer events.Close()
 	h := w.Header()
 	h.Set("Content-Type", "text/event-stream; charset=UTF-8")
 	w.WriteHeader(http.StatusOK)
 	out := http.NewResponseController(w)
-	attached("event_stream_attached")
 	tick := time.NewTicker(heartbeat)
 	defer tick.Stop()
 	for {
 		_ = out.Flush()
 		text := "\r\n"
 		select {
-		case m, ok := <-r.c:
+		case m, ok := <-events.Events():
 			if !ok {
 				return
 			}
-			text = fmt.Sprintf("event: %s\r\ndata: %s\r\n\r\n", m.kind, m.data)
+			text = fmt.Sprintf("event: %s\r\ndata: %s\r\n\r\n", m.Kind, m.Data)
 		case <-tick.C:
 		case <-c.r.Context().Done():
 			return
-		case <-c.loop.Ended():
+		case <-c.services.Ended():
 			return
 		}
 		_ = out.SetWriteDeadline(time.Now().Add(writeTimeout)) // not every writer can

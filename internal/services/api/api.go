@@ -1,9 +1,6 @@
-package services
+package api
 
 import (
-	"bytes"
-	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -11,45 +8,51 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"sync/atomic"
 
 	"github.com/containerd/errdefs"
 
 	"github.com/marinaos/marina/internal/marathon"
 	"github.com/marinaos/marina/internal/scheduler"
+	"github.com/marinaos/marina/internal/services"
 )
 
-// Handler serves Marathon's API. Until Run has loaded the state, and after it has ended, everything but /ping answers 503.
-//
-// Routes are read from the path as it was sent: app ids hold slashes, clients double them, and a redirect would turn a PUT into
-// a GET.
-func (s *Services) Handler() http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		s.count.requests.Add(1)
-		h := w.Header()
-		h.Set("Cache-Control", "no-cache, no-store, must-revalidate")
-		h.Set("Pragma", "no-cache")
-		h.Set("Expires", "0")
-		h.Set("X-Frame-Options", "DENY")
-		h.Set("X-XSS-Protection", "1; mode=block")
-		h.Set("X-Content-Type-Options", "nosniff")
-		if s.cfg.Leader != "" {
-			h.Set("X-Marathon-Leader", "http://"+s.cfg.Leader)
-		}
-		r.Body = http.MaxBytesReader(w, r.Body, marathon.MaxBody)
-		a, err := s.route(r)
-		if err != nil {
-			a = errorAnswer(err)
-		}
-		a.write(w)
-	})
+// API is Marathon's API. Make one with New.
+type API struct {
+	services *services.Services
+	requests atomic.Int64
 }
 
-// call is one request on its way through the routes. It has no way to write: what it answers with is built first, under the
-// state's lock where need be, and written when the lock is free again, so that a client that does not read stops nobody.
+// New returns the API of services.
+func New(s *services.Services) *API { return &API{services: s} }
+
+// ServeHTTP answers one request.
+func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	a.requests.Add(1)
+	h := w.Header()
+	h.Set("Cache-Control", "no-cache, no-store, must-revalidate")
+	h.Set("Pragma", "no-cache")
+	h.Set("Expires", "0")
+	h.Set("X-Frame-Options", "DENY")
+	h.Set("X-XSS-Protection", "1; mode=block")
+	h.Set("X-Content-Type-Options", "nosniff")
+	if leader := a.services.Settings().Leader; leader != "" {
+		h.Set("X-Marathon-Leader", "http://"+leader)
+	}
+	r.Body = http.MaxBytesReader(w, r.Body, marathon.MaxBody)
+	c := &call{services: a.services, api: a, r: r, out: answer{header: http.Header{}}}
+	if err := c.route(); err != nil {
+		c.out = errorAnswer(err)
+	}
+	c.out.write(w)
+}
+
+// call is one request on its way through the routes. It cannot write: what it answers with is built first.
 type call struct {
-	*Services
-	r   *http.Request
-	out answer
+	services *services.Services
+	api      *API
+	r        *http.Request
+	out      answer
 }
 
 // answer is what a request is answered with.
@@ -63,15 +66,9 @@ type answer struct {
 
 // errNoRoute and errMethod are answers of routing itself.
 var (
-	errNoRoute = problemf(errdefs.ErrNotFound, "URI not found")
+	errNoRoute = services.Problemf(errdefs.ErrNotFound, "URI not found")
 	errMethod  = errors.New("HTTP method not allowed")
 )
-
-func (s *Services) route(r *http.Request) (answer, error) {
-	c := &call{Services: s, r: r, out: answer{header: http.Header{}}}
-	err := c.route()
-	return c.out, err
-}
 
 func (c *call) route() error {
 	parts, err := segments(c.r.URL)
@@ -81,7 +78,7 @@ func (c *call) route() error {
 	if len(parts) == 1 && parts[0] == "ping" {
 		return c.ping()
 	}
-	if !c.loop.Leading() {
+	if !c.services.Leading() {
 		return scheduler.ErrNotLeading
 	}
 	if len(parts) == 1 && parts[0] == "metrics" {
@@ -121,7 +118,7 @@ func segments(u *url.URL) ([]string, error) {
 		}
 		name, err := url.PathUnescape(p)
 		if err != nil || strings.ContainsAny(name, "/\\\x00") || name == "." || name == ".." {
-			return nil, problemf(errdefs.ErrInvalidArgument, "path segment %.80q is not allowed", p)
+			return nil, services.Problemf(errdefs.ErrInvalidArgument, "path segment %.80q is not allowed", p)
 		}
 		out = append(out, name)
 	}
@@ -148,9 +145,9 @@ func (c *call) body() (any, error) {
 	raw, err := io.ReadAll(c.r.Body)
 	if err != nil {
 		if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
-			return nil, problemf(errdefs.ErrOutOfRange, "the request is larger than %d bytes", marathon.MaxBody)
+			return nil, services.Problemf(errdefs.ErrOutOfRange, "the request is larger than %d bytes", marathon.MaxBody)
 		}
-		return nil, problemf(errdefs.ErrInvalidArgument, "the request could not be read")
+		return nil, services.Problemf(errdefs.ErrInvalidArgument, "the request could not be read")
 	}
 	return marathon.Parse(raw)
 }
@@ -191,11 +188,6 @@ func (c *call) list() ([]map[string]any, error) {
 	return out, nil
 }
 
-// change hands a change to the owner of all writing. A client that goes away does not stop it half way.
-func (c *call) change(plan func(*tx) error) error {
-	return c.do(context.WithoutCancel(c.r.Context()), plan)
-}
-
 // messageBody is the body of an answer that only says something.
 type messageBody struct {
 	Message     string                   `json:"message"`
@@ -218,7 +210,7 @@ func (a answer) write(w http.ResponseWriter) {
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	case a.body != nil:
 		var err error
-		if b, err = plainJSON(a.body); err != nil {
+		if b, err = marathon.Encode(a.body); err != nil {
 			errorAnswer(err).write(w)
 			return
 		}
@@ -231,15 +223,7 @@ func (a answer) write(w http.ResponseWriter) {
 	}
 }
 
-// plainJSON encodes without escaping < and >, which Marathon's texts hold.
-func plainJSON(v any) ([]byte, error) {
-	var b bytes.Buffer
-	enc := json.NewEncoder(&b)
-	enc.SetEscapeHTML(false)
-	err := enc.Encode(v)
-	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), err
-}
-
+// answer answers with a value.
 func (c *call) answer(v any) error { return c.answerWith(http.StatusOK, v) }
 
 func (c *call) answerWith(status int, v any) error {
@@ -248,7 +232,7 @@ func (c *call) answerWith(status int, v any) error {
 }
 
 // started answers a request that began a deployment.
-func (c *call) started(status int, d *Deployment, body any) error {
+func (c *call) started(status int, d *services.Deployment, body any) error {
 	c.out.header.Set("Marathon-Deployment-Id", d.ID)
 	if body == nil {
 		body = marathon.DeploymentResult{Version: d.Version, DeploymentID: d.ID}
@@ -259,9 +243,9 @@ func (c *call) started(status int, d *Deployment, body any) error {
 // errorAnswer is the one place that turns kinds of errors into statuses.
 func errorAnswer(err error) answer {
 	status, body := http.StatusInternalServerError, messageBody{Message: "internal error: see the master's log"}
-	p, said := errors.AsType[*problem](err)
+	p, said := errors.AsType[*services.Problem](err)
 	if said {
-		body.Message = p.text
+		body.Message = p.Text
 	}
 	if e, ok := errors.AsType[*marathon.SyntaxError](err); ok {
 		status, body = http.StatusBadRequest, messageBody{Message: marathon.WrongShape, Details: e.Text}
@@ -270,15 +254,15 @@ func errorAnswer(err error) answer {
 		if len(e.Details) > 0 {
 			body.Details = e.Details
 		}
-	} else if e, ok := errors.AsType[*lockedError](err); ok {
+	} else if e, ok := errors.AsType[*services.LockedError](err); ok {
 		status, body = http.StatusConflict, messageBody{Message: e.Error()}
-		for _, id := range e.deployments {
+		for _, id := range e.Deployments {
 			body.Deployments = append(body.Deployments, marathon.DeploymentRef{ID: id})
 		}
 	} else if errors.Is(err, errMethod) {
 		status, body.Message = http.StatusMethodNotAllowed, err.Error()
 	} else if said {
-		status = statusOf(p.kind)
+		status = statusOf(p.Kind)
 	} else if errors.Is(err, scheduler.ErrPanic) {
 		body.Message = err.Error()
 	} else if errdefs.IsInvalidArgument(err) {
