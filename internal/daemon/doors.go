@@ -20,7 +20,7 @@ const (
 
 // routes is what the gateway serves of the rooms that have an API.
 func (d *daemon) routes() []gateway.Route {
-	marathon := d.leading(func(t *term) http.Handler { return t.services.Handler() })
+	marathon := d.leading(func(t *term) http.Handler { return t.scheduler("services").handler })
 	kernel := d.leading(func(t *term) http.Handler { return t.master.Handler(d.access) })
 	clusters := d.leading(func(t *term) http.Handler { return t.clusters.Handler(d.access) })
 	events := func(prefix string) gateway.Route {
@@ -96,17 +96,20 @@ func (d *daemon) schedulerUnits() []unit {
 	if t == nil {
 		return nil
 	}
-	return []unit{
-		alarmed("marina-services.service", "services", t.services.Alarms()),
-		alarmed("marina-kubernetes.service", "kubernetes", t.clusters.Alarms()),
+	out := []unit{}
+	for _, s := range t.schedulers {
+		out = append(out, alarmed("marina-"+s.name+".service", s.name, s.alarms()))
 	}
+	return out
 }
 
 // alarms counts the alarms of all rooms.
 func (d *daemon) alarms() float64 {
 	n := len(d.audit.Alarms())
 	if t := d.term.Load(); t != nil {
-		n += len(t.services.Alarms()) + len(t.clusters.Alarms())
+		for _, s := range t.schedulers {
+			n += len(s.alarms())
+		}
 	}
 	return float64(n)
 }

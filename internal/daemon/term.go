@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -17,6 +18,7 @@ import (
 	"github.com/marinaos/marina/internal/kubernetes"
 	"github.com/marinaos/marina/internal/master"
 	"github.com/marinaos/marina/internal/services"
+	"github.com/marinaos/marina/internal/services/api"
 	"github.com/marinaos/marina/internal/store"
 )
 
@@ -24,8 +26,22 @@ import (
 type term struct {
 	leadership *store.Leadership
 	master     *master.Master
-	services   *services.Services
-	clusters   *kubernetes.Clusters
+	schedulers []scheduler
+	services   *services.Services   // one of them, for who is seen under /service
+	clusters   *kubernetes.Clusters // one of them, for agents' secrets
+}
+
+// scheduler decides, as long as the term lasts, how many there should be of something.
+type scheduler struct {
+	name    string // of its unit in health, and of its routes in doors.go
+	run     func(context.Context) error
+	handler http.Handler
+	alarms  func() []kernel.Alarm
+}
+
+// scheduler finds one by its name.
+func (t *term) scheduler(name string) scheduler {
+	return t.schedulers[slices.IndexFunc(t.schedulers, func(s scheduler) bool { return s.name == name })]
 }
 
 // lead campaigns and leads, again and again, until ctx ends.
@@ -75,10 +91,15 @@ func (d *daemon) oneTerm(ctx context.Context) error {
 		Leader: reachable(d.site.HTTPS, d.site.address), VIPs: d.site.vips, HostVolumes: append([]string{}, d.site.HostVolume...)})
 	t.clusters = kubernetes.New(kubernetes.Config{Kernel: t.master, Store: d.store, Fence: l.Fence(), Root: d.root, Log: d.log, Pool: d.site.pool, VIPs: d.site.vips,
 		Publish: d.site.published(), Images: d.site.path("kubernetes"), Machine: []string{d.site.Hostname}, Quotas: t.master.Quotas, Exec: t.taskExec, Usage: t.taskUsage})
+	t.schedulers = []scheduler{
+		{"services", t.services.Run, api.New(t.services), t.services.Alarms},
+		{"kubernetes", t.clusters.Run, t.clusters.Handler(d.access), t.clusters.Alarms},
+	}
 	g, running := errgroup.WithContext(l.Context())
 	g.Go(func() error { return t.master.Run(running) })
-	g.Go(func() error { return t.services.Run(running) })
-	g.Go(func() error { return t.clusters.Run(running) })
+	for _, s := range t.schedulers {
+		g.Go(func() error { return s.run(running) })
+	}
 	d.term.Store(t)
 	defer d.term.Store(nil)
 	return g.Wait()
