@@ -84,8 +84,8 @@ var table = map[string]entry{
 	"cli/clitest":    suite("cli kernel"),
 
 	"daemon": wiring("access agent audit daemon/heap durable gateway identity identity/ca images kernel kubernetes " +
-		"machine master metrics network network/dns network/vip runtime/containerd services settings store " +
-		"store/etcd"),
+		"machine master metrics network network/dns network/vip runtime/containerd services services/api settings " +
+		"store store/etcd"),
 	"daemon/heap": part(""),
 
 	"sim": wiring("invariant kernel marathon master services store store/memory"),

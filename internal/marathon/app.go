@@ -7,8 +7,8 @@ import (
 	"slices"
 )
 
-// App is Marathon's app as it goes over the wire and into the store. Values are immutable once accepted: a change is another
-// App with another Version. The raml tags are read by conform: they hold defaults and limits of the input.
+// App is Marathon's app as it goes over the wire and into the store. Values are immutable once accepted: a change is
+// another App with another Version. The raml tags are read by conform: they hold defaults and limits of the input.
 type App struct {
 	ID                         string              `json:"id" raml:"required,minLength=1"`
 	AcceptedResourceRoles      []string            `json:"acceptedResourceRoles,omitempty"`
@@ -47,8 +47,8 @@ type App struct {
 	Ports []int `json:"ports,omitempty" raml:"min=0,max=65535"`
 }
 
-// VersionInfo tells when an app last changed. LastConfigChangeAt is the version its instances carry, so that scaling alone
-// leaves them as they are.
+// VersionInfo tells when an app last changed. LastConfigChangeAt is the version its instances carry, so that scaling
+// alone leaves them as they are.
 type VersionInfo struct {
 	LastScalingAt      string `json:"lastScalingAt"`
 	LastConfigChangeAt string `json:"lastConfigChangeAt"`
@@ -145,7 +145,8 @@ type UpgradeStrategy struct {
 	MinimumHealthCapacity float64 `json:"minimumHealthCapacity" raml:"required,min=0,max=1"`
 }
 
-// UnreachableStrategy says what becomes of instances on machines that do not answer. On the wire it is an object or "disabled".
+// UnreachableStrategy says what becomes of instances on machines that do not answer. On the wire it is an object or
+// "disabled".
 type UnreachableStrategy struct {
 	Disabled bool
 	Inactive int // seconds until a replacement starts
@@ -216,8 +217,8 @@ func (a *App) Config() string {
 // HostNetwork reports whether the app's instances share the machine's network.
 func (a *App) HostNetwork() bool { return len(a.Networks) == 0 || a.Networks[0].Mode == "host" }
 
-// MesosCheck reports whether the check belongs to the kinds that Marathon has its agents run: their first failure after the
-// grace period counts even with maxConsecutiveFailures 0.
+// MesosCheck reports whether the check belongs to the kinds that Marathon has its agents run: their first failure
+// after the grace period counts even with maxConsecutiveFailures 0.
 func (h *HealthCheck) MesosCheck() bool {
 	return h.Protocol == "COMMAND" || h.Protocol == "MESOS_TCP" || h.Protocol == "MESOS_HTTP" || h.Protocol == "MESOS_HTTPS"
 }
@@ -267,8 +268,8 @@ func (a *App) Clone() *App {
 	return &c
 }
 
-// Intact returns what is wrong with an app's row although it could be decoded: it would be taken for another app, or for one
-// without instances.
+// Intact returns what is wrong with an app's row although it could be decoded: it would be taken for another app, or
+// for one without instances.
 func (a *App) Intact(id string) error {
 	if a.ID != id {
 		return fmt.Errorf("it says that it is app %.60q", a.ID)

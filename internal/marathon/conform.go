@@ -35,9 +35,9 @@ type SyntaxError struct{ Text string }
 // Error is the text.
 func (e *SyntaxError) Error() string { return e.Text }
 
-// Parse reads one JSON value into maps, slices, strings, bools and json.Numbers. It refuses what two readers could read
-// differently: a key twice in one object, text that is not UTF-8, anything after the value. Depth is bounded while reading,
-// so that nesting costs nothing.
+// Parse reads one JSON value into maps, slices, strings, bools and json.Numbers. It refuses what two readers could
+// read differently: a key twice in one object, text that is not UTF-8, anything after the value. Depth is bounded
+// while reading, so that nesting costs nothing.
 func Parse(body []byte) (any, error) {
 	if !utf8.Valid(body) {
 		return nil, &SyntaxError{"the text is not valid UTF-8"}
@@ -104,9 +104,9 @@ func closing(dec *json.Decoder) error {
 	return nil
 }
 
-// conform checks a parsed value against the Go type it is meant for and returns it with unknown keys and nulls left out and
-// defaults put in. The rules stand in the type's raml tags: required, default=JSON, min=, max=, minLength=, maxLength=,
-// enum=a|b, pattern=name. Errors carry Marathon's codes.
+// conform checks a parsed value against the Go type it is meant for and returns it with unknown keys and nulls left
+// out and defaults put in. The rules stand in the type's raml tags: required, default=JSON, min=, max=, minLength=,
+// maxLength=, enum=a|b, pattern=name. Errors carry Marathon's codes.
 func conform(v any, t reflect.Type, rules, path string) (any, []Detail) {
 	if t.Kind() == reflect.Pointer {
 		t = t.Elem()
@@ -276,7 +276,8 @@ func stringRules(s, rules, path string) []Detail {
 	return nil
 }
 
-// rule finds key=value or a bare key in a raml tag. A default or an enum may hold commas: both end at the next known key.
+// rule finds key=value or a bare key in a raml tag. A default or an enum may hold commas: both end at the next known
+// key.
 func rule(rules, key string) (string, bool) {
 	for rest := rules; rest != ""; {
 		loc := ruleEnd.FindStringIndex(rest)

@@ -31,7 +31,8 @@ type StatusUpdate struct {
 	Version     string      `json:"version"`
 }
 
-// InstanceChanged is an instance_changed_event, an instance_health_changed_event or an unknown_instance_terminated_event.
+// InstanceChanged is an instance_changed_event, an instance_health_changed_event or an
+// unknown_instance_terminated_event.
 type InstanceChanged struct {
 	Head
 	InstanceID     string  `json:"instanceId"`
@@ -65,7 +66,8 @@ type UnhealthyKill struct {
 	SlaveID    string `json:"slaveId"`
 }
 
-// InstancesWaiting is an instances_waiting_event, which Marathon does not have: no room was found for instances that were launched.
+// InstancesWaiting is an instances_waiting_event, which Marathon does not have: no room was found for instances that
+// were launched.
 type InstancesWaiting struct {
 	Head
 	AppID   string `json:"appId"`

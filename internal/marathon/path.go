@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// MaxAppID is the longest app id in bytes. Task ids are built from app ids (see GroupPrefix) and become names of files and
-// control groups, which end at 255 bytes: this leaves room for what is put after them.
+// MaxAppID is the longest app id in bytes. Task ids are built from app ids (see GroupPrefix) and become names of
+// files and control groups, which end at 255 bytes: this leaves room for what is put after them.
 const MaxAppID = 128
 
 const segmentPattern = `^(([a-z0-9]|[a-z0-9][a-z0-9\-]*[a-z0-9])\.)*([a-z0-9]|[a-z0-9][a-z0-9\-]*[a-z0-9])|(\.|\.\.)$`

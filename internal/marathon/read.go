@@ -85,8 +85,8 @@ func refuseUnbuilt(given map[string]any) (out []Detail) {
 	return out
 }
 
-// Read turns a parsed request into an app. With old and partial, fields that are not given keep old's values; given ones
-// replace them whole. The answer is folded but not validated.
+// Read turns a parsed request into an app. With old and partial, fields that are not given keep old's values; given
+// ones replace them whole. The answer is folded but not validated.
 func Read(given map[string]any, old *App, partial bool) (*App, error) {
 	if errs := refuseUnbuilt(given); len(errs) > 0 {
 		return nil, ContentError(errs)
@@ -116,8 +116,8 @@ func Read(given map[string]any, old *App, partial bool) (*App, error) {
 	return a, nil
 }
 
-// superseded lists the fields of an app that a partial update resets although it does not give them: those that only make
-// sense with what it replaces.
+// superseded lists the fields of an app that a partial update resets although it does not give them: those that only
+// make sense with what it replaces.
 func superseded(given map[string]any) []string {
 	out := []string{"executorResources", "resourceLimits"}
 	has := func(name string) bool { return given[name] != nil }

@@ -29,8 +29,8 @@ func (s Selector) Matches(labels map[string]string) bool {
 	return true
 }
 
-// ParseSelector reads comma separated terms: key, key==v, key!=v, key in (a,b), key notin (a,b). Terms are of letters, digits
-// and - _ . ; anything else is escaped with a backslash.
+// ParseSelector reads comma separated terms: key, key==v, key!=v, key in (a,b), key notin (a,b). Terms are of
+// letters, digits and - _ . ; anything else is escaped with a backslash.
 func ParseSelector(text string) ([]Selector, error) {
 	p := &selectorParser{rest: text}
 	out := []Selector{}

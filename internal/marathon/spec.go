@@ -16,7 +16,8 @@ import (
 // Framework is the name under which the instances of apps are launched.
 const Framework = "marathon"
 
-// placementLabel is the label by which an app chooses how it is placed: "spread" or "binpack". Marathon has no field for it.
+// placementLabel is the label by which an app chooses how it is placed: "spread" or "binpack". Marathon has no field
+// for it.
 const placementLabel = "MARINA_PLACEMENT"
 
 // priorityLabel is the label by which an app has another priority than 0: -1000 to 1000.
@@ -31,7 +32,8 @@ func priorityOf(a *App) int {
 	return n
 }
 
-// reservedFor is what an app accepts of what machines reserve: Marathon's "*" is what is reserved for nobody, any other role the app's own.
+// reservedFor is what an app accepts of what machines reserve: Marathon's "*" is what is reserved for nobody, any
+// other role the app's own.
 func reservedFor(a *App) kernel.Reserved {
 	star := slices.Contains(a.AcceptedResourceRoles, "*")
 	switch {
@@ -43,8 +45,8 @@ func reservedFor(a *App) kernel.Reserved {
 	return kernel.ReservedOnly
 }
 
-// Spec is what the kernel launches for an app. It depends on the app's configuration and not on its number of instances, so
-// that scaling leaves running instances as they are. Errors are errdefs.ErrInvalidArgument.
+// Spec is what the kernel launches for an app. It depends on the app's configuration and not on its number of
+// instances, so that scaling leaves running instances as they are. Errors are errdefs.ErrInvalidArgument.
 func Spec(a *App) (kernel.Spec, error) {
 	t := kernel.TaskSpec{
 		Name: "_app", Suffix: TaskSuffix,
@@ -197,8 +199,8 @@ func newPort(a *App, i int, name *string, protocol string, service int, labels m
 	return k
 }
 
-// published reports whether the app's i-th service port is open on every machine, as marathon-lb of the group "external"
-// would have it: by the label HAPROXY_<i>_GROUP, else HAPROXY_GROUP.
+// published reports whether the app's i-th service port is open on every machine, as marathon-lb of the group
+// "external" would have it: by the label HAPROXY_<i>_GROUP, else HAPROXY_GROUP.
 func published(a *App, i int) bool {
 	groups, ok := a.Labels[fmt.Sprintf("HAPROXY_%d_GROUP", i)]
 	if !ok {
@@ -262,7 +264,8 @@ const (
 	maxEnvLabelValue = 512
 )
 
-// specEnv lists the environment of an app's instances. Later entries win: context, then ports and host, then the app's own.
+// specEnv lists the environment of an app's instances. Later entries win: context, then ports and host, then the
+// app's own.
 func specEnv(a *App) []kernel.EnvVar {
 	env := []kernel.EnvVar{
 		{Name: "MESOS_TASK_ID", From: kernel.FieldTaskID},

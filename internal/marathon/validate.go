@@ -19,7 +19,8 @@ const MaxAppBytes = 256 << 10
 // maxPattern is the longest regular expression of a constraint, in bytes; Mesos has the same.
 const maxPattern = 4096
 
-// Validate checks what an app means, after fold. roles are those that it may name. Details are Marathon's where it has them.
+// Validate checks what an app means, after fold. roles are those that it may name. Details are Marathon's where it
+// has them.
 func (a *App) Validate(roles []string) []Detail {
 	v := &validator{}
 	if a.CMD != nil && len(a.Args) > 0 || a.CMD == nil && len(a.Args) == 0 && !a.hasImage() {
@@ -169,8 +170,8 @@ func (v *validator) ports(a *App) {
 	}
 }
 
-// ForeignVIPs refuses VIPs whose address is not of the datacenter's range: rules for them would take what machines and tasks
-// send to somebody else, on the internet or at this very gateway.
+// ForeignVIPs refuses VIPs whose address is not of the datacenter's range: rules for them would take what machines
+// and tasks send to somebody else, on the internet or at this very gateway.
 func (a *App) ForeignVIPs(ours netip.Prefix) []Detail {
 	v := &validator{}
 	check := func(list string, i int, labels map[string]string) {
@@ -194,7 +195,8 @@ func (a *App) ForeignVIPs(ours netip.Prefix) []Detail {
 	return v.found
 }
 
-// ForeignVolumes refuses folders that the machines do not lend. Root inside of a container is root in what is bound into it.
+// ForeignVolumes refuses folders that the machines do not lend. Root inside of a container is root in what is bound
+// into it.
 func (a *App) ForeignVolumes(lent []string) []Detail {
 	v := &validator{}
 	if a.Container == nil || lent == nil {

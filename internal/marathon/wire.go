@@ -159,7 +159,8 @@ type QueueDelay struct {
 	Overdue         bool `json:"overdue"`
 }
 
-// QueueSummary says how the search for room went: how many attempts, and for each reason how many machines turned them down.
+// QueueSummary says how the search for room went: how many attempts, and for each reason how many machines turned
+// them down.
 type QueueSummary struct {
 	Processed int           `json:"processedOffersCount"`
 	Unused    int           `json:"unusedOffersCount"`

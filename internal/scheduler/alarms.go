@@ -8,7 +8,8 @@ import (
 	"github.com/marinaos/marina/internal/kernel"
 )
 
-// Alarms are what a scheduler set aside, at most one for each subject. The zero Alarms is empty; it is safe for concurrent use.
+// Alarms are what a scheduler set aside, at most one for each subject. The zero Alarms is empty; it is safe for
+// concurrent use.
 type Alarms struct {
 	mu        sync.Mutex              // a leaf: nothing is called under it
 	bySubject map[string]kernel.Alarm // guarded by mu

@@ -31,8 +31,8 @@ func (c *Change) Put(op store.Op) {
 // Then has f take the change into the scheduler's state, once it is durable.
 func (c *Change) Then(f func()) { c.applied = append(c.applied, f) }
 
-// After has f carry out, once the change is in the state, what its asker waits for: something is asked of the kernel. An error ends
-// the leadership.
+// After has f carry out, once the change is in the state, what its asker waits for: something is asked of the kernel.
+// An error ends the leadership.
 func (c *Change) After(f func(context.Context) error) { c.after = append(c.after, f) }
 
 // txn is the change as a transaction of its own, in the order of keys.
@@ -44,17 +44,17 @@ func (c *Change) txn(fence store.Guard) store.Txn {
 	return t
 }
 
-// Commit makes one change durable, in one transaction, and takes it in. A change without rows is taken in at once. A change that
-// the store refuses for its size or form is an errdefs.ErrInvalidArgument and nothing happened; any other error ends the leadership.
-// The owner goroutine calls it.
+// Commit makes one change durable, in one transaction, and takes it in. A change without rows is taken in at once. A
+// change that the store refuses for its size or form is an errdefs.ErrInvalidArgument and nothing happened; any other
+// error ends the leadership. The owner goroutine calls it.
 func (l *Loop) Commit(ctx context.Context, c *Change) error {
 	refused, err := l.CommitAll(ctx, []*Change{c})
 	return errors.Join(refused[c], err)
 }
 
-// CommitAll makes changes durable that are independent of each other, in their order, as many to a transaction as fit. Those that
-// fit none are refused, each with an errdefs.ErrInvalidArgument, and the others go on. An error ends the leadership: some changes
-// may be durable then. The owner goroutine calls it.
+// CommitAll makes changes durable that are independent of each other, in their order, as many to a transaction as
+// fit. Those that fit none are refused, each with an errdefs.ErrInvalidArgument, and the others go on. An error ends
+// the leadership: some changes may be durable then. The owner goroutine calls it.
 func (l *Loop) CommitAll(ctx context.Context, list []*Change) (refused map[*Change]error, err error) {
 	if l.lost != nil {
 		return nil, l.lost
@@ -87,8 +87,8 @@ type portion struct {
 	changes []*Change
 }
 
-// fits reports whether a valid transaction of one change can join. Changes of one row stay in their order, in transactions of
-// their own.
+// fits reports whether a valid transaction of one change can join. Changes of one row stay in their order, in
+// transactions of their own.
 func (p *portion) fits(t store.Txn) bool {
 	if len(p.txn.Ops)+len(t.Ops) > store.MaxTxnOps || p.bytes+t.Bytes() > store.MaxTxnBytes {
 		return false
@@ -134,8 +134,8 @@ func (l *Loop) write(ctx context.Context, p *portion) error {
 	return nil
 }
 
-// Ends reports whether an error of the kernel or of a commit means that this leadership's work is over: this process does not lead,
-// or the outcome is unknown. Any other error is about what was asked for.
+// Ends reports whether an error of the kernel or of a commit means that this leadership's work is over: this process
+// does not lead, or the outcome is unknown. Any other error is about what was asked for.
 func Ends(err error) bool {
 	return errors.Is(err, errdefs.ErrUnavailable) || errors.Is(err, store.ErrUnknownOutcome) || errors.Is(err, store.ErrFenced) ||
 		errors.Is(err, store.ErrConflict) || errors.Is(err, store.ErrLeadershipLost) || errors.Is(err, context.Canceled)

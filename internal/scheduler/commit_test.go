@@ -115,8 +115,8 @@ func TestAChangeWithoutRowsNeedsNoStore(t *testing.T) {
 	})
 }
 
-// TestPortionsAreTheChangesInTheirOrder commits drawn changes and compares with a map to which they are applied one by one. Each
-// change must be whole: all of its rows have one revision, unless a later change wrote them again.
+// TestPortionsAreTheChangesInTheirOrder commits drawn changes and compares with a map to which they are applied one
+// by one. Each change must be whole: all of its rows have one revision, unless a later change wrote them again.
 func TestPortionsAreTheChangesInTheirOrder(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		st := memory.New()

@@ -68,7 +68,8 @@ type request struct {
 // Plan puts into a change what a request asks for, or refuses it. The owner goroutine calls it.
 type Plan func(ctx context.Context, c *Change) error
 
-// ErrNotLeading says that this process does not lead, or not any more; the outcome of what was under way may be unknown.
+// ErrNotLeading says that this process does not lead, or not any more; the outcome of what was under way may be
+// unknown.
 var ErrNotLeading = fmt.Errorf("this master does not lead, ask again: %w", errdefs.ErrUnavailable)
 
 // New returns a Loop that does nothing until Run.
@@ -79,8 +80,8 @@ func New(cfg Config) *Loop {
 	return &Loop{cfg: cfg, measures: newMeasures(cfg.Metrics, cfg.Name), requests: make(chan request), events: make(chan func()), ready: make(chan struct{}), ended: make(chan struct{})}
 }
 
-// Run loads and works until ctx ends, leadership is lost or a commit's outcome is unknown. Everything that Go started has
-// returned when it does. Its error says why; it is never nil.
+// Run loads and works until ctx ends, leadership is lost or a commit's outcome is unknown. Everything that Go started
+// has returned when it does. Its error says why; it is never nil.
 func (l *Loop) Run(ctx context.Context, w Work) error {
 	if err := w.Load(ctx); err != nil {
 		close(l.ended)
@@ -162,9 +163,10 @@ func (l *Loop) serve(ctx context.Context, r request) {
 	r.done <- err
 }
 
-// Do has the owner goroutine plan a change and commits it. It returns once that is durable and what the change has for After is
-// done; with the plan's error, errdefs.ErrInvalidArgument for a change that fits no transaction, ErrPanic, or an
-// errdefs.ErrUnavailable when this process does not lead. ctx bounds the wait for the owner alone: a change is not stopped half way.
+// Do has the owner goroutine plan a change and commits it. It returns once that is durable and what the change has
+// for After is done; with the plan's error, errdefs.ErrInvalidArgument for a change that fits no transaction,
+// ErrPanic, or an errdefs.ErrUnavailable when this process does not lead. ctx bounds the wait for the owner alone: a
+// change is not stopped half way.
 func (l *Loop) Do(ctx context.Context, plan Plan) error {
 	r := request{plan: plan, done: make(chan error, 1)}
 	select {
@@ -177,8 +179,8 @@ func (l *Loop) Do(ctx context.Context, plan Plan) error {
 	return <-r.done
 }
 
-// Tell has the owner goroutine run f, and Settle after it. It returns when the owner has taken f, with an error if ctx or the
-// leadership ended before.
+// Tell has the owner goroutine run f, and Settle after it. It returns when the owner has taken f, with an error if
+// ctx or the leadership ended before.
 func (l *Loop) Tell(ctx context.Context, f func()) error {
 	select {
 	case l.events <- f:
@@ -190,8 +192,8 @@ func (l *Loop) Tell(ctx context.Context, f func()) error {
 	}
 }
 
-// Go runs f beside the owner goroutine, which alone may call it, until f returns; ctx ends with the leadership, and an error of f
-// ends that.
+// Go runs f beside the owner goroutine, which alone may call it, until f returns; ctx ends with the leadership, and
+// an error of f ends that.
 func (l *Loop) Go(f func(ctx context.Context) error) {
 	l.group.Go(func() error { return f(l.ctx) })
 }

@@ -56,7 +56,8 @@ func (s *State) Park(d *Deployment, problem string, now time.Time) Aside {
 	return Aside{Alarm: a}
 }
 
-// ParkApp sets an app aside since something about it panicked: nothing is launched, ended or given up until it is changed.
+// ParkApp sets an app aside since something about it panicked: nothing is launched, ended or given up until it is
+// changed.
 func (s *State) ParkApp(id, what string, p *scheduler.Panic, now time.Time) Aside {
 	f := s.fleet(id)
 	f.parked = panicked(what, p)
@@ -67,7 +68,8 @@ func (s *State) ParkApp(id, what string, p *scheduler.Panic, now time.Time) Asid
 	return Aside{a, p.Stack}
 }
 
-// decideAlone decides about one app. A panic sets that app aside: what was decided of it is dropped, and all others go on.
+// decideAlone decides about one app. A panic sets that app aside: what was decided of it is dropped, and all others
+// go on.
 func (s *State) decideAlone(id string, now time.Time, mint func(string) kernel.GroupID, d *Decision) {
 	f := s.fleets[id]
 	if f.parked != "" {

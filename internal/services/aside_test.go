@@ -112,7 +112,8 @@ func TestARemovalOfAnAppThatCannotBeReadSurvivesAFailover(t *testing.T) {
 	})
 }
 
-// rolling leaves /web between two versions: three instances of each, the new ones not running yet, and /old being removed.
+// rolling leaves /web between two versions: three instances of each, the new ones not running yet, and /old being
+// removed.
 func (w *world) rolling() (deployment string) {
 	w.must(200, "PUT", "/v2/apps", `[{"id":"/web","cmd":"x","instances":3},{"id":"/old","cmd":"x"}]`)
 	w.rest()
@@ -206,7 +207,8 @@ func TestADeploymentWhoseVersionIsGoneIsSetAside(t *testing.T) {
 	}
 }
 
-// TestAnAppThatAnUnreadableDeploymentRemovesIsLeftAlone: its definition is in no app's row any more, and a rollback would need it.
+// TestAnAppThatAnUnreadableDeploymentRemovesIsLeftAlone: its definition is in no app's row any more, and a rollback
+// would need it.
 func TestAnAppThatAnUnreadableDeploymentRemovesIsLeftAlone(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.must(200, "PUT", "/v2/apps", `[{"id":"/web","cmd":"x","instances":3},{"id":"/b","cmd":"x"}]`)
@@ -234,8 +236,8 @@ func TestAnAppThatAnUnreadableDeploymentRemovesIsLeftAlone(t *testing.T) {
 	})
 }
 
-// TestAPanicAboutOneAppLeavesItAlone plants a bug that strikes whenever one app is decided about, or when the kernel tells news of
-// the instance that has it.
+// TestAPanicAboutOneAppLeavesItAlone plants a bug that strikes whenever one app is decided about, or when the kernel
+// tells news of the instance that has it.
 func TestAPanicAboutOneAppLeavesItAlone(t *testing.T) {
 	t.Run("deciding", func(t *testing.T) { panicAboutOneApp(t, 0) })
 	t.Run("news", func(t *testing.T) { panicAboutOneApp(t, 1) })

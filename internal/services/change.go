@@ -41,8 +41,8 @@ func (e *LockedError) Error() string {
 	return "App is locked by one or more deployments. Override with the option '?force=true'. View details at '/v2/deployments/<DEPLOYMENT_ID>'."
 }
 
-// tx gathers one change: the rows, and what is done to the state once they are durable. It lives inside the owner's goroutine,
-// which alone writes the state, so it reads the state without the lock.
+// tx gathers one change: the rows, and what is done to the state once they are durable. It lives inside the owner's
+// goroutine, which alone writes the state, so it reads the state without the lock.
 type tx struct {
 	*scheduler.Change
 	s       *Services
@@ -148,7 +148,8 @@ func (t *tx) update(id string, given map[string]any, partial, create, force bool
 	return Change{App: id, From: old, To: a}, err
 }
 
-// prepare makes the next version of an app out of a request, or returns old itself if nothing changes. old is nil for a new app.
+// prepare makes the next version of an app out of a request, or returns old itself if nothing changes. old is nil for
+// a new app.
 func (t *tx) prepare(id string, given map[string]any, old *marathon.App, partial bool) (*marathon.App, error) {
 	if _, ok := given["version"].(string); ok && old != nil {
 		return t.restore(given, old)
@@ -241,8 +242,8 @@ type earlier struct {
 	err error
 }
 
-// deploy plans a deployment of the changes and puts everything it needs into the change. Apps that do not change are left out;
-// what is then empty is no deployment but still has an id.
+// deploy plans a deployment of the changes and puts everything it needs into the change. Apps that do not change are
+// left out; what is then empty is no deployment but still has an id.
 func (t *tx) deploy(changes []Change, force bool) (*Deployment, error) {
 	s := t.s
 	changes = slices.DeleteFunc(changes, func(c Change) bool {
@@ -312,7 +313,7 @@ func (t *tx) putApp(c Change, d *Deployment) error {
 	list := append(slices.Clone(t.s.versions[c.App]), c.To.Version)
 	surplus := len(list) - t.s.cfg.MaxVersions
 	list = slices.DeleteFunc(list, func(v string) bool {
-		if surplus <= 0 || v == c.To.Version || t.s.named(d, c.App, v) {
+		if surplus <= 0 || v == c.To.Version || t.named(d, c.App, v) {
 			return false
 		}
 		surplus--
@@ -324,15 +325,15 @@ func (t *tx) putApp(c Change, d *Deployment) error {
 }
 
 // named reports whether a deployment leads from or to a version.
-func (s *Services) named(more *Deployment, app, version string) bool {
-	return slices.ContainsFunc(append(slices.Clone(s.state.Deployments), more), func(d *Deployment) bool {
+func (t *tx) named(more *Deployment, app, version string) bool {
+	return slices.ContainsFunc(append(slices.Clone(t.s.state.Deployments), more), func(d *Deployment) bool {
 		c := d.change(app)
 		return c != nil && (c.From != nil && c.From.Version == version || c.To != nil && c.To.Version == version)
 	})
 }
 
-// forgetDeployment removes a deployment's row, and the versions of apps that are gone with it. Those that next, which takes
-// its place, names are still needed.
+// forgetDeployment removes a deployment's row, and the versions of apps that are gone with it. Those that next, which
+// takes its place, names are still needed.
 func (t *tx) forgetDeployment(d, next *Deployment) {
 	t.Put(deploymentRows.Delete(d.ID))
 	for _, c := range d.Changes {
@@ -346,8 +347,8 @@ func (t *tx) forgetDeployment(d, next *Deployment) {
 	}
 }
 
-// rollback is the change that undoes a deployment. Apps get back the config version they had, so that instances of it which
-// still run are kept.
+// rollback is the change that undoes a deployment. Apps get back the config version they had, so that instances of it
+// which still run are kept.
 func (t *tx) rollback(d *Deployment) (*Deployment, error) {
 	if d.unreadable {
 		return nil, Problemf(errdefs.ErrAlreadyExists, "Deployment %s cannot be undone: %s. Cancel it with force=true: what runs stays, and its apps become what their definitions say", d.ID, d.Parked)
@@ -408,8 +409,8 @@ func (t *tx) killNow(refs []Ref) {
 	t.After(func(ctx context.Context) error { return t.s.carryOut(ctx, d) })
 }
 
-// find resolves a task id of any form, or an instance id, to an instance that is placed.
-func (s *State) find(id string) *Instance {
+// findTask resolves a task id of any form, or an instance id, to an instance that is placed.
+func findTask(s *State, id string) *Instance {
 	group, ok := marathon.GroupOfTask(id)
 	if !ok {
 		return nil

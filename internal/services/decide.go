@@ -11,9 +11,9 @@ import (
 	"github.com/marinaos/marina/internal/marathon"
 )
 
-// Decision is what is to be done now. Transitions come first: they must be durable, and given to State.Advance, before the rest
-// of the datacenter may see them. All else the state takes as done; whoever carries it out reports refusals with
-// State.LaunchFailed and State.ForgetRefused.
+// Decision is what is to be done now. Transitions come first: they must be durable, and given to State.Advance,
+// before the rest of the datacenter may see them. All else the state takes as done; whoever carries it out reports
+// refusals with State.LaunchFailed and State.ForgetRefused.
 type Decision struct {
 	Transitions []Transition
 	Withdraw    []Withdraw
@@ -57,11 +57,12 @@ type Stop struct {
 // Key names the kernel's queue entry for the instances of one config version of an app.
 func Key(app, config string) string { return app + "@" + config }
 
-// Decide looks at every app that changed or whose time has come and at the running deployments. The same state, time and ids
-// give the same decision. mint gives an id for a new instance of an app: GroupPrefix and something never used before.
+// Decide looks at every app that changed or whose time has come and at the running deployments. The same state, time
+// and ids give the same decision. mint gives an id for a new instance of an app: GroupPrefix and something never used
+// before.
 //
-// Nothing is killed, given up or called done before the kernel's view is complete. Instances are launched earlier, for what is
-// placed is always known.
+// Nothing is killed, given up or called done before the kernel's view is complete. Instances are launched earlier,
+// for what is placed is always known.
 func Decide(s *State, now time.Time, mint func(app string) kernel.GroupID) Decision {
 	d := Decision{}
 	due := []string{}
@@ -97,8 +98,8 @@ type goal struct {
 	policy  marathon.UnreachableStrategy
 }
 
-// goal finds the app's goal: what the current step of its deployment says, or the one before or after it; without a deployment
-// what the API shows.
+// goal finds the app's goal: what the current step of its deployment says, or the one before or after it; without a
+// deployment what the API shows.
 func (s *State) goal(id string) goal {
 	for _, d := range s.Deployments {
 		c := d.change(id)
@@ -191,8 +192,8 @@ func (s *State) decideApp(id string, now time.Time, mint func(string) kernel.Gro
 // rounding keeps 0.07*100 from counting as more than 7.
 const rounding = 1e-9
 
-// count sorts the instances, stops those that fail their checks or do not start, and gives up those whose machine has not
-// answered for long.
+// count sorts the instances, stops those that fail their checks or do not start, and gives up those whose machine has
+// not answered for long.
 func (s *State) count(f *fleet, g goal, now time.Time, d *Decision) (c census) {
 	f.order = f.all()
 	for _, i := range f.order {
@@ -342,8 +343,8 @@ func (s *State) endLost(c *census, d *Decision) {
 
 // rollStep ends instances of old versions as far as enough healthy ones remain, and returns how many may live at once.
 //
-// With n instances wanted, at least ceil(n*minimumHealthCapacity) stay healthy and at most floor(n*(1+maximumOverCapacity))
-// live; where these are equal nothing could ever move, and one more may live.
+// With n instances wanted, at least ceil(n*minimumHealthCapacity) stay healthy and at most
+// floor(n*(1+maximumOverCapacity)) live; where these are equal nothing could ever move, and one more may live.
 func (s *State) rollStep(g goal, c *census, d *Decision) int {
 	least, most := bounds(g.n, g.def.UpgradeStrategy)
 	c.old = s.endIf(c.old, c, d, "", func(i *Instance) bool { return i.Waiting })
@@ -404,8 +405,9 @@ func (s *State) endSurplus(g goal, c *census, d *Decision) {
 	})
 }
 
-// order sorts instances by who goes first: waiting, unreachable, less advanced, not healthy, of another version, and then by age
-// as the app's killSelection says. What is not healthy comes before what is, so that nothing done here lowers the healthy ones.
+// order sorts instances by who goes first: waiting, unreachable, less advanced, not healthy, of another version, and
+// then by age as the app's killSelection says. What is not healthy comes before what is, so that nothing done here
+// lowers the healthy ones.
 func (s *State) order(list []*Instance, g goal, sick map[*Instance]bool) {
 	rank := func(i *Instance) int {
 		switch {

@@ -6,9 +6,10 @@ import (
 	"strings"
 )
 
-// dependencies is the graph of what apps name as their dependencies: other apps, or groups, which stand for all apps below them. A
-// group is a node of its own, so that its apps are looked at once and not once for everybody who names it: the whole costs one
-// look at each name that an app gives (MaxItems at most), and at each app for each of the groups above it.
+// dependencies is the graph of what apps name as their dependencies: other apps, or groups, which stand for all apps
+// below them. A group is a node of its own, so that its apps are looked at once and not once for everybody who names
+// it: the whole costs one look at each name that an app gives (MaxItems at most), and at each app for each of the
+// groups above it.
 type dependencies struct {
 	root   map[string]*marathon.App
 	ids    []string       // of root, sorted: those below a group stand together
@@ -33,8 +34,8 @@ func (g *dependencies) below(group string) []string {
 	return g.ids[from:to]
 }
 
-// edges lists the nodes that a node leads to. An app that names a group which it is in depends on all others of that, and cannot
-// do so by the group's node: there can be but one such app for each group, or the graph has a cycle.
+// edges lists the nodes that a node leads to. An app that names a group which it is in depends on all others of that,
+// and cannot do so by the group's node: there can be but one such app for each group, or the graph has a cycle.
 func (g *dependencies) edges(node string) []string {
 	if group, ok := strings.CutPrefix(node, "*"); ok {
 		return g.below(group)
@@ -78,7 +79,8 @@ func (g *dependencies) depth(id string) int {
 	return most
 }
 
-// cyclic reports whether a chain of dependencies leads from one of the apps, or from what it depends on, back to itself.
+// cyclic reports whether a chain of dependencies leads from one of the apps, or from what it depends on, back to
+// itself.
 func (g *dependencies) cyclic(from []string) bool {
 	const open, closed = 1, 2
 	marks := map[string]int{}

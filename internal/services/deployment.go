@@ -13,8 +13,8 @@ import (
 // MaxDeployments is how many deployments may run at once.
 const MaxDeployments = 100
 
-// Deployment leads apps from what they were to what they should be, step by step. Only its Step changes, and only once that is
-// durable.
+// Deployment leads apps from what they were to what they should be, step by step. Only its Step changes, and only
+// once that is durable.
 type Deployment struct {
 	ID      string
 	Version string
@@ -42,9 +42,9 @@ type Transition struct {
 // Finished reports whether the deployment is done.
 func (t Transition) Finished() bool { return t.Step >= len(t.Deployment.Steps) }
 
-// NewDeployment plans the changes: removed apps are stopped, new ones started, then apps are scaled or restarted, those that
-// others depend on first. root is all apps as they should be afterwards; mixed tells whether an app has instances of a config
-// version other than the given one.
+// NewDeployment plans the changes: removed apps are stopped, new ones started, then apps are scaled or restarted,
+// those that others depend on first. root is all apps as they should be afterwards; mixed tells whether an app has
+// instances of a config version other than the given one.
 func NewDeployment(id, version string, changes []Change, root map[string]*marathon.App, mixed func(app, config string) bool) *Deployment {
 	slices.SortFunc(changes, func(a, b Change) int { return strings.Compare(a.App, b.App) })
 	d := &Deployment{ID: id, Version: version, Changes: changes}
@@ -173,7 +173,8 @@ func (s *State) Advance(t Transition, now time.Time) {
 	}
 }
 
-// stepDone reports whether every app of the deployment's current step is what the step makes it. Decide has looked at them.
+// stepDone reports whether every app of the deployment's current step is what the step makes it. Decide has looked at
+// them.
 func (s *State) stepDone(d *Deployment) bool {
 	for _, a := range d.Steps[d.Step].Actions {
 		if f := s.fleets[a.App]; f != nil && !f.done {

@@ -16,8 +16,8 @@ import (
 	"pgregory.net/rapid"
 )
 
-// TestServicesHoldTheirBounds drives the API and the kernel at random and checks after every step what must always hold; at the
-// end faults stop and everything must come to what was asked for.
+// TestServicesHoldTheirBounds drives the API and the kernel at random and checks after every step what must always
+// hold; at the end faults stop and everything must come to what was asked for.
 func TestServicesHoldTheirBounds(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		rapid.SyncTest(rt, func(rt *rapid.T) {
@@ -277,8 +277,8 @@ func (m *machine) check() {
 	}
 }
 
-// checkHealthy finds instances that were healthy before the step, and that are now being stopped although fewer than the least
-// are left healthy.
+// checkHealthy finds instances that were healthy before the step, and that are now being stopped although fewer than
+// the least are left healthy.
 func (m *machine) checkHealthy() {
 	left, taken := map[string]int{}, map[string]int{}
 	now := map[kernel.GroupID]bool{}

@@ -12,8 +12,9 @@ import (
 	"github.com/marinaos/marina/internal/marathon"
 )
 
-// What there is to read. Every function returns values of its own, which stay as they are while the state goes on: nobody who reads
-// them holds a lock. They may be called by anyone at any time; before the state is loaded there is nothing in them, see Leading.
+// What there is to read. Every function returns values of its own, which stay as they are while the state goes on:
+// nobody who reads them holds a lock. They may be called by anyone at any time; before the state is loaded there is
+// nothing in them, see Leading.
 
 // Leading reports whether the state is loaded and still this process's to change.
 func (s *Services) Leading() bool { return s.loop.Leading() }
@@ -46,8 +47,8 @@ func (s *Services) Apps() []*marathon.App {
 	return out
 }
 
-// App is an app as it should be. The error says why there is none: it does not exist (errdefs.ErrNotFound), or its row cannot be
-// read (errdefs.ErrDataLoss).
+// App is an app as it should be. The error says why there is none: it does not exist (errdefs.ErrNotFound), or its
+// row cannot be read (errdefs.ErrDataLoss).
 func (s *Services) App(id string) (*marathon.App, error) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
@@ -59,7 +60,7 @@ func (s *Services) App(id string) (*marathon.App, error) {
 
 // Describe tells how apps are: their instances, deployments and what embed names, in the order of the list.
 func (s *Services) Describe(apps []*marathon.App, embed Embed) []marathon.AppInfo {
-	machines, now := s.machines(), time.Now()
+	machines, now := machinesOf(s.cfg.Kernel), time.Now()
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	out := make([]marathon.AppInfo, 0, len(apps))
@@ -69,10 +70,10 @@ func (s *Services) Describe(apps []*marathon.App, embed Embed) []marathon.AppInf
 	return out
 }
 
-// machines are the kernel's agents by id, for the addresses of tasks.
-func (s *Services) machines() map[kernel.AgentID]kernel.AgentView {
+// machinesOf are the kernel's agents by id, for the addresses of tasks.
+func machinesOf(k kernel.Kernel) map[kernel.AgentID]kernel.AgentView {
 	out := map[kernel.AgentID]kernel.AgentView{}
-	for _, a := range s.cfg.Kernel.Agents() {
+	for _, a := range k.Agents() {
 		out[a.ID] = a
 	}
 	return out
@@ -128,8 +129,8 @@ func (f *Filter) instance(i *Instance) bool {
 	return state && (f.Host == "" || i.Hostname == f.Host)
 }
 
-// pick lists the placed instances that a filter means, by app and id.
-func (s *State) pick(f Filter) (out []*Instance) {
+// pick lists the placed instances that the filter means, by app and id.
+func (f *Filter) pick(s *State) (out []*Instance) {
 	for _, id := range sortedKeys(s.fleets) {
 		if !f.app(id) {
 			continue
@@ -145,11 +146,11 @@ func (s *State) pick(f Filter) (out []*Instance) {
 
 // Tasks tells how the tasks that a filter means are, by app and id.
 func (s *Services) Tasks(f Filter) []marathon.Task {
-	machines := s.machines()
+	machines := machinesOf(s.cfg.Kernel)
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	out := []marathon.Task{}
-	for _, i := range s.state.pick(f) {
+	for _, i := range f.pick(s.state) {
 		out = append(out, s.state.task(i, machines))
 	}
 	return out
@@ -185,7 +186,8 @@ func (s *State) describe(d *Deployment, refusals map[string]string) marathon.Dep
 	return out
 }
 
-// Queued is an app with instances left to launch: what Marathon says of it, without the summary of offers, and what the kernel says.
+// Queued is an app with instances left to launch: what Marathon says of it, without the summary of offers, and what
+// the kernel says.
 type Queued struct {
 	marathon.QueueItem
 	Waiting kernel.Waiting // zero: nothing of it waits in the kernel

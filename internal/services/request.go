@@ -9,9 +9,9 @@ import (
 	"github.com/marinaos/marina/internal/marathon"
 )
 
-// What can be asked for. Each function returns once the change is durable. Its errors are a Problem, a LockedError, or one of
-// marathon's when the request is refused; otherwise its outcome is not known here. A change that was handed to the owner is not
-// stopped half way when ctx ends.
+// What can be asked for. Each function returns once the change is durable. Its errors are a Problem, a LockedError,
+// or one of marathon's when the request is refused; otherwise its outcome is not known here. A change that was handed
+// to the owner is not stopped half way when ctx ends.
 
 // Asker is who asks for a change, and how much he insists. From and Path go into the event that tells of it.
 type Asker struct {
@@ -55,8 +55,8 @@ func (s *Services) Create(ctx context.Context, u Update, by Asker) (a *marathon.
 	return a, d, err
 }
 
-// Update changes apps in one deployment. With partial, fields that are not given stay as they are. With create, an app that does
-// not exist is made, and with force one whose row cannot be read. It reports whether the first one was.
+// Update changes apps in one deployment. With partial, fields that are not given stay as they are. With create, an
+// app that does not exist is made, and with force one whose row cannot be read. It reports whether the first one was.
 func (s *Services) Update(ctx context.Context, list []Update, partial, create bool, by Asker) (d *Deployment, created bool, err error) {
 	back := map[string]earlier{}
 	for _, u := range list { // the store may take its time: nobody waits for it but the asker
@@ -120,11 +120,11 @@ type Victims struct {
 // find lists the instances, each once.
 func (v *Victims) find(s *State) (out []*Instance, err error) {
 	if v.Tasks == nil {
-		return s.pick(v.Filter), nil
+		return v.Filter.pick(s), nil
 	}
 	seen := map[kernel.GroupID]bool{}
 	for _, id := range v.Tasks {
-		i := s.find(id)
+		i := findTask(s, id)
 		if v.Must && (i == nil || s.Apps[v.App] != nil && i.Owner != v.App) {
 			return nil, Problemf(errdefs.ErrNotFound, "Task '%s' does not exist", id)
 		}
@@ -138,7 +138,7 @@ func (v *Victims) find(s *State) (out []*Instance, err error) {
 
 // Kill ends instances at once, so that new ones follow, and returns how they were.
 func (s *Services) Kill(ctx context.Context, v Victims) (killed []marathon.Task, err error) {
-	machines := s.machines()
+	machines := machinesOf(s.cfg.Kernel)
 	err = s.change(ctx, func(t *tx) error {
 		list, err := v.find(t.s.state)
 		if err != nil {

@@ -14,8 +14,8 @@ import (
 	"github.com/marinaos/marina/internal/store"
 )
 
-// The rows of this room: apps as they should be, every version of them that is kept, and the running deployments, which name
-// the versions they lead from and to.
+// The rows of this room: apps as they should be, every version of them that is kept, and the running deployments,
+// which name the versions they lead from and to.
 var (
 	appRows        = store.NewTable[marathon.App]("apps")
 	deploymentRows = store.NewTable[deploymentRow]("deployments")
@@ -126,14 +126,14 @@ func (s *Services) loadDeployments(rows *store.Rows[deploymentRow], versions map
 		d := &Deployment{}
 		d.ID, _ = deploymentRows.ID(b.Item.Key) // Rows has none without
 		aside(d, b.Err)
-		d.Changes = s.unclaimed()
+		d.Changes = unclaimed(s)
 		s.state.Deployments = append(s.state.Deployments, d)
 	}
 }
 
-// unclaimed are the apps that only a deployment of which nothing is known can still need: they have versions, but no row, and no
-// deployment that is known names them. It removes them.
-func (s *Services) unclaimed() (out []Change) {
+// unclaimed are the apps that only a deployment of which nothing is known can still need: they have versions, but no
+// row, and no deployment that is known names them. It removes them.
+func unclaimed(s *Services) (out []Change) {
 	for _, id := range sortedKeys(s.versions) {
 		_, unreadable := s.state.unreadable[id]
 		named := slices.ContainsFunc(s.state.Deployments, func(d *Deployment) bool { return len(d.Steps) > 0 && d.change(id) != nil })
@@ -178,8 +178,8 @@ func (s *Services) loadVersions(ctx context.Context, wanted map[[2]string]*marat
 	return nil
 }
 
-// resolve finds the versions that a deployment's row names. With the error that one is missing or cannot be read it returns what
-// there is.
+// resolve finds the versions that a deployment's row names. With the error that one is missing or cannot be read it
+// returns what there is.
 func resolve(r deploymentRow, versions map[[2]string]*marathon.App) (*Deployment, error) {
 	d := &Deployment{ID: r.ID, Version: r.Version, Steps: r.Steps, Step: r.Step}
 	var missing error

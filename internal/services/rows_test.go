@@ -35,8 +35,8 @@ func (w *world) storedApp(id, version string, instances int) *marathon.App {
 	return a
 }
 
-// TestDeploymentsThatAdvanceAtOnceNeedNotFitOneTransaction has fourteen deployments whose rows are more than 8 MiB together come to their next
-// step in one decision, as after a failover.
+// TestDeploymentsThatAdvanceAtOnceNeedNotFitOneTransaction has fourteen deployments whose rows are more than 8 MiB
+// together come to their next step in one decision, as after a failover.
 func TestDeploymentsThatAdvanceAtOnceNeedNotFitOneTransaction(t *testing.T) {
 	const v = "2026-01-01T00:00:00.000Z"
 	inStoredWorld(t, func(w *world) {
@@ -71,7 +71,8 @@ func inStoredWorld(t *testing.T, rows, f func(w *world)) {
 	})
 }
 
-// TestADeploymentThatCannotBeWrittenIsSetAsideAlone has a deployment whose row holds no more: its next step needs one digit more.
+// TestADeploymentThatCannotBeWrittenIsSetAsideAlone has a deployment whose row holds no more: its next step needs one
+// digit more.
 func TestADeploymentThatCannotBeWrittenIsSetAsideAlone(t *testing.T) {
 	const v = "2026-01-01T00:00:00.000Z"
 	inStoredWorld(t, func(w *world) {

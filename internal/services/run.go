@@ -96,8 +96,8 @@ func New(cfg Config) *Services {
 	return s
 }
 
-// Run loads what the store holds and works until ctx ends, leadership is lost or the outcome of a write is unknown; then
-// nothing more is decided here, and the next leader begins from the store. It is called once.
+// Run loads what the store holds and works until ctx ends, leadership is lost or the outcome of a write is unknown;
+// then nothing more is decided here, and the next leader begins from the store. It is called once.
 func (s *Services) Run(ctx context.Context) error {
 	return s.loop.Run(ctx, scheduler.Work{Load: s.load, Observe: s.observe, Settle: s.settle})
 }

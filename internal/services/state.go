@@ -15,10 +15,10 @@ import (
 type Policy struct {
 	// LaunchTimeout is how long a placed instance may take until it runs; then it is replaced.
 	LaunchTimeout time.Duration
-	// BrakeWindow, BrakeShare and BrakeFloor are the brake on unhealthy instances: in any window at most this share of the
-	// instances that all apps should have, and never less than the floor, is killed for failing health checks. The same amounts
-	// bound how many instances on machines that do not answer are given up while more than half of what all apps should have
-	// are on such machines.
+	// BrakeWindow, BrakeShare and BrakeFloor are the brake on unhealthy instances: in any window at most this share of
+	// the instances that all apps should have, and never less than the floor, is killed for failing health checks. The
+	// same amounts bound how many instances on machines that do not answer are given up while more than half of what all
+	// apps should have are on such machines.
 	BrakeWindow time.Duration
 	BrakeShare  float64
 	BrakeFloor  int
@@ -35,9 +35,9 @@ var DefaultPolicy = Policy{
 	MinBackoff: 100 * time.Millisecond, ForgetRetry: 10 * time.Second,
 }
 
-// State is everything that decisions are made from: what the store holds (Apps, Deployments), and what was seen and done since
-// this leader began. It is made anew from the store and the kernel's instances by the next leader. It is not safe for
-// concurrent use.
+// State is everything that decisions are made from: what the store holds (Apps, Deployments), and what was seen and
+// done since this leader began. It is made anew from the store and the kernel's instances by the next leader. It is
+// not safe for concurrent use.
 type State struct {
 	Policy      Policy
 	Apps        map[string]*marathon.App // what the API shows and the datacenter should come to
@@ -71,7 +71,8 @@ type Instance struct {
 	forgetAt       moment // not to be forgotten before
 }
 
-// moment is a time, small, since there may be a million instances: so long after State.base, which keeps its monotonic reading. Zero is none.
+// moment is a time, small, since there may be a million instances: so long after State.base, which keeps its
+// monotonic reading. Zero is none.
 type moment time.Duration
 
 func (s *State) moment(t time.Time) moment {
@@ -256,8 +257,8 @@ func (s *State) ended(f *fleet, i *Instance, now time.Time) {
 	}
 }
 
-// Withdrawn takes in which of the instances that were to be withdrawn the kernel took out of its queue. The others were placed before, and are to be
-// stopped: until the kernel's news tell of them they count.
+// Withdrawn takes in which of the instances that were to be withdrawn the kernel took out of its queue. The others
+// were placed before, and are to be stopped: until the kernel's news tell of them they count.
 func (s *State) Withdrawn(list []Withdraw, out []kernel.GroupID) (placed []Stop) {
 	gone := make(map[kernel.GroupID]bool, len(out))
 	for _, id := range out {
@@ -297,8 +298,8 @@ func (s *State) ForgetRefused(groups []Ref, now time.Time) {
 	}
 }
 
-// Kill marks instances as stopping because somebody asked for it, and returns those that exist: running ones to be stopped and
-// waiting ones to be withdrawn. The caller tells the kernel.
+// Kill marks instances as stopping because somebody asked for it, and returns those that exist: running ones to be
+// stopped and waiting ones to be withdrawn. The caller tells the kernel.
 func (s *State) Kill(refs []Ref, why string) (d Decision) {
 	for _, r := range refs {
 		f := s.fleet(r.App)
@@ -310,8 +311,8 @@ func (s *State) Kill(refs []Ref, why string) (d Decision) {
 	return d
 }
 
-// definition is the app of the given config version, as far as it still matters: nil if it is neither wanted nor part of a
-// running deployment.
+// definition is the app of the given config version, as far as it still matters: nil if it is neither wanted nor part
+// of a running deployment.
 func (s *State) definition(id, config string) *marathon.App {
 	if a := s.Apps[id]; a != nil && a.Config() == config {
 		return a
@@ -328,7 +329,8 @@ func (s *State) definition(id, config string) *marathon.App {
 	return nil
 }
 
-// healthy reports whether an instance does its work: it runs on a machine that answers, and each of its checks has passed.
+// healthy reports whether an instance does its work: it runs on a machine that answers, and each of its checks has
+// passed.
 func (i *Instance) healthy(a *marathon.App) bool {
 	if i.Waiting || !i.Away.IsZero() || !i.Known() || !i.Healthy() {
 		return false

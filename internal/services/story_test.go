@@ -20,8 +20,8 @@ import (
 	"github.com/marinaos/marina/internal/scheduler"
 )
 
-// nudge lets one thing happen that is due in the kernel: an instance that was asked to stop ends, else one that does not run
-// yet runs. It says whether there was one.
+// nudge lets one thing happen that is due in the kernel: an instance that was asked to stop ends, else one that does
+// not run yet runs. It says whether there was one.
 func (w *world) nudge() bool {
 	var next *kernel.Instance
 	for _, i := range w.kernel.Instances() {
@@ -50,8 +50,9 @@ func (w *world) rest() {
 	w.fail("it never comes to rest")
 }
 
-// TestFailoverAtEveryStepOfADeployment has the leader change before the k-th thing that happens, for every k, of a deployment
-// that changes one app, adds one and removes one. It must end as without, never leave its bounds, and keep what was ready.
+// TestFailoverAtEveryStepOfADeployment has the leader change before the k-th thing that happens, for every k, of a
+// deployment that changes one app, adds one and removes one. It must end as without, never leave its bounds, and keep
+// what was ready.
 func TestFailoverAtEveryStepOfADeployment(t *testing.T) {
 	for k := 0; ; k++ {
 		reached := false
@@ -107,8 +108,8 @@ func TestFailoverAtEveryStepOfADeployment(t *testing.T) {
 	}
 }
 
-// TestConcurrentUpdatesOfOneApp sends 200 conflicting updates at once: one wins, all others are told by whom they are locked out.
-// Then 200 that force: all win, one after the other, and what is shown in the end is the last.
+// TestConcurrentUpdatesOfOneApp sends 200 conflicting updates at once: one wins, all others are told by whom they are
+// locked out. Then 200 that force: all win, one after the other, and what is shown in the end is the last.
 func TestConcurrentUpdatesOfOneApp(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.must(201, "POST", "/v2/apps", `{"id":"/web","cmd":"x"}`)
@@ -322,7 +323,8 @@ func TestCrashLoopIsNoStorm(t *testing.T) {
 	})
 }
 
-// TestLostMachineIsReplacedAndItsReturnTrimmed follows the default strategy: a replacement at once, the old one forgotten.
+// TestLostMachineIsReplacedAndItsReturnTrimmed follows the default strategy: a replacement at once, the old one
+// forgotten.
 func TestLostMachineIsReplacedAndItsReturnTrimmed(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.kernel.Auto(true)

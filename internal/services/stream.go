@@ -73,7 +73,8 @@ func (h *hub) publish(events []marathon.Event) {
 	}
 }
 
-// Subscribe opens a stream of the events of some types, of all with nil, for a reader at an address. Its owner closes it.
+// Subscribe opens a stream of the events of some types, of all with nil, for a reader at an address. Its owner closes
+// it.
 func (s *Services) Subscribe(types []string, from string) *Stream {
 	r := s.hub.join(s, types, from)
 	r.attached("event_stream_attached")

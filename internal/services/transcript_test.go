@@ -21,8 +21,8 @@ import (
 
 var update = flag.Bool("update", false, "write what happens into testdata")
 
-// TestDecide replays transcripts: commands, and after ---- what is decided. Instances are numbered as they are launched and
-// versions as they are made; a launched instance is placed while there is room.
+// TestDecide replays transcripts: commands, and after ---- what is decided. Instances are numbered as they are
+// launched and versions as they are made; a launched instance is placed while there is room.
 //
 //	deploy ID JSON...   a deployment of these apps; a partial update of one that exists; JSON "gone" removes it
 //	room N              so many instances fit from now on

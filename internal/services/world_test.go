@@ -22,10 +22,12 @@ import (
 	"github.com/marinaos/marina/internal/store/memory"
 )
 
-// HandlerOf is the API of services; api_link_test.go sets it, since this package's own tests cannot import what imports it.
+// HandlerOf is the API of services; api_link_test.go sets it, since this package's own tests cannot import what
+// imports it.
 var HandlerOf func(*Services) http.Handler
 
-// world is a datacenter for one test: a store, a kernel and the services of whoever leads. It lives in a synctest bubble.
+// world is a datacenter for one test: a store, a kernel and the services of whoever leads. It lives in a synctest
+// bubble.
 type world struct {
 	fail   func(format string, args ...any)
 	ctx    context.Context

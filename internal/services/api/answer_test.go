@@ -19,8 +19,9 @@ func (c *stuckClient) Write(b []byte) (int, error) {
 	return c.ResponseRecorder.Write(b)
 }
 
-// TestAClientThatDoesNotReadStopsNobody asks for everything there is to read, takes no byte of the answer, and changes an app
-// meanwhile. Would the answer be written under the state's lock, the change would wait for the client and the test would not end.
+// TestAClientThatDoesNotReadStopsNobody asks for everything there is to read, takes no byte of the answer, and
+// changes an app meanwhile. Would the answer be written under the state's lock, the change would wait for the client
+// and the test would not end.
 func TestAClientThatDoesNotReadStopsNobody(t *testing.T) {
 	for _, path := range []string{"/v2/deployments", "/v2/queue", "/v2/groups", "/v2/groups/g", "/v2/groups/versions", "/v2/apps",
 		"/v2/apps/g/web", "/v2/apps/g/web/versions", "/v2/apps/g/web/tasks", "/v2/tasks", "/v2/info", "/metrics", "/v2/apps/nowhere"} {

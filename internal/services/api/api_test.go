@@ -18,9 +18,9 @@ import (
 	"github.com/marinaos/marina/internal/marathon"
 )
 
-// TestAPI replays requests and compares answers: a request is a line METHOD PATH and a body, its answer follows ----. Lines that
-// begin with ! change the world: ! auto on|off, ! wait D, ! fail I, ! run I, ! sick I, ! room N (I: the place of an instance in
-// the list of those placed).
+// TestAPI replays requests and compares answers: a request is a line METHOD PATH and a body, its answer follows ----.
+// Lines that begin with ! change the world: ! auto on|off, ! wait D, ! fail I, ! run I, ! sick I, ! room N (I: the
+// place of an instance in the list of those placed).
 func TestAPI(t *testing.T) {
 	files, err := filepath.Glob("testdata/*.txt")
 	if err != nil || len(files) == 0 {

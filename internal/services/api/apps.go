@@ -211,8 +211,8 @@ func (c *call) putApps(partial, create bool) error {
 	return c.started(http.StatusOK, d, nil)
 }
 
-// deleteApp removes an app, and cancels what is in the way unless force=false is given. One whose row cannot be read is only
-// removed with force=true.
+// deleteApp removes an app, and cancels what is in the way unless force=false is given. One whose row cannot be read
+// is only removed with force=true.
 func (c *call) deleteApp(id string) error {
 	d, err := c.services.Remove(c.r.Context(), id, c.flag("force", true), c.flag("force", false))
 	if err != nil {

@@ -93,7 +93,8 @@ func reasonOf(filter string) string {
 	return "UnfulfilledConstraint"
 }
 
-// summary puts a refusal in Marathon's terms: machines for offers. A quota that is used up counts as a role that is not met.
+// summary puts a refusal in Marathon's terms: machines for offers. A quota that is used up counts as a role that is
+// not met.
 func summary(w kernel.Waiting) marathon.QueueSummary {
 	declined := map[string]int{}
 	for _, r := range w.Refusal.Reasons {

@@ -115,7 +115,8 @@ func TestSlowReaderOfEventsIsCutOff(t *testing.T) {
 	})
 }
 
-// TestClientCallMap makes the calls of go-marathon, marathon-lb, zdd and dcos-ui in their odd forms and reads what they read.
+// TestClientCallMap makes the calls of go-marathon, marathon-lb, zdd and dcos-ui in their odd forms and reads what
+// they read.
 func TestClientCallMap(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.kernel.Auto(true)

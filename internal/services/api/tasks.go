@@ -34,15 +34,15 @@ func (c *call) appTasks(path []string) error {
 	return errMethod
 }
 
-// deleteTask finds the task by its own id: some clients derive the app's from it and get that wrong. An app that does exist must
-// be the task's.
+// deleteTask finds the task by its own id: some clients derive the app's from it and get that wrong. An app that does
+// exist must be the task's.
 func (c *call) deleteTask(app, id string) error {
 	return c.kill(services.Victims{Filter: services.Filter{App: app}, Tasks: []string{id}, Must: true},
 		func(killed []marathon.Task) any { return map[string]any{"task": killed[0]} })
 }
 
-// kill ends instances: at once, so that new ones follow, or with scale=true by a deployment that wants as many fewer. describe
-// makes the answer of the first kind.
+// kill ends instances: at once, so that new ones follow, or with scale=true by a deployment that wants as many fewer.
+// describe makes the answer of the first kind.
 func (c *call) kill(v services.Victims, describe func([]marathon.Task) any) error {
 	scale, wipe := c.flag("scale", false), c.flag("wipe", false)
 	if scale && wipe {
