@@ -18,8 +18,10 @@ import (
 
 	"github.com/containerd/errdefs"
 	"golang.org/x/sync/errgroup"
-	"golang.org/x/sys/unix"
 
+	"github.com/marinaos/marina/internal/agent/naming"
+	"github.com/marinaos/marina/internal/agent/retry"
+	"github.com/marinaos/marina/internal/agent/sandbox"
 	"github.com/marinaos/marina/internal/kernel"
 	"github.com/marinaos/marina/internal/machine"
 	"github.com/marinaos/marina/internal/runtime"
@@ -32,15 +34,17 @@ const (
 	statsWorkers = 16
 )
 
-// handler is what the agent serves on its connection to a master. It is the only place that knows status codes.
-func (a *Agent) handler(s *session) http.Handler {
+// api is what the agent serves on its connection to a master. It is the only place that knows status codes.
+type api struct{ a *Agent }
+
+func (p api) handler(s *session) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST "+kernel.SessionPath, s.serve)
-	mux.HandleFunc("GET /agent/v1/tasks/{id}/logs/{stream}", a.answer(a.serveLogs))
-	mux.HandleFunc("GET /agent/v1/tasks/{id}/files/{path...}", a.answer(a.serveFiles))
-	mux.HandleFunc("POST /agent/v1/tasks/{id}/exec", a.answer(a.serveExec))
-	mux.HandleFunc("GET /agent/v1/tasks/{id}/usage", a.answer(a.serveUsage))
-	mux.HandleFunc("GET /agent/v1/stats", a.answer(a.serveStats))
+	mux.HandleFunc("GET /agent/v1/tasks/{id}/logs/{stream}", p.answer(p.serveLogs))
+	mux.HandleFunc("GET /agent/v1/tasks/{id}/files/{path...}", p.answer(p.serveFiles))
+	mux.HandleFunc("POST /agent/v1/tasks/{id}/exec", p.answer(p.serveExec))
+	mux.HandleFunc("GET /agent/v1/tasks/{id}/usage", p.answer(p.serveUsage))
+	mux.HandleFunc("GET /agent/v1/stats", p.answer(p.serveStats))
 	return mux
 }
 
@@ -49,7 +53,7 @@ const unexplained = "the machine's agent cannot do this now; its log says why"
 
 // answer turns the kind of an error that came before the first byte into a status code. An error of no kind that a client could
 // act on is logged, and its text not told.
-func (a *Agent) answer(f func(http.ResponseWriter, *http.Request) error) http.HandlerFunc {
+func (p api) answer(f func(http.ResponseWriter, *http.Request) error) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		err := f(w, r)
 		var code int
@@ -67,7 +71,7 @@ func (a *Agent) answer(f func(http.ResponseWriter, *http.Request) error) http.Ha
 		case r.Context().Err() != nil:
 			return // nobody waits for an answer
 		default:
-			a.log.Error("request of a master failed", "path", r.URL.Path, "err", err)
+			p.a.log.Error("request of a master failed", "path", r.URL.Path, "err", err)
 			http.Error(w, unexplained, http.StatusInternalServerError)
 			return
 		}
@@ -76,12 +80,12 @@ func (a *Agent) answer(f func(http.ResponseWriter, *http.Request) error) http.Ha
 }
 
 // sandboxOf is the name of a task's sandbox; the task may have ended.
-func sandboxOf(r *http.Request) (string, error) {
+func sandboxOf(r *http.Request) (kernel.TaskID, error) {
 	id := kernel.TaskID(r.PathValue("id"))
-	if !safeName(id) {
+	if !naming.IsTask(id) {
 		return "", fmt.Errorf("task id %.40q: %w", id, errdefs.ErrInvalidArgument)
 	}
-	return string(id), nil
+	return id, nil
 }
 
 func intParam(r *http.Request, name string, otherwise int64) (int64, error) {
@@ -99,7 +103,7 @@ func intParam(r *http.Request, name string, otherwise int64) (int64, error) {
 // serveLogs answers with a task's output from offset on (negative: so many bytes before its end), at most limit bytes, and
 // with follow=true goes on until the task has ended. Marina-Offset tells where the answer begins: bytes that are not kept
 // any more are left out.
-func (a *Agent) serveLogs(w http.ResponseWriter, r *http.Request) error {
+func (p api) serveLogs(w http.ResponseWriter, r *http.Request) error {
 	task, err := sandboxOf(r)
 	if err != nil {
 		return err
@@ -119,7 +123,7 @@ func (a *Agent) serveLogs(w http.ResponseWriter, r *http.Request) error {
 	follow := r.URL.Query().Get("follow") == "true"
 
 	buf := make([]byte, logChunk)
-	n, at, end, err := a.logs.read(task, stream, max(0, offset), buf[:0], a.cfg.LogKeep)
+	n, at, end, err := p.a.sandboxes.Read(task, stream, max(0, offset), buf[:0], p.a.cfg.LogKeep)
 	if err != nil {
 		return fmt.Errorf("%s of task %s: %w", stream, task, err)
 	}
@@ -127,7 +131,7 @@ func (a *Agent) serveLogs(w http.ResponseWriter, r *http.Request) error {
 		at = max(0, end+offset)
 	}
 	at = min(at, end)
-	if _, first, _, err := a.logs.read(task, stream, at, buf[:0], a.cfg.LogKeep); err == nil {
+	if _, first, _, err := p.a.sandboxes.Read(task, stream, at, buf[:0], p.a.cfg.LogKeep); err == nil {
 		at = first
 	}
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
@@ -135,8 +139,9 @@ func (a *Agent) serveLogs(w http.ResponseWriter, r *http.Request) error {
 	w.Header().Set("Marina-Offset", strconv.FormatInt(at, 10))
 	control := http.NewResponseController(w)
 	for left > 0 {
-		live := a.liveTasks()[kernel.TaskID(task)] && !a.taskEnded(kernel.TaskID(task)) // before the read: what was written before its end is read
-		if n, at, _, err = a.logs.read(task, stream, at, buf[:min(int64(len(buf)), left)], a.cfg.LogKeep); err != nil {
+		now, live := p.a.task(task) // before the read: what was written before its end is read
+		live = live && !now.status.State.Terminal()
+		if n, at, _, err = p.a.sandboxes.Read(task, stream, at, buf[:min(int64(len(buf)), left)], p.a.cfg.LogKeep); err != nil {
 			return nil // collected meanwhile; what was there was sent
 		}
 		if n > 0 {
@@ -149,25 +154,11 @@ func (a *Agent) serveLogs(w http.ResponseWriter, r *http.Request) error {
 		if err := control.Flush(); err != nil || !follow || !live {
 			return nil
 		}
-		if !pause(r.Context(), followPoll) {
+		if !retry.Pause(r.Context(), followPoll) {
 			return nil
 		}
 	}
 	return nil
-}
-
-// taskEnded reports whether a task of a group there is was told to have ended.
-func (a *Agent) taskEnded(t kernel.TaskID) bool {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	for _, g := range a.groups {
-		for i := range g.shown {
-			if g.shown[i].Task == t {
-				return g.shown[i].State.Terminal()
-			}
-		}
-	}
-	return false
 }
 
 // entry is one line of a folder's listing.
@@ -181,18 +172,18 @@ type entry struct {
 
 // serveFiles answers with a file of a task's sandbox, or a folder's entries as JSON. What a link leads to outside of the
 // sandbox is forbidden, and so is what is neither a file nor a folder.
-func (a *Agent) serveFiles(w http.ResponseWriter, r *http.Request) error {
+func (p api) serveFiles(w http.ResponseWriter, r *http.Request) error {
 	task, err := sandboxOf(r)
 	if err != nil {
 		return err
 	}
-	root, err := a.folder.root.OpenRoot("sandboxes/" + task)
+	root, err := p.a.sandboxes.Open(task)
 	if err != nil {
 		return fmt.Errorf("sandbox of task %s: %w", task, err)
 	}
 	defer root.Close()
 	name := path.Clean("/" + r.PathValue("path"))[1:]
-	f, err := openInside(root, either(name, "."), os.O_RDONLY)
+	f, err := sandbox.OpenInside(root, either(name, "."), os.O_RDONLY)
 	if err != nil {
 		return err
 	}
@@ -211,16 +202,6 @@ func (a *Agent) serveFiles(w http.ResponseWriter, r *http.Request) error {
 	w.Header().Set("X-Content-Type-Options", "nosniff")
 	http.ServeContent(w, r, "", i.ModTime(), f)
 	return nil
-}
-
-// openInside opens a file without blocking on a pipe. Whatever is wrong beside the file not being there is a way out of the
-// sandbox, and forbidden.
-func openInside(root *os.Root, name string, flag int) (*os.File, error) {
-	f, err := root.OpenFile(name, flag|unix.O_NONBLOCK, 0)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("%s leads out of the task's sandbox or cannot be opened in it: %w: %w", name, errdefs.ErrPermissionDenied, err)
-	}
-	return f, err
 }
 
 func serveFolder(w http.ResponseWriter, f *os.File) error {
@@ -249,10 +230,10 @@ func serveJSON(w http.ResponseWriter, v any) error {
 }
 
 // serveExec runs a process in a task, in the frames of kernel.ExecKind. It ends with the process, or when the client goes.
-func (a *Agent) serveExec(w http.ResponseWriter, r *http.Request) error {
+func (p api) serveExec(w http.ResponseWriter, r *http.Request) error {
 	id := kernel.TaskID(r.PathValue("id"))
-	container, ok := a.runningTasks()[id]
-	if !ok {
+	t, ok := p.a.task(id)
+	if !ok || !t.up() {
 		return fmt.Errorf("task %.200s does not run here: %w", id, errdefs.ErrNotFound)
 	}
 	kind, payload, err := kernel.ReadExecFrame(r.Body)
@@ -277,7 +258,7 @@ func (a *Agent) serveExec(w http.ResponseWriter, r *http.Request) error {
 	}
 	var in sync.WaitGroup
 	in.Go(func() { cancelUnlessEOF(cancel, readExec(r.Body, feed, resize)) })
-	code, err := a.rt.Exec(ctx, container, runtime.Exec{Argv: req.Argv, Env: req.Env, TTY: req.TTY, Stdin: stdin,
+	code, err := p.a.rt.Exec(ctx, t.container, runtime.Exec{Argv: req.Argv, Env: req.Env, TTY: req.TTY, Stdin: stdin,
 		Stdout: out.stream(kernel.ExecStdout), Stderr: out.stream(kernel.ExecStderr), Resize: resize})
 	stdin.Close()
 	res := kernel.ExecResult{Code: code}
@@ -383,25 +364,25 @@ type AgentStats struct {
 	Tasks    []TaskStats    `json:"tasks"`
 }
 
-func (a *Agent) serveStats(w http.ResponseWriter, r *http.Request) error {
-	free, _, err := machine.FreeDisk(a.folder.path)
+func (p api) serveStats(w http.ResponseWriter, r *http.Request) error {
+	free, _, err := machine.FreeDisk(p.a.dir.Path)
 	if err != nil {
 		return err
 	}
 	var mu sync.Mutex
-	out := AgentStats{Agent: a.agentID(), FreeDisk: free, Tasks: []TaskStats{}}
+	out := AgentStats{Agent: p.a.agentID(), FreeDisk: free, Tasks: []TaskStats{}}
 	eg, ctx := errgroup.WithContext(r.Context())
 	eg.SetLimit(statsWorkers)
-	for t, container := range a.runningTasks() {
+	for id, t := range p.a.tasks(true) {
 		eg.Go(func() error {
-			s, err := call(ctx, a, func(ctx context.Context) (runtime.Stats, error) { return a.rt.Stats(ctx, container) })
+			s, err := p.a.rt.Stats(ctx, t.container)
 			if err != nil {
 				return nil // it ended meanwhile
 			}
-			disk, _ := a.usage(string(t))
+			disk, _ := p.a.sandboxes.Usage(id)
 			mu.Lock()
 			defer mu.Unlock()
-			out.Tasks = append(out.Tasks, TaskStats{t, s.Mem, s.CPU, s.PIDs, s.Throttle, disk + s.Disk})
+			out.Tasks = append(out.Tasks, TaskStats{id, s.Mem, s.CPU, s.PIDs, s.Throttle, disk + s.Disk})
 			return nil
 		})
 	}

@@ -20,14 +20,12 @@ func (a *Agent) bundles(names []string) (map[string]string, error) {
 	return out, nil
 }
 
-// watchBundles ends the session when the machine has other bundles than it was registered with: the next begins with those.
-func (a *Agent) watchBundles() error {
-	now := a.cfg.BundleVersions()
+// renewUnless ends the session unless it was registered with these bundles: the next begins with those there are.
+func (a *Agent) renewUnless(now map[string]string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.live != nil && !maps.Equal(now, a.live.bundles) {
 		a.live.stale = true
 		a.live.poke()
 	}
-	return nil
 }

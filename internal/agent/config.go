@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
+
+	"github.com/marinaos/marina/internal/agent/secret"
 	"github.com/marinaos/marina/internal/kernel"
 
 	"github.com/marinaos/marina/internal/machine"
@@ -81,9 +83,7 @@ type Config struct {
 }
 
 // Secrets tells what references of kernel.File.Secret stand for.
-type Secrets interface {
-	Secret(ctx context.Context, ref string) (kernel.Secret, error)
-}
+type Secrets = secret.Source
 
 // Deps is what an agent works with. All are required but Secrets and Dial.
 type Deps struct {
@@ -97,6 +97,8 @@ type Deps struct {
 	// Dial reaches a master before TLS; default: TCP.
 	Dial func(ctx context.Context, address string) (net.Conn, error)
 }
+
+func (c Config) runFolder() string { return either(c.Run, filepath.Join(c.State, "run")) }
 
 // complete fills in defaults and refuses what cannot work, with errdefs.ErrInvalidArgument.
 func (c Config) complete() (Config, error) {
@@ -123,9 +125,7 @@ func (c Config) complete() (Config, error) {
 	if c.Ports == (kernel.PortRange{}) {
 		c.Ports = kernel.PortRange{First: 31000, Last: 32000}
 	}
-	if c.Run == "" {
-		c.Run = filepath.Join(c.State, "run")
-	}
+	c.Run = c.runFolder()
 	if c.Bundles == nil {
 		c.Bundles = func(string) (string, bool) { return "", false }
 	}

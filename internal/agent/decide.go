@@ -220,25 +220,3 @@ func decideFrame(have map[kernel.GroupID]bool, d *kernel.Down) frameActions {
 	slices.Sort(a.forget)
 	return a
 }
-
-// box is the sandbox of an ended task.
-type box struct {
-	name  string
-	ended time.Time
-	bytes int64
-}
-
-// decideSandboxes tells which sandboxes of ended tasks to remove: those past their age, the oldest above the count, and the
-// oldest until enough is free.
-func decideSandboxes(c *Config, ended []box, now time.Time, free int64) []string {
-	slices.SortFunc(ended, func(a, b box) int { return cmp.Or(a.ended.Compare(b.ended), cmp.Compare(a.name, b.name)) })
-	var out []string
-	for i, b := range ended {
-		if now.Sub(b.ended) < c.SandboxAge && len(ended)-i <= c.SandboxCount && free >= c.SandboxFree {
-			break
-		}
-		out = append(out, b.name)
-		free += b.bytes
-	}
-	return out
-}

@@ -11,23 +11,24 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/marinaos/marina/internal/kernel"
 
+	"github.com/marinaos/marina/internal/agent/naming"
 	"github.com/marinaos/marina/internal/runtime"
 )
 
 // place is what a group's tasks need to know about where they are.
 type place struct {
-	hostname string     // the machine's
-	machine  netip.Addr // its address
-	sandbox  string     // the task's, on the machine
-	files    string     // folder of the group's resolv.conf, hosts and hostname
-	netns    string
-	lent     []string // folders of the machine that tasks may bind
+	hostname  string     // the machine's
+	machine   netip.Addr // its address
+	sandbox   string     // the task's, on the machine
+	generated string     // folder of the group's resolv.conf, hosts and hostname
+	netns     string
+	lent      []string // folders of the machine that tasks may bind
 
 	ids     *kernel.IDRange   // the group's own on the machine; nil: those that all share
 	userns  string            // path of the user namespace of netns, if it has one of its own
 	volumes map[string]string // where the claim's are mounted, by name
 	bundles map[string]string // the folders of those the task wants, by name
-	secrets string            // folder of the group's files
+	files   []runtime.Bind    // the mounts of the task's files
 }
 
 // address is where a group's ports are reached from this machine.
@@ -170,7 +171,7 @@ func container(rec *record, task int, w place) (runtime.Container, error) {
 		ID: r.Container,
 		Labels: map[string]string{runtime.LabelGroup: string(rec.Group.ID), runtime.LabelTask: string(r.Status.Task),
 			runtime.LabelSpec: string(rec.Spec.ID), runtime.LabelBoot: rec.Boot, runtime.LabelAgent: string(rec.Agent)},
-		Cgroup: ContainerID(kernel.TaskID(rec.Group.ID), rec.Boot) + "/" + r.Container,
+		Cgroup: naming.Container(kernel.TaskID(rec.Group.ID), rec.Boot) + "/" + r.Container,
 		Image:  t.Image, Shell: t.Shell, Argv: t.Argv, User: t.User, TTY: t.TTY,
 		Env:      environment(rec, task, w),
 		NetNS:    w.netns,
@@ -185,9 +186,9 @@ func container(rec *record, task int, w place) (runtime.Container, error) {
 		UserNS:   w.userns,
 		Binds: []runtime.Bind{
 			{Source: w.sandbox, Target: runtime.SandboxTarget},
-			{Source: filepath.Join(w.files, "resolv.conf"), Target: "/etc/resolv.conf", ReadOnly: true},
-			{Source: filepath.Join(w.files, "hosts"), Target: "/etc/hosts", ReadOnly: true},
-			{Source: filepath.Join(w.files, "hostname"), Target: "/etc/hostname", ReadOnly: true},
+			{Source: filepath.Join(w.generated, "resolv.conf"), Target: "/etc/resolv.conf", ReadOnly: true},
+			{Source: filepath.Join(w.generated, "hosts"), Target: "/etc/hosts", ReadOnly: true},
+			{Source: filepath.Join(w.generated, "hostname"), Target: "/etc/hostname", ReadOnly: true},
 		},
 	}
 	if rec.Spec.Network.Mode == kernel.NetworkBridge {
@@ -207,9 +208,9 @@ func container(rec *record, task int, w place) (runtime.Container, error) {
 		c.Binds = append(c.Binds, runtime.Bind{Source: w.bundles[name], Target: path.Join(kernel.BundleTarget, name), ReadOnly: true})
 	}
 	if t.Class == kernel.ClassNode {
-		c.Binds = append(c.Binds, nodeBinds(filepath.Join(w.files, nodeFolder(task)))...)
+		c.Binds = append(c.Binds, nodeBinds(filepath.Join(w.generated, nodeFolder(task)))...)
 	}
-	c.Binds = append(c.Binds, fileBinds(rec, task, w.secrets)...)
+	c.Binds = append(c.Binds, w.files...)
 	return c, nil
 }
 

@@ -8,20 +8,18 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/marinaos/marina/internal/agent/endpoint"
+	"github.com/marinaos/marina/internal/agent/retry"
 	"github.com/marinaos/marina/internal/kernel"
 )
 
-const (
-	settleTimeout = 2 * time.Second        // for the network to stop sending new connections
-	firstRetry    = 100 * time.Millisecond // between attempts to remove what is left
-	lastRetry     = 10 * time.Second
-)
+const settleTimeout = 2 * time.Second // for the network to stop sending new connections
 
 // finish ends the group for the reason in the record, and makes the verdict on every task durable. It leaves what is left
 // of the group to clean. If ctx ends first, the next agent goes on.
 func (g *group) finish(ctx context.Context) {
 	for _, t := range g.tasks {
-		g.a.ends.setLocal(t, localView{})
+		g.a.ends.SetLocal(t, endpoint.View{})
 	}
 	g.collect()
 	if g.alive() {
@@ -62,7 +60,7 @@ func (g *group) kill(ctx context.Context) {
 	g.commit(ctx)
 	if reachable(g.spec) {
 		sctx, cancel := context.WithTimeout(ctx, settleTimeout)
-		g.a.ends.settle(sctx)
+		g.a.ends.Settle(sctx)
 		cancel()
 		g.waitExits(ctx, time.Now().Add(g.a.cfg.Drain))
 	}
@@ -102,10 +100,7 @@ func (g *group) signal(ctx context.Context, sig unix.Signal, which func(int) boo
 		if !g.facts[i].running || !which(i) {
 			continue
 		}
-		_, err := call(ctx, g.a, func(ctx context.Context) (struct{}, error) {
-			return struct{}{}, g.a.rt.Signal(ctx, g.containers[i], int(sig))
-		})
-		if err != nil && ctx.Err() == nil {
+		if err := g.a.rt.Signal(ctx, g.containers[i], int(sig)); err != nil && ctx.Err() == nil {
 			g.log.Warn("signal not delivered", "task", g.tasks[i], "signal", sig.String(), "err", err)
 		}
 	}
@@ -135,15 +130,13 @@ func (g *group) insist(ctx context.Context) {
 		}
 	}
 	g.commit(ctx)
-	g.retry(ctx, "task cannot be ended, trying again", func() error {
+	g.insistently(ctx, "task cannot be ended, trying again", func() error {
 		var errs []error
 		for i := range g.facts {
 			if g.collect(); !g.facts[i].running {
 				continue
 			}
-			_, err := call(ctx, g.a, func(ctx context.Context) (struct{}, error) {
-				return struct{}{}, g.a.rt.Remove(ctx, g.containers[i])
-			})
+			err := g.a.rt.Remove(ctx, g.containers[i])
 			if g.facts[i].running = err != nil; err != nil {
 				errs = append(errs, err)
 			}
@@ -152,39 +145,17 @@ func (g *group) insist(ctx context.Context) {
 	})
 }
 
-// retry calls f until it works or ctx ends, and reports which.
-func (g *group) retry(ctx context.Context, message string, f func() error) bool {
-	for wait := firstRetry; ; wait = min(2*wait, lastRetry) {
-		err := f()
-		if err == nil {
-			return true
-		}
-		if ctx.Err() != nil {
-			return false
-		}
-		g.log.Error(message, "err", err)
-		if !pause(ctx, wait) {
-			return false
-		}
-	}
+// insistently does something until it works or ctx ends, and reports which.
+func (g *group) insistently(ctx context.Context, message string, f func() error) bool {
+	return retry.Until(ctx, retry.Last, f, func(err error) { g.log.Error(message, "err", err) })
 }
 
 // clean removes what is left of a group whose end is durable, and then tells the end: who hears of it may give the group's
 // address and ports away.
 func (g *group) clean(ctx context.Context) bool {
-	ok := g.retry(ctx, "what is left of the group cannot be removed, trying again", func() error {
-		var errs []error
-		for _, c := range g.containers {
-			_, err := call(ctx, g.a, func(ctx context.Context) (struct{}, error) { return struct{}{}, g.a.rt.Remove(ctx, c) })
-			errs = append(errs, err)
-		}
-		_, err := call(ctx, g.a, func(ctx context.Context) (struct{}, error) { return struct{}{}, g.a.network.Detach(ctx, g.id) })
-		return errors.Join(append(errs, err, g.dropFiles(ctx), g.unmountVolumes(ctx))...)
-	})
-	if !ok {
+	if !g.insistently(ctx, "what is left of the group cannot be removed, trying again", func() error { return g.undo(ctx) }) {
 		return false
 	}
-	g.a.leavePlace(&g.rec)
 	g.publish()
 	g.log.Info("group ended")
 	return true
@@ -192,30 +163,15 @@ func (g *group) clean(ctx context.Context) bool {
 
 // awaitAcks keeps the group's statuses until the master has them for good, then drops the checkpoint.
 func (g *group) awaitAcks(ctx context.Context) bool {
-	for !g.settled() {
+	for !g.settled(g.rec.Tasks) {
 		select {
 		case <-g.wake:
 		case <-ctx.Done():
 			return false
 		}
 	}
-	if err := g.a.folder.remove("groups/" + groupFile(g.id)); err != nil {
+	if err := g.a.dir.Remove(groupFile(g.id)); err != nil {
 		g.log.Warn("checkpoint not dropped", "err", err) // it is handled like one of a crash
-	}
-	return true
-}
-
-// settled reports whether nobody needs to hear the group's end any more.
-func (g *group) settled() bool {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if g.forget {
-		return true
-	}
-	for i := range g.rec.Tasks {
-		if s := &g.rec.Tasks[i].Status; g.acks[s.Task] < s.Seq {
-			return false
-		}
 	}
 	return true
 }

@@ -3,7 +3,9 @@ package agent
 import (
 	"context"
 	"net/netip"
+	"time"
 
+	"github.com/marinaos/marina/internal/agent/secret"
 	"github.com/marinaos/marina/internal/kernel"
 )
 
@@ -33,4 +35,52 @@ type Network interface {
 
 	// Resolver is the address tasks on this machine should ask for names.
 	Resolver() netip.Addr
+}
+
+// bounded is a network whose calls end after a while, but for Apply, which is done again until it works.
+type bounded struct {
+	Network
+	limit time.Duration
+}
+
+func (b bounded) Configure(ctx context.Context, subnet netip.Prefix, info kernel.NetworkInfo) error {
+	ctx, cancel := context.WithTimeout(ctx, b.limit)
+	defer cancel()
+	return b.Network.Configure(ctx, subnet, info)
+}
+
+func (b bounded) Attach(ctx context.Context, a kernel.Attachment) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, b.limit)
+	defer cancel()
+	return b.Network.Attach(ctx, a)
+}
+
+func (b bounded) Hold(ctx context.Context, a kernel.Attachment) error {
+	ctx, cancel := context.WithTimeout(ctx, b.limit)
+	defer cancel()
+	return b.Network.Hold(ctx, a)
+}
+
+func (b bounded) Detach(ctx context.Context, g kernel.GroupID) error {
+	ctx, cancel := context.WithTimeout(ctx, b.limit)
+	defer cancel()
+	return b.Network.Detach(ctx, g)
+}
+
+func (b bounded) Attached(ctx context.Context) ([]kernel.GroupID, error) {
+	ctx, cancel := context.WithTimeout(ctx, b.limit)
+	defer cancel()
+	return b.Network.Attached(ctx)
+}
+
+// boundedSource is a source of secrets whose answers are waited for a while.
+type boundedSource struct {
+	secret.Source
+	limit time.Duration
+}
+
+func (b boundedSource) Secret(ctx context.Context, ref string) (kernel.Secret, error) {
+	ctx, cancel := context.WithTimeout(ctx, b.limit)
+	defer cancel()
+	return b.Source.Secret(ctx, ref)
 }

@@ -15,6 +15,7 @@ import (
 
 	"github.com/containerd/errdefs"
 
+	"github.com/marinaos/marina/internal/agent/naming"
 	"github.com/marinaos/marina/internal/durable"
 	"github.com/marinaos/marina/internal/kernel"
 	"github.com/marinaos/marina/internal/runtime"
@@ -63,12 +64,12 @@ func hostname(rec *record) string {
 		}
 		for _, v := range rec.Spec.Tasks[i].Env {
 			if v.Name == "HOSTNAME" && v.From == "" && v.Value != "" {
-				return dashed(v.Value, 63)
+				return naming.Dashed(v.Value, 63)
 			}
 		}
-		return dashed(path.Base(rec.Spec.Owner), 63)
+		return naming.Dashed(path.Base(rec.Spec.Owner), 63)
 	}
-	return dashed(string(rec.Group.ID), 63)
+	return naming.Dashed(string(rec.Group.ID), 63)
 }
 
 // nodeFolder is the folder of a node's files among its group's generated ones.
@@ -85,9 +86,8 @@ func nodeBinds(at string) []runtime.Bind {
 }
 
 // writeNodeFiles tells a node what it is and what it was granted.
-func (a *Agent) writeNodeFiles(rec *record, task int) error {
-	root := a.folder.root
-	dir := path.Join("network", filesName(rec.Group.ID), nodeFolder(task))
+func writeNodeFiles(root *os.Root, rec *record, task int) error {
+	dir := path.Join(generatedFolder, naming.Group(rec.Group.ID), nodeFolder(task))
 	if err := root.MkdirAll(path.Join(dir, "size"), 0o755); err != nil {
 		return err
 	}

@@ -1,11 +1,13 @@
 package agent
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
+	"errors"
+	"fmt"
 	"net/netip"
-	"strings"
+	"path"
 
+	"github.com/marinaos/marina/internal/agent/checkpoint"
+	"github.com/marinaos/marina/internal/agent/naming"
 	"github.com/marinaos/marina/internal/kernel"
 )
 
@@ -61,7 +63,7 @@ const all = -1
 func newRecord(self agentRecord, boot string, g kernel.Group, s kernel.Spec) record {
 	r := record{Agent: self.ID, Epoch: self.Epoch, Boot: boot, Group: g, Spec: s}
 	for _, id := range s.TaskIDs(g.ID) {
-		r.Tasks = append(r.Tasks, taskRecord{Container: ContainerID(id, boot), Status: kernel.Status{Task: id, Group: g.ID}})
+		r.Tasks = append(r.Tasks, taskRecord{Container: naming.Container(id, boot), Status: kernel.Status{Task: id, Group: g.ID}})
 	}
 	return r
 }
@@ -94,47 +96,36 @@ func (r *record) valid() bool {
 	return r.Ending == nil || r.Ending.Task >= all && r.Ending.Task < len(ids)
 }
 
-// groupFile is the name of a group's checkpoint. A hash, so that no group id can be a path or too long for a name.
+// groupFile is the name of a group's checkpoint.
 func groupFile(g kernel.GroupID) string {
-	sum := sha256.Sum256([]byte(g))
-	return hex.EncodeToString(sum[:16]) + checkpointExt
+	return path.Join(groupsFolder, naming.Group(g)+checkpoint.Ext)
 }
 
-// ContainerID names a task's container: readable, filename-safe, at most 64 characters of [a-zA-Z0-9-], and different for
-// each boot, so that a container of before a restart of the machine is never taken for a later one.
-func ContainerID(t kernel.TaskID, boot string) string {
-	sum := sha256.Sum256([]byte(string(t) + "\x00" + boot))
-	return dashed(string(t), 40) + "-" + hex.EncodeToString(sum[:10])
-}
+const (
+	groupsFolder = "groups"
+	agentFile    = "agent" + checkpoint.Ext
+)
 
-// dashed makes a name of letters, digits and single inner dashes out of s, keeping its last limit characters, where ids
-// differ most.
-func dashed(s string, limit int) string {
-	parts := strings.FieldsFunc(s, func(r rune) bool {
-		return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9')
-	})
-	out := strings.Join(parts, "-")
-	if len(out) > limit {
-		out = strings.TrimLeft(out[len(out)-limit:], "-")
+// readGroups reads the checkpoints of all groups. Damaged ones are set aside and missing from the answer.
+func readGroups(d *checkpoint.Dir) ([]record, error) {
+	names, err := d.List(groupsFolder)
+	if err != nil {
+		return nil, err
 	}
-	if out == "" {
-		return "task"
-	}
-	return out
-}
-
-// maxName is the longest task id an agent takes: it names the sandbox.
-const maxName = 200
-
-// safeName reports whether a task id can name a folder as it is.
-func safeName(id kernel.TaskID) bool {
-	if id == "" || len(id) > maxName || id[0] == '.' || id[0] == '-' {
-		return false
-	}
-	for _, c := range []byte(id) {
-		if !(c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || strings.IndexByte("._-~@+=", c) >= 0) {
-			return false
+	var out []record
+	for _, name := range names {
+		var r record
+		err := d.Load(name, &r)
+		if err == nil && (!r.valid() || groupFile(r.Group.ID) != name) {
+			err = d.SetAside(name, fmt.Errorf("%w: its parts do not fit together", checkpoint.ErrCorrupt))
 		}
+		if errors.Is(err, checkpoint.ErrCorrupt) {
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("agent state: %w", err)
+		}
+		out = append(out, r)
 	}
-	return true
+	return out, nil
 }

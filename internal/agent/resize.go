@@ -7,16 +7,9 @@ import (
 	"slices"
 	"time"
 
+	"github.com/marinaos/marina/internal/agent/retry"
 	"github.com/marinaos/marina/internal/kernel"
 )
-
-// resized says what the group's tasks are to have from now on.
-func (g *group) resized(sizes []kernel.Size) {
-	g.mu.Lock()
-	g.want = &sizes
-	g.mu.Unlock()
-	g.poke()
-}
 
 // sizing has a group's containers follow the sizes the master says. It is owned by the group's run.
 type sizing struct {
@@ -42,10 +35,7 @@ func (s *sizing) end() {
 // run makes new sizes durable, and then the containers' limits; what a container cannot have yet, such as less memory than
 // it uses, is tried again.
 func (s *sizing) run(ctx context.Context, g *group) {
-	g.mu.Lock()
-	want := g.want
-	g.want = nil
-	g.mu.Unlock()
+	want := g.takeSizes()
 	if want != nil && !slices.Equal(*want, g.rec.Group.Sizes) {
 		g.rec.Group.Sizes = *want
 		if !g.save(ctx) {
@@ -56,14 +46,14 @@ func (s *sizing) run(ctx context.Context, g *group) {
 		g.a.mu.Unlock()
 		g.log.Info("group has another size")
 		g.pending = true
-		s.wait = firstRetry
+		s.wait = retry.First
 		s.end()
 	}
 	if !g.pending || s.timer != nil {
 		return
 	}
 	if err := g.applySizes(ctx); err != nil && ctx.Err() == nil {
-		s.wait = min(max(2*s.wait, firstRetry), lastRetry)
+		s.wait = min(max(2*s.wait, retry.First), retry.Last)
 		g.log.Warn("group cannot have its size yet, trying again", "err", err)
 		s.timer = time.NewTimer(s.wait)
 		return
@@ -78,11 +68,9 @@ func (g *group) applySizes(ctx context.Context) error {
 		if !g.facts[i].running {
 			continue
 		}
-		_, err := call(ctx, g.a, func(ctx context.Context) (struct{}, error) {
-			return struct{}{}, g.a.rt.Update(ctx, g.containers[i], limitsOf(&g.rec, i))
-		})
+		err := g.a.rt.Update(ctx, g.containers[i], limitsOf(&g.rec, i))
 		if err == nil && g.spec.Tasks[i].Class == kernel.ClassNode {
-			err = g.a.writeNodeFiles(&g.rec, i)
+			err = writeNodeFiles(g.a.dir.Root, &g.rec, i)
 		}
 		if err != nil {
 			errs = append(errs, fmt.Errorf("task %s: %w", g.tasks[i], err))

@@ -17,6 +17,7 @@ import (
 	"github.com/containerd/errdefs"
 
 	"github.com/marinaos/marina/internal/agent"
+	"github.com/marinaos/marina/internal/agent/naming"
 	"github.com/marinaos/marina/internal/kernel"
 	"github.com/marinaos/marina/internal/runtime"
 )
@@ -92,7 +93,7 @@ func TestWhatEndedWhileTheAgentWasAwayIsTold(t *testing.T) {
 	eventually(t, "the exit", func() bool {
 		return slices.ContainsFunc(w.containers(), func(f runtime.Found) bool { return f.Exit != nil && f.Exit.Code == 5 })
 	})
-	if err := w.procs.Remove(t.Context(), agent.ContainerID("vanishes.t0", "boot-1")); err != nil {
+	if err := w.procs.Remove(t.Context(), naming.Container("vanishes.t0", "boot-1")); err != nil {
 		t.Fatal(err)
 	}
 	w.start()

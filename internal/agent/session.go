@@ -18,6 +18,7 @@ import (
 	"github.com/containerd/errdefs"
 	"golang.org/x/net/http2"
 
+	"github.com/marinaos/marina/internal/agent/retry"
 	"github.com/marinaos/marina/internal/kernel"
 	"github.com/marinaos/marina/internal/runtime"
 )
@@ -59,44 +60,47 @@ func (o *outbox) poke() {
 	}
 }
 
-// connect keeps a connection to a master until ctx ends: the next one in the list after each that ended, at once after one
+// link is the agent's way to its masters.
+type link struct{ a *Agent }
+
+// run keeps a connection to a master until ctx ends: the next one in the list after each that ended, at once after one
 // that had a session and with backoff after one that had none.
-func (a *Agent) connect(ctx context.Context) error {
-	if len(a.cfg.Masters) == 0 {
+func (l link) run(ctx context.Context) error {
+	if len(l.a.cfg.Masters) == 0 {
 		<-ctx.Done()
 		return nil
 	}
-	backoff, quiet := firstRetry, false
+	backoff, quiet := retry.First, false
 	for i := 0; ctx.Err() == nil; i++ {
-		address := a.cfg.Masters[i%len(a.cfg.Masters)]
-		lived, err := a.visit(ctx, address)
+		address := l.a.cfg.Masters[i%len(l.a.cfg.Masters)]
+		lived, err := l.visit(ctx, address)
 		if ctx.Err() != nil {
 			break
 		}
 		if lived {
-			backoff, quiet = firstRetry, false
+			backoff, quiet = retry.First, false
 		}
 		level := slog.LevelInfo
 		if quiet {
 			level = slog.LevelDebug // once a round of attempts is enough
 		}
-		a.log.Log(ctx, level, "no session with a master, trying the next", "master", address, "err", err)
-		quiet = quiet || !lived && i%len(a.cfg.Masters) == len(a.cfg.Masters)-1
-		if !pause(ctx, backoff/2+rand.N(backoff/2)) {
+		l.a.log.Log(ctx, level, "no session with a master, trying the next", "master", address, "err", err)
+		quiet = quiet || !lived && i%len(l.a.cfg.Masters) == len(l.a.cfg.Masters)-1
+		if !retry.Pause(ctx, backoff/2+rand.N(backoff/2)) {
 			break
 		}
-		backoff = min(2*backoff, a.cfg.BackoffMax)
+		backoff = min(2*backoff, l.a.cfg.BackoffMax)
 	}
 	return nil
 }
 
 // visit serves one connection to a master until it ends, and tells whether there was a session.
-func (a *Agent) visit(ctx context.Context, address string) (lived bool, err error) {
-	conn, err := a.reach(ctx, address)
+func (l link) visit(ctx context.Context, address string) (lived bool, err error) {
+	conn, err := l.reach(ctx, address)
 	if err != nil {
 		return false, err
 	}
-	s := &session{a: a, opened: make(chan struct{}), ended: make(chan struct{})}
+	s := &session{a: l.a, opened: make(chan struct{}), ended: make(chan struct{})}
 	cctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	s.close = cancel
@@ -114,10 +118,10 @@ func (a *Agent) visit(ctx context.Context, address string) (lived bool, err erro
 		MaxConcurrentStreams:         maxStreams,
 		MaxUploadBufferPerStream:     streamBuffer,
 		MaxUploadBufferPerConnection: connectionBuffer,
-		ReadIdleTimeout:              a.cfg.Suspect / 2,
-		PingTimeout:                  a.cfg.Suspect / 2,
+		ReadIdleTimeout:              l.a.cfg.Suspect / 2,
+		PingTimeout:                  l.a.cfg.Suspect / 2,
 	}
-	server.ServeConn(conn, &http2.ServeConnOpts{Context: cctx, Handler: a.handler(s)})
+	server.ServeConn(conn, &http2.ServeConnOpts{Context: cctx, Handler: api{l.a}.handler(s)})
 	select {
 	case <-s.opened:
 		<-s.ended // nothing of one session acts beside the next
@@ -130,10 +134,10 @@ func (a *Agent) visit(ctx context.Context, address string) (lived bool, err erro
 	return lived, fmt.Errorf("master %s ended the connection: %w", address, errdefs.ErrUnavailable)
 }
 
-func (a *Agent) reach(ctx context.Context, address string) (net.Conn, error) {
+func (l link) reach(ctx context.Context, address string) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
-	dial := a.dial
+	dial := l.a.dial
 	if dial == nil {
 		dial = func(ctx context.Context, address string) (net.Conn, error) {
 			return new(net.Dialer).DialContext(ctx, "tcp", address)
@@ -143,7 +147,7 @@ func (a *Agent) reach(ctx context.Context, address string) (net.Conn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("master %s: %w", address, err)
 	}
-	cfg := a.cfg.TLS.Clone()
+	cfg := l.a.cfg.TLS.Clone()
 	cfg.NextProtos = []string{kernel.Protocol}
 	if cfg.ServerName == "" {
 		cfg.ServerName, _, _ = net.SplitHostPort(address)
@@ -184,7 +188,7 @@ func (s *session) serve(w http.ResponseWriter, r *http.Request) {
 		close(s.opened)
 	}
 	defer close(s.ended)
-	a.ends.restart()
+	a.ends.Restart()
 	out := &outbox{wake: make(chan struct{}, 1)}
 	applied := make(chan uint64, 1)
 	a.mu.Lock()
@@ -333,7 +337,7 @@ func (a *Agent) remember(change func(*agentRecord)) error {
 	next := a.self
 	a.mu.Unlock()
 	change(&next) // only the one session changes it
-	if err := a.folder.save(agentFile, &next); err != nil {
+	if err := a.dir.Save(agentFile, &next); err != nil {
 		return err
 	}
 	a.mu.Lock()
@@ -355,11 +359,9 @@ func (a *Agent) apply(s *session, d *kernel.Down) error {
 	if err := a.assign(s, d); err != nil {
 		return err
 	}
-	if len(d.Release) > 0 {
-		a.toRelease(d.Release)
-	}
+	a.claims.Release(d.Release)
 	if d.Endpoints != nil {
-		if err := a.ends.change(d.Epoch, d.Endpoints); err != nil {
+		if err := a.ends.Change(d.Epoch, d.Endpoints); err != nil {
 			return err
 		}
 	}
@@ -398,10 +400,7 @@ func (a *Agent) configure(ctx context.Context, r *agentRecord) {
 	if r.Network == nil {
 		return
 	}
-	_, err := call(ctx, a, func(ctx context.Context) (struct{}, error) {
-		return struct{}{}, a.network.Configure(ctx, r.Subnet, *r.Network)
-	})
-	if err != nil && ctx.Err() == nil {
+	if err := a.network.Configure(ctx, r.Subnet, *r.Network); err != nil && ctx.Err() == nil {
 		a.log.Error("network cannot be set up", "err", err)
 	}
 }
@@ -492,7 +491,7 @@ func (a *Agent) ack(acks []kernel.StatusAck) {
 // registrationLocked is how the agent introduces itself now.
 func (a *Agent) registrationLocked() kernel.Registration {
 	r := kernel.Registration{Agent: a.describe(), Incarnation: a.incarnation, Boot: a.cfg.Boot, Epoch: a.self.Epoch,
-		Endpoints: a.ends.held(a.self.Epoch), Statuses: []kernel.Status{}}
+		Endpoints: a.ends.Held(a.self.Epoch), Statuses: []kernel.Status{}}
 	for _, g := range a.groups {
 		r.Statuses = append(r.Statuses, g.shown...)
 	}

@@ -1,8 +1,9 @@
-package agent
+package sandbox
 
 import (
 	"encoding/json"
 	"io"
+	"path"
 	"regexp"
 	"strings"
 
@@ -18,10 +19,10 @@ const (
 // final is how lines begin, or what they say, that tell why a program ends.
 var final = regexp.MustCompile(`^(?:panic: |fatal error: |control-plane: |marina-node: )|"level":"(?:fatal|panic)"`)
 
-// lastWords is what a task wrote to its errors before it ended. It is asked of programs that Marina brings alone: what others
+// LastWords is what a task wrote to its errors before it ended. It is asked of programs that Marina brings alone: what others
 // print may be secret.
-func (a *Agent) lastWords(task kernel.TaskID) string {
-	f, err := a.folder.root.Open("sandboxes/" + string(task) + "/stderr")
+func (d *Dir) LastWords(task kernel.TaskID) string {
+	f, err := d.root.Open(path.Join(Folder, string(task), "stderr"))
 	if err != nil {
 		return ""
 	}

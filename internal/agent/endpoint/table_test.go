@@ -1,4 +1,4 @@
-package agent
+package endpoint
 
 import (
 	"context"
@@ -11,12 +11,12 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/marinaos/marina/internal/agent/checkpoint"
 	"github.com/marinaos/marina/internal/kernel"
 )
 
-// follower is a Network that does nothing but follow endpoints.
+// follower is a network of a test's own.
 type follower struct {
-	Network
 	apply func([]kernel.Endpoint) error
 }
 
@@ -25,61 +25,63 @@ func (f follower) Apply(_ context.Context, e []kernel.Endpoint) error {
 }
 
 func TestTheNextAgentKnowsEveryEndpointThatClientsHaveSeen(t *testing.T) {
-	f, err := openFolder(t.Context(), t.TempDir(), slog.New(slog.DiscardHandler))
+	log := slog.New(slog.DiscardHandler)
+	f, err := checkpoint.Open(t.Context(), t.TempDir(), log)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer f.close()
+	defer f.Close()
 	ready := kernel.Endpoint{Task: "t1", Agent: "a1", Running: true, Ready: true}
 
 	ctx, kill := context.WithCancel(t.Context())
-	onDisk := newEndpoints("a1", nil, f.log)
-	killed := newEndpoints("a1", follower{apply: func([]kernel.Endpoint) error { // here an agent that is killed would stop
-		if err := onDisk.restore(f); err != nil {
+	onDisk := New("a1", nil, log)
+	killed := New("a1", follower{apply: func([]kernel.Endpoint) error { // here an agent that is killed would stop
+		if err := onDisk.Restore(f); err != nil {
 			t.Error(err)
 		}
 		kill()
 		return nil
-	}}, f.log)
-	killed.seed(map[kernel.TaskID]localView{"t1": {running: true, ready: true}})
-	if err := killed.change(7, &kernel.EndpointDelta{Full: true, To: 3, Set: []kernel.Endpoint{ready}}); err != nil {
+	}}, log)
+	killed.Seed(map[kernel.TaskID]View{"t1": {Running: true, Ready: true}})
+	if err := killed.Change(7, &kernel.EndpointDelta{Full: true, To: 3, Set: []kernel.Endpoint{ready}}); err != nil {
 		t.Fatal(err)
 	}
-	if err := killed.run(ctx, f); err != nil {
+	if err := killed.Run(ctx, f); err != nil {
 		t.Fatal(err)
 	}
 
 	var got []kernel.Endpoint
 	ctx, stop := context.WithCancel(t.Context())
-	next := newEndpoints("a1", follower{apply: func(e []kernel.Endpoint) error {
+	next := New("a1", follower{apply: func(e []kernel.Endpoint) error {
 		got = slices.Clone(e)
 		stop()
 		return nil
-	}}, f.log)
+	}}, log)
 	next.mu.Lock()
 	next.table, next.epoch, next.version = onDisk.table, onDisk.epoch, onDisk.version
 	next.mu.Unlock()
-	next.seed(map[kernel.TaskID]localView{"t1": {running: true, ready: true}})
-	if err := next.run(ctx, f); err != nil {
+	next.Seed(map[kernel.TaskID]View{"t1": {Running: true, Ready: true}})
+	if err := next.Run(ctx, f); err != nil {
 		t.Fatal(err)
 	}
-	if len(got) != 1 || !got[0].Ready || next.held(7) != 3 {
-		t.Errorf("the next agent's network: got %+v at version %d, want t1 ready at version 3", got, next.held(7))
+	if len(got) != 1 || !got[0].Ready || next.Held(7) != 3 {
+		t.Errorf("the next agent's network: got %+v at version %d, want t1 ready at version 3", got, next.Held(7))
 	}
 }
 
 func TestNetworkThatStaysBrokenIsLoggedOnce(t *testing.T) {
-	f, err := openFolder(t.Context(), t.TempDir(), slog.New(slog.DiscardHandler))
+	log := slog.New(slog.DiscardHandler)
+	f, err := checkpoint.Open(t.Context(), t.TempDir(), log)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer f.close()
+	defer f.Close()
 	synctest.Test(t, func(t *testing.T) {
 		ctx, stop := context.WithCancel(t.Context())
 		defer stop()
 		var log strings.Builder
 		times := 0
-		e := newEndpoints("a1", follower{apply: func([]kernel.Endpoint) error {
+		e := New("a1", follower{apply: func([]kernel.Endpoint) error {
 			switch times++; {
 			case times <= 60, times == 102:
 				return errors.New("no nftables")
@@ -93,16 +95,16 @@ func TestNetworkThatStaysBrokenIsLoggedOnce(t *testing.T) {
 			}
 			return a
 		}})))
-		if err := e.change(7, &kernel.EndpointDelta{Full: true, To: 3}); err != nil {
+		if err := e.Change(7, &kernel.EndpointDelta{Full: true, To: 3}); err != nil {
 			t.Fatal(err)
 		}
 		done := make(chan error)
-		go func() { done <- e.run(ctx, f) }()
-		e.settle(ctx)
+		go func() { done <- e.Run(ctx, f) }()
+		e.Settle(ctx)
 		e.ask() // breaks again, as before
-		e.settle(ctx)
+		e.Settle(ctx)
 		e.ask()
-		e.settle(ctx)
+		e.Settle(ctx)
 		synctest.Wait()
 		stop()
 		if err := <-done; err != nil {

@@ -1,4 +1,4 @@
-package agent
+package sandbox
 
 import (
 	"encoding/binary"
@@ -11,19 +11,8 @@ import (
 	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
 
-	"github.com/marinaos/marina/internal/agent/locks"
 	"github.com/marinaos/marina/internal/kernel"
 )
-
-// streams are the outputs of tasks. One stream is a file that the task appends to and the files it was rotated into
-// (stdout, stdout.1, stdout.2: the newest first). Its bytes are counted from the first ever written, so that an offset means
-// the same before and after a rotation.
-type streams struct {
-	folder *folder
-	moving locks.Table // by task: held alone while its files are moved
-}
-
-func newStreams(f *folder) *streams { return &streams{folder: f} }
 
 // droppedAttr is the attribute of the current file that counts the bytes of rotated files that are gone.
 const droppedAttr = "user.marina.dropped"
@@ -42,7 +31,7 @@ func setDropped(f *os.File, n int64) error {
 
 // openRegular opens a file a task may have replaced: it must be a regular one of the sandbox, and no opening blocks.
 func openRegular(root *os.Root, name string, flag int) (*os.File, int64, error) {
-	f, err := openInside(root, name, flag)
+	f, err := OpenInside(root, name, flag)
 	if err != nil {
 		return nil, 0, err
 	}
@@ -59,11 +48,11 @@ func openRegular(root *os.Root, name string, flag int) (*os.File, int64, error) 
 
 func rotated(name string, i int) string { return fmt.Sprintf("%s.%d", name, i) }
 
-// read fills buf with the bytes of a stream at offset, or at the oldest that are kept if those are gone. It answers where
+// Read fills buf with the bytes of a stream at offset, or at the oldest that are kept if those are gone. It answers where
 // what it read begins, and where the stream ends now; a read at the end is of no bytes.
-func (s *streams) read(task, name string, offset int64, buf []byte, keep int) (n int, at, end int64, err error) {
-	defer s.moving.RLock(task)()
-	root, err := s.folder.root.OpenRoot("sandboxes/" + task)
+func (d *Dir) Read(task kernel.TaskID, name string, offset int64, buf []byte, keep int) (n int, at, end int64, err error) {
+	defer d.moving.RLock(string(task))()
+	root, err := d.Open(task)
 	if err != nil {
 		return 0, 0, 0, err
 	}
@@ -98,11 +87,11 @@ func (s *streams) read(task, name string, offset int64, buf []byte, keep int) (n
 	return n, min(at, end), end, err
 }
 
-// rotate moves the head of a stream that grew past limit into a file of its own and keeps at most keep of those. No byte is
+// Rotate moves the head of a stream that grew past limit into a file of its own and keeps at most keep of those. No byte is
 // lost where the filesystem can take blocks out of the front of a file (ext4, XFS); elsewhere what is written during one
 // truncation is.
-func (s *streams) rotate(task, name string, limit int64, keep int) error {
-	root, err := s.folder.root.OpenRoot("sandboxes/" + task)
+func (d *Dir) Rotate(task kernel.TaskID, name string, limit int64, keep int) error {
+	root, err := d.Open(task)
 	if err != nil {
 		return err
 	}
@@ -126,7 +115,7 @@ func (s *streams) rotate(task, name string, limit int64, keep int) error {
 	}
 	defer fresh.Close()
 
-	defer s.moving.Lock(task)()
+	defer d.moving.Lock(string(task))()
 	if err := shift(root, cur, name, keep); err != nil {
 		return err
 	}
@@ -173,32 +162,4 @@ func shift(root *os.Root, cur *os.File, name string, keep int) error {
 		}
 	}
 	return nil
-}
-
-// rotate looks at the outputs of everything that runs.
-func (a *Agent) rotate() error {
-	var errs []error
-	for t := range a.runningTasks() {
-		for _, name := range []string{"stdout", "stderr"} {
-			if err := a.logs.rotate(string(t), name, a.cfg.LogLimit, a.cfg.LogKeep); err != nil && !errors.Is(err, fs.ErrNotExist) {
-				errs = append(errs, fmt.Errorf("%s of task %s: %w", name, t, err))
-			}
-		}
-	}
-	return errors.Join(errs...)
-}
-
-// runningTasks are the tasks that run, with their containers.
-func (a *Agent) runningTasks() map[kernel.TaskID]string {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	out := map[kernel.TaskID]string{}
-	for _, g := range a.groups {
-		for i := range g.shown {
-			if s := g.shown[i].State; s == kernel.Running || s == kernel.Killing {
-				out[g.tasks[i]] = g.containers[i]
-			}
-		}
-	}
-	return out
 }

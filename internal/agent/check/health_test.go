@@ -1,4 +1,4 @@
-package agent
+package check
 
 import (
 	"context"
@@ -11,6 +11,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/marinaos/marina/internal/agent/locks"
 	"github.com/marinaos/marina/internal/kernel"
 )
 
@@ -40,7 +41,7 @@ func TestHealthFollowsItsChecks(t *testing.T) {
 			for i, o := range c.outcomes {
 				at := started.Add(time.Duration(i+1) * time.Second)
 				var tell bool
-				h, tell = nextHealth(&c.check, h, started, outcome{ok: o == ok, ignore: o == none, cause: "no", at: at})
+				h, tell = Next(&c.check, h, started, Outcome{OK: o == ok, Ignore: o == none, Cause: "no", At: at})
 				switch {
 				case !tell:
 					tells.WriteByte('.')
@@ -71,15 +72,15 @@ func TestChecksComeAtTheirIntervalAndAreBounded(t *testing.T) {
 		done := make(chan struct{})
 		go func() {
 			defer close(done)
-			repeat(ctx, c, 3*time.Second, time.Time{}, make(slots, 1), func(ctx context.Context) outcome {
+			Repeat(ctx, c, 3*time.Second, time.Time{}, make(locks.Slots, 1), func(ctx context.Context) Outcome {
 				at = append(at, time.Since(began))
 				if hang {
 					<-ctx.Done()
-					return outcome{cause: "cut off"}
+					return Outcome{Cause: "cut off"}
 				}
-				return outcome{ok: true}
-			}, func(o outcome) bool {
-				causes = append(causes, o.cause)
+				return Outcome{OK: true}
+			}, func(o Outcome) bool {
+				causes = append(causes, o.Cause)
 				hang = true
 				return len(causes) < 4
 			})
@@ -117,11 +118,11 @@ func TestFreshTasksAreAskedSoonerUntilTheyServe(t *testing.T) {
 				defer cancel()
 				c := &kernel.Check{Interval: 10 * time.Second, Timeout: 4 * time.Second}
 				began, asked, first := time.Now(), 0, time.Duration(0)
-				repeat(ctx, c, 0, began.Add(30*time.Second), make(slots, 1), func(context.Context) outcome {
+				Repeat(ctx, c, 0, began.Add(30*time.Second), make(locks.Slots, 1), func(context.Context) Outcome {
 					asked++
-					return outcome{ok: time.Since(began) >= tc.serves}
-				}, func(o outcome) bool {
-					if o.ok && first == 0 {
+					return Outcome{OK: time.Since(began) >= tc.serves}
+				}, func(o Outcome) bool {
+					if o.OK && first == 0 {
 						first = time.Since(began)
 					}
 					return true
@@ -166,31 +167,31 @@ func TestChecksAsk(t *testing.T) {
 		t.Fatal(err)
 	}
 	closed.Close()
-	a := &Agent{}
+	var p Prober
 	for _, c := range []struct {
 		name  string
 		check kernel.Check
 		at    net.Addr
-		want  outcome
+		want  Outcome
 	}{
-		{"http", kernel.Check{Kind: kernel.CheckHTTP, Path: "/ok"}, plain.Listener.Addr(), outcome{ok: true}},
-		{"path without slash", kernel.Check{Kind: kernel.CheckHTTP, Path: "ok"}, plain.Listener.Addr(), outcome{ok: true}},
-		{"redirect is not followed", kernel.Check{Kind: kernel.CheckHTTP, Path: "/moved"}, plain.Listener.Addr(), outcome{ok: true}},
-		{"500", kernel.Check{Kind: kernel.CheckHTTP, Path: "/broken"}, plain.Listener.Addr(), outcome{cause: "500"}},
-		{"endless body", kernel.Check{Kind: kernel.CheckHTTP, Path: "/endless"}, plain.Listener.Addr(), outcome{ok: true}},
-		{"101 counts", kernel.Check{Kind: kernel.CheckHTTP, Path: "/switch"}, plain.Listener.Addr(), outcome{cause: "101"}},
-		{"101 ignored", kernel.Check{Kind: kernel.CheckHTTP, Path: "/switch", Ignore1xx: true}, plain.Listener.Addr(), outcome{ignore: true}},
-		{"https", kernel.Check{Kind: kernel.CheckHTTPS, Path: "/ok"}, secure.Listener.Addr(), outcome{ok: true}},
-		{"https of no https", kernel.Check{Kind: kernel.CheckHTTPS, Path: "/ok"}, plain.Listener.Addr(), outcome{cause: "HTTP response to HTTPS"}},
-		{"tcp", kernel.Check{Kind: kernel.CheckTCP}, plain.Listener.Addr(), outcome{ok: true}},
-		{"tcp refused", kernel.Check{Kind: kernel.CheckTCP}, closed.Addr(), outcome{cause: "connection refused"}},
+		{"http", kernel.Check{Kind: kernel.CheckHTTP, Path: "/ok"}, plain.Listener.Addr(), Outcome{OK: true}},
+		{"path without slash", kernel.Check{Kind: kernel.CheckHTTP, Path: "ok"}, plain.Listener.Addr(), Outcome{OK: true}},
+		{"redirect is not followed", kernel.Check{Kind: kernel.CheckHTTP, Path: "/moved"}, plain.Listener.Addr(), Outcome{OK: true}},
+		{"500", kernel.Check{Kind: kernel.CheckHTTP, Path: "/broken"}, plain.Listener.Addr(), Outcome{Cause: "500"}},
+		{"endless body", kernel.Check{Kind: kernel.CheckHTTP, Path: "/endless"}, plain.Listener.Addr(), Outcome{OK: true}},
+		{"101 counts", kernel.Check{Kind: kernel.CheckHTTP, Path: "/switch"}, plain.Listener.Addr(), Outcome{Cause: "101"}},
+		{"101 ignored", kernel.Check{Kind: kernel.CheckHTTP, Path: "/switch", Ignore1xx: true}, plain.Listener.Addr(), Outcome{Ignore: true}},
+		{"https", kernel.Check{Kind: kernel.CheckHTTPS, Path: "/ok"}, secure.Listener.Addr(), Outcome{OK: true}},
+		{"https of no https", kernel.Check{Kind: kernel.CheckHTTPS, Path: "/ok"}, plain.Listener.Addr(), Outcome{Cause: "HTTP response to HTTPS"}},
+		{"tcp", kernel.Check{Kind: kernel.CheckTCP}, plain.Listener.Addr(), Outcome{OK: true}},
+		{"tcp refused", kernel.Check{Kind: kernel.CheckTCP}, closed.Addr(), Outcome{Cause: "connection refused"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 			defer cancel()
 			at := netip.MustParseAddrPort(c.at.String())
-			got := a.probe(ctx, &c.check, "", at.Addr(), at.Port())
-			if got.ok != c.want.ok || got.ignore != c.want.ignore || !strings.Contains(got.cause, c.want.cause) {
+			got := p.Probe(ctx, &c.check, "", at.Addr(), at.Port())
+			if got.OK != c.want.OK || got.Ignore != c.want.Ignore || !strings.Contains(got.Cause, c.want.Cause) {
 				t.Errorf("got %+v, want %+v", got, c.want)
 			}
 		})
