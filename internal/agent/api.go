@@ -48,11 +48,12 @@ func (p api) handler(s *session) http.Handler {
 	return mux
 }
 
-// unexplained is the answer to an error whose text is for the machine's operator only: masters hand answers on to users.
+// unexplained is the answer to an error whose text is for the machine's operator only: masters hand answers on to
+// users.
 const unexplained = "the machine's agent cannot do this now; its log says why"
 
-// answer turns the kind of an error that came before the first byte into a status code. An error of no kind that a client could
-// act on is logged, and its text not told.
+// answer turns the kind of an error that came before the first byte into a status code. An error of no kind that a
+// client could act on is logged, and its text not told.
 func (p api) answer(f func(http.ResponseWriter, *http.Request) error) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		err := f(w, r)
@@ -100,9 +101,9 @@ func intParam(r *http.Request, name string, otherwise int64) (int64, error) {
 	return n, nil
 }
 
-// serveLogs answers with a task's output from offset on (negative: so many bytes before its end), at most limit bytes, and
-// with follow=true goes on until the task has ended. Marina-Offset tells where the answer begins: bytes that are not kept
-// any more are left out.
+// serveLogs answers with a task's output from offset on (negative: so many bytes before its end), at most limit bytes,
+// and with follow=true goes on until the task has ended. Marina-Offset tells where the answer begins: bytes that are
+// not kept any more are left out.
 func (p api) serveLogs(w http.ResponseWriter, r *http.Request) error {
 	task, err := sandboxOf(r)
 	if err != nil {
@@ -170,8 +171,8 @@ type entry struct {
 	Folder   bool      `json:"folder,omitempty"`
 }
 
-// serveFiles answers with a file of a task's sandbox, or a folder's entries as JSON. What a link leads to outside of the
-// sandbox is forbidden, and so is what is neither a file nor a folder.
+// serveFiles answers with a file of a task's sandbox, or a folder's entries as JSON. What a link leads to outside of
+// the sandbox is forbidden, and so is what is neither a file nor a folder.
 func (p api) serveFiles(w http.ResponseWriter, r *http.Request) error {
 	task, err := sandboxOf(r)
 	if err != nil {
@@ -229,7 +230,8 @@ func serveJSON(w http.ResponseWriter, v any) error {
 	return nil
 }
 
-// serveExec runs a process in a task, in the frames of kernel.ExecKind. It ends with the process, or when the client goes.
+// serveExec runs a process in a task, in the frames of kernel.ExecKind. It ends with the process, or when the client
+// goes.
 func (p api) serveExec(w http.ResponseWriter, r *http.Request) error {
 	id := kernel.TaskID(r.PathValue("id"))
 	t, ok := p.a.task(id)

@@ -14,7 +14,8 @@ import (
 	"github.com/marinaos/marina/internal/runtime"
 )
 
-// instant is a runtime whose containers cost nothing, so that what is measured is the agent: its checkpoints, above all.
+// instant is a runtime whose containers cost nothing, so that what is measured is the agent: its checkpoints, above
+// all.
 type instant struct {
 	mu   sync.Mutex
 	all  map[string]runtime.Found // guarded by mu

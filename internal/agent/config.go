@@ -48,8 +48,8 @@ type Config struct {
 	// Bundles finds the folder of a bundle when a task that wants it is about to start; default: there is none.
 	Bundles func(name string) (folder string, ok bool)
 
-	// BundleVersions lists the bundles there are by name, with the version of each. It is asked often and should be cheap; when
-	// the answer changes the agent registers anew. Default: none are told.
+	// BundleVersions lists the bundles there are by name, with the version of each. It is asked often and should be cheap;
+	// when the answer changes the agent registers anew. Default: none are told.
 	BundleVersions func() map[string]string
 
 	BundleInterval time.Duration // between looks at them; default 2 s

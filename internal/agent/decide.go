@@ -112,9 +112,9 @@ func endedBy(rec *record, task int, f fact) *ending {
 		Why: fmt.Sprintf("task %s of its group ended", rec.Spec.Tasks[task].Name)}
 }
 
-// adoptRecord makes the record of a group that the master assigned and of which containers are there but no checkpoint is.
-// What was reported about it before is unknown, so its sequence goes on from a number larger than any that can have been
-// reached: the seconds since 1970.
+// adoptRecord makes the record of a group that the master assigned and of which containers are there but no checkpoint
+// is. What was reported about it before is unknown, so its sequence goes on from a number larger than any that can have
+// been reached: the seconds since 1970.
 func adoptRecord(self agentRecord, g kernel.Group, s kernel.Spec, found []runtime.Found, now time.Time) record {
 	boot := self.Boot
 	if b := found[0].Labels[runtime.LabelBoot]; b != "" {

@@ -12,8 +12,8 @@ import (
 	"github.com/marinaos/marina/internal/runtime"
 )
 
-// TestRecoveryFollowsTheContainers reads: for each task its phase and what is found of it, then what is done and the states
-// its tasks end in.
+// TestRecoveryFollowsTheContainers reads: for each task its phase and what is found of it, then what is done and the
+// states its tasks end in.
 func TestRecoveryFollowsTheContainers(t *testing.T) {
 	then := time.Unix(5000, 0)
 	finds := map[string]func(id string) (runtime.Found, bool){

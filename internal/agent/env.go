@@ -161,8 +161,8 @@ func limit(guarantee, limit int64) int64 {
 	return limit
 }
 
-// container is what the runtime is to make for a task. Errors are of errdefs kinds: invalid, or a volume that is not there or
-// not lent.
+// container is what the runtime is to make for a task. Errors are of errdefs kinds: invalid, or a volume that is not
+// there or not lent.
 func container(rec *record, task int, w place) (runtime.Container, error) {
 	t := &rec.Spec.Tasks[task]
 	r := &rec.Tasks[task]
@@ -224,8 +224,9 @@ func limitsOf(rec *record, task int) runtime.Limits {
 	}
 }
 
-// bind is a volume's mount. Relative paths are the sandbox's, on either side; absolute ones of the machine must be in a folder
-// that it lends, wherever links lead. Root inside of a container is root in what is bound, so nothing is lent by default.
+// bind is a volume's mount. Relative paths are the sandbox's, on either side; absolute ones of the machine must be in a
+// folder that it lends, wherever links lead. Root inside of a container is root in what is bound, so nothing is lent by
+// default.
 func bind(v kernel.Volume, w place) (runtime.Bind, error) {
 	b := runtime.Bind{Source: v.HostPath, Target: v.ContainerPath, ReadOnly: v.ReadOnly}
 	if v.Claimed == "" && v.HostPath == "" || v.ContainerPath == "" {

@@ -144,8 +144,8 @@ func TestSandboxesOfEndedTasksAreCollected(t *testing.T) {
 	})
 }
 
-// TestAdoptedTasksKeepTheirConnections applies a master's table right after a restart: what runs stays ready in every table
-// the network is given.
+// TestAdoptedTasksKeepTheirConnections applies a master's table right after a restart: what runs stays ready in every
+// table the network is given.
 func TestAdoptedTasksKeepTheirConnections(t *testing.T) {
 	w := newWorld(t)
 	w.start()

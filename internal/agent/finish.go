@@ -15,8 +15,8 @@ import (
 
 const settleTimeout = 2 * time.Second // for the network to stop sending new connections
 
-// finish ends the group for the reason in the record, and makes the verdict on every task durable. It leaves what is left
-// of the group to clean. If ctx ends first, the next agent goes on.
+// finish ends the group for the reason in the record, and makes the verdict on every task durable. It leaves what is
+// left of the group to clean. If ctx ends first, the next agent goes on.
 func (g *group) finish(ctx context.Context) {
 	for _, t := range g.tasks {
 		g.a.ends.SetLocal(t, endpoint.View{})
@@ -150,8 +150,8 @@ func (g *group) insistently(ctx context.Context, message string, f func() error)
 	return retry.Until(ctx, retry.Last, f, func(err error) { g.log.Error(message, "err", err) })
 }
 
-// clean removes what is left of a group whose end is durable, and then tells the end: who hears of it may give the group's
-// address and ports away.
+// clean removes what is left of a group whose end is durable, and then tells the end: who hears of it may give the
+// group's address and ports away.
 func (g *group) clean(ctx context.Context) bool {
 	if !g.insistently(ctx, "what is left of the group cannot be removed, trying again", func() error { return g.undo(ctx) }) {
 		return false

@@ -20,7 +20,8 @@ import (
 	"github.com/marinaos/marina/internal/runtime"
 )
 
-// keeper does what must be done now and then: it compares what runs with what should, and keeps disks, outputs and secrets in order.
+// keeper does what must be done now and then: it compares what runs with what should, and keeps disks, outputs and
+// secrets in order.
 type keeper struct{ a *Agent }
 
 // begin has it all done until ctx ends.
@@ -41,8 +42,8 @@ func (k keeper) begin(ctx context.Context, eg *errgroup.Group) {
 	}
 }
 
-// every does something now and then until ctx ends; an error is logged when it is a new one, and the next time is another
-// chance.
+// every does something now and then until ctx ends; an error is logged when it is a new one, and the next time is
+// another chance.
 func (k keeper) every(ctx context.Context, d time.Duration, f func(context.Context) error) error {
 	was := ""
 	for retry.Pause(ctx, d) {
@@ -74,8 +75,8 @@ func (k keeper) dispatch(ctx context.Context) error {
 	return nil
 }
 
-// reconcile compares what runs with what should, now and then: an exit that was missed is found, a container that vanished
-// too, and one that nobody asked for is removed.
+// reconcile compares what runs with what should, now and then: an exit that was missed is found, a container that
+// vanished too, and one that nobody asked for is removed.
 func (k keeper) reconcile(ctx context.Context) error {
 	for {
 		t := time.NewTimer(k.a.cfg.Reconcile)
@@ -238,7 +239,8 @@ func (k keeper) refreshSecrets(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// watchBundles ends the session when the machine has other bundles than it was registered with: the next begins with those.
+// watchBundles ends the session when the machine has other bundles than it was registered with: the next begins with
+// those.
 func (k keeper) watchBundles(context.Context) error {
 	k.a.renewUnless(k.a.cfg.BundleVersions())
 	return nil

@@ -8,7 +8,8 @@ import (
 	"github.com/marinaos/marina/internal/runtime"
 )
 
-// mailbox is where others leave what a group's goroutine is to know. Its methods are safe for concurrent use and never wait.
+// mailbox is where others leave what a group's goroutine is to know. Its methods are safe for concurrent use and never
+// wait.
 type mailbox struct {
 	mu     sync.Mutex
 	exits  map[string]runtime.Exit  // by container, the first of each; guarded by mu

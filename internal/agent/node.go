@@ -33,9 +33,9 @@ func hasNode(s *kernel.Spec) bool {
 	return false
 }
 
-// ownRange is the ids on the machine that a group has for itself: of those above the shared ones, the one that stands where
-// its address stands in the agent's subnet. Addresses are one group's at a time, and a claim keeps its own, so ranges are too.
-// Groups without claim and node share theirs, and so does all where there are no user namespaces: nil.
+// ownRange is the ids on the machine that a group has for itself: of those above the shared ones, the one that stands
+// where its address stands in the agent's subnet. Addresses are one group's at a time, and a claim keeps its own, so
+// ranges are too. Groups without claim and node share theirs, and so does all where there are no user namespaces: nil.
 func ownRange(rec *record, subnet netip.Prefix, shared kernel.IDRange) (*kernel.IDRange, error) {
 	if rec.Spec.Claim == nil && !hasNode(&rec.Spec) || rec.Spec.Network.Mode != kernel.NetworkBridge || shared.Count == 0 {
 		return nil, nil
@@ -75,8 +75,8 @@ func hostname(rec *record) string {
 // nodeFolder is the folder of a node's files among its group's generated ones.
 func nodeFolder(task int) string { return "node-" + strconv.Itoa(task) }
 
-// nodeBinds are the mounts of what a node is told of itself. Its size is a folder, in which the file is replaced; that over
-// /proc/meminfo is changed in place.
+// nodeBinds are the mounts of what a node is told of itself. Its size is a folder, in which the file is replaced; that
+// over /proc/meminfo is changed in place.
 func nodeBinds(at string) []runtime.Bind {
 	return []runtime.Bind{
 		{Source: filepath.Join(at, "machine-id"), Target: "/etc/machine-id", ReadOnly: true},
@@ -128,8 +128,9 @@ func machineID(rec *record, task int) string {
 	return hex.EncodeToString(sum[:16])
 }
 
-// meminfo is the machine's /proc/meminfo with mem bytes for total, free and available memory, no swap, and nothing told of
-// what others use; with mem zero it is the machine's. Lines keep their length, so that a file of it can be changed in place.
+// meminfo is the machine's /proc/meminfo with mem bytes for total, free and available memory, no swap, and nothing told
+// of what others use; with mem zero it is the machine's. Lines keep their length, so that a file of it can be changed
+// in place.
 func meminfo(machine []byte, mem int64) []byte {
 	if mem <= 0 {
 		return machine

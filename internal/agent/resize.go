@@ -32,8 +32,8 @@ func (s *sizing) end() {
 	}
 }
 
-// run makes new sizes durable, and then the containers' limits; what a container cannot have yet, such as less memory than
-// it uses, is tried again.
+// run makes new sizes durable, and then the containers' limits; what a container cannot have yet, such as less memory
+// than it uses, is tried again.
 func (s *sizing) run(ctx context.Context, g *group) {
 	want := g.takeSizes()
 	if want != nil && !slices.Equal(*want, g.rec.Group.Sizes) {

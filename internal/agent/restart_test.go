@@ -310,8 +310,9 @@ func (n netCrasher) Detach(ctx context.Context, g kernel.GroupID) error {
 	return n.c.step(func() error { return n.netTwin.Detach(ctx, g) })
 }
 
-// TestAgentKilledAtAnyCallGoesOn lets groups begin and end while the agent is killed again and again around its calls to
-// the runtime and the network. The master judges numbers and terminal states; the tasks write down their starts themselves.
+// TestAgentKilledAtAnyCallGoesOn lets groups begin and end while the agent is killed again and again around its calls
+// to the runtime and the network. The master judges numbers and terminal states; the tasks write down their starts
+// themselves.
 func TestAgentKilledAtAnyCallGoesOn(t *testing.T) {
 	for seed := range uint64(6) {
 		t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) { killRandomly(t, seed) })

@@ -83,8 +83,8 @@ func New(cfg Config, deps Deps) (*Agent, error) {
 	}, nil
 }
 
-// Run takes the state folder, goes on with the tasks there are, and then with what masters ask for, until ctx ends. Tasks
-// are left running then: the next agent on the folder goes on with them. A folder held by another agent is
+// Run takes the state folder, goes on with the tasks there are, and then with what masters ask for, until ctx ends.
+// Tasks are left running then: the next agent on the folder goes on with them. A folder held by another agent is
 // errdefs.ErrUnavailable. Run can be called once.
 func (a *Agent) Run(ctx context.Context) error {
 	dir, err := checkpoint.Open(ctx, a.cfg.State, a.log, groupsFolder, generatedFolder, sandbox.Folder, volume.Folder)
@@ -137,8 +137,8 @@ func (a *Agent) assemble() {
 // filesFolder is where the files of running groups are mounted, below Config.Run.
 const filesFolder = "files"
 
-// identify reads who the agent is and what it was doing. An agent whose own checkpoint is damaged finds its name in those of
-// its groups.
+// identify reads who the agent is and what it was doing. An agent whose own checkpoint is damaged finds its name in
+// those of its groups.
 func (a *Agent) identify() ([]record, error) {
 	recs, err := readGroups(a.dir)
 	if err != nil {
@@ -271,8 +271,8 @@ func (a *Agent) show(g *group, now []kernel.Status) {
 	}
 }
 
-// Drain stops every group and begins no others; it returns when nothing runs any more. Run must be running. Their ends are
-// told to a master when there is one, now or at the next start.
+// Drain stops every group and begins no others; it returns when nothing runs any more. Run must be running. Their ends
+// are told to a master when there is one, now or at the next start.
 func (a *Agent) Drain(ctx context.Context) error {
 	select {
 	case <-a.ready:
@@ -322,8 +322,8 @@ func (a *Agent) released(claim string) {
 	}
 }
 
-// Unmount takes away everything that an agent with this configuration has mounted: before its folder is removed, when no
-// agent runs on it and no container is left. Volumes keep their content.
+// Unmount takes away everything that an agent with this configuration has mounted: before its folder is removed, when
+// no agent runs on it and no container is left. Volumes keep their content.
 func Unmount(ctx context.Context, s runtime.Storage, cfg Config) error {
 	return errors.Join(volume.UnmountBelow(ctx, s, filepath.Join(cfg.State, volume.Folder)), volume.UnmountBelow(ctx, s, cfg.runFolder()))
 }

@@ -18,8 +18,8 @@ import (
 	"github.com/marinaos/marina/internal/kernel"
 )
 
-// TestRotationLosesNoLine has a process write numbered lines as fast as it can while its output is rotated many times, and
-// a follower that reads along.
+// TestRotationLosesNoLine has a process write numbered lines as fast as it can while its output is rotated many times,
+// and a follower that reads along.
 func TestRotationLosesNoLine(t *testing.T) {
 	w := newWorld(t)
 	w.cfg.LogLimit, w.cfg.LogKeep, w.cfg.LogInterval = 16<<10, 500, time.Millisecond

@@ -300,8 +300,8 @@ func (s *session) receive(body io.Reader, applied chan uint64) error {
 	return cmp.Or(lines.Err(), io.EOF)
 }
 
-// admit checks a frame's epoch and number. A higher epoch is on disk before anything of it is done. It reports whether the
-// frame is to be applied: one that was already is not, again.
+// admit checks a frame's epoch and number. A higher epoch is on disk before anything of it is done. It reports whether
+// the frame is to be applied: one that was already is not, again.
 func (s *session) admit(d *kernel.Down) (bool, error) {
 	a := s.a
 	a.mu.Lock()
@@ -394,8 +394,8 @@ func (a *Agent) placeMachine(d *kernel.Down) error {
 	return nil
 }
 
-// configure sets the machine's network up. What does not work now is tried again with the next Sync, and attaching a group
-// says what is wrong.
+// configure sets the machine's network up. What does not work now is tried again with the next Sync, and attaching a
+// group says what is wrong.
 func (a *Agent) configure(ctx context.Context, r *agentRecord) {
 	if r.Network == nil {
 		return

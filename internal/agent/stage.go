@@ -9,13 +9,14 @@ import (
 	"github.com/marinaos/marina/internal/kernel"
 )
 
-// stage is one thing that a group needs before its processes are started: an image, a mount, a network. Stages are prepared in the
-// order of their list and undone in the reverse of it. What they make outlives the agent, and an agent can be killed within any of
-// them, so the next agent may call either at any time: both find what they make there, in part, or not at all, and both go by the
-// group's record alone. A group that ends is undone by all stages, also by those that were never prepared.
+// stage is one thing that a group needs before its processes are started: an image, a mount, a network. Stages are
+// prepared in the order of their list and undone in the reverse of it. What they make outlives the agent, and an agent
+// can be killed within any of them, so the next agent may call either at any time: both find what they make there, in
+// part, or not at all, and both go by the group's record alone. A group that ends is undone by all stages, also by
+// those that were never prepared.
 type stage interface {
-	// Prepare makes it be there. What later stages need of it is left in g.given. An error ends the group: a *failure says for
-	// which task, and an *ending how.
+	// Prepare makes it be there. What later stages need of it is left in g.given. An error ends the group: a *failure says
+	// for which task, and an *ending how.
 	Prepare(ctx context.Context, g *group) error
 
 	// Undo takes away whatever Prepare may have made. It is called again until it returns nil.
@@ -72,8 +73,8 @@ func (g *group) undo(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// failed is the end of a group that could not be started because of err; all that is reported is the first such cause, and
-// a group that was told to stop meanwhile just stops.
+// failed is the end of a group that could not be started because of err; all that is reported is the first such cause,
+// and a group that was told to stop meanwhile just stops.
 func failed(ctx context.Context, err error) *ending {
 	for _, err := range []error{err, context.Cause(ctx)} {
 		if e, ok := errors.AsType[*ending](err); ok {

@@ -128,7 +128,8 @@ func (connection) Prepare(ctx context.Context, g *group) (err error) {
 
 func (connection) Undo(ctx context.Context, g *group) error { return g.a.network.Detach(ctx, g.id) }
 
-// sandboxes makes the tasks' folders, and the files that tell the group where it is. Sandboxes stay, for people to read.
+// sandboxes makes the tasks' folders, and the files that tell the group where it is. Sandboxes stay, for people to
+// read.
 type sandboxes struct{}
 
 func (sandboxes) Prepare(_ context.Context, g *group) error {

@@ -14,8 +14,8 @@ import (
 // cpuLook is how long a task's processor time is looked at to tell what it uses now.
 const cpuLook = 250 * time.Millisecond
 
-// serveUsage answers with what one task uses now, a kernel.Usage: its memory by the kernel's own account of every process
-// below its first one (smaps_rollup), so that what is shared with others counts in proportion.
+// serveUsage answers with what one task uses now, a kernel.Usage: its memory by the kernel's own account of every
+// process below its first one (smaps_rollup), so that what is shared with others counts in proportion.
 func (p api) serveUsage(w http.ResponseWriter, r *http.Request) error {
 	id := kernel.TaskID(r.PathValue("id"))
 	t, ok := p.a.task(id)

@@ -400,8 +400,8 @@ func (s *masterSession) send(epoch int64, d kernel.Down) {
 	_, _ = s.w.Write(append(b, '\n'))
 }
 
-// take judges statuses: each task's numbers rise by one, with no gap, and nothing follows a terminal one. It answers with
-// the acknowledgements.
+// take judges statuses: each task's numbers rise by one, with no gap, and nothing follows a terminal one. It answers
+// with the acknowledgements.
 func (m *master) take(s *masterSession, all []kernel.Status) (acks []kernel.StatusAck) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

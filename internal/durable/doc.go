@@ -1,5 +1,5 @@
-// Package durable writes files whole and locks them. Whoever reads such a file, at any moment and after any crash, finds the
-// content of before or the one of after, never a part of either.
+// Package durable writes files whole and locks them. Whoever reads such a file, at any moment and after any crash,
+// finds the content of before or the one of after, never a part of either.
 //
 // There are two promises, and the caller says which one it needs:
 //
@@ -12,10 +12,11 @@
 // File.CommitNew is Commit for a name that must not be taken yet: of several processes one wins, and the others get
 // fs.ErrExist.
 //
-// A file is written under a temporary name in the directory of its own, ".new-" and chance, so that writers never meet and no
-// pattern for the final names matches it. A crash leaves such a file behind; Sweep removes them, and is for the owner of a
-// directory alone. Errors leave nothing behind, and the old file as it was. Modes are those asked for, whatever the umask.
+// A file is written under a temporary name in the directory of its own, ".new-" and chance, so that writers never meet
+// and no pattern for the final names matches it. A crash leaves such a file behind; Sweep removes them, and is for the
+// owner of a directory alone. Errors leave nothing behind, and the old file as it was. Modes are those asked for,
+// whatever the umask.
 //
-// Lock takes a file for as long as the process lives: the kernel frees it when the process dies, so that no lock is ever stale.
-// What the file says (WritePID) is for people and for Holder; the lock itself is the truth.
+// Lock takes a file for as long as the process lives: the kernel frees it when the process dies, so that no lock is
+// ever stale. What the file says (WritePID) is for people and for Holder; the lock itself is the truth.
 package durable

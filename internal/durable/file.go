@@ -19,7 +19,8 @@ func WriteFile(name string, b []byte, mode fs.FileMode) error {
 	return fill(f, err, b, (*File).Commit)
 }
 
-// ReplaceFile makes b the content of the file name, whole: after a loss of power it may be the old one again, never a torn one.
+// ReplaceFile makes b the content of the file name, whole: after a loss of power it may be the old one again, never a
+// torn one.
 func ReplaceFile(name string, b []byte, mode fs.FileMode) error {
 	f, err := Create(name, mode)
 	return fill(f, err, b, (*File).Replace)
@@ -97,8 +98,8 @@ func (d Dir) before(op string) error {
 	return d.step(op)
 }
 
-// Sweep removes what writers that were cut off have left in the directory name below d. Only whoever has the directory for
-// itself may call it: to others it would take away files that are being written.
+// Sweep removes what writers that were cut off have left in the directory name below d. Only whoever has the directory
+// for itself may call it: to others it would take away files that are being written.
 func (d Dir) Sweep(name string) error {
 	entries, err := fs.ReadDir(d.root.FS(), name)
 	if err != nil {
@@ -115,8 +116,9 @@ func (d Dir) Sweep(name string) error {
 	return errors.Join(errs...)
 }
 
-// File is a file that is being written. It is used by one goroutine, and ends with Commit, CommitNew or Replace; Close after
-// that does nothing, and before that gives the file up. Name is that of the temporary file, for programs that fill it.
+// File is a file that is being written. It is used by one goroutine, and ends with Commit, CommitNew or Replace; Close
+// after that does nothing, and before that gives the file up. Name is that of the temporary file, for programs that
+// fill it.
 type File struct {
 	*os.File
 	dir  Dir
@@ -134,8 +136,8 @@ func (f *File) Write(b []byte) (int, error) {
 	return f.File.Write(b)
 }
 
-// Commit gives the file its name, in place of what had it, durably. An error after the rename, of syncing the directory, leaves
-// the new file there, but not certain to stay.
+// Commit gives the file its name, in place of what had it, durably. An error after the rename, of syncing the
+// directory, leaves the new file there, but not certain to stay.
 func (f *File) Commit() error { return f.end((*os.Root).Rename, true) }
 
 // CommitNew is Commit for a name that nothing has yet: else it is fs.ErrExist, and what is there stays.

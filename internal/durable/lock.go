@@ -14,14 +14,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// lookPatience is how long those are waited for who only look whether a file is locked: Holder shares its lock for a moment.
+// lookPatience is how long those are waited for who only look whether a file is locked: Holder shares its lock for a
+// moment.
 const lookPatience = 200 * time.Millisecond
 
 // Lock is a file that this process holds and nobody else.
 type Lock struct{ f *os.File }
 
-// TakeLock takes the file name, made with mode 0600 if it is not there, and empties it: what it said is of somebody who is gone.
-// One that another holds, of this process or not, is errdefs.ErrUnavailable at once, and left as it is; Holder may tell who that is.
+// TakeLock takes the file name, made with mode 0600 if it is not there, and empties it: what it said is of somebody who
+// is gone. One that another holds, of this process or not, is errdefs.ErrUnavailable at once, and left as it is; Holder
+// may tell who that is.
 func TakeLock(ctx context.Context, name string) (*Lock, error) {
 	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
@@ -40,8 +42,8 @@ func TakeLock(ctx context.Context, name string) (*Lock, error) {
 	return &Lock{f}, nil
 }
 
-// lockAlone locks a file for this process alone. One that a process holds so is the error held, at once; those that only share the
-// lock are waited for until ctx ends.
+// lockAlone locks a file for this process alone. One that a process holds so is the error held, at once; those that
+// only share the lock are waited for until ctx ends.
 func lockAlone(ctx context.Context, f *os.File, held error) error {
 	for {
 		err := flock(f, unix.LOCK_EX)
@@ -79,8 +81,8 @@ func (l *Lock) WritePID() error {
 // Close gives the lock back. The file stays: to remove it would let two hold locks of one name.
 func (l *Lock) Close() error { return l.f.Close() }
 
-// Holder returns the process that holds the file name as it says itself: 0 if nobody holds it, or whoever does has not said yet.
-// It changes nothing, and any number may look at once.
+// Holder returns the process that holds the file name as it says itself: 0 if nobody holds it, or whoever does has not
+// said yet. It changes nothing, and any number may look at once.
 func Holder(name string) int {
 	f, err := os.Open(name)
 	if err != nil {

@@ -8,8 +8,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// needed is what many containers and nodes on one machine need, each a bound and no cost by itself. They are of the whole
-// machine: containers share them, and nodes cannot raise them.
+// needed is what many containers and nodes on one machine need, each a bound and no cost by itself. They are of the
+// whole machine: containers share them, and nodes cannot raise them.
 var needed = []struct {
 	name  string
 	least int64
@@ -23,9 +23,9 @@ var needed = []struct {
 	{"net/netfilter/nf_conntrack_max", 262144},
 }
 
-// RaiseLimits raises those settings of the machine that are lower than many containers need; s.Restore makes them what they were. A
-// setting that the machine does not have or does not let us change is logged and left; the error is that of the recorder, without
-// which nothing is changed.
+// RaiseLimits raises those settings of the machine that are lower than many containers need; s.Restore makes them what
+// they were. A setting that the machine does not have or does not let us change is logged and left; the error is that
+// of the recorder, without which nothing is changed.
 func (s *Sysctls) RaiseLimits(log *slog.Logger) error {
 	if _, err := s.changes(); err != nil {
 		return err

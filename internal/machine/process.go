@@ -62,8 +62,8 @@ func parseStat(b []byte, boot time.Time) (Process, error) {
 	}, nil
 }
 
-// BootTime is when the machine started, as the kernel counts it, to the second. It is read once: the kernel moves it when the clock
-// is set, and a process must not seem to have started at two times.
+// BootTime is when the machine started, as the kernel counts it, to the second. It is read once: the kernel moves it
+// when the clock is set, and a process must not seem to have started at two times.
 var BootTime = sync.OnceValues(func() (time.Time, error) {
 	b, err := os.ReadFile("/proc/stat")
 	if err != nil {
@@ -123,8 +123,8 @@ func Descendants(root int) []int {
 	return out
 }
 
-// ProcessMemory is what a process has in memory, in bytes: all of it, shared parts counted fully, and in proportion to those who
-// share them, apart for anonymous memory and what files back.
+// ProcessMemory is what a process has in memory, in bytes: all of it, shared parts counted fully, and in proportion to
+// those who share them, apart for anonymous memory and what files back.
 type ProcessMemory struct {
 	Resident, Anonymous, Files int64
 }

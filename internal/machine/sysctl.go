@@ -15,8 +15,8 @@ import (
 
 const procSys = "/proc/sys"
 
-// Sysctls changes settings of the machine and remembers in a file what they were. It is used by one goroutine, and the file by one
-// process at a time.
+// Sysctls changes settings of the machine and remembers in a file what they were. It is used by one goroutine, and the
+// file by one process at a time.
 type Sysctls struct {
 	file string // made, with its directory, when the first setting is changed
 	sys  string
@@ -140,7 +140,8 @@ func (s *Sysctls) changes() ([]change, error) {
 	return all, nil
 }
 
-// Restore makes the settings what they were and forgets them. One that was raised and that somebody else changed since is left.
+// Restore makes the settings what they were and forgets them. One that was raised and that somebody else changed since
+// is left.
 func (s *Sysctls) Restore() error {
 	all, err := s.changes()
 	if err != nil {

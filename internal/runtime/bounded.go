@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// Bounded is a runtime whose calls end after a while, but for those that may take long: Pull, Exec and MountVolume, which their
-// callers bound, and Exits.
+// Bounded is a runtime whose calls end after a while, but for those that may take long: Pull, Exec and MountVolume,
+// which their callers bound, and Exits.
 func Bounded(r Runtime, limit time.Duration) Runtime { return bounded{r, limit} }
 
 type bounded struct {

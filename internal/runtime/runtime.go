@@ -20,8 +20,8 @@ const (
 // SandboxTarget is where a task sees its sandbox.
 const SandboxTarget = "/mnt/mesos/sandbox"
 
-// Runtime makes containers. runtime/containerd is the real one. Its containers outlive this process: whatever it
-// made before is found again by Containers. All methods are safe for concurrent use; calls for one container are not made
+// Runtime makes containers. runtime/containerd is the real one. Its containers outlive this process: whatever it made
+// before is found again by Containers. All methods are safe for concurrent use; calls for one container are not made
 // concurrently, but Exec and Stats may be at any time. Errors are of errdefs kinds; ErrNotFound for an image means that
 // neither the datacenter's store nor the registry named by the reference has it.
 type Runtime interface {
@@ -59,27 +59,28 @@ type Runtime interface {
 	// back is errdefs.ErrFailedPrecondition, with nothing lost: it can be tried again. An ended container is not an error.
 	Update(ctx context.Context, id string, l Limits) error
 
-	// IDs is the range of the machine's ids that containers in networks of their own share. Those above it, up to the highest
-	// id there is, are free to be given out as Container.IDs. A Count of zero: this runtime has no user namespaces.
+	// IDs is the range of the machine's ids that containers in networks of their own share. Those above it, up to the
+	// highest id there is, are free to be given out as Container.IDs. A Count of zero: this runtime has no user
+	// namespaces.
 	IDs() kernel.IDRange
 
 	Storage
 }
 
-// Storage keeps what outlives containers, and what must not outlive them. What it mounts is the machine's: it stays when this
-// process ends. Every method can be repeated; calls for one place are not made concurrently.
+// Storage keeps what outlives containers, and what must not outlive them. What it mounts is the machine's: it stays
+// when this process ends. Every method can be repeated; calls for one place are not made concurrently.
 type Storage interface {
-	// MountVolume has the filesystem that is kept in the file image be at the folder at. It is made if there is none, repaired
-	// if it was not left in order, and grown if it is smaller than size; nothing makes it smaller. One that is beyond repair is
-	// errdefs.ErrDataLoss, and the error says what the repair said.
+	// MountVolume has the filesystem that is kept in the file image be at the folder at. It is made if there is none,
+	// repaired if it was not left in order, and grown if it is smaller than size; nothing makes it smaller. One that is
+	// beyond repair is errdefs.ErrDataLoss, and the error says what the repair said.
 	MountVolume(ctx context.Context, image, at string, size int64) error
 
-	// MountMemory has an empty folder in memory be at the folder at, of at most size bytes, entered by owner only and never
-	// swapped out where the kernel can promise that. One that is there already is left as it is.
+	// MountMemory has an empty folder in memory be at the folder at, of at most size bytes, entered by owner only and
+	// never swapped out where the kernel can promise that. One that is there already is left as it is.
 	MountMemory(ctx context.Context, at string, size int64, owner uint32) error
 
-	// Unmount takes away what is mounted at the folder, and the folder: the file of a volume stays, memory is gone. What is
-	// not mounted is not an error.
+	// Unmount takes away what is mounted at the folder, and the folder: the file of a volume stays, memory is gone. What
+	// is not mounted is not an error.
 	Unmount(ctx context.Context, at string) error
 
 	// Mounted lists what is mounted below a folder.

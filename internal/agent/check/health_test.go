@@ -101,8 +101,8 @@ func TestChecksComeAtTheirIntervalAndAreBounded(t *testing.T) {
 	})
 }
 
-// A task that needs a second to serve gets traffic then, and not an interval later; one that never serves is asked no more
-// often than others once its failures count.
+// A task that needs a second to serve gets traffic then, and not an interval later; one that never serves is asked no
+// more often than others once its failures count.
 func TestFreshTasksAreAskedSoonerUntilTheyServe(t *testing.T) {
 	for what, tc := range map[string]struct {
 		serves time.Duration

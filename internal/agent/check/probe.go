@@ -20,7 +20,8 @@ import (
 	"github.com/marinaos/marina/internal/runtime"
 )
 
-// FirstJitter is how far apart the first checks of many fresh tasks are, and the shortest wait after a check that fails early.
+// FirstJitter is how far apart the first checks of many fresh tasks are, and the shortest wait after a check that fails
+// early.
 const FirstJitter = 100 * time.Millisecond
 
 const (
@@ -28,9 +29,10 @@ const (
 	maxCheckOutput = 512     // bytes of a command's output that are told
 )
 
-// Repeat runs one check again and again: first after a while, then at its interval from start to start, jittered so that
-// many do not come together. Until eager, while failures do not count, it asks sooner after each failure, so that a task gets
-// traffic as soon as it can serve and not an interval later. It ends with ctx, or when nobody takes an outcome.
+// Repeat runs one check again and again: first after a while, then at its interval from start to start, jittered so
+// that many do not come together. Until eager, while failures do not count, it asks sooner after each failure, so that
+// a task gets traffic as soon as it can serve and not an interval later. It ends with ctx, or when nobody takes an
+// outcome.
 func Repeat(ctx context.Context, c *kernel.Check, first time.Duration, eager time.Time, s locks.Slots,
 	probe func(context.Context) Outcome, tell func(Outcome) bool) {
 	next := time.Now().Add(first)

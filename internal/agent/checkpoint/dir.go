@@ -18,8 +18,8 @@ import (
 	"github.com/marinaos/marina/internal/durable"
 )
 
-// A checkpoint file is a header and a JSON value. The header is the magic, the payload's length and its CRC-32C, both big
-// endian: a file that was cut, lengthened or changed in any bit is told from a good one.
+// A checkpoint file is a header and a JSON value. The header is the magic, the payload's length and its CRC-32C, both
+// big endian: a file that was cut, lengthened or changed in any bit is told from a good one.
 const (
 	magic        = "marina1\n"
 	header       = len(magic) + 8
@@ -74,7 +74,8 @@ func decode(b []byte, v any) error {
 	return nil
 }
 
-// Dir is the state directory of one agent, held exclusively. Its methods are safe for concurrent use on different names.
+// Dir is the state directory of one agent, held exclusively. Its methods are safe for concurrent use on different
+// names.
 type Dir struct {
 	Path string
 	Root *os.Root
@@ -82,7 +83,8 @@ type Dir struct {
 	log  *slog.Logger
 }
 
-// Open takes the state directory, with directories for what is in it. One that another agent holds is errdefs.ErrUnavailable.
+// Open takes the state directory, with directories for what is in it. One that another agent holds is
+// errdefs.ErrUnavailable.
 func Open(ctx context.Context, path string, log *slog.Logger, dirs ...string) (*Dir, error) {
 	if err := os.MkdirAll(path, 0o711); err != nil {
 		return nil, fmt.Errorf("agent state: %w", err)
@@ -126,8 +128,8 @@ func (d *Dir) Close() {
 	d.Root.Close()
 }
 
-// Save makes v the content of a checkpoint: when it returns nil, v is on disk, and whatever happens there is either v or
-// what was there before.
+// Save makes v the content of a checkpoint: when it returns nil, v is on disk, and whatever happens there is either v
+// or what was there before.
 func (d *Dir) Save(name string, v any) error {
 	b, err := encode(v)
 	if err == nil {
@@ -139,8 +141,8 @@ func (d *Dir) Save(name string, v any) error {
 	return nil
 }
 
-// Load reads a checkpoint into v. One that is damaged is set aside under a name of its own, reported, and is then an error
-// of kind ErrCorrupt; one that is not there is fs.ErrNotExist.
+// Load reads a checkpoint into v. One that is damaged is set aside under a name of its own, reported, and is then an
+// error of kind ErrCorrupt; one that is not there is fs.ErrNotExist.
 func (d *Dir) Load(name string, v any) error {
 	b, err := d.read(name)
 	if err == nil {
@@ -184,8 +186,8 @@ func (d *Dir) Remove(name string) error {
 	return nil
 }
 
-// List names the checkpoints in a directory below, in order, and removes what saves that a crash cut off have left there, also those
-// of agents that named it otherwise.
+// List names the checkpoints in a directory below, in order, and removes what saves that a crash cut off have left
+// there, also those of agents that named it otherwise.
 func (d *Dir) List(dir string) ([]string, error) {
 	if err := d.sweep(dir); err != nil {
 		return nil, fmt.Errorf("agent state: %w", err)

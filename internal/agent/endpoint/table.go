@@ -28,8 +28,8 @@ const (
 
 // Applier has the machine's network follow the table.
 type Applier interface {
-	// Apply makes the machine's VIPs, published ports and DNS answers those of endpoints; it returns when connections go that way.
-	// The slice is the whole table, sorted by task, and is not kept.
+	// Apply makes the machine's VIPs, published ports and DNS answers those of endpoints; it returns when connections go
+	// that way. The slice is the whole table, sorted by task, and is not kept.
 	Apply(ctx context.Context, endpoints []kernel.Endpoint) error
 }
 
@@ -220,8 +220,8 @@ func (t *Table) Settle(ctx context.Context) {
 	t.mu.Unlock()
 }
 
-// Run keeps the network right until ctx ends. A table is on disk before the network follows it, so that the next agent does
-// not go back behind what clients have seen; a large one, which costs too much for that, a little later.
+// Run keeps the network right until ctx ends. A table is on disk before the network follows it, so that the next agent
+// does not go back behind what clients have seen; a large one, which costs too much for that, a little later.
 func (t *Table) Run(ctx context.Context, dir *checkpoint.Dir) error {
 	defer t.write(dir)
 	var late <-chan time.Time

@@ -7,7 +7,8 @@ import (
 	"testing/synctest"
 )
 
-// Whoever is told to stop while a slot is free gets none, however the two meet: a slot that is taken and not used is lost to all.
+// Whoever is told to stop while a slot is free gets none, however the two meet: a slot that is taken and not used is
+// lost to all.
 func TestWhoeverIsToldToStopTakesNoSlot(t *testing.T) {
 	s := make(Slots, 1)
 	ctx, cancel := context.WithCancel(t.Context())

@@ -23,8 +23,8 @@ func Pause(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// Until does f again and again, and tells each error, until f succeeds or ctx ends; it reports which. Errors after ctx has ended
-// are not told: they are of its end.
+// Until does f again and again, and tells each error, until f succeeds or ctx ends; it reports which. Errors after ctx
+// has ended are not told: they are of its end.
 func Until(ctx context.Context, last time.Duration, f func() error, failed func(error)) bool {
 	for wait := min(First, last); ; wait = min(2*wait, last) {
 		err := f()

@@ -42,7 +42,8 @@ func (d *Dir) Open(task kernel.TaskID) (*os.Root, error) {
 	return d.root.OpenRoot(path.Join(Folder, string(task)))
 }
 
-// Make makes a task's sandbox, with the files for its output and the directories that its volumes have there; what is there is kept.
+// Make makes a task's sandbox, with the files for its output and the directories that its volumes have there; what is
+// there is kept.
 func (d *Dir) Make(task kernel.TaskID, volumes []kernel.Volume) error {
 	at := path.Join(Folder, string(task))
 	if err := d.root.MkdirAll(at, 0o755); err != nil {
@@ -76,8 +77,8 @@ func (d *Dir) End(task kernel.TaskID) {
 	_ = d.root.Chtimes(path.Join(Folder, string(task)), now, now)
 }
 
-// OpenInside opens a file without blocking on a pipe. Whatever is wrong beside the file not being there is a way out of the
-// sandbox, and forbidden.
+// OpenInside opens a file without blocking on a pipe. Whatever is wrong beside the file not being there is a way out of
+// the sandbox, and forbidden.
 func OpenInside(root *os.Root, name string, flag int) (*os.File, error) {
 	f, err := root.OpenFile(name, flag|unix.O_NONBLOCK, 0)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -130,8 +131,8 @@ func (d *Dir) Usage(task kernel.TaskID) (int64, error) {
 	return sum, err
 }
 
-// Collect removes the sandboxes of tasks that are not live and that the limits do not keep, and names those. free is how many bytes
-// the disk has left.
+// Collect removes the sandboxes of tasks that are not live and that the limits do not keep, and names those. free is
+// how many bytes the disk has left.
 func (d *Dir) Collect(live map[kernel.TaskID]bool, l Limits, free int64) (removed []string, err error) {
 	entries, err := fs.ReadDir(d.root.FS(), Folder)
 	if err != nil {

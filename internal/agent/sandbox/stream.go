@@ -48,8 +48,8 @@ func openRegular(root *os.Root, name string, flag int) (*os.File, int64, error) 
 
 func rotated(name string, i int) string { return fmt.Sprintf("%s.%d", name, i) }
 
-// Read fills buf with the bytes of a stream at offset, or at the oldest that are kept if those are gone. It answers where
-// what it read begins, and where the stream ends now; a read at the end is of no bytes.
+// Read fills buf with the bytes of a stream at offset, or at the oldest that are kept if those are gone. It answers
+// where what it read begins, and where the stream ends now; a read at the end is of no bytes.
 func (d *Dir) Read(task kernel.TaskID, name string, offset int64, buf []byte, keep int) (n int, at, end int64, err error) {
 	defer d.moving.RLock(string(task))()
 	root, err := d.Open(task)
@@ -87,9 +87,9 @@ func (d *Dir) Read(task kernel.TaskID, name string, offset int64, buf []byte, ke
 	return n, min(at, end), end, err
 }
 
-// Rotate moves the head of a stream that grew past limit into a file of its own and keeps at most keep of those. No byte is
-// lost where the filesystem can take blocks out of the front of a file (ext4, XFS); elsewhere what is written during one
-// truncation is.
+// Rotate moves the head of a stream that grew past limit into a file of its own and keeps at most keep of those. No
+// byte is lost where the filesystem can take blocks out of the front of a file (ext4, XFS); elsewhere what is written
+// during one truncation is.
 func (d *Dir) Rotate(task kernel.TaskID, name string, limit int64, keep int) error {
 	root, err := d.Open(task)
 	if err != nil {

@@ -19,8 +19,8 @@ const (
 // final is how lines begin, or what they say, that tell why a program ends.
 var final = regexp.MustCompile(`^(?:panic: |fatal error: |control-plane: |marina-node: )|"level":"(?:fatal|panic)"`)
 
-// LastWords is what a task wrote to its errors before it ended. It is asked of programs that Marina brings alone: what others
-// print may be secret.
+// LastWords is what a task wrote to its errors before it ended. It is asked of programs that Marina brings alone: what
+// others print may be secret.
 func (d *Dir) LastWords(task kernel.TaskID) string {
 	f, err := d.root.Open(path.Join(Folder, string(task), "stderr"))
 	if err != nil {
@@ -39,8 +39,8 @@ func (d *Dir) LastWords(task kernel.TaskID) string {
 	return wordsOf(string(tail))
 }
 
-// wordsOf is the line of a program's errors that tells why it ended: the first that says so, since what follows tells less, or
-// else the last.
+// wordsOf is the line of a program's errors that tells why it ended: the first that says so, since what follows tells
+// less, or else the last.
 func wordsOf(tail string) string {
 	last, why := "", ""
 	for line := range strings.Lines(tail) {

@@ -85,8 +85,8 @@ func (f *Files) At(id kernel.GroupID) string { return filepath.Join(f.cfg.Dir, n
 // dirOf is the directory of a task's file in its group's.
 func dirOf(task, file int) string { return strconv.Itoa(task) + "-" + strconv.Itoa(file) }
 
-// Binds are the mounts of a task's files: a file with content by itself, those of a secret by their directory, in which they
-// are replaced.
+// Binds are the mounts of a task's files: a file with content by itself, those of a secret by their directory, in which
+// they are replaced.
 func (f *Files) Binds(id kernel.GroupID, s *kernel.Spec, task int) []runtime.Bind {
 	var out []runtime.Bind
 	for i, file := range s.Tasks[task].Files {
@@ -195,7 +195,8 @@ func (f *Files) Drop(ctx context.Context, g Group) error {
 	return f.cfg.Storage.Unmount(ctx, f.At(g.ID))
 }
 
-// DropUnknown takes the files of groups that are not here out of memory. Whether one is here is asked by naming.Group's name.
+// DropUnknown takes the files of groups that are not here out of memory. Whether one is here is asked by naming.Group's
+// name.
 func (f *Files) DropUnknown(ctx context.Context, known func(name string) bool) error {
 	mounted, err := f.cfg.Storage.Mounted(ctx, f.cfg.Dir)
 	if err != nil {

@@ -115,7 +115,8 @@ func (c *Claims) Mount(ctx context.Context, claim string, volumes []kernel.Claim
 	return out, nil
 }
 
-// Unmount takes the volumes of a claim from where they were mounted; their content stays. What is not mounted is no error.
+// Unmount takes the volumes of a claim from where they were mounted; their content stays. What is not mounted is no
+// error.
 func (c *Claims) Unmount(ctx context.Context, claim string) error {
 	dir, err := dirOf(claim)
 	if err != nil {

@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// BenchmarkStart measures a container of an image present from Create to its process running, one after the other and as
-// many at a time as the agent would; and taking them away.
+// BenchmarkStart measures a container of an image present from Create to its process running, one after the other and
+// as many at a time as the agent would; and taking them away.
 func BenchmarkStart(b *testing.B) {
 	for _, together := range []int{1, 8} {
 		b.Run(fmt.Sprint(together, " at a time"), func(b *testing.B) {

@@ -20,8 +20,8 @@ import (
 	"github.com/marinaos/marina/internal/runtime"
 )
 
-// hierarchies returns where cgroups are mounted, by controller; cgroup v2 is "". It is asked once: what a machine mounts
-// there does not change while it runs, and its list of mounts grows with its containers.
+// hierarchies returns where cgroups are mounted, by controller; cgroup v2 is "". It is asked once: what a machine
+// mounts there does not change while it runs, and its list of mounts grows with its containers.
 var hierarchies = sync.OnceValues(func() (map[string]string, error) {
 	mounts, err := mountinfo.GetMounts(mountinfo.FSTypeFilter("cgroup", "cgroup2"))
 	if err != nil {
@@ -77,9 +77,9 @@ func (f files) number(controller, name string) (int64, error) {
 	return strconv.ParseInt(s, 10, 64)
 }
 
-// throttle limits the CPU of a container that runs. Making a container takes tens of milliseconds of CPU inside its cgroup,
-// which under a limit of a tenth of a core would take ten times as long: so the limit begins with the task. Doing it again
-// changes nothing; a container whose cgroup is gone has ended.
+// throttle limits the CPU of a container that runs. Making a container takes tens of milliseconds of CPU inside its
+// cgroup, which under a limit of a tenth of a core would take ten times as long: so the limit begins with the task.
+// Doing it again changes nothing; a container whose cgroup is gone has ended.
 func (r *Runtime) throttle(labels map[string]string) error {
 	limit, err := strconv.ParseInt(labels[labelCPU], 10, 64)
 	if err != nil {
@@ -126,8 +126,8 @@ func (f files) fields(controller, name string) (map[string]int64, error) {
 	return out, nil
 }
 
-// oomKills is how many processes of the cgroup were killed for its memory limit. The counter stands as long as the cgroup,
-// that is until the container is removed, so it answers also for an end nobody saw.
+// oomKills is how many processes of the cgroup were killed for its memory limit. The counter stands as long as the
+// cgroup, that is until the container is removed, so it answers also for an end nobody saw.
 func (f files) oomKills() int64 {
 	name := "memory.oom_control"
 	if f.unified {
@@ -192,7 +192,8 @@ func signalAll(procs string, but int, sig unix.Signal) (n int, err error) {
 	return n, nil
 }
 
-// removeCgroup kills what is in the cgroup at rel below the datacenter's and below it, and removes it, in every hierarchy.
+// removeCgroup kills what is in the cgroup at rel below the datacenter's and below it, and removes it, in every
+// hierarchy.
 func (r *Runtime) removeCgroup(ctx context.Context, rel string) error {
 	at, err := hierarchies()
 	if err != nil {
@@ -265,8 +266,8 @@ func removeTree(dir string) error {
 	return nil
 }
 
-// pruneCgroup removes the empty parents a container leaves, up to the datacenter's own, unless another one is being made
-// there.
+// pruneCgroup removes the empty parents a container leaves, up to the datacenter's own, unless another one is being
+// made there.
 func (r *Runtime) pruneCgroup(cgroup string) error {
 	at, err := hierarchies()
 	if err != nil {

@@ -140,8 +140,8 @@ func (r *Runtime) create(ctx context.Context, id, cgroup string, c *runtime.Cont
 	return nil
 }
 
-// rootFS returns how to make a container's root filesystem: a snapshot of its image, or an empty one for a task that runs
-// the machine's programs.
+// rootFS returns how to make a container's root filesystem: a snapshot of its image, or an empty one for a task that
+// runs the machine's programs.
 func (r *Runtime) rootFS(ctx context.Context, id string, c *runtime.Container) (containerd.Image, []containerd.NewContainerOpts, error) {
 	if c.Image == "" {
 		if c.Shell == "" && len(c.Argv) == 0 {
@@ -160,7 +160,8 @@ func (r *Runtime) rootFS(ctx context.Context, id string, c *runtime.Container) (
 	return image, []containerd.NewContainerOpts{containerd.WithSnapshotter(defaults.DefaultSnapshotter), containerd.WithImage(image), snapshot}, nil
 }
 
-// withMachineRoot makes an empty snapshot that belongs to the container's root, so that runc can make mount points in it.
+// withMachineRoot makes an empty snapshot that belongs to the container's root, so that runc can make mount points in
+// it.
 func (r *Runtime) withMachineRoot(id string, c *runtime.Container) containerd.NewContainerOpts {
 	return func(ctx context.Context, client *containerd.Client, rec *containers.Container) error {
 		mounts, err := client.SnapshotService(defaults.DefaultSnapshotter).Prepare(ctx, id, "")
@@ -282,8 +283,8 @@ func stuck(ctx context.Context, id, what string, err error) error {
 	return fmt.Errorf("container %s: %s: %w", id, what, err)
 }
 
-// Remove kills what still runs of a container and removes it with its filesystem, cgroup and mounts. ErrStuck if it does
-// not die; it can be tried again.
+// Remove kills what still runs of a container and removes it with its filesystem, cgroup and mounts. ErrStuck if it
+// does not die; it can be tried again.
 func (r *Runtime) Remove(ctx context.Context, id string) error {
 	call, cancel := context.WithTimeout(ctx, r.limit)
 	defer cancel()

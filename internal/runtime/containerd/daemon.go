@@ -201,8 +201,8 @@ func (r *Runtime) unfit(ctx context.Context, d *daemon) string {
 	return ""
 }
 
-// Run keeps the private containerd running until ctx ends, and leaves it running then: containers and containerd outlive
-// the agent. With an external containerd it only waits. It returns nil when ctx ended.
+// Run keeps the private containerd running until ctx ends, and leaves it running then: containers and containerd
+// outlive the agent. With an external containerd it only waits. It returns nil when ctx ended.
 func (r *Runtime) Run(ctx context.Context) error {
 	if err := r.cfg.makeFolders(); err != nil {
 		return err

@@ -22,8 +22,9 @@ import (
 // drainTimeout is how long an ended exec's output is waited for: a child that keeps it open does not hold the caller.
 const drainTimeout = 2 * time.Second
 
-// Exec runs a further process in a container, as the user and with the limits of its first one. When ctx ends the process
-// is killed, and the error is ctx's. A reader given as Stdin may be read until it ends, also after Exec returned.
+// Exec runs a further process in a container, as the user and with the limits of its first one. When ctx ends the
+// process is killed, and the error is ctx's. A reader given as Stdin may be read until it ends, also after Exec
+// returned.
 func (r *Runtime) Exec(ctx context.Context, id string, e runtime.Exec) (code int, err error) {
 	if len(e.Argv) == 0 {
 		return 0, fmt.Errorf("container %s: exec: no command: %w", id, errdefs.ErrInvalidArgument)

@@ -25,8 +25,8 @@ const (
 	lostCode = 128 + 9
 )
 
-// Exits delivers the end of every container, see runtime.Runtime. Whenever the stream of containerd's events breaks, all
-// containers are looked at again, so an end is reported late but never missed.
+// Exits delivers the end of every container, see runtime.Runtime. Whenever the stream of containerd's events breaks,
+// all containers are looked at again, so an end is reported late but never missed.
 func (r *Runtime) Exits(ctx context.Context) <-chan runtime.Exit {
 	out := make(chan runtime.Exit)
 	go func() { // ends with ctx; closing out tells the reader

@@ -168,8 +168,8 @@ func (s *Store) hosts(string) ([]docker.RegistryHost, error) {
 		Path: strings.TrimSuffix(u.Path, "/") + "/v2", Capabilities: docker.HostCapabilityPull | docker.HostCapabilityResolve}}, nil
 }
 
-// Import reads an OCI or Docker archive and makes its images present and unpacked. It returns their references; an archive
-// that names no image is errdefs.ErrInvalidArgument.
+// Import reads an OCI or Docker archive and makes its images present and unpacked. It returns their references; an
+// archive that names no image is errdefs.ErrInvalidArgument.
 func (r *Runtime) Import(ctx context.Context, archive io.Reader) ([]string, error) {
 	if err := r.Ready(ctx); err != nil {
 		return nil, err

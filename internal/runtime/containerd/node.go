@@ -26,10 +26,10 @@ func isNode(c *runtime.Container) bool { return c.Class == kernel.ClassNode }
 // nodeTmpfs is where a node can write in memory, beside its volumes: mode and size.
 var nodeTmpfs = map[string]string{"/run": "mode=0755,size=256m", "/tmp": "mode=1777,size=256m", "/etc/cni": "mode=0755,size=1m"}
 
-// nodeOpts is what a node has that others have not; docs/design/0001 has the reasons. All capabilities are those of its own
-// user namespace, which also owns its network: over the machine they are nothing. That is why nothing is masked and no system
-// call is filtered: what is within the node's rights works, and the kernel refuses the rest. Without a user namespace there can
-// be no more capabilities than ours.
+// nodeOpts is what a node has that others have not; docs/design/0001 has the reasons. All capabilities are those of its
+// own user namespace, which also owns its network: over the machine they are nothing. That is why nothing is masked and
+// no system call is filtered: what is within the node's rights works, and the kernel refuses the rest. Without a user
+// namespace there can be no more capabilities than ours.
 func nodeOpts(userns bool) []oci.SpecOpts {
 	capabilities := oci.WithAllKnownCapabilities
 	if !userns {
@@ -76,7 +76,8 @@ func withFuse(s *oci.Spec) error {
 	return nil
 }
 
-// delegated are the files of a cgroup that make it its owner's to divide. The others are limits, and stay the machine's.
+// delegated are the files of a cgroup that make it its owner's to divide. The others are limits, and stay the
+// machine's.
 var delegated = []string{".", "cgroup.procs", "tasks", "cgroup.subtree_control", "cgroup.threads"}
 
 // delegate gives a container's cgroup to its root, in every hierarchy there is.

@@ -115,7 +115,8 @@ func (p *place) nodeFiles(dir string, owner int) []runtime.Bind {
 	}
 }
 
-// nested writes the bundle of a container for a runc inside of a node: the machine's programs again, with a memory limit.
+// nested writes the bundle of a container for a runc inside of a node: the machine's programs again, with a memory
+// limit.
 func nested(t *testing.T, volume, say string) {
 	t.Helper()
 	root := filepath.Join(volume, "c", "rootfs")

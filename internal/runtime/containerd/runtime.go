@@ -67,8 +67,9 @@ type Runtime struct {
 
 var _ runtime.Runtime = (*Runtime)(nil)
 
-// New checks the programs of the bundle, which must have no known ways out of a container (errdefs.ErrFailedPrecondition
-// if they do or are missing), and returns a runtime that works once Run runs. It starts nothing.
+// New checks the programs of the bundle, which must have no known ways out of a container
+// (errdefs.ErrFailedPrecondition if they do or are missing), and returns a runtime that works once Run runs. It starts
+// nothing.
 func New(ctx context.Context, cfg Config, log *slog.Logger) (*Runtime, error) {
 	cfg, err := cfg.complete()
 	if err != nil {
@@ -170,8 +171,8 @@ func (r *Runtime) Down(ctx context.Context) error {
 	return d.stop(ctx)
 }
 
-// RemoveAll takes away everything a runtime with this configuration ever made: containers, images, the private containerd,
-// its folders, mounts and cgroups. It starts containerd if that is what it takes. Run must have returned.
+// RemoveAll takes away everything a runtime with this configuration ever made: containers, images, the private
+// containerd, its folders, mounts and cgroups. It starts containerd if that is what it takes. Run must have returned.
 func (r *Runtime) RemoveAll(ctx context.Context) error {
 	var errs []error
 	if err := r.cfg.makeFolders(); err != nil {
@@ -199,8 +200,8 @@ func (r *Runtime) RemoveAll(ctx context.Context) error {
 	return errors.Join(r.removeCgroup(ctx, ""), removeFolder(r.cfg.Run), removeFolder(r.cfg.State))
 }
 
-// killMakers kills what may still be making a container that containerd knows nothing of, its shim and runc, and waits until
-// they are gone: they make cgroups. With "" it is those of all our containers.
+// killMakers kills what may still be making a container that containerd knows nothing of, its shim and runc, and waits
+// until they are gone: they make cgroups. With "" it is those of all our containers.
 func (r *Runtime) killMakers(ctx context.Context, id string) error {
 	shim := r.cfg.shim() + "\x00-namespace\x00" + r.cfg.namespace() + "\x00-id\x00"
 	runc := r.cfg.runc() + "\x00--root\x00" + filepath.Join(r.cfg.runcRoot(), r.cfg.namespace()) + "\x00"

@@ -37,8 +37,8 @@ const (
 var capabilities = []string{"CAP_AUDIT_WRITE", "CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_FSETID", "CAP_KILL",
 	"CAP_NET_BIND_SERVICE", "CAP_SETFCAP", "CAP_SETGID", "CAP_SETPCAP", "CAP_SETUID", "CAP_SYS_CHROOT"}
 
-// userns reports whether a container gets a user namespace. In the machine's own network it does not: there it could not
-// listen on ports below 1024, which such tasks are for.
+// userns reports whether a container gets a user namespace. In the machine's own network it does not: there it could
+// not listen on ports below 1024, which such tasks are for.
 func (r *Runtime) userns(c *runtime.Container) bool { return c.NetNS != "" && !r.cfg.NoUserNamespaces }
 
 // IDs is the datacenter's range, which containers share that have none of their own.
@@ -118,8 +118,8 @@ func (r *Runtime) specOpts(c *runtime.Container, image containerd.Image, cgroup,
 
 func shell(command string) []string { return []string{"/bin/sh", "-c", command} }
 
-// withImage applies an image's configuration and what the container says instead: arguments follow the entrypoint, a shell
-// command takes its place. Only a user that has to be looked up costs a mount of the image.
+// withImage applies an image's configuration and what the container says instead: arguments follow the entrypoint, a
+// shell command takes its place. Only a user that has to be looked up costs a mount of the image.
 func withImage(image containerd.Image, c *runtime.Container) oci.SpecOpts {
 	return func(ctx context.Context, client oci.Client, rec *containers.Container, s *oci.Spec) error {
 		conf, err := image.Spec(ctx)
@@ -192,8 +192,8 @@ func withFiles(_ context.Context, _ oci.Client, _ *containers.Container, s *oci.
 	return nil
 }
 
-// withSys gives the container read-only /sys and its own view of cgroups. sysfs is where /sys is bound from; "" is a fresh
-// one, which only a container without a user namespace may mount.
+// withSys gives the container read-only /sys and its own view of cgroups. sysfs is where /sys is bound from; "" is a
+// fresh one, which only a container without a user namespace may mount.
 func withSys(sysfs string) oci.SpecOpts {
 	return func(_ context.Context, _ oci.Client, _ *containers.Container, s *oci.Spec) error {
 		for i := range s.Mounts {
@@ -225,7 +225,8 @@ func withImageRoot(machine bool) oci.SpecOpts {
 }
 
 // withBinds binds what the agent asked for. With a user namespace, files keep the container's ids on disk (0 is the
-// container's root) by an id-mapped mount, where the filesystem can do that; ids on disk so mean the same on any machine.
+// container's root) by an id-mapped mount, where the filesystem can do that; ids on disk so mean the same on any
+// machine.
 func (r *Runtime) withBinds(c *runtime.Container) oci.SpecOpts {
 	return func(_ context.Context, _ oci.Client, _ *containers.Container, s *oci.Spec) error {
 		for _, b := range c.Binds {
@@ -363,8 +364,8 @@ func machinePaths() []string {
 
 var machineFolders = []string{"/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32"}
 
-// machineRoot fills the empty root filesystem of a task without an image with what no mount can make, links. All of it is
-// the container's root's, who makes the mount points.
+// machineRoot fills the empty root filesystem of a task without an image with what no mount can make, links. All of it
+// is the container's root's, who makes the mount points.
 func machineRoot(root *os.Root, owner int) error {
 	if err := root.Mkdir("etc", 0o755); err != nil {
 		return err

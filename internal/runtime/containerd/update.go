@@ -14,8 +14,8 @@ import (
 	"github.com/marinaos/marina/internal/runtime"
 )
 
-// Update changes the limits of a container's cgroup, see runtime.Runtime. The CPU limit is also kept as a label, from which it is
-// set again when a container is found.
+// Update changes the limits of a container's cgroup, see runtime.Runtime. The CPU limit is also kept as a label, from
+// which it is set again when a container is found.
 func (r *Runtime) Update(ctx context.Context, id string, l runtime.Limits) error {
 	ctx, cancel := context.WithTimeout(ctx, r.limit)
 	defer cancel()
@@ -59,8 +59,8 @@ func (f files) setShares(milliCPU int64) error {
 	return f.write("cpu", "cpu.shares", strconv.FormatUint(n, 10))
 }
 
-// setMemory changes the memory limit, zero for none. Less than is used and cannot be given back is refused: by the kernel on
-// v1, by us on v2, where the kernel would kill instead.
+// setMemory changes the memory limit, zero for none. Less than is used and cannot be given back is refused: by the
+// kernel on v1, by us on v2, where the kernel would kill instead.
 func (f files) setMemory(limit int64) error {
 	refused := func(err error) error {
 		if !errors.Is(err, unix.EBUSY) {

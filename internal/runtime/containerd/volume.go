@@ -28,8 +28,8 @@ const (
 	volumeFlags  = unix.MS_NODEV | unix.MS_NOSUID | unix.MS_NOATIME
 )
 
-// MountVolume mounts the ext4 in image at the folder at; see runtime.Storage. The file is sparse: it takes the disk that is
-// used, and gives back what is deleted. Its loop device ends with its last mount.
+// MountVolume mounts the ext4 in image at the folder at; see runtime.Storage. The file is sparse: it takes the disk
+// that is used, and gives back what is deleted. Its loop device ends with its last mount.
 func (r *Runtime) MountVolume(ctx context.Context, image, at string, size int64) error {
 	if mounted, err := mountedAt(at); err != nil {
 		return err
