@@ -20,17 +20,17 @@ import (
 	"github.com/marinaos/marina/internal/kernel"
 )
 
-// record is an attachment on disk. It is written before anything is made and removed after everything is gone, so that a
-// half-made attachment is known.
+// record is an attachment as stored on disk. It is written before anything is created and removed after everything is
+// gone, so that a half-made attachment is known.
 type record struct {
 	kernel.Attachment
 	Link   string `json:"link,omitempty"`   // the machine's end of the group's link
-	MAC    string `json:"mac,omitempty"`    // the group's end's
-	Number uint32 `json:"number,omitempty"` // its named network's on this machine; zero is the datacenter's own
-	Done   bool   `json:"done,omitempty"`
+	MAC    string `json:"mac,omitempty"`    // link address of the group's end
+	Number uint32 `json:"number,omitempty"` // of its named network on this machine; zero is the datacenter's own
+	Done   bool   `json:"done,omitempty"`   // everything was created
 }
 
-// handle names a group in file names and to CNI.
+// handle returns the name of a group in file names and for CNI.
 func handle(g kernel.GroupID) string {
 	sum := sha256.Sum256([]byte(g))
 	return hex.EncodeToString(sum[:10])
@@ -41,11 +41,12 @@ func (n *Network) netns(g kernel.GroupID) string {
 }
 
 func (n *Network) recordPath(g kernel.GroupID) string {
-	return filepath.Join(n.groups(), handle(g)+".json")
+	return filepath.Join(n.recordDir(), handle(g)+".json")
 }
 
-// work waits until nobody works on the group and keeps others out; the mutex is held before and after.
-func (n *Network) work(g kernel.GroupID) (done func()) {
+// lockGroup waits until no other call works on the group, and keeps others out until done is called. The mutex is held
+// before and after.
+func (n *Network) lockGroup(g kernel.GroupID) (done func()) {
 	for n.busy[g] {
 		n.idle.Wait()
 	}
@@ -56,71 +57,74 @@ func (n *Network) work(g kernel.GroupID) (done func()) {
 	}
 }
 
-// Attach gives a bridge-mode group its namespace, address and host ports, and returns the namespace's path. Repeated, it
-// completes what is missing. A host port of somebody else's is an errdefs.ErrAlreadyExists and names the owner.
+// Attach gives a bridge-mode group its namespace, address and host ports, and returns the namespace's path. Repeated,
+// it completes what is missing. A host port that is taken is an errdefs.ErrAlreadyExists that names its owner.
 func (n *Network) Attach(ctx context.Context, a kernel.Attachment) (string, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	defer n.work(a.Group)()
-	if err := n.acceptable(a); err != nil {
+	defer n.lockGroup(a.Group)()
+	if err := n.checkAttachment(a); err != nil {
 		return "", err
 	}
 	path := n.netns(a.Group)
 	old, exists := n.records[a.Group]
 	if exists {
-		if old.Done && equalAttachment(old.Attachment, a) && whole(path, a) && linkExists(old.Link) {
+		if old.Done && equalAttachment(old.Attachment, a) && namespacesExist(path, a) && linkExists(old.Link) {
 			return path, nil
 		}
-		if err := n.undo(ctx, old); err != nil {
+		if err := n.detach(ctx, old); err != nil {
 			return "", err
 		}
 	}
-	r := record{Attachment: a, Number: number(n.records, a.Network)}
+	r := record{Attachment: a, Number: networkNumber(n.records, a.Network)}
 	var taken []Port
-	for d, l := range hostDoors(a) {
-		if err := n.holds.take(d.Port, l.who); err != nil {
+	for f, b := range hostBackends(a) {
+		if err := n.ports.bind(f.Port, b.owner); err != nil {
 			for _, p := range taken {
-				n.holds.free(p, l.who)
+				n.ports.release(p, b.owner)
 			}
 			return "", fmt.Errorf("group %s: %w", a.Group, err)
 		}
-		taken = append(taken, d.Port)
+		taken = append(taken, f.Port)
 	}
-	if err := n.keep(r); err != nil {
+	if err := n.saveRecord(r); err != nil {
 		return "", err
 	}
 	l := n.layout
 	n.mu.Unlock()
-	link, mac, err := n.connect(ctx, l, a)
+	link, mac, err := n.connectGroup(ctx, l, a)
 	n.mu.Lock()
 	if err == nil {
 		r.Link, r.MAC, r.Done = link, mac, true
-		if err = n.keep(r); err == nil {
-			err = n.change(n.admit(r))
+		if err = n.saveRecord(r); err == nil {
+			err = n.changeRules(n.addHostPorts(r))
 		}
 	}
 	if err != nil && !n.onlyPublished(err) {
-		return "", fmt.Errorf("group %s: %w", a.Group, errors.Join(err, n.undo(context.WithoutCancel(ctx), r)))
+		return "", fmt.Errorf("group %s: %w", a.Group, errors.Join(err, n.detach(context.WithoutCancel(ctx), r)))
 	}
 	return path, nil
 }
 
-// onlyPublished reports whether an error of change concerns nothing but published ports of others.
+// onlyPublished reports whether an error of changeRules is only about published ports that other processes have.
 func (n *Network) onlyPublished(err error) bool {
 	return errdefs.IsAlreadyExists(err) && len(n.blocked) > 0
 }
 
-func (n *Network) acceptable(a kernel.Attachment) error {
+func (n *Network) checkAttachment(a kernel.Attachment) error {
 	switch {
 	case !n.layout.Subnet.IsValid():
 		return notConfigured()
 	case a.Group == "" || a.Mode != kernel.NetworkBridge:
-		return fmt.Errorf("group %q with network mode %q has no namespace to attach: %w", a.Group, a.Mode, errdefs.ErrInvalidArgument)
+		return fmt.Errorf("group %q with network mode %q has no namespace to attach: %w", a.Group, a.Mode,
+			errdefs.ErrInvalidArgument)
 	case !n.layout.Subnet.Contains(a.Address) || a.Address == n.layout.Gateway:
-		return fmt.Errorf("group %s: address %s is not for groups of subnet %s: %w", a.Group, a.Address, n.layout.Subnet, errdefs.ErrInvalidArgument)
+		return fmt.Errorf("group %s: address %s is not for groups of subnet %s: %w", a.Group, a.Address, n.layout.Subnet,
+			errdefs.ErrInvalidArgument)
 	}
 	if r := a.IDs; r != nil && (r.First == 0 || r.Count == 0 || uint64(r.First)+uint64(r.Count) > maxID) {
-		return fmt.Errorf("group %s: %d ids from %d on are not for a user namespace: %w", a.Group, r.Count, r.First, errdefs.ErrInvalidArgument)
+		return fmt.Errorf("group %s: %d ids from %d on are not for a user namespace: %w", a.Group, r.Count, r.First,
+			errdefs.ErrInvalidArgument)
 	}
 	for _, m := range a.Ports {
 		if m.Protocol != "tcp" && m.Protocol != "udp" || m.Host != 0 && m.Container == 0 {
@@ -135,7 +139,7 @@ func (n *Network) acceptable(a kernel.Attachment) error {
 	return nil
 }
 
-// maxID is where user ids end; the last one means "none".
+// maxID is the limit of user ids; the last one means "none".
 const maxID = 1<<32 - 1
 
 func equalAttachment(a, b kernel.Attachment) bool {
@@ -143,9 +147,9 @@ func equalAttachment(a, b kernel.Attachment) bool {
 		(a.IDs == nil) == (b.IDs == nil) && (a.IDs == nil || *a.IDs == *b.IDs)
 }
 
-// connect makes namespace and link and returns the link's name on the machine and the group's link address. The mutex is not
-// held.
-func (n *Network) connect(ctx context.Context, l Layout, a kernel.Attachment) (link, mac string, err error) {
+// connectGroup creates namespace and link and returns the link's name on the machine and the group's link address.
+// The mutex is not held.
+func (n *Network) connectGroup(ctx context.Context, l Layout, a kernel.Attachment) (link, mac string, err error) {
 	path := n.netns(a.Group)
 	if err := dropNamespace(path); err != nil { // of before a boot
 		return "", "", err
@@ -156,10 +160,10 @@ func (n *Network) connect(ctx context.Context, l Layout, a kernel.Attachment) (l
 	return n.cni(l).add(ctx, handle(a.Group), path, a.Address)
 }
 
-// undo takes an attachment back, whatever there is of it: first what leads to it, last what keeps it from lying about its
-// address. The mutex is held, but not while plugins run.
-func (n *Network) undo(ctx context.Context, r record) error {
-	if err := n.change(n.expel(r)); err != nil && !n.onlyPublished(err) {
+// detach removes an attachment, however much of it exists: first its frontends, last its record and with that the
+// rule against sending from a false address. The mutex is held, but not while plugins run.
+func (n *Network) detach(ctx context.Context, r record) error {
+	if err := n.changeRules(n.removeHostPorts(r)); err != nil && !n.onlyPublished(err) {
 		return err
 	}
 	if r.Mode == kernel.NetworkBridge {
@@ -179,22 +183,23 @@ func (n *Network) undo(ctx context.Context, r record) error {
 		return fmt.Errorf("group %s: %w", r.Group, err)
 	}
 	delete(n.records, r.Group)
-	if err := n.change(nil); err != nil && !n.onlyPublished(err) {
+	if err := n.changeRules(nil); err != nil && !n.onlyPublished(err) {
 		return err
 	}
 	return nil
 }
 
-// Hold takes the host ports of a host-mode group into account: groups may call them. It checks that they are free, once.
+// Hold opens the host ports of a host-mode group to other groups. The first call for a group checks that they are free.
 func (n *Network) Hold(_ context.Context, a kernel.Attachment) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	defer n.work(a.Group)()
+	defer n.lockGroup(a.Group)()
 	switch {
 	case !n.layout.Subnet.IsValid():
 		return notConfigured()
 	case a.Group == "" || a.Mode != kernel.NetworkHost:
-		return fmt.Errorf("group %q with network mode %q has no ports of the machine: %w", a.Group, a.Mode, errdefs.ErrInvalidArgument)
+		return fmt.Errorf("group %q with network mode %q has no ports of the machine: %w", a.Group, a.Mode,
+			errdefs.ErrInvalidArgument)
 	}
 	if old, ok := n.records[a.Group]; ok && equalAttachment(old.Attachment, a) {
 		return nil // its own task may listen by now
@@ -204,27 +209,28 @@ func (n *Network) Hold(_ context.Context, a kernel.Attachment) error {
 			continue
 		}
 		p := Port{m.Protocol, m.Host}
-		if h := n.holds[p]; h != nil {
-			return fmt.Errorf("group %s: %s port %d is held by %s: %w", a.Group, p.Protocol, p.Number, h.who, errdefs.ErrAlreadyExists)
+		if h := n.ports[p]; h != nil {
+			return fmt.Errorf("group %s: %s port %d is held by %s: %w", a.Group, p.Protocol, p.Number, h.owner,
+				errdefs.ErrAlreadyExists)
 		}
-		if err := probe(p); err != nil {
+		if err := checkFree(p); err != nil {
 			return fmt.Errorf("group %s: %w", a.Group, err)
 		}
 	}
-	if err := n.keep(record{Attachment: a, Done: true}); err != nil {
+	if err := n.saveRecord(record{Attachment: a, Done: true}); err != nil {
 		return err
 	}
-	if err := n.change(nil); err != nil && !n.onlyPublished(err) {
+	if err := n.changeRules(nil); err != nil && !n.onlyPublished(err) {
 		return err
 	}
 	return nil
 }
 
-// Detach takes everything Attach and Hold gave back. Unknown groups are not an error.
+// Detach undoes Attach and Hold. Unknown groups are not an error.
 func (n *Network) Detach(ctx context.Context, g kernel.GroupID) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	defer n.work(g)()
+	defer n.lockGroup(g)()
 	r, ok := n.records[g]
 	if !ok {
 		return nil
@@ -232,7 +238,7 @@ func (n *Network) Detach(ctx context.Context, g kernel.GroupID) error {
 	if !n.layout.Subnet.IsValid() {
 		return notConfigured()
 	}
-	return n.undo(ctx, r)
+	return n.detach(ctx, r)
 }
 
 // Attached lists the groups that are attached, half-made ones included, by this or an earlier process.
@@ -242,8 +248,8 @@ func (n *Network) Attached(context.Context) ([]kernel.GroupID, error) {
 	return slices.Sorted(maps.Keys(n.records)), nil
 }
 
-// keep writes a record to disk and memory.
-func (n *Network) keep(r record) error {
+// saveRecord puts a record into memory and onto disk.
+func (n *Network) saveRecord(r record) error {
 	n.records[r.Group] = r
 	return writeJSON(n.recordPath(r.Group), r)
 }
@@ -278,8 +284,8 @@ func readJSON(path string, v any) error {
 	return nil
 }
 
-// writeJSON replaces a file so that a crash leaves the old or the new one. Neither outlives the machine's next start for long,
-// and so the name need not be synced.
+// writeJSON replaces a file so that a crash leaves the old or the new one. Neither outlives the machine's next start
+// for long, and so the name need not be synced.
 func writeJSON(path string, v any) error {
 	b, err := json.Marshal(v)
 	if err != nil {

@@ -11,14 +11,15 @@ import (
 )
 
 // many is services of three tasks each, each service with a VIP of its own, sorted by task.
-func many(services int) []kernel.Endpoint {
+func manyServices(services int) []kernel.Endpoint {
 	var all []kernel.Endpoint
 	at := netip.MustParseAddr("198.18.0.0")
 	for s := range services {
 		at = at.Next()
 		name := fmt.Sprintf("s%05d", s)
 		for i := range 3 {
-			all = append(all, kernel.Endpoint{Task: kernel.TaskID(fmt.Sprintf("%s.%d", name, i)), Group: kernel.GroupID(fmt.Sprintf("%s.%d", name, i)),
+			all = append(all, kernel.Endpoint{Task: kernel.TaskID(fmt.Sprintf("%s.%d", name, i)),
+				Group:     kernel.GroupID(fmt.Sprintf("%s.%d", name, i)),
 				Framework: "marathon", Owner: "/" + name, Discovery: name, Agent: "c0ffee-S1", Machine: machine,
 				Address: netip.AddrFrom4([4]byte{10, 77, byte(s / 200 % 200), byte(10 + s%200)}), Running: true, Ready: true,
 				Ports: []kernel.EndpointPort{{Name: "web", Protocol: "tcp", Container: uint16(8000 + i),
@@ -30,8 +31,8 @@ func many(services int) []kernel.Endpoint {
 
 // BenchmarkApply10000Services is from one changed task among 30,000 until connections and names follow.
 func BenchmarkApply10000Services(b *testing.B) {
-	h := newHouse(b)
-	all := many(10_000)
+	h := newTestbed(b)
+	all := manyServices(10_000)
 	start := time.Now()
 	h.check(h.n.Apply(b.Context(), all))
 	first := time.Since(start)

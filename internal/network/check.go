@@ -20,7 +20,7 @@ import (
 	"github.com/marinaos/marina/internal/kernel"
 )
 
-// Preflight looks for others' chains that would drop groups' packets. It changes nothing. The bridge need not exist yet.
+// Preflight finds chains of others that would drop groups' packets. It changes nothing. The bridge need not exist yet.
 func Preflight(ctx context.Context, bridge string) ([]kernel.Finding, error) {
 	c, err := nftables.New()
 	if err != nil {
@@ -36,8 +36,10 @@ func Preflight(ctx context.Context, bridge string) ([]kernel.Finding, error) {
 	}
 	var out []kernel.Finding
 	for _, x := range chains {
-		if x.Hooknum == nil || x.Policy == nil || *x.Policy != nftables.ChainPolicyDrop || strings.HasPrefix(x.Table.Name, "marina_") ||
-			x.Type != nftables.ChainTypeFilter || (x.Table.Family != nftables.TableFamilyIPv4 && x.Table.Family != nftables.TableFamilyINet) {
+		if x.Hooknum == nil || x.Policy == nil || *x.Policy != nftables.ChainPolicyDrop ||
+			strings.HasPrefix(x.Table.Name, "marina_") ||
+			x.Type != nftables.ChainTypeFilter || (x.Table.Family != nftables.TableFamilyIPv4 &&
+			x.Table.Family != nftables.TableFamilyINet) {
 			continue
 		}
 		family := "ip"
@@ -45,7 +47,8 @@ func Preflight(ctx context.Context, bridge string) ([]kernel.Finding, error) {
 			family = "inet"
 		}
 		where := family + " " + x.Table.Name
-		f := kernel.Finding{Severity: kernel.Warning, What: fmt.Sprintf("nftables chain %s of table %s drops what it does not know", x.Name, where)}
+		f := kernel.Finding{Severity: kernel.Warning,
+			What: fmt.Sprintf("nftables chain %s of table %s drops what it does not know", x.Name, where)}
 		switch *x.Hooknum {
 		case *nftables.ChainHookForward:
 			f.Do = forwardRules(where, x.Name, bridge, docker)
@@ -56,18 +59,19 @@ func Preflight(ctx context.Context, bridge string) ([]kernel.Finding, error) {
 		}
 		out = append(out, f)
 	}
-	return append(out, legacy(ctx, bridge)...), nil
+	return append(out, preflightLegacy(ctx, bridge)...), nil
 }
 
 func forwardRules(where, chain, bridge string, docker bool) string {
 	if where == "ip filter" && chain == "FORWARD" && docker { // Docker rewrites FORWARD and leaves this one to people
 		chain = "DOCKER-USER"
 	}
-	return fmt.Sprintf("nft insert rule %s %s iifname %q accept; nft insert rule %s %s oifname %q accept", where, chain, bridge, where, chain, bridge)
+	return fmt.Sprintf("nft insert rule %s %s iifname %q accept; nft insert rule %s %s oifname %q accept", where, chain,
+		bridge, where, chain, bridge)
 }
 
-// legacy asks the old iptables, whose rules nftables does not show.
-func legacy(ctx context.Context, bridge string) []kernel.Finding {
+// preflightLegacy does the same for legacy iptables, whose rules nftables does not show.
+func preflightLegacy(ctx context.Context, bridge string) []kernel.Finding {
 	if b, err := os.ReadFile("/proc/net/ip_tables_names"); err != nil || !strings.Contains(string(b), "filter") {
 		return nil
 	}
@@ -85,17 +89,18 @@ func legacy(ctx context.Context, bridge string) []kernel.Finding {
 		for _, f := range flags {
 			do = append(do, fmt.Sprintf("%s -I %s %s %s -j ACCEPT", tool, chain, f, bridge))
 		}
-		out = append(out, kernel.Finding{Severity: kernel.Warning, What: fmt.Sprintf("iptables (legacy) chain %s drops what it does not know", chain), Do: strings.Join(do, "; ")})
+		out = append(out, kernel.Finding{Severity: kernel.Warning,
+			What: fmt.Sprintf("iptables (legacy) chain %s drops what it does not know", chain), Do: strings.Join(do, "; ")})
 	}
 	return out
 }
 
-// CheckConflicts is an errdefs.ErrAlreadyExists that names the route or address of this machine that lies in the pool or among
-// the VIPs, another datacenter's included. What belongs to the bridge, and the default route, do not count.
+// CheckConflicts returns an errdefs.ErrAlreadyExists that names the first route or address of this machine, another
+// datacenter's included, that overlaps the pool or the VIPs. Those of the bridge and the default route do not count.
 func CheckConflicts(bridge string, pool, vips netip.Prefix) error {
 	ours := map[string]netip.Prefix{"the pool": pool, "the VIPs": vips}
 	names := map[int]string{}
-	links, err := Whole(netlink.LinkList)
+	links, err := CompleteList(netlink.LinkList)
 	if err != nil {
 		return fmt.Errorf("links of the machine: %w", err)
 	}
@@ -114,12 +119,13 @@ func CheckConflicts(bridge string, pool, vips netip.Prefix) error {
 		}
 		for what, p := range ours {
 			if x := prefixOf(a.IPNet); p.Overlaps(x.Masked()) {
-				return fmt.Errorf("%s, %s, overlap with address %s of %s; choose another range: %w", what, p, x, names[a.LinkIndex], errdefs.ErrAlreadyExists)
+				return fmt.Errorf("%s, %s, overlap with address %s of %s; choose another range: %w", what, p, x,
+					names[a.LinkIndex], errdefs.ErrAlreadyExists)
 			}
 		}
 	}
 	for _, table := range []int{unix.RT_TABLE_MAIN, unix.RT_TABLE_LOCAL} {
-		routes, err := Whole(func() ([]netlink.Route, error) {
+		routes, err := CompleteList(func() ([]netlink.Route, error) {
 			return netlink.RouteListFiltered(netlink.FAMILY_V4, &netlink.Route{Table: table}, netlink.RT_FILTER_TABLE)
 		})
 		if err != nil {
@@ -127,7 +133,8 @@ func CheckConflicts(bridge string, pool, vips netip.Prefix) error {
 		}
 		for _, r := range routes {
 			dst := prefixOf(r.Dst)
-			if !dst.IsValid() || dst.Bits() == 0 || names[r.LinkIndex] == bridge || r.Protocol == routeProtocol && own[r.Src.String()] {
+			if !dst.IsValid() || dst.Bits() == 0 || names[r.LinkIndex] == bridge ||
+				r.Protocol == routeProtocol && own[r.Src.String()] {
 				continue
 			}
 			for what, p := range ours {
@@ -147,15 +154,15 @@ func machineReady(l Layout) bool {
 	if err != nil || br.Attrs().Flags&unix.IFF_UP == 0 {
 		return false
 	}
-	routes, err := Whole(func() ([]netlink.Route, error) {
+	routes, err := CompleteList(func() ([]netlink.Route, error) {
 		return netlink.RouteListFiltered(netlink.FAMILY_V4, &netlink.Route{Table: unix.RT_TABLE_LOCAL, Dst: ipNet(l.VIPs)},
 			netlink.RT_FILTER_TABLE|netlink.RT_FILTER_DST)
 	})
 	return err == nil && len(routes) > 0
 }
 
-// Cleanup removes everything a datacenter has on the machine: namespaces, links, bridge, route, rules, changed settings and
-// its folders. It needs no Configure before, and can be repeated.
+// Cleanup removes everything a datacenter has on the machine: namespaces, links, bridge, route, rules, changed
+// settings and its directories. It needs no Configure before, and can be repeated.
 func (n *Network) Cleanup(context.Context) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -163,8 +170,8 @@ func (n *Network) Cleanup(context.Context) error {
 	if err := readJSON(filepath.Join(n.root, "layout.json"), &l); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		n.log.Error("layout is lost; the route to VIPs may stay", "err", err)
 	}
-	for p, h := range n.holds {
-		n.holds.free(p, h.who)
+	for p, h := range n.ports {
+		n.ports.release(p, h.owner)
 	}
 	errs := []error{n.rules.Remove(n.cfg.ID)}
 	for _, r := range n.records {
@@ -177,7 +184,7 @@ func (n *Network) Cleanup(context.Context) error {
 	for _, e := range entries {
 		errs = append(errs, dropMount(filepath.Join(dir, e.Name())))
 	}
-	errs = append(errs, removeBridge(l), n.restore(l.Bridge))
+	errs = append(errs, removeBridge(l), n.restoreSysctls(l.Bridge))
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}
@@ -187,8 +194,8 @@ func (n *Network) Cleanup(context.Context) error {
 	return errors.Join(os.RemoveAll(n.root), os.RemoveAll(dir))
 }
 
-// restore puts the machine's settings back, unless another datacenter on it needs them.
-func (n *Network) restore(bridge string) error {
+// restoreSysctls restores the machine's settings, unless another datacenter on it needs them.
+func (n *Network) restoreSysctls(bridge string) error {
 	if other := Neighbour(bridge); other != "" {
 		n.log.Info("settings of the machine stay, another datacenter needs them", "bridge", other)
 		return nil

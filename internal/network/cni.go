@@ -29,10 +29,11 @@ func (n *Network) cni(l Layout) cni {
 	return cni{l, n.cfg.Plugins, filepath.Join(n.root, "cni"), machineMTU()}
 }
 
-// conf is the network as CNI describes it. A group's address stands alone (/32): all it sends goes through the gateway, its
-// neighbours' packets included, so that the same rules hold for every pair of groups and replies find their way back
-// through doors. Where br_netfilter is on, the kernel passes a packet that a door sends to a neighbour, or back to its
-// sender, from port to port: hairpin lets it, port isolation would not.
+// conf returns the CNI configuration of a group's network. The group's address is a /32: all it sends goes through
+// the gateway, packets to neighbours included, so that the same rules apply to every pair of groups and replies pass
+// their frontend on the way back. Where br_netfilter is on, the kernel passes a packet that a frontend redirects to a
+// neighbour, or back to its sender, from bridge port to bridge port: hairpin mode allows that, port isolation would
+// not.
 func (c cni) conf(addr netip.Addr) ([]byte, error) {
 	const linkScope = 253 // RT_SCOPE_LINK
 	type object = map[string]any
@@ -46,7 +47,8 @@ func (c cni) conf(addr netip.Addr) ([]byte, error) {
 			}}}}})
 }
 
-func (c cni) prepare(id, netns string, addr netip.Addr) (*libcni.CNIConfig, *libcni.NetworkConfigList, *libcni.RuntimeConf, error) {
+func (c cni) configure(id, netns string, addr netip.Addr) (
+	*libcni.CNIConfig, *libcni.NetworkConfigList, *libcni.RuntimeConf, error) {
 	b, err := c.conf(addr)
 	if err != nil {
 		return nil, nil, nil, fmt.Errorf("CNI: %w", err)
@@ -61,7 +63,7 @@ func (c cni) prepare(id, netns string, addr netip.Addr) (*libcni.CNIConfig, *lib
 
 // add connects the namespace and returns the machine's end of the link and the address of the group's.
 func (c cni) add(ctx context.Context, id, netns string, addr netip.Addr) (link, mac string, err error) {
-	x, list, rt, err := c.prepare(id, netns, addr)
+	x, list, rt, err := c.configure(id, netns, addr)
 	if err != nil {
 		return "", "", err
 	}
@@ -84,12 +86,12 @@ func (c cni) add(ctx context.Context, id, netns string, addr netip.Addr) (link, 
 	if link == "" || mac == "" {
 		return "", "", errors.New("CNI: plugin bridge does not name both ends of the link")
 	}
-	return link, mac, fasten(link, mac)
+	return link, mac, pinMAC(link, mac)
 }
 
 // del disconnects the namespace, if it was connected.
 func (c cni) del(ctx context.Context, id, netns string) error {
-	x, list, rt, err := c.prepare(id, netns, c.layout.Gateway.Next())
+	x, list, rt, err := c.configure(id, netns, c.layout.Gateway.Next())
 	if err != nil {
 		return err
 	}
@@ -121,10 +123,10 @@ func deleteLink(name string) error {
 	return nil
 }
 
-// fasten makes the bridge deliver to a link what is for mac, and nothing else. It learns nothing from what the link sends:
-// a group that owns its namespace sets what address it likes, and would get what is for another one's. Nor does it get what
-// is for somebody unknown.
-func fasten(name, mac string) error {
+// pinMAC makes the bridge deliver frames for mac, and no others, to the link. Learning is off, because a group that
+// owns its namespace can send from any address and would else receive another group's frames; flooding of unknown
+// addresses is off too.
+func pinMAC(name, mac string) error {
 	hw, err := net.ParseMAC(mac)
 	if err != nil {
 		return fmt.Errorf("link %s: %w", name, err)
@@ -134,16 +136,16 @@ func fasten(name, mac string) error {
 		return fmt.Errorf("link %s: %w", name, err)
 	}
 	err = errors.Join(netlink.LinkSetLearning(l, false), netlink.LinkSetFlood(l, false), netlink.NeighSet(&netlink.Neigh{
-		LinkIndex: l.Attrs().Index, Family: unix.AF_BRIDGE, State: netlink.NUD_NOARP, Flags: netlink.NTF_MASTER | netlink.NTF_STICKY,
-		HardwareAddr: hw}))
+		LinkIndex: l.Attrs().Index, Family: unix.AF_BRIDGE, HardwareAddr: hw,
+		State: netlink.NUD_NOARP, Flags: netlink.NTF_MASTER | netlink.NTF_STICKY}))
 	if err != nil {
 		return fmt.Errorf("link %s on its bridge: %w", name, err)
 	}
 	return nil
 }
 
-// rejoin puts a group's link back on the bridge if it is not there.
-func rejoin(r record, bridge string) error {
+// rejoinBridge attaches a group's link to the bridge again if it is not there.
+func rejoinBridge(r record, bridge string) error {
 	l, err := netlink.LinkByName(r.Link)
 	if err != nil {
 		return fmt.Errorf("link %s: %w", r.Link, err)
@@ -158,8 +160,8 @@ func rejoin(r record, bridge string) error {
 	if err := errors.Join(netlink.LinkSetMaster(l, br), netlink.LinkSetHairpin(l, true)); err != nil {
 		return fmt.Errorf("link %s on bridge %s: %w", r.Link, bridge, err)
 	}
-	if r.MAC != "" { // those of before have none
-		if err := fasten(r.Link, r.MAC); err != nil {
+	if r.MAC != "" { // records of earlier versions have none
+		if err := pinMAC(r.Link, r.MAC); err != nil {
 			return err
 		}
 	}

@@ -7,24 +7,24 @@ import (
 	"github.com/marinaos/marina/internal/kernel"
 )
 
-// table is the doors of this machine and who leads them where. Who is a task, or a group for its host ports.
+// table maps each frontend of this machine (VIP, published or host port) to its backends.
 type table struct {
-	subnet netip.Prefix
-	own    map[netip.Addr]bool // the machine's own addresses
-	doors  map[Door][]lead
+	subnet   netip.Prefix
+	ownAddrs map[netip.Addr]bool // the machine's own addresses
+	backends map[Frontend][]backend
 }
 
-// lead is one way behind a door.
-type lead struct {
-	who   string
-	to    netip.AddrPort
+// backend is one address that a frontend leads to. Its owner is a task, or a group for its host ports.
+type backend struct {
+	owner string
+	addr  netip.AddrPort
 	ready bool
-	fixed bool // a group's host port: nobody else's leads count behind that door
+	fixed bool // a group's host port: it shuts out all other backends of its frontend
 }
 
-func newTable() *table { return &table{doors: map[Door][]lead{}} }
+func newTable() *table { return &table{backends: map[Frontend][]backend{}} }
 
-// difference is what turns the endpoints old into now, both sorted by task.
+// difference compares two endpoint lists, both sorted by task. A changed endpoint is in both results.
 func difference(old, now []kernel.Endpoint) (removed, added []kernel.Endpoint) {
 	for len(old) > 0 || len(now) > 0 {
 		switch {
@@ -33,7 +33,7 @@ func difference(old, now []kernel.Endpoint) (removed, added []kernel.Endpoint) {
 		case len(old) == 0 || now[0].Task < old[0].Task:
 			added, now = append(added, now[0]), now[1:]
 		default:
-			if !same(&old[0], &now[0]) {
+			if !equalEndpoint(&old[0], &now[0]) {
 				removed, added = append(removed, old[0]), append(added, now[0])
 			}
 			old, now = old[1:], now[1:]
@@ -42,81 +42,84 @@ func difference(old, now []kernel.Endpoint) (removed, added []kernel.Endpoint) {
 	return removed, added
 }
 
-func same(a, b *kernel.Endpoint) bool {
-	return a.Task == b.Task && a.Group == b.Group && a.Framework == b.Framework && a.Owner == b.Owner && a.Discovery == b.Discovery &&
-		a.Agent == b.Agent && a.Machine == b.Machine && a.Address == b.Address && a.Running == b.Running && a.Ready == b.Ready &&
-		slices.EqualFunc(a.Ports, b.Ports, samePort)
+func equalEndpoint(a, b *kernel.Endpoint) bool {
+	return a.Task == b.Task && a.Group == b.Group &&
+		a.Framework == b.Framework && a.Owner == b.Owner && a.Discovery == b.Discovery &&
+		a.Agent == b.Agent && a.Machine == b.Machine && a.Address == b.Address &&
+		a.Running == b.Running && a.Ready == b.Ready &&
+		slices.EqualFunc(a.Ports, b.Ports, equalEndpointPort)
 }
 
-func samePort(a, b kernel.EndpointPort) bool {
-	return a.Name == b.Name && a.Protocol == b.Protocol && a.Container == b.Container && a.Host == b.Host && a.Publish == b.Publish &&
+func equalEndpointPort(a, b kernel.EndpointPort) bool {
+	return a.Name == b.Name && a.Protocol == b.Protocol &&
+		a.Container == b.Container && a.Host == b.Host && a.Publish == b.Publish &&
 		slices.Equal(a.VIPs, b.VIPs)
 }
 
-// change takes some endpoints out and others in and returns the doors that are to be looked at.
-func (t *table) change(removed, added []kernel.Endpoint) map[Door]bool {
-	touched := map[Door]bool{}
-	gone := map[Door]map[string]bool{} // one pass over each door, however many leave it
+// applyEndpoints removes and adds the endpoints' backends and returns the frontends whose backends may have changed.
+func (t *table) applyEndpoints(removed, added []kernel.Endpoint) map[Frontend]bool {
+	touched := map[Frontend]bool{}
+	removedFrom := map[Frontend]map[string]bool{} // one pass over each frontend, however many leave it
 	for i := range removed {
-		for d := range t.of(&removed[i]) {
-			if gone[d] == nil {
-				gone[d] = map[string]bool{}
+		for f := range t.backendsOf(&removed[i]) {
+			if removedFrom[f] == nil {
+				removedFrom[f] = map[string]bool{}
 			}
-			gone[d][string(removed[i].Task)] = true
-			touched[d] = true
+			removedFrom[f][string(removed[i].Task)] = true
+			touched[f] = true
 		}
 	}
-	for d, who := range gone {
-		t.out(d, who)
+	for f, owners := range removedFrom {
+		t.removeBackends(f, owners)
 	}
 	for i := range added {
-		for d, leads := range t.of(&added[i]) {
-			t.doors[d] = append(t.doors[d], leads...)
-			touched[d] = true
+		for f, backends := range t.backendsOf(&added[i]) {
+			t.backends[f] = append(t.backends[f], backends...)
+			touched[f] = true
 		}
 	}
 	return touched
 }
 
-// out takes some out of a door.
-func (t *table) out(d Door, who map[string]bool) {
-	t.doors[d] = slices.DeleteFunc(t.doors[d], func(l lead) bool { return who[l.who] })
-	if len(t.doors[d]) == 0 {
-		delete(t.doors, d)
+// removeBackends removes the owners' backends from a frontend, and the frontend with its last one.
+func (t *table) removeBackends(f Frontend, owners map[string]bool) {
+	t.backends[f] = slices.DeleteFunc(t.backends[f], func(b backend) bool { return owners[b.owner] })
+	if len(t.backends[f]) == 0 {
+		delete(t.backends, f)
 	}
 }
 
-// of is the doors of one endpoint.
-func (t *table) of(e *kernel.Endpoint) map[Door][]lead {
-	out := map[Door][]lead{}
+// backendsOf returns the backends of one endpoint, by frontend.
+func (t *table) backendsOf(e *kernel.Endpoint) map[Frontend][]backend {
+	out := map[Frontend][]backend{}
 	for _, p := range e.Ports {
-		to, ok := t.target(e, p)
+		to, ok := t.backendAddr(e, p)
 		if !ok {
 			continue
 		}
-		l := lead{who: string(e.Task), to: to, ready: e.Ready}
+		b := backend{owner: string(e.Task), addr: to, ready: e.Ready}
 		for _, v := range p.VIPs {
 			if v.Addr.Is4() && v.Port != 0 {
-				d := Door{v.Addr, Port{p.Protocol, v.Port}}
-				out[d] = append(out[d], l)
+				f := Frontend{v.Addr, Port{p.Protocol, v.Port}}
+				out[f] = append(out[f], b)
 			}
 		}
 		if p.Publish != 0 {
-			d := Door{Anywhere, Port{p.Protocol, p.Publish}}
-			out[d] = append(out[d], l)
-			d.Addr = Loopback
-			if !t.near(to.Addr()) {
-				l.ready = false // the kernel sends nothing from 127.0.0.1 to other machines
+			f := Frontend{Anywhere, Port{p.Protocol, p.Publish}}
+			out[f] = append(out[f], b)
+			f.Addr = Loopback
+			if !t.isLocal(to.Addr()) {
+				b.ready = false // the kernel sends nothing from 127.0.0.1 to other machines
 			}
-			out[d] = append(out[d], l)
+			out[f] = append(out[f], b)
 		}
 	}
 	return out
 }
 
-// target is where a port of an endpoint is reached from this machine: straight in its group if that is here or has no host
-// port, else by its machine's host port.
-func (t *table) target(e *kernel.Endpoint, p kernel.EndpointPort) (netip.AddrPort, bool) {
+// backendAddr returns the address and port by which this machine reaches a port of an endpoint: the group's own if the
+// group is here or has no host port, else the host port of its machine. It reports false if there is neither.
+func (t *table) backendAddr(e *kernel.Endpoint, p kernel.EndpointPort) (netip.AddrPort, bool) {
 	switch {
 	case e.Address.Is4() && p.Container != 0 && (t.subnet.Contains(e.Address) || p.Host == 0):
 		return netip.AddrPortFrom(e.Address, p.Container), true
@@ -126,12 +129,13 @@ func (t *table) target(e *kernel.Endpoint, p kernel.EndpointPort) (netip.AddrPor
 	return netip.AddrPort{}, false
 }
 
-// near reports whether an address is a group's on this machine or the machine's own.
-func (t *table) near(a netip.Addr) bool { return t.subnet.Contains(a) || t.own[a] }
+// isLocal reports whether an address is a group's on this machine or the machine's own.
+func (t *table) isLocal(a netip.Addr) bool { return t.subnet.Contains(a) || t.ownAddrs[a] }
 
-// hostDoors is the doors of an attachment's host ports; they lead there as long as the group is attached.
-func hostDoors(a kernel.Attachment) map[Door]lead {
-	out := map[Door]lead{}
+// hostBackends returns the frontends of an attachment's host ports, each with its fixed backend. They serve as long
+// as the group is attached.
+func hostBackends(a kernel.Attachment) map[Frontend]backend {
+	out := map[Frontend]backend{}
 	if a.Mode != kernel.NetworkBridge {
 		return out
 	}
@@ -139,38 +143,40 @@ func hostDoors(a kernel.Attachment) map[Door]lead {
 		if m.Host == 0 {
 			continue
 		}
-		l := lead{who: "group " + string(a.Group), to: netip.AddrPortFrom(a.Address, m.Container), ready: true, fixed: true}
-		out[Door{Anywhere, Port{m.Protocol, m.Host}}] = l
-		out[Door{Loopback, Port{m.Protocol, m.Host}}] = l
+		b := backend{owner: "group " + string(a.Group), addr: netip.AddrPortFrom(a.Address, m.Container), ready: true,
+			fixed: true}
+		out[Frontend{Anywhere, Port{m.Protocol, m.Host}}] = b
+		out[Frontend{Loopback, Port{m.Protocol, m.Host}}] = b
 	}
 	return out
 }
 
-// published reports whether a door is there because an endpoint publishes a port.
-func (t *table) published(d Door) bool {
-	return d.Addr == Anywhere && slices.ContainsFunc(t.doors[d], func(l lead) bool { return !l.fixed })
+// isPublished reports whether an endpoint publishes the frontend's port.
+func (t *table) isPublished(f Frontend) bool {
+	return f.Addr == Anywhere && slices.ContainsFunc(t.backends[f], func(b backend) bool { return !b.fixed })
 }
 
-// leads is where a door is to lead: nil if it is nobody's, none if nobody behind it is ready.
-func (t *table) leads(d Door) []netip.AddrPort {
-	all, ok := t.doors[d]
+// readyAddrs returns the addresses of the ready backends, sorted, each once: nil if the frontend has no backend at
+// all, empty if none is ready.
+func (t *table) readyAddrs(f Frontend) []netip.AddrPort {
+	all, ok := t.backends[f]
 	if !ok {
 		return nil
 	}
-	fixed := slices.ContainsFunc(all, func(l lead) bool { return l.fixed })
+	fixed := slices.ContainsFunc(all, func(b backend) bool { return b.fixed })
 	out := make([]netip.AddrPort, 0, len(all))
-	for _, l := range all {
-		if l.ready && l.fixed == fixed {
-			out = append(out, l.to)
+	for _, b := range all {
+		if b.ready && b.fixed == fixed {
+			out = append(out, b.addr)
 		}
 	}
 	slices.SortFunc(out, netip.AddrPort.Compare)
 	return slices.Compact(out)
 }
 
-// number is a named network's on this machine: that of its groups here, or the lowest that is free. Records keep it, so that
-// later processes find the same. The datacenter's own network has zero.
-func number(records map[kernel.GroupID]record, network string) uint32 {
+// networkNumber returns the number of a named network on this machine: the one its groups here have, or the lowest
+// free one. Records keep it, so that later processes find the same. The datacenter's own network has zero.
+func networkNumber(records map[kernel.GroupID]record, network string) uint32 {
 	if network == "" {
 		return 0
 	}
@@ -188,7 +194,8 @@ func number(records map[kernel.GroupID]record, network string) uint32 {
 	return n
 }
 
-// isolation is whom groups of named networks are with, and whose their host ports are. Half-made ones count.
+// isolation returns the network numbers of groups in named networks, by address, and those of their host ports.
+// Groups that are half attached count.
 func isolation(records map[kernel.GroupID]record) (networks map[netip.Addr]uint32, inner map[Port]uint32) {
 	networks, inner = map[netip.Addr]uint32{}, map[Port]uint32{}
 	for _, r := range records {

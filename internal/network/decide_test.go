@@ -14,7 +14,8 @@ import (
 
 func TestDifferenceFindsEveryChange(t *testing.T) {
 	e := func(task string, change ...func(*kernel.Endpoint)) kernel.Endpoint {
-		x := kernel.Endpoint{Task: kernel.TaskID(task), Ready: true, Ports: []kernel.EndpointPort{{Protocol: "tcp", Container: 80}}}
+		x := kernel.Endpoint{Task: kernel.TaskID(task), Ready: true,
+			Ports: []kernel.EndpointPort{{Protocol: "tcp", Container: 80}}}
 		for _, c := range change {
 			c(&x)
 		}
@@ -35,15 +36,17 @@ func TestDifferenceFindsEveryChange(t *testing.T) {
 	}
 }
 
-func TestDoorsOfEndpoints(t *testing.T) {
+func TestFrontendsOfEndpoints(t *testing.T) {
 	here, away := netip.MustParseAddr("10.77.3.10"), netip.MustParseAddr("10.77.4.10")
 	me, other := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.2")
 	vip := kernel.EndpointVIP{Addr: netip.MustParseAddr("198.18.0.7"), Port: 80}
 	port := func(container, host, publish uint16) kernel.EndpointPort {
-		return kernel.EndpointPort{Protocol: "tcp", Container: container, Host: host, Publish: publish, VIPs: []kernel.EndpointVIP{vip}}
+		return kernel.EndpointPort{Protocol: "tcp", Container: container, Host: host, Publish: publish,
+			VIPs: []kernel.EndpointVIP{vip}}
 	}
 	e := func(task string, machine, own netip.Addr, ready bool, p kernel.EndpointPort) kernel.Endpoint {
-		return kernel.Endpoint{Task: kernel.TaskID(task), Machine: machine, Address: own, Ready: ready, Ports: []kernel.EndpointPort{p}}
+		return kernel.Endpoint{Task: kernel.TaskID(task), Machine: machine, Address: own, Ready: ready,
+			Ports: []kernel.EndpointPort{p}}
 	}
 	all := []kernel.Endpoint{
 		e("away-mapped", other, away, true, port(80, 31000, 0)),
@@ -55,12 +58,12 @@ func TestDoorsOfEndpoints(t *testing.T) {
 		e("nowhere", me, netip.Addr{}, true, port(80, 0, 0)),
 	}
 	tb := newTable()
-	tb.subnet, tb.own = netip.MustParsePrefix("10.77.3.0/24"), map[netip.Addr]bool{me: true}
-	touched := tb.change(nil, all)
+	tb.subnet, tb.ownAddrs = netip.MustParsePrefix("10.77.3.0/24"), map[netip.Addr]bool{me: true}
+	touched := tb.applyEndpoints(nil, all)
 	got := map[string]string{}
 	for d := range touched {
 		var to []string
-		for _, a := range tb.leads(d) {
+		for _, a := range tb.readyAddrs(d) {
 			to = append(to, a.String())
 		}
 		got[netip.AddrPortFrom(d.Addr, d.Number).String()] = strings.Join(to, " ")
@@ -73,18 +76,19 @@ func TestDoorsOfEndpoints(t *testing.T) {
 	if d := cmp.Diff(want, got); d != "" {
 		t.Error(d)
 	}
-	a := kernel.Attachment{Group: "g", Mode: kernel.NetworkBridge, Address: here, Ports: []kernel.Mapping{{Protocol: "tcp", Container: 90, Host: 8080}}}
-	for d, l := range hostDoors(a) { // a group's host port stands before a published one
-		tb.doors[d] = append(tb.doors[d], l)
-		if got := tb.leads(d); !slices.Equal(got, []netip.AddrPort{netip.MustParseAddrPort("10.77.3.10:90")}) {
+	a := kernel.Attachment{Group: "g", Mode: kernel.NetworkBridge, Address: here,
+		Ports: []kernel.Mapping{{Protocol: "tcp", Container: 90, Host: 8080}}}
+	for d, l := range hostBackends(a) { // a group's host port stands before a published one
+		tb.backends[d] = append(tb.backends[d], l)
+		if got := tb.readyAddrs(d); !slices.Equal(got, []netip.AddrPort{netip.MustParseAddrPort("10.77.3.10:90")}) {
 			t.Errorf("%v leads to %v", d, got)
 		}
 	}
-	for d, l := range hostDoors(a) {
-		tb.out(d, map[string]bool{l.who: true})
+	for d, l := range hostBackends(a) {
+		tb.removeBackends(d, map[string]bool{l.owner: true})
 	}
-	if tb.change(all, nil); len(tb.doors) > 0 {
-		t.Errorf("left: %v", slices.Collect(maps.Keys(tb.doors)))
+	if tb.applyEndpoints(all, nil); len(tb.backends) > 0 {
+		t.Errorf("left: %v", slices.Collect(maps.Keys(tb.backends)))
 	}
 }
 
@@ -92,13 +96,15 @@ func TestNumbersOfNetworks(t *testing.T) {
 	records := map[kernel.GroupID]record{}
 	add := func(group, network string, last byte, want uint32) {
 		t.Helper()
-		n := number(records, network)
+		n := networkNumber(records, network)
 		if n != want {
 			t.Errorf("network %q has number %d, want %d", network, n, want)
 		}
-		records[kernel.GroupID(group)] = record{Number: n, Attachment: kernel.Attachment{Network: network, Mode: kernel.NetworkBridge,
-			Address: netip.AddrFrom4([4]byte{10, 77, 3, last}),
-			Ports:   []kernel.Mapping{{Protocol: "tcp", Container: 80, Host: 31000 + uint16(last)}, {Protocol: "udp", Container: 81}}}}
+		records[kernel.GroupID(group)] = record{Number: n,
+			Attachment: kernel.Attachment{Network: network, Mode: kernel.NetworkBridge,
+				Address: netip.AddrFrom4([4]byte{10, 77, 3, last}),
+				Ports: []kernel.Mapping{{Protocol: "tcp", Container: 80, Host: 31000 + uint16(last)},
+					{Protocol: "udp", Container: 81}}}}
 	}
 	add("own", "", 10, 0)
 	add("a1", "a", 11, 1)

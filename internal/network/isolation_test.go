@@ -14,18 +14,19 @@ import (
 	"github.com/marinaos/marina/internal/kernel"
 )
 
-// town is a machine with groups of three networks, all behind doors.
-type town struct {
-	*house
+// isolationTestbed is a machine with groups of three networks, all with frontends.
+type isolationTestbed struct {
+	*testbed
 	a1, a2, b1, b2, own string // namespaces
 }
 
-func newTown(t *testing.T) *town {
-	h := &town{house: newHouse(t)}
+func newIsolationTestbed(t *testing.T) *isolationTestbed {
+	h := &isolationTestbed{testbed: newTestbed(t)}
 	var all []kernel.Endpoint
 	settle := func(name, network string, last byte, host uint16) string {
-		a := kernel.Attachment{Group: kernel.GroupID(name), Mode: kernel.NetworkBridge, Network: network, Address: netip.AddrFrom4([4]byte{10, 77, 3, last}),
-			Ports: []kernel.Mapping{{Protocol: "tcp", Container: 80, Host: host}}}
+		a := kernel.Attachment{Group: kernel.GroupID(name), Mode: kernel.NetworkBridge, Network: network,
+			Address: netip.AddrFrom4([4]byte{10, 77, 3, last}),
+			Ports:   []kernel.Mapping{{Protocol: "tcp", Container: 80, Host: host}}}
 		e := endpoint(a)
 		e.Ports[0].VIPs[0].Addr = netip.AddrFrom4([4]byte{198, 18, 0, last})
 		e.Ports[0].Publish = 8000 + uint16(last)
@@ -40,7 +41,7 @@ func newTown(t *testing.T) *town {
 }
 
 // wantApart expects the networks to be apart, and together where they may.
-func (h *town) wantApart() {
+func (h *isolationTestbed) wantApart() {
 	h.Helper()
 	at := map[string]int{"a1": 11, "a2": 12, "b1": 21, "b2": 22, "own": 31}
 	reach := func(from, to string, addr string, may bool) {
@@ -71,8 +72,8 @@ func (h *town) wantApart() {
 	}
 }
 
-func TestNamedNetworksReachEachOtherThroughDoorsOnly(t *testing.T) {
-	h := newTown(t)
+func TestNamedNetworksReachEachOtherThroughFrontendsOnly(t *testing.T) {
+	h := newIsolationTestbed(t)
 	h.wantApart()
 	h.stop()
 	h.wantApart()
@@ -85,7 +86,8 @@ func TestNamedNetworksReachEachOtherThroughDoorsOnly(t *testing.T) {
 	h.check(h.n.Detach(t.Context(), "a1"))
 	h.check(h.n.Detach(t.Context(), "a2"))
 	for i, network := range []string{"kubernetes/c", "kubernetes/d"} {
-		h.attach(kernel.Attachment{Group: kernel.GroupID(network), Mode: kernel.NetworkBridge, Network: network, Address: netip.AddrFrom4([4]byte{10, 77, 3, byte(11 + i)})})
+		h.attach(kernel.Attachment{Group: kernel.GroupID(network), Mode: kernel.NetworkBridge, Network: network,
+			Address: netip.AddrFrom4([4]byte{10, 77, 3, byte(11 + i)})})
 	}
 	h.wantRefused(h.b1, "tcp4", "10.77.3.11:80")
 	h.wantRefused(h.b1, "tcp4", "10.77.3.12:80")
@@ -96,14 +98,14 @@ func TestNamedNetworksAreApartWhereBridgesDoNotCallIptables(t *testing.T) {
 	if b, err := os.ReadFile(setting); err != nil || b[0] == '0' {
 		t.Skip("br_netfilter is off already, the other tests run without it")
 	}
-	h := newTown(t)
+	h := newIsolationTestbed(t)
 	h.check(os.WriteFile(setting, []byte("0"), 0))
 	defer os.WriteFile(setting, []byte("1"), 0)
 	h.wantApart()
 }
 
 func TestNamedNetworksReachNothingOfTheMachine(t *testing.T) {
-	h := newTown(t)
+	h := newIsolationTestbed(t)
 	h.serve("", ":22022", "ssh")
 	for _, at := range []string{"10.77.3.1:22022", "192.168.50.1:22022", "192.168.50.1:31999"} {
 		h.wantRefused(h.a1, "tcp4", at)
@@ -115,7 +117,7 @@ func TestNamedNetworksReachNothingOfTheMachine(t *testing.T) {
 
 // The connection tracking knows nothing of such packets, so rules must not ask it first.
 func TestInvalidPacketsStayInTheirNetwork(t *testing.T) {
-	h := newTown(t)
+	h := newIsolationTestbed(t)
 	received := func(to string, addr byte) bool {
 		var in *net.IPConn
 		h.check(within(to, func() (err error) { in, err = net.ListenIP("ip4:tcp", nil); return }))
@@ -144,13 +146,14 @@ func TestInvalidPacketsStayInTheirNetwork(t *testing.T) {
 }
 
 func TestNextOwnerOfAnAddressInheritsNoConnections(t *testing.T) {
-	h := newTown(t)
+	h := newIsolationTestbed(t)
 	var in net.PacketConn
 	h.check(within(h.a2, func() (err error) { in, err = net.ListenPacket("udp4", ":9000"); return }))
 	defer in.Close()
 	received := func(from string) bool {
 		h.check(within(from, func() error {
-			out, err := net.DialUDP("udp4", &net.UDPAddr{IP: net.IPv4(10, 77, 3, 11), Port: 5000}, &net.UDPAddr{IP: net.IPv4(10, 77, 3, 12), Port: 9000})
+			out, err := net.DialUDP("udp4", &net.UDPAddr{IP: net.IPv4(10, 77, 3, 11), Port: 5000},
+				&net.UDPAddr{IP: net.IPv4(10, 77, 3, 12), Port: 9000})
 			if err != nil {
 				return err
 			}
@@ -170,7 +173,8 @@ func TestNextOwnerOfAnAddressInheritsNoConnections(t *testing.T) {
 		t.Fatal("a packet in the same network did not arrive")
 	}
 	h.check(h.n.Detach(t.Context(), "a1"))
-	next := h.attach(kernel.Attachment{Group: "b3", Mode: kernel.NetworkBridge, Network: "kubernetes/b", Address: netip.MustParseAddr("10.77.3.11")})
+	next := h.attach(kernel.Attachment{Group: "b3", Mode: kernel.NetworkBridge, Network: "kubernetes/b",
+		Address: netip.MustParseAddr("10.77.3.11")})
 	if received(next) {
 		t.Error("a packet of the former owner's connection arrived from another network")
 	}

@@ -16,7 +16,7 @@ import (
 // routeProtocol marks our routes among others: 'm', a number nobody has registered.
 const routeProtocol = 'm'
 
-// BridgeName is the link of the datacenter with this instance id.
+// BridgeName returns the name of the bridge of the datacenter with this instance id.
 func BridgeName(id string) string { return "mar" + id[:6] }
 
 func isBridgeName(name string) bool { return len(name) == 9 && strings.HasPrefix(name, "mar") }
@@ -34,7 +34,7 @@ func prefixOf(n *net.IPNet) netip.Prefix {
 	return netip.PrefixFrom(a.Unmap(), ones)
 }
 
-// ensureBridge makes the bridge with its address and the route of the VIP range; what is there stays.
+// ensureBridge creates the bridge with its address and the route of the VIP range; what is there already stays.
 func ensureBridge(l Layout, mtu int) error {
 	br, err := netlink.LinkByName(l.Bridge)
 	if errors.As(err, &netlink.LinkNotFoundError{}) {
@@ -87,8 +87,8 @@ func soleAddress(br netlink.Link, want netip.Prefix) error {
 	return netlink.AddrReplace(br, &netlink.Addr{IPNet: ipNet(want)})
 }
 
-// vipRoute makes the whole range the machine's own, so that a packet to a VIP never leaves it. The machine calls VIPs from
-// the gateway's address.
+// vipRoute returns the route that makes the whole VIP range local to the machine, so that a packet to a VIP never
+// leaves it. The machine calls VIPs from the gateway's address.
 func vipRoute(l Layout, lo netlink.Link) *netlink.Route {
 	return &netlink.Route{Dst: ipNet(l.VIPs), LinkIndex: lo.Attrs().Index, Scope: netlink.SCOPE_HOST, Type: unix.RTN_LOCAL,
 		Table: unix.RT_TABLE_LOCAL, Protocol: routeProtocol, Src: l.Gateway.AsSlice()}
@@ -117,7 +117,7 @@ func removeBridge(l Layout) error {
 	return nil
 }
 
-// machineMTU is that of the link towards the default route; groups must not send larger packets than it takes.
+// machineMTU returns the MTU, in bytes, of the default route's link: groups must not send larger packets than it takes.
 func machineMTU() int {
 	routes, err := netlink.RouteList(nil, netlink.FAMILY_V4)
 	if err != nil {
@@ -145,9 +145,9 @@ func ownAddresses() (map[netip.Addr]bool, error) {
 	return own, nil
 }
 
-// Neighbour names the bridge of another datacenter on this machine, or nothing.
+// Neighbour returns the name of the bridge of another datacenter on this machine, or "".
 func Neighbour(bridge string) string {
-	all, err := Whole(netlink.LinkList)
+	all, err := CompleteList(netlink.LinkList)
 	if err != nil {
 		return ""
 	}
@@ -159,11 +159,12 @@ func Neighbour(bridge string) string {
 	return ""
 }
 
-// maxDumps is how often the kernel is asked for a list that others change while it is read.
+// maxDumps limits how often CompleteList asks the kernel again.
 const maxDumps = 20
 
-// Whole asks for a list until it comes whole: links and routes of others come and go on a busy machine.
-func Whole[T any](list func() ([]T, error)) (out []T, err error) {
+// CompleteList calls list again until the kernel was not interrupted while it listed, at most maxDumps times: links and
+// routes of others come and go on a busy machine.
+func CompleteList[T any](list func() ([]T, error)) (out []T, err error) {
 	for range maxDumps {
 		if out, err = list(); !errors.Is(err, netlink.ErrDumpInterrupted) {
 			return out, err

@@ -43,7 +43,8 @@ func TestMain(m *testing.M) {
 	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
 	cmd.Env = append(os.Environ(), inside+"=1")
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWNS,
+		Pdeathsig: syscall.SIGKILL}
 	runtime.LockOSThread() // Pdeathsig is about the thread
 	err := cmd.Run()
 	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
@@ -75,10 +76,10 @@ func requireRoot(t testing.TB) {
 
 func plugins() string { p, _ := filepath.Abs("../../bundle/runtime/bin"); return p }
 
-// house is one machine with a datacenter, and another computer beside it.
-type house struct {
+// testbed is one machine with a datacenter, and another computer beside it.
+type testbed struct {
 	testing.TB
-	state, other string // folder; the other computer's namespace
+	state, other string // directory; the other computer's namespace
 	cfg          network.Config
 	dns          dns.Config
 	n            *network.Network
@@ -86,10 +87,10 @@ type house struct {
 	stop         func() // ends the process but for what it leaves on the machine
 }
 
-func newHouse(t testing.TB) *house {
+func newTestbed(t testing.TB) *testbed {
 	t.Helper()
 	requireRoot(t)
-	h := &house{TB: t, state: t.TempDir()}
+	h := &testbed{TB: t, state: t.TempDir()}
 	h.cfg = network.Config{State: h.state, ID: "0badcafe", Plugins: plugins()}
 	resolv := filepath.Join(h.state, "resolv.conf")
 	h.check(os.WriteFile(resolv, []byte("nameserver 192.168.50.2\n"), 0o600))
@@ -105,7 +106,7 @@ func newHouse(t testing.TB) *house {
 	return h
 }
 
-func (h *house) check(err error) {
+func (h *testbed) check(err error) {
 	h.Helper()
 	if err != nil {
 		h.Fatal(err)
@@ -113,7 +114,7 @@ func (h *house) check(err error) {
 }
 
 // neighbour makes the other computer and the link to it.
-func (h *house) neighbour() {
+func (h *testbed) neighbour() {
 	h.Helper()
 	lo, err := netlink.LinkByName("lo")
 	h.check(err)
@@ -146,7 +147,7 @@ func addr(p netip.Prefix) *netlink.Addr {
 }
 
 // routeFromOther makes the other computer send to the groups' subnet by this machine.
-func (h *house) routeFromOther() {
+func (h *testbed) routeFromOther() {
 	h.Helper()
 	h.check(within(h.other, func() error {
 		far, err := netlink.LinkByName("far")
@@ -158,7 +159,7 @@ func (h *house) routeFromOther() {
 }
 
 // begin makes the Network object of a new process.
-func (h *house) begin() {
+func (h *testbed) begin() {
 	h.Helper()
 	rules, err := vip.New()
 	h.check(err)
@@ -182,22 +183,23 @@ func (h *house) begin() {
 }
 
 // start is begin with what every process does first.
-func (h *house) start() {
+func (h *testbed) start() {
 	h.Helper()
 	h.begin()
 	h.check(h.n.Configure(context.Background(), subnet, info))
 }
 
 // group attaches a group with port 80 and serves its name there.
-func (h *house) group(name string, last byte, ports ...kernel.Mapping) kernel.Attachment {
+func (h *testbed) group(name string, last byte, ports ...kernel.Mapping) kernel.Attachment {
 	h.Helper()
-	a := kernel.Attachment{Group: kernel.GroupID(name), Mode: kernel.NetworkBridge, Address: netip.AddrFrom4([4]byte{10, 77, 3, last}), Ports: ports}
+	a := kernel.Attachment{Group: kernel.GroupID(name), Mode: kernel.NetworkBridge,
+		Address: netip.AddrFrom4([4]byte{10, 77, 3, last}), Ports: ports}
 	h.attach(a)
 	return a
 }
 
 // attach attaches a group and serves its name on port 80.
-func (h *house) attach(a kernel.Attachment) string {
+func (h *testbed) attach(a kernel.Attachment) string {
 	h.Helper()
 	path, err := h.n.Attach(h.Context(), a)
 	h.check(err)
@@ -205,8 +207,8 @@ func (h *house) attach(a kernel.Attachment) string {
 	return path
 }
 
-// serve answers HTTP in a namespace ("": the machine) with name and the client's address; /hold keeps a connection open.
-func (h *house) serve(ns, at, name string) {
+// serve answers HTTP in a namespace ("": the machine) with name and the client's address.
+func (h *testbed) serve(ns, at, name string) {
 	h.Helper()
 	var l net.Listener
 	h.check(within(ns, func() (err error) { l, err = net.Listen("tcp4", at); return }))
@@ -218,7 +220,7 @@ func (h *house) serve(ns, at, name string) {
 	h.Cleanup(func() { srv.Close() })
 }
 
-func (h *house) netns(a kernel.Attachment) string {
+func (h *testbed) netns(a kernel.Attachment) string {
 	h.Helper()
 	path, err := h.n.Attach(h.Context(), a)
 	h.check(err)
@@ -278,7 +280,7 @@ func get(ns, at string) (name, seen string, err error) {
 func ask(c net.Conn) (name, seen string, err error) {
 	client := http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{DisableKeepAlives: true,
 		DialContext: func(context.Context, string, string) (net.Conn, error) { return c, nil }}}
-	res, err := client.Get("http://door/")
+	res, err := client.Get("http://frontend/")
 	if err != nil {
 		return "", "", err
 	}
@@ -288,13 +290,14 @@ func ask(c net.Conn) (name, seen string, err error) {
 	return name, seen, err
 }
 
-func (h *house) wantGet(ns, at, name, seen string) {
+func (h *testbed) wantGet(ns, at, name, seen string) {
 	h.Helper()
 	gotName, gotSeen, err := get(ns, at)
 	if err != nil {
 		h.Errorf("GET %s from %q: %v", at, filepath.Base(ns), err)
 	} else if gotName != name || seen != "" && gotSeen != seen {
-		h.Errorf("GET %s from %q: answered by %s, which saw %s; want %s, %s", at, filepath.Base(ns), gotName, gotSeen, name, seen)
+		h.Errorf("GET %s from %q: answered by %s, which saw %s; want %s, %s", at, filepath.Base(ns), gotName, gotSeen, name,
+			seen)
 	}
 }
 
@@ -305,6 +308,7 @@ func endpoint(a kernel.Attachment) kernel.Endpoint {
 	for _, m := range a.Ports {
 		p.Host = m.Host
 	}
-	return kernel.Endpoint{Task: kernel.TaskID(a.Group) + ".task", Group: a.Group, Framework: "marathon", Owner: "/hello", Discovery: "hello",
-		Agent: "c0ffee-S1", Machine: machine, Address: a.Address, Ports: []kernel.EndpointPort{p}, Running: true, Ready: true}
+	return kernel.Endpoint{Task: kernel.TaskID(a.Group) + ".task", Group: a.Group,
+		Framework: "marathon", Owner: "/hello", Discovery: "hello", Agent: "c0ffee-S1", Machine: machine,
+		Address: a.Address, Ports: []kernel.EndpointPort{p}, Running: true, Ready: true}
 }

@@ -13,7 +13,7 @@ import (
 )
 
 // lookup asks the resolver from a namespace and returns the answers' last words, sorted.
-func (h *house) lookup(ns, protocol, at, name string, kind uint16) ([]string, error) {
+func (h *testbed) lookup(ns, protocol, at, name string, kind uint16) ([]string, error) {
 	c, err := dial(ns, protocol, at)
 	if err != nil {
 		return nil, err
@@ -38,7 +38,7 @@ func (h *house) lookup(ns, protocol, at, name string, kind uint16) ([]string, er
 }
 
 func TestNamesAreAnsweredToTheDatacenterOnly(t *testing.T) {
-	h := newHouse(t)
+	h := newTestbed(t)
 	a := h.group("web", 10, kernel.Mapping{Protocol: "tcp", Container: 80, Host: 31080})
 	ns := h.netns(a)
 	h.check(h.n.Apply(t.Context(), []kernel.Endpoint{endpoint(a)}))
@@ -49,7 +49,8 @@ func TestNamesAreAnsweredToTheDatacenterOnly(t *testing.T) {
 	h.check(within(h.other, func() (err error) { far, err = net.ListenPacket("udp4", "192.168.50.2:53"); return }))
 	srv := &mdns.Server{PacketConn: far, Handler: mdns.HandlerFunc(func(w mdns.ResponseWriter, req *mdns.Msg) {
 		m := new(mdns.Msg).SetReply(req)
-		m.Answer = []mdns.RR{&mdns.A{Hdr: mdns.RR_Header{Name: req.Question[0].Name, Rrtype: mdns.TypeA, Class: 1, Ttl: 9}, A: net.IPv4(203, 0, 113, 1)}}
+		m.Answer = []mdns.RR{&mdns.A{Hdr: mdns.RR_Header{Name: req.Question[0].Name, Rrtype: mdns.TypeA, Class: 1, Ttl: 9},
+			A: net.IPv4(203, 0, 113, 1)}}
 		_ = w.WriteMsg(m)
 	})}
 	go srv.ActivateAndServe()
@@ -64,7 +65,8 @@ func TestNamesAreAnsweredToTheDatacenterOnly(t *testing.T) {
 		{ns, "udp4", "hello.marathon.mesos.", "192.168.50.1", mdns.TypeA},
 		{ns, "udp4", "hello.marathon.containerip.dcos.thisdcos.directory.", "10.77.3.10", mdns.TypeA},
 		{"", "udp4", "leader.mesos.", "192.168.50.1", mdns.TypeA},
-		{"", "tcp4", "_hello._tcp.marathon.l4lb.thisdcos.directory.", "hello.marathon.l4lb.thisdcos.directory.", mdns.TypeSRV},
+		{"", "tcp4", "_hello._tcp.marathon.l4lb.thisdcos.directory.", "hello.marathon.l4lb.thisdcos.directory.",
+			mdns.TypeSRV},
 		{ns, "udp4", "www.example.", "203.0.113.1", mdns.TypeA},
 		{"", "udp4", "www.example.", "203.0.113.1", mdns.TypeA},
 	} {

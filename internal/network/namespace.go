@@ -18,24 +18,24 @@ import (
 
 const nsfsMagic = 0x6e736673 // NSFS_MAGIC of linux/magic.h
 
-// isNamespace reports whether path is a namespace that is held by its mount, as opposed to a file left from before a boot.
+// isNamespace reports whether a namespace is mounted at path. After a boot only an empty file is left there.
 func isNamespace(path string) bool {
 	var fs unix.Statfs_t
 	return unix.Statfs(path, &fs) == nil && fs.Type == nsfsMagic
 }
 
-// whole reports whether all namespaces of an attachment are there.
-func whole(path string, a kernel.Attachment) bool {
+// namespacesExist reports whether all namespaces of an attachment are there.
+func namespacesExist(path string, a kernel.Attachment) bool {
 	return isNamespace(path) && (a.IDs == nil || isNamespace(kernel.UserNamespace(path)))
 }
 
-// makeNamespace makes a network namespace held by a mount at path, with its loopback up. With ids it belongs to a user
-// namespace of its own, held beside it, where nftables, links and settings are free to the root of that one.
+// makeNamespace creates a network namespace, mounted at path, with its loopback up. With ids it belongs to a user
+// namespace of its own, mounted beside it, whose root may use nftables, links and settings as it likes.
 func makeNamespace(path string, ids *kernel.IDRange) error {
 	if err := mountPoint(path); err != nil {
 		return err
 	}
-	fill := func() error { return visit(newNetwork, func() error { return settle(path) }) }
+	fill := func() error { return inNamespace(newNetwork, func() error { return prepareNamespace(path) }) }
 	if ids != nil {
 		if err := mountPoint(kernel.UserNamespace(path)); err != nil {
 			return err
@@ -59,11 +59,11 @@ func mountPoint(path string) error {
 	return f.Close()
 }
 
-// holder is a program that does nothing until its input ends, which it does when this process ends as well.
+// holder is a program that waits for the end of its input, which comes at the latest when this process ends.
 const holder = "/bin/cat"
 
-// makeOwned makes a network namespace below a new user namespace with these ids. Only a process can do that, a thread of this
-// one cannot; the process ends as soon as mounts hold both.
+// makeOwned creates a network namespace below a new user namespace with these ids. That takes a process, as a thread
+// of this one cannot; it ends as soon as both namespaces are mounted.
 func makeOwned(path string, ids kernel.IDRange) error {
 	maps := []syscall.SysProcIDMap{{ContainerID: 0, HostID: int(ids.First), Size: int(ids.Count)}}
 	cmd := exec.Command(holder)
@@ -81,7 +81,7 @@ func makeOwned(path string, ids kernel.IDRange) error {
 	of := fmt.Sprintf("/proc/%d/ns/", cmd.Process.Pid)
 	err = unix.Mount(of+"user", kernel.UserNamespace(path), "", unix.MS_BIND, "")
 	if err == nil {
-		err = visit(func() error { return enter(of + "net") }, func() error { return settle(path) })
+		err = inNamespace(func() error { return enter(of + "net") }, func() error { return prepareNamespace(path) })
 	}
 	return errors.Join(err, in.Close(), cmd.Wait())
 }
@@ -97,10 +97,10 @@ func enter(path string) error {
 	return netns.Set(ns)
 }
 
-// visit goes to a network namespace with its thread, does f there and comes back. A thread that cannot come back is given up,
-// unless it is the process's first one, which the runtime cannot end: programs would see the wrong namespace in /proc/self
-// then.
-func visit(enter, f func() error) error {
+// inNamespace runs f on a thread that entered a network namespace, and returns the thread afterwards. A thread that
+// cannot return ends, unless it is the process's first one, which the Go runtime cannot end: programs would then see
+// the wrong namespace in /proc/self.
+func inNamespace(enter, f func() error) error {
 	result := make(chan error)
 	go func() {
 		runtime.LockOSThread()
@@ -123,8 +123,8 @@ func visit(enter, f func() error) error {
 	return <-result
 }
 
-// settle prepares the namespace the thread is in and lets a mount hold it.
-func settle(path string) error {
+// prepareNamespace sets up the namespace the thread is in and mounts it at path.
+func prepareNamespace(path string) error {
 	// Processes in it may not own it (user namespaces), so that low ports and ping would be refused to them.
 	for name, value := range map[string]string{"ip_unprivileged_port_start": "0", "ping_group_range": "0 2147483647"} {
 		if err := os.WriteFile("/proc/sys/net/ipv4/"+name, []byte(value), 0); err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -152,13 +152,14 @@ func loopbackUp(path string) error {
 	return h.LinkSetUp(lo)
 }
 
-// dropNamespace lets a namespace go, and the user namespace it belongs to; what still runs in it keeps it alive.
+// dropNamespace unmounts a namespace and the user namespace it belongs to; processes in them keep them alive.
 func dropNamespace(path string) error {
 	return errors.Join(dropMount(path), dropMount(kernel.UserNamespace(path)))
 }
 
 func dropMount(path string) error {
-	if err := unix.Unmount(path, unix.MNT_DETACH); err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) {
+	if err := unix.Unmount(path, unix.MNT_DETACH); err != nil && !errors.Is(err, unix.EINVAL) &&
+		!errors.Is(err, unix.ENOENT) {
 		return fmt.Errorf("unmount %s: %w", path, err)
 	}
 	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {

@@ -28,7 +28,7 @@ import (
 )
 
 func TestServiceIsReachedFromEverywhere(t *testing.T) {
-	h := newHouse(t)
+	h := newTestbed(t)
 	a := h.group("web", 10, kernel.Mapping{Protocol: "tcp", Container: 80, Host: 31080})
 	b := h.group("client", 11)
 	e := endpoint(a)
@@ -65,7 +65,7 @@ func TestServiceIsReachedWhereBridgesDoNotCallIptables(t *testing.T) {
 	if b, err := os.ReadFile(setting); err != nil || b[0] == '0' {
 		t.Skip("br_netfilter is off already, the other tests run without it")
 	}
-	h := newHouse(t)
+	h := newTestbed(t)
 	h.check(os.WriteFile(setting, []byte("0"), 0))
 	defer os.WriteFile(setting, []byte("1"), 0)
 	a, b := h.group("web", 10), h.group("client", 11)
@@ -77,7 +77,7 @@ func TestServiceIsReachedWhereBridgesDoNotCallIptables(t *testing.T) {
 }
 
 // wantRefused expects a connection to be refused at once.
-func (h *house) wantRefused(ns, protocol, at string) {
+func (h *testbed) wantRefused(ns, protocol, at string) {
 	h.Helper()
 	start := time.Now()
 	c, err := dial(ns, protocol, at)
@@ -94,8 +94,8 @@ func (h *house) wantRefused(ns, protocol, at string) {
 	}
 }
 
-func TestWhatLeadsNowhereIsRefusedAtOnce(t *testing.T) {
-	h := newHouse(t)
+func TestFrontendsWithoutBackendsRefuseAtOnce(t *testing.T) {
+	h := newTestbed(t)
 	a, b := h.group("web", 10), h.group("client", 11)
 	e := endpoint(a)
 	e.Ports[0].Publish = 8088
@@ -121,7 +121,7 @@ func TestWhatLeadsNowhereIsRefusedAtOnce(t *testing.T) {
 }
 
 func TestBackendsChangeWithoutFailedRequests(t *testing.T) {
-	h := newHouse(t)
+	h := newTestbed(t)
 	var all []kernel.Endpoint
 	for i := range 4 {
 		all = append(all, endpoint(h.group(fmt.Sprintf("web%d", i), byte(10+i))))
@@ -186,7 +186,7 @@ func TestBackendsChangeWithoutFailedRequests(t *testing.T) {
 }
 
 func TestProcessMayEndAndComeBack(t *testing.T) {
-	h := newHouse(t)
+	h := newTestbed(t)
 	a := h.group("web", 10, kernel.Mapping{Protocol: "tcp", Container: 80, Host: 31080})
 	gone := h.group("web2", 11)
 	h.group("client", 12)
@@ -227,7 +227,7 @@ func TestProcessMayEndAndComeBack(t *testing.T) {
 }
 
 func TestHalfMadeAttachmentIsCompleted(t *testing.T) {
-	h := newHouse(t)
+	h := newTestbed(t)
 	a := h.group("web", 10)
 	path := h.netns(a)
 	for what, harm := range map[string]func() error{
@@ -256,7 +256,7 @@ func TestHalfMadeAttachmentIsCompleted(t *testing.T) {
 }
 
 func TestForeignListenerIsNamedAndNeverHijacked(t *testing.T) {
-	h := newHouse(t)
+	h := newTestbed(t)
 	h.serve("", ":31080", "foreign")
 	h.serve("", "127.0.0.1:8088", "foreign")
 	owner := fmt.Sprintf("process %d (", os.Getpid())
@@ -267,7 +267,8 @@ func TestForeignListenerIsNamedAndNeverHijacked(t *testing.T) {
 	if !errdefs.IsAlreadyExists(err) || !strings.Contains(err.Error(), owner) {
 		t.Errorf("Attach: %v, want ErrAlreadyExists naming %s", err, owner)
 	}
-	host := kernel.Attachment{Group: "host", Mode: kernel.NetworkHost, Ports: []kernel.Mapping{{Protocol: "tcp", Host: 31080}}}
+	host := kernel.Attachment{Group: "host", Mode: kernel.NetworkHost,
+		Ports: []kernel.Mapping{{Protocol: "tcp", Host: 31080}}}
 	if err := h.n.Hold(t.Context(), host); !errdefs.IsAlreadyExists(err) || !strings.Contains(err.Error(), owner) {
 		t.Errorf("Hold: %v, want ErrAlreadyExists naming %s", err, owner)
 	}
@@ -276,7 +277,8 @@ func TestForeignListenerIsNamedAndNeverHijacked(t *testing.T) {
 	}
 	e := endpoint(h.group("web", 10))
 	e.Ports[0].Publish = 8088
-	if err := h.n.Apply(t.Context(), []kernel.Endpoint{e}); !errdefs.IsAlreadyExists(err) || !strings.Contains(err.Error(), owner) {
+	if err := h.n.Apply(t.Context(), []kernel.Endpoint{e}); !errdefs.IsAlreadyExists(err) ||
+		!strings.Contains(err.Error(), owner) {
 		t.Errorf("Apply: %v, want ErrAlreadyExists naming %s", err, owner)
 	}
 	h.wantGet("", "127.0.0.1:31080", "foreign", "")
@@ -285,7 +287,7 @@ func TestForeignListenerIsNamedAndNeverHijacked(t *testing.T) {
 }
 
 func TestPublishedPortIsTakenWhenItBecomesFree(t *testing.T) {
-	h := newHouse(t)
+	h := newTestbed(t)
 	l, err := net.Listen("tcp4", ":8088")
 	h.check(err)
 	e := endpoint(h.group("web", 10))
@@ -300,7 +302,7 @@ func TestPublishedPortIsTakenWhenItBecomesFree(t *testing.T) {
 }
 
 func TestGroupsReachNothingOfTheMachineButWhatIsOpen(t *testing.T) {
-	h := newHouse(t)
+	h := newTestbed(t)
 	h.serve("", ":22022", "ssh")
 	h.serve("", ":31500", "hosted")
 	ns := h.netns(h.group("client", 10))
@@ -313,14 +315,17 @@ func TestGroupsReachNothingOfTheMachineButWhatIsOpen(t *testing.T) {
 	h.check(err)
 	port := free.Addr().(*net.TCPAddr).Port
 	free.Close()
-	host := kernel.Attachment{Group: "host", Mode: kernel.NetworkHost, Ports: []kernel.Mapping{{Protocol: "tcp", Host: uint16(port)}}}
+	host := kernel.Attachment{Group: "host", Mode: kernel.NetworkHost,
+		Ports: []kernel.Mapping{{Protocol: "tcp", Host: uint16(port)}}}
 	h.check(h.n.Hold(t.Context(), host))
 	h.serve("", fmt.Sprint(":", port), "hosted")
 	h.check(h.n.Hold(t.Context(), host)) // again, its own task listening
 	h.wantGet(ns, fmt.Sprint("192.168.50.1:", port), "hosted", "10.77.3.10")
 
-	e := kernel.Endpoint{Task: "host.task", Group: "host", Framework: "marathon", Owner: "/host", Machine: machine, Running: true, Ready: true,
-		Ports: []kernel.EndpointPort{{Protocol: "tcp", Host: uint16(port), VIPs: []kernel.EndpointVIP{{Addr: vipAddr, Port: 80}}}}}
+	e := kernel.Endpoint{Task: "host.task", Group: "host", Framework: "marathon", Owner: "/host", Machine: machine,
+		Running: true, Ready: true,
+		Ports: []kernel.EndpointPort{{Protocol: "tcp", Host: uint16(port),
+			VIPs: []kernel.EndpointVIP{{Addr: vipAddr, Port: 80}}}}}
 	h.check(h.n.Apply(t.Context(), []kernel.Endpoint{e}))
 	h.wantGet(ns, "198.18.0.7:80", "hosted", "10.77.3.10")
 	h.wantGet("", "198.18.0.7:80", "hosted", "10.77.3.1")
@@ -330,19 +335,19 @@ func TestGroupsReachNothingOfTheMachineButWhatIsOpen(t *testing.T) {
 }
 
 func TestGroupsReachTheOutsideAsTheMachine(t *testing.T) {
-	h := newHouse(t)
+	h := newTestbed(t)
 	h.serve(h.other, ":80", "outside")
 	h.wantGet(h.netns(h.group("client", 10)), "192.168.50.2:80", "outside", "192.168.50.1")
 	// From outside, a group's address leads nowhere even to those who route it here.
 	h.group("web", 11)
 	h.routeFromOther()
 	if _, _, err := get(h.other, "10.77.3.11:80"); err == nil {
-		t.Error("another computer reaches a group without a door")
+		t.Error("another computer reaches a group without a frontend")
 	}
 }
 
 func TestGroupsDoNotReachTheMachinesMetadata(t *testing.T) {
-	h := newHouse(t)
+	h := newTestbed(t)
 	h.check(within(h.other, func() error {
 		far, err := netlink.LinkByName("far")
 		if err != nil {
@@ -356,7 +361,7 @@ func TestGroupsDoNotReachTheMachinesMetadata(t *testing.T) {
 }
 
 func TestGroupSendsFromItsOwnAddressOnly(t *testing.T) {
-	h := newHouse(t)
+	h := newTestbed(t)
 	a, b := h.group("honest", 10), h.group("liar", 11)
 	victim := h.netns(a)
 	ns := h.netns(b)
@@ -378,7 +383,8 @@ func TestGroupSendsFromItsOwnAddressOnly(t *testing.T) {
 		h.check(within(victim, func() (err error) { in, err = net.ListenPacket("udp4", ":9000"); return }))
 		defer in.Close()
 		h.check(within(ns, func() error {
-			out, err := net.DialUDP("udp4", &net.UDPAddr{IP: from.AsSlice()}, net.UDPAddrFromAddrPort(netip.MustParseAddrPort(at)))
+			out, err := net.DialUDP("udp4", &net.UDPAddr{IP: from.AsSlice()},
+				net.UDPAddrFromAddrPort(netip.MustParseAddrPort(at)))
 			if err != nil {
 				return err
 			}
@@ -409,8 +415,10 @@ func TestGroupSendsFromItsOwnAddressOnly(t *testing.T) {
 			return err
 		}
 		return errors.Join(
-			netlink.RouteAdd(&netlink.Route{LinkIndex: l.Attrs().Index, Dst: addr(network.Single(a.Address)).IPNet, Scope: netlink.SCOPE_LINK}),
-			netlink.NeighAdd(&netlink.Neigh{LinkIndex: l.Attrs().Index, IP: a.Address.AsSlice(), HardwareAddr: mac, State: netlink.NUD_PERMANENT}))
+			netlink.RouteAdd(&netlink.Route{LinkIndex: l.Attrs().Index, Dst: addr(network.Single(a.Address)).IPNet,
+				Scope: netlink.SCOPE_LINK}),
+			netlink.NeighAdd(&netlink.Neigh{LinkIndex: l.Attrs().Index, IP: a.Address.AsSlice(), HardwareAddr: mac,
+				State: netlink.NUD_PERMANENT}))
 	})
 	if received("10.77.3.10:9000", b.Address) {
 		t.Error("a packet past the gateway arrived")
@@ -437,7 +445,7 @@ func TestGroupSendsFromItsOwnAddressOnly(t *testing.T) {
 }
 
 func TestUDPLeavesARemovedBackend(t *testing.T) {
-	h := newHouse(t)
+	h := newTestbed(t)
 	var all []kernel.Endpoint
 	for i, name := range []string{"a", "b"} {
 		a := h.group(name, byte(10+i))
@@ -455,7 +463,8 @@ func TestUDPLeavesARemovedBackend(t *testing.T) {
 			}
 		}()
 		e := endpoint(a)
-		e.Ports = []kernel.EndpointPort{{Protocol: "udp", Container: 53, VIPs: []kernel.EndpointVIP{{Addr: vipAddr, Port: 53}}}}
+		e.Ports = []kernel.EndpointPort{{Protocol: "udp", Container: 53,
+			VIPs: []kernel.EndpointVIP{{Addr: vipAddr, Port: 53}}}}
 		all = append(all, e)
 	}
 	h.check(h.n.Apply(t.Context(), all[:1]))
@@ -480,8 +489,8 @@ func TestUDPLeavesARemovedBackend(t *testing.T) {
 	want("b")
 }
 
-func TestWhatOthersBreakIsRepaired(t *testing.T) {
-	h := newHouse(t)
+func TestDamageByOthersIsRepaired(t *testing.T) {
+	h := newTestbed(t)
 	a := h.group("web", 10, kernel.Mapping{Protocol: "tcp", Container: 80, Host: 31080})
 	h.group("client", 11)
 	h.check(h.n.Apply(t.Context(), []kernel.Endpoint{endpoint(a)}))
@@ -565,13 +574,14 @@ func TestCleanupLeavesNothing(t *testing.T) {
 		}
 		return b.String()
 	}
-	h := newHouse(t)
+	h := newTestbed(t)
 	h.check(h.n.Cleanup(t.Context()))
 	before := snapshot()
 	h.stop()
 	h.start()
 	a := h.group("web", 10, kernel.Mapping{Protocol: "tcp", Container: 80, Host: 31080})
-	h.attach(kernel.Attachment{Group: "node", Mode: kernel.NetworkBridge, Address: netip.MustParseAddr("10.77.3.11"), IDs: &ids, Network: "kubernetes/a"})
+	h.attach(kernel.Attachment{Group: "node", Mode: kernel.NetworkBridge, Address: netip.MustParseAddr("10.77.3.11"),
+		IDs: &ids, Network: "kubernetes/a"})
 	h.check(h.n.Apply(t.Context(), []kernel.Endpoint{endpoint(a)}))
 	if snapshot() == before {
 		t.Fatal("the snapshot sees nothing of a datacenter")
@@ -584,21 +594,22 @@ func TestCleanupLeavesNothing(t *testing.T) {
 	}
 	for _, dir := range []string{"netns", "network"} {
 		if _, err := os.Stat(filepath.Join(h.state, dir)); err == nil {
-			t.Errorf("folder %s is left", dir)
+			t.Errorf("directory %s is left", dir)
 		}
 	}
 	h.check(h.n.Cleanup(t.Context()))
 }
 
 func TestConflictsAreNamed(t *testing.T) {
-	h := newHouse(t)
+	h := newTestbed(t)
 	for _, c := range []struct{ pool, vips, want string }{
 		{"192.168.0.0/16", "198.18.0.0/16", "192.168.50.1/24 of uplink"},
 		{"10.77.0.0/16", "192.168.50.128/25", "192.168.50.1/24 of uplink"},
 		{"10.77.0.0/16", "198.18.0.0/16", ""},
 	} {
 		err := network.CheckConflicts(network.BridgeName("0badcafe"), network.Prefix(c.pool), network.Prefix(c.vips))
-		if c.want == "" && err != nil || c.want != "" && (!errdefs.IsAlreadyExists(err) || !strings.Contains(err.Error(), c.want)) {
+		if c.want == "" && err != nil || c.want != "" &&
+			(!errdefs.IsAlreadyExists(err) || !strings.Contains(err.Error(), c.want)) {
 			t.Errorf("pool %s, VIPs %s: %v, want %q", c.pool, c.vips, err, c.want)
 		}
 	}
@@ -619,7 +630,8 @@ func TestPreflightNamesChainsThatDrop(t *testing.T) {
 	requireRoot(t)
 	c := nftables.Conn{}
 	table := c.AddTable(&nftables.Table{Family: nftables.TableFamilyIPv4, Name: "filter"})
-	c.AddChain(&nftables.Chain{Table: table, Name: "FORWARD", Type: nftables.ChainTypeFilter, Hooknum: nftables.ChainHookForward,
+	c.AddChain(&nftables.Chain{Table: table, Name: "FORWARD", Type: nftables.ChainTypeFilter,
+		Hooknum:  nftables.ChainHookForward,
 		Priority: nftables.ChainPriorityFilter, Policy: new(nftables.ChainPolicyDrop)})
 	if err := c.Flush(); err != nil {
 		t.Fatal(err)
@@ -634,7 +646,7 @@ func TestPreflightNamesChainsThatDrop(t *testing.T) {
 }
 
 func TestTwoDatacentersOnOneMachine(t *testing.T) {
-	h := newHouse(t)
+	h := newTestbed(t)
 	second := *h
 	second.state, second.cfg.ID = t.TempDir(), "deadbeef"
 	second.cfg.State = second.state
@@ -657,7 +669,7 @@ func TestTwoDatacentersOnOneMachine(t *testing.T) {
 	h.wantGet("", "198.18.0.7:80", "web", "")
 	h.wantGet("", "198.19.0.1:80", "web2", "")
 	h.wantGet(h.other, "192.168.50.1:31081", "web2", "192.168.50.2")
-	h.wantGet(path, "192.168.50.1:8088", "web", "") // through a door, like everybody
+	h.wantGet(path, "192.168.50.1:8088", "web", "") // through a frontend, like everybody
 	for _, at := range []string{"10.77.3.10:80", "198.18.0.7:80"} {
 		if _, _, err := get(path, at); err == nil {
 			t.Errorf("a group of the second datacenter reaches %s of the first", at)
@@ -674,14 +686,15 @@ func TestTwoDatacentersOnOneMachine(t *testing.T) {
 }
 
 func TestManyGroupsAttachAtOnce(t *testing.T) {
-	h := newHouse(t)
+	h := newTestbed(t)
 	const count = 20
 	start := time.Now()
 	var wg sync.WaitGroup
 	for i := range count {
 		wg.Go(func() {
 			a := kernel.Attachment{Group: kernel.GroupID(fmt.Sprint("g", i/2)), Mode: kernel.NetworkBridge, // each twice
-				Address: netip.AddrFrom4([4]byte{10, 77, 3, byte(10 + i/2)}), Ports: []kernel.Mapping{{Protocol: "tcp", Container: 80, Host: uint16(31000 + i/2)}}}
+				Address: netip.AddrFrom4([4]byte{10, 77, 3, byte(10 + i/2)}),
+				Ports:   []kernel.Mapping{{Protocol: "tcp", Container: 80, Host: uint16(31000 + i/2)}}}
 			if _, err := h.n.Attach(t.Context(), a); err != nil {
 				t.Error(err)
 			}
@@ -703,7 +716,7 @@ func TestManyGroupsAttachAtOnce(t *testing.T) {
 	if left, _ := os.ReadDir(filepath.Join(h.state, "netns")); len(left) > 0 {
 		t.Errorf("namespaces left: %v", left)
 	}
-	for door := range h.rules.Doors() {
-		t.Errorf("door left: %v", door)
+	for f := range h.rules.Frontends() {
+		t.Errorf("frontend left: %v", f)
 	}
 }

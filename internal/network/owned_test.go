@@ -26,11 +26,12 @@ const owner = "MARINA_TEST_OWNER"
 var ids = kernel.IDRange{First: 700_000, Count: 65_536}
 
 func node(name string, last byte) kernel.Attachment {
-	return kernel.Attachment{Group: kernel.GroupID(name), Mode: kernel.NetworkBridge, Address: netip.AddrFrom4([4]byte{10, 77, 3, last}), IDs: &ids}
+	return kernel.Attachment{Group: kernel.GroupID(name), Mode: kernel.NetworkBridge,
+		Address: netip.AddrFrom4([4]byte{10, 77, 3, last}), IDs: &ids}
 }
 
 // own runs useOwned as root of the namespaces at path.
-func (h *house) own(path string) {
+func (h *testbed) own(path string) {
 	h.Helper()
 	self, err := os.Open("/proc/self/exe")
 	h.check(err)
@@ -52,7 +53,8 @@ func useOwned() error {
 	}
 	for _, file := range []string{"uid_map", "gid_map"} {
 		b, err := os.ReadFile("/proc/self/" + file)
-		if got, want := strings.Fields(string(b)), fmt.Sprintf("[0 %d %d]", ids.First, ids.Count); err == nil && fmt.Sprint(got) != want {
+		if got, want := strings.Fields(string(b)), fmt.Sprintf("[0 %d %d]", ids.First, ids.Count); err == nil &&
+			fmt.Sprint(got) != want {
 			err = fmt.Errorf("got %v, want %s", got, want)
 		}
 		try(file, err)
@@ -61,7 +63,8 @@ func useOwned() error {
 
 	c := nftables.Conn{}
 	table := c.AddTable(&nftables.Table{Family: nftables.TableFamilyIPv4, Name: "node"})
-	chain := c.AddChain(&nftables.Chain{Table: table, Name: "out", Type: nftables.ChainTypeNAT, Hooknum: nftables.ChainHookPostrouting,
+	chain := c.AddChain(&nftables.Chain{Table: table, Name: "out", Type: nftables.ChainTypeNAT,
+		Hooknum:  nftables.ChainHookPostrouting,
 		Priority: nftables.ChainPriorityNATSource})
 	c.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: []expr.Any{&expr.Masq{}}})
 	try("nftables", c.Flush())
@@ -104,7 +107,7 @@ func mounts() int {
 }
 
 func TestRootOfAGroupOwnsItsNetwork(t *testing.T) {
-	h := newHouse(t)
+	h := newTestbed(t)
 	before := mounts()
 	a := node("node", 10)
 	path := h.attach(a)
@@ -126,7 +129,7 @@ func TestRootOfAGroupOwnsItsNetwork(t *testing.T) {
 }
 
 func TestHalfMadeUserNamespaceIsMadeAnew(t *testing.T) {
-	h := newHouse(t)
+	h := newTestbed(t)
 	before := mounts()
 	a := node("node", 10)
 	path := h.attach(a)
@@ -161,7 +164,7 @@ func TestHalfMadeUserNamespaceIsMadeAnew(t *testing.T) {
 }
 
 func TestIDsAreChecked(t *testing.T) {
-	h := newHouse(t)
+	h := newTestbed(t)
 	for _, r := range []kernel.IDRange{{First: 0, Count: 10}, {First: 10, Count: 0}, {First: 4_294_967_290, Count: 10}} {
 		a := node("node", 10)
 		a.IDs = &r
@@ -182,7 +185,7 @@ func TestIDsAreChecked(t *testing.T) {
 
 // A group that owns its namespace gives its link the address of another one's.
 func TestGroupGetsNothingThatIsForAnother(t *testing.T) {
-	h := newHouse(t)
+	h := newTestbed(t)
 	victim, liar := h.group("honest", 10), h.attach(node("liar", 11))
 	h.wantGet(liar, "10.77.3.10:80", "honest", "10.77.3.11")
 	var mac []byte

@@ -20,18 +20,18 @@ import (
 	"github.com/marinaos/marina/internal/machine"
 )
 
-// repairInterval is how often the machine is compared with what it should be.
+// repairInterval is the time between two repairs by Run.
 const repairInterval = 5 * time.Second
 
-// published holds ports on behalf of services, whoever they are.
-const published = "a published port"
+// publishedOwner is the owner of all published ports in the port map, whichever services they are of.
+const publishedOwner = "a published port"
 
-// Config says where a datacenter's network lives.
+// Config are the settings of a datacenter's network.
 type Config struct {
-	State   string       // the datacenter's folder; netns and network in it are ours
+	State   string       // the datacenter's directory; netns and network in it are ours
 	ID      string       // instance id: 8 hex digits
-	Plugins string       // folder of the CNI plugins bridge and static
-	Open    []Port       // ports of the machine that groups may call beside DNS and doors; default none
+	Plugins string       // directory of the CNI plugins bridge and static
+	Open    []Port       // ports of the machine that groups may call beside DNS and frontends; default none
 	Log     *slog.Logger // default: discarded
 }
 
@@ -49,14 +49,14 @@ type Network struct {
 	records map[kernel.GroupID]record // as on disk
 	layout  Layout                    // zero before Configure
 	table   *table
-	holds   holds
-	blocked map[Door]error // published doors that are closed because somebody else has their port
+	ports   portMap
+	blocked map[Frontend]error // published frontends that are closed because another process has their port
 
 	applied   bool              // endpoints were given by this process
 	endpoints []kernel.Endpoint // the last given
 }
 
-// New reads what earlier processes attached. Nothing on the machine changes before Configure.
+// New reads the records of groups that earlier processes attached. Nothing on the machine changes before Configure.
 func New(cfg Config, rules Rules, names Names) (*Network, error) {
 	if len(cfg.ID) != 8 {
 		return nil, fmt.Errorf("instance id %q: expected 8 hex digits: %w", cfg.ID, errdefs.ErrInvalidArgument)
@@ -65,28 +65,28 @@ func New(cfg Config, rules Rules, names Names) (*Network, error) {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
 	n := &Network{cfg: cfg, log: cfg.Log, rules: rules, names: names, root: filepath.Join(cfg.State, "network"),
-		busy: map[kernel.GroupID]bool{}, table: newTable(), holds: holds{}, blocked: map[Door]error{}}
+		busy: map[kernel.GroupID]bool{}, table: newTable(), ports: portMap{}, blocked: map[Frontend]error{}}
 	n.idle = sync.NewCond(&n.mu)
 	var err error
-	n.records, err = readRecords(n.groups())
+	n.records, err = readRecords(n.recordDir())
 	return n, err
 }
 
-func (n *Network) groups() string { return filepath.Join(n.root, "groups") }
+func (n *Network) recordDir() string { return filepath.Join(n.root, "groups") }
 
 // Configure sets the machine up for its subnet: bridge, routes, rules, name server. It can be repeated; another subnet
 // than before is refused while groups are attached.
 func (n *Network) Configure(ctx context.Context, subnet netip.Prefix, info kernel.NetworkInfo) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	l, err := n.plan(subnet, info)
+	l, err := n.newLayout(subnet, info)
 	if err != nil {
 		return err
 	}
 	if err := CheckConflicts(l.Bridge, l.Pool, l.VIPs); err != nil {
 		return err
 	}
-	if err := os.MkdirAll(n.groups(), 0o700); err != nil {
+	if err := os.MkdirAll(n.recordDir(), 0o700); err != nil {
 		return err
 	}
 	if err := n.sweep(); err != nil {
@@ -95,27 +95,27 @@ func (n *Network) Configure(ctx context.Context, subnet netip.Prefix, info kerne
 	if err := writeJSON(filepath.Join(n.root, "layout.json"), l); err != nil {
 		return err
 	}
-	if err := n.prepare(l); err != nil {
+	if err := n.prepareMachine(l); err != nil {
 		return err
 	}
 	if err := n.rules.Configure(l); err != nil {
 		return err
 	}
 	n.layout, n.table.subnet = l, l.Subnet
-	if n.table.own, err = ownAddresses(); err != nil {
+	if n.table.ownAddrs, err = ownAddresses(); err != nil {
 		return err
 	}
-	touched := map[Door]bool{}
+	touched := map[Frontend]bool{}
 	for _, r := range n.records {
-		maps.Copy(touched, n.admit(r))
+		maps.Copy(touched, n.addHostPorts(r))
 	}
-	if err := n.change(touched); err != nil {
+	if err := n.changeRules(touched); err != nil {
 		return err
 	}
 	return n.names.Listen(l)
 }
 
-// sweep removes files whose writer was cut off. The mutex is held, so nobody writes.
+// sweep removes files that a crash left half written. The mutex is held, so nobody writes.
 func (n *Network) sweep() error {
 	root, err := os.OpenRoot(n.root)
 	if err != nil {
@@ -125,18 +125,22 @@ func (n *Network) sweep() error {
 	return errors.Join(durable.In(root).Sweep("."), durable.In(root).Sweep("groups"))
 }
 
-// plan checks what the master gave and names what we make of it.
-func (n *Network) plan(subnet netip.Prefix, info kernel.NetworkInfo) (Layout, error) {
+// newLayout checks the master's prefixes against each other and the attached groups, and derives the layout.
+func (n *Network) newLayout(subnet netip.Prefix, info kernel.NetworkInfo) (Layout, error) {
 	subnet, pool, vips := subnet.Masked(), info.Pool.Masked(), info.VIPs.Masked()
 	switch {
-	case !subnet.IsValid() || !pool.IsValid() || !vips.IsValid() || !subnet.Addr().Is4() || !pool.Addr().Is4() || !vips.Addr().Is4():
-		return Layout{}, fmt.Errorf("subnet %s, pool %s, VIPs %s: expected three IPv4 prefixes: %w", subnet, pool, vips, errdefs.ErrInvalidArgument)
+	case !subnet.IsValid() || !pool.IsValid() || !vips.IsValid() || !subnet.Addr().Is4() || !pool.Addr().Is4() ||
+		!vips.Addr().Is4():
+		return Layout{}, fmt.Errorf("subnet %s, pool %s, VIPs %s: expected three IPv4 prefixes: %w", subnet, pool, vips,
+			errdefs.ErrInvalidArgument)
 	case subnet.Bits() > 29 || pool.Bits() > subnet.Bits() || !pool.Contains(subnet.Addr()):
-		return Layout{}, fmt.Errorf("subnet %s is not a part of pool %s with room for groups: %w", subnet, pool, errdefs.ErrInvalidArgument)
+		return Layout{}, fmt.Errorf("subnet %s is not a part of pool %s with room for groups: %w", subnet, pool,
+			errdefs.ErrInvalidArgument)
 	case pool.Overlaps(vips):
 		return Layout{}, fmt.Errorf("pool %s and VIPs %s overlap: %w", pool, vips, errdefs.ErrInvalidArgument)
 	}
-	l := Layout{ID: n.cfg.ID, Bridge: BridgeName(n.cfg.ID), Gateway: subnet.Addr().Next(), Subnet: subnet, Pool: pool, VIPs: vips}
+	l := Layout{ID: n.cfg.ID, Bridge: BridgeName(n.cfg.ID), Gateway: subnet.Addr().Next(), Subnet: subnet, Pool: pool,
+		VIPs: vips}
 	for _, r := range n.records {
 		if r.Mode == kernel.NetworkBridge && !subnet.Contains(r.Address) {
 			return Layout{}, fmt.Errorf("group %s has address %s, which is not of the new subnet %s; stop it first: %w",
@@ -146,16 +150,17 @@ func (n *Network) plan(subnet netip.Prefix, info kernel.NetworkInfo) (Layout, er
 	return l, nil
 }
 
-// prepare makes bridge, route and settings, and puts attached groups back on the bridge if it was lost.
-func (n *Network) prepare(l Layout) error {
+// prepareMachine creates bridge and route, changes the settings, and attaches groups to the bridge again if it was
+// lost.
+func (n *Network) prepareMachine(l Layout) error {
 	if err := n.sysctls().Set("net/ipv4/ip_forward", "1"); err != nil {
 		return err
 	}
 	if err := ensureBridge(l, machineMTU()); err != nil {
 		return err
 	}
-	// Of the bridge's own settings route_localnet lets the machine call host ports at 127.0.0.1; that groups cannot send to
-	// or from there is a rule. The others only spare work: without them rules would drop the packets.
+	// route_localnet of the bridge lets the machine call host ports at 127.0.0.1; a packet rule keeps groups from
+	// sending to or from there. The other two settings only save work: without them rules would drop the packets.
 	if err := machine.SetSysctl("net/ipv4/conf/"+l.Bridge+"/route_localnet", "1"); err != nil {
 		n.log.Error("127.0.0.1 will not lead to groups", "err", err)
 	}
@@ -163,7 +168,7 @@ func (n *Network) prepare(l Layout) error {
 	_ = machine.SetSysctl("net/ipv4/conf/"+l.Bridge+"/send_redirects", "0")
 	for _, r := range n.records {
 		if r.Done && r.Link != "" {
-			if err := rejoin(r, l.Bridge); err != nil {
+			if err := rejoinBridge(r, l.Bridge); err != nil {
 				n.log.Error("group lost its network", "group", r.Group, "err", err)
 			}
 		}
@@ -171,61 +176,64 @@ func (n *Network) prepare(l Layout) error {
 	return nil
 }
 
-// sysctls remembers what settings of the machine were before the datacenter was here.
+// sysctls returns the record of the machine's settings as they were before this datacenter.
 func (n *Network) sysctls() *machine.Sysctls {
 	return machine.RecordedIn(filepath.Join(n.root, "sysctls.json"))
 }
 
-// admit takes an attached group's doors and ports into account; it returns the doors touched. The mutex is held.
-func (n *Network) admit(r record) map[Door]bool {
-	touched := map[Door]bool{}
-	for d, l := range hostDoors(r.Attachment) {
-		n.table.out(d, map[string]bool{l.who: true})
-		n.table.doors[d] = append(n.table.doors[d], l)
-		touched[d] = true
-		if err := n.holds.retake(d.Port, l.who); err != nil {
+// addHostPorts adds the frontends of an attached group's host ports to the table, binds the ports, and returns the
+// frontends that changed. The mutex is held.
+func (n *Network) addHostPorts(r record) map[Frontend]bool {
+	touched := map[Frontend]bool{}
+	for f, b := range hostBackends(r.Attachment) {
+		n.table.removeBackends(f, map[string]bool{b.owner: true})
+		n.table.backends[f] = append(n.table.backends[f], b)
+		touched[f] = true
+		if err := n.ports.rebind(f.Port, b.owner); err != nil {
 			n.log.Error("host port was taken while nobody held it; it still leads to its group", "group", r.Group, "err", err)
 		}
 	}
 	return touched
 }
 
-// expel is the reverse of admit.
-func (n *Network) expel(r record) map[Door]bool {
-	touched := map[Door]bool{}
-	for d, l := range hostDoors(r.Attachment) {
-		n.table.out(d, map[string]bool{l.who: true})
-		n.holds.free(d.Port, l.who)
-		touched[d] = true
+// removeHostPorts undoes addHostPorts.
+func (n *Network) removeHostPorts(r record) map[Frontend]bool {
+	touched := map[Frontend]bool{}
+	for f, b := range hostBackends(r.Attachment) {
+		n.table.removeBackends(f, map[string]bool{b.owner: true})
+		n.ports.release(f.Port, b.owner)
+		touched[f] = true
 	}
 	return touched
 }
 
-// change makes the rules those of table, records and holds, as far as the touched doors are concerned. What is published on
-// a port of somebody else's is closed and comes back as an error, after all else has been changed.
-func (n *Network) change(touched map[Door]bool) error {
-	c := Change{Doors: make(map[Door][]netip.AddrPort, len(touched)), Links: map[string]netip.Addr{}, Open: map[Port]bool{}}
+// changeRules brings the packet rules in line with table, records and port map: of the frontends only the touched
+// ones, all else whole. A published port that another process has bound is closed and returned as an error, after all
+// else was changed.
+func (n *Network) changeRules(touched map[Frontend]bool) error {
+	c := RuleChange{Backends: make(map[Frontend][]netip.AddrPort, len(touched)), Links: map[string]netip.Addr{},
+		Open: map[Port]bool{}}
 	c.Networks, c.Inner = isolation(n.records)
 	var errs []error
-	for d := range touched {
-		c.Doors[d] = n.table.leads(d)
-		if d.Addr != Anywhere {
+	for f := range touched {
+		c.Backends[f] = n.table.readyAddrs(f)
+		if f.Addr != Anywhere {
 			continue
 		}
-		delete(n.blocked, d)
-		if !n.table.published(d) {
-			n.holds.free(d.Port, published)
-		} else if err := n.holds.take(d.Port, published); err != nil {
-			n.blocked[d] = err
+		delete(n.blocked, f)
+		if !n.table.isPublished(f) {
+			n.ports.release(f.Port, publishedOwner)
+		} else if err := n.ports.bind(f.Port, publishedOwner); err != nil {
+			n.blocked[f] = err
 			errs = append(errs, err)
 		}
 	}
-	for d := range n.blocked { // a group's own host port leads on
-		if n.holds[d.Port] == nil {
-			c.Doors[d], c.Doors[Door{Loopback, d.Port}] = nil, nil
+	for f := range n.blocked { // a group's own host port still serves
+		if n.ports[f.Port] == nil {
+			c.Backends[f], c.Backends[Frontend{Loopback, f.Port}] = nil, nil
 		}
 	}
-	c.Held = n.holds.ports()
+	c.Bound = n.ports.bound()
 	for _, p := range n.cfg.Open {
 		c.Open[p] = true
 	}
@@ -242,16 +250,16 @@ func (n *Network) change(touched map[Door]bool) error {
 			}
 		}
 	}
-	if err := n.rules.Change(c); err != nil {
+	if err := n.rules.ChangeRules(c); err != nil {
 		return err
 	}
 	return errors.Join(errs...)
 }
 
-// Apply makes VIPs, published ports and names those of endpoints; it returns when connections go that way. Established
-// connections are left alone. The slice is the whole table, sorted by task, and is not kept. A published port that
-// somebody else has is an errdefs.ErrAlreadyExists that names the owner; all else is applied then, and the port is tried
-// again by Run.
+// Apply replaces VIPs, published ports and names by those of endpoints; when it returns, new connections follow them.
+// Established connections are left alone. The slice is the whole table, sorted by task, and is not kept. A published
+// port that another process has bound is an errdefs.ErrAlreadyExists that names it; all else is applied then, and Run
+// tries the port again.
 func (n *Network) Apply(_ context.Context, endpoints []kernel.Endpoint) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -259,32 +267,33 @@ func (n *Network) Apply(_ context.Context, endpoints []kernel.Endpoint) error {
 		return notConfigured()
 	}
 	removed, added := difference(n.endpoints, endpoints)
-	touched := n.table.change(removed, added)
-	if !n.applied { // doors of an earlier process that nobody leads anywhere now
-		for d := range n.rules.Doors() {
-			touched[d] = true
+	touched := n.table.applyEndpoints(removed, added)
+	if !n.applied { // frontends of an earlier process may have no endpoint any more
+		for f := range n.rules.Frontends() {
+			touched[f] = true
 		}
 	}
-	n.names.Change(removed, added)
+	n.names.ChangeNames(removed, added)
 	n.endpoints, n.applied = append(n.endpoints[:0], endpoints...), true
 	if len(touched) == 0 {
 		return nil
 	}
-	return n.change(touched)
+	return n.changeRules(touched)
 }
 
 func notConfigured() error {
 	return fmt.Errorf("network is not configured yet: %w", errdefs.ErrFailedPrecondition)
 }
 
-// Resolver is the address tasks on this machine should ask for names; invalid before Configure.
+// Resolver returns the address of the name server for tasks on this machine; invalid before Configure.
 func (n *Network) Resolver() netip.Addr {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return n.layout.Gateway
 }
 
-// Run answers for names and keeps the machine as it should be until ctx ends. What it leaves behind goes on serving.
+// Run answers for names and repairs what others change on the machine, until ctx ends. The network goes on serving
+// then.
 func (n *Network) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return n.names.Run(ctx) })
@@ -303,7 +312,7 @@ func (n *Network) Run(ctx context.Context) error {
 	return g.Wait()
 }
 
-// repair puts back what others changed and tries ports again that could not be had.
+// repair restores what others changed and tries again to bind the ports that others had.
 func (n *Network) repair() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -312,7 +321,7 @@ func (n *Network) repair() {
 	}
 	if !machineReady(n.layout) {
 		n.log.Info("network repaired", "bridge", n.layout.Bridge)
-		if err := n.prepare(n.layout); err != nil {
+		if err := n.prepareMachine(n.layout); err != nil {
 			n.log.Error("network is not as it should be", "bridge", n.layout.Bridge, "err", err)
 		}
 	}
@@ -322,28 +331,28 @@ func (n *Network) repair() {
 	case repaired:
 		n.log.Info("packet rules repaired")
 	}
-	touched := map[Door]bool{}
-	for d := range n.blocked {
-		touched[d], touched[Door{Loopback, d.Port}] = true, true
+	touched := map[Frontend]bool{}
+	for f := range n.blocked {
+		touched[f], touched[Frontend{Loopback, f.Port}] = true, true
 	}
-	for p, h := range n.holds {
-		if h.fd < 0 && n.holds.take(p, h.who) == nil {
-			touched[Door{Anywhere, p}] = true
+	for p, h := range n.ports {
+		if h.fd < 0 && n.ports.bind(p, h.owner) == nil {
+			touched[Frontend{Anywhere, p}] = true
 		}
 	}
 	if len(touched) == 0 {
 		return
 	}
-	if err := n.change(touched); err != nil && !errdefs.IsAlreadyExists(err) {
+	if err := n.changeRules(touched); err != nil && !errdefs.IsAlreadyExists(err) {
 		n.log.Error("packet rules are not as they should be", "err", err)
 	}
 }
 
-// Close gives back what this process holds: ports and connections to the kernel. The network goes on serving.
+// Close releases the bound ports. The network goes on serving.
 func (n *Network) Close() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	for p, h := range n.holds {
-		n.holds.free(p, h.who)
+	for p, h := range n.ports {
+		n.ports.release(p, h.owner)
 	}
 }

@@ -86,7 +86,7 @@ func (w *Workshop) New(flags ...string) (*House, error) {
 
 // Ranges are flags for address ranges that nobody on this machine has: houses that do not test the defaults use them.
 func Ranges() ([]string, error) {
-	routes, err := network.Whole(func() ([]netlink.Route, error) {
+	routes, err := network.CompleteList(func() ([]netlink.Route, error) {
 		return netlink.RouteListFiltered(netlink.FAMILY_V4, &netlink.Route{}, netlink.RT_FILTER_TABLE)
 	})
 	if err != nil {

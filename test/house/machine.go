@@ -108,7 +108,7 @@ func sysctl(name string) string {
 
 // othersHere reports whether another datacenter is on the machine: it may need settings that were changed first for this one.
 func othersHere() bool {
-	links, _ := network.Whole(netlink.LinkList)
+	links, _ := network.CompleteList(netlink.LinkList)
 	return slices.ContainsFunc(links, func(l netlink.Link) bool {
 		return l.Type() == "bridge" && strings.HasPrefix(l.Attrs().Name, "mar")
 	})
@@ -154,7 +154,7 @@ func (h *House) mounts(t *Trace) error {
 
 // links finds the bridge, its ports, and links that were its ports.
 func (h *House) links(t *Trace) error {
-	all, err := network.Whole(netlink.LinkList)
+	all, err := network.CompleteList(netlink.LinkList)
 	if err != nil {
 		return fmt.Errorf("links: %w", err)
 	}
@@ -208,7 +208,7 @@ func (h *House) readRanges() error {
 
 // routes finds those into the house's address ranges, in every table.
 func (h *House) routes(t *Trace) error {
-	all, err := network.Whole(func() ([]netlink.Route, error) {
+	all, err := network.CompleteList(func() ([]netlink.Route, error) {
 		return netlink.RouteListFiltered(netlink.FAMILY_V4, &netlink.Route{}, netlink.RT_FILTER_TABLE)
 	})
 	if err != nil {
@@ -225,7 +225,7 @@ func (h *House) routes(t *Trace) error {
 			}
 		}
 	}
-	rules, err := network.Whole(func() ([]netlink.Rule, error) { return netlink.RuleList(netlink.FAMILY_V4) })
+	rules, err := network.CompleteList(func() ([]netlink.Rule, error) { return netlink.RuleList(netlink.FAMILY_V4) })
 	for _, r := range rules {
 		for _, p := range h.ranges {
 			if strings.Contains(r.String(), p.Addr().String()) {

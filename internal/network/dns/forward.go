@@ -69,8 +69,8 @@ func (f *forwarder) upstream(self netip.Addr) ([]string, error) {
 	return out, nil
 }
 
-// ask forwards a question and returns the answer, whatever its code. Equal questions share one exchange.
-func (f *forwarder) ask(ctx context.Context, self netip.Addr, req *dns.Msg, network string) (*dns.Msg, error) {
+// exchange forwards a query and returns the reply, whatever its code. Equal queries share one exchange.
+func (f *forwarder) exchange(ctx context.Context, self netip.Addr, req *dns.Msg, network string) (*dns.Msg, error) {
 	servers, err := f.upstream(self)
 	if err != nil {
 		return nil, err
@@ -81,7 +81,7 @@ func (f *forwarder) ask(ctx context.Context, self netip.Addr, req *dns.Msg, netw
 	q, opt := req.Question[0], req.IsEdns0()
 	do := opt != nil && opt.Do()
 	key := fmt.Sprint(network, strings.ToLower(q.Name), q.Qtype, q.Qclass, req.CheckingDisabled, do)
-	// The exchange outlives whoever began it, as others wait for it too; it has its own limits.
+	// The exchange outlives the query that began it, as others wait for it too; it has its own limits.
 	ctx = context.WithoutCancel(ctx)
 	v, err, _ := f.flights.Do(key, func() (any, error) {
 		select {
@@ -97,7 +97,7 @@ func (f *forwarder) ask(ctx context.Context, self netip.Addr, req *dns.Msg, netw
 		for len(servers) > 0 {
 			n := min(len(servers), exchangeAtOnce)
 			var in *dns.Msg
-			if in, err = first(ctx, servers[:n], out, network); err == nil {
+			if in, err = firstReply(ctx, servers[:n], out, network); err == nil {
 				return in, nil
 			}
 			servers = servers[n:]
@@ -110,8 +110,8 @@ func (f *forwarder) ask(ctx context.Context, self netip.Addr, req *dns.Msg, netw
 	return v.(*dns.Msg).Copy(), nil
 }
 
-// first asks several servers and returns the first usable answer.
-func first(ctx context.Context, servers []string, out *dns.Msg, network string) (*dns.Msg, error) {
+// firstReply asks several servers and returns the first usable reply.
+func firstReply(ctx context.Context, servers []string, out *dns.Msg, network string) (*dns.Msg, error) {
 	ctx, cancel := context.WithTimeout(ctx, exchangeLimit)
 	defer cancel()
 	type result struct {
@@ -122,10 +122,10 @@ func first(ctx context.Context, servers []string, out *dns.Msg, network string) 
 	for _, s := range servers {
 		m := out.Copy()
 		m.Id = dns.Id()
-		go func() { // ends with ctx; results has room
+		go func() { // ends with ctx; results has space for all
 			in, _, err := (&dns.Client{Net: network, UDPSize: udpSize}).ExchangeContext(ctx, m, s)
 			if err == nil {
-				err = usable(in, m)
+				err = checkReply(in, m)
 			}
 			if err != nil {
 				err = fmt.Errorf("name server %s: %w", s, err)
@@ -144,9 +144,10 @@ func first(ctx context.Context, servers []string, out *dns.Msg, network string) 
 	return nil, errors.Join(errs...)
 }
 
-func usable(in, out *dns.Msg) error {
+func checkReply(in, out *dns.Msg) error {
 	switch {
-	case len(in.Question) != 1 || !strings.EqualFold(in.Question[0].Name, out.Question[0].Name) || in.Question[0].Qtype != out.Question[0].Qtype:
+	case len(in.Question) != 1 || !strings.EqualFold(in.Question[0].Name, out.Question[0].Name) ||
+		in.Question[0].Qtype != out.Question[0].Qtype:
 		return fmt.Errorf("it answers another question: %w", errdefs.ErrInvalidArgument)
 	case in.Rcode == dns.RcodeServerFailure || in.Rcode == dns.RcodeRefused || in.Rcode == dns.RcodeNotImplemented:
 		return fmt.Errorf("it says %s: %w", dns.RcodeToString[in.Rcode], errdefs.ErrUnavailable)

@@ -31,7 +31,7 @@ const (
 	maxReplyUDP    = 4096 // bytes, if the client takes as many
 )
 
-// Config says what is answered beside tasks and VIPs.
+// Config are the settings of a name server, and the sources of names other than tasks and VIPs.
 type Config struct {
 	Resolv  string                // default "/etc/resolv.conf"
 	Leader  func() netip.AddrPort // leader.mesos and its port; default none
@@ -45,17 +45,17 @@ type Server struct {
 	zone    *zone
 	forward *forwarder
 	serial  atomic.Uint32
-	knows   chan struct{} // closed by the first Change
-	first   sync.Once     // closes knows
+	named   chan struct{} // closed by the first ChangeNames
+	first   sync.Once     // closes named
 
 	mu      sync.Mutex
 	layout  network.Layout // guarded by mu, as are the sockets; they are nil before Listen
 	udp     net.PacketConn
 	tcp     net.Listener
-	changed chan struct{} // has room for one: there are new sockets
+	changed chan struct{} // buffered, one: there are new sockets
 }
 
-// New makes a server that knows no name.
+// New returns a server without names.
 func New(cfg Config) *Server {
 	if cfg.Resolv == "" {
 		cfg.Resolv = "/etc/resolv.conf"
@@ -69,14 +69,16 @@ func New(cfg Config) *Server {
 	if cfg.Masters == nil {
 		cfg.Masters = func() []netip.Addr { return []netip.Addr{cfg.Leader().Addr()} }
 	}
-	return &Server{cfg: cfg, zone: newZone(), forward: newForwarder(cfg.Resolv), changed: make(chan struct{}, 1), knows: make(chan struct{})}
+	return &Server{cfg: cfg, zone: newZone(), forward: newForwarder(cfg.Resolv), changed: make(chan struct{}, 1),
+		named: make(chan struct{})}
 }
 
-// Change implements network.Names. Before the first one, be it of nothing, no name is said not to exist.
-func (s *Server) Change(removed, added []kernel.Endpoint) {
-	defer s.first.Do(func() { close(s.knows) })
+// ChangeNames implements network.Names. Before the first call, which may be of nothing, the server never answers
+// NXDOMAIN.
+func (s *Server) ChangeNames(removed, added []kernel.Endpoint) {
+	defer s.first.Do(func() { close(s.named) })
 	if len(removed)+len(added) > 0 {
-		s.zone.change(removed, added)
+		s.zone.applyEndpoints(removed, added)
 		s.serial.Add(1)
 	}
 }
@@ -88,16 +90,16 @@ func (s *Server) Listen(l network.Layout) error {
 	if s.layout == l {
 		return nil
 	}
-	s.close()
+	s.closeSockets()
 	at := net.JoinHostPort(l.Gateway.String(), "53")
 	udp, err := net.ListenPacket("udp4", at)
 	if err != nil {
-		return taken("udp", at, err)
+		return listenError("udp", at, err)
 	}
 	tcp, err := net.Listen("tcp4", at)
 	if err != nil {
 		udp.Close()
-		return taken("tcp", at, err)
+		return listenError("tcp", at, err)
 	}
 	s.layout, s.udp, s.tcp = l, udp, netutil.LimitListener(tcp, maxConnections)
 	select {
@@ -107,17 +109,18 @@ func (s *Server) Listen(l network.Layout) error {
 	return nil
 }
 
-func taken(protocol, at string, err error) error {
+func listenError(protocol, at string, err error) error {
 	if errors.Is(err, unix.EADDRINUSE) {
 		if who := network.Owner(network.Port{Protocol: protocol, Number: 53}); who != "" {
-			return fmt.Errorf("name server at %s: %s has the port on all addresses; bind it to others: %w", at, who, errdefs.ErrAlreadyExists)
+			return fmt.Errorf("name server at %s: %s has the port on all addresses; bind it to others: %w",
+				at, who, errdefs.ErrAlreadyExists)
 		}
 	}
 	return fmt.Errorf("name server at %s: %w", at, err)
 }
 
-// close closes the sockets; mu is held.
-func (s *Server) close() {
+// closeSockets closes the sockets; mu is held.
+func (s *Server) closeSockets() {
 	if s.udp != nil {
 		s.udp.Close()
 		s.tcp.Close()
@@ -125,11 +128,11 @@ func (s *Server) close() {
 	s.udp, s.tcp, s.layout = nil, nil, network.Layout{}
 }
 
-// Close gives the sockets back; Run does so when it ends.
+// Close closes the sockets; Run does so when it ends.
 func (s *Server) Close() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.close()
+	s.closeSockets()
 }
 
 // Run implements network.Names.
@@ -149,7 +152,7 @@ func (s *Server) Run(ctx context.Context) error {
 		if udp == nil {
 			continue
 		}
-		h := dns.HandlerFunc(func(w dns.ResponseWriter, req *dns.Msg) { s.serve(ctx, l, w, req) })
+		h := dns.HandlerFunc(func(w dns.ResponseWriter, req *dns.Msg) { s.serveQuery(ctx, l, w, req) })
 		for _, srv := range []*dns.Server{{PacketConn: udp, Handler: h, UDPSize: maxReplyUDP}, {Listener: tcp, Handler: h}} {
 			g.Go(func() error {
 				if err := srv.ActivateAndServe(); err != nil && !errors.Is(err, net.ErrClosed) {
@@ -162,8 +165,8 @@ func (s *Server) Run(ctx context.Context) error {
 	}
 }
 
-// serve answers one message. Whoever is not of the datacenter gets nothing, not even a refusal.
-func (s *Server) serve(ctx context.Context, l network.Layout, w dns.ResponseWriter, req *dns.Msg) {
+// serveQuery answers one message. Senders outside the datacenter get nothing, not even a refusal.
+func (s *Server) serveQuery(ctx context.Context, l network.Layout, w dns.ResponseWriter, req *dns.Msg) {
 	from, err := netip.ParseAddrPort(w.RemoteAddr().String())
 	if err != nil || !l.Pool.Contains(from.Addr().Unmap()) && !from.Addr().IsLoopback() {
 		return
@@ -173,12 +176,12 @@ func (s *Server) serve(ctx context.Context, l network.Layout, w dns.ResponseWrit
 	if opt := req.IsEdns0(); opt != nil && reply.IsEdns0() == nil {
 		reply.SetEdns0(udpSize, opt.Do())
 	}
-	reply.Truncate(room(req, protocol))
+	reply.Truncate(maxReply(req, protocol))
 	_ = w.WriteMsg(reply) // a client that is gone asks again or not
 }
 
-// room is how large an answer the client takes.
-func room(req *dns.Msg, protocol string) int {
+// maxReply returns the size, in bytes, of the largest reply that the client takes.
+func maxReply(req *dns.Msg, protocol string) int {
 	if protocol == "tcp" {
 		return dns.MaxMsgSize
 	}
@@ -200,32 +203,32 @@ func (s *Server) answer(ctx context.Context, l network.Layout, req *dns.Msg, pro
 	case req.Question[0].Qclass != dns.ClassINET && req.Question[0].Qclass != dns.ClassANY:
 		m.Rcode = dns.RcodeRefused
 	default:
-		f, apex, ours, exists := s.find(req.Question[0].Name)
+		f, apex, ours, exists := s.findName(req.Question[0].Name)
 		if ours && !exists {
-			if !s.learned(ctx) {
+			if !s.waitForNames(ctx) {
 				m.Rcode = dns.RcodeServerFailure
 				return m
 			}
-			f, apex, _, exists = s.find(req.Question[0].Name) // it may have been told since
+			f, apex, _, exists = s.findName(req.Question[0].Name) // it may have come since
 		}
 		if ours {
-			s.write(m, f, apex, exists)
+			s.writeAnswer(m, f, apex, exists)
 			return m
 		}
-		return s.others(ctx, l, req, m, protocol)
+		return s.forwardQuery(ctx, l, req, m, protocol)
 	}
 	return m
 }
 
-// learnLimit is how long a question waits for a name server that has just been started and was told no name yet.
+// learnLimit limits how long a query for an unknown name waits for the first ChangeNames.
 const learnLimit = 2 * time.Second
 
-// learned waits for the first Change and reports whether it came.
-func (s *Server) learned(ctx context.Context) bool {
+// waitForNames waits for the first ChangeNames, at most learnLimit, and reports whether it came.
+func (s *Server) waitForNames(ctx context.Context) bool {
 	t := time.NewTimer(learnLimit)
 	defer t.Stop()
 	select {
-	case <-s.knows:
+	case <-s.named:
 		return true
 	case <-t.C:
 	case <-ctx.Done():
@@ -233,13 +236,13 @@ func (s *Server) learned(ctx context.Context) bool {
 	return false
 }
 
-// others forwards.
-func (s *Server) others(ctx context.Context, l network.Layout, req, m *dns.Msg, protocol string) *dns.Msg {
+// forwardQuery answers for names outside the datacenter's zones by asking the machine's name servers.
+func (s *Server) forwardQuery(ctx context.Context, l network.Layout, req, m *dns.Msg, protocol string) *dns.Msg {
 	if !req.RecursionDesired {
 		m.Rcode = dns.RcodeRefused
 		return m
 	}
-	in, err := s.forward.ask(ctx, l.Gateway, req, protocol)
+	in, err := s.forward.exchange(ctx, l.Gateway, req, protocol)
 	if err != nil {
 		m.Rcode = dns.RcodeServerFailure
 		if errdefs.IsUnavailable(err) && strings.Contains(err.Error(), "no other server") {
@@ -248,7 +251,8 @@ func (s *Server) others(ctx context.Context, l network.Layout, req, m *dns.Msg, 
 		s.cfg.Log.Debug("name not forwarded", "name", req.Question[0].Name, "err", err)
 		return m
 	}
-	m.Rcode, m.Truncated, m.AuthenticatedData, m.CheckingDisabled = in.Rcode, in.Truncated, in.AuthenticatedData, in.CheckingDisabled
+	m.Rcode, m.Truncated = in.Rcode, in.Truncated
+	m.AuthenticatedData, m.CheckingDisabled = in.AuthenticatedData, in.CheckingDisabled
 	m.Answer, m.Ns = in.Answer, in.Ns
 	for _, rr := range in.Extra {
 		if rr.Header().Rrtype != dns.TypeOPT {
@@ -258,8 +262,8 @@ func (s *Server) others(ctx context.Context, l network.Layout, req, m *dns.Msg, 
 	return m
 }
 
-// find looks a name up in the datacenter's zones. apex is the zone's name.
-func (s *Server) find(qname string) (f found, apex string, ours, exists bool) {
+// findName looks a name up in the datacenter's zones. apex is the zone's name.
+func (s *Server) findName(qname string) (f found, apex string, ours, exists bool) {
 	name := strings.ToLower(strings.TrimSuffix(qname, "."))
 	for _, root := range []string{"thisdcos.directory", "thisdcos.global"} {
 		rest, below := cutZone(name, root)
@@ -329,8 +333,8 @@ func (s *Server) masters(name string) (found, bool) {
 	return found{}, false
 }
 
-// write turns what was found into records.
-func (s *Server) write(m *dns.Msg, f found, apex string, exists bool) {
+// writeAnswer adds the records of f, or the zone's SOA if there are none of the type asked for.
+func (s *Server) writeAnswer(m *dns.Msg, f found, apex string, exists bool) {
 	m.Authoritative = true
 	q := m.Question[0]
 	head := func(name string, kind uint16) dns.RR_Header {
@@ -349,11 +353,11 @@ func (s *Server) write(m *dns.Msg, f found, apex string, exists bool) {
 		}
 	}
 	if q.Qtype == dns.TypeSRV || q.Qtype == dns.TypeANY {
-		told := map[string]bool{}
+		seen := map[string]bool{}
 		for _, t := range f.targets[:min(len(f.targets), maxAnswers)] {
 			m.Answer = append(m.Answer, &dns.SRV{Hdr: head(q.Name, dns.TypeSRV), Weight: 1, Port: t.port, Target: t.name})
-			if !told[t.name] && t.addr.Is4() {
-				told[t.name] = true
+			if !seen[t.name] && t.addr.Is4() {
+				seen[t.name] = true
 				m.Extra = append(m.Extra, a(t.name, t.addr))
 			}
 		}

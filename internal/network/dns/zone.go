@@ -12,11 +12,11 @@ import (
 	"github.com/marinaos/marina/internal/kernel"
 )
 
-// zone is the datacenter's names: not records, but where to find what they are made from. Answers are pure functions of it.
+// zone indexes endpoints and VIPs by the datacenter's names. Answers are pure functions of it.
 type zone struct {
 	mu    sync.RWMutex
-	tasks map[string][]*entry      // by T + "." + F in each spelling
-	vips  map[string]map[vipAt]int // by name; how many ports declare it
+	tasks map[string][]*entry        // by T + "." + F in each spelling
+	vips  map[string]map[vipPort]int // by name; how many ports declare it
 	// frameworks counts the endpoints of each.
 	frameworks map[string]int
 }
@@ -27,7 +27,7 @@ type entry struct {
 	canonical string // "T-H-S.F"
 }
 
-type vipAt struct {
+type vipPort struct {
 	addr     netip.Addr
 	protocol string
 	port     uint16
@@ -40,17 +40,17 @@ type target struct {
 	port uint16
 }
 
-// found is what a name stands for. It exists even if both are empty.
+// found has the addresses and SRV targets of a name. The name exists even if both are empty.
 type found struct {
 	addrs   []netip.Addr
 	targets []target
 }
 
 func newZone() *zone {
-	return &zone{tasks: map[string][]*entry{}, vips: map[string]map[vipAt]int{}, frameworks: map[string]int{}}
+	return &zone{tasks: map[string][]*entry{}, vips: map[string]map[vipPort]int{}, frameworks: map[string]int{}}
 }
 
-func (z *zone) change(removed, added []kernel.Endpoint) {
+func (z *zone) applyEndpoints(removed, added []kernel.Endpoint) {
 	z.mu.Lock()
 	defer z.mu.Unlock()
 	gone := map[string]map[kernel.TaskID]bool{} // by name: one pass over each, however many leave it
@@ -63,7 +63,7 @@ func (z *zone) change(removed, added []kernel.Endpoint) {
 			}
 			gone[name][e.Task] = true
 		}
-		z.count(e, -1)
+		z.countNames(e, -1)
 	}
 	for name, tasks := range gone {
 		z.tasks[name] = slices.DeleteFunc(z.tasks[name], func(x *entry) bool { return tasks[x.Task] })
@@ -79,11 +79,11 @@ func (z *zone) change(removed, added []kernel.Endpoint) {
 				z.tasks[name] = append(z.tasks[name], e)
 			}
 		}
-		z.count(&e.Endpoint, 1)
+		z.countNames(&e.Endpoint, 1)
 	}
 }
 
-func (z *zone) count(e *kernel.Endpoint, by int) {
+func (z *zone) countNames(e *kernel.Endpoint, by int) {
 	framework := fragment(e.Framework)
 	if z.frameworks[framework] += by; z.frameworks[framework] <= 0 {
 		delete(z.frameworks, framework)
@@ -95,9 +95,9 @@ func (z *zone) count(e *kernel.Endpoint, by int) {
 			}
 			name := strings.ToLower(v.Name)
 			if z.vips[name] == nil {
-				z.vips[name] = map[vipAt]int{}
+				z.vips[name] = map[vipPort]int{}
 			}
-			at := vipAt{v.Addr, p.Protocol, v.Port}
+			at := vipPort{v.Addr, p.Protocol, v.Port}
 			if z.vips[name][at] += by; z.vips[name][at] <= 0 {
 				delete(z.vips[name], at)
 			}
@@ -108,14 +108,14 @@ func (z *zone) count(e *kernel.Endpoint, by int) {
 	}
 }
 
-// spellings is all names of an endpoint below its zones; the canonical one is among them.
+// spellings returns all names of an endpoint below its zones, the canonical one among them.
 func spellings(e *kernel.Endpoint) (canonical string, all []string) {
 	name := e.Discovery
 	if name == "" {
 		name = reversed(e.Owner)
 	}
 	dashed, framework := label(name), fragment(e.Framework)
-	canonical = hashed(dashed, e) + "." + framework
+	canonical = canonicalLabel(dashed, e) + "." + framework
 	all = []string{canonical}
 	for _, t := range []string{dashed, fragment(name)} {
 		for _, f := range []string{framework, label(e.Framework)} {
@@ -127,7 +127,7 @@ func spellings(e *kernel.Endpoint) (canonical string, all []string) {
 	return canonical, all
 }
 
-// reversed is Marathon's discovery name of an id: "/prod/web" is "web.prod".
+// reversed returns Marathon's discovery name of an id: "/prod/web" gives "web.prod".
 func reversed(id string) string {
 	parts := strings.FieldsFunc(id, func(r rune) bool { return r == '/' })
 	slices.Reverse(parts)
@@ -136,8 +136,8 @@ func reversed(id string) string {
 
 const maxLabel = 63 // bytes, RFC 1035
 
-// label makes one label of anything: letters, digits and dashes, at most 63, no dash at either end. What a cut leaves at the
-// end makes room for what follows it.
+// label turns any string into one label: letters, digits and dashes, at most 63, no dash at either end. Dashes at the
+// cut are dropped and what follows them moves up.
 func label(s string) string {
 	var b []byte
 	for i := range len(s) {
@@ -158,7 +158,7 @@ func label(s string) string {
 	return strings.TrimRight(head+rest[:min(len(rest), maxLabel-len(head))], "-")
 }
 
-// fragment makes a part of a domain name: the labels between dots.
+// fragment turns any string into a part of a domain name, label by label.
 func fragment(s string) string {
 	var out []string
 	for part := range strings.SplitSeq(s, ".") {
@@ -171,8 +171,8 @@ func fragment(s string) string {
 
 var zbase32 = base32.NewEncoding("ybndrfg8ejkmcpqxot1uwisza345h769").WithPadding(base32.NoPadding)
 
-// hashed is T-H-S; the whole is one label, so that T gives way.
-func hashed(t string, e *kernel.Endpoint) string {
+// canonicalLabel returns T-H-S; T is cut so that the whole is one label.
+func canonicalLabel(t string, e *kernel.Endpoint) string {
 	sum := sha1.Sum([]byte(e.Task))
 	agent := string(e.Agent)
 	end := "-" + zbase32.EncodeToString(sum[:])[:5] + "-" + label(agent[strings.LastIndexByte(agent, '-')+1:])
@@ -182,33 +182,34 @@ func hashed(t string, e *kernel.Endpoint) string {
 	return strings.TrimRight(t[:min(len(t), maxLabel-len(end))], "-") + end
 }
 
-// auto is where a task's ports are reached: its machine if any has a host port or it has no address of its own.
-func auto(e *kernel.Endpoint) netip.Addr {
+// autoAddr returns the address at which a task's ports are reached: its machine's if any port has a host port or the
+// task has no address of its own.
+func autoAddr(e *kernel.Endpoint) netip.Addr {
 	if !e.Address.IsValid() || slices.ContainsFunc(e.Ports, func(p kernel.EndpointPort) bool { return p.Host != 0 }) {
 		return e.Machine
 	}
 	return e.Address
 }
 
-func container(e *kernel.Endpoint) netip.Addr {
+func containerAddr(e *kernel.Endpoint) netip.Addr {
 	if e.Address.IsValid() {
 		return e.Address
 	}
 	return e.Machine
 }
 
-func machine(e *kernel.Endpoint) netip.Addr { return e.Machine }
+func machineAddr(e *kernel.Endpoint) netip.Addr { return e.Machine }
 
 const directory = ".dcos.thisdcos.directory."
 
-// service is the SRV target of a port.
-func service(e *entry, p kernel.EndpointPort) (target, bool) {
+// srvTarget returns the SRV target of a port, if it can be reached at all.
+func srvTarget(e *entry, p kernel.EndpointPort) (target, bool) {
 	switch {
 	case p.Host != 0:
-		return target{e.canonical + ".mesos.", auto(&e.Endpoint), p.Host}, true
+		return target{e.canonical + ".mesos.", autoAddr(&e.Endpoint), p.Host}, true
 	case !e.Address.IsValid() || p.Container == 0:
 		return target{}, false
-	case auto(&e.Endpoint) == e.Address:
+	case autoAddr(&e.Endpoint) == e.Address:
 		return target{e.canonical + ".mesos.", e.Address, p.Container}, true
 	}
 	return target{e.canonical + ".containerip" + directory, e.Address, p.Container}, true
@@ -222,9 +223,9 @@ func (z *zone) mesos(name string) (found, bool) {
 	port, task, protocol, framework, isService := splitService(before)
 	if !isService {
 		if slave {
-			return z.addresses(before, machine)
+			return z.addresses(before, machineAddr)
 		}
-		return z.addresses(name, auto)
+		return z.addresses(name, autoAddr)
 	}
 	list, ok := z.tasks[task+"."+framework]
 	if !ok || slave && port != "" {
@@ -233,7 +234,7 @@ func (z *zone) mesos(name string) (found, bool) {
 	f, any := found{}, port == ""
 	for _, e := range list {
 		for _, p := range e.Ports {
-			t, reached := service(e, p)
+			t, reached := srvTarget(e, p)
 			if slave {
 				t, reached = target{e.canonical + ".slave.mesos.", e.Machine, p.Host}, p.Host != 0
 			}
@@ -255,11 +256,11 @@ func (z *zone) dcos(name string) (found, bool) {
 	}
 	switch name[i+1:] {
 	case "agentip":
-		return z.addresses(name[:i], machine)
+		return z.addresses(name[:i], machineAddr)
 	case "containerip":
-		return z.addresses(name[:i], container)
+		return z.addresses(name[:i], containerAddr)
 	case "autoip":
-		return z.addresses(name[:i], auto)
+		return z.addresses(name[:i], autoAddr)
 	}
 	return found{}, false
 }
@@ -321,7 +322,7 @@ func splitService(name string) (port, task, protocol, framework string, ok bool)
 	return "", "", "", "", false
 }
 
-// masterNumber is N of masterN.
+// masterNumber parses N of masterN.
 func masterNumber(name string) (int, bool) {
 	num, ok := strings.CutPrefix(name, "master")
 	n, err := strconv.Atoi(num)

@@ -9,14 +9,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Registers of 32 bits, in which keys of several fields are put together. What a rule looks up begins at key, what a map
-// gives begins at found.
+// Registers of 32 bits, in which keys of several fields are put together. What a rule looks up begins at key, what a
+// map gives begins at found.
 const (
 	key   = unix.NFT_REG32_00
 	found = unix.NFT_REG32_04
 )
 
-// match is a part of a rule: conditions, or what to do when all before it held.
+// match is a part of a rule: conditions, or the verdict for packets that meet all conditions before it.
 type match = []expr.Any
 
 func rule(parts ...match) (out match) {
@@ -69,7 +69,8 @@ func notDaddr(p netip.Prefix) match { return address(destination, expr.CmpOpNeq,
 
 func bits(k expr.CtKey, mask uint32, op expr.CmpOp) match {
 	return match{&expr.Ct{Key: k, Register: key},
-		&expr.Bitwise{SourceRegister: key, DestRegister: key, Len: 4, Mask: binaryutil.NativeEndian.PutUint32(mask), Xor: make([]byte, 4)},
+		&expr.Bitwise{SourceRegister: key, DestRegister: key, Len: 4, Mask: binaryutil.NativeEndian.PutUint32(mask),
+			Xor: make([]byte, 4)},
 		equal(op, make([]byte, 4))}
 }
 
@@ -83,7 +84,7 @@ const statusDNAT = 1 << 5 // IPS_DST_NAT
 func redirected() match { return bits(expr.CtKeySTATUS, statusDNAT, expr.CmpOpNeq) }
 func direct() match     { return bits(expr.CtKeySTATUS, statusDNAT, expr.CmpOpEq) }
 
-// own holds for packets to an address of this machine.
+// own matches packets to an address of this machine.
 func own() match {
 	return match{&expr.Fib{Register: key, ResultADDRTYPE: true, FlagDADDR: true},
 		equal(expr.CmpOpEq, binaryutil.NativeEndian.PutUint32(unix.RTN_LOCAL))}
@@ -106,8 +107,8 @@ func icmp(kind byte) match {
 		&expr.Payload{DestRegister: key, Base: expr.PayloadBaseTransportHeader, Len: 1}, equal(expr.CmpOpEq, []byte{kind}))
 }
 
-// door loads address, protocol and port of the door a packet stands before: addr if valid, else where it goes.
-func door(addr netip.Addr) match {
+// frontend loads the key of the frontend that a packet is for: addr if valid, else its destination, protocol and port.
+func frontend(addr netip.Addr) match {
 	first := field(destination, key)
 	if addr.IsValid() {
 		first = &expr.Immediate{Register: key, Data: addr.AsSlice()}
@@ -144,7 +145,7 @@ func drop() match       { return verdict(expr.VerdictDrop) }
 func leave() match      { return verdict(expr.VerdictReturn) }
 func masquerade() match { return match{&expr.Masq{}} }
 
-// refuse is two rules: a reset for TCP, "port unreachable" for all else.
+// refuse returns two rules: a reset for TCP, "port unreachable" for all else.
 func refuse(parts ...match) []match {
 	cond := rule(parts...)
 	return []match{

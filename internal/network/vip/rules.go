@@ -34,12 +34,12 @@ type Rules struct {
 	conn *nftables.Conn
 
 	// Guarded by mu. t is nil before Configure.
-	t     *tables
-	now   picture        // what the kernel's sets hold, unless stale
-	users map[string]int // by chain of pick: how many doors lead through it
-	made  map[string][]uint64
-	gen   uint32 // the kernel's generation after the last change that was understood
-	stale bool   // the last transaction failed: nothing is known
+	t             *tables
+	current       contents       // what the kernel's sets hold, unless stale
+	balancerUsers map[string]int // by balancer chain: how many frontends use it
+	ruleHandles   map[string][]uint64
+	gen           uint32 // the kernel's generation after the last change that was understood
+	stale         bool   // the last transaction failed: nothing is known
 }
 
 // New makes rules; they are there after Configure.
@@ -53,7 +53,7 @@ func New() (*Rules, error) {
 	return &Rules{conn: conn}, nil
 }
 
-// Close gives the connection to the kernel back; the rules stay.
+// Close ends the connection to the kernel; the rules stay.
 func (r *Rules) Close() error { return r.conn.CloseLasting() }
 
 // Configure implements network.Rules.
@@ -65,7 +65,7 @@ func (r *Rules) Configure(l network.Layout) error {
 		_, err := r.repair()
 		return err
 	}
-	r.t, r.now = t, newPicture()
+	r.t, r.current = t, newContents()
 	if _, intact, err := r.inspect(); err != nil {
 		return err
 	} else if intact {
@@ -74,24 +74,24 @@ func (r *Rules) Configure(l network.Layout) error {
 	return r.build()
 }
 
-// adopt takes the tables as an earlier process left them.
+// adopt reads the tables that an earlier process left.
 func (r *Rules) adopt() error {
-	p, err := r.load()
+	p, err := r.loadContents()
 	if err != nil {
 		return err
 	}
-	r.now, r.users, r.stale = p, map[string]int{}, false
-	for _, c := range p[doors] {
-		r.users[c]++
+	r.current, r.balancerUsers, r.stale = p, map[string]int{}, false
+	for _, c := range p[frontends] {
+		r.balancerUsers[c]++
 	}
-	if r.made, _, err = r.inspect(); err != nil {
+	if r.ruleHandles, _, err = r.inspect(); err != nil {
 		return err
 	}
 	r.gen, err = generation()
 	return err
 }
 
-// build makes the tables anew with what now says, whatever there was, in one transaction.
+// build replaces the tables, whatever they are, by those of current, in one transaction.
 func (r *Rules) build() error {
 	for _, t := range []*nftables.Table{r.t.ip, r.t.bridge} {
 		r.conn.AddTable(t)
@@ -103,14 +103,14 @@ func (r *Rules) build() error {
 			return fmt.Errorf("nftables set %s: %w", name, err)
 		}
 	}
-	r.users = map[string]int{}
-	for _, c := range r.now[doors] {
-		if r.users[c]++; r.users[c] == 1 {
-			r.addPick(c)
+	r.balancerUsers = map[string]int{}
+	for _, c := range r.current[frontends] {
+		if r.balancerUsers[c]++; r.balancerUsers[c] == 1 {
+			r.addBalancer(c)
 		}
 	}
-	for name, m := range r.now {
-		if err := r.elements(name, maps.All(m)); err != nil {
+	for name, m := range r.current {
+		if err := r.addElements(name, maps.All(m)); err != nil {
 			return err
 		}
 	}
@@ -133,25 +133,25 @@ func (r *Rules) build() error {
 	if !intact {
 		return fmt.Errorf("nftables table %s is not as it was just made: %w", r.t.ip.Name, errdefs.ErrInternal)
 	}
-	r.made = made
+	r.ruleHandles = made
 	r.gen, err = generation()
 	return err
 }
 
-func (r *Rules) addPick(name string) {
-	c, rules := r.t.pick(name)
+func (r *Rules) addBalancer(name string) {
+	c, rules := r.t.balancer(name)
 	r.conn.AddChain(c)
 	for _, exprs := range rules {
 		r.conn.AddRule(&nftables.Rule{Table: c.Table, Chain: c, Exprs: exprs})
 	}
 }
 
-// elements queues the addition of elements.
-func (r *Rules) elements(name string, all iter.Seq2[string, string]) error {
+// addElements queues the addition of elements.
+func (r *Rules) addElements(name string, all iter.Seq2[string, string]) error {
 	var list []nftables.SetElement
 	for k, v := range all {
 		e := nftables.SetElement{Key: []byte(k), Val: []byte(v)}
-		if name == doors {
+		if name == frontends {
 			e.VerdictData, e.Val = &expr.Verdict{Kind: expr.VerdictGoto, Chain: v}, nil
 		}
 		list = append(list, e)
@@ -164,8 +164,8 @@ func (r *Rules) elements(name string, all iter.Seq2[string, string]) error {
 	return nil
 }
 
-// Change implements network.Rules.
-func (r *Rules) Change(c network.Change) error {
+// ChangeRules implements network.Rules.
+func (r *Rules) ChangeRules(c network.RuleChange) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.t == nil {
@@ -177,10 +177,10 @@ func (r *Rules) Change(c network.Change) error {
 		}
 	}
 	e := edits{}
-	gone := map[network.Door][]netip.AddrPort{}
-	for d, want := range c.Doors {
-		if left := r.now.lead(e, d, want); len(left) > 0 && d.Protocol == "udp" {
-			gone[d] = left
+	gone := map[network.Frontend][]netip.AddrPort{}
+	for f, want := range c.Backends {
+		if left := r.current.setBackends(e, f, want); len(left) > 0 && f.Protocol == "udp" {
+			gone[f] = left
 		}
 	}
 	if c.Links != nil {
@@ -189,33 +189,33 @@ func (r *Rules) Change(c network.Change) error {
 			k := string(ifname(name))
 			l[k], s[k+addrKey(addr)], twice[addrKey(addr)+addrKey(addr)] = "", "", ""
 		}
-		r.now.whole(e, links, l)
-		r.now.whole(e, senders, s)
-		r.now.whole(e, self, twice)
+		r.current.replaceSet(e, links, l)
+		r.current.replaceSet(e, senders, s)
+		r.current.replaceSet(e, self, twice)
 	}
 	if c.Open != nil {
-		r.now.whole(e, open, portKeys(c.Open))
+		r.current.replaceSet(e, open, portKeys(c.Open))
 	}
-	if c.Held != nil {
-		r.now.whole(e, held, portKeys(c.Held))
+	if c.Bound != nil {
+		r.current.replaceSet(e, bound, portKeys(c.Bound))
 	}
 	if c.Networks != nil {
-		of, both := numbered(c.Networks, addrKey)
-		r.now.whole(e, networks, of)
-		r.now.whole(e, members, both)
+		of, both := networkElements(c.Networks, addrKey)
+		r.current.replaceSet(e, networks, of)
+		r.current.replaceSet(e, members, both)
 	}
 	if c.Inner != nil {
-		of, both := numbered(c.Inner, portKey)
+		of, both := networkElements(c.Inner, portKey)
 		for k := range of {
 			of[k] = "" // a plain set
 		}
-		r.now.whole(e, inner, of)
-		r.now.whole(e, insiders, both)
+		r.current.replaceSet(e, inner, of)
+		r.current.replaceSet(e, insiders, both)
 	}
-	if err := r.commit(e); err != nil {
+	if err := r.commitEdits(e); err != nil {
 		return err
 	}
-	return forget(gone, e[networks])
+	return deleteFlows(gone, e[networks])
 }
 
 func portKeys(ports map[network.Port]bool) map[string]string {
@@ -226,8 +226,8 @@ func portKeys(ports map[network.Port]bool) map[string]string {
 	return out
 }
 
-// numbered is keys to the numbers of networks, and the set of number and key.
-func numbered[K comparable](all map[K]uint32, key func(K) string) (of, both map[string]string) {
+// networkElements returns a map of keys to the numbers of their networks, and a set of number and key.
+func networkElements[K comparable](all map[K]uint32, key func(K) string) (of, both map[string]string) {
 	of, both = map[string]string{}, map[string]string{}
 	for k, n := range all {
 		of[key(k)], both[numberKey(n)+key(k)] = numberKey(n), ""
@@ -235,28 +235,28 @@ func numbered[K comparable](all map[K]uint32, key func(K) string) (of, both map[
 	return of, both
 }
 
-// commit makes the edits one transaction.
-func (r *Rules) commit(e edits) error {
+// commitEdits applies the edits in one transaction.
+func (r *Rules) commitEdits(e edits) error {
 	if len(e) == 0 {
 		return nil
 	}
-	users := maps.Clone(r.users)
-	for k, v := range e[doors] {
-		if old, ok := r.now[doors][k]; ok {
+	users := maps.Clone(r.balancerUsers)
+	for k, v := range e[frontends] {
+		if old, ok := r.current[frontends][k]; ok {
 			users[old]--
 		}
 		if v != nil {
 			users[*v]++
 		}
 	}
-	unused, err := r.pick(users)
+	unused, err := r.ensureBalancers(users)
 	if err != nil {
 		return err
 	}
 	for _, name := range setNames {
 		var out []nftables.SetElement
 		for k, v := range e[name] {
-			if old, ok := r.now[name][k]; ok && (v == nil || *v != old) {
+			if old, ok := r.current[name][k]; ok && (v == nil || *v != old) {
 				out = append(out, nftables.SetElement{Key: []byte(k)})
 			}
 		}
@@ -267,7 +267,7 @@ func (r *Rules) commit(e edits) error {
 		}
 	}
 	for name, m := range e {
-		if err := r.elements(name, present(m)); err != nil {
+		if err := r.addElements(name, present(m)); err != nil {
 			return err
 		}
 	}
@@ -278,25 +278,26 @@ func (r *Rules) commit(e edits) error {
 	if err := r.flush(); err != nil {
 		return err
 	}
-	r.now.apply(e)
-	r.users = users
+	r.current.applyEdits(e)
+	r.balancerUsers = users
 	for _, c := range unused {
-		delete(r.made, c)
+		delete(r.ruleHandles, c)
 	}
 	return nil
 }
 
-// pick makes the chains that users need, and names those that are no longer needed. New ones are a transaction of their own:
-// a packet already on its way through the old rules would find a chain of the same transaction empty.
-func (r *Rules) pick(users map[string]int) (unused []string, err error) {
+// ensureBalancers creates the balancer chains that users need and returns those that are no longer needed. New ones
+// are a transaction of their own: a packet already on its way through the old rules would find a chain of the same
+// transaction empty.
+func (r *Rules) ensureBalancers(users map[string]int) (unused []string, err error) {
 	var added []string
 	for c, n := range users {
 		if n == 0 {
 			unused = append(unused, c)
 			delete(users, c)
-		} else if _, there := r.users[c]; !there {
+		} else if _, there := r.balancerUsers[c]; !there {
 			added = append(added, c)
-			r.addPick(c)
+			r.addBalancer(c)
 		}
 	}
 	if len(added) == 0 {
@@ -306,10 +307,10 @@ func (r *Rules) pick(users map[string]int) (unused []string, err error) {
 		return nil, err
 	}
 	for _, c := range added {
-		if r.made[c], err = r.handles(r.t.ip, c); err != nil {
+		if r.ruleHandles[c], err = r.handles(r.t.ip, c); err != nil {
 			return nil, err
 		}
-		r.users[c] = 0 // it is there, should the next transaction fail
+		r.balancerUsers[c] = 0 // it is there, should the next transaction fail
 	}
 	return unused, nil
 }
@@ -324,7 +325,7 @@ func present(m map[string]*string) iter.Seq2[string, string] {
 	}
 }
 
-// flush sends what is queued and counts the generation.
+// flush sends the queued transaction and counts the generation.
 func (r *Rules) flush() error {
 	before, err := generation()
 	if err != nil {
@@ -335,25 +336,25 @@ func (r *Rules) flush() error {
 		return fmt.Errorf("nftables table %s: %w", r.t.ip.Name, kind(err))
 	}
 	if r.gen == before {
-		r.gen++ // somebody else's change in between would make it one more: the next Repair looks
+		r.gen++ // somebody else's change in between would make it one more: the next Repair compares
 	}
 	return nil
 }
 
-// Doors implements network.Rules.
-func (r *Rules) Doors() iter.Seq2[network.Door, []netip.AddrPort] {
-	return func(yield func(network.Door, []netip.AddrPort) bool) {
+// Frontends implements network.Rules.
+func (r *Rules) Frontends() iter.Seq2[network.Frontend, []netip.AddrPort] {
+	return func(yield func(network.Frontend, []netip.AddrPort) bool) {
 		r.mu.Lock()
-		all := map[network.Door][]netip.AddrPort{}
-		for _, set := range []string{doors, refused} {
-			for k := range r.now[set] {
-				d := parseDoor(k)
-				all[d] = r.now.leads(d)
+		all := map[network.Frontend][]netip.AddrPort{}
+		for _, set := range []string{frontends, refused} {
+			for k := range r.current[set] {
+				f := parseFrontend(k)
+				all[f] = r.current.backendsOf(f)
 			}
 		}
 		r.mu.Unlock()
-		for d, to := range all {
-			if !yield(d, to) {
+		for f, to := range all {
+			if !yield(f, to) {
 				return
 			}
 		}
@@ -382,12 +383,12 @@ func (r *Rules) repair() (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	if intact && maps.EqualFunc(made, r.made, slices.Equal) {
-		p, err := r.load()
+	if intact && maps.EqualFunc(made, r.ruleHandles, slices.Equal) {
+		p, err := r.loadContents()
 		if err != nil {
 			return false, err
 		}
-		if maps.EqualFunc(p, r.now, maps.Equal) {
+		if maps.EqualFunc(p, r.current, maps.Equal) {
 			r.gen, r.stale = gen, false
 			return false, nil
 		}
@@ -399,7 +400,7 @@ func (r *Rules) repair() (bool, error) {
 func (r *Rules) Remove(id string) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	ip, bridge := named(id)
+	ip, bridge := tablesOf(id)
 	for _, t := range []*nftables.Table{ip, bridge} {
 		r.conn.AddTable(t)
 		r.conn.DelTable(t)
@@ -411,7 +412,8 @@ func (r *Rules) Remove(id string) error {
 	return nil
 }
 
-// inspect reads the handles of all rules by chain. intact says that chains and rules are as many as these tables have.
+// inspect reads the handles of all rules by chain. intact means that there are as many chains and rules as these
+// tables have.
 func (r *Rules) inspect() (made map[string][]uint64, intact bool, err error) {
 	made = map[string][]uint64{}
 	for _, t := range []*nftables.Table{r.t.ip, r.t.bridge} {
@@ -436,7 +438,7 @@ func (r *Rules) inspect() (made map[string][]uint64, intact bool, err error) {
 		want[c.Name] = len(c.rules)
 	}
 	for name, handles := range made {
-		if n, ok := want[name]; ok && n == len(handles) || isPick(name) && len(handles) == 2 {
+		if n, ok := want[name]; ok && n == len(handles) || isBalancer(name) && len(handles) == 2 {
 			delete(want, name)
 			continue
 		}
@@ -457,9 +459,9 @@ func (r *Rules) handles(t *nftables.Table, chain string) ([]uint64, error) {
 	return out, nil
 }
 
-// load reads the kernel's sets.
-func (r *Rules) load() (picture, error) {
-	p := newPicture()
+// loadContents reads the kernel's sets.
+func (r *Rules) loadContents() (contents, error) {
+	p := newContents()
 	for _, name := range setNames {
 		elems, err := r.conn.GetSetElements(r.t.sets[name])
 		if err != nil {
@@ -467,7 +469,7 @@ func (r *Rules) load() (picture, error) {
 		}
 		for _, e := range elems {
 			v := string(e.Val)
-			if name == doors {
+			if name == frontends {
 				if v, err = chainOf(e.Val); err != nil {
 					return nil, err
 				}
@@ -492,14 +494,15 @@ func chainOf(b []byte) (string, error) {
 	return "", d.Err()
 }
 
-// generation is the number of the ruleset's last transaction, whoever made it.
+// generation reads the number of the ruleset's last transaction, which may be another process's.
 func generation() (uint32, error) {
 	c, err := nl.Dial(unix.NETLINK_NETFILTER, nil)
 	if err != nil {
 		return 0, fmt.Errorf("nftables generation: %w", err)
 	}
 	defer c.Close()
-	msgs, err := c.Execute(nl.Message{Header: nl.Header{Type: unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_GETGEN, Flags: nl.Request},
+	msgs, err := c.Execute(nl.Message{Header: nl.Header{Type: unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_GETGEN,
+		Flags: nl.Request},
 		Data: make([]byte, 4)})
 	if err != nil || len(msgs) == 0 || len(msgs[0].Data) < 4 {
 		return 0, errors.Join(fmt.Errorf("nftables generation: no answer: %w", errdefs.ErrUnavailable), err)
@@ -517,13 +520,13 @@ func generation() (uint32, error) {
 	return 0, d.Err()
 }
 
-// forget deletes tracked UDP connections to backends that doors no longer lead to, and all of addresses that are in another
-// network now: whoever has such an address next would go on with its predecessor's.
-func forget(gone map[network.Door][]netip.AddrPort, moved map[string]*string) error {
+// deleteFlows deletes tracked UDP connections to backends that were removed from their frontend, and all connections of
+// addresses that changed their network: the next group with such an address would go on with its predecessor's.
+func deleteFlows(gone map[network.Frontend][]netip.AddrPort, moved map[string]*string) error {
 	if len(gone) == 0 && len(moved) == 0 {
 		return nil
 	}
-	s := stale{gone, map[netip.Addr]bool{}}
+	s := staleFlows{gone, map[netip.Addr]bool{}}
 	for k := range moved {
 		s.moved[netip.AddrFrom4([4]byte([]byte(k)))] = true
 	}
@@ -534,14 +537,14 @@ func forget(gone map[network.Door][]netip.AddrPort, moved map[string]*string) er
 	return nil
 }
 
-// stale is what forget deletes.
-type stale struct {
-	gone  map[network.Door][]netip.AddrPort
+// staleFlows selects the tracked connections that deleteFlows deletes.
+type staleFlows struct {
+	gone  map[network.Frontend][]netip.AddrPort
 	moved map[netip.Addr]bool
 }
 
 // MatchConntrackFlow implements netlink.CustomConntrackFilter.
-func (s stale) MatchConntrackFlow(f *netlink.ConntrackFlow) bool {
+func (s staleFlows) MatchConntrackFlow(f *netlink.ConntrackFlow) bool {
 	from, to, answering := addrOf(f.Forward.SrcIP), addrOf(f.Forward.DstIP), addrOf(f.Reverse.SrcIP)
 	if s.moved[from] || s.moved[to] || s.moved[answering] {
 		return true
@@ -550,8 +553,9 @@ func (s stale) MatchConntrackFlow(f *netlink.ConntrackFlow) bool {
 		return false
 	}
 	backend := netip.AddrPortFrom(answering, f.Reverse.SrcPort)
-	for d, gone := range s.gone {
-		if f.Forward.DstPort == d.Number && (d.Addr == network.Anywhere || d.Addr == to) && slices.Contains(gone, backend) {
+	for front, gone := range s.gone {
+		if f.Forward.DstPort == front.Number && (front.Addr == network.Anywhere || front.Addr == to) &&
+			slices.Contains(gone, backend) {
 			return true
 		}
 	}
@@ -563,7 +567,7 @@ func addrOf(ip net.IP) netip.Addr {
 	return a.Unmap()
 }
 
-// kind gives the kernel's errors the kind callers branch on.
+// kind wraps the kernel's errors in the kinds that callers branch on.
 func kind(err error) error {
 	switch {
 	case errors.Is(err, os.ErrPermission):

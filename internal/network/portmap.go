@@ -13,55 +13,56 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// holds is the ports of the machine this process keeps bound so that nobody else gets them. Traffic never reaches the
-// sockets: doors lead it elsewhere, and what no door leads is rejected. Guarded by the Network's mutex.
-type holds map[Port]*hold
+// portMap has the ports of the machine that this process keeps bound so that nobody else takes them. Traffic never
+// reaches the sockets: frontends redirect it, and what none redirects is rejected. Guarded by the Network's mutex.
+type portMap map[Port]*boundPort
 
-type hold struct {
-	fd  int // -1: not bound, see retake
-	who string
+type boundPort struct {
+	fd    int // -1: not bound, see rebind
+	owner string
 }
 
-// take binds the port for who; again for the same does nothing. A port of somebody else's is an ErrAlreadyExists that names
-// the owner if it can be told.
-func (h holds) take(p Port, who string) error {
-	if x := h[p]; x != nil {
+// bind binds the port for owner; again for the same owner it does nothing. A port of another owner or process is an
+// ErrAlreadyExists that names it if that is known.
+func (m portMap) bind(p Port, owner string) error {
+	if x := m[p]; x != nil {
 		switch {
-		case x.who != who:
-			return fmt.Errorf("%s port %d is held by %s: %w", p.Protocol, p.Number, x.who, errdefs.ErrAlreadyExists)
+		case x.owner != owner:
+			return fmt.Errorf("%s port %d is held by %s: %w", p.Protocol, p.Number, x.owner, errdefs.ErrAlreadyExists)
 		case x.fd >= 0:
 			return nil
 		}
 	}
-	fd, err := bind(p)
+	fd, err := bindSocket(p)
 	if err != nil {
 		return err
 	}
-	h[p] = &hold{fd, who}
+	m[p] = &boundPort{fd, owner}
 	return nil
 }
 
-// retake is take for a port that was who's before this process: it counts as who's even if it cannot be bound now.
-func (h holds) retake(p Port, who string) error {
-	err := h.take(p, who)
-	if err != nil && h[p] == nil {
-		h[p] = &hold{-1, who}
+// rebind binds a port that was owner's before this process started. It counts as owner's even if it cannot be bound
+// now.
+func (m portMap) rebind(p Port, owner string) error {
+	err := m.bind(p, owner)
+	if err != nil && m[p] == nil {
+		m[p] = &boundPort{-1, owner}
 	}
 	return err
 }
 
-func (h holds) free(p Port, who string) {
-	if x := h[p]; x != nil && x.who == who {
+func (m portMap) release(p Port, owner string) {
+	if x := m[p]; x != nil && x.owner == owner {
 		if x.fd >= 0 {
 			unix.Close(x.fd)
 		}
-		delete(h, p)
+		delete(m, p)
 	}
 }
 
-func (h holds) ports() map[Port]bool {
-	out := make(map[Port]bool, len(h))
-	for p, x := range h {
+func (m portMap) bound() map[Port]bool {
+	out := make(map[Port]bool, len(m))
+	for p, x := range m {
 		if x.fd >= 0 {
 			out[p] = true
 		}
@@ -69,8 +70,8 @@ func (h holds) ports() map[Port]bool {
 	return out
 }
 
-// bind takes a port on all addresses of the machine.
-func bind(p Port) (int, error) {
+// bindSocket binds a port on all addresses of the machine.
+func bindSocket(p Port) (int, error) {
 	kind := unix.SOCK_STREAM
 	if p.Protocol == "udp" {
 		kind = unix.SOCK_DGRAM
@@ -100,16 +101,16 @@ func bind(p Port) (int, error) {
 	return -1, fmt.Errorf("%s port %d: %w", p.Protocol, p.Number, err)
 }
 
-// probe reports whether a port could be bound now.
-func probe(p Port) error {
-	fd, err := bind(p)
+// checkFree returns the error that binding the port would give now.
+func checkFree(p Port) error {
+	fd, err := bindSocket(p)
 	if err == nil {
 		unix.Close(fd)
 	}
 	return err
 }
 
-// Owner tells who has a port of the machine bound: "process 812 (nginx -g daemon off;)". Empty if it cannot be told.
+// Owner names the process that has a port of the machine bound: "process 812 (nginx -g daemon off;)". Empty if unknown.
 func Owner(p Port) string {
 	inodes := map[string]bool{}
 	for _, family := range []string{"", "6"} {
@@ -133,7 +134,7 @@ func Owner(p Port) string {
 
 const tcpListen = "0A" // state of a listening socket in /proc/net/tcp
 
-// socketInodes adds the sockets bound to p, as /proc/PID/fd names them.
+// socketInodes adds to into the sockets bound to p, as /proc/PID/fd names them.
 func socketInodes(path string, p Port, into map[string]bool) {
 	f, err := os.Open(path)
 	if err != nil {

@@ -14,7 +14,7 @@ func backend(i int) netip.AddrPort {
 	return netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, 0, byte(i)}), 80)
 }
 
-func TestArrangeKeepsNumbers(t *testing.T) {
+func TestAssignSlotsKeepsNumbers(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		draw := func(name string) (out []netip.AddrPort) {
 			for _, i := range rapid.SliceOfNDistinct(rapid.IntRange(1, 12), 0, 10, rapid.ID).Draw(t, name) {
@@ -23,18 +23,18 @@ func TestArrangeKeepsNumbers(t *testing.T) {
 			return out
 		}
 		old, want := draw("old"), draw("want")
-		slots, gone := arrange(old, append(want, want...)) // doubles count once
+		slots, gone := assignSlots(old, append(want, want...)) // doubles count once
 		sorted := func(l []netip.AddrPort) []netip.AddrPort {
 			l = slices.Clone(l)
 			slices.SortFunc(l, netip.AddrPort.Compare)
 			return l
 		}
 		if !slices.Equal(sorted(slots), sorted(want)) {
-			t.Fatalf("arrange(%v, %v) = %v", old, want, slots)
+			t.Fatalf("assignSlots(%v, %v) = %v", old, want, slots)
 		}
 		for _, g := range gone {
 			if slices.Contains(want, g) || !slices.Contains(old, g) {
-				t.Fatalf("arrange(%v, %v) says %v is gone", old, want, g)
+				t.Fatalf("assignSlots(%v, %v) says %v is gone", old, want, g)
 			}
 		}
 		changed := 0
@@ -45,18 +45,20 @@ func TestArrangeKeepsNumbers(t *testing.T) {
 		}
 		// Each that goes or comes may cost one number, and each hole at most one more: the last, moved there.
 		if most := len(gone) + len(want) - len(old) + 2*len(gone); changed > most {
-			t.Fatalf("arrange(%v, %v) = %v changes %d numbers, at most %d are needed", old, want, slots, changed, most)
+			t.Fatalf("assignSlots(%v, %v) = %v changes %d numbers, at most %d are needed", old, want, slots, changed, most)
 		}
 	})
 }
 
-func TestLeadIsUndoneByItsReverse(t *testing.T) {
+func TestSetBackendsIsUndoneByItsReverse(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		p := newPicture()
-		model := map[network.Door][]netip.AddrPort{}
+		p := newContents()
+		model := map[network.Frontend][]netip.AddrPort{}
 		for range 20 {
-			addr := rapid.SampledFrom([]netip.Addr{network.Anywhere, network.Loopback, netip.MustParseAddr("198.18.0.1")}).Draw(t, "addr")
-			d := network.Door{Addr: addr, Port: network.Port{Protocol: rapid.SampledFrom([]string{"tcp", "udp"}).Draw(t, "protocol"), Number: 80}}
+			addr := rapid.SampledFrom([]netip.Addr{network.Anywhere, network.Loopback,
+				netip.MustParseAddr("198.18.0.1")}).Draw(t, "addr")
+			d := network.Frontend{Addr: addr, Port: network.Port{Protocol: rapid.SampledFrom([]string{"tcp", "udp"}).Draw(t,
+				"protocol"), Number: 80}}
 			var want []netip.AddrPort
 			if rapid.Bool().Draw(t, "open") {
 				want = []netip.AddrPort{}
@@ -65,30 +67,30 @@ func TestLeadIsUndoneByItsReverse(t *testing.T) {
 				}
 			}
 			e := edits{}
-			p.lead(e, d, want)
-			p.apply(e)
+			p.setBackends(e, d, want)
+			p.applyEdits(e)
 			model[d] = want
 			again := edits{}
-			if p.lead(again, d, want); len(again) > 0 {
+			if p.setBackends(again, d, want); len(again) > 0 {
 				t.Fatalf("the same again changes %v", again)
 			}
 			for d, want := range model {
-				got := p.leads(d)
+				got := p.backendsOf(d)
 				for _, b := range want {
 					if !slices.Contains(got, b) {
 						t.Fatalf("%v leads to %v, want %v", d, got, want)
 					}
 				}
-				_, isRefused := p[refused][doorKey(d)]
-				if len(got) != len(want) || isRefused != (want != nil && len(want) == 0) || parseDoor(doorKey(d)) != d {
+				_, isRefused := p[refused][frontendKey(d)]
+				if len(got) != len(want) || isRefused != (want != nil && len(want) == 0) || parseFrontend(frontendKey(d)) != d {
 					t.Fatalf("%v leads to %v (refused: %v), want %v", d, got, isRefused, want)
 				}
 			}
 		}
 		for d := range model {
 			e := edits{}
-			p.lead(e, d, nil)
-			p.apply(e)
+			p.setBackends(e, d, nil)
+			p.applyEdits(e)
 		}
 		for name, m := range p {
 			if len(m) > 0 {
