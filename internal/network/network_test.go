@@ -638,8 +638,9 @@ func TestPreflightNamesChainsThatDrop(t *testing.T) {
 	}
 	defer func() { c.DelTable(table); c.Flush() }()
 	got, err := network.Preflight(t.Context(), "mar0badca")
-	want := []kernel.Finding{{What: "nftables chain FORWARD of table ip filter drops what it does not know",
-		Do: `nft insert rule ip filter FORWARD iifname "mar0badca" accept; nft insert rule ip filter FORWARD oifname "mar0badca" accept`}}
+	want := []kernel.Finding{{Severity: kernel.Warning,
+		What: "nftables chain FORWARD of table ip filter drops what it does not know",
+		Do:   `nft insert rule ip filter FORWARD iifname "mar0badca" accept; nft insert rule ip filter FORWARD oifname "mar0badca" accept`}}
 	if err != nil || !slices.Equal(got, want) {
 		t.Errorf("Preflight: %+v, %v; want %+v", got, err, want)
 	}
