@@ -24,7 +24,7 @@ type hold struct {
 // keep begins a hold, unhold ends it and returns what it was.
 func (s *State) keep(e *entry, h *hold) {
 	e.hold = h
-	s.pool.Hold(h.agent.info.ID, e.spec.need)
+	s.pool.SetAside(h.agent.info.ID, e.spec.need)
 	if h.charged {
 		s.quota.Keep(e.spec.Role, e.spec.need)
 	}
@@ -39,7 +39,7 @@ func (s *State) unhold(e *entry) *hold {
 		return nil
 	}
 	e.hold = nil
-	s.pool.Hold(h.agent.info.ID, kernel.Resources{}.Sub(e.spec.need))
+	s.pool.SetAside(h.agent.info.ID, kernel.Resources{}.Sub(e.spec.need))
 	if h.charged {
 		s.quota.Keep(e.spec.Role, kernel.Resources{}.Sub(e.spec.need))
 	}

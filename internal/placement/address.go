@@ -6,16 +6,16 @@ import (
 	"net/netip"
 )
 
-// addresses gives out the addresses of one IPv4 subnet: not the first (the network), the second (the gateway) or the last
-// (broadcast). It goes round, so that an address given back is given out again last.
+// addresses allocates the addresses of one IPv4 subnet, without the first (the network), the second (the gateway) and
+// the last (broadcast). It allocates round robin, so that a released address is reused last.
 type addresses struct {
 	subnet netip.Prefix
 	taken  []uint64 // a bit for each address of the subnet
 	used   int
-	next   uint32 // offset to look at first
+	next   uint32 // offset to try first
 }
 
-// reservedAddresses of a subnet are never given to a group.
+// reservedAddresses is the number of a subnet's addresses that no group gets.
 const reservedAddresses = 3
 
 func newAddresses(subnet netip.Prefix) addresses {
@@ -35,7 +35,7 @@ func (a *addresses) size() uint32 {
 
 func (a *addresses) free() int { return max(0, int(a.size())-reservedAddresses-a.used) }
 
-func (a *addresses) give() netip.Addr {
+func (a *addresses) takeNext() netip.Addr {
 	n := a.size()
 	for range 2 {
 		for i := a.next; i < n-1; {
@@ -44,9 +44,9 @@ func (a *addresses) give() netip.Addr {
 				if i >= n-1 {
 					break
 				}
-				a.set(i)
+				a.markTaken(i)
 				a.next = i + 1
-				return a.at(i)
+				return a.addrAt(i)
 			}
 			i = (i/64 + 1) * 64
 		}
@@ -55,25 +55,25 @@ func (a *addresses) give() netip.Addr {
 	return netip.Addr{}
 }
 
-// take marks one address; false if it is not the subnet's to give or taken.
+// take marks one address as taken; false if it is not one for groups or is taken already.
 func (a *addresses) take(addr netip.Addr) bool {
 	i, ok := a.offset(addr)
 	if !ok || a.taken[i/64]&(1<<(i%64)) != 0 {
 		return false
 	}
-	a.set(i)
+	a.markTaken(i)
 	a.next = max(a.next, i+1)
 	return true
 }
 
-func (a *addresses) giveBack(addr netip.Addr) {
+func (a *addresses) release(addr netip.Addr) {
 	if i, ok := a.offset(addr); ok && a.taken[i/64]&(1<<(i%64)) != 0 {
 		a.taken[i/64] &^= 1 << (i % 64)
 		a.used--
 	}
 }
 
-func (a *addresses) set(i uint32) {
+func (a *addresses) markTaken(i uint32) {
 	a.taken[i/64] |= 1 << (i % 64)
 	a.used++
 }
@@ -87,7 +87,7 @@ func (a *addresses) offset(addr netip.Addr) (uint32, bool) {
 	return i, i >= 2 && i < a.size()-1
 }
 
-func (a *addresses) at(i uint32) netip.Addr {
+func (a *addresses) addrAt(i uint32) netip.Addr {
 	b := a.subnet.Addr().As4()
 	binary.BigEndian.PutUint32(b[:], binary.BigEndian.Uint32(b[:])+i)
 	return netip.AddrFrom4(b)

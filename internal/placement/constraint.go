@@ -11,7 +11,7 @@ import (
 	"github.com/marinaos/marina/internal/kernel"
 )
 
-// bundlePrefix begins the names of fields that are programs a machine has; no attribute of a machine is called like that.
+// bundlePrefix begins the names of fields for programs on a machine; no attribute of a machine begins so.
 const bundlePrefix = "\x00bundle "
 
 // constraint is one compiled constraint of a spec.
@@ -62,17 +62,17 @@ func compile(c kernel.Constraint) (constraint, error) {
 	return out, nil
 }
 
-// hasBundle is the constraint that a program is on the machine.
+// hasBundle returns the constraint that a program is on the machine.
 func hasBundle(name string) constraint {
 	return constraint{Constraint: kernel.Constraint{Field: bundlePrefix + name}}
 }
 
-// counted reports whether the constraint depends on where other instances are.
+// counted reports whether the constraint depends on the places of other instances.
 func (c *constraint) counted() bool {
 	return c.max > 0 || c.Operator == "GROUP_BY" || c.Operator == "CLUSTER" && c.Value == ""
 }
 
-// String is the name of its filter: "constraint rack:UNLIKE:r1".
+// String returns the name of the filter in refusals: "constraint rack:UNLIKE:r1".
 func (c *constraint) String() string {
 	if bundle, ok := strings.CutPrefix(c.Field, bundlePrefix); ok {
 		return "bundle " + bundle
@@ -91,7 +91,8 @@ func (c *constraint) detail() string {
 	return ""
 }
 
-// holds judges a value, for the constraints that look at the machine alone. A machine without one passes UNLIKE only.
+// holds reports whether a value passes a constraint that depends on the machine alone. A machine without a value
+// passes UNLIKE only.
 func (c *constraint) holds(value string) bool {
 	switch c.Operator {
 	case "UNLIKE":
@@ -104,7 +105,7 @@ func (c *constraint) holds(value string) bool {
 	return true
 }
 
-// field is the machine's value of a constraint's field.
+// field returns the machine's value of a constraint's field.
 func (m *Machine) field(name string) (string, bool) {
 	var v string
 	switch name {
@@ -125,20 +126,21 @@ func (m *Machine) field(name string) (string, bool) {
 	return v, v != ""
 }
 
-// filter is a constraint that looks at the machine alone, with the machines that pass. Equal ones of all requests are one.
+// filter is a constraint that depends on the machine alone, with the machines that pass. Requests with equal
+// constraints share one.
 type filter struct {
 	constraint
 	field    *field
 	requests int
 	built    bool
-	passes   set
+	passed   set
 }
 
-// filter is the one of a constraint.
-func (p *Pool) filter(c constraint) *filter {
+// filterFor returns the filter of a constraint, for one more request.
+func (p *Pool) filterFor(c constraint) *filter {
 	f := p.filters[c.Constraint]
 	if f == nil {
-		f = &filter{constraint: c, field: p.field(c.Field)}
+		f = &filter{constraint: c, field: p.fieldFor(c.Field)}
 		f.field.filters = append(f.field.filters, f)
 		p.filters[c.Constraint] = f
 	}
@@ -146,36 +148,36 @@ func (p *Pool) filter(c constraint) *filter {
 	return f
 }
 
-func (f *filter) narrow(q *search) { q.masks = append(q.masks, f.mask()) }
+func (f *filter) narrowSearch(q *search) { q.masks = append(q.masks, f.passing()) }
 
-func (f *filter) allows(i int32) bool { return f.mask().has(i) }
+func (f *filter) allows(i int32) bool { return f.passing().has(i) }
 
-// mask is the machines that pass.
-func (f *filter) mask() *set {
+// passing returns the machines that pass; the first call builds the set.
+func (f *filter) passing() *set {
 	if f.built {
-		return &f.passes
+		return &f.passed
 	}
 	f.built = true
 	for v := range f.field.values {
 		if f.holds(f.field.values[v].text) {
-			f.field.values[v].mark(&f.passes, true)
+			f.field.values[v].markMachines(&f.passed, true)
 		}
 	}
 	if f.Operator == "UNLIKE" {
 		for i := range int32(f.field.machines) {
-			if f.field.at(i) < 0 {
-				f.passes.put(i, true)
+			if f.field.valueOf(i) < 0 {
+				f.passed.setMember(i, true)
 			}
 		}
 	}
-	return &f.passes
+	return &f.passed
 }
 
-// update judges machine i anew.
-func (f *filter) update(i int32) {
+// updateMachine judges machine i anew.
+func (f *filter) updateMachine(i int32) {
 	if !f.built {
 		return
 	}
-	v := f.field.at(i)
-	f.passes.put(i, v < 0 && f.Operator == "UNLIKE" || v >= 0 && f.holds(f.field.values[v].text))
+	v := f.field.valueOf(i)
+	f.passed.setMember(i, v < 0 && f.Operator == "UNLIKE" || v >= 0 && f.holds(f.field.values[v].text))
 }

@@ -6,7 +6,7 @@ import (
 	"github.com/marinaos/marina/internal/kernel"
 )
 
-// Explain counts, for each filter, the machines that it is the first to turn down. It looks at all of them.
+// Explain counts, for each filter, the machines that it is the first to turn down. It visits all machines.
 func (p *Pool) Explain(r *Request) kernel.Refusal {
 	ref := kernel.Refusal{Agents: len(p.machines)}
 	add := func(filter string, n int, detail string) {
@@ -16,20 +16,20 @@ func (p *Pool) Explain(r *Request) kernel.Refusal {
 	}
 	add("unreachable", len(p.machines)-p.open.n, "")
 	var left set
-	left.become(&p.open)
+	left.copyFrom(&p.open)
 	for _, rule := range r.rules {
 		before := left.n
 		for i := range left.each {
 			if !rule.allows(i) {
-				left.put(i, false)
+				left.setMember(i, false)
 			}
 		}
 		add(rule.String(), before-left.n, rule.detail())
 	}
 	before := left.n
 	for i := range left.each {
-		if !p.keeps(r, i) {
-			left.put(i, false)
+		if !p.hasReserved(r, i) {
+			left.setMember(i, false)
 		}
 	}
 	add("reservation", before-left.n, "nothing is reserved there for "+r.role)
@@ -53,7 +53,8 @@ func (p *Pool) Explain(r *Request) kernel.Refusal {
 		}
 	}
 	for c, name := range kernel.Components {
-		add(name, lack[c], fmt.Sprintf("asks %s, the most free on one machine is %s", r.need.Amount(name), most[c].Amount(name)))
+		add(name, lack[c], fmt.Sprintf("asks %s, the most free on one machine is %s",
+			r.need.Amount(name), most[c].Amount(name)))
 	}
 	add("ports", ports, r.portsAsked())
 	add("address", address, "no address of the machine's subnet is free")
@@ -61,8 +62,8 @@ func (p *Pool) Explain(r *Request) kernel.Refusal {
 }
 
 func (r *Request) portsAsked() string {
-	if len(r.fixed) > 0 {
-		return fmt.Sprintf("asks for host ports %v and %d more", r.fixed, r.any)
+	if len(r.fixedPorts) > 0 {
+		return fmt.Sprintf("asks for host ports %v and %d more", r.fixedPorts, r.anyPorts)
 	}
-	return fmt.Sprintf("asks for %d host ports", r.any)
+	return fmt.Sprintf("asks for %d host ports", r.anyPorts)
 }

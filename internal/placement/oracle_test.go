@@ -12,8 +12,8 @@ import (
 	"github.com/marinaos/marina/internal/kernel"
 )
 
-// world is what a Pool should know, kept the plain way.
-type world struct {
+// model is the state that a Pool should have, kept in plain lists.
+type model struct {
 	usual    kernel.Strategy
 	machines []Machine
 	open     []bool
@@ -27,15 +27,15 @@ type instance struct {
 	at      Placement
 }
 
-// TestThePlaceIsTheOneThatAPlainSearchFinds does everything that can happen to machines and instances at random, and holds each
-// placement against a search that looks at everything.
+// TestThePlaceIsTheOneThatAPlainSearchFinds changes machines and instances at random, and compares each placement
+// with a search that visits everything.
 func TestThePlaceIsTheOneThatAPlainSearchFinds(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		usual := rapid.SampledFrom([]kernel.Strategy{kernel.StrategySpread, kernel.StrategyBinpack}).Draw(t, "usual")
-		w, p := &world{usual: usual, reserved: map[kernel.AgentID]map[string]int64{}}, NewPool(usual)
+		w, p := &model{usual: usual, reserved: map[kernel.AgentID]map[string]int64{}}, NewPool(usual)
 		racks := rapid.SampledFrom([]int{1, 3, 10}).Draw(t, "racks")
 		join := func(i int) {
-			m := machine1(i%200, rapid.SampledFrom([]int64{0, 1000, 2000, 4000}).Draw(t, "cpus"), "")
+			m := testMachine(i%200, rapid.SampledFrom([]int64{0, 1000, 2000, 4000}).Draw(t, "cpus"), "")
 			m.ID, m.Hostname = kernel.AgentID(fmt.Sprintf("a%d", i)), fmt.Sprintf("h%d", i)
 			m.Attributes = map[string]string{}
 			for _, f := range []string{"rack", "disk"} {
@@ -60,7 +60,8 @@ func TestThePlaceIsTheOneThatAPlainSearchFinds(t *testing.T) {
 		}
 		kinds := rapid.SliceOfN(rapid.IntRange(0, 9), 1, 3).Draw(t, "kinds")
 		for range rapid.IntRange(20, 60).Draw(t, "steps") {
-			switch what := rapid.SampledFrom([]string{"end", "end", "end", "join", "reserve", "place", "place"}).Draw(t, "what"); {
+			switch what := rapid.SampledFrom([]string{"end", "end", "end", "join", "reserve", "place", "place"}).Draw(t,
+				"what"); {
 			case what == "end" && len(w.live) > 0:
 				k := rapid.IntRange(0, len(w.live)-1).Draw(t, "ends")
 				gone := w.live[k]
@@ -102,19 +103,24 @@ func TestThePlaceIsTheOneThatAPlainSearchFinds(t *testing.T) {
 }
 
 func constrained(t *rapid.T, kind int) kernel.Spec {
-	s := kernel.Spec{Framework: "f", Owner: rapid.SampledFrom([]string{"/a", "/b"}).Draw(t, "owner"), Network: kernel.Network{Mode: kernel.NetworkHost},
-		Tasks: []kernel.TaskSpec{{Guarantee: kernel.Resources{MilliCPU: rapid.SampledFrom([]int64{0, 100, 700}).Draw(t, "cpus")}}}}
-	s.Strategy = rapid.SampledFrom([]kernel.Strategy{"", "", kernel.StrategySpread, kernel.StrategyBinpack}).Draw(t, "strategy")
+	s := kernel.Spec{Framework: "f", Owner: rapid.SampledFrom([]string{"/a", "/b"}).Draw(t, "owner"),
+		Network: kernel.Network{Mode: kernel.NetworkHost},
+		Tasks: []kernel.TaskSpec{{Guarantee: kernel.Resources{MilliCPU: rapid.SampledFrom([]int64{0, 100, 700}).Draw(t,
+			"cpus")}}}}
+	s.Strategy = rapid.SampledFrom([]kernel.Strategy{"", "", kernel.StrategySpread, kernel.StrategyBinpack}).Draw(t,
+		"strategy")
 	s.Version = strconv.Itoa(kind) // versions of an owner have constraints of their own
 	s.Role = rapid.SampledFrom([]string{"/x", "/x/y", "/z"}).Draw(t, "role")
-	s.Reserved = rapid.SampledFrom([]kernel.Reserved{kernel.ReservedToo, kernel.ReservedToo, kernel.ReservedNone, kernel.ReservedOnly}).Draw(t, "reserved")
+	s.Reserved = rapid.SampledFrom([]kernel.Reserved{kernel.ReservedToo, kernel.ReservedToo, kernel.ReservedNone,
+		kernel.ReservedOnly}).Draw(t, "reserved")
 	field := []string{"rack", "hostname", "disk"}[kind%3]
 	switch kind {
 	case 0:
 	case 1:
 		s.Constraints = []kernel.Constraint{{Field: field, Operator: "UNIQUE"}}
 	case 2:
-		s.Constraints = []kernel.Constraint{{Field: field, Operator: "MAX_PER", Value: "2"}, {Field: "rack", Operator: "GROUP_BY"}}
+		s.Constraints = []kernel.Constraint{{Field: field, Operator: "MAX_PER", Value: "2"},
+			{Field: "rack", Operator: "GROUP_BY"}}
 	case 3, 4:
 		s.Constraints = []kernel.Constraint{{Field: field, Operator: "GROUP_BY"}}
 	case 5:
@@ -123,7 +129,8 @@ func constrained(t *rapid.T, kind int) kernel.Spec {
 		s.Constraints = []kernel.Constraint{{Field: field, Operator: "UNLIKE", Value: "r[12]"}}
 		s.Tasks[0].Bundles = []string{"kubernetes/v1"}
 	case 7:
-		s.Constraints = []kernel.Constraint{{Field: "disk", Operator: "LIKE", Value: "r."}, {Field: "rack", Operator: "IS", Value: "r1"}, {Field: "rack", Operator: "CLUSTER", Value: "r1"}}
+		s.Constraints = []kernel.Constraint{{Field: "disk", Operator: "LIKE", Value: "r."},
+			{Field: "rack", Operator: "IS", Value: "r1"}, {Field: "rack", Operator: "CLUSTER", Value: "r1"}}
 	case 9:
 		s.Constraints = []kernel.Constraint{{Field: "rack", Operator: "GROUP_BY"}, {Field: "disk", Operator: "GROUP_BY"}}
 	case 8:
@@ -133,7 +140,7 @@ func constrained(t *rapid.T, kind int) kernel.Spec {
 }
 
 // place has the pool place one instance and judges it.
-func (w *world) place(t *rapid.T, p *Pool, s kernel.Spec, r *Request) {
+func (w *model) place(t *rapid.T, p *Pool, s kernel.Spec, r *Request) {
 	on := map[kernel.AgentID][]instance{}
 	for _, l := range w.live {
 		on[l.at.Agent] = append(on[l.at.Agent], l)
@@ -198,14 +205,15 @@ func (w *world) place(t *rapid.T, p *Pool, s kernel.Spec, r *Request) {
 			t.Fatalf("packed on %s with %d points, %s has %d", got[0].Agent, points(can[at]), m.ID, points(m))
 		}
 		if !pack && owned(m) < owned(can[at]) || !pack && owned(m) == owned(can[at]) && points(m) > points(can[at]) {
-			t.Fatalf("on %s with %d of its owner and %d points, %s has %d and %d", got[0].Agent, owned(can[at]), points(can[at]), m.ID, owned(m), points(m))
+			t.Fatalf("on %s with %d of its owner and %d points, %s has %d and %d",
+				got[0].Agent, owned(can[at]), points(can[at]), m.ID, owned(m), points(m))
 		}
 	}
 	w.live = append(w.live, instance{s, r, got[0]})
 }
 
 // reserve changes what of a machine is reserved for a role.
-func (w *world) reserve(t *rapid.T, p *Pool) {
+func (w *model) reserve(t *rapid.T, p *Pool) {
 	m := rapid.SampledFrom(w.machines).Draw(t, "machine")
 	role := rapid.SampledFrom([]string{"/x", "/z"}).Draw(t, "for")
 	amount := rapid.SampledFrom([]int64{0, 300, 1500}).Draw(t, "amount")
@@ -216,8 +224,8 @@ func (w *world) reserve(t *rapid.T, p *Pool) {
 	p.Reserve(m.ID, role, kernel.Resources{MilliCPU: amount}, w.used(m.ID, role))
 }
 
-// used is what instances on a machine use of what is reserved for a role.
-func (w *world) used(id kernel.AgentID, role string) (used kernel.Resources) {
+// used returns what instances on a machine use of the part reserved for a role.
+func (w *model) used(id kernel.AgentID, role string) (used kernel.Resources) {
 	for _, l := range w.live {
 		if l.at.Agent == id && kernel.Within(l.spec.Role, role) && l.spec.Reserved != kernel.ReservedNone {
 			used = used.Add(l.spec.Guarantee())
@@ -226,8 +234,9 @@ func (w *world) used(id kernel.AgentID, role string) (used kernel.Resources) {
 	return used
 }
 
-// free is what a machine has for instances of a spec, for anybody without one, and whether something is reserved for it.
-func (w *world) free(m Machine, on []instance, s *kernel.Spec) (free kernel.Resources, own bool) {
+// free returns what a machine has free for instances of a spec, or for everybody if s is nil, and whether a part is
+// reserved for it.
+func (w *model) free(m Machine, on []instance, s *kernel.Spec) (free kernel.Resources, own bool) {
 	free = m.Total
 	for _, l := range on {
 		free = free.Sub(l.spec.Guarantee())
@@ -250,7 +259,7 @@ func (w *world) free(m Machine, on []instance, s *kernel.Spec) (free kernel.Reso
 }
 
 // rule judges machines by a constraint, from nothing but the machines and what runs on them.
-func (w *world) rule(s *kernel.Spec, c kernel.Constraint, on map[kernel.AgentID][]instance) func(Machine) bool {
+func (w *model) rule(s *kernel.Spec, c kernel.Constraint, on map[kernel.AgentID][]instance) func(Machine) bool {
 	count, total := map[string]int{}, 0 // instances of this version by value
 	held := map[string]bool{}           // by an open machine
 	for k, m := range w.machines {

@@ -1,20 +1,20 @@
 package placement
 
-// owner is how many instances of one owner, all versions, each machine has.
+// owner counts the instances of one owner, of all versions, by machine.
 type owner struct {
 	key      string
 	requests int
 	by       map[int32]int32
 
-	// levels are the machines with none, one, two instances and so on, once they are on more than a few.
-	levels []*set
-	known  int32 // machines that are on a level
+	// levels[n] has the machines with n instances; nil while instances are on few machines.
+	levels  []*set
+	leveled int32 // machines with lower numbers are on a level
 }
 
-// onMany is the share of machines, one in so many, from which on an owner has levels.
-const onMany = 64
+// manyShare is the inverse of the share of machines from which on an owner has levels: one in 64.
+const manyShare = 64
 
-// ownerOf is the one of a key.
+// ownerOf returns the counts of an owner, for one more request.
 func (p *Pool) ownerOf(key string) *owner {
 	o := p.owners[key]
 	if o == nil {
@@ -25,25 +25,25 @@ func (p *Pool) ownerOf(key string) *owner {
 	return o
 }
 
-// change notes that machine i of so many has n more instances, or fewer.
-func (o *owner) change(i, n int32, machines int) {
-	was, now := count(o.by, i, n)
+// addInstances adds n, which may be negative, to the instances on machine i. machines is how many there are.
+func (o *owner) addInstances(i, n int32, machines int) {
+	was, now := addCount(o.by, i, n)
 	switch {
 	case o.levels != nil:
-		o.meet(machines)
-		o.level(was).put(i, false)
-		o.level(now).put(i, true)
-	case len(o.by)*onMany > machines:
-		o.meet(machines)
+		o.addMachines(machines)
+		o.level(was).setMember(i, false)
+		o.level(now).setMember(i, true)
+	case len(o.by)*manyShare > machines:
+		o.addMachines(machines)
 		for i, n := range o.by { // sets, of which the order does not show
-			o.level(0).put(i, false)
-			o.level(n).put(i, true)
+			o.level(0).setMember(i, false)
+			o.level(n).setMember(i, true)
 		}
 	}
 }
 
-// count adds n instances at a machine or a value, and keeps no zeros.
-func count(by map[int32]int32, at, n int32) (was, now int32) {
+// addCount adds n instances at a machine or a value, and keeps no zeros.
+func addCount(by map[int32]int32, at, n int32) (was, now int32) {
 	was = by[at]
 	if now = was + n; now > 0 {
 		by[at] = now
@@ -53,10 +53,10 @@ func count(by map[int32]int32, at, n int32) (was, now int32) {
 	return was, now
 }
 
-// meet puts machines that came since on the lowest level.
-func (o *owner) meet(machines int) {
-	for ; o.known < int32(machines); o.known++ {
-		o.level(0).put(o.known, true)
+// addMachines puts machines that are new since the last call on the lowest level.
+func (o *owner) addMachines(machines int) {
+	for ; o.leveled < int32(machines); o.leveled++ {
+		o.level(0).setMember(o.leveled, true)
 	}
 }
 

@@ -15,19 +15,21 @@ import (
 	"github.com/marinaos/marina/internal/kernel"
 )
 
-func machine1(id int, cpus int64, rack string) Machine {
-	return Machine{ID: kernel.AgentID(fmt.Sprintf("a%d", id)), Hostname: fmt.Sprintf("h%d", id), Attributes: map[string]string{"rack": rack},
-		Total: kernel.Resources{MilliCPU: cpus, Mem: 8 * kernel.GiB}, Ports: kernel.PortRange{First: 31000, Last: 31007},
+func testMachine(id int, cpus int64, rack string) Machine {
+	return Machine{ID: kernel.AgentID(fmt.Sprintf("a%d", id)), Hostname: fmt.Sprintf("h%d", id),
+		Attributes: map[string]string{"rack": rack},
+		Total:      kernel.Resources{MilliCPU: cpus, Mem: 8 * kernel.GiB}, Ports: kernel.PortRange{First: 31000, Last: 31007},
 		Subnet: netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 0, byte(id), 0}), 28)}
 }
 
-// TestNothingIsGivenTwice launches, ends and re-registers at random, and holds what was given against a plain account of it.
+// TestNothingIsGivenTwice launches, ends and re-registers at random, and compares the pool with a plain account.
 func TestNothingIsGivenTwice(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		p := NewPool(kernel.StrategySpread)
 		machines := map[kernel.AgentID]Machine{}
 		for i := range rapid.IntRange(1, 6).Draw(t, "machines") {
-			m := machine1(i, rapid.Int64Range(0, 4000).Draw(t, "cpus"), rapid.SampledFrom([]string{"r1", "r2"}).Draw(t, "rack"))
+			m := testMachine(i, rapid.Int64Range(0, 4000).Draw(t, "cpus"),
+				rapid.SampledFrom([]string{"r1", "r2"}).Draw(t, "rack"))
 			machines[m.ID] = m
 			p.Set(m)
 			p.Open(m.ID, rapid.IntRange(0, 4).Draw(t, "open") > 0)
@@ -111,10 +113,13 @@ func take(p *Pool, s *kernel.Spec, at Placement) error {
 
 func drawSpec(t *rapid.T) kernel.Spec {
 	s := kernel.Spec{Framework: "f", Owner: rapid.SampledFrom([]string{"/a", "/b", "/c"}).Draw(t, "owner"), Version: "1",
-		Network: kernel.Network{Mode: rapid.SampledFrom([]kernel.NetworkMode{kernel.NetworkBridge, kernel.NetworkHost}).Draw(t, "mode")},
-		Tasks:   []kernel.TaskSpec{{Guarantee: kernel.Resources{MilliCPU: rapid.Int64Range(0, 1500).Draw(t, "cpus"), Mem: rapid.Int64Range(0, 3).Draw(t, "mem") * kernel.GiB}}}}
+		Network: kernel.Network{Mode: rapid.SampledFrom([]kernel.NetworkMode{kernel.NetworkBridge,
+			kernel.NetworkHost}).Draw(t, "mode")},
+		Tasks: []kernel.TaskSpec{{Guarantee: kernel.Resources{MilliCPU: rapid.Int64Range(0, 1500).Draw(t, "cpus"),
+			Mem: rapid.Int64Range(0, 3).Draw(t, "mem") * kernel.GiB}}}}
 	for range rapid.IntRange(0, 3).Draw(t, "ports") {
-		s.Tasks[0].Ports = append(s.Tasks[0].Ports, kernel.Port{Protocol: "tcp", Host: rapid.SampledFrom([]int{-1, 0, 0, 31001, 80}).Draw(t, "host")})
+		s.Tasks[0].Ports = append(s.Tasks[0].Ports,
+			kernel.Port{Protocol: "tcp", Host: rapid.SampledFrom([]int{-1, 0, 0, 31001, 80}).Draw(t, "host")})
 	}
 	if s.Owner == "/a" { // an owner is unique in all of its instances or in none
 		s.Constraints = []kernel.Constraint{{Field: "hostname", Operator: "UNIQUE"}}
@@ -130,7 +135,7 @@ func checkPorts(t *rapid.T, s *kernel.Spec, at Placement, m Machine) {
 		got := at.HostPorts[k]
 		switch {
 		case port.Host == kernel.NoHostPort && got != 0, port.Host > 0 && int(got) != port.Host,
-			port.Host == kernel.AnyHostPort && !inside(m.Ports, got):
+			port.Host == kernel.AnyHostPort && !inPortRange(m.Ports, got):
 			t.Fatalf("port asked for as %d: got %d", port.Host, got)
 		}
 	}
@@ -142,7 +147,7 @@ func checkPorts(t *rapid.T, s *kernel.Spec, at Placement, m Machine) {
 func TestInstancesSpreadThenGoWhereMostIsFree(t *testing.T) {
 	p := NewPool(kernel.StrategySpread)
 	for i, cpus := range []int64{1000, 8000, 4000} {
-		p.Set(machine1(i, cpus, "r1"))
+		p.Set(testMachine(i, cpus, "r1"))
 		p.Open(kernel.AgentID(fmt.Sprintf("a%d", i)), true)
 	}
 	s := kernel.Spec{Framework: "f", Owner: "/a", Network: kernel.Network{Mode: kernel.NetworkHost},
@@ -163,25 +168,29 @@ func TestInstancesSpreadThenGoWhereMostIsFree(t *testing.T) {
 
 func TestAddressGivenBackComesAgainLast(t *testing.T) {
 	a := newAddresses(netip.MustParsePrefix("10.0.0.0/29"))
-	first := a.give()
-	a.giveBack(first)
+	first := a.takeNext()
+	a.release(first)
 	var got []string
 	for range 5 {
-		got = append(got, a.give().String())
+		got = append(got, a.takeNext().String())
 	}
-	if diff := cmp.Diff([]string{"10.0.0.3", "10.0.0.4", "10.0.0.5", "10.0.0.6", "10.0.0.2"}, got); diff != "" || a.free() != 0 {
+	if diff := cmp.Diff([]string{"10.0.0.3", "10.0.0.4", "10.0.0.5", "10.0.0.6", "10.0.0.2"}, got); diff != "" ||
+		a.free() != 0 {
 		t.Errorf("addresses (-want +got), %d free:\n%s", a.free(), diff)
 	}
-	if got := a.give(); got.IsValid() {
+	if got := a.takeNext(); got.IsValid() {
 		t.Errorf("address of a full subnet: got %v, want none", got)
 	}
 }
 
 func TestWrongConstraintsAreRefusedByName(t *testing.T) {
-	for _, c := range []kernel.Constraint{{Operator: "UNIQUE"}, {Field: "rack", Operator: "LIKE", Value: "("}, {Field: "rack", Operator: "MAX_PER"},
+	for _, c := range []kernel.Constraint{{Operator: "UNIQUE"}, {Field: "rack", Operator: "LIKE", Value: "("},
+		{Field: "rack", Operator: "MAX_PER"},
 		{Field: "rack", Operator: "MAX_PER", Value: "-1"}, {Field: "rack", Operator: "IS"}, {Field: "rack", Operator: "NEAR"},
 		{Field: "rack", Operator: "UNIQUE", Value: "1"}, {Field: "rack", Operator: "GROUP_BY", Value: "x"}} {
-		if _, err := NewPool(kernel.StrategySpread).Prepare(&kernel.Spec{Constraints: []kernel.Constraint{c}}); !errors.Is(err, errdefs.ErrInvalidArgument) {
+		if _,
+			err := NewPool(kernel.StrategySpread).Prepare(&kernel.Spec{Constraints: []kernel.Constraint{c}}); !errors.Is(err,
+			errdefs.ErrInvalidArgument) {
 			t.Errorf("constraint %v: got %v, want an errdefs.ErrInvalidArgument", c, err)
 		}
 	}
@@ -189,9 +198,10 @@ func TestWrongConstraintsAreRefusedByName(t *testing.T) {
 
 func TestAbsurdRequestsAreRefusedInNumbers(t *testing.T) {
 	p := NewPool(kernel.StrategySpread)
-	p.Set(machine1(1, 4000, "r1"))
+	p.Set(testMachine(1, 4000, "r1"))
 	p.Open("a1", true)
-	s := kernel.Spec{Framework: "f", Owner: "/a", Tasks: []kernel.TaskSpec{{Guarantee: kernel.Resources{Mem: 1 << 62}}, {Guarantee: kernel.Resources{Mem: 1 << 62}}}}
+	s := kernel.Spec{Framework: "f", Owner: "/a",
+		Tasks: []kernel.TaskSpec{{Guarantee: kernel.Resources{Mem: 1 << 62}}, {Guarantee: kernel.Resources{Mem: 1 << 62}}}}
 	r, err := p.Prepare(&s)
 	if err != nil {
 		t.Fatal(err)
@@ -203,14 +213,15 @@ func TestAbsurdRequestsAreRefusedInNumbers(t *testing.T) {
 	}
 }
 
-// BenchmarkPlace prints placements a second of pure logic, and how long a call takes: distinct specs, each placed once, on machines
-// in 50 racks that are filled to a share first.
+// BenchmarkPlace prints placements a second of pure logic, and how long a call takes: distinct specs, each placed
+// once, on machines in 50 racks that are filled to a share first.
 func BenchmarkPlace(b *testing.B) {
 	for _, machines := range []int{1000, 5000, 100_000} {
 		for _, full := range []int{0, 50, 80} {
 			for _, k := range []int{1, 50} {
 				for _, rack := range []bool{false, true} {
-					b.Run(fmt.Sprintf("machines=%d/full=%d%%/k=%d/rack=%v", machines, full, k, rack), func(b *testing.B) { benchPlace(b, machines, full, k, rack) })
+					b.Run(fmt.Sprintf("machines=%d/full=%d%%/k=%d/rack=%v", machines, full, k, rack),
+						func(b *testing.B) { benchPlace(b, machines, full, k, rack) })
 				}
 			}
 		}
@@ -221,7 +232,7 @@ func benchPlace(b *testing.B, machines, full, k int, rack bool) {
 	const perMachine = 100
 	p := NewPool(kernel.StrategySpread)
 	for i := range machines {
-		m := machine1(0, 4000*perMachine/40, fmt.Sprintf("r%d", i%50))
+		m := testMachine(0, 4000*perMachine/40, fmt.Sprintf("r%d", i%50))
 		m.ID, m.Hostname = kernel.AgentID(fmt.Sprintf("a%d", i)), fmt.Sprintf("h%d", i)
 		m.Total.Mem = perMachine * 64 * kernel.MiB
 		p.Set(m)

@@ -10,7 +10,7 @@ import (
 	"github.com/marinaos/marina/internal/kernel"
 )
 
-// Machine is what placement needs to know of an agent.
+// Machine has the facts about an agent that placement uses.
 type Machine struct {
 	ID         kernel.AgentID
 	Hostname   string
@@ -23,24 +23,24 @@ type Machine struct {
 	Bundles    map[string]string
 }
 
-// Placement is where one instance goes and what it gets there.
+// Placement is the machine of one instance, with the address and host ports it gets there.
 type Placement struct {
 	Agent     kernel.AgentID
 	Address   netip.Addr // invalid in host mode
 	HostPorts []uint16   // one for each of the spec's Ports, zero for none; nil when the spec has none
 }
 
-// Pool is the machines and what is taken on them. What a search reads is in columns, by the machines' numbers: what is free is
-// summed up in blocks of 64, blocks of blocks, and so on, so that it never looks at all of them.
+// Pool keeps the machines and what is taken on them. Searches read columns indexed by machine number: free resources
+// are aggregated over blocks of 64 machines, blocks of blocks, and so on, so that no search visits all machines.
 type Pool struct {
-	ids      map[kernel.AgentID]int32
-	machines []machine
-	open     set // machines that may be given instances
-	sums     [height][]sum
-	total    kernel.Resources // of open machines
-	free     kernel.Resources
-	freed    set // machines that can take more than they could at the last Settled
-	altered  set // machines of which more or less is used or free than at the last Altered
+	ids        map[kernel.AgentID]int32
+	machines   []machine
+	open       set // machines that may be given instances
+	aggregates [height][]aggregate
+	total      kernel.Resources // of open machines
+	free       kernel.Resources
+	freed      set // machines that can take more than they could at the last Settled
+	altered    set // machines whose used or free resources may have changed since the last Altered
 
 	fields   map[string]*field
 	filters  map[kernel.Constraint]*filter
@@ -48,30 +48,31 @@ type Pool struct {
 	series   map[string]*series
 	reserved map[string]*set // machines with something reserved, by role
 
-	usual   kernel.Strategy // of specs that name none
+	usual   kernel.Strategy // for specs that name none
 	scratch search
 }
 
 type machine struct {
 	Machine
-	used      kernel.Resources
-	held      kernel.Resources // for what waits
-	reserves  []reserve
-	counted   [2]kernel.Resources // in the pool's total and free
-	instances int
-	ports     []uint16 // host ports taken, in order
-	inRange   int      // how many of them are of the machine's range
-	nextPort  uint16
-	addresses addresses
+	used          kernel.Resources
+	setAside      kernel.Resources // for waiting instances
+	reservedParts []reservedPart
+	counted       [2]kernel.Resources // in the pool's total and free
+	instances     int
+	ports         []uint16 // host ports taken, in order
+	inRange       int      // how many of them are of the machine's range
+	nextPort      uint16
+	addresses     addresses
 }
 
-// NewPool returns a pool without machines; specs that name no strategy are placed by the usual one.
+// NewPool returns a pool without machines. Specs that name no strategy are placed by the usual one.
 func NewPool(usual kernel.Strategy) *Pool {
-	return &Pool{usual: usual, ids: map[kernel.AgentID]int32{}, fields: map[string]*field{}, filters: map[kernel.Constraint]*filter{},
-		owners: map[string]*owner{}, series: map[string]*series{}, reserved: map[string]*set{}}
+	return &Pool{usual: usual, ids: map[kernel.AgentID]int32{}, fields: map[string]*field{},
+		filters: map[kernel.Constraint]*filter{},
+		owners:  map[string]*owner{}, series: map[string]*series{}, reserved: map[string]*set{}}
 }
 
-// Set adds a machine, closed, or changes what is known of it. What is taken stays taken, also when it is more than the
+// Set adds a machine, closed, or replaces its facts. Taken resources stay taken, also when they are more than the
 // machine now has; the subnet changes only while no address of it is taken.
 func (p *Pool) Set(m Machine) {
 	i, ok := p.ids[m.ID]
@@ -85,27 +86,27 @@ func (p *Pool) Set(m Machine) {
 		k.addresses = newAddresses(m.Subnet)
 	}
 	k.Machine = m
-	p.freed.put(i, true)
+	p.freed.setMember(i, true)
 	for _, f := range p.fields {
-		f.update(i, &k.Machine, p.open.has(i))
+		f.updateMachine(i, &k.Machine, p.open.has(i))
 	}
 	k.inRange = 0
 	for _, port := range k.ports {
-		if inside(m.Ports, port) {
+		if inPortRange(m.Ports, port) {
 			k.inRange++
 		}
 	}
-	p.refresh(i)
+	p.updateAggregates(i)
 }
 
-// Open says whether a machine may be given instances. A closed one is "unreachable" in refusals.
+// Open sets whether a machine may be given instances. A closed one is "unreachable" in refusals.
 func (p *Pool) Open(id kernel.AgentID, open bool) {
 	if i, ok := p.ids[id]; ok && p.open.has(i) != open {
-		p.open.put(i, open)
-		p.freed.put(i, true)
-		p.refresh(i)
+		p.open.setMember(i, open)
+		p.freed.setMember(i, true)
+		p.updateAggregates(i)
 		for _, f := range p.fields {
-			f.opened(i, true, open)
+			f.countOpen(i, true, open)
 		}
 	}
 }
@@ -116,7 +117,7 @@ func (p *Pool) IsOpen(id kernel.AgentID) bool {
 	return ok && p.open.has(i)
 }
 
-// Used is what is taken of a machine and by how many instances.
+// Used returns the resources taken of a machine and the number of its instances.
 func (p *Pool) Used(id kernel.AgentID) (kernel.Resources, int) {
 	i, ok := p.ids[id]
 	if !ok {
@@ -125,7 +126,7 @@ func (p *Pool) Used(id kernel.AgentID) (kernel.Resources, int) {
 	return p.machines[i].used, p.machines[i].instances
 }
 
-// Altered yields the machines of which what is used or free may have changed since it was last asked.
+// Altered yields the machines whose used or free resources may have changed since the last complete call.
 func (p *Pool) Altered(yield func(kernel.AgentID) bool) {
 	for i := range p.altered.each {
 		if !yield(p.machines[i].ID) {
@@ -135,48 +136,49 @@ func (p *Pool) Altered(yield func(kernel.AgentID) bool) {
 	p.altered.clear()
 }
 
-// Take repeats a placement decided earlier. Resources are taken even when there is less than that; a port or address that is
-// taken already, or an unknown machine, is an errdefs.ErrAlreadyExists or errdefs.ErrNotFound and takes nothing.
+// Take repeats a placement decided earlier. Resources are taken even when the machine has less. A port or address
+// that is taken already is an errdefs.ErrAlreadyExists, an unknown machine an errdefs.ErrNotFound; nothing is taken
+// then.
 func (p *Pool) Take(r *Request, at Placement) error {
 	i, ok := p.ids[at.Agent]
 	if !ok {
 		return fmt.Errorf("machine %s: %w", at.Agent, errdefs.ErrNotFound)
 	}
 	m := &p.machines[i]
-	if err := m.claim(at); err != nil {
+	if err := m.takeNetwork(at); err != nil {
 		return err
 	}
-	p.charge(r, i, 1)
+	p.countInstances(r, i, 1)
 	return nil
 }
 
-// Release gives back what one instance took.
+// Release returns what one instance took.
 func (p *Pool) Release(r *Request, at Placement) {
 	i, ok := p.ids[at.Agent]
 	if !ok {
 		return
 	}
-	p.machines[i].unclaim(at)
-	p.freed.put(i, true)
-	p.charge(r, i, -1)
+	p.machines[i].releaseNetwork(at)
+	p.freed.setMember(i, true)
+	p.countInstances(r, i, -1)
 }
 
-// charge counts n more instances of r on machine i, or fewer.
-func (p *Pool) charge(r *Request, i, n int32) {
+// countInstances adds n, which may be negative, to the instances of r on machine i.
+func (p *Pool) countInstances(r *Request, i, n int32) {
 	m := &p.machines[i]
 	m.used = m.used.Add(r.need.Times(int64(n)))
 	if r.reserved != kernel.ReservedNone {
-		m.fill(r.role, r.need.Times(int64(n)))
+		m.countReservedUse(r.role, r.need.Times(int64(n)))
 	}
 	m.instances += int(n)
-	r.owner.change(i, n, len(p.machines))
+	r.owner.addInstances(i, n, len(p.machines))
 	if r.series != nil {
-		r.series.change(i, n)
+		r.series.addInstances(i, n)
 	}
-	p.refresh(i)
+	p.updateAggregates(i)
 }
 
-func inside(r kernel.PortRange, port uint16) bool {
+func inPortRange(r kernel.PortRange, port uint16) bool {
 	return port >= r.First && port <= r.Last && port != 0
 }
 
@@ -187,7 +189,7 @@ func (m *machine) freePorts() int {
 	return int(m.Ports.Last) - int(max(m.Ports.First, 1)) + 1 - m.inRange
 }
 
-func (m *machine) hasTaken(port uint16) bool {
+func (m *machine) portTaken(port uint16) bool {
 	_, taken := slices.BinarySearch(m.ports, port)
 	return taken
 }
@@ -198,28 +200,28 @@ func (m *machine) takePort(port uint16) {
 		return
 	}
 	m.ports = slices.Insert(m.ports, at, port)
-	if inside(m.Ports, port) {
+	if inPortRange(m.Ports, port) {
 		m.inRange++
 	}
 }
 
-func (m *machine) givePort(port uint16) {
+func (m *machine) releasePort(port uint16) {
 	at, taken := slices.BinarySearch(m.ports, port)
 	if !taken {
 		return
 	}
 	m.ports = slices.Delete(m.ports, at, at+1)
-	if inside(m.Ports, port) {
+	if inPortRange(m.Ports, port) {
 		m.inRange--
 	}
 }
 
-// anyPort takes the next free port of the machine's range, going round it, zero when there is none.
-func (m *machine) anyPort() uint16 {
+// takeNextPort takes the next free port of the machine's range, round robin; zero when there is none.
+func (m *machine) takeNextPort() uint16 {
 	if m.freePorts() <= 0 {
 		return 0
 	}
-	if !inside(m.Ports, m.nextPort) {
+	if !inPortRange(m.Ports, m.nextPort) {
 		m.nextPort = max(m.Ports.First, 1)
 	}
 	for {
@@ -229,7 +231,7 @@ func (m *machine) anyPort() uint16 {
 		} else {
 			m.nextPort++
 		}
-		if !m.hasTaken(port) {
+		if !m.portTaken(port) {
 			m.takePort(port)
 			return port
 		}

@@ -7,38 +7,39 @@ import (
 	"github.com/marinaos/marina/internal/kernel"
 )
 
-// sum is what the machines below a node have at most: none has more free of anything, none more or fewer points.
-type sum struct {
+// aggregate bounds the machines below a node: none has more free of any resource, none more points than most or fewer
+// than least.
+type aggregate struct {
 	free        kernel.Resources
-	most, least int64 // points: more are more free
+	most, least int64 // points: a freer machine has more
 }
 
-// none is the sum of no machines.
-var none = sum{most: math.MinInt64, least: math.MaxInt64}
+// noMachines is the aggregate of no machines.
+var noMachines = aggregate{most: math.MinInt64, least: math.MaxInt64}
 
-// refresh brings the sums up to date with machine i: its own, and those of the blocks it is in as far as it is open.
-func (p *Pool) refresh(i int32) {
+// updateAggregates recomputes machine i's aggregate and those of the blocks it is in, which count open machines only.
+func (p *Pool) updateAggregates(i int32) {
 	m := &p.machines[i]
-	free := m.public()
-	p.altered.put(i, true)
-	p.sumUp(i, free)
-	if int(i) < len(p.sums[0]) && !free.Fits(p.sums[0][i].free) {
-		p.freed.put(i, true)
+	free := m.freeForAll()
+	p.altered.setMember(i, true)
+	p.updateTotals(i, free)
+	if int(i) < len(p.aggregates[0]) && !free.Fits(p.aggregates[0][i].free) {
+		p.freed.setMember(i, true)
 	}
 	points := (share(free.MilliCPU, m.Total.MilliCPU)+share(free.Mem, m.Total.Mem))<<16 - int64(min(m.instances, 1<<16-1))
-	now := sum{free, points, points}
-	for level := range p.sums {
-		sums := p.sums[level]
+	now := aggregate{free, points, points}
+	for level := range p.aggregates {
+		sums := p.aggregates[level]
 		for len(sums) <= int(i) {
-			sums = append(sums, none)
-			p.sums[level] = sums
+			sums = append(sums, noMachines)
+			p.aggregates[level] = sums
 		}
 		if level > 0 && sums[i] == now {
 			return
 		}
 		sums[i] = now
 		i >>= 6
-		now = none
+		now = noMachines
 		for k := range sums[i<<6 : min(int(i)<<6+64, len(sums))] {
 			s := &sums[int(i)<<6+k]
 			if level == 0 && !p.open.has(i<<6+int32(k)) {
@@ -54,7 +55,7 @@ func (p *Pool) refresh(i int32) {
 	}
 }
 
-// share is free as a fraction of total in 1/65536, at most one whole.
+// share returns free as a fraction of total in 1/65536, at most one whole.
 func share(free, total int64) int64 {
 	if free <= 0 || total <= 0 {
 		return 0
@@ -65,41 +66,42 @@ func share(free, total int64) int64 {
 	return min(free<<16/total, 1<<16)
 }
 
-// search looks for the machine for one more instance of a request.
+// search finds the machine for one more instance of a request.
 type search struct {
 	pool   *Pool
 	r      *Request
 	masks  []*set          // the machine is in all of them
 	asked  []*tally        // and allowed by these
-	tight  []*tally        // and by these, of which each value is searched by itself
-	skip   map[int32]int32 // and has none of these
+	tight  []*tally        // and by these, whose open values are searched one by one
+	skip   map[int32]int32 // and has no instance here
 	best   int32
 	points int64 // of the best
-	blocks int   // of machines that were looked at
+	blocks int   // of 64 machines, visited
 }
 
-// packBlocks is how many blocks of 64 machines are looked at for the fullest machine.
+// packBlocks limits the blocks of 64 machines that are visited for the fullest machine.
 const packBlocks = 64
 
-// of is what is wanted most: those of the freest machine of a sum, or the fullest with its sign turned.
-func (q *search) of(s *sum) int64 {
+// score is the best that any machine below s can reach: most points when spreading, least, negated, when packing.
+func (q *search) score(s *aggregate) int64 {
 	if q.r.pack {
 		return -s.least
 	}
 	return s.most
 }
 
-// find is the machine for one more instance, -1 for none: of those with the fewest of its owner the freest, or the fullest of
-// those it looked at. It looks at the machines in all of within only.
-func (p *Pool) find(r *Request, within ...*set) int32 {
+// findMachine returns the machine for one more instance, -1 for none: of those with the fewest instances of its owner
+// the freest, or, when packing, the fullest of those visited. Only machines in all sets of within count.
+func (p *Pool) findMachine(r *Request, within ...*set) int32 {
 	q := &p.scratch
-	*q = search{pool: p, r: r, masks: append(append(q.masks[:0], &p.open), within...), asked: q.asked[:0], tight: q.tight[:0], best: -1, points: math.MinInt64}
+	*q = search{pool: p, r: r, masks: append(append(q.masks[:0], &p.open), within...), asked: q.asked[:0],
+		tight: q.tight[:0], best: -1, points: math.MinInt64}
 	for _, rule := range r.rules {
-		rule.narrow(q)
+		rule.narrowSearch(q)
 	}
 	o := r.owner
 	if len(p.reserved) > 0 && r.reserved != kernel.ReservedNone {
-		if q.reservedFor(); q.best >= 0 {
+		if q.searchReserved(); q.best >= 0 {
 			return q.best
 		}
 	}
@@ -107,38 +109,39 @@ func (p *Pool) find(r *Request, within ...*set) int32 {
 		return -1
 	}
 	if r.pack {
-		q.among(q.tight)
+		q.searchValues(q.tight)
 		return q.best
 	}
 	if o.levels == nil {
 		q.skip = o.by
-		q.among(q.tight)
+		q.searchValues(q.tight)
 		if q.skip = nil; q.best < 0 {
-			q.fewest(o.by)
+			q.searchOwned(o.by)
 		}
 		return q.best
 	}
-	o.meet(len(p.machines))
+	o.addMachines(len(p.machines))
 	for _, level := range o.levels {
 		if level.n > 0 && q.best < 0 {
-			q.within(level, q.tight)
+			q.searchSet(level, q.tight)
 		}
 	}
 	return q.best
 }
 
-// fewest looks at the machines of an owner only.
-func (q *search) fewest(by map[int32]int32) {
-	for i, n := range by { // the best of them, whatever the order
-		points := q.of(&q.pool.sums[0][i])
-		if q.best >= 0 && (n > by[q.best] || n == by[q.best] && (points < q.points || points == q.points && i > q.best)) || !q.passes(i) {
+// searchOwned searches the machines that have instances of the owner.
+func (q *search) searchOwned(by map[int32]int32) {
+	for i, n := range by { // the result does not depend on the order
+		points := q.score(&q.pool.aggregates[0][i])
+		if q.best >= 0 && (n > by[q.best] || n == by[q.best] && (points < q.points || points == q.points && i > q.best)) ||
+			!q.passes(i) {
 			continue
 		}
 		q.best, q.points = i, points
 	}
 }
 
-// passes reports whether machine i can be the one.
+// passes reports whether machine i can take the instance.
 func (q *search) passes(i int32) bool {
 	for _, m := range q.masks {
 		if !m.has(i) {
@@ -150,60 +153,60 @@ func (q *search) passes(i int32) bool {
 			return false
 		}
 	}
-	return q.r.need.Fits(q.pool.freeFor(q.r, i)) && q.takes(i)
+	return q.r.need.Fits(q.pool.freeFor(q.r, i)) && q.passesUnindexed(i)
 }
 
-// takes asks machine i what is not in columns.
-func (q *search) takes(i int32) bool {
+// passesUnindexed checks machine i for what neither sets nor aggregates tell: asked tallies, ports, address.
+func (q *search) passesUnindexed(i int32) bool {
 	for _, t := range q.asked {
 		if !t.allows(i) {
 			return false
 		}
 	}
-	return q.skip[i] == 0 && q.pool.hasOwn(q.r, i)
+	return q.skip[i] == 0 && q.pool.hasPortsAndAddress(q.r, i)
 }
 
-// within looks at the machines of a set.
-func (q *search) within(s *set, tight []*tally) {
+// searchSet searches the machines of a set.
+func (q *search) searchSet(s *set, tight []*tally) {
 	q.masks = append(q.masks, s)
-	q.among(tight)
+	q.searchValues(tight)
 	q.masks = q.masks[:len(q.masks)-1]
 }
 
-// among looks at the machines of each value that a tally has open, one tally after the other.
-func (q *search) among(tight []*tally) {
+// searchValues searches the machines of each open value of the first tally that also pass the others.
+func (q *search) searchValues(tight []*tally) {
 	if len(tight) == 0 {
-		q.below(height-1, 0)
+		q.searchBelow(height-1, 0)
 		return
 	}
-	for v := range tight[0].open {
+	for v := range tight[0].openValues {
 		value := &tight[0].field.values[v]
 		if value.set != nil {
-			q.within(value.set, tight[1:])
+			q.searchSet(value.set, tight[1:])
 			continue
 		}
 		for _, i := range value.machines {
-			if points := q.of(&q.pool.sums[0][i]); points > q.points && q.passes(i) {
+			if points := q.score(&q.pool.aggregates[0][i]); points > q.points && q.passes(i) {
 				q.best, q.points = i, points
 			}
 		}
 	}
 }
 
-// below looks at the machines below one word of a level, the most promising first, as long as they promise more than what is
-// found.
-func (q *search) below(level int, w int32) {
+// searchBelow searches the machines below one word of a level, the block with the best score first, until no block
+// can beat the best machine found.
+func (q *search) searchBelow(level int, w int32) {
 	word := ^uint64(0)
 	for _, m := range q.masks {
 		word &= m.word(level, w)
 	}
-	sums := q.pool.sums[level]
+	sums := q.pool.aggregates[level]
 	if level == 0 {
 		q.blocks++
 		for ; word != 0; word &= word - 1 {
 			i := w<<6 + int32(bits.TrailingZeros64(word))
-			if s := &sums[i]; q.of(s) > q.points && q.r.need.Fits(s.free) && q.takes(i) {
-				q.best, q.points = i, q.of(s)
+			if s := &sums[i]; q.score(s) > q.points && q.r.need.Fits(s.free) && q.passesUnindexed(i) {
+				q.best, q.points = i, q.score(s)
 			}
 		}
 		return
@@ -212,16 +215,16 @@ func (q *search) below(level int, w int32) {
 		child, most := int32(-1), q.points
 		for rest := word; rest != 0; rest &= rest - 1 {
 			c := w<<6 + int32(bits.TrailingZeros64(rest))
-			if s := &sums[c]; q.of(s) > most && q.r.need.Fits(s.free) {
-				child, most = c, q.of(s)
+			if s := &sums[c]; q.score(s) > most && q.r.need.Fits(s.free) {
+				child, most = c, q.score(s)
 			}
 		}
 		if child < 0 {
 			return
 		}
 		word &^= 1 << (child & 63)
-		if q.below(level-1, child); q.points == most {
-			return // nothing promises more
+		if q.searchBelow(level-1, child); q.points == most {
+			return // no other block has a better score
 		}
 	}
 }

@@ -2,17 +2,17 @@ package placement
 
 import "math/bits"
 
-// height is how many levels of words a set has, and of sums a Pool: enough for 64^height machines.
+// height is the number of levels of a set and of a Pool's aggregates: enough for 64^height machines.
 const height = 4
 
-// set is a set of machines by their numbers: a bit for each, and above that, level by level, a bit for each word that is not
-// empty, so that several sets are intersected without a look at what is empty in one of them.
+// set is a hierarchical bitmap of machine numbers: a bit for each machine, and level by level above it a bit for each
+// word that is not empty, so that sets are intersected without reading words that are empty in one of them.
 type set struct {
 	words [height][]uint64
 	n     int // members
 }
 
-// word is one word of a level, empty beyond the last.
+// word returns one word of a level; beyond the last it is empty.
 func (s *set) word(level int, w int32) uint64 {
 	if int(w) < len(s.words[level]) {
 		return s.words[level][w]
@@ -22,31 +22,31 @@ func (s *set) word(level int, w int32) uint64 {
 
 func (s *set) has(i int32) bool { return s.word(0, i>>6)>>(i&63)&1 != 0 }
 
-// put has machine i in the set, or not.
-func (s *set) put(i int32, in bool) {
+// setMember adds machine i to the set or removes it.
+func (s *set) setMember(i int32, in bool) {
 	bit := uint64(1) << (i & 63)
 	if in {
-		s.write(i>>6, s.word(0, i>>6)|bit)
+		s.setWord(i>>6, s.word(0, i>>6)|bit)
 	} else {
-		s.write(i>>6, s.word(0, i>>6)&^bit)
+		s.setWord(i>>6, s.word(0, i>>6)&^bit)
 	}
 }
 
-// putAll has all of o in the set, or none.
-func (s *set) putAll(o *set, in bool) {
+// setMembers adds all members of o to the set or removes them.
+func (s *set) setMembers(o *set, in bool) {
 	for w, word := range o.words[0] {
 		switch w := int32(w); {
 		case word == 0:
 		case in:
-			s.write(w, s.word(0, w)|word)
+			s.setWord(w, s.word(0, w)|word)
 		default:
-			s.write(w, s.word(0, w)&^word)
+			s.setWord(w, s.word(0, w)&^word)
 		}
 	}
 }
 
-// write changes a word of the lowest level and what follows from it above.
-func (s *set) write(w int32, now uint64) {
+// setWord replaces a word of the lowest level and updates the levels above.
+func (s *set) setWord(w int32, now uint64) {
 	was := s.word(0, w)
 	s.n += bits.OnesCount64(now) - bits.OnesCount64(was)
 	s.grow(0, w)
@@ -67,15 +67,15 @@ func (s *set) grow(level int, w int32) {
 	}
 }
 
-// become makes the set equal to o.
-func (s *set) become(o *set) {
+// copyFrom makes the set equal to o.
+func (s *set) copyFrom(o *set) {
 	for level := range s.words {
 		s.words[level] = append(s.words[level][:0], o.words[level]...)
 	}
 	s.n = o.n
 }
 
-func (s *set) clear() { s.become(&set{}) }
+func (s *set) clear() { s.copyFrom(&set{}) }
 
 // each yields the members, lowest first.
 func (s *set) each(yield func(int32) bool) {

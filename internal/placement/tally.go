@@ -5,7 +5,7 @@ import (
 	"slices"
 )
 
-// series is the instances of one version of an owner whose constraints look at where others of them are.
+// series counts the instances of one version of an owner, for constraints that depend on where the others are.
 type series struct {
 	key      string
 	requests int
@@ -13,21 +13,21 @@ type series struct {
 	tallies  []*tally        // one for each of the constraints
 }
 
-// tally is how many instances of a series are on machines with each value of a field, which decides who takes one more.
+// tally counts the instances of a series by the values of a field. The counts decide which values take one more.
 type tally struct {
 	*constraint
-	series  *series
-	field   *field
-	edition int             // of the field that all below is of
-	by      map[int32]int32 // instances by value
-	total   int32
-	full    int32   // UNIQUE, MAX_PER: values with as many as may be
-	having  []int32 // how many values, of those that open machines have, have so many instances
-	least   int32   // the fewest of any of those
-	allowed *set    // machines that take one more, where the values are many and so are those with instances
+	series    *series
+	field     *field
+	edition   int             // of the field when the counts below were taken
+	by        map[int32]int32 // instances by value
+	total     int32
+	full      int32   // UNIQUE, MAX_PER: values with the maximum
+	histogram []int32 // by number of instances: how many values of open machines have so many
+	least     int32   // the smallest number in the histogram
+	allowed   *set    // machines that take one more; nil unless needsSet
 }
 
-// seriesOf is the one of a key.
+// seriesOf returns the series of a key, for one more request.
 func (p *Pool) seriesOf(key string) *series {
 	s := p.series[key]
 	if s == nil {
@@ -38,81 +38,82 @@ func (p *Pool) seriesOf(key string) *series {
 	return s
 }
 
-// tally is the one of a constraint.
-func (s *series) tally(p *Pool, c *constraint) *tally {
+// tallyFor returns the tally of a constraint.
+func (s *series) tallyFor(p *Pool, c *constraint) *tally {
 	for _, t := range s.tallies {
 		if t.Constraint == c.Constraint {
 			return t
 		}
 	}
-	t := &tally{constraint: c, series: s, field: p.field(c.Field), edition: -1}
+	t := &tally{constraint: c, series: s, field: p.fieldFor(c.Field), edition: -1}
 	t.field.tallies = append(t.field.tallies, t)
 	s.tallies = append(s.tallies, t)
 	return t
 }
 
-// change notes that machine i has n more instances, or fewer.
-func (s *series) change(i, n int32) {
-	count(s.by, i, n)
+// addInstances adds n, which may be negative, to the instances on machine i.
+func (s *series) addInstances(i, n int32) {
+	addCount(s.by, i, n)
 	for _, t := range s.tallies {
-		if v := t.field.at(i); v >= 0 && t.current() {
-			t.change(v, n)
+		if v := t.field.valueOf(i); v >= 0 && t.isCurrent() {
+			t.addInstances(v, n)
 		}
 	}
 }
 
-// current reports whether what is counted is of the values that machines have now.
-func (t *tally) current() bool { return t.edition == t.field.edition }
+// isCurrent reports whether no machine changed its value since the counts were taken.
+func (t *tally) isCurrent() bool { return t.edition == t.field.edition }
 
-// recount begins anew if machines changed their values.
+// recount takes all counts anew if machines changed their values.
 func (t *tally) recount() {
-	if t.current() {
+	if t.isCurrent() {
 		return
 	}
-	t.edition, t.by, t.total, t.full, t.least, t.having, t.allowed = t.field.edition, map[int32]int32{}, 0, 0, 0, t.having[:0], nil
-	for i, n := range t.series.by { // sums, of which the order does not show
-		if v := t.field.at(i); v >= 0 {
-			t.count(v, n)
+	t.edition, t.by, t.total, t.full, t.least, t.histogram, t.allowed = t.field.edition, map[int32]int32{}, 0, 0, 0,
+		t.histogram[:0], nil
+	for i, n := range t.series.by { // sums do not depend on the order
+		if v := t.field.valueOf(i); v >= 0 {
+			t.addToValue(v, n)
 		}
 	}
-	t.have(0, 0)
+	t.addValues(0, 0)
 	for v := range t.field.values {
 		if t.field.values[v].open > 0 {
-			t.have(t.by[int32(v)], 1)
+			t.addValues(t.by[int32(v)], 1)
 		}
 	}
-	t.rise()
-	t.renew()
+	t.raiseLeast()
+	t.rebuildAllowed()
 }
 
-// have notes that n more values have so many instances.
-func (t *tally) have(count, n int32) {
-	for int(count) >= len(t.having) {
-		t.having = append(t.having, 0)
+// addValues adds n, which may be negative, to the number of values with count instances.
+func (t *tally) addValues(count, n int32) {
+	for int(count) >= len(t.histogram) {
+		t.histogram = append(t.histogram, 0)
 	}
-	t.having[count] += n
+	t.histogram[count] += n
 }
 
-// change notes that a value has n more instances, or fewer.
-func (t *tally) change(v, n int32) {
+// addInstances adds n, which may be negative, to the instances of a value.
+func (t *tally) addInstances(v, n int32) {
 	least := t.least
-	was, now := t.count(v, n)
+	was, now := t.addToValue(v, n)
 	if t.field.values[v].open > 0 {
-		t.have(was, -1)
-		t.have(now, 1)
+		t.addValues(was, -1)
+		t.addValues(now, 1)
 		t.least = min(t.least, now)
-		t.rise()
+		t.raiseLeast()
 	}
-	if t.least != least || t.allowed == nil || !t.many() {
-		t.renew()
+	if t.least != least || t.allowed == nil || !t.needsSet() {
+		t.rebuildAllowed()
 	} else {
-		t.field.values[v].mark(t.allowed, t.takes(now))
+		t.field.values[v].markMachines(t.allowed, t.accepts(now))
 	}
 }
 
-// count is change as far as the value itself goes.
-func (t *tally) count(v, n int32) (was, now int32) {
-	was, now = count(t.by, v, n)
+// addToValue does the part of addInstances that concerns the value alone.
+func (t *tally) addToValue(v, n int32) (was, now int32) {
+	was, now = addCount(t.by, v, n)
 	t.total += n
 	switch {
 	case t.max == 0:
@@ -124,55 +125,56 @@ func (t *tally) count(v, n int32) (was, now int32) {
 	return was, now
 }
 
-// rise brings the fewest up to what some value has.
-func (t *tally) rise() {
-	for int(t.least) < len(t.having)-1 && t.having[t.least] == 0 {
+// raiseLeast raises least to the smallest number that some value has.
+func (t *tally) raiseLeast() {
+	for int(t.least) < len(t.histogram)-1 && t.histogram[t.least] == 0 {
 		t.least++
 	}
 }
 
-// hold notes that a value got its first open machine, or lost its last.
-func (t *tally) hold(v int32, in bool) {
-	if !t.current() {
+// setValueOpen follows that a value got its first open machine, or lost its last.
+func (t *tally) setValueOpen(v int32, in bool) {
+	if !t.isCurrent() {
 		return
 	}
 	n, least := t.by[v], t.least
 	if in {
-		t.have(n, 1)
+		t.addValues(n, 1)
 		t.least = min(t.least, n)
 	} else {
-		t.have(n, -1)
+		t.addValues(n, -1)
 	}
-	if t.rise(); t.least != least {
-		t.renew()
-	}
-}
-
-// came notes that machine i is new, or has another value.
-func (t *tally) came(i int32) {
-	if t.current() && t.allowed != nil {
-		t.allowed.put(i, t.allows(i))
+	if t.raiseLeast(); t.least != least {
+		t.rebuildAllowed()
 	}
 }
 
-// many reports whether there are about as many values as machines, and instances on more than a few.
-func (t *tally) many() bool {
-	return t.field.held*manyMachines > t.field.machines && len(t.by)*onMany > t.field.machines
+// updateMachine follows that machine i is new or has another value.
+func (t *tally) updateMachine(i int32) {
+	if t.isCurrent() && t.allowed != nil {
+		t.allowed.setMember(i, t.allows(i))
+	}
 }
 
-// renew makes the set of machines that take one more, if there has to be one.
-func (t *tally) renew() {
-	if t.allowed = nil; !t.many() {
+// needsSet reports whether values are about as many as machines, and instances on more than a few: then enumerating
+// values costs more than a set.
+func (t *tally) needsSet() bool {
+	return t.field.openValues*manyMachines > t.field.machines && len(t.by)*manyShare > t.field.machines
+}
+
+// rebuildAllowed builds the set of machines that take one more, if it is needed.
+func (t *tally) rebuildAllowed() {
+	if t.allowed = nil; !t.needsSet() {
 		return
 	}
 	t.allowed = &set{}
-	for v := range t.open {
-		t.field.values[v].mark(t.allowed, true)
+	for v := range t.openValues {
+		t.field.values[v].markMachines(t.allowed, true)
 	}
 }
 
-// takes judges a value with so many instances.
-func (t *tally) takes(count int32) bool {
+// accepts reports whether a value with count instances takes one more.
+func (t *tally) accepts(count int32) bool {
 	switch {
 	case t.max > 0:
 		return count < t.max
@@ -183,8 +185,8 @@ func (t *tally) takes(count int32) bool {
 	}
 }
 
-// open yields the values that take one more.
-func (t *tally) open(yield func(int32) bool) {
+// openValues yields the values that take one more.
+func (t *tally) openValues(yield func(int32) bool) {
 	if t.Operator == "CLUSTER" && t.total > 0 {
 		for _, v := range slices.Sorted(maps.Keys(t.by)) {
 			if !yield(v) {
@@ -194,39 +196,39 @@ func (t *tally) open(yield func(int32) bool) {
 		return
 	}
 	for v := range t.field.values {
-		if t.takes(t.by[int32(v)]) && !yield(int32(v)) {
+		if t.accepts(t.by[int32(v)]) && !yield(int32(v)) {
 			return
 		}
 	}
 }
 
-// loose reports whether enough values take one more for machines to be asked one by one.
-func (t *tally) loose() bool {
-	open := t.field.held
+// mostlyOpen reports whether so many values take one more that checking machines one by one is cheap.
+func (t *tally) mostlyOpen() bool {
+	open := t.field.openValues
 	switch {
 	case t.max > 0:
 		open -= int(t.full)
 	case t.Operator == "GROUP_BY":
-		open = int(t.having[t.least])
+		open = int(t.histogram[t.least])
 	case t.total > 0:
 		open = len(t.by)
 	}
-	return open*8 >= t.field.held
+	return open*8 >= t.field.openValues
 }
 
 func (t *tally) allows(i int32) bool {
 	t.recount()
-	v := t.field.at(i)
-	return v >= 0 && t.takes(t.by[v])
+	v := t.field.valueOf(i)
+	return v >= 0 && t.accepts(t.by[v])
 }
 
-func (t *tally) narrow(q *search) {
+func (t *tally) narrowSearch(q *search) {
 	t.recount()
 	q.masks = append(q.masks, &t.field.has)
 	switch {
 	case t.allowed != nil:
 		q.masks = append(q.masks, t.allowed)
-	case t.loose():
+	case t.mostlyOpen():
 		q.asked = append(q.asked, t)
 	default:
 		q.tight = append(q.tight, t)

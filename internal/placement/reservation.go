@@ -8,27 +8,27 @@ import (
 	"github.com/marinaos/marina/internal/kernel"
 )
 
-// Instances with a claim have their address and host ports from it: the pool keeps those for the claim, and is asked to place
-// such an instance without them.
+// A reservation (kernel.Claim) owns the address and host ports of its instances: the pool takes them for the
+// reservation, and places its instances without.
 
-// Claim keeps an address, host ports and an amount for a claim, as decided earlier. What of them is taken is an
-// errdefs.ErrAlreadyExists, an unknown machine an errdefs.ErrNotFound, and nothing is kept then.
+// Claim takes address, host ports and an amount for a reservation, as decided earlier. A port or address that is
+// taken is an errdefs.ErrAlreadyExists, an unknown machine an errdefs.ErrNotFound; nothing is taken then.
 func (p *Pool) Claim(at Placement, role string, r kernel.Resources) error {
 	i, ok := p.ids[at.Agent]
 	if !ok {
 		return fmt.Errorf("machine %s: %w", at.Agent, errdefs.ErrNotFound)
 	}
-	if err := p.machines[i].claim(at); err != nil {
+	if err := p.machines[i].takeNetwork(at); err != nil {
 		return err
 	}
 	p.Adjust(at.Agent, role, r)
 	return nil
 }
 
-// claim takes address and host ports, or neither.
-func (m *machine) claim(at Placement) error {
+// takeNetwork takes address and host ports, or neither.
+func (m *machine) takeNetwork(at Placement) error {
 	for _, port := range at.HostPorts {
-		if port != 0 && m.hasTaken(port) {
+		if port != 0 && m.portTaken(port) {
 			return fmt.Errorf("machine %s: host port %d: %w", at.Agent, port, errdefs.ErrAlreadyExists)
 		}
 	}
@@ -41,50 +41,50 @@ func (m *machine) claim(at Placement) error {
 	return nil
 }
 
-// unclaim gives address and host ports back.
-func (m *machine) unclaim(at Placement) {
+// releaseNetwork returns address and host ports.
+func (m *machine) releaseNetwork(at Placement) {
 	for _, port := range at.HostPorts {
-		m.givePort(port)
+		m.releasePort(port)
 	}
 	if at.Address.IsValid() {
-		m.addresses.giveBack(at.Address)
+		m.addresses.release(at.Address)
 	}
 }
 
-// Unclaim gives back what Claim keeps.
+// Unclaim returns what Claim took.
 func (p *Pool) Unclaim(at Placement, role string, r kernel.Resources) {
 	if i, ok := p.ids[at.Agent]; ok {
-		p.machines[i].unclaim(at)
-		p.freed.put(i, true)
+		p.machines[i].releaseNetwork(at)
+		p.freed.setMember(i, true)
 		p.Adjust(at.Agent, role, kernel.Resources{}.Sub(r))
 	}
 }
 
-// Adjust changes what is taken of a machine by an amount, whether it is there or not. The amount counts for what is reserved for a role
-// unless that is empty.
+// Adjust adds an amount, which may be negative, to the machine's used resources, whether it has that much or not.
+// Unless role is empty, the amount fills the part reserved for it.
 func (p *Pool) Adjust(id kernel.AgentID, role string, r kernel.Resources) {
 	if i, ok := p.ids[id]; ok {
 		m := &p.machines[i]
 		m.used = m.used.Add(r)
 		if role != "" {
-			m.fill(role, r)
+			m.countReservedUse(role, r)
 		}
 		if !r.Valid() {
-			p.freed.put(i, true)
+			p.freed.setMember(i, true)
 		}
-		p.refresh(i)
+		p.updateAggregates(i)
 	}
 }
 
-// Free is what of a machine is neither taken, nor kept for anybody.
+// Free returns the resources of a machine that are neither used, nor reserved for a role, nor set aside.
 func (p *Pool) Free(id kernel.AgentID) kernel.Resources {
 	if i, ok := p.ids[id]; ok {
-		return p.sums[0][i].free
+		return p.aggregates[0][i].free
 	}
 	return kernel.Resources{}
 }
 
-// FreeFor is Free for instances of r: what is reserved for its role counts.
+// FreeFor returns the resources of a machine that are free for instances of r, the part reserved for its role included.
 func (p *Pool) FreeFor(r *Request, id kernel.AgentID) kernel.Resources {
 	if i, ok := p.ids[id]; ok {
 		return p.freeFor(r, i)
@@ -92,8 +92,8 @@ func (p *Pool) FreeFor(r *Request, id kernel.AgentID) kernel.Resources {
 	return kernel.Resources{}
 }
 
-// PlaceOn places one instance on a machine that its claim named, without address and host ports. Otherwise the refusal says
-// why that machine does not take it.
+// PlaceOn places one instance on the machine of its reservation, which owns address and host ports. If it does not
+// fit, the refusal says why.
 func (p *Pool) PlaceOn(r *Request, id kernel.AgentID) (bool, kernel.Refusal) {
 	ref := kernel.Refusal{Agents: 1}
 	no := func(filter, detail string) (bool, kernel.Refusal) {
@@ -109,13 +109,14 @@ func (p *Pool) PlaceOn(r *Request, id kernel.AgentID) (bool, kernel.Refusal) {
 			return no(rule.String(), rule.detail())
 		}
 	}
-	if !p.keeps(r, i) {
+	if !p.hasReserved(r, i) {
 		return no("reservation", "nothing is reserved there for "+r.role)
 	}
 	free := p.freeFor(r, i)
 	if short := r.need.Lacking(free); len(short) > 0 {
-		return no(short[0], fmt.Sprintf("asks %s, machine %s, where its claim is, has %s free", r.need.Amount(short[0]), p.machines[i].Hostname, free.Amount(short[0])))
+		return no(short[0], fmt.Sprintf("asks %s, machine %s, where its claim is, has %s free",
+			r.need.Amount(short[0]), p.machines[i].Hostname, free.Amount(short[0])))
 	}
-	p.charge(r, i, 1)
+	p.countInstances(r, i, 1)
 	return true, kernel.Refusal{}
 }
