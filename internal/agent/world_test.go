@@ -126,6 +126,7 @@ type world struct {
 	cfg     agent.Config
 	log     *logBuffer
 	secrets agent.Secrets
+	around  func(stage string, undo bool, do func() error) error // see Agent.AroundStages; nil: nothing
 
 	master *master
 	stop   func() error // ends the agent as a kill would: its context, at once
@@ -188,6 +189,9 @@ func (w *world) start() {
 	a, err := agent.New(w.cfg, agent.Deps{Runtime: w.rt, Network: w.network, Secrets: w.secrets, Dial: w.dial, Log: slog.New(slog.NewTextHandler(w.log, nil))})
 	if err != nil {
 		w.t.Fatal(err)
+	}
+	if w.around != nil {
+		a.AroundStages(w.around)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
