@@ -24,8 +24,7 @@ func (a *Agent) bundles(names []string) (map[string]string, error) {
 func (a *Agent) renewUnless(now map[string]string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.live != nil && !maps.Equal(now, a.live.bundles) {
-		a.live.stale = true
-		a.live.poke()
+	if a.live != nil && !maps.Equal(now, a.told) {
+		a.live.End(fmt.Errorf("the machine has other bundles now, the agent registers anew: %w", errdefs.ErrAborted))
 	}
 }

@@ -97,7 +97,7 @@ func (k keeper) reconcile(ctx context.Context) error {
 func (k keeper) compare(ctx context.Context) error {
 	expected := map[string]*group{}
 	for _, s := range k.a.tasks(true) { // before the listing: one that starts meanwhile is not missed
-		expected[s.container] = s.group
+		expected[s.Container] = s.group
 	}
 	found, err := k.a.rt.Containers(ctx)
 	if err != nil {
@@ -166,7 +166,7 @@ func (k keeper) known() func(name string) bool {
 // measure ends tasks that use more disk than they may.
 func (k keeper) measure(ctx context.Context) error {
 	for id, s := range k.a.tasks(true) {
-		if s.status.State != kernel.Running {
+		if s.Status.State != kernel.Running {
 			continue
 		}
 		size := k.a.sizeOf(s)
@@ -181,7 +181,7 @@ func (k keeper) measure(ctx context.Context) error {
 		if err != nil {
 			continue // it ended meanwhile
 		}
-		if st, err := k.a.rt.Stats(ctx, s.container); err == nil {
+		if st, err := k.a.rt.Stats(ctx, s.Container); err == nil {
 			used += st.Disk
 		}
 		if used > bound {
@@ -228,7 +228,7 @@ func (k keeper) collect(context.Context) error {
 func (k keeper) refreshSecrets(ctx context.Context) error {
 	var running []secret.Group
 	for _, s := range k.a.tasks(true) {
-		if s.index == 0 && s.status.State == kernel.Running && len(secret.Refs(s.group.spec)) > 0 {
+		if s.index == 0 && s.Status.State == kernel.Running && len(secret.Refs(s.group.spec)) > 0 {
 			running = append(running, s.group.owner())
 		}
 	}

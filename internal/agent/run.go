@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/marinaos/marina/internal/agent/api"
 	"github.com/marinaos/marina/internal/agent/check"
 	"github.com/marinaos/marina/internal/agent/checkpoint"
 	"github.com/marinaos/marina/internal/agent/endpoint"
@@ -20,6 +21,7 @@ import (
 	"github.com/marinaos/marina/internal/agent/retry"
 	"github.com/marinaos/marina/internal/agent/sandbox"
 	"github.com/marinaos/marina/internal/agent/secret"
+	"github.com/marinaos/marina/internal/agent/session"
 	"github.com/marinaos/marina/internal/agent/volume"
 	"github.com/marinaos/marina/internal/kernel"
 	"github.com/marinaos/marina/internal/machine"
@@ -61,7 +63,8 @@ type Agent struct {
 	synced   bool                               // a master has said what is assigned; guarded by mu
 	draining bool                               // nothing new is begun; guarded by mu
 	closing  bool                               // Run is about to return; guarded by mu
-	live     *outbox                            // of the session, if there is one; guarded by mu
+	live     *session.Outbox                    // of the session, if there is one; guarded by mu
+	told     map[string]string                  // bundles, as registered; guarded by mu
 	lives    sync.WaitGroup                     // groups' goroutines
 	ready    chan struct{}                      // closed when recovery is done
 	recon    chan struct{}                      // asks for a comparison with the runtime now
@@ -110,7 +113,7 @@ func (a *Agent) Run(ctx context.Context) error {
 		}
 		keeper{a}.begin(ctx, eg)
 		eg.Go(func() error { return a.claims.Run(ctx) })
-		eg.Go(func() error { return link{a}.run(ctx) })
+		eg.Go(func() error { return a.link().Run(ctx) })
 		return nil
 	})
 	<-ctx.Done()
@@ -132,6 +135,14 @@ func (a *Agent) assemble() {
 	}
 	a.files = secret.New(secret.Config{Dir: filepath.Join(a.cfg.Run, filesFolder), Storage: a.rt, Source: source,
 		Patience: a.cfg.SecretsPatience, Log: a.log})
+}
+
+// link is the agent's way to its masters, and what it serves them.
+func (a *Agent) link() *session.Link {
+	serve := api.New(api.Config{Runtime: a.rt, Sandboxes: a.sandboxes, State: a.dir.Path, LogKeep: a.cfg.LogKeep, Log: a.log,
+		Agent: a.self.ID, Task: a.task, Up: a.up})
+	return session.New(session.Config{Masters: a.cfg.Masters, TLS: a.cfg.TLS, Dial: a.dial, Heartbeat: a.cfg.Heartbeat,
+		BackoffMax: a.cfg.BackoffMax, Suspect: a.cfg.Suspect, Agent: frames{a}, Handler: serve.Handler(), Log: a.log})
 }
 
 // filesFolder is where the files of running groups are mounted, below Config.Run.
@@ -266,7 +277,7 @@ func (a *Agent) show(g *group, now []kernel.Status) {
 	}
 	for _, s := range now {
 		if s.Seq > was[s.Task] {
-			a.live.add(s)
+			a.live.Status(s)
 		}
 	}
 }
@@ -317,8 +328,7 @@ func (a *Agent) released(claim string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.live != nil {
-		a.live.released = append(a.live.released, claim)
-		a.live.poke()
+		a.live.Released(claim)
 	}
 }
 

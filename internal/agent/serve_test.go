@@ -14,7 +14,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/marinaos/marina/internal/agent"
+	"github.com/marinaos/marina/internal/agent/api"
 	"github.com/marinaos/marina/internal/kernel"
 )
 
@@ -267,7 +267,7 @@ func TestStatsTellWhatTasksUse(t *testing.T) {
 	w.master.launch(specOf(`head -c 200000 /dev/zero > "$MESOS_SANDBOX/f"; echo up; exec sleep 600`), kernel.Group{ID: "s"})
 	w.master.reaches("s.t0", kernel.Running)
 	eventually(t, "it is up", func() bool { return readFile(t, w.cfg.State+"/sandboxes/s.t0/stdout") == "up\n" })
-	var got agent.AgentStats
+	var got api.AgentStats
 	_, body := w.master.get("/agent/v1/stats")
 	if err := json.Unmarshal([]byte(body), &got); err != nil || len(got.Tasks) != 1 || got.Tasks[0].Task != "s.t0" ||
 		got.Tasks[0].Mem <= 0 || got.Tasks[0].Disk < 200000 || got.FreeDisk <= 0 {

@@ -48,8 +48,8 @@ func (w *world) left() (out []string) {
 	return out
 }
 
-// TestAgentKilledAroundAnyStageGoesOn kills the agent once before and once after each Prepare and each Undo. The next one goes on:
-// the task is started once, and at the end nothing is left.
+// TestAgentKilledAroundAnyStageGoesOn kills the agent once before and once after each Prepare and each Undo. The next
+// one goes on: the task is started once, and at the end nothing is left.
 func TestAgentKilledAroundAnyStageGoesOn(t *testing.T) {
 	for _, stage := range agent.Stages() {
 		for _, undo := range []bool{false, true} {
@@ -111,8 +111,8 @@ func killAround(t *testing.T, stage string, undo, after bool) {
 	}
 }
 
-// A stage that fails ends the group; all stages are undone in reverse, also those that were never prepared, and the one that
-// cannot be undone again and again until it can. The end is told after that.
+// A stage that fails ends the group; all stages are undone in reverse, also those that were never prepared, and the one
+// that cannot be undone again and again until it can. The end is told after that.
 func TestStagesAreUndoneInReverseAndTheEndIsToldAfterThat(t *testing.T) {
 	w := newWorld(t)
 	var mu sync.Mutex

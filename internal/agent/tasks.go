@@ -1,20 +1,23 @@
 package agent
 
 import (
+	"github.com/marinaos/marina/internal/agent/api"
 	"github.com/marinaos/marina/internal/kernel"
 )
 
-// sight is a task as it was told last.
+// sight is a task as it was told last, and whose it is.
 type sight struct {
-	group     *group
-	index     int // in its group
-	container string
-	status    kernel.Status // zero before anything was told
+	api.Task
+	group *group
+	index int // in its group
 }
 
-// up reports whether its process was told to run, and not to have ended.
-func (s *sight) up() bool {
-	return s.status.State == kernel.Running || s.status.State == kernel.Killing
+func (g *group) sightLocked(i int) sight {
+	s := sight{Task: api.Task{Container: g.containers[i]}, group: g, index: i}
+	if i < len(g.shown) {
+		s.Status = g.shown[i]
+	}
+	return s
 }
 
 // tasks are those of all groups there are, or those that are up.
@@ -24,7 +27,7 @@ func (a *Agent) tasks(up bool) map[kernel.TaskID]sight {
 	out := map[kernel.TaskID]sight{}
 	for _, g := range a.groups {
 		for i, t := range g.tasks {
-			if s := g.sightLocked(i); !up || s.up() {
+			if s := g.sightLocked(i); !up || s.Up() {
 				out[t] = s
 			}
 		}
@@ -32,26 +35,27 @@ func (a *Agent) tasks(up bool) map[kernel.TaskID]sight {
 	return out
 }
 
-// task is one of those; ok is false if no group here has it.
-func (a *Agent) task(id kernel.TaskID) (s sight, ok bool) {
+// up are the tasks that are up.
+func (a *Agent) up() map[kernel.TaskID]api.Task {
+	out := map[kernel.TaskID]api.Task{}
+	for id, s := range a.tasks(true) {
+		out[id] = s.Task
+	}
+	return out
+}
+
+// task is one of those there are; ok is false if no group here has it.
+func (a *Agent) task(id kernel.TaskID) (t api.Task, ok bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for _, g := range a.groups {
 		for i, t := range g.tasks {
 			if t == id {
-				return g.sightLocked(i), true
+				return g.sightLocked(i).Task, true
 			}
 		}
 	}
-	return sight{}, false
-}
-
-func (g *group) sightLocked(i int) sight {
-	s := sight{group: g, index: i, container: g.containers[i]}
-	if i < len(g.shown) {
-		s.status = g.shown[i]
-	}
-	return s
+	return api.Task{}, false
 }
 
 // sizeOf is what a task may use now.

@@ -45,8 +45,9 @@ var table = map[string]entry{
 	"runtime/process":     implementation("durable kernel machine runtime"),
 	"runtime/runtimetest": suite("runtime"),
 
-	"agent": room("agent/check agent/checkpoint agent/endpoint agent/locks agent/naming agent/retry agent/sandbox agent/secret " +
-		"agent/volume durable kernel machine runtime"),
+	"agent": room("agent/api agent/check agent/checkpoint agent/endpoint agent/locks agent/naming agent/retry agent/sandbox " +
+		"agent/secret agent/session agent/volume durable kernel machine runtime"),
+	"agent/api":        part("agent/naming agent/retry agent/sandbox kernel machine runtime"),
 	"agent/check":      part("agent/locks agent/retry kernel runtime"),
 	"agent/checkpoint": part("durable"),
 	"agent/endpoint":   part("agent/checkpoint agent/retry kernel"),
@@ -55,6 +56,7 @@ var table = map[string]entry{
 	"agent/retry":      part(""),
 	"agent/sandbox":    part("agent/locks kernel"),
 	"agent/secret":     part("agent/locks agent/naming agent/retry durable kernel runtime"),
+	"agent/session":    part("agent/retry kernel"),
 	"agent/volume":     part("agent/locks agent/naming agent/retry durable kernel runtime"),
 
 	"master": room("access allocator invariant kernel metrics placement store"),

@@ -1,4 +1,4 @@
-package agent
+package api
 
 import (
 	"cmp"
@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"log/slog"
 	"net/http"
 	"os"
 	"path"
@@ -34,12 +35,37 @@ const (
 	statsWorkers = 16
 )
 
-// api is what the agent serves on its connection to a master. It is the only place that knows status codes.
-type api struct{ a *Agent }
+// Task is a task of a group that is here, as it was told last.
+type Task struct {
+	Container string
+	Status    kernel.Status // zero before anything was told
+}
 
-func (p api) handler(s *session) http.Handler {
+// Up reports whether its process was told to run, and not to have ended.
+func (t *Task) Up() bool { return t.Status.State == kernel.Running || t.Status.State == kernel.Killing }
+
+// Config is what an API answers from.
+type Config struct {
+	Agent     kernel.AgentID
+	State     string // a path on the disk that the agent's state is on
+	Runtime   runtime.Runtime
+	Sandboxes *sandbox.Dir
+	LogKeep   int // rotated files of an output that are kept
+	Log       *slog.Logger
+
+	Task func(kernel.TaskID) (t Task, ok bool) // ok is false for one that no group here has
+	Up   func() map[kernel.TaskID]Task         // those that are up
+}
+
+// API answers a master's requests beside the session.
+type API struct{ cfg Config }
+
+// New makes an API.
+func New(cfg Config) *API { return &API{cfg} }
+
+// Handler serves them.
+func (p *API) Handler() http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("POST "+kernel.SessionPath, s.serve)
 	mux.HandleFunc("GET /agent/v1/tasks/{id}/logs/{stream}", p.answer(p.serveLogs))
 	mux.HandleFunc("GET /agent/v1/tasks/{id}/files/{path...}", p.answer(p.serveFiles))
 	mux.HandleFunc("POST /agent/v1/tasks/{id}/exec", p.answer(p.serveExec))
@@ -54,7 +80,7 @@ const unexplained = "the machine's agent cannot do this now; its log says why"
 
 // answer turns the kind of an error that came before the first byte into a status code. An error of no kind that a
 // client could act on is logged, and its text not told.
-func (p api) answer(f func(http.ResponseWriter, *http.Request) error) http.HandlerFunc {
+func (p *API) answer(f func(http.ResponseWriter, *http.Request) error) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		err := f(w, r)
 		var code int
@@ -72,7 +98,7 @@ func (p api) answer(f func(http.ResponseWriter, *http.Request) error) http.Handl
 		case r.Context().Err() != nil:
 			return // nobody waits for an answer
 		default:
-			p.a.log.Error("request of a master failed", "path", r.URL.Path, "err", err)
+			p.cfg.Log.Error("request of a master failed", "path", r.URL.Path, "err", err)
 			http.Error(w, unexplained, http.StatusInternalServerError)
 			return
 		}
@@ -104,7 +130,7 @@ func intParam(r *http.Request, name string, otherwise int64) (int64, error) {
 // serveLogs answers with a task's output from offset on (negative: so many bytes before its end), at most limit bytes,
 // and with follow=true goes on until the task has ended. Marina-Offset tells where the answer begins: bytes that are
 // not kept any more are left out.
-func (p api) serveLogs(w http.ResponseWriter, r *http.Request) error {
+func (p *API) serveLogs(w http.ResponseWriter, r *http.Request) error {
 	task, err := sandboxOf(r)
 	if err != nil {
 		return err
@@ -124,7 +150,7 @@ func (p api) serveLogs(w http.ResponseWriter, r *http.Request) error {
 	follow := r.URL.Query().Get("follow") == "true"
 
 	buf := make([]byte, logChunk)
-	n, at, end, err := p.a.sandboxes.Read(task, stream, max(0, offset), buf[:0], p.a.cfg.LogKeep)
+	n, at, end, err := p.cfg.Sandboxes.Read(task, stream, max(0, offset), buf[:0], p.cfg.LogKeep)
 	if err != nil {
 		return fmt.Errorf("%s of task %s: %w", stream, task, err)
 	}
@@ -132,7 +158,7 @@ func (p api) serveLogs(w http.ResponseWriter, r *http.Request) error {
 		at = max(0, end+offset)
 	}
 	at = min(at, end)
-	if _, first, _, err := p.a.sandboxes.Read(task, stream, at, buf[:0], p.a.cfg.LogKeep); err == nil {
+	if _, first, _, err := p.cfg.Sandboxes.Read(task, stream, at, buf[:0], p.cfg.LogKeep); err == nil {
 		at = first
 	}
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
@@ -140,9 +166,9 @@ func (p api) serveLogs(w http.ResponseWriter, r *http.Request) error {
 	w.Header().Set("Marina-Offset", strconv.FormatInt(at, 10))
 	control := http.NewResponseController(w)
 	for left > 0 {
-		now, live := p.a.task(task) // before the read: what was written before its end is read
-		live = live && !now.status.State.Terminal()
-		if n, at, _, err = p.a.sandboxes.Read(task, stream, at, buf[:min(int64(len(buf)), left)], p.a.cfg.LogKeep); err != nil {
+		now, live := p.cfg.Task(task) // before the read: what was written before its end is read
+		live = live && !now.Status.State.Terminal()
+		if n, at, _, err = p.cfg.Sandboxes.Read(task, stream, at, buf[:min(int64(len(buf)), left)], p.cfg.LogKeep); err != nil {
 			return nil // collected meanwhile; what was there was sent
 		}
 		if n > 0 {
@@ -173,18 +199,18 @@ type entry struct {
 
 // serveFiles answers with a file of a task's sandbox, or a folder's entries as JSON. What a link leads to outside of
 // the sandbox is forbidden, and so is what is neither a file nor a folder.
-func (p api) serveFiles(w http.ResponseWriter, r *http.Request) error {
+func (p *API) serveFiles(w http.ResponseWriter, r *http.Request) error {
 	task, err := sandboxOf(r)
 	if err != nil {
 		return err
 	}
-	root, err := p.a.sandboxes.Open(task)
+	root, err := p.cfg.Sandboxes.Open(task)
 	if err != nil {
 		return fmt.Errorf("sandbox of task %s: %w", task, err)
 	}
 	defer root.Close()
 	name := path.Clean("/" + r.PathValue("path"))[1:]
-	f, err := sandbox.OpenInside(root, either(name, "."), os.O_RDONLY)
+	f, err := sandbox.OpenInside(root, cmp.Or(name, "."), os.O_RDONLY)
 	if err != nil {
 		return err
 	}
@@ -232,10 +258,10 @@ func serveJSON(w http.ResponseWriter, v any) error {
 
 // serveExec runs a process in a task, in the frames of kernel.ExecKind. It ends with the process, or when the client
 // goes.
-func (p api) serveExec(w http.ResponseWriter, r *http.Request) error {
+func (p *API) serveExec(w http.ResponseWriter, r *http.Request) error {
 	id := kernel.TaskID(r.PathValue("id"))
-	t, ok := p.a.task(id)
-	if !ok || !t.up() {
+	t, ok := p.cfg.Task(id)
+	if !ok || !t.Up() {
 		return fmt.Errorf("task %.200s does not run here: %w", id, errdefs.ErrNotFound)
 	}
 	kind, payload, err := kernel.ReadExecFrame(r.Body)
@@ -260,7 +286,7 @@ func (p api) serveExec(w http.ResponseWriter, r *http.Request) error {
 	}
 	var in sync.WaitGroup
 	in.Go(func() { cancelUnlessEOF(cancel, readExec(r.Body, feed, resize)) })
-	code, err := p.a.rt.Exec(ctx, t.container, runtime.Exec{Argv: req.Argv, Env: req.Env, TTY: req.TTY, Stdin: stdin,
+	code, err := p.cfg.Runtime.Exec(ctx, t.Container, runtime.Exec{Argv: req.Argv, Env: req.Env, TTY: req.TTY, Stdin: stdin,
 		Stdout: out.stream(kernel.ExecStdout), Stderr: out.stream(kernel.ExecStderr), Resize: resize})
 	stdin.Close()
 	res := kernel.ExecResult{Code: code}
@@ -366,22 +392,22 @@ type AgentStats struct {
 	Tasks    []TaskStats    `json:"tasks"`
 }
 
-func (p api) serveStats(w http.ResponseWriter, r *http.Request) error {
-	free, _, err := machine.FreeDisk(p.a.dir.Path)
+func (p *API) serveStats(w http.ResponseWriter, r *http.Request) error {
+	free, _, err := machine.FreeDisk(p.cfg.State)
 	if err != nil {
 		return err
 	}
 	var mu sync.Mutex
-	out := AgentStats{Agent: p.a.agentID(), FreeDisk: free, Tasks: []TaskStats{}}
+	out := AgentStats{Agent: p.cfg.Agent, FreeDisk: free, Tasks: []TaskStats{}}
 	eg, ctx := errgroup.WithContext(r.Context())
 	eg.SetLimit(statsWorkers)
-	for id, t := range p.a.tasks(true) {
+	for id, t := range p.cfg.Up() {
 		eg.Go(func() error {
-			s, err := p.a.rt.Stats(ctx, t.container)
+			s, err := p.cfg.Runtime.Stats(ctx, t.Container)
 			if err != nil {
 				return nil // it ended meanwhile
 			}
-			disk, _ := p.a.sandboxes.Usage(id)
+			disk, _ := p.cfg.Sandboxes.Usage(id)
 			mu.Lock()
 			defer mu.Unlock()
 			out.Tasks = append(out.Tasks, TaskStats{id, s.Mem, s.CPU, s.PIDs, s.Throttle, disk + s.Disk})
@@ -391,10 +417,4 @@ func (p api) serveStats(w http.ResponseWriter, r *http.Request) error {
 	_ = eg.Wait()
 	slices.SortFunc(out.Tasks, func(a, b TaskStats) int { return cmp.Compare(string(a.Task), string(b.Task)) })
 	return serveJSON(w, out)
-}
-
-func (a *Agent) agentID() kernel.AgentID {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return a.self.ID
 }

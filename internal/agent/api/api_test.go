@@ -1,4 +1,4 @@
-package agent
+package api
 
 import (
 	"bytes"
@@ -29,9 +29,9 @@ func TestKindsOfErrorsAreStatusCodesAndOtherErrorsAreNotTold(t *testing.T) {
 		{inside, http.StatusInternalServerError, false},
 	} {
 		var log bytes.Buffer
-		a := &Agent{log: slog.New(slog.NewTextHandler(&log, nil))}
+		a := New(Config{Log: slog.New(slog.NewTextHandler(&log, nil))})
 		w := httptest.NewRecorder()
-		api{a}.answer(func(http.ResponseWriter, *http.Request) error { return c.err })(w, httptest.NewRequest("GET", "/agent/v1/stats", nil))
+		a.answer(func(http.ResponseWriter, *http.Request) error { return c.err })(w, httptest.NewRequest("GET", "/agent/v1/stats", nil))
 		if w.Code != c.code {
 			t.Errorf("%v: got %d, want %d", c.err, w.Code, c.code)
 		}

@@ -1,4 +1,4 @@
-package agent
+package api
 
 import (
 	"fmt"
@@ -16,19 +16,19 @@ const cpuLook = 250 * time.Millisecond
 
 // serveUsage answers with what one task uses now, a kernel.Usage: its memory by the kernel's own account of every
 // process below its first one (smaps_rollup), so that what is shared with others counts in proportion.
-func (p api) serveUsage(w http.ResponseWriter, r *http.Request) error {
+func (p *API) serveUsage(w http.ResponseWriter, r *http.Request) error {
 	id := kernel.TaskID(r.PathValue("id"))
-	t, ok := p.a.task(id)
-	if !ok || !t.up() || t.status.PID == 0 {
+	t, ok := p.cfg.Task(id)
+	if !ok || !t.Up() || t.Status.PID == 0 {
 		return fmt.Errorf("task %.200s does not run here: %w", id, errdefs.ErrNotFound)
 	}
-	before, err := p.a.rt.Stats(r.Context(), t.container)
+	before, err := p.cfg.Runtime.Stats(r.Context(), t.Container)
 	if err != nil {
 		return err
 	}
 	began := time.Now()
 	var out kernel.Usage
-	for _, pid := range machine.Descendants(t.status.PID) {
+	for _, pid := range machine.Descendants(t.Status.PID) {
 		m := machine.MemoryOf(pid)
 		out.Private, out.Shared = out.Private+m.Anonymous, out.Shared+m.Files
 	}
@@ -37,7 +37,7 @@ func (p api) serveUsage(w http.ResponseWriter, r *http.Request) error {
 	case <-r.Context().Done():
 		return r.Context().Err()
 	}
-	after, err := p.a.rt.Stats(r.Context(), t.container)
+	after, err := p.cfg.Runtime.Stats(r.Context(), t.Container)
 	if err != nil {
 		return err
 	}
