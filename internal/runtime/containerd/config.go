@@ -68,6 +68,9 @@ func (c Config) complete() (Config, error) {
 		}
 		*p = abs
 	}
+	if real, err := filepath.EvalSymlinks(c.Bin); err == nil {
+		c.Bin = real // as containerd does: its shims are told from others by this path
+	}
 	if len(c.shimSockets()) > maxSocketDir {
 		return c, fmt.Errorf("containerd: run folder %s is longer than the %d bytes that sockets in it allow; choose a shorter one: %w",
 			c.Run, maxSocketDir-len("/s"), errdefs.ErrInvalidArgument)
