@@ -68,7 +68,9 @@ var table = map[string]entry{
 	"services":     room("kernel marathon metrics scheduler store"),
 	"services/api": implementation("kernel marathon scheduler services"),
 
-	"kubernetes": room("access identity kernel store"),
+	"kubernetes":         room("access identity kernel kubernetes/archive kubernetes/pki scheduler store"),
+	"kubernetes/archive": part("disk durable"),
+	"kubernetes/pki":     part("identity"),
 
 	"gateway": room("access audit identity metrics"),
 

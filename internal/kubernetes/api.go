@@ -17,6 +17,9 @@ import (
 	"github.com/containerd/errdefs"
 
 	"github.com/marinaos/marina/internal/access"
+	"github.com/marinaos/marina/internal/kubernetes/pki"
+	"github.com/marinaos/marina/internal/scheduler"
+	"github.com/marinaos/marina/internal/store"
 )
 
 // Limits of requests.
@@ -56,8 +59,8 @@ func (k *api) handler() http.Handler {
 		mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Cache-Control", "no-store")
 			w.Header().Set("X-Content-Type-Options", "nosniff")
-			err := errNotLeading
-			if k.leading() {
+			err := scheduler.ErrNotLeading
+			if k.loop.Leading() {
 				err = h(w, r)
 			}
 			if err != nil {
@@ -111,21 +114,6 @@ func (k *api) handler() http.Handler {
 		return answer(w, http.StatusOK, map[string]any{"images": images, "nodes": nodes})
 	})
 	return mux
-}
-
-// leading reports whether everything is loaded and still this process's to change.
-func (k *Clusters) leading() bool {
-	select {
-	case <-k.ended:
-		return false
-	default:
-	}
-	select {
-	case <-k.ready:
-		return true
-	default:
-		return false
-	}
 }
 
 // body reads a definition. Fields that do not exist are refused: a misspelt one would be lost in silence.
@@ -251,7 +239,7 @@ func (k *api) stream(w http.ResponseWriter, r *http.Request) error {
 			_ = control.Flush()
 		case <-r.Context().Done():
 			return nil
-		case <-k.ended:
+		case <-k.loop.Ended():
 			return nil
 		}
 		if v, changed, err = k.Get(name); err != nil {
@@ -305,7 +293,7 @@ func (k *api) kubeconfig(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	l, err := issue(a.CA, a.CAKey, identityOf{name: "marina:admin", group: "system:masters"}, k.cfg.Now(), ttl)
+	l, err := a.Issue(pki.Identity{Name: "marina:admin", Group: "system:masters"}, k.cfg.Now(), ttl)
 	if err != nil {
 		return err
 	}
@@ -330,6 +318,10 @@ func answer(w http.ResponseWriter, status int, v any) error {
 func (k *Clusters) fail(w http.ResponseWriter, r *http.Request, err error) {
 	status, message := http.StatusInternalServerError, err.Error()
 	switch {
+	case errors.Is(err, store.ErrUnknownOutcome), errors.Is(err, store.ErrFenced), errors.Is(err, store.ErrConflict):
+		k.cfg.Log.Error("request lost", "path", r.URL.Path, "err", err)
+		status, message = http.StatusServiceUnavailable, "this master stops leading, and whether it was done is not known: look, and ask again"
+		w.Header().Set("Retry-After", "1")
 	case errors.Is(err, errdefs.ErrInvalidArgument), errors.Is(err, errdefs.ErrResourceExhausted):
 		status = http.StatusUnprocessableEntity
 	case errors.Is(err, errdefs.ErrNotFound):

@@ -89,10 +89,11 @@ func (c *cluster) ports(published map[string]uint16) []kernel.Port {
 	return out
 }
 
-// publish gives every port of a load balancer one of the machines' in a range, keeping those it has; taken are everybody's. The
+// publish gives every port of a load balancer one of the machines' in a range, keeping those it has; all tells everybody's. The
 // second result says which ports found none.
-func (c *cluster) publish(taken map[uint16]bool, of kernel.PortRange) (map[string]uint16, map[string]string) {
+func (c *cluster) publish(all func() map[uint16]bool, of kernel.PortRange) (map[string]uint16, map[string]string) {
 	out, refused := map[string]uint16{}, map[string]string{}
+	var taken map[uint16]bool
 	if c.told == nil {
 		return maps.Clone(c.Published), refused
 	}
@@ -106,6 +107,9 @@ func (c *cluster) publish(taken map[uint16]bool, of kernel.PortRange) (map[strin
 			}
 			if !served(p.Protocol) {
 				continue
+			}
+			if taken == nil {
+				taken = all()
 			}
 			at := of.First
 			for at <= of.Last && taken[at] {

@@ -54,6 +54,7 @@ const (
 	Changing State = "changing" // it was ready; nodes come, go or change their size
 	Degraded State = "degraded" // it was ready and something of it is not, see WaitsFor
 	Deleting State = "deleting" // it is being taken apart
+	Parked   State = "parked"   // it is set aside, see WaitsFor: what runs of it is left alone
 )
 
 // View is a cluster as the API shows it.
@@ -78,7 +79,7 @@ type View struct {
 // Member is the control plane or a node.
 type Member struct {
 	Name     string    `json:"name"`  // "control-plane", "node-1"
-	State    string    `json:"state"` // "ready", "starting", "waiting", "leaving", "down"
+	State    string    `json:"state"` // "ready", "starting", "waiting", "leaving", "down", "parked"
 	Message  string    `json:"message,omitempty"`
 	Task     string    `json:"task,omitempty"`    // the kernel's, while there is one
 	Machine  string    `json:"machine,omitempty"` // hostname

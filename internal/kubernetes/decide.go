@@ -16,8 +16,8 @@ type Decision struct {
 	Withdraw []string                         // members: what waits of them is not wanted any more
 	Stop     map[string][]kernel.GroupID      // by reason
 	Resize   map[kernel.GroupID][]kernel.Size //
-	Release  []string                         // claims
-	Load     []string                         // nodes that have yet to get the images that were loaded into the cluster
+	Release  []string                         // members: their claims
+	Load     []string                         // nodes that lack images that were loaded into the cluster
 	Gone     bool                             // nothing is left: the rows go
 	Wake     time.Time                        // look again then; zero: when something changes
 }
@@ -43,7 +43,7 @@ func (d *Decision) stop(m *member, why string) {
 func decide(c *cluster, complete bool, now time.Time) Decision {
 	d := Decision{}
 	if !c.Deleted.IsZero() {
-		c.decideEnd(&d)
+		c.decideEnd(&d, now)
 		return d
 	}
 	c.member(controlPlane)
@@ -71,11 +71,28 @@ func decide(c *cluster, complete bool, now time.Time) Decision {
 		}
 	}
 	for _, m := range c.nodes() {
-		if state, _ := c.memberState(m); len(c.Images) > 0 && state == "ready" && m.loaded != m.instance.ID {
+		if state, _ := c.memberState(m); state == "ready" && m.supplying != m.instance.ID && len(c.lacks(m)) > 0 && c.may(m.name, supplyStep, &d, now) {
 			d.Load = append(d.Load, m.name)
 		}
 	}
 	return d
+}
+
+// may reports whether a step may be tried now, and otherwise notes when.
+func (c *cluster) may(member, what string, d *Decision, now time.Time) bool {
+	at := c.again(member, what)
+	if now.Before(at) {
+		d.later(at)
+		return false
+	}
+	return true
+}
+
+// release gives up a member's claim.
+func (c *cluster) release(m *member, d *Decision, now time.Time) {
+	if c.may(m.name, releaseStep, d, now) {
+		d.Release = append(d.Release, m.name)
+	}
 }
 
 // decideMember starts what should run and does not.
@@ -93,7 +110,7 @@ func (c *cluster) decideMember(m *member, d *Decision, complete bool, now time.T
 		return // a node of that number was removed a moment ago
 	}
 	if m.moves(c.ReadyAt.IsZero()) { // nobody knows its port yet: the next claim has another one
-		d.Release = append(d.Release, m.claim.Name)
+		c.release(m, d, now)
 		return
 	}
 	if at := m.after(); now.Before(at) {
@@ -150,12 +167,12 @@ func (c *cluster) decideLeave(m *member, d *Decision, now time.Time) {
 		d.stop(m, "the cluster has fewer nodes now")
 	case m.asked != "":
 	case m.claim != nil && !m.claim.Released:
-		d.Release = append(d.Release, m.claim.Name)
+		c.release(m, d, now)
 	}
 }
 
 // decideEnd takes a deleted cluster apart.
-func (c *cluster) decideEnd(d *Decision) {
+func (c *cluster) decideEnd(d *Decision, now time.Time) {
 	left := false
 	for _, name := range sortedKeys(c.members) {
 		m := c.members[name]
@@ -171,11 +188,11 @@ func (c *cluster) decideEnd(d *Decision) {
 		case m.claim != nil:
 			left = true
 			if !m.claim.Released {
-				d.Release = append(d.Release, m.claim.Name)
+				c.release(m, d, now)
 			}
 		}
 	}
-	d.Gone = !left
+	d.Gone = !left && c.may("", buryStep, d, now)
 }
 
 // desired is what the steward is told.

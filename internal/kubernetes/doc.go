@@ -19,7 +19,7 @@
 //
 // # Deciding
 //
-// [Decide] is pure: a cluster's row, its claims and instances, the steward's last word and the time go in, actions come out. There
+// decide is pure: a cluster's row, its claims and instances, the steward's last word and the time go in, actions come out. There
 // is no plan that is half done: whatever was interrupted, the next look at what is there says what is missing. What is wanted is
 // in the row alone; what exists is the kernel's claims and instances. A node that is too many is drained by the steward, stopped,
 // and then its claim released; a deleted cluster is stopped, its claims released, and its rows go last, so that its name is free
@@ -33,12 +33,20 @@
 //
 // # Who owns what
 //
-// Run's goroutine is the only writer of rows and of what was seen. Requests are handed to it; readers hold a copy. Each awake
-// cluster has a goroutine that follows its steward.
+// The owner goroutine of package scheduler is the only writer of rows and of what was seen. Requests are handed to it; readers hold
+// a copy. It settles the clusters of which something changed, those whose time has come, and once a minute all of them. Each awake
+// cluster has a goroutine that follows its steward, and a node that lacks images one that gives them to it; both tell the owner.
+// Part archive keeps the loaded images on the master's disk.
 //
 // # How it fails
 //
 // A control plane or node that ends is started again where it was, at once and then with growing pauses. A steward that does not
-// answer leaves the last word standing, marked as old; nothing is stopped because of silence. One cluster's trouble is written into
-// that cluster's view and keeps no other from being decided. A write whose outcome is unknown ends the leadership's work.
+// answer leaves the last word standing, marked as old; nothing is stopped because of silence.
+//
+// One cluster's trouble is its own. What the kernel or the store refuse, and a read that fails, is told in the cluster's view and
+// events and tried again with growing pauses; nothing else waits for it. A cluster whose row cannot be read, or whose decision
+// panics, is parked: what runs of it is left alone, its name stays taken, an alarm names it and the ways out, and it may be deleted.
+//
+// A write whose outcome is unknown, or that somebody else's leadership refuses, ends this leadership's work: memory may differ from
+// what is durable, and the next leader begins from there.
 package kubernetes

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+
+	"github.com/marinaos/marina/internal/scheduler"
 )
 
 // following is a goroutine that hears one steward and tells it what is wanted.
@@ -39,11 +41,7 @@ func (k *Clusters) attend(c *cluster) {
 		return
 	}
 	if f == nil {
-		ctx, cancel := context.WithCancel(k.ctx)
-		f = &following{addr: addr, cancel: cancel, wants: make(chan *Desired, 1)}
-		k.follows[c.ID] = f
-		name, id := c.Name, c.ID
-		k.group.Go(func() error { k.follow(ctx, name, id, addr, f.wants); return nil })
+		f = k.begin(c.Name, c.ID, addr)
 	}
 	if rev := want.revision(); rev != f.last {
 		f.last, want.Rev = rev, rev
@@ -53,6 +51,21 @@ func (k *Clusters) attend(c *cluster) {
 		}
 		f.wants <- want
 	}
+}
+
+// begin starts to follow a steward.
+func (k *Clusters) begin(name, id string, addr netip.Addr) *following {
+	quit, cancel := context.WithCancel(context.Background())
+	f := &following{addr: addr, cancel: cancel, wants: make(chan *Desired, 1)}
+	k.follows[id] = f
+	k.loop.Go(func(ctx context.Context) error { // ctx ends with the leadership, quit with the control plane
+		ctx, end := context.WithCancel(ctx)
+		defer end()
+		defer context.AfterFunc(quit, end)()
+		k.follow(ctx, name, id, addr, f.wants)
+		return nil
+	})
+	return f
 }
 
 func (k *Clusters) unfollow(id string) {
@@ -65,12 +78,12 @@ func (k *Clusters) unfollow(id string) {
 // follow talks to one steward until ctx ends.
 func (k *Clusters) follow(ctx context.Context, name, id string, addr netip.Addr, wants <-chan *Desired) {
 	for ctx.Err() == nil {
-		err := k.converse(ctx, name, id, addr, wants)
+		err := k.conversed(ctx, name, id, addr, wants)
 		if ctx.Err() != nil {
 			return
 		}
 		k.cfg.Log.Debug("steward does not answer", "cluster", name, "err", err)
-		k.say(ctx, word{id: id, err: err})
+		k.tell(ctx, name, func() { k.hear(name, id, nil, err) })
 		select {
 		case <-ctx.Done():
 		case <-time.After(stewardPause):
@@ -78,10 +91,32 @@ func (k *Clusters) follow(ctx context.Context, name, id string, addr netip.Addr,
 	}
 }
 
-func (k *Clusters) say(ctx context.Context, w word) {
-	select {
-	case k.words <- w:
-	case <-ctx.Done():
+// conversed is converse; a panic of it is an error.
+func (k *Clusters) conversed(ctx context.Context, name, id string, addr netip.Addr, wants <-chan *Desired) (err error) {
+	if p := scheduler.Catch(func() { err = k.converse(ctx, name, id, addr, wants) }); p != nil {
+		k.cfg.Log.Error("steward: panic", "cluster", name, "panic", p.Value, "stack", string(p.Stack))
+		return scheduler.ErrPanic
+	}
+	return err
+}
+
+// hear takes in a steward's word, or why there is none. The owner goroutine calls it.
+func (k *Clusters) hear(name, id string, status *Status, err error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	c := k.clusters[name]
+	if c == nil || c.ID != id || c.parked != nil {
+		return
+	}
+	if err != nil {
+		c.silent = err.Error()
+		return
+	}
+	c.told, c.toldAt, c.silent = status, k.cfg.Now(), ""
+	for _, n := range c.told.Nodes {
+		if m := c.members[n.Name]; n.Ready && m != nil && m.instance != nil {
+			m.joined = m.instance.ID
+		}
 	}
 }
 
@@ -114,7 +149,7 @@ func (k *Clusters) converse(ctx context.Context, name, id string, addr netip.Add
 			if rev = st.Rev; rev == "" {
 				rev = "-"
 			}
-			k.say(ctx, word{id: id, status: st})
+			k.tell(ctx, name, func() { k.hear(name, id, st, nil) })
 		}
 	})
 	g.Go(func() error {

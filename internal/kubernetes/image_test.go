@@ -3,50 +3,216 @@ package kubernetes
 import (
 	"archive/tar"
 	"bytes"
-	"maps"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/containerd/errdefs"
+
+	"github.com/marinaos/marina/internal/kernel"
 )
 
-func archive(t *testing.T, files map[string]string) *bytes.Buffer {
+// tarOf is an image archive that names an image.
+func tarOf(t *testing.T, name string) *bytes.Buffer {
 	t.Helper()
 	var b bytes.Buffer
 	w := tar.NewWriter(&b)
-	for _, name := range sortedKeys(files) {
-		if err := w.WriteHeader(&tar.Header{Name: name, Mode: 0o644, Size: int64(len(files[name]))}); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := w.Write([]byte(files[name])); err != nil {
-			t.Fatal(err)
-		}
+	text := fmt.Sprintf(`[{"RepoTags":[%q]}]`, name)
+	if err := w.WriteHeader(&tar.Header{Name: "manifest.json", Mode: 0o644, Size: int64(len(text))}); err != nil {
+		t.Fatal(err)
 	}
+	_, _ = io.WriteString(w, text)
 	if err := w.Close(); err != nil {
 		t.Fatal(err)
 	}
 	return &b
 }
 
-func TestArchivesNamesAreMadeComplete(t *testing.T) {
-	for what, c := range map[string]struct {
-		files map[string]string
-		want  map[string]string
-	}{
-		"OCI": {map[string]string{"index.json": `{"manifests":[{"annotations":{"org.opencontainers.image.ref.name":"hello:1"}}]}`},
-			map[string]string{"hello:1": "docker.io/library/hello:1"}},
-		"OCI by containerd": {map[string]string{"index.json": `{"manifests":[{"annotations":{"io.containerd.image.name":"quay.io/a/b:2","org.opencontainers.image.ref.name":"2"}}]}`},
-			map[string]string{"quay.io/a/b:2": "quay.io/a/b:2"}},
-		"Docker": {map[string]string{"manifest.json": `[{"RepoTags":["a/b:3","c"]}]`}, map[string]string{"a/b:3": "docker.io/a/b:3", "c": "docker.io/library/c:latest"}},
-	} {
-		got, err := named(archive(t, c.files))
-		if err != nil || !maps.Equal(got, c.want) {
-			t.Errorf("%s: got %v, %v, want %v", what, got, err, c.want)
+// nodes stands in for the containerds of nodes.
+type nodes struct {
+	mu   sync.Mutex
+	fail error               // of every import; guarded by mu
+	has  map[string][]string // tasks' images, as archives name them; guarded by mu
+}
+
+func (n *nodes) set(fail error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.fail = fail
+}
+
+func (n *nodes) images(task string) []string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return slices.Clone(n.has[task])
+}
+
+func (n *nodes) exec(_ context.Context, task kernel.TaskID, argv []string, in io.Reader, out io.Writer) (int, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.fail != nil || in == nil {
+		return 0, n.fail
+	}
+	t := tar.NewReader(in)
+	if _, err := t.Next(); err != nil {
+		_, _ = fmt.Fprintln(out, "no tar")
+		return 1, nil
+	}
+	raw, err := io.ReadAll(t)
+	n.has[string(task)] = append(n.has[string(task)], string(raw))
+	return 0, err
+}
+
+func TestNodesThatComeLaterHaveTheLoadedImages(t *testing.T) {
+	w, n := newWorld(t), &nodes{has: map[string][]string{}}
+	w.exec = n.exec
+	s := w.ready(Definition{Name: "a"})
+	images, count, err := w.clusters.Load(t.Context(), "a", tarOf(t, "hello:1"))
+	if err != nil || count != 1 || !slices.Equal(images, []string{"docker.io/library/hello:1"}) {
+		t.Fatalf("got %v in %d nodes, %v", images, count, err)
+	}
+	n.set(fmt.Errorf("the machine does not answer: %w", errdefs.ErrUnavailable))
+	if err := w.clusters.Change(t.Context(), Definition{Name: "a", Nodes: Nodes{Count: new(2)}}); err != nil {
+		t.Fatal(err)
+	}
+	second := w.member("a", "node-2")
+	s.join("node-2")
+	v := w.until("a", "telling what it lacks", warns("node-2: cannot load images: image archive: node "+second.Task+": the machine does not answer"))
+	if v.State != Ready {
+		t.Errorf("it is %s, want %s: its pods run", v.State, Ready)
+	}
+	n.set(nil)
+	w.until("a", "in order", func(v View) bool { return isReady(v) && len(v.Warnings) == 0 })
+	if got := n.images(second.Task); len(got) != 1 || !strings.Contains(got[0], "hello:1") {
+		t.Errorf("node-2 has %v, want hello:1", got)
+	}
+	before := len(n.images(second.Task))
+	if _, count, err := w.clusters.Load(t.Context(), "a", tarOf(t, "other:1")); err != nil || count != 2 {
+		t.Fatalf("loaded into %d nodes, %v, want 2", count, err)
+	}
+	w.lead() // the next leader does not know what nodes have, and gives it again
+	w.until("a", "told by the next leader", isReady)
+	deadline := time.After(patience)
+	for len(n.images(second.Task)) < before+3 {
+		select {
+		case <-deadline:
+			t.Fatalf("node-2 has %v", n.images(second.Task))
+		case <-time.After(10 * time.Millisecond): // an import has no event of its own
 		}
 	}
-	for what, b := range map[string]*bytes.Buffer{"no tar": bytes.NewBufferString("hello"), "no index": archive(t, map[string]string{"x": "y"}),
-		"no name": archive(t, map[string]string{"index.json": `{"manifests":[{}]}`}), "no JSON": archive(t, map[string]string{"index.json": `[`})} {
-		if got, err := named(b); !errdefs.IsInvalidArgument(err) {
-			t.Errorf("%s: got %v, %v, want a refusal", what, got, err)
+}
+
+func TestAnArchiveThatNoNodeTakesIsNotKept(t *testing.T) {
+	w, n := newWorld(t), &nodes{has: map[string][]string{}, fail: errors.New("no")}
+	w.exec = n.exec
+	w.ready(Definition{Name: "a"})
+	for what, archive := range map[string]io.Reader{"refused by its node": tarOf(t, "hello:1"), "none": strings.NewReader("hello")} {
+		if _, _, err := w.clusters.Load(t.Context(), "a", archive); err == nil {
+			t.Errorf("%s: loaded", what)
 		}
 	}
+	left, err := filepath.Glob(filepath.Join(w.images, "*", "*"))
+	if err != nil || len(left) != 0 {
+		t.Errorf("kept: %v, %v", left, err)
+	}
+	if _, _, err := w.clusters.Load(t.Context(), "none", tarOf(t, "x:1")); !errdefs.IsNotFound(err) {
+		t.Errorf("into no cluster: got %v", err)
+	}
+}
+
+func TestAnImageLoadedAgainReplacesItsArchive(t *testing.T) {
+	w, n := newWorld(t), &nodes{has: map[string][]string{}}
+	w.exec = n.exec
+	w.ready(Definition{Name: "a"})
+	for range 3 {
+		if _, _, err := w.clusters.Load(t.Context(), "a", tarOf(t, "hello:1")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	left, err := filepath.Glob(filepath.Join(w.images, "*", "*"))
+	if err != nil || len(left) != 1 {
+		t.Errorf("kept: %v, %v, want the last one", left, err)
+	}
+	if err := w.clusters.Delete(t.Context(), "a"); err != nil {
+		t.Fatal(err)
+	}
+	w.gone("a")
+	if left, err := os.ReadDir(w.images); err != nil || len(left) != 0 {
+		t.Errorf("a deleted cluster leaves %v, %v", left, err)
+	}
+}
+
+// An earlier version could leave an archive that a crash cut off.
+func TestAnArchiveThatCannotBeReadIsRemovedAndTold(t *testing.T) {
+	w, n := newWorld(t), &nodes{has: map[string][]string{}}
+	w.exec = n.exec
+	s := w.ready(Definition{Name: "a"})
+	v, _, err := w.clusters.Get("a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := filepath.Join(w.images, v.ID)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	whole := tarOf(t, "hello:1").Bytes()
+	for name, raw := range map[string][]byte{"1-torn.tar": whole[:530], "2-whole.tar": whole} {
+		if err := os.WriteFile(filepath.Join(dir, name), raw, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.lead()
+	w.until("a", "rid of it", func(View) bool {
+		events, err := w.clusters.Events("a")
+		return err == nil && slices.ContainsFunc(events, func(e Event) bool { return strings.Contains(e.Message, "1-torn.tar") })
+	})
+	s.change(func(st *Status) { st.Pods.Running++ })
+	w.until("a", "with the other", func(v View) bool { return v.Pods.Running == 1 && len(v.Warnings) == 0 })
+	if left, err := os.ReadDir(dir); err != nil || len(left) != 1 {
+		t.Errorf("left: %v, %v, want the whole one", left, err)
+	}
+}
+
+// Whoever is root in a node may print for ever, or never end.
+func TestProgramsInNodesAreBounded(t *testing.T) {
+	var out tail
+	for n := range 1000 {
+		fmt.Fprintf(&out, "%d %s\n", n, strings.Repeat("y", n))
+		if len(out.kept) > 2*maxSaid {
+			t.Fatalf("%d bytes are kept, at most %d", len(out.kept), 2*maxSaid)
+		}
+	}
+	if _, err := out.Write(bytes.Repeat([]byte("z"), 10<<20)); err != nil || len(out.kept) > 2*maxSaid || len(out.kept) < maxSaid {
+		t.Errorf("%d bytes are kept of 10 MiB, %v", len(out.kept), err)
+	}
+	k := New(Config{Exec: func(ctx context.Context, _ kernel.AgentID, _ kernel.TaskID, _ []string, _ io.Reader, out io.Writer) (int, error) {
+		for range 1000 {
+			_, _ = out.Write(bytes.Repeat([]byte("y\n"), 32<<10))
+		}
+		_, _ = out.Write([]byte("ctr: no space left\n"))
+		return 1, nil
+	}})
+	if err := k.importer.ctr(t.Context(), "a1", "t", nil, "import"); err == nil || !strings.Contains(err.Error(), "no space left") {
+		t.Errorf("got %v, want the last line", err)
+	}
+	synctest.Test(t, func(t *testing.T) {
+		k := New(Config{Exec: func(ctx context.Context, _ kernel.AgentID, _ kernel.TaskID, _ []string, _ io.Reader, _ io.Writer) (int, error) {
+			<-ctx.Done()
+			return 0, ctx.Err()
+		}})
+		began := time.Now()
+		err := k.importer.ctr(t.Context(), "a1", "t", nil, "import")
+		if took := time.Since(began); took != execLimit || err == nil || !strings.Contains(err.Error(), execLimit.String()) {
+			t.Errorf("after %v: %v, want an end after %v that says so", took, err, execLimit)
+		}
+	})
 }

@@ -2,44 +2,27 @@ package kubernetes
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"strings"
 
 	"github.com/containerd/errdefs"
 
 	"github.com/marinaos/marina/internal/kernel"
-	"github.com/marinaos/marina/internal/store"
+	"github.com/marinaos/marina/internal/kubernetes/pki"
+	"github.com/marinaos/marina/internal/scheduler"
 )
 
 // authorities opens what a cluster signs with.
-func (k *Clusters) authorities(ctx context.Context, id string) (*authorities, error) {
+func (k *Clusters) authorities(ctx context.Context, id string) (*pki.Authorities, error) {
 	row, err := keys.Get(ctx, k.cfg.Store, id)
 	if err != nil {
 		return nil, fmt.Errorf("keys of cluster %s: %w", id, err)
 	}
-	raw, err := k.cfg.Root.Open(keys.Key(id), row.Value)
+	a, err := pki.Open[*pki.Authorities](k.cfg.Root, keys.Key(id), row.Value)
 	if err != nil {
 		return nil, fmt.Errorf("keys of cluster %s: %w", id, err)
 	}
-	a := &authorities{}
-	if err := json.Unmarshal(raw, a); err != nil {
-		return nil, fmt.Errorf("keys of cluster %s: %w: %w", id, err, errdefs.ErrDataLoss)
-	}
 	return a, nil
-}
-
-// sealAuthorities is the row of what a new cluster signs with.
-func (k *Clusters) sealAuthorities(id string, a *authorities) (store.Op, error) {
-	raw, err := json.Marshal(a)
-	if err != nil {
-		return store.Op{}, err
-	}
-	sealed, err := k.cfg.Root.Seal(keys.Key(id), raw)
-	if err != nil {
-		return store.Op{}, err
-	}
-	return keys.Put(id, sealed)
 }
 
 // Secret gives the agent that runs a member its certificates and keys. Everybody else is refused with
@@ -52,44 +35,54 @@ func (k *Clusters) Secret(ctx context.Context, agent kernel.AgentID, ref string)
 	}
 	name, who := parts[1], parts[2]
 	var files map[string][]byte
-	err := k.do(ctx, func(ctx context.Context) error {
+	err := k.change(ctx, name, func(ctx context.Context, change *scheduler.Change) error {
 		k.look()
-		k.mu.RLock()
-		c := k.clusters[name]
-		var m, plane *member
-		if c != nil {
-			m, plane = c.members[who], c.members[controlPlane]
-		}
-		ok := m != nil && m.claim != nil && m.claim.Agent == agent && !m.claim.Released && plane != nil && plane.claim != nil
-		var p place
-		if ok {
-			p = place{plane: plane.claim.Address, node: m.claim.Address, services: c.service(1), machine: append([]string{c.machine}, k.cfg.Machine...)}
-		}
-		k.mu.RUnlock()
+		c, subject, ok := k.subject(name, who, agent)
 		if !ok {
 			return denied
 		}
+		if c.unreadable {
+			return fmt.Errorf("cluster %s is parked, its row cannot be read: %w", name, errdefs.ErrFailedPrecondition)
+		}
+		subject.Services = c.service(1)
 		var err error
-		files, err = k.leaf(ctx, &c.Row, who, p)
+		files, err = k.leaf(ctx, change, &c.Row, who, subject)
 		return err
 	})
-	return kernel.Secret{Files: files}, err
+	if err != nil {
+		return kernel.Secret{}, err
+	}
+	return kernel.Secret{Files: files}, nil
 }
 
-// leaf is a member's files: those issued before, or new ones if they are stale. Run's goroutine calls it.
-func (k *Clusters) leaf(ctx context.Context, c *Row, member string, p place) (map[string][]byte, error) {
+// subject is a member that an agent runs, as far as the kernel's claims tell; ok is false for everybody else.
+func (k *Clusters) subject(name, who string, agent kernel.AgentID) (c *cluster, s pki.Subject, ok bool) {
+	k.mu.RLock()
+	defer k.mu.RUnlock()
+	if c = k.clusters[name]; c == nil {
+		return nil, s, false
+	}
+	m, plane := c.members[who], c.members[controlPlane]
+	if m == nil || m.claim == nil || m.claim.Agent != agent || m.claim.Released || plane == nil || plane.claim == nil {
+		return nil, s, false
+	}
+	s = pki.Subject{Node: who, Address: m.claim.Address, Plane: plane.claim.Address, Domain: domain, Hosts: append([]string{c.machine}, k.cfg.Machine...)}
+	if who == controlPlane {
+		s.Node = ""
+	}
+	return c, s, true
+}
+
+// leaf is a member's files: those issued before, or new ones, which the change keeps, if they are stale.
+func (k *Clusters) leaf(ctx context.Context, change *scheduler.Change, c *Row, member string, s pki.Subject) (map[string][]byte, error) {
 	id := leafID(c.ID, member)
 	now := k.cfg.Now()
 	row, err := leaves.Get(ctx, k.cfg.Store, id)
 	if err == nil {
-		files := map[string][]byte{}
-		raw, err := k.cfg.Root.Open(leaves.Key(id), row.Value)
-		if err == nil {
-			err = json.Unmarshal(raw, &files)
-		}
+		files, err := pki.Open[map[string][]byte](k.cfg.Root, leaves.Key(id), row.Value)
 		if err != nil {
 			k.cfg.Log.Error("certificates cannot be opened, new ones are made", "cluster", c.Name, "member", member, "err", err)
-		} else if !stale(files, member, p, now) {
+		} else if !pki.Stale(files, s, now) {
 			return files, nil
 		}
 	} else if !errdefs.IsNotFound(err) {
@@ -99,15 +92,11 @@ func (k *Clusters) leaf(ctx context.Context, c *Row, member string, p place) (ma
 	if err != nil {
 		return nil, err
 	}
-	files, err := a.files(member, p, *c.Encryption, now)
+	files, err := a.Files(s, *c.Encryption, now)
 	if err != nil {
 		return nil, fmt.Errorf("cluster %s: %s: %w", c.Name, member, err)
 	}
-	raw, err := json.Marshal(files)
-	if err != nil {
-		return nil, err
-	}
-	sealed, err := k.cfg.Root.Seal(leaves.Key(id), raw)
+	sealed, err := pki.Seal(k.cfg.Root, leaves.Key(id), files)
 	if err != nil {
 		return nil, err
 	}
@@ -115,7 +104,8 @@ func (k *Clusters) leaf(ctx context.Context, c *Row, member string, p place) (ma
 	if err != nil {
 		return nil, err
 	}
-	return files, k.commit(ctx, op)
+	change.Put(op)
+	return files, nil
 }
 
 func cutLeaf(id string) (cluster, member string, ok bool) { return strings.Cut(id, "/") }

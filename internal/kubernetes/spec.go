@@ -102,6 +102,14 @@ type nodeConfig struct {
 	UserNamespace bool   `json:"userNamespace"`
 }
 
+// memberSpec is the control plane's spec, or a node's.
+func (c *cluster) memberSpec(name string) (kernel.Spec, error) {
+	if name == controlPlane {
+		return c.controlPlaneSpec()
+	}
+	return c.nodeSpec(name, c.members[controlPlane].claim.Address)
+}
+
 // controlPlaneSpec is a cluster's control plane.
 func (c *Row) controlPlaneSpec() (kernel.Spec, error) {
 	size := c.planeSize()

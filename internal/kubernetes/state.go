@@ -1,6 +1,7 @@
 package kubernetes
 
 import (
+	"maps"
 	"slices"
 	"time"
 
@@ -15,25 +16,32 @@ type cluster struct {
 	toldAt  time.Time          // and when it came
 	machine string             // address of the control plane's machine
 	silent  string             // why the steward does not answer now; empty: it does
+	offered *[]kernel.Port     // what the kernel was last asked to expose; nil: nothing yet, under this leader
 	exposed []kernel.EndpointPort
 	// refused is why a load balancer's port is not published, by its key.
-	refused map[string]string
-	events  []Event
-	state   State // as of the last event
+	refused    map[string]string
+	archives   []string // files of the images loaded into it, oldest first
+	troubles   map[step]*trouble
+	parked     *kernel.Alarm // set aside: nothing of it is changed; nil: it is not
+	unreadable bool          // its row was: Row is what could be read of it
+	events     []Event
+	state      State // as of the last event
 }
 
 // member is the control plane or a node.
 type member struct {
-	name     string
-	claim    *kernel.ClaimView // nil: nothing of it exists
-	instance *kernel.Instance  // nil: none is placed
-	waiting  *kernel.Waiting   // in the kernel's queue
-	asked    kernel.GroupID    // launched by this leader and not heard of yet
-	problem  string            // why the last launch or resize was refused
-	has      *kernel.Size      // what its instance was launched with or resized to by this leader
-	leaving  time.Time         // since when it is too many
-	loaded   kernel.GroupID    // the instance that has, or is being given, the images loaded into the cluster
-	joined   kernel.GroupID    // the instance whose node was ready once
+	name      string
+	claim     *kernel.ClaimView // nil: nothing of it exists
+	instance  *kernel.Instance  // nil: none is placed
+	waiting   *kernel.Waiting   // in the kernel's queue
+	asked     kernel.GroupID    // launched by this leader and not heard of yet
+	problem   string            // why the last launch or resize was refused
+	has       *kernel.Size      // what its instance was launched with or resized to by this leader
+	leaving   time.Time         // since when it is too many
+	given     []string          // archives of images that givenTo has
+	givenTo   kernel.GroupID
+	supplying kernel.GroupID // the instance that is being given images now
+	joined    kernel.GroupID // the instance whose node was ready once
 
 	failures int       // ends by itself in a row
 	ended    time.Time // last one
@@ -58,7 +66,7 @@ func (m *member) after() time.Time {
 }
 
 func newCluster(r Row) *cluster {
-	return &cluster{Row: r, members: map[string]*member{}, refused: map[string]string{}}
+	return &cluster{Row: r, members: map[string]*member{}, refused: map[string]string{}, troubles: map[step]*trouble{}}
 }
 
 func (c *cluster) member(name string) *member {
@@ -134,6 +142,36 @@ func (c *cluster) nodes() []*member {
 	return out
 }
 
+// lacks lists the archives of images that a node with an instance has yet to get.
+func (c *cluster) lacks(m *member) []string {
+	if m.givenTo != m.instance.ID {
+		return c.archives
+	}
+	var out []string
+	for _, file := range c.archives {
+		if !slices.Contains(m.given, file) {
+			out = append(out, file)
+		}
+	}
+	return out
+}
+
+// give notes that the member's instance has an archive's images.
+func (m *member) give(file string) {
+	if m.givenTo != m.instance.ID {
+		m.given, m.givenTo = nil, m.instance.ID
+	}
+	if !slices.Contains(m.given, file) {
+		m.given = append(m.given, file)
+	}
+}
+
+// forget removes a member of which nothing exists.
+func (c *cluster) forget(m *member) {
+	delete(c.members, m.name)
+	maps.DeleteFunc(c.troubles, func(s step, _ *trouble) bool { return s.member == m.name })
+}
+
 // wanted reports whether a member should be.
 func (c *cluster) wanted(name string) bool {
 	n, isNode := nodeNumber(name)
@@ -151,3 +189,16 @@ func (c *cluster) statusOf(node string) *NodeStatus {
 	}
 	return nil
 }
+
+// add notes an event.
+func (c *cluster) add(now time.Time, message string) {
+	if n := len(c.events); n > 0 && c.events[n-1].Message == message {
+		return
+	}
+	c.events = append(c.events, Event{Time: now.UTC().Round(time.Millisecond), Cluster: c.Name, Message: message})
+	if len(c.events) > MaxEvents {
+		c.events = slices.Clone(c.events[len(c.events)-MaxEvents:])
+	}
+}
+
+func sortedKeys[T any](m map[string]T) []string { return slices.Sorted(maps.Keys(m)) }

@@ -18,6 +18,7 @@ import (
 	"github.com/containerd/errdefs"
 
 	"github.com/marinaos/marina/internal/kernel"
+	"github.com/marinaos/marina/internal/kubernetes/pki"
 )
 
 // Status is what a steward tells of its cluster, see bundle/kubernetes/hyper/steward.
@@ -117,8 +118,8 @@ type stewardClient struct {
 }
 
 // newSteward makes a client for the steward of a control plane at addr. Its certificate is made for it and kept nowhere.
-func newSteward(a *authorities, addr netip.Addr, dial dialer, now time.Time) (*stewardClient, error) {
-	l, err := issue(a.CA, a.CAKey, identityOf{name: "marina:datacenter"}, now, clientLife)
+func newSteward(a *pki.Authorities, addr netip.Addr, dial dialer, now time.Time) (*stewardClient, error) {
+	l, err := a.Issue(pki.Identity{Name: "marina:datacenter"}, now, clientLife)
 	if err != nil {
 		return nil, err
 	}
@@ -128,7 +129,8 @@ func newSteward(a *authorities, addr netip.Addr, dial dialer, now time.Time) (*s
 	}
 	pool := x509.NewCertPool()
 	pool.AppendCertsFromPEM(a.CA)
-	t := &http.Transport{DialContext: dial, TLSClientConfig: &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{pair}, RootCAs: pool, ServerName: "steward"},
+	t := &http.Transport{DialContext: dial,
+		TLSClientConfig:     &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{pair}, RootCAs: pool, ServerName: "steward"},
 		TLSHandshakeTimeout: 10 * time.Second, MaxConnsPerHost: 4, IdleConnTimeout: 2 * time.Minute, ForceAttemptHTTP2: true}
 	return &stewardClient{"https://" + netip.AddrPortFrom(addr, stewardPort).String(), &http.Client{Transport: t, Timeout: callLimit}}, nil
 }

@@ -1,7 +1,9 @@
 package kubernetes
 
 import (
+	"cmp"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -143,9 +145,19 @@ func (c *cluster) memberState(m *member) (state, message string) {
 	return "ready", ""
 }
 
-// view is the cluster as the API shows it.
-func (c *cluster) view(release string) View {
-	v := View{Definition: c.Definition, ID: c.ID, Release: release, Created: c.Created, ReadyAt: c.ReadyAt, Images: c.Images, Members: []Member{}}
+// view is the cluster as the API shows it. agents are asked for its release until the cluster tells its own.
+func (c *cluster) view(agents func() []kernel.AgentView) View {
+	v := View{Definition: c.Definition, ID: c.ID, Created: c.Created, ReadyAt: c.ReadyAt, Images: c.Images, Members: []Member{}}
+	if c.parked != nil {
+		v.State, v.WaitsFor = Parked, []string{c.parked.Problem, c.parked.Do}
+		for _, name := range sortedKeys(c.members) {
+			v.Members = append(v.Members, c.members[name].parkedView())
+		}
+		return v
+	}
+	if c.told == nil {
+		v.Release = release(agents(), c.Version)
+	}
 	v.State, v.WaitsFor = c.stand()
 	if plane := c.members[controlPlane]; plane != nil && plane.claim != nil && c.machine != "" && len(plane.claim.HostPorts) > 0 {
 		if a, err := netip.ParseAddr(c.machine); err == nil {
@@ -167,6 +179,12 @@ func (c *cluster) view(release string) View {
 	case c.SharedIDs:
 		v.Warnings = append(v.Warnings, "its nodes have no user namespaces, since no machine had: privileged pods are refused")
 	}
+	for _, at := range slices.SortedFunc(maps.Keys(c.troubles), func(a, b step) int {
+		return cmp.Or(cmp.Compare(a.member, b.member), cmp.Compare(a.what, b.what))
+	}) {
+		t := c.troubles[at]
+		v.Warnings = append(v.Warnings, t.sentence(at)+"; it is tried again at "+t.again.UTC().Format(time.TimeOnly))
+	}
 	if *c.Nodes.Count == 0 {
 		v.Warnings = append(v.Warnings, "the cluster has no nodes: no pod runs")
 	}
@@ -187,6 +205,18 @@ func (c *cluster) view(release string) View {
 			x.Published = append(x.Published, b.published[p])
 		}
 		v.Balanced = append(v.Balanced, x)
+	}
+	return v
+}
+
+// parkedView is a member of a cluster of which nothing can be told but what the kernel has.
+func (m *member) parkedView() Member {
+	v := Member{Name: m.name, State: "parked"}
+	if m.claim != nil {
+		v.Address = m.claim.Address.String()
+	}
+	if m.instance != nil {
+		v.Machine, v.Task = m.instance.Hostname, string(m.instance.Statuses[0].Task)
 	}
 	return v
 }

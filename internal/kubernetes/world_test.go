@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -19,6 +20,7 @@ import (
 	"github.com/marinaos/marina/internal/identity"
 	"github.com/marinaos/marina/internal/kernel"
 	"github.com/marinaos/marina/internal/kernel/kerneltest"
+	"github.com/marinaos/marina/internal/scheduler"
 	"github.com/marinaos/marina/internal/store"
 	"github.com/marinaos/marina/internal/store/memory"
 )
@@ -30,15 +32,97 @@ const patience = 20 * time.Second
 type world struct {
 	t      *testing.T
 	kernel *kerneltest.Kernel
+	faults *faults // between clusters and the kernel and the store
+	memory *memory.Store
 	store  store.Store
+	exec   func(ctx context.Context, task kernel.TaskID, argv []string, in io.Reader, out io.Writer) (int, error)
 	root   *identity.RootKey
 	quotas []kernel.QuotaView
+	images string
 
 	mu       sync.Mutex
 	stewards map[string]*steward // by host:port they stand in for; guarded by mu
 
 	clusters *Clusters
+	ended    chan error // Run's, once
 	stop     func()
+}
+
+// faults stands between clusters and what they work with. Each function may be set to fail or panic; nil: nothing goes wrong.
+type faults struct {
+	*kerneltest.Kernel
+
+	mu      sync.Mutex
+	launch  func(kernel.LaunchRequest) error // guarded by mu, as all below
+	release func(claim string) error         //
+	expose  func(owner string) error         //
+	get     func(key string) error           //
+	exposed []string                         // owners, of every call
+}
+
+func (f *faults) set(change func(*faults)) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	change(f)
+}
+
+// Launch fails as it is told.
+func (f *faults) Launch(ctx context.Context, r kernel.LaunchRequest) (kernel.LaunchResult, error) {
+	f.mu.Lock()
+	fail := f.launch
+	f.mu.Unlock()
+	if fail != nil {
+		if err := fail(r); err != nil {
+			return kernel.LaunchResult{}, err
+		}
+	}
+	return f.Kernel.Launch(ctx, r)
+}
+
+// Release fails as it is told.
+func (f *faults) Release(ctx context.Context, framework string, claims []string) error {
+	f.mu.Lock()
+	fail := f.release
+	f.mu.Unlock()
+	if fail != nil {
+		if err := fail(claims[0]); err != nil {
+			return err
+		}
+	}
+	return f.Kernel.Release(ctx, framework, claims)
+}
+
+// Expose notes whose it is, and fails as it is told.
+func (f *faults) Expose(ctx context.Context, framework, owner string, ports []kernel.Port) ([]kernel.EndpointPort, error) {
+	f.mu.Lock()
+	fail := f.expose
+	f.exposed = append(f.exposed, owner)
+	f.mu.Unlock()
+	if fail != nil {
+		if err := fail(owner); err != nil {
+			return nil, err
+		}
+	}
+	return f.Kernel.Expose(ctx, framework, owner, ports)
+}
+
+// shelf is the store behind the faults.
+type shelf struct {
+	*memory.Store
+	f *faults
+}
+
+// Get fails as it is told.
+func (s *shelf) Get(ctx context.Context, key string) (store.Item, error) {
+	s.f.mu.Lock()
+	fail := s.f.get
+	s.f.mu.Unlock()
+	if fail != nil {
+		if err := fail(key); err != nil {
+			return store.Item{}, err
+		}
+	}
+	return s.Store.Get(ctx, key)
 }
 
 // steward stands in for the one in a control plane.
@@ -57,7 +141,10 @@ func newWorld(t *testing.T) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &world{t: t, kernel: kerneltest.New(time.Now), store: memory.New(), root: root, stewards: map[string]*steward{}}
+	w := &world{t: t, kernel: kerneltest.New(time.Now), memory: memory.New(), root: root, images: t.TempDir(), stewards: map[string]*steward{}}
+	w.faults = &faults{Kernel: w.kernel}
+	w.store = &shelf{w.memory, w.faults}
+	w.exec = func(context.Context, kernel.TaskID, []string, io.Reader, io.Writer) (int, error) { return 0, nil }
 	w.kernel.AddAgent("a1", 50)
 	w.kernel.Bundle("a1", map[string]string{"kubernetes/v1.37": "v1.37.2"})
 	w.kernel.Auto(true)
@@ -76,20 +163,25 @@ func (w *world) lead() {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	w.clusters = New(Config{Store: w.store, Kernel: w.kernel, Fence: l.Fence(), Root: w.root, Pool: netip.MustParsePrefix("10.128.0.0/16"),
-		VIPs: netip.MustParsePrefix("198.18.0.0/16"), Images: w.t.TempDir(), Dial: w.dial, Quotas: func() []kernel.QuotaView { return w.quotas }, Tell: 200 * time.Millisecond})
-	done := make(chan error, 1)
-	go func() { done <- w.clusters.Run(ctx) }()
+	w.clusters = New(Config{Store: w.store, Kernel: w.faults, Fence: l.Fence(), Root: w.root, Pool: netip.MustParsePrefix("10.128.0.0/16"),
+		VIPs: netip.MustParsePrefix("198.18.0.0/16"), Images: w.images, Dial: w.dial, Quotas: func() []kernel.QuotaView { return w.quotas }, Tell: 200 * time.Millisecond,
+		Exec: func(ctx context.Context, _ kernel.AgentID, task kernel.TaskID, argv []string, in io.Reader, out io.Writer) (int, error) {
+			return w.exec(ctx, task, argv, in, out)
+		}})
+	why, finished, clusters := make(chan error, 1), make(chan struct{}), w.clusters
+	w.ended = why
+	go func() {
+		why <- clusters.Run(ctx)
+		close(finished)
+	}()
 	w.stop = func() {
 		cancel()
-		<-done
+		<-finished
 		_ = l.Resign(context.Background())
 		w.stop = func() {}
 	}
-	select {
-	case <-w.clusters.ready:
-	case err := <-done:
-		w.t.Fatalf("clusters ended: %v", err)
+	if err := clusters.loop.Do(ctx, func(context.Context, *scheduler.Change) error { return nil }); err != nil {
+		w.t.Fatalf("clusters ended: %v, %v", err, <-why)
 	}
 }
 

@@ -1,4 +1,4 @@
-package kubernetes
+package pki
 
 import (
 	"crypto"
@@ -26,25 +26,25 @@ const (
 	backdate      = 5 * time.Minute // clocks differ
 )
 
-// authorities is what a cluster signs with. It is kept sealed; PEM throughout.
-type authorities struct {
+// Authorities is what a cluster signs with. It is kept sealed; PEM throughout. The names of its fields are those in the store.
+type Authorities struct {
 	CA, CAKey           []byte // the cluster's own
 	Proxy, ProxyKey     []byte // of the front proxy
 	AccountKey, Account []byte // service account tokens: private key, public key
 	Encryption          []byte // an EncryptionConfiguration of the API server
 }
 
-// leaf is a certificate with its key.
-type leaf struct{ Cert, Key []byte }
+// Leaf is a certificate with its key, both PEM.
+type Leaf struct{ Cert, Key []byte }
 
-// newAuthorities makes what a new cluster signs with.
-func newAuthorities(name string, now time.Time) (*authorities, error) {
-	a := &authorities{}
+// New makes what a new cluster signs with, which takes some tenths of a second.
+func New(cluster string, now time.Time) (*Authorities, error) {
+	a := &Authorities{}
 	var err error
-	if a.CA, a.CAKey, err = newAuthority("kubernetes-"+name, now); err != nil {
+	if a.CA, a.CAKey, err = newAuthority("kubernetes-"+cluster, now); err != nil {
 		return nil, err
 	}
-	if a.Proxy, a.ProxyKey, err = newAuthority("front-proxy-"+name, now); err != nil {
+	if a.Proxy, a.ProxyKey, err = newAuthority("front-proxy-"+cluster, now); err != nil {
 		return nil, err
 	}
 	account, err := rsa.GenerateKey(rand.Reader, 2048) // tokens are RS256: what every client of them knows
@@ -80,7 +80,8 @@ func newAuthority(name string, now time.Time) (cert, key []byte, err error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	template := &x509.Certificate{SerialNumber: serial(), Subject: pkix.Name{CommonName: name}, NotBefore: now.Add(-backdate), NotAfter: now.Add(authorityLife),
+	template := &x509.Certificate{SerialNumber: serial(), Subject: pkix.Name{CommonName: name},
+		NotBefore: now.Add(-backdate), NotAfter: now.Add(authorityLife),
 		KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign | x509.KeyUsageDigitalSignature, BasicConstraintsValid: true, IsCA: true}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, signer.Public(), signer)
 	if err != nil {
@@ -90,92 +91,101 @@ func newAuthority(name string, now time.Time) (cert, key []byte, err error) {
 	return certPEM(der), key, err
 }
 
-// identityOf is who a certificate is for. With hosts it is a server's too.
-type identityOf struct {
-	name, group string
-	hosts       []string
+// Identity is who a certificate is for: the user and group that Kubernetes sees. With hosts it is a server's too.
+type Identity struct {
+	Name, Group string
+	Hosts       []string
 }
 
-// issue makes a certificate signed by the cluster's authority.
-func issue(ca, caKey []byte, who identityOf, now time.Time, life time.Duration) (leaf, error) {
+// Issue makes a certificate signed by the cluster's own authority.
+func (a *Authorities) Issue(who Identity, now time.Time, life time.Duration) (Leaf, error) {
+	return issue(a.CA, a.CAKey, who, now, life)
+}
+
+func issue(ca, caKey []byte, who Identity, now time.Time, life time.Duration) (Leaf, error) {
 	parent, err := parseCert(ca)
 	if err != nil {
-		return leaf{}, err
+		return Leaf{}, err
 	}
 	signer, err := parseKey(caKey)
 	if err != nil {
-		return leaf{}, err
+		return Leaf{}, err
 	}
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
-		return leaf{}, err
+		return Leaf{}, err
 	}
-	t := &x509.Certificate{SerialNumber: serial(), Subject: pkix.Name{CommonName: who.name}, NotBefore: now.Add(-backdate), NotAfter: now.Add(life),
+	t := &x509.Certificate{SerialNumber: serial(), Subject: pkix.Name{CommonName: who.Name},
+		NotBefore: now.Add(-backdate), NotAfter: now.Add(life),
 		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}
-	if who.group != "" {
-		t.Subject.Organization = []string{who.group}
+	if who.Group != "" {
+		t.Subject.Organization = []string{who.Group}
 	}
-	for _, h := range who.hosts {
+	for _, h := range who.Hosts {
 		if ip := net.ParseIP(h); ip != nil {
 			t.IPAddresses = append(t.IPAddresses, ip)
 		} else {
 			t.DNSNames = append(t.DNSNames, h)
 		}
 	}
-	if len(who.hosts) > 0 {
+	if len(who.Hosts) > 0 {
 		t.ExtKeyUsage = append(t.ExtKeyUsage, x509.ExtKeyUsageServerAuth)
 	}
 	der, err := x509.CreateCertificate(rand.Reader, t, parent, key.Public(), signer)
 	if err != nil {
-		return leaf{}, err
+		return Leaf{}, err
 	}
 	pemKey, err := keyPEM(key)
-	return leaf{certPEM(der), pemKey}, err
+	return Leaf{certPEM(der), pemKey}, err
 }
 
-// place is where a cluster's members are, as far as their certificates say so.
-type place struct {
-	plane    netip.Addr // the control plane's address
-	node     netip.Addr // the node's
-	services netip.Addr // of the Service "kubernetes"
-	machine  []string   // names and addresses by which others reach the control plane's machine
+// Subject is the member that certificates are for, and where the cluster is.
+type Subject struct {
+	Node     string     // its name; "": the control plane
+	Address  netip.Addr // the node's
+	Plane    netip.Addr // the control plane's address
+	Services netip.Addr // of the Service "kubernetes"
+	Domain   string     // of the cluster's names: "cluster.local"
+	Hosts    []string   // names and addresses by which others reach the control plane's machine
 }
 
-// identities are the certificates of a member, by file.
-func identities(member string, p place) map[string]identityOf {
-	if member == controlPlane {
-		here := append([]string{"kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc." + domain, "localhost", "127.0.0.1",
-			p.services.String(), p.plane.String()}, p.machine...)
-		return map[string]identityOf{
-			"apiserver":                {name: "kube-apiserver", hosts: here},
-			"apiserver-kubelet-client": {name: "kube-apiserver-kubelet-client", group: "system:masters"},
-			"controller-manager":       {name: "system:kube-controller-manager"},
-			"scheduler":                {name: "system:kube-scheduler"},
-			"steward":                  {name: "marina:steward", group: "system:masters", hosts: []string{"steward", p.plane.String()}},
+// identities are the certificates of a subject, by file.
+func (s *Subject) identities() map[string]Identity {
+	if s.Node == "" {
+		here := append([]string{"kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc." + s.Domain,
+			"localhost", "127.0.0.1", s.Services.String(), s.Plane.String()}, s.Hosts...)
+		return map[string]Identity{
+			"apiserver":                {Name: "kube-apiserver", Hosts: here},
+			"apiserver-kubelet-client": {Name: "kube-apiserver-kubelet-client", Group: "system:masters"},
+			"controller-manager":       {Name: "system:kube-controller-manager"},
+			"scheduler":                {Name: "system:kube-scheduler"},
+			"steward":                  {Name: "marina:steward", Group: "system:masters", Hosts: []string{"steward", s.Plane.String()}},
 		}
 	}
-	return map[string]identityOf{
-		"kubelet":        {name: "system:node:" + member, group: "system:nodes"},
-		"kubelet-server": {name: "system:node:" + member, group: "system:nodes", hosts: []string{member, p.node.String()}},
-		"proxy":          {name: "system:kube-proxy"},
-		"nodenet":        {name: "marina:nodenet:" + member, group: "marina:nodenet", hosts: []string{member, p.node.String()}},
+	here := []string{s.Node, s.Address.String()}
+	return map[string]Identity{
+		"kubelet":        {Name: "system:node:" + s.Node, Group: "system:nodes"},
+		"kubelet-server": {Name: "system:node:" + s.Node, Group: "system:nodes", Hosts: here},
+		"proxy":          {Name: "system:kube-proxy"},
+		"nodenet":        {Name: "marina:nodenet:" + s.Node, Group: "marina:nodenet", Hosts: here},
 	}
 }
 
-// files is a member's folder of certificates and keys, named as kubeadm names them. Leaves are made anew for the given time.
-func (a *authorities) files(member string, p place, encrypt bool, now time.Time) (map[string][]byte, error) {
+// Files is a subject's directory of certificates and keys, named as kubeadm names them. Leaves are made anew; encrypt: the API
+// server encrypts secrets.
+func (a *Authorities) Files(s Subject, encrypt bool, now time.Time) (map[string][]byte, error) {
 	out := map[string][]byte{"ca.crt": a.CA}
-	for name, who := range identities(member, p) {
-		l, err := issue(a.CA, a.CAKey, who, now, leafLife)
+	for name, who := range s.identities() {
+		l, err := a.Issue(who, now, leafLife)
 		if err != nil {
 			return nil, fmt.Errorf("certificate %s: %w", name, err)
 		}
 		out[name+".crt"], out[name+".key"] = l.Cert, l.Key
 	}
-	if member != controlPlane {
+	if s.Node != "" {
 		return out, nil
 	}
-	l, err := issue(a.Proxy, a.ProxyKey, identityOf{name: "front-proxy-client"}, now, leafLife)
+	l, err := issue(a.Proxy, a.ProxyKey, Identity{Name: "front-proxy-client"}, now, leafLife)
 	if err != nil {
 		return nil, fmt.Errorf("certificate front-proxy-client: %w", err)
 	}
@@ -187,14 +197,14 @@ func (a *authorities) files(member string, p place, encrypt bool, now time.Time)
 	return out, nil
 }
 
-// stale reports whether files were made for another place, or have a certificate with little time left.
-func stale(files map[string][]byte, member string, p place, now time.Time) bool {
-	for name, who := range identities(member, p) {
+// Stale reports whether files were made for another subject, or have a certificate with little time left.
+func Stale(files map[string][]byte, s Subject, now time.Time) bool {
+	for name, who := range s.identities() {
 		cert, err := parseCert(files[name+".crt"])
 		if err != nil || cert.NotAfter.Sub(now) < leafLife/3 {
 			return true
 		}
-		for _, h := range who.hosts {
+		for _, h := range who.Hosts {
 			if cert.VerifyHostname(h) != nil {
 				return true
 			}
