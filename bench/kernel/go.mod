@@ -36,3 +36,5 @@ require (
 )
 
 replace github.com/marinaos/marina => ../..
+
+replace github.com/marinaos/marina/internal/kubernetes/wire => ../../internal/kubernetes/wire

@@ -68,9 +68,12 @@ var table = map[string]entry{
 	"services":     room("kernel marathon metrics scheduler store"),
 	"services/api": implementation("kernel marathon scheduler services"),
 
-	"kubernetes":         room("access identity kernel kubernetes/archive kubernetes/pki scheduler store"),
+	"kubernetes": room("access identity kernel kubernetes/archive kubernetes/pki kubernetes/steward kubernetes/wire " +
+		"scheduler store"),
 	"kubernetes/archive": part("disk durable"),
 	"kubernetes/pki":     part("identity"),
+	"kubernetes/steward": part("kubernetes/pki kubernetes/wire scheduler"),
+	"kubernetes/wire":    part("").pure().onlyStandard(),
 
 	"gateway": room("access audit identity metrics"),
 
@@ -109,7 +112,7 @@ var table = map[string]entry{
 
 // outside says what the rest of the product imports of internal/, tests and benchmarks aside.
 var outside = map[string]string{
-	"bundle":   "",
+	"bundle":   "kubernetes/wire",
 	"cmd":      "cli daemon",
 	"examples": "",
 }

@@ -28,7 +28,7 @@ func (k *Clusters) park(name, problem string) {
 	c.parked = &kernel.Alarm{Subject: "cluster " + name, Since: now, Problem: problem + ": what runs of it is left alone",
 		Do: "report it with the daemon's log; the next leader tries again: `marina down` and `marina up`"}
 	c.add(now, "is parked: "+problem)
-	k.unfollow(c.ID)
+	k.stewards.End(c.ID)
 }
 
 // parkRow makes a parked cluster of a row from which nothing can be decided; r is what could be read of it. k.mu is held.

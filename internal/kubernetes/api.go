@@ -315,7 +315,7 @@ func answer(w http.ResponseWriter, status int, v any) error {
 }
 
 // fail turns the kind of an error into a status. What is not the client's to know is in the log.
-func (k *Clusters) fail(w http.ResponseWriter, r *http.Request, err error) {
+func (k *api) fail(w http.ResponseWriter, r *http.Request, err error) {
 	status, message := http.StatusInternalServerError, err.Error()
 	switch {
 	case errors.Is(err, store.ErrUnknownOutcome), errors.Is(err, store.ErrFenced), errors.Is(err, store.ErrConflict):

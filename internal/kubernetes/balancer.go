@@ -3,11 +3,13 @@ package kubernetes
 import (
 	"fmt"
 	"maps"
+	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/marinaos/marina/internal/kernel"
+	"github.com/marinaos/marina/internal/kubernetes/wire"
 )
 
 // publishedPorts are the machines' ports that load balancers are published on, unless Config says otherwise: those behind
@@ -16,19 +18,19 @@ var publishedPorts = kernel.PortRange{First: 20001, Last: 21000}
 
 // balancer is a Service of type LoadBalancer with what was made for it.
 type balancer struct {
-	BalancerStatus
-	ingress   []string
+	wire.BalancerRequest
+	ingress   []netip.Addr
 	dns       string
 	published map[string]string // by port
 	message   string
 }
 
 // vipName is a Service's name among VIPs, less the framework's: "web.default.team-a".
-func (c *cluster) vipName(b *BalancerStatus) string {
+func (c *cluster) vipName(b *wire.BalancerRequest) string {
 	return b.Name + "." + b.Namespace + "." + c.Name
 }
 
-func portKey(b *BalancerStatus, protocol string, port uint16) string {
+func portKey(b *wire.BalancerRequest, protocol string, port uint16) string {
 	return b.Namespace + "/" + b.Name + "/" + strings.ToLower(protocol) + "/" + strconv.Itoa(int(port))
 }
 
@@ -42,12 +44,12 @@ func (c *cluster) balancers() []balancer {
 	}
 	var out []balancer
 	for _, b := range c.told.LoadBalancers {
-		x := balancer{BalancerStatus: b, published: map[string]string{}}
+		x := balancer{BalancerRequest: b, published: map[string]string{}}
 		name := c.vipName(&b) + "." + Framework
 		for _, e := range c.exposed {
 			for _, v := range e.VIPs {
-				if v.Name == name && !slices.Contains(x.ingress, v.Addr.String()) {
-					x.ingress = append(x.ingress, v.Addr.String())
+				if v.Name == name && !slices.Contains(x.ingress, v.Addr) {
+					x.ingress = append(x.ingress, v.Addr)
 					x.dns = name + ".l4lb.thisdcos.directory"
 				}
 			}

@@ -143,7 +143,7 @@ func (k *Clusters) bury(ctx context.Context, c *cluster) error {
 	if err := k.commit(ctx, change); err != nil {
 		return err
 	}
-	k.unfollow(c.ID)
+	k.stewards.End(c.ID)
 	k.cfg.Log.Info("cluster is gone", "cluster", c.Name)
 	return nil
 }

@@ -17,6 +17,7 @@ import (
 
 	"github.com/marinaos/marina/internal/access"
 	"github.com/marinaos/marina/internal/kernel"
+	"github.com/marinaos/marina/internal/kubernetes/wire"
 )
 
 func TestClusterBecomesReadyStepByStep(t *testing.T) {
@@ -25,7 +26,7 @@ func TestClusterBecomesReadyStepByStep(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := w.steward("a")
-	s.change(func(st *Status) { st.Probe.Done = false })
+	s.change(func(st *wire.Status) { st.Probe.Done = false })
 	w.member("a", "node-1")
 	w.member("a", "node-2")
 	s.join("node-1")
@@ -37,7 +38,7 @@ func TestClusterBecomesReadyStepByStep(t *testing.T) {
 	}
 	s.join("node-2")
 	w.until("a", "waiting for a pod", func(v View) bool { return strings.Contains(strings.Join(v.WaitsFor, ";"), "first pod") })
-	s.change(func(st *Status) { st.Probe.Done = true })
+	s.change(func(st *wire.Status) { st.Probe.Done = true })
 	v = w.until("a", "ready", isReady)
 	if v.Server == "" || v.Release != "v1.37.2" || v.ReadyAt.IsZero() || len(v.Members) != 3 {
 		t.Errorf("ready: got %+v", v)
@@ -100,14 +101,14 @@ func TestNodesChangeTheirSizeWhileTheyRun(t *testing.T) {
 	w := newWorld(t)
 	s := w.ready(Definition{Name: "a"})
 	before := w.member("a", "node-1")
-	s.change(func(status *Status) { status.Nodes[0].MilliCPU, status.Nodes[0].Mem = 500, 1024<<20 })
+	s.change(func(status *wire.Status) { status.Nodes[0].MilliCPU, status.Nodes[0].Mem = 500, 1024<<20 })
 	if err := w.clusters.Change(t.Context(), Definition{Name: "a", Nodes: Nodes{CPUs: 2, Mem: 2048}}); err != nil {
 		t.Fatal(err)
 	}
 	v := w.until("a", "resized, which its node has yet to tell", func(v View) bool {
 		return v.Members[1].CPUs == 2 && v.Members[1].Mem == 2048 && v.State == Changing && len(v.WaitsFor) == 1
 	})
-	s.change(func(status *Status) { status.Nodes[0].MilliCPU, status.Nodes[0].Mem = 2000, 2048<<20 })
+	s.change(func(status *wire.Status) { status.Nodes[0].MilliCPU, status.Nodes[0].Mem = 2000, 2048<<20 })
 	w.until("a", "ready", func(v View) bool { return v.State == Ready })
 	if v.Members[1].Task != before.Task {
 		t.Errorf("the node was replaced: task %s, want %s", v.Members[1].Task, before.Task)
@@ -182,15 +183,10 @@ func TestNextLeaderGoesOn(t *testing.T) {
 func TestLoadBalancersGetAddressesAndPorts(t *testing.T) {
 	w := newWorld(t)
 	s := w.ready(Definition{Name: "a"})
-	s.change(func(st *Status) {
-		b := BalancerStatus{Namespace: "default", Name: "web", UID: "1"}
-		b.Ports = append(b.Ports, struct {
-			Name     string `json:"name"`
-			Protocol string `json:"protocol"`
-			Port     uint16 `json:"port"`
-			NodePort uint16 `json:"nodePort"`
-		}{"http", "TCP", 80, 31234})
-		st.LoadBalancers = []BalancerStatus{b}
+	s.change(func(st *wire.Status) {
+		b := wire.BalancerRequest{Namespace: "default", Name: "web", UID: "1"}
+		b.Ports = append(b.Ports, wire.BalancerPort{Name: "http", Protocol: "TCP", Port: 80, NodePort: 31234})
+		st.LoadBalancers = []wire.BalancerRequest{b}
 	})
 	v := w.until("a", "balanced", func(v View) bool {
 		return len(v.Balanced) == 1 && v.Balanced[0].Address != "" && len(v.Balanced[0].Published) == 1
@@ -207,7 +203,7 @@ func TestLoadBalancersGetAddressesAndPorts(t *testing.T) {
 		case <-time.After(10 * time.Millisecond): // what the steward was told has no event of its own
 		}
 	}
-	if d := s.lastDesired().LoadBalancers[0]; d.Ingress[0] != b.Address || d.Published["80"] != "192.0.2.1:20001" {
+	if d := s.lastDesired().LoadBalancers[0]; d.Ingress[0].String() != b.Address || d.Published["80"] != "192.0.2.1:20001" {
 		t.Errorf("the steward was told %+v", d)
 	}
 	w.lead()
@@ -369,7 +365,7 @@ func TestWhereThereAreNoUserNamespacesPrivilegedPodsAreRefused(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		var config nodeConfig
+		var config wire.NodeConfig
 		if err := json.Unmarshal(node.Tasks[0].Files[0].Content, &config); err != nil {
 			t.Fatal(err)
 		}
@@ -377,7 +373,7 @@ func TestWhereThereAreNoUserNamespacesPrivilegedPodsAreRefused(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		var steward stewardConfig
+		var steward wire.StewardConfig
 		if err := json.Unmarshal(plane.Tasks[0].Files[0].Content, &steward); err != nil {
 			t.Fatal(err)
 		}

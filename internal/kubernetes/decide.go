@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/marinaos/marina/internal/kernel"
+	"github.com/marinaos/marina/internal/kubernetes/wire"
 )
 
 // leaveLimit is how long a node that is too many may take to be drained before it is stopped all the same.
@@ -159,7 +160,7 @@ func (c *cluster) decideLeave(m *member, d *Decision, now time.Time) {
 	}
 	switch {
 	case m.instance != nil:
-		drained := c.told != nil && c.silent == "" && c.statusOf(m.name) == nil && c.told.Desired == c.desired().revision()
+		drained := c.told != nil && c.silent == "" && c.statusOf(m.name) == nil && c.told.Desired == c.desired().Revision()
 		if limit := m.leaving.Add(leaveLimit); !drained && now.Before(limit) {
 			d.later(limit)
 			return
@@ -196,14 +197,14 @@ func (c *cluster) decideEnd(d *Decision, now time.Time) {
 }
 
 // desired is what the steward is told.
-func (c *cluster) desired() *Desired {
-	out := &Desired{Nodes: []string{}, LoadBalancers: []DesiredBalancer{}}
+func (c *cluster) desired() *wire.Desired {
+	out := &wire.Desired{Nodes: []string{}, LoadBalancers: []wire.Balancer{}}
 	for n := range *c.Nodes.Count {
 		out.Nodes = append(out.Nodes, nodeName(n+1))
 	}
 	for _, b := range c.balancers() {
 		if len(b.ingress) > 0 {
-			out.LoadBalancers = append(out.LoadBalancers, DesiredBalancer{Namespace: b.Namespace, Name: b.Name, Ingress: b.ingress, Published: b.published})
+			out.LoadBalancers = append(out.LoadBalancers, wire.Balancer{Namespace: b.Namespace, Name: b.Name, Ingress: b.ingress, Published: b.published})
 		}
 	}
 	return out

@@ -14,6 +14,7 @@ import (
 	"github.com/containerd/errdefs"
 
 	"github.com/marinaos/marina/internal/kernel"
+	"github.com/marinaos/marina/internal/kubernetes/wire"
 	"github.com/marinaos/marina/internal/scheduler"
 	"github.com/marinaos/marina/internal/store"
 )
@@ -261,7 +262,7 @@ func TestPortsThatAreNotExposedAreTriedAgain(t *testing.T) {
 		f.expose = func(string) error { return fmt.Errorf("no address is free: %w", errdefs.ErrResourceExhausted) }
 	})
 	s := w.ready(Definition{Name: "a"})
-	s.change(func(st *Status) { st.LoadBalancers = []BalancerStatus{balancerOf("web", 80)} })
+	s.change(func(st *wire.Status) { st.LoadBalancers = []wire.BalancerRequest{balancerOf("web", 80)} })
 	v := w.until("a", "telling why", func(v View) bool { return len(v.Balanced) == 1 && v.Balanced[0].Message != "" })
 	if !warns("cannot expose load balancers: no address is free")(v) {
 		t.Errorf("warnings: got %q", v.Warnings)
@@ -277,12 +278,12 @@ func TestTheKernelIsAskedToExposeOnlyWhatIsOtherwise(t *testing.T) {
 	w := newWorld(t)
 	s := w.ready(Definition{Name: "a"})
 	w.ready(Definition{Name: "b"})
-	s.change(func(st *Status) { st.LoadBalancers = []BalancerStatus{balancerOf("web", 80)} })
+	s.change(func(st *wire.Status) { st.LoadBalancers = []wire.BalancerRequest{balancerOf("web", 80)} })
 	w.until("a", "balanced", func(v View) bool { return len(v.Balanced) == 1 && v.Balanced[0].Address != "" })
 	var before, after []string
 	w.faults.set(func(f *faults) { before = slices.Clone(f.exposed) })
 	for n := range 20 {
-		s.change(func(st *Status) { st.Pods.Running = n + 1 })
+		s.change(func(st *wire.Status) { st.Pods.Running = n + 1 })
 		w.until("a", "heard of", func(v View) bool { return v.Pods.Running == n+1 })
 	}
 	w.faults.set(func(f *faults) { after = slices.Clone(f.exposed) })
@@ -292,17 +293,12 @@ func TestTheKernelIsAskedToExposeOnlyWhatIsOtherwise(t *testing.T) {
 	if len(before) > 3 {
 		t.Errorf("two clusters and one load balancer: %d calls of Expose, want at most 3: %v", len(before), before)
 	}
-	s.change(func(st *Status) { st.LoadBalancers = append(st.LoadBalancers, balancerOf("api", 443)) })
+	s.change(func(st *wire.Status) { st.LoadBalancers = append(st.LoadBalancers, balancerOf("api", 443)) })
 	w.until("a", "balanced twice", func(v View) bool { return len(v.Balanced) == 2 && v.Balanced[1].Address != "" })
 }
 
-func balancerOf(name string, port uint16) BalancerStatus {
-	b := BalancerStatus{Namespace: "default", Name: name, UID: name}
-	b.Ports = append(b.Ports, struct {
-		Name     string `json:"name"`
-		Protocol string `json:"protocol"`
-		Port     uint16 `json:"port"`
-		NodePort uint16 `json:"nodePort"`
-	}{"", "TCP", port, 30000 + port})
+func balancerOf(name string, port uint16) wire.BalancerRequest {
+	b := wire.BalancerRequest{Namespace: "default", Name: name, UID: name}
+	b.Ports = append(b.Ports, wire.BalancerPort{Protocol: "TCP", Port: port, NodePort: 30000 + port})
 	return b
 }

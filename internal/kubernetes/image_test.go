@@ -19,6 +19,7 @@ import (
 	"github.com/containerd/errdefs"
 
 	"github.com/marinaos/marina/internal/kernel"
+	"github.com/marinaos/marina/internal/kubernetes/wire"
 )
 
 // tarOf is an image archive that names an image.
@@ -175,7 +176,7 @@ func TestAnArchiveThatCannotBeReadIsRemovedAndTold(t *testing.T) {
 		events, err := w.clusters.Events("a")
 		return err == nil && slices.ContainsFunc(events, func(e Event) bool { return strings.Contains(e.Message, "1-torn.tar") })
 	})
-	s.change(func(st *Status) { st.Pods.Running++ })
+	s.change(func(st *wire.Status) { st.Pods.Running++ })
 	w.until("a", "with the other", func(v View) bool { return v.Pods.Running == 1 && len(v.Warnings) == 0 })
 	if left, err := os.ReadDir(dir); err != nil || len(left) != 1 {
 		t.Errorf("left: %v, %v, want the whole one", left, err)

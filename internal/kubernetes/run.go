@@ -15,6 +15,8 @@ import (
 	"github.com/marinaos/marina/internal/identity"
 	"github.com/marinaos/marina/internal/kernel"
 	"github.com/marinaos/marina/internal/kubernetes/archive"
+	"github.com/marinaos/marina/internal/kubernetes/steward"
+	"github.com/marinaos/marina/internal/kubernetes/wire"
 	"github.com/marinaos/marina/internal/scheduler"
 	"github.com/marinaos/marina/internal/store"
 )
@@ -45,8 +47,6 @@ type Config struct {
 	Tell time.Duration
 }
 
-type dialer = func(ctx context.Context, network, address string) (net.Conn, error)
-
 // Clusters runs clusters while this process leads. One is made for each leadership and is not used after it.
 type Clusters struct {
 	cfg       Config
@@ -59,12 +59,12 @@ type Clusters struct {
 	clusters map[string]*cluster // written by the owner goroutine, under mu; read by anyone under mu.RLock
 	moved    chan struct{}       // closed and replaced when something changed; guarded by mu
 
-	complete bool                  // the owner goroutine's own, as all below
-	touched  map[string]bool       // clusters to settle now
-	wakes    map[string]time.Time  // and later
-	stale    bool                  // the kernel's claims or queue may have changed since they were read
-	swept    time.Time             // when all clusters were settled last
-	follows  map[string]*following // by Row.ID
+	complete bool                 // the owner goroutine's own, as all below
+	touched  map[string]bool      // clusters to settle now
+	wakes    map[string]time.Time // and later
+	stale    bool                 // the kernel's claims or queue may have changed since they were read
+	swept    time.Time            // when all clusters were settled last
+	stewards *steward.Followers
 }
 
 // New returns clusters that do nothing until Run.
@@ -89,9 +89,13 @@ func New(cfg Config) *Clusters {
 	}
 	loop := scheduler.New(scheduler.Config{Name: "clusters", Framework: Framework,
 		Store: cfg.Store, Kernel: cfg.Kernel, Fence: cfg.Fence, Log: cfg.Log})
-	return &Clusters{cfg: cfg, loop: loop, archives: archive.New(cfg.Images), importer: importer{cfg.Exec, cfg.Log}, supplying: make(chan struct{}, maxSupply),
-		clusters: map[string]*cluster{}, moved: make(chan struct{}), touched: map[string]bool{}, wakes: map[string]time.Time{},
-		follows: map[string]*following{}}
+	k := &Clusters{cfg: cfg, loop: loop, archives: archive.New(cfg.Images), importer: importer{cfg.Exec, cfg.Log}, supplying: make(chan struct{}, maxSupply),
+		clusters: map[string]*cluster{}, moved: make(chan struct{}), touched: map[string]bool{}, wakes: map[string]time.Time{}}
+	k.stewards = steward.New(steward.Config{Dial: cfg.Dial, Now: cfg.Now, Log: cfg.Log, Go: loop.Go, Keys: k.authorities,
+		Hear: func(ctx context.Context, name, id string, status *wire.Status, err error) {
+			k.tell(ctx, name, func() { k.hear(name, id, status, err) })
+		}})
+	return k
 }
 
 // Run loads what the store holds and works until ctx ends, leadership is lost or the outcome of a write is unknown. It is called
@@ -168,5 +172,25 @@ func (k *Clusters) observeOne(name, member string, i kernel.Instance) {
 		k.touch(name)
 	} else if !i.Removed && i.Goal == kernel.GoalRun { // of a cluster that is none: its row was lost
 		k.cfg.Log.Error("instance of an unknown cluster", "cluster", name, "group", i.ID)
+	}
+}
+
+// hear takes in a steward's word, or why there is none. The owner goroutine calls it.
+func (k *Clusters) hear(name, id string, status *wire.Status, err error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	c := k.clusters[name]
+	if c == nil || c.ID != id || c.parked != nil {
+		return
+	}
+	if err != nil {
+		c.silent = err.Error()
+		return
+	}
+	c.told, c.toldAt, c.silent = status, k.cfg.Now(), ""
+	for _, n := range c.told.Nodes {
+		if m := c.members[n.Name]; n.Ready && m != nil && m.instance != nil {
+			m.joined = m.instance.ID
+		}
 	}
 }

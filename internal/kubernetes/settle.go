@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"time"
 
 	"github.com/marinaos/marina/internal/kernel"
+	"github.com/marinaos/marina/internal/kubernetes/wire"
 	"github.com/marinaos/marina/internal/scheduler"
 )
 
@@ -135,7 +137,8 @@ func (k *Clusters) settleOne(ctx context.Context, c *cluster) (time.Time, error)
 	if err := k.balance(ctx, c, &d); err != nil {
 		return time.Time{}, err
 	}
-	k.attend(c)
+	addr, want := k.planeOf(c)
+	k.stewards.Attend(c.Name, c.ID, addr, want)
 	if err := k.note(ctx, c); err != nil {
 		return time.Time{}, err
 	}
@@ -164,6 +167,18 @@ func (k *Clusters) decided(c *cluster, now time.Time) (d Decision, pending bool)
 		pending = pending || m.waiting != nil || m.claim != nil && m.claim.Released || m.asked != ""
 	}
 	return d, pending
+}
+
+// planeOf is where a cluster's control plane runs, if it does, and what its steward should know.
+func (k *Clusters) planeOf(c *cluster) (addr netip.Addr, want *wire.Desired) {
+	k.mu.RLock()
+	defer k.mu.RUnlock()
+	if plane := c.members[controlPlane]; plane != nil && c.Deleted.IsZero() {
+		if _, ok := plane.running(); ok {
+			addr = plane.instance.Address
+		}
+	}
+	return addr, c.desired()
 }
 
 // note writes down when a cluster is ready for the first time, and tells changes of its state.

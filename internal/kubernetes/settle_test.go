@@ -11,6 +11,7 @@ import (
 	"github.com/marinaos/marina/internal/identity"
 	"github.com/marinaos/marina/internal/kernel/kerneltest"
 	"github.com/marinaos/marina/internal/kubernetes/pki"
+	"github.com/marinaos/marina/internal/kubernetes/wire"
 	"github.com/marinaos/marina/internal/scheduler"
 	"github.com/marinaos/marina/internal/store"
 	"github.com/marinaos/marina/internal/store/memory"
@@ -45,7 +46,7 @@ func BenchmarkWordOfASteward(b *testing.B) {
 	defer func() { cancel(); <-done }()
 	say := func(i, rev int) {
 		name := fmt.Sprintf("c%d", i)
-		s := &Status{Rev: fmt.Sprint(rev), Version: "v1.37.2", Ready: true, DNS: true, Nodes: []NodeStatus{{Name: "node-1", Ready: true}}}
+		s := &wire.Status{Rev: fmt.Sprint(rev), Version: "v1.37.2", Ready: true, DNS: true, Nodes: []wire.NodeStatus{{Name: "node-1", Ready: true}}}
 		s.Addons.Applied, s.Probe.Done = true, true
 		k.tell(ctx, name, func() { k.hear(name, name, s, nil) })
 	}

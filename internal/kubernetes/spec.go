@@ -9,16 +9,16 @@ import (
 	"time"
 
 	"github.com/marinaos/marina/internal/kernel"
+	"github.com/marinaos/marina/internal/kubernetes/wire"
 )
 
 // Where a cluster's programs listen and look.
 const (
-	apiPort     = 6443
-	stewardPort = 6444
-	tunnelPort  = 10260
-	pkiFolder   = "/etc/kubernetes/pki"
-	planeData   = "/var/lib/kubernetes"
-	domain      = "cluster.local"
+	apiPort    = 6443
+	tunnelPort = 10260
+	pkiFolder  = "/etc/kubernetes/pki"
+	planeData  = "/var/lib/kubernetes"
+	domain     = "cluster.local"
 )
 
 // sandboxDisk is counted for the logs of a member's programs.
@@ -75,33 +75,6 @@ func (d *Definition) service(n int) netip.Addr {
 	return a
 }
 
-// stewardConfig is the steward's file, see bundle/kubernetes/hyper/steward.
-type stewardConfig struct {
-	Listen       string `json:"listen"`
-	Addons       string `json:"addons"`
-	ClusterDNS   string `json:"clusterDNS"`
-	Domain       string `json:"clusterDomain"`
-	ServiceCIDR  string `json:"serviceCIDR"`
-	ClusterCIDR  string `json:"clusterCIDR"`
-	Privileged   bool   `json:"privileged"`
-	EgressSocket string `json:"egressSocket"`
-	TunnelPort   int    `json:"tunnelPort"`
-}
-
-// nodeConfig is a node's file, see bundle/kubernetes/node.
-type nodeConfig struct {
-	Name          string `json:"name"`
-	Server        string `json:"server"`
-	Minor         string `json:"minor"`
-	ServiceCIDR   string `json:"serviceCIDR"`
-	ClusterCIDR   string `json:"clusterCIDR"`
-	ClusterDNS    string `json:"clusterDNS"`
-	ClusterDomain string `json:"clusterDomain"`
-	VNI           int    `json:"vni"`
-	Privileged    bool   `json:"privileged"`
-	UserNamespace bool   `json:"userNamespace"`
-}
-
 // memberSpec is the control plane's spec, or a node's.
 func (c *cluster) memberSpec(name string) (kernel.Spec, error) {
 	if name == controlPlane {
@@ -113,8 +86,9 @@ func (c *cluster) memberSpec(name string) (kernel.Spec, error) {
 // controlPlaneSpec is a cluster's control plane.
 func (c *Row) controlPlaneSpec() (kernel.Spec, error) {
 	size := c.planeSize()
-	steward, err := json.Marshal(stewardConfig{Listen: ":" + strconv.Itoa(stewardPort), Addons: kernel.BundleTarget + "/kubernetes/addons",
-		ClusterDNS: c.service(10).String(), Domain: domain, ServiceCIDR: c.ServiceCIDR, ClusterCIDR: c.PodCIDR, Privileged: *c.Privileged,
+	steward, err := json.Marshal(wire.StewardConfig{Listen: ":" + strconv.Itoa(wire.Port), Addons: kernel.BundleTarget + "/kubernetes/addons",
+		ClusterDNS: c.service(10), ClusterDomain: domain, ServiceCIDR: netip.MustParsePrefix(c.ServiceCIDR),
+		ClusterCIDR: netip.MustParsePrefix(c.PodCIDR), Privileged: *c.Privileged,
 		EgressSocket: "/run/kubernetes/egress.sock", TunnelPort: tunnelPort})
 	if err != nil {
 		return kernel.Spec{}, err
@@ -141,7 +115,7 @@ func (c *Row) controlPlaneSpec() (kernel.Spec, error) {
 
 // nodeSpec is one of a cluster's nodes. It needs to know where the control plane is.
 func (c *Row) nodeSpec(name string, plane netip.Addr) (kernel.Spec, error) {
-	conf, err := json.Marshal(nodeConfig{Name: name, Server: "https://" + netip.AddrPortFrom(plane, apiPort).String(), Minor: minorOf(c.Version),
+	conf, err := json.Marshal(wire.NodeConfig{Name: name, Server: "https://" + netip.AddrPortFrom(plane, apiPort).String(), Minor: minorOf(c.Version),
 		ServiceCIDR: c.ServiceCIDR, ClusterCIDR: c.PodCIDR, ClusterDNS: c.service(10).String(), ClusterDomain: domain, VNI: c.VNI,
 		Privileged: *c.Privileged, UserNamespace: !c.SharedIDs})
 	if err != nil {

@@ -6,13 +6,14 @@ import (
 	"time"
 
 	"github.com/marinaos/marina/internal/kernel"
+	"github.com/marinaos/marina/internal/kubernetes/wire"
 )
 
 // cluster is everything that is decided from: a row, what the kernel has of it, and what was seen since this leader began.
 type cluster struct {
 	Row
 	members map[string]*member // by name, all that exist or should
-	told    *Status            // the steward's last word; nil: none yet
+	told    *wire.Status       // the steward's last word; nil: none yet
 	toldAt  time.Time          // and when it came
 	machine string             // address of the control plane's machine
 	silent  string             // why the steward does not answer now; empty: it does
@@ -179,7 +180,7 @@ func (c *cluster) wanted(name string) bool {
 }
 
 // statusOf is the steward's word on a node.
-func (c *cluster) statusOf(node string) *NodeStatus {
+func (c *cluster) statusOf(node string) *wire.NodeStatus {
 	if c.told != nil {
 		for k := range c.told.Nodes {
 			if c.told.Nodes[k].Name == node {

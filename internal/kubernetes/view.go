@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/marinaos/marina/internal/kernel"
+	"github.com/marinaos/marina/internal/kubernetes/wire"
 )
 
 // stand is where a cluster stands, and what it waits for.
@@ -61,7 +62,7 @@ func (c *cluster) waits() (out []string, changing bool) {
 			add(m.restarts == 0 && !m.hasJoined(), "%s %s", m.name, sentence(state, message))
 		} else if m.problem != "" {
 			add(true, "%s keeps its size: %s", m.name, m.problem)
-		} else if !c.statusOf(m.name).tells(c.nodeSize()) {
+		} else if !tells(c.statusOf(m.name), c.nodeSize()) {
 			add(true, "%s has yet to change its size", m.name)
 		}
 	}
@@ -84,6 +85,11 @@ func (c *cluster) waits() (out []string, changing bool) {
 		add(false, "a first pod has yet to run%s", colon(c.told.Probe.Message))
 	}
 	return out, changing
+}
+
+// tells reports whether a node tells a size, which it does in whole KiB; one that does not say counts.
+func tells(n *wire.NodeStatus, s kernel.Size) bool {
+	return (n.MilliCPU == 0 || n.MilliCPU == s.Guarantee.MilliCPU) && (n.Mem == 0 || n.Mem>>10 == s.Limit.Mem>>10)
 }
 
 // hasJoined reports whether a node's instance was ready once.
@@ -165,7 +171,7 @@ func (c *cluster) view(agents func() []kernel.AgentView) View {
 		}
 	}
 	if c.told != nil {
-		v.Pods, v.Release = c.told.Pods, c.told.Version
+		v.Pods, v.Release = Pods(c.told.Pods), c.told.Version
 		if v.State != Deleting {
 			v.WaitsFor = append(v.WaitsFor, c.told.Waiting...)
 		}
@@ -200,7 +206,11 @@ func (c *cluster) view(agents func() []kernel.AgentView) View {
 	}
 	for _, b := range c.balancers() {
 		x := Balanced{Namespace: b.Namespace, Name: b.Name, DNS: b.dns, Message: b.message}
-		x.Address = strings.Join(b.ingress, ",")
+		addrs := []string{}
+		for _, a := range b.ingress {
+			addrs = append(addrs, a.String())
+		}
+		x.Address = strings.Join(addrs, ",")
 		for _, p := range sortedKeys(b.published) {
 			x.Published = append(x.Published, b.published[p])
 		}

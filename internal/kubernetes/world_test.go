@@ -20,6 +20,7 @@ import (
 	"github.com/marinaos/marina/internal/identity"
 	"github.com/marinaos/marina/internal/kernel"
 	"github.com/marinaos/marina/internal/kernel/kerneltest"
+	"github.com/marinaos/marina/internal/kubernetes/wire"
 	"github.com/marinaos/marina/internal/scheduler"
 	"github.com/marinaos/marina/internal/store"
 	"github.com/marinaos/marina/internal/store/memory"
@@ -41,7 +42,7 @@ type world struct {
 	images string
 
 	mu       sync.Mutex
-	stewards map[string]*steward // by host:port they stand in for; guarded by mu
+	stewards map[string]*standIn // by host:port they stand in for; guarded by mu
 
 	clusters *Clusters
 	ended    chan error // Run's, once
@@ -125,15 +126,15 @@ func (s *shelf) Get(ctx context.Context, key string) (store.Item, error) {
 	return s.Store.Get(ctx, key)
 }
 
-// steward stands in for the one in a control plane.
-type steward struct {
+// standIn is for the one in a control plane.
+type standIn struct {
 	gone   chan struct{} // closed when the test ends
 	server *httptest.Server
 
 	mu      sync.Mutex
-	status  Status        // guarded by mu
-	moved   chan struct{} // closed when status changes; guarded by mu
-	desired []Desired     // told so far; guarded by mu
+	status  wire.Status    // guarded by mu
+	moved   chan struct{}  // closed when status changes; guarded by mu
+	desired []wire.Desired // told so far; guarded by mu
 }
 
 func newWorld(t *testing.T) *world {
@@ -141,7 +142,7 @@ func newWorld(t *testing.T) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &world{t: t, kernel: kerneltest.New(time.Now), memory: memory.New(), root: root, images: t.TempDir(), stewards: map[string]*steward{}}
+	w := &world{t: t, kernel: kerneltest.New(time.Now), memory: memory.New(), root: root, images: t.TempDir(), stewards: map[string]*standIn{}}
 	w.faults = &faults{Kernel: w.kernel}
 	w.store = &shelf{w.memory, w.faults}
 	w.exec = func(context.Context, kernel.TaskID, []string, io.Reader, io.Writer) (int, error) { return 0, nil }
@@ -197,7 +198,7 @@ func (w *world) dial(ctx context.Context, network, address string) (net.Conn, er
 }
 
 // steward begins to answer for a cluster's control plane, with the certificate that its agent gets.
-func (w *world) steward(name string) *steward {
+func (w *world) steward(name string) *standIn {
 	w.t.Helper()
 	m := w.member(name, controlPlane)
 	secret, err := w.clusters.Secret(w.t.Context(), "a1", secretRef(name, controlPlane))
@@ -210,7 +211,7 @@ func (w *world) steward(name string) *steward {
 	}
 	pool := x509.NewCertPool()
 	pool.AppendCertsFromPEM(secret.Files["ca.crt"])
-	s := &steward{moved: make(chan struct{}), gone: make(chan struct{}), status: Status{Rev: "1", Version: "v1.37.2", Ready: true, DNS: true}}
+	s := &standIn{moved: make(chan struct{}), gone: make(chan struct{}), status: wire.Status{Rev: "1", Version: "v1.37.2", Ready: true, DNS: true}}
 	s.status.Addons.Applied, s.status.Probe.Done = true, true
 	s.server = httptest.NewUnstartedServer(s)
 	s.server.TLS = &tls.Config{Certificates: []tls.Certificate{pair}, ClientCAs: pool, ClientAuth: tls.RequireAndVerifyClientCert}
@@ -222,25 +223,25 @@ func (w *world) steward(name string) *steward {
 	})
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.stewards[netip.AddrPortFrom(netip.MustParseAddr(m.Address), stewardPort).String()] = s
+	w.stewards[netip.AddrPortFrom(netip.MustParseAddr(m.Address), wire.Port).String()] = s
 	return s
 }
 
-func (s *steward) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+func (s *standIn) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if cn := r.TLS.PeerCertificates[0].Subject.CommonName; cn != "marina:datacenter" {
 		http.Error(w, cn, http.StatusForbidden)
 		return
 	}
 	if r.Method == http.MethodPut {
-		var d Desired
+		var d wire.Desired
 		if err := json.NewDecoder(r.Body).Decode(&d); err != nil {
 			http.Error(w, err.Error(), http.StatusBadRequest)
 			return
 		}
-		s.change(func(st *Status) {
+		s.change(func(st *wire.Status) {
 			s.desired = append(s.desired, d)
 			st.Desired = d.Rev
-			st.Nodes = slices.DeleteFunc(slices.Clone(st.Nodes), func(n NodeStatus) bool { return !slices.Contains(d.Nodes, n.Name) })
+			st.Nodes = slices.DeleteFunc(slices.Clone(st.Nodes), func(n wire.NodeStatus) bool { return !slices.Contains(d.Nodes, n.Name) })
 		})
 		return
 	}
@@ -263,7 +264,7 @@ func (s *steward) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 // change changes what the steward says.
-func (s *steward) change(f func(*Status)) {
+func (s *standIn) change(f func(*wire.Status)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	f(&s.status)
@@ -273,19 +274,19 @@ func (s *steward) change(f func(*Status)) {
 }
 
 // join has nodes be ready.
-func (s *steward) join(names ...string) {
-	s.change(func(st *Status) {
+func (s *standIn) join(names ...string) {
+	s.change(func(st *wire.Status) {
 		for _, n := range names {
-			st.Nodes = append(slices.Clone(st.Nodes), NodeStatus{Name: n, Ready: true, Version: "v1.37.2"})
+			st.Nodes = append(slices.Clone(st.Nodes), wire.NodeStatus{Name: n, Ready: true, Version: "v1.37.2"})
 		}
 	})
 }
 
-func (s *steward) lastDesired() Desired {
+func (s *standIn) lastDesired() wire.Desired {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if len(s.desired) == 0 {
-		return Desired{}
+		return wire.Desired{}
 	}
 	return s.desired[len(s.desired)-1]
 }
@@ -336,7 +337,7 @@ func (w *world) member(name, member string) Member {
 }
 
 // ready makes a cluster and has it become ready.
-func (w *world) ready(d Definition) *steward {
+func (w *world) ready(d Definition) *standIn {
 	w.t.Helper()
 	if err := w.clusters.Create(w.t.Context(), d); err != nil {
 		w.t.Fatal(err)

@@ -185,6 +185,8 @@ require (
 
 replace github.com/marinaos/marina => ../..
 
+replace github.com/marinaos/marina/internal/kubernetes/wire => ../../internal/kubernetes/wire
+
 tool (
 	github.com/stefanprodan/podinfo/cmd/podcli
 	github.com/stefanprodan/podinfo/cmd/podinfo

@@ -8,6 +8,8 @@ import (
 	"os"
 	"regexp"
 	"strings"
+
+	"github.com/marinaos/marina/internal/kubernetes/wire"
 )
 
 // Where things are in a node's container.
@@ -28,21 +30,7 @@ const (
 )
 
 // Config describes a node.
-type Config struct {
-	Name          string            `json:"name"`    // of the Node object
-	Address       string            `json:"address"` // of the node, an IP address; default: what NODE_ADDRESS says
-	Server        string            `json:"server"`  // URL of the cluster's API server
-	Minor         string            `json:"minor"`   // "v1.37", names the bundle
-	ServiceCIDR   string            `json:"serviceCIDR"`
-	ClusterCIDR   string            `json:"clusterCIDR"`
-	ClusterDNS    string            `json:"clusterDNS"`
-	ClusterDomain string            `json:"clusterDomain"`
-	VNI           int               `json:"vni"`
-	Labels        map[string]string `json:"labels,omitempty"`
-	Privileged    bool              `json:"privileged"`           // what the cluster's admission allows; nothing here depends on it
-	UserNamespace bool              `json:"userNamespace"`        // whether the container has one of its own
-	Registries    []string          `json:"registries,omitempty"` // URLs of mirrors that are asked first for every image
-}
+type Config struct{ wire.NodeConfig }
 
 // Size is what the node was granted.
 type Size struct {

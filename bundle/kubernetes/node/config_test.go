@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/marinaos/marina/internal/kubernetes/wire"
 )
 
 var update = flag.Bool("update", false, "write what is generated to testdata")
@@ -108,10 +110,10 @@ func TestOnlyANodeWithAUserNamespaceHasTheGate(t *testing.T) {
 }
 
 func TestLabelsThatAKubeletRefusesAreLeftOut(t *testing.T) {
-	c := &Config{Labels: map[string]string{
+	c := &Config{wire.NodeConfig{Labels: map[string]string{
 		"a": "1", "example.com/b": "2", "notk8s.io/c": "3", "node.kubernetes.io/d": "4",
 		"node-role.kubernetes.io/worker": "", "k8s.io/e": "5", "topology.kubernetes.io/zone": "z",
-	}}
+	}}}
 	if got, want := c.nodeLabels(), "a=1,example.com/b=2,node.kubernetes.io/d=4,notk8s.io/c=3,topology.kubernetes.io/zone=z"; got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}

@@ -147,7 +147,7 @@ func (s *Steward) putDesired(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, fmt.Sprintf("body: %v", err), http.StatusBadRequest)
 		return
 	}
-	if err := d.check(); err != nil {
+	if err := checkDesired(&d); err != nil {
 		http.Error(w, err.Error(), http.StatusUnprocessableEntity)
 		return
 	}

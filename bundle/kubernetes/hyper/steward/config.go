@@ -6,25 +6,14 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"net/netip"
 	"os"
 	"path/filepath"
+
+	"github.com/marinaos/marina/internal/kubernetes/wire"
 )
 
 // Config is the file that --steward-config names. It is read once.
-type Config struct {
-	Listen        string       `json:"listen"`        // HOST:PORT of the API for the datacenter; required
-	Addons        string       `json:"addons"`        // folder with images/, manifests/ and VERSION; empty: no add-ons
-	ClusterDNS    netip.Addr   `json:"clusterDNS"`    // address of the Service kube-dns, in ServiceCIDR; required
-	ClusterDomain string       `json:"clusterDomain"` // default cluster.local
-	ServiceCIDR   netip.Prefix `json:"serviceCIDR"`   // required
-	ClusterCIDR   netip.Prefix `json:"clusterCIDR"`   // addresses of pods; required
-	Privileged    bool         `json:"privileged"`    // whether namespaces may allow more than Pod Security's baseline
-	EgressSocket  string       `json:"egressSocket"`  // default /run/kubernetes/egress.sock
-	EgressAllow   []string     `json:"egressAllow"`   // HOST:PORT that the API server may reach besides, as its issuer of tokens; default none
-	TunnelPort    int          `json:"tunnelPort"`    // of every node; default 10260
-	Replicas      int          `json:"replicas"`      // of CoreDNS; default 1
-}
+type Config = wire.StewardConfig
 
 // ReadConfig reads and checks a file, and fills in defaults.
 func ReadConfig(path string) (*Config, error) {
@@ -36,13 +25,13 @@ func ReadConfig(path string) (*Config, error) {
 	if err := json.Unmarshal(b, c); err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
-	if err := c.check(); err != nil {
+	if err := check(c); err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	return c, nil
 }
 
-func (c *Config) check() error {
+func check(c *Config) error {
 	if _, _, err := net.SplitHostPort(c.Listen); err != nil {
 		return fmt.Errorf("listen: %w", err)
 	}

@@ -5,11 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
 	"sync"
+
+	"github.com/marinaos/marina/internal/kubernetes/wire"
 )
 
 const (
@@ -17,25 +18,14 @@ const (
 	maxBalancers = 1000
 )
 
-// Desired is what the datacenter decided; PUT /v1/desired.
-type Desired struct {
-	// Rev names the rest, as the datacenter chose; the status repeats it once it is kept.
-	Rev string `json:"rev,omitempty"`
-	// Nodes are the names of all nodes the cluster has. Node objects of other names are drained and deleted. Left out: none is.
-	Nodes []string `json:"nodes"`
-	// LoadBalancers are all that have an address. Services without lose theirs. Left out: nothing is changed.
-	LoadBalancers []Balancer `json:"loadBalancers"`
-}
+// What the datacenter decided; PUT /v1/desired.
+type (
+	Desired  = wire.Desired
+	Balancer = wire.Balancer
+)
 
-// Balancer is what became of one Service of type LoadBalancer.
-type Balancer struct {
-	Namespace string            `json:"namespace"`
-	Name      string            `json:"name"`
-	Ingress   []netip.Addr      `json:"ingress"`             // its addresses
-	Published map[string]string `json:"published,omitempty"` // port to HOST:PORT where the world outside reaches it
-}
-
-func (d *Desired) check() error {
+// checkDesired refuses what cannot be.
+func checkDesired(d *Desired) error {
 	if len(d.Nodes) > maxNodes {
 		return fmt.Errorf("nodes: %d, at most %d", len(d.Nodes), maxNodes)
 	}

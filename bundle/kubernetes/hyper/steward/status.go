@@ -8,6 +8,8 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+
+	"github.com/marinaos/marina/internal/kubernetes/wire"
 )
 
 const (
@@ -15,69 +17,16 @@ const (
 	maxSentence = 300 // bytes
 )
 
-// Status is what the cluster says of itself; GET /v1/status. Lists are sorted by name.
-type Status struct {
-	Rev           string            `json:"rev"` // digest of the rest
-	Version       string            `json:"version"`
-	Ready         bool              `json:"ready"` // the API server's /readyz
-	Addons        AddonsStatus      `json:"addons"`
-	DNS           bool              `json:"dns"` // CoreDNS has a ready endpoint
-	Nodes         []NodeStatus      `json:"nodes"`
-	Pods          PodsStatus        `json:"pods"`
-	Probe         ProbeStatus       `json:"probe"`
-	LoadBalancers []BalancerRequest `json:"loadBalancers"`
-	Waiting       []string          `json:"waiting"` // for people: what pods wait for, at most 10
-	Desired       string            `json:"desired"` // Desired.Rev of what the steward works by
-}
-
-// AddonsStatus says whether all manifests of the bundle were applied, and why not.
-type AddonsStatus struct {
-	Applied bool   `json:"applied"`
-	Error   string `json:"error"`
-}
-
-// NodeStatus is one Node object. Pods are those it has that have not ended.
-type NodeStatus struct {
-	Name          string `json:"name"`
-	Ready         bool   `json:"ready"`
-	Message       string `json:"message"` // why it is not ready
-	Version       string `json:"version"` // of its kubelet
-	Address       string `json:"address"`
-	PodCIDR       string `json:"podCIDR"`
-	Unschedulable bool   `json:"unschedulable"`
-	Pods          int    `json:"pods"`
-	MilliCPU      int64  `json:"milliCPU,omitempty"` // that it has for pods
-	Mem           int64  `json:"mem,omitempty"`      // bytes that it has in all
-}
-
-// PodsStatus counts all pods of the cluster by phase.
-type PodsStatus struct {
-	Running int `json:"running"`
-	Pending int `json:"pending"`
-	Failed  int `json:"failed"`
-}
-
-// ProbeStatus says whether a pod ran once; if not yet, why.
-type ProbeStatus struct {
-	Done    bool   `json:"done"`
-	Message string `json:"message"`
-}
-
-// BalancerRequest is a Service that wants an address. Ports without a node port are left out.
-type BalancerRequest struct {
-	Namespace string         `json:"namespace"`
-	Name      string         `json:"name"`
-	UID       string         `json:"uid"`
-	Ports     []BalancerPort `json:"ports"`
-}
-
-// BalancerPort is reached at NodePort of every node.
-type BalancerPort struct {
-	Name     string `json:"name"`
-	Protocol string `json:"protocol"`
-	Port     int32  `json:"port"`
-	NodePort int32  `json:"nodePort"`
-}
+// What the cluster says of itself; GET /v1/status.
+type (
+	Status          = wire.Status
+	AddonsStatus    = wire.AddonsStatus
+	NodeStatus      = wire.NodeStatus
+	PodsStatus      = wire.PodsStatus
+	ProbeStatus     = wire.ProbeStatus
+	BalancerRequest = wire.BalancerRequest
+	BalancerPort    = wire.BalancerPort
+)
 
 // look makes the part of the status that is seen in the cluster.
 func look(nodes []*corev1.Node, pods []*corev1.Pod, services []*corev1.Service, dns []*discoveryv1.EndpointSlice) Status {
@@ -128,7 +77,8 @@ func request(svc *corev1.Service) BalancerRequest {
 	r := BalancerRequest{Namespace: svc.Namespace, Name: svc.Name, UID: string(svc.UID), Ports: []BalancerPort{}}
 	for _, p := range svc.Spec.Ports {
 		if p.NodePort != 0 {
-			r.Ports = append(r.Ports, BalancerPort{Name: p.Name, Protocol: string(p.Protocol), Port: p.Port, NodePort: p.NodePort})
+			r.Ports = append(r.Ports, BalancerPort{Name: p.Name, Protocol: string(p.Protocol),
+				Port: uint16(p.Port), NodePort: uint16(p.NodePort)}) // the API server checked that they are ports
 		}
 	}
 	return r
