@@ -50,7 +50,8 @@ func (k *api) mayIn(r *http.Request, a access.Action, group, name string) error 
 	return access.Check(r.Context(), k.access, a, access.Clusters.Of(path.Join("/", group, name)))
 }
 
-// Handler serves /kubernetes/v1. It is the only place that knows status codes. It asks z for each cluster that a request is about.
+// Handler serves /kubernetes/v1. It is the only place that knows status codes. It asks z for each cluster that a
+// request is about.
 func (k *Clusters) Handler(z access.Authorizer) http.Handler { return (&api{k, z}).handler() }
 
 func (k *api) handler() http.Handler {
@@ -269,7 +270,8 @@ contexts:
 current-context: %[1]s
 `
 
-// kubeconfig answers with a file for kubectl. Its certificate is an administrator's, made for this request and kept nowhere.
+// kubeconfig answers with a file for kubectl. Its certificate is an administrator's, made for this request and kept
+// nowhere.
 func (k *api) kubeconfig(w http.ResponseWriter, r *http.Request) error {
 	ttl := defaultTTL
 	if text := r.URL.Query().Get("ttl"); text != "" {
@@ -320,7 +322,8 @@ func (k *api) fail(w http.ResponseWriter, r *http.Request, err error) {
 	switch {
 	case errors.Is(err, store.ErrUnknownOutcome), errors.Is(err, store.ErrFenced), errors.Is(err, store.ErrConflict):
 		k.cfg.Log.Error("request lost", "path", r.URL.Path, "err", err)
-		status, message = http.StatusServiceUnavailable, "this master stops leading, and whether it was done is not known: look, and ask again"
+		status = http.StatusServiceUnavailable
+		message = "this master stops leading, and whether it was done is not known: look, and ask again"
 		w.Header().Set("Retry-After", "1")
 	case errors.Is(err, errdefs.ErrInvalidArgument), errors.Is(err, errdefs.ErrResourceExhausted):
 		status = http.StatusUnprocessableEntity

@@ -12,8 +12,8 @@ import (
 	"github.com/marinaos/marina/internal/kubernetes/wire"
 )
 
-// publishedPorts are the machines' ports that load balancers are published on, unless Config says otherwise: those behind
-// Marathon's service ports.
+// publishedPorts are the machines' ports that load balancers are published on, unless Config says otherwise: those
+// behind Marathon's service ports.
 var publishedPorts = kernel.PortRange{First: 20001, Last: 21000}
 
 // balancer is a Service of type LoadBalancer with what was made for it.
@@ -71,7 +71,8 @@ func (c *cluster) balancers() []balancer {
 	return out
 }
 
-// ports is what the nodes of a cluster are to expose for its load balancers, with the machines' ports that published names.
+// ports is what the nodes of a cluster are to expose for its load balancers, with the machines' ports that published
+// names.
 func (c *cluster) ports(published map[string]uint16) []kernel.Port {
 	var out []kernel.Port
 	if c.told == nil || !c.Deleted.IsZero() {
@@ -91,8 +92,8 @@ func (c *cluster) ports(published map[string]uint16) []kernel.Port {
 	return out
 }
 
-// publish gives every port of a load balancer one of the machines' in a range, keeping those it has; all tells everybody's. The
-// second result says which ports found none.
+// publish gives every port of a load balancer one of the machines' in a range, keeping those it has; all tells
+// everybody's. The second result says which ports found none.
 func (c *cluster) publish(all func() map[uint16]bool, of kernel.PortRange) (map[string]uint16, map[string]string) {
 	out, refused := map[string]uint16{}, map[string]string{}
 	var taken map[uint16]bool

@@ -8,7 +8,8 @@ import (
 	"github.com/marinaos/marina/internal/scheduler"
 )
 
-// carryOut makes a decision real. An error ends this leadership's work; everything else that goes wrong is the cluster's trouble.
+// carryOut makes a decision real. An error ends this leadership's work; everything else that goes wrong is the
+// cluster's trouble.
 func (k *Clusters) carryOut(ctx context.Context, c *cluster, d Decision) error {
 	k.stale = k.stale || len(d.Withdraw)+len(d.Stop)+len(d.Launch)+len(d.Release) > 0
 	for _, m := range d.Withdraw {
@@ -58,8 +59,8 @@ func (c *cluster) memberNamed(g kernel.GroupID) string {
 	return string(g)
 }
 
-// launch starts a member. What cannot be asked for, or the kernel refuses, is the cluster's problem; it is tried again with growing
-// pauses.
+// launch starts a member. What cannot be asked for, or the kernel refuses, is the cluster's problem; it is tried
+// again with growing pauses.
 func (k *Clusters) launch(ctx context.Context, c *cluster, name string) error {
 	size := c.nodeSize()
 	if name == controlPlane {
@@ -69,7 +70,8 @@ func (k *Clusters) launch(ctx context.Context, c *cluster, name string) error {
 	var result kernel.LaunchResult
 	spec, err := c.memberSpec(name)
 	if err == nil {
-		result, err = k.cfg.Kernel.Launch(ctx, kernel.LaunchRequest{Key: claimName(c.Name, name), Spec: spec, Groups: []kernel.GroupID{id}})
+		r := kernel.LaunchRequest{Key: claimName(c.Name, name), Spec: spec, Groups: []kernel.GroupID{id}}
+		result, err = k.cfg.Kernel.Launch(ctx, r)
 		err = asked(err)
 	}
 	if ends(err) {
@@ -115,7 +117,8 @@ func (k *Clusters) resize(ctx context.Context, c *cluster, g kernel.GroupID, siz
 		return nil
 	}
 	m.has = &sizes[0]
-	c.add(k.cfg.Now(), fmt.Sprintf("%s has %s now", m.name, kernel.Resources{MilliCPU: sizes[0].Guarantee.MilliCPU, Mem: sizes[0].Guarantee.Mem}))
+	has := kernel.Resources{MilliCPU: sizes[0].Guarantee.MilliCPU, Mem: sizes[0].Guarantee.Mem}
+	c.add(k.cfg.Now(), fmt.Sprintf("%s has %s now", m.name, has))
 	return nil
 }
 

@@ -15,11 +15,8 @@ import (
 	"github.com/marinaos/marina/internal/store"
 )
 
-// firstVNI begins the numbers of clusters' own networks.
-const firstVNI = 4096
-
-// Create makes a cluster. A name that is taken is errdefs.ErrAlreadyExists, a definition that cannot be errdefs.ErrInvalidArgument,
-// more than the quota allows errdefs.ErrResourceExhausted with its numbers.
+// Create makes a cluster. A name that is taken is errdefs.ErrAlreadyExists, a definition that cannot be
+// errdefs.ErrInvalidArgument, more than the quota allows errdefs.ErrResourceExhausted with its numbers.
 func (k *Clusters) Create(ctx context.Context, d Definition) error {
 	d, err := d.Complete()
 	if err == nil {
@@ -28,7 +25,7 @@ func (k *Clusters) Create(ctx context.Context, d Definition) error {
 	if err != nil {
 		return err
 	}
-	if !k.isBuilt(ctx, d.Version) {
+	if !isBuilt(ctx, k.cfg.Kernel, k.cfg.Tell, d.Version) {
 		return fmt.Errorf("version %s: no machine has its programs yet: build them with `make kubernetes-v%s` (minutes, once) and try again: %w",
 			d.Version, d.Version, errdefs.ErrFailedPrecondition)
 	}
@@ -39,36 +36,22 @@ func (k *Clusters) Create(ctx context.Context, d Definition) error {
 	return k.change(ctx, d.Name, func(_ context.Context, c *scheduler.Change) error { return k.create(c, d, keys) })
 }
 
-// isBuilt reports whether some machine has a minor's programs, and waits a moment for one to say so.
-func (k *Clusters) isBuilt(ctx context.Context, minor string) bool {
-	late, again := time.After(k.cfg.Tell), time.NewTicker(k.cfg.Tell/20)
-	defer again.Stop()
-	for release(k.cfg.Kernel.Agents(), minor) == "" {
-		select {
-		case <-ctx.Done():
-			return false
-		case <-late:
-			return false
-		case <-again.C:
-		}
-	}
-	return true
-}
-
 func (k *Clusters) create(change *scheduler.Change, d Definition, a *pki.Authorities) error {
 	if c := k.clusters[d.Name]; c != nil {
 		if !c.Deleted.IsZero() {
 			return fmt.Errorf("cluster %s is being deleted: wait until it is gone, or choose another name: %w", d.Name, errdefs.ErrAlreadyExists)
 		}
-		return fmt.Errorf("cluster %s is there already: choose another name, or look at it with `marina cluster show %s`: %w", d.Name, d.Name, errdefs.ErrAlreadyExists)
+		return fmt.Errorf("cluster %s is there already: choose another name, or look at it with `marina cluster show %s`: %w",
+			d.Name, d.Name, errdefs.ErrAlreadyExists)
 	}
 	if len(k.clusters) >= MaxClusters {
 		return fmt.Errorf("there are %d clusters, the most there may be: %w", len(k.clusters), errdefs.ErrResourceExhausted)
 	}
-	if why := k.overQuota(d.Group, d.Guarantee()); why != "" {
+	if why := overQuota(k.cfg.Quotas, d.Group, d.Guarantee()); why != "" {
 		return fmt.Errorf("cluster %s: %s: %w", d.Name, why, errdefs.ErrResourceExhausted)
 	}
-	row := Row{Definition: d, ID: k.cfg.NewID(), VNI: k.freeVNI(), Created: k.cfg.Now().UTC().Round(time.Millisecond)}.on(k.cfg.Kernel.Agents())
+	row := Row{Definition: d, ID: k.cfg.NewID(), VNI: k.clusters.freeVNI(),
+		Created: k.cfg.Now().UTC().Round(time.Millisecond)}.on(k.cfg.Kernel.Agents())
 	sealed, err := pki.Seal(k.cfg.Root, keys.Key(row.ID), a)
 	var signs store.Op
 	if err == nil {
@@ -92,50 +75,19 @@ func (k *Clusters) create(change *scheduler.Change, d Definition, a *pki.Authori
 
 // on completes a new cluster's row by what follows from the machines there are.
 func (r Row) on(agents []kernel.AgentView) Row {
-	r.SharedIDs = len(agents) > 0 && !slices.ContainsFunc(agents, func(a kernel.AgentView) bool { return a.Attributes[kernel.UserNamespaces] != "no" })
+	have := func(a kernel.AgentView) bool { return a.Attributes[kernel.UserNamespaces] != "no" }
+	r.SharedIDs = len(agents) > 0 && !slices.ContainsFunc(agents, have)
 	if r.Privileged == nil {
 		r.Privileged = new(!r.SharedIDs)
 	}
 	return r
 }
 
-// freeVNI is the lowest number that no cluster's network has. While a cluster's number could not be read it is one of those beyond
-// what as many clusters as there may be ever had.
-func (k *Clusters) freeVNI() int {
-	taken, n := map[int]bool{}, firstVNI
-	for _, c := range k.clusters {
-		if taken[c.VNI] = true; c.VNI == 0 {
-			n = firstVNI + MaxClusters
-		}
-	}
-	for taken[n] {
-		n++
-	}
-	return n
-}
-
-// overQuota says which quota has no room for so much more, with its numbers; "" if all have.
-func (k *Clusters) overQuota(role string, more kernel.Resources) string {
-	if k.cfg.Quotas == nil {
-		return ""
-	}
-	for _, q := range k.cfg.Quotas() {
-		if q.Limit == nil || q.Role != "/" && role != q.Role && !strings.HasPrefix(role, q.Role+"/") {
-			continue
-		}
-		if over := (kernel.Quota{Role: q.Role, Limit: *q.Limit}).Within(q.Used, more); len(over) > 0 {
-			return fmt.Sprintf("it asks for %s; the quota of %s allows %s, of which %s is used: %s would be exceeded; ask for less, or for more quota",
-				more, q.Role, *q.Limit, q.Used, strings.Join(over, " and "))
-		}
-	}
-	return ""
-}
-
 // Change gives a cluster another definition. What is left out stays as it is; what never changes is an
 // errdefs.ErrInvalidArgument if it would.
 func (k *Clusters) Change(ctx context.Context, to Definition) error {
 	return k.change(ctx, to.Name, func(_ context.Context, change *scheduler.Change) error {
-		c, err := k.living(to.Name)
+		c, err := k.clusters.living(to.Name)
 		if err != nil {
 			return err
 		}
@@ -145,7 +97,7 @@ func (k *Clusters) Change(ctx context.Context, to Definition) error {
 		}
 		had, asks := c.Guarantee(), d.Guarantee()
 		if more := asks.Sub(had); len(more.Lacking(kernel.Resources{})) > 0 {
-			if why := k.overQuota(d.Group, more); why != "" {
+			if why := overQuota(k.cfg.Quotas, d.Group, more); why != "" {
 				return fmt.Errorf("cluster %s: %s: %w", d.Name, why, errdefs.ErrResourceExhausted)
 			}
 		}
@@ -161,8 +113,8 @@ func (k *Clusters) Change(ctx context.Context, to Definition) error {
 	})
 }
 
-// Delete asks for a cluster's end, with all that is in it. It is gone when Get does not find it any more. Repeating it is harmless.
-// A cluster that is parked may be deleted too: what the kernel has of its name is taken apart.
+// Delete asks for a cluster's end, with all that is in it. It is gone when Get does not find it any more. Repeating
+// it is harmless. A cluster that is parked may be deleted too: what the kernel has of its name is taken apart.
 func (k *Clusters) Delete(ctx context.Context, name string) error {
 	return k.change(ctx, name, func(_ context.Context, change *scheduler.Change) error {
 		c := k.clusters[name]
@@ -182,21 +134,35 @@ func (k *Clusters) Delete(ctx context.Context, name string) error {
 	})
 }
 
-func notFound(name string) error {
-	return fmt.Errorf("cluster %.60q does not exist: `marina cluster list` tells those that do: %w", name, errdefs.ErrNotFound)
+// isBuilt reports whether some machine has a minor's programs, and waits a moment for one to say so.
+func isBuilt(ctx context.Context, of kernel.Kernel, tell time.Duration, minor string) bool {
+	late, again := time.After(tell), time.NewTicker(tell/20)
+	defer again.Stop()
+	for release(of.Agents(), minor) == "" {
+		select {
+		case <-ctx.Done():
+			return false
+		case <-late:
+			return false
+		case <-again.C:
+		}
+	}
+	return true
 }
 
-// living finds a cluster that is not being deleted. The owner goroutine calls it, or whoever holds mu.
-func (k *Clusters) living(name string) (*cluster, error) {
-	c := k.clusters[name]
-	if c == nil {
-		return nil, notFound(name)
+// overQuota says which quota has no room for so much more, with its numbers; "" if all have.
+func overQuota(quotas func() []kernel.QuotaView, role string, more kernel.Resources) string {
+	if quotas == nil {
+		return ""
 	}
-	if !c.Deleted.IsZero() {
-		return nil, fmt.Errorf("cluster %s is being deleted: %w", name, errdefs.ErrFailedPrecondition)
+	for _, q := range quotas() {
+		if q.Limit == nil || q.Role != "/" && role != q.Role && !strings.HasPrefix(role, q.Role+"/") {
+			continue
+		}
+		if over := (kernel.Quota{Role: q.Role, Limit: *q.Limit}).Within(q.Used, more); len(over) > 0 {
+			return fmt.Sprintf("it asks for %s; the quota of %s allows %s, of which %s is used: %s would be exceeded; ask for less, or for more quota",
+				more, q.Role, *q.Limit, q.Used, strings.Join(over, " and "))
+		}
 	}
-	if c.parked != nil {
-		return nil, fmt.Errorf("cluster %s is parked: %s; %s: %w", name, c.parked.Problem, c.parked.Do, errdefs.ErrFailedPrecondition)
-	}
-	return c, nil
+	return ""
 }

@@ -14,8 +14,8 @@ const (
 	MaxClusters = 1000
 )
 
-// Definition is what somebody wants of a cluster: the body of POST and PUT /kubernetes/v1/clusters. Fields that are left out have
-// the defaults that Complete fills in.
+// Definition is what somebody wants of a cluster: the body of POST and PUT /kubernetes/v1/clusters. Fields that are
+// left out have the defaults that Complete fills in.
 type Definition struct {
 	Name         string       `json:"name"`                  // a DNS label of at most MaxName bytes; never changes
 	Group        string       `json:"group,omitempty"`       // whose quota pays, "/team-a"; default "/"; never changes
@@ -117,7 +117,8 @@ type Balanced struct {
 	Message   string   `json:"message,omitempty"`   // why a port is not published
 }
 
-// Event is something that happened to a cluster. Events are kept in the leader's memory, the newest MaxEvents of each cluster.
+// Event is something that happened to a cluster. Events are kept in the leader's memory, the newest MaxEvents of each
+// cluster.
 type Event struct {
 	Time    time.Time `json:"time"`
 	Cluster string    `json:"cluster"`

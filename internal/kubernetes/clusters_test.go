@@ -57,8 +57,8 @@ func TestWhatEndsComesBackWhereItWas(t *testing.T) {
 	}
 }
 
-// A claim keeps its port for good; one that is somebody else's from the start would never be had. Nodes that were told where the
-// control plane is are told anew.
+// A claim keeps its port for good; one that is somebody else's from the start would never be had. Nodes that were
+// told where the control plane is are told anew.
 func TestPortThatIsTakenIsGivenUp(t *testing.T) {
 	w := newWorld(t)
 	if err := w.clusters.Create(t.Context(), Definition{Name: "a", Nodes: Nodes{Count: new(1)}}); err != nil {

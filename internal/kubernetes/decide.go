@@ -40,7 +40,32 @@ func (d *Decision) stop(m *member, why string) {
 	d.Stop[why] = append(d.Stop[why], m.instance.ID)
 }
 
-// decide says what to do now. complete is kernel.Changes.Complete: until it is true nothing is started because it seems missing.
+// mark notes since when members are too many, and forgets those that neither exist nor should.
+func (c *cluster) mark(now time.Time) {
+	for _, m := range c.members {
+		switch {
+		case c.wanted(m.name):
+			m.leaving = time.Time{}
+		case m.claim == nil && m.instance == nil && m.waiting == nil && m.asked == "":
+			c.forget(m)
+		case m.leaving.IsZero():
+			m.leaving = now
+		}
+	}
+}
+
+// pending reports whether something of the cluster changes without telling.
+func (c *cluster) pending() bool {
+	for _, m := range c.members {
+		if m.waiting != nil || m.asked != "" || m.claim != nil && m.claim.Released {
+			return true
+		}
+	}
+	return false
+}
+
+// decide says what to do now. complete is kernel.Changes.Complete: until it is true nothing is started because it
+// seems missing.
 func decide(c *cluster, complete bool, now time.Time) Decision {
 	d := Decision{}
 	if !c.Deleted.IsZero() {
@@ -72,7 +97,11 @@ func decide(c *cluster, complete bool, now time.Time) Decision {
 		}
 	}
 	for _, m := range c.nodes() {
-		if state, _ := c.memberState(m); state == "ready" && m.supplying != m.instance.ID && len(c.lacks(m)) > 0 && c.may(m.name, supplyStep, &d, now) {
+		state, _ := c.memberState(m)
+		if state != "ready" || m.supplying == m.instance.ID || len(c.lacks(m)) == 0 {
+			continue
+		}
+		if c.may(m.name, supplyStep, &d, now) {
 			d.Load = append(d.Load, m.name)
 		}
 	}
@@ -121,7 +150,8 @@ func (c *cluster) decideMember(m *member, d *Decision, complete bool, now time.T
 	d.Launch = append(d.Launch, m.name)
 }
 
-// moves reports whether a member gives up its claim for another, since its port was somebody else's from the start, or has.
+// moves reports whether a member gives up its claim for another, since its port was somebody else's from the start,
+// or has.
 func (m *member) moves(fresh bool) bool {
 	return m.claim != nil && (m.claim.Released || fresh && m.taken && m.instance == nil)
 }
@@ -204,7 +234,8 @@ func (c *cluster) desired() *wire.Desired {
 	}
 	for _, b := range c.balancers() {
 		if len(b.ingress) > 0 {
-			out.LoadBalancers = append(out.LoadBalancers, wire.Balancer{Namespace: b.Namespace, Name: b.Name, Ingress: b.ingress, Published: b.published})
+			out.LoadBalancers = append(out.LoadBalancers,
+				wire.Balancer{Namespace: b.Namespace, Name: b.Name, Ingress: b.ingress, Published: b.published})
 		}
 	}
 	return out

@@ -1,52 +1,56 @@
-// Package kubernetes keeps hosted clusters: real, unmodified upstream Kubernetes, each with an API server, an etcd, certificates
-// and nodes of its own, as tasks of the kernel. It is a scheduler like services: it writes intent, asks kernel.Kernel for
-// instances, and never decides where they run.
+// Package kubernetes keeps hosted clusters: real, unmodified upstream Kubernetes, each with an API server, an etcd,
+// certificates and nodes of its own, as tasks of the kernel. It is a scheduler like services: it writes intent, asks
+// kernel.Kernel for instances, and never decides where they run.
 //
 // # What a cluster is made of
 //
 //	task  CLUSTER control-plane   one process: etcd, API server, controller-manager, scheduler, steward
 //	task  CLUSTER node-N          containerd, kubelet, node-network, the pods
 //
-// Each has a claim of its name (kernel.Claim): machine, address, host port and volume outlive the process, so that a control plane
-// that comes back is the same one to its nodes and to everybody with a kubeconfig. What it runs are programs that Marina brings
-// (bundles); all clusters of a minor execute the same file. The tasks of a cluster are in a network of its own.
+// Each has a claim of its name (kernel.Claim): machine, address, host port and volume outlive the process, so that a
+// control plane that comes back is the same one to its nodes and to everybody with a kubeconfig. What it runs are
+// programs that Marina brings (bundles); all clusters of a minor execute the same file. The tasks of a cluster are in
+// a network of its own.
 //
 // # The steward
 //
-// Nothing here speaks Kubernetes' API. Inside every control plane works a steward (bundle/kubernetes/hyper/steward): it applies
-// add-ons, removes nodes gracefully, answers for load balancers, and tells in one document how the cluster is. This room holds one
-// long poll to each steward and sends it what is wanted, over TLS with the cluster's own authority on both sides.
+// Nothing here speaks Kubernetes' API. Inside every control plane works a steward (bundle/kubernetes/hyper/steward):
+// it applies add-ons, removes nodes gracefully, answers for load balancers, and tells in one document how the cluster
+// is. This room holds one long poll to each steward and sends it what is wanted, over TLS with the cluster's own
+// authority on both sides.
 //
 // # Deciding
 //
-// decide is pure: a cluster's row, its claims and instances, the steward's last word and the time go in, actions come out. There
-// is no plan that is half done: whatever was interrupted, the next look at what is there says what is missing. What is wanted is
-// in the row alone; what exists is the kernel's claims and instances. A node that is too many is drained by the steward, stopped,
-// and then its claim released; a deleted cluster is stopped, its claims released, and its rows go last, so that its name is free
-// only when nothing is left of it.
+// decide is pure: a cluster's row, its claims and instances, the steward's last word and the time go in, actions come
+// out. There is no plan that is half done: whatever was interrupted, the next look at what is there says what is
+// missing. What is wanted is in the row alone; what exists is the kernel's claims and instances. A node that is too
+// many is drained by the steward, stopped, and then its claim released; a deleted cluster is stopped, its claims
+// released, and its rows go last, so that its name is free only when nothing is left of it.
 //
 // # Certificates and keys
 //
-// Each cluster has two authorities (its own and the front proxy's) and a key for service account tokens, made when it is created
-// and kept sealed under the root key. Leaf certificates are made for a task when its agent asks for them (File.Secret), reach it in
-// memory only, and are made anew when a third of their time is left; agents ask again and again, and programs read them again.
+// Each cluster has two authorities (its own and the front proxy's) and a key for service account tokens, made when it
+// is created and kept sealed under the root key. Leaf certificates are made for a task when its agent asks for them
+// (File.Secret), reach it in memory only, and are made anew when a third of their time is left; agents ask again and
+// again, and programs read them again.
 //
 // # Who owns what
 //
-// The owner goroutine of package scheduler is the only writer of rows and of what was seen. Requests are handed to it; readers hold
-// a copy. It settles the clusters of which something changed, those whose time has come, and once a minute all of them. Each awake
-// cluster has a goroutine that follows its steward, and a node that lacks images one that gives them to it; both tell the owner.
-// Part archive keeps the loaded images on the master's disk.
+// The owner goroutine of package scheduler is the only writer of rows and of what was seen. Requests are handed to
+// it; readers hold a copy. It settles the clusters of which something changed, those whose time has come, and once a
+// minute all of them. Each awake cluster has a goroutine that follows its steward, and a node that lacks images one
+// that gives them to it; both tell the owner. Part archive keeps the loaded images on the master's disk.
 //
 // # How it fails
 //
-// A control plane or node that ends is started again where it was, at once and then with growing pauses. A steward that does not
-// answer leaves the last word standing, marked as old; nothing is stopped because of silence.
+// A control plane or node that ends is started again where it was, at once and then with growing pauses. A steward
+// that does not answer leaves the last word standing, marked as old; nothing is stopped because of silence.
 //
-// One cluster's trouble is its own. What the kernel or the store refuse, and a read that fails, is told in the cluster's view and
-// events and tried again with growing pauses; nothing else waits for it. A cluster whose row cannot be read, or whose decision
-// panics, is parked: what runs of it is left alone, its name stays taken, an alarm names it and the ways out, and it may be deleted.
+// One cluster's trouble is its own. What the kernel or the store refuse, and a read that fails, is told in the
+// cluster's view and events and tried again with growing pauses; nothing else waits for it. A cluster whose row
+// cannot be read, or whose decision panics, is parked: what runs of it is left alone, its name stays taken, an alarm
+// names it and the ways out, and it may be deleted.
 //
-// A write whose outcome is unknown, or that somebody else's leadership refuses, ends this leadership's work: memory may differ from
-// what is durable, and the next leader begins from there.
+// A write whose outcome is unknown, or that somebody else's leadership refuses, ends this leadership's work: memory
+// may differ from what is durable, and the next leader begins from there.
 package kubernetes

@@ -47,20 +47,11 @@ func (k *Clusters) balance(ctx context.Context, c *cluster, d *Decision) error {
 	return nil
 }
 
-// ports says which of the machines' ports a cluster's load balancers have, for which there is none, and what its nodes are to
-// expose.
+// ports says which of the machines' ports a cluster's load balancers have, for which there is none, and what its
+// nodes are to expose.
 func (k *Clusters) ports(c *cluster) (published map[string]uint16, refused map[string]string, want []kernel.Port) {
 	k.mu.RLock()
 	defer k.mu.RUnlock()
-	taken := func() map[uint16]bool {
-		out := map[uint16]bool{}
-		for _, o := range k.clusters {
-			for _, p := range o.Published {
-				out[p] = true
-			}
-		}
-		return out
-	}
-	published, refused = c.publish(taken, k.cfg.Publish)
+	published, refused = c.publish(k.clusters.published, k.cfg.Publish)
 	return published, refused, c.ports(published)
 }

@@ -15,17 +15,18 @@ import (
 	"github.com/marinaos/marina/internal/scheduler"
 )
 
-// Images that were loaded into a cluster are kept as archives, so that nodes that come later have them as well. Nodes import them
-// by their own containerd: no other cluster sees them.
+// Images that were loaded into a cluster are kept as archives, so that nodes that come later have them as well. Nodes
+// import them by their own containerd: no other cluster sees them.
 
 // maxSupply is how many nodes are given images side by side.
 const maxSupply = 8
 
-// Load makes the images of an archive (OCI or Docker) available to all nodes of a cluster, also to later ones. It returns their
-// names and how many nodes have them now. An archive whose images are all named by a later one is not kept any longer.
+// Load makes the images of an archive (OCI or Docker) available to all nodes of a cluster, also to later ones. It
+// returns their names and how many nodes have them now. An archive whose images are all named by a later one is not
+// kept any longer.
 func (k *Clusters) Load(ctx context.Context, name string, from io.Reader) (images []string, nodes int, err error) {
 	k.mu.RLock()
-	c, err := k.living(name)
+	c, err := k.clusters.living(name)
 	k.mu.RUnlock()
 	if err != nil {
 		return nil, 0, err
@@ -58,7 +59,7 @@ func (k *Clusters) keepImages(ctx context.Context, name, id string, in *archive.
 		return fmt.Errorf("cluster %s: %w", name, err)
 	}
 	err = k.change(ctx, name, func(_ context.Context, change *scheduler.Change) error {
-		c, err := k.living(name)
+		c, err := k.clusters.living(name)
 		if err != nil {
 			return err
 		}

@@ -17,7 +17,8 @@ import (
 	"github.com/marinaos/marina/internal/scheduler"
 )
 
-// Bounds of programs that are run in nodes. What they say is the node's word, and whoever is root there says what they like.
+// Bounds of programs that are run in nodes. What they say is the node's word, and whoever is root there says what
+// they like.
 const (
 	execLimit = 10 * time.Minute
 	maxSaid   = 64 << 10 // bytes kept of what a program says, the last ones
@@ -25,7 +26,7 @@ const (
 
 // importer has the containerds of nodes import archives.
 type importer struct {
-	exec func(ctx context.Context, agent kernel.AgentID, task kernel.TaskID, argv []string, in io.Reader, out io.Writer) (int, error)
+	exec Exec
 	log  *slog.Logger
 }
 
@@ -55,7 +56,8 @@ func (i *importer) load(ctx context.Context, agent kernel.AgentID, task kernel.T
 	}
 	for _, raw := range sortedKeys(names) {
 		if full := names[raw]; raw != full { // "hello:1" is docker.io/library/hello:1 to everybody but the archive
-			if err := i.ctr(ctx, agent, task, nil, "tag", "--force", raw, full); err != nil && !strings.Contains(err.Error(), "not found") {
+			err := i.ctr(ctx, agent, task, nil, "tag", "--force", raw, full)
+			if err != nil && !strings.Contains(err.Error(), "not found") {
 				return nil, err
 			}
 		}
@@ -74,7 +76,8 @@ func (i *importer) ctr(ctx context.Context, agent kernel.AgentID, task kernel.Ta
 		fmt.Errorf("node %s did not import it within %v: %w", task, execLimit, errdefs.ErrUnavailable))
 	defer cancel()
 	var out tail
-	argv := append([]string{kernel.BundleTarget + "/runtime/ctr", "-a", "/run/containerd/containerd.sock", "-n", "k8s.io", "images"}, args...)
+	argv := append([]string{kernel.BundleTarget + "/runtime/ctr", "-a", "/run/containerd/containerd.sock", "-n", "k8s.io",
+		"images"}, args...)
 	code, err := i.exec(ctx, agent, task, argv, in, &out)
 	if cause := context.Cause(ctx); err != nil && cause != nil {
 		return fmt.Errorf("image archive: %w", cause)

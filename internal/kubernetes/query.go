@@ -87,7 +87,7 @@ type runningNode struct {
 func (k *Clusters) nodesRunning(name string) ([]runningNode, error) {
 	k.mu.RLock()
 	defer k.mu.RUnlock()
-	c, err := k.living(name)
+	c, err := k.clusters.living(name)
 	if err != nil {
 		return nil, err
 	}

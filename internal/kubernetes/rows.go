@@ -30,8 +30,8 @@ type Row struct {
 	SharedIDs bool `json:"sharedIDs,omitempty"`
 }
 
-// The tables. Keys are a cluster's authorities and signing keys, leaves what was issued to its members: both sealed under the
-// root key, both by Row.ID, so that a later cluster of the same name has none of it.
+// The tables. Keys are a cluster's authorities and signing keys, leaves what was issued to its members: both sealed
+// under the root key, both by Row.ID, so that a later cluster of the same name has none of it.
 var (
 	rows   = store.NewTable[Row]("kubernetes", "clusters") // by name
 	keys   = store.NewTable[identity.Sealed]("kubernetes", "keys")
@@ -98,8 +98,8 @@ func (r *Row) usable(name string) error {
 	return nil
 }
 
-// commit makes a change durable that nobody asked for. The owner goroutine calls it. An error that does not end the leadership is
-// the store's refusal of what was written: nothing happened.
+// commit makes a change durable that nobody asked for. The owner goroutine calls it. An error that does not end the
+// leadership is the store's refusal of what was written: nothing happened.
 func (k *Clusters) commit(ctx context.Context, c *scheduler.Change) error {
 	err := k.loop.Commit(ctx, c)
 	if err != nil && !errdefs.IsInvalidArgument(err) {

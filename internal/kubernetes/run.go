@@ -37,7 +37,7 @@ type Config struct {
 	// Quotas tells the quota tree; nil: nothing is judged when a cluster is asked for.
 	Quotas func() []kernel.QuotaView
 	// Exec runs a program in a task, and Usage tells what a task uses.
-	Exec  func(ctx context.Context, agent kernel.AgentID, task kernel.TaskID, argv []string, in io.Reader, out io.Writer) (int, error)
+	Exec  Exec
 	Usage func(ctx context.Context, agent kernel.AgentID, task kernel.TaskID) (Cost, error)
 	Dial  func(ctx context.Context, network, address string) (net.Conn, error) // default: net.Dialer's
 	Now   func() time.Time                                                     // default time.Now
@@ -46,6 +46,10 @@ type Config struct {
 	// Tell is how long machines may take to tell of programs that were built a moment ago; default 5 s.
 	Tell time.Duration
 }
+
+// Exec runs a program in a task and returns its exit code; what it says on either stream goes to out.
+type Exec = func(ctx context.Context, agent kernel.AgentID, task kernel.TaskID, argv []string,
+	in io.Reader, out io.Writer) (int, error)
 
 // Clusters runs clusters while this process leads. One is made for each leadership and is not used after it.
 type Clusters struct {
@@ -56,14 +60,12 @@ type Clusters struct {
 	supplying chan struct{} // holds one for each node that is given images
 
 	mu       sync.RWMutex
-	clusters map[string]*cluster // written by the owner goroutine, under mu; read by anyone under mu.RLock
-	moved    chan struct{}       // closed and replaced when something changed; guarded by mu
+	clusters table         // written by the owner goroutine, under mu; read by anyone under mu.RLock
+	moved    chan struct{} // closed and replaced when something changed; guarded by mu
 
-	complete bool                 // the owner goroutine's own, as all below
-	touched  map[string]bool      // clusters to settle now
-	wakes    map[string]time.Time // and later
-	stale    bool                 // the kernel's claims or queue may have changed since they were read
-	swept    time.Time            // when all clusters were settled last
+	complete bool   // the owner goroutine's own, as all below
+	agenda   agenda // which clusters are to be settled
+	stale    bool   // the kernel's claims or queue may have changed since they were read
 	stewards *steward.Followers
 }
 
@@ -89,8 +91,9 @@ func New(cfg Config) *Clusters {
 	}
 	loop := scheduler.New(scheduler.Config{Name: "clusters", Framework: Framework,
 		Store: cfg.Store, Kernel: cfg.Kernel, Fence: cfg.Fence, Log: cfg.Log})
-	k := &Clusters{cfg: cfg, loop: loop, archives: archive.New(cfg.Images), importer: importer{cfg.Exec, cfg.Log}, supplying: make(chan struct{}, maxSupply),
-		clusters: map[string]*cluster{}, moved: make(chan struct{}), touched: map[string]bool{}, wakes: map[string]time.Time{}}
+	k := &Clusters{cfg: cfg, loop: loop,
+		archives: archive.New(cfg.Images), importer: importer{cfg.Exec, cfg.Log}, supplying: make(chan struct{}, maxSupply),
+		clusters: table{}, moved: make(chan struct{}), agenda: agenda{now: map[string]bool{}, later: map[string]time.Time{}}}
 	k.stewards = steward.New(steward.Config{Dial: cfg.Dial, Now: cfg.Now, Log: cfg.Log, Go: loop.Go, Keys: k.authorities,
 		Hear: func(ctx context.Context, name, id string, status *wire.Status, err error) {
 			k.tell(ctx, name, func() { k.hear(name, id, status, err) })
@@ -98,16 +101,17 @@ func New(cfg Config) *Clusters {
 	return k
 }
 
-// Run loads what the store holds and works until ctx ends, leadership is lost or the outcome of a write is unknown. It is called
-// once.
+// Run loads what the store holds and works until ctx ends, leadership is lost or the outcome of a write is unknown.
+// It is called once.
 func (k *Clusters) Run(ctx context.Context) error {
 	return k.loop.Run(ctx, scheduler.Work{Load: k.restore, Observe: k.observe, Settle: k.settle})
 }
 
-// change has the owner goroutine plan a change of one cluster and make it durable. What it says of errors is scheduler.Loop.Do's.
+// change has the owner goroutine plan a change of one cluster and make it durable. What it says of errors is
+// scheduler.Loop.Do's.
 func (k *Clusters) change(ctx context.Context, name string, plan scheduler.Plan) error {
 	return k.loop.Do(ctx, func(ctx context.Context, c *scheduler.Change) error {
-		k.touch(name)
+		k.agenda.touch(name)
 		return k.fenced(name, func() error { return plan(ctx, c) })
 	})
 }
@@ -115,13 +119,13 @@ func (k *Clusters) change(ctx context.Context, name string, plan scheduler.Plan)
 // tell has the owner goroutine take in something about one cluster, and settle it.
 func (k *Clusters) tell(ctx context.Context, name string, f func()) {
 	_ = k.loop.Tell(ctx, func() { // or nobody leads any more
-		k.touch(name)
+		k.agenda.touch(name)
 		_ = k.fenced(name, func() error { f(); return nil })
 	})
 }
 
-// fenced calls what concerns one cluster. If it panics, that cluster is parked and no other is kept from going on; f must hold no
-// lock that it does not release then. The owner goroutine calls it.
+// fenced calls what concerns one cluster. If it panics, that cluster is parked and no other is kept from going on; f
+// must hold no lock that it does not release then. The owner goroutine calls it.
 func (k *Clusters) fenced(name string, f func() error) (err error) {
 	if p := scheduler.Catch(func() { err = f() }); p != nil {
 		k.cfg.Log.Error("cluster is parked after a panic", "cluster", name, "panic", p.Value, "stack", string(p.Stack))
@@ -131,19 +135,10 @@ func (k *Clusters) fenced(name string, f func() error) (err error) {
 	return err
 }
 
-// touch notes that a cluster is to be settled.
-func (k *Clusters) touch(name string) { k.touched[name] = true }
-
-func (k *Clusters) touchAll() {
-	for name := range k.clusters {
-		k.touch(name)
-	}
-}
-
 // observe takes in what the kernel tells.
 func (k *Clusters) observe(c kernel.Changes) {
 	if c.Room || c.Complete != k.complete {
-		k.touchAll()
+		k.agenda.touchAll(k.clusters)
 	}
 	k.complete, k.stale = c.Complete, true
 	for _, r := range c.Instances {
@@ -169,7 +164,7 @@ func (k *Clusters) observeOne(name, member string, i kernel.Instance) {
 	defer k.mu.Unlock()
 	if c := k.clusters[name]; c != nil {
 		c.observe(member, i, k.cfg.Now())
-		k.touch(name)
+		k.agenda.touch(name)
 	} else if !i.Removed && i.Goal == kernel.GoalRun { // of a cluster that is none: its row was lost
 		k.cfg.Log.Error("instance of an unknown cluster", "cluster", name, "group", i.ID)
 	}

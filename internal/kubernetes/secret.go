@@ -66,7 +66,8 @@ func (k *Clusters) subject(name, who string, agent kernel.AgentID) (c *cluster, 
 	if m == nil || m.claim == nil || m.claim.Agent != agent || m.claim.Released || plane == nil || plane.claim == nil {
 		return nil, s, false
 	}
-	s = pki.Subject{Node: who, Address: m.claim.Address, Plane: plane.claim.Address, Domain: domain, Hosts: append([]string{c.machine}, k.cfg.Machine...)}
+	s = pki.Subject{Node: who, Address: m.claim.Address, Plane: plane.claim.Address, Domain: domain,
+		Hosts: append([]string{c.machine}, k.cfg.Machine...)}
 	if who == controlPlane {
 		s.Node = ""
 	}

@@ -13,22 +13,20 @@ import (
 	"github.com/marinaos/marina/internal/scheduler"
 )
 
-const (
-	lookAgain = time.Second // how often the kernel's queue and claims are looked at while something waits
-	sweep     = time.Minute // how often all clusters are settled, whatever happened
-)
+// lookAgain is how often the kernel's queue and claims are looked at while something waits.
+const lookAgain = time.Second
 
-// settle decides and carries out what follows for the clusters that were touched or whose time has come, and returns when to look
-// again.
+// settle decides and carries out what follows for the clusters that were touched or whose time has come, and returns
+// when to look again.
 func (k *Clusters) settle(ctx context.Context) (time.Time, error) {
-	k.due(k.cfg.Now())
+	if k.agenda.due(k.clusters, k.cfg.Now()) {
+		k.stale = true
+	}
 	if k.stale {
 		k.look()
 	}
-	names := sortedKeys(k.touched)
-	clear(k.touched)
+	names := k.agenda.take()
 	for _, name := range names {
-		delete(k.wakes, name)
 		c := k.clusters[name]
 		if c == nil || c.parked != nil {
 			continue
@@ -38,34 +36,14 @@ func (k *Clusters) settle(ctx context.Context) (time.Time, error) {
 		if ends(err) {
 			return time.Time{}, err
 		}
-		if err == nil && !wake.IsZero() {
-			k.wakes[name] = wake
+		if err == nil {
+			k.agenda.at(name, wake)
 		}
 	}
 	if len(names) > 0 {
 		k.announce()
 	}
-	next := k.swept.Add(sweep)
-	for _, at := range k.wakes {
-		if at.Before(next) {
-			next = at
-		}
-	}
-	return next, nil
-}
-
-// due touches the clusters whose time has come.
-func (k *Clusters) due(now time.Time) {
-	if now.Sub(k.swept) >= sweep {
-		k.swept, k.stale = now, true
-		k.touchAll()
-	}
-	for name, at := range k.wakes {
-		if !now.Before(at) {
-			k.touch(name)
-			k.stale = true
-		}
-	}
+	return k.agenda.next(), nil
 }
 
 // announce wakes those who wait for something else to see.
@@ -107,14 +85,14 @@ func (k *Clusters) look() {
 	for name, c := range k.clusters {
 		for _, m := range c.members {
 			if !sameClaim(m.claim, claimed[m]) || (m.waiting == nil) != (waiting[m] == nil) {
-				k.touch(name)
+				k.agenda.touch(name)
 			}
 			m.claim, m.waiting = claimed[m], waiting[m]
 		}
 		if plane := c.members[controlPlane]; plane != nil && plane.claim != nil {
 			if host := hosts[plane.claim.Agent]; host != "" && host != c.machine {
 				c.machine = host
-				k.touch(name)
+				k.agenda.touch(name)
 			}
 		}
 	}
@@ -127,7 +105,8 @@ func sameClaim(a, b *kernel.ClaimView) bool {
 	return a.Agent == b.Agent && a.Address == b.Address && a.Released == b.Released && slices.Equal(a.HostPorts, b.HostPorts)
 }
 
-// settleOne brings one cluster as far as it comes now, and returns when to look at it again; zero: when something changes.
+// settleOne brings one cluster as far as it comes now, and returns when to look at it again; zero: when something
+// changes.
 func (k *Clusters) settleOne(ctx context.Context, c *cluster) (time.Time, error) {
 	now := k.cfg.Now()
 	d, pending := k.decided(c, now)
@@ -152,21 +131,8 @@ func (k *Clusters) settleOne(ctx context.Context, c *cluster) (time.Time, error)
 func (k *Clusters) decided(c *cluster, now time.Time) (d Decision, pending bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	for _, m := range c.members {
-		switch {
-		case c.wanted(m.name):
-			m.leaving = time.Time{}
-		case m.claim == nil && m.instance == nil && m.waiting == nil && m.asked == "": // neither exists nor should
-			c.forget(m)
-		case m.leaving.IsZero():
-			m.leaving = now
-		}
-	}
-	d = decide(c, k.complete, now)
-	for _, m := range c.members {
-		pending = pending || m.waiting != nil || m.claim != nil && m.claim.Released || m.asked != ""
-	}
-	return d, pending
+	c.mark(now)
+	return decide(c, k.complete, now), c.pending()
 }
 
 // planeOf is where a cluster's control plane runs, if it does, and what its steward should know.
@@ -218,8 +184,8 @@ func (k *Clusters) save(ctx context.Context, c *cluster, row Row) error {
 	return k.settled(c, "", rowStep, err)
 }
 
-// over is an error after which this leadership's work is over: it was lost, or memory and store may differ. A read that fails is
-// none, nor is what the kernel or the store refuse of one cluster.
+// over is an error after which this leadership's work is over: it was lost, or memory and store may differ. A read
+// that fails is none, nor is what the kernel or the store refuse of one cluster.
 type over struct{ error }
 
 func (o over) Unwrap() error { return o.error }

@@ -9,7 +9,8 @@ import (
 	"github.com/marinaos/marina/internal/kubernetes/wire"
 )
 
-// cluster is everything that is decided from: a row, what the kernel has of it, and what was seen since this leader began.
+// cluster is everything that is decided from: a row, what the kernel has of it, and what was seen since this leader
+// began.
 type cluster struct {
 	Row
 	members map[string]*member // by name, all that exist or should

@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// trouble is a step of one cluster that was refused. It is tried again with growing pauses, and told in the cluster's view until it
-// succeeds; it keeps nothing else of the cluster, and no other cluster, from going on.
+// trouble is a step of one cluster that was refused. It is tried again with growing pauses, and told in the cluster's
+// view until it succeeds; it keeps nothing else of the cluster, and no other cluster, from going on.
 type trouble struct {
 	why   string
 	tries int

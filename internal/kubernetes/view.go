@@ -38,7 +38,8 @@ func (c *cluster) stand() (State, []string) {
 	return Degraded, waits
 }
 
-// waits lists what is missing until a cluster is ready; changing says that all of it follows from a change that somebody asked for.
+// waits lists what is missing until a cluster is ready; changing says that all of it follows from a change that
+// somebody asked for.
 func (c *cluster) waits() (out []string, changing bool) {
 	changing = true
 	add := func(change bool, format string, args ...any) {
@@ -176,7 +177,8 @@ func (c *cluster) view(agents func() []kernel.AgentView) View {
 			v.WaitsFor = append(v.WaitsFor, c.told.Waiting...)
 		}
 		if c.silent != "" && v.State != Deleting {
-			v.Warnings = append(v.Warnings, "what is told of pods and nodes is of "+c.toldAt.UTC().Format(time.RFC3339)+": the control plane does not answer")
+			at := c.toldAt.UTC().Format(time.RFC3339)
+			v.Warnings = append(v.Warnings, "what is told of pods and nodes is of "+at+": the control plane does not answer")
 		}
 	}
 	switch {
@@ -202,7 +204,8 @@ func (c *cluster) view(agents func() []kernel.AgentView) View {
 		if m.has != nil {
 			size = *m.has
 		}
-		v.Members = append(v.Members, c.memberView(m, float64(size.Guarantee.MilliCPU)/1000, float64(size.Guarantee.Mem)/float64(kernel.MiB), c.Nodes.Disk))
+		cpus, mem := float64(size.Guarantee.MilliCPU)/1000, float64(size.Guarantee.Mem)/float64(kernel.MiB)
+		v.Members = append(v.Members, c.memberView(m, cpus, mem, c.Nodes.Disk))
 	}
 	for _, b := range c.balancers() {
 		x := Balanced{Namespace: b.Namespace, Name: b.Name, DNS: b.dns, Message: b.message}

@@ -14,8 +14,8 @@ import (
 	"github.com/marinaos/marina/internal/kubernetes/wire"
 )
 
-// TestTheWireIsWhatItWas reads what both sides of earlier releases said, and says it again: clusters go on with the programs that
-// they started with. testdata/wire only grows.
+// TestTheWireIsWhatItWas reads what both sides of earlier releases said, and says it again: clusters go on with the
+// programs that they started with. testdata/wire only grows.
 func TestTheWireIsWhatItWas(t *testing.T) {
 	files, err := filepath.Glob("testdata/wire/*.json")
 	if err != nil || len(files) < 6 {
@@ -75,7 +75,8 @@ func TestWhatAStewardSaidIsUnderstood(t *testing.T) {
 	}
 }
 
-// A steward takes in what is wanted when its revision is another, and only then; an upgrade of the datacenter is no reason.
+// A steward takes in what is wanted when its revision is another, and only then; an upgrade of the datacenter is no
+// reason.
 func TestARevisionNamesItsContent(t *testing.T) {
 	d := wire.Desired{Nodes: []string{"node-1"}, LoadBalancers: []wire.Balancer{{Namespace: "default", Name: "web",
 		Ingress: []netip.Addr{netip.MustParseAddr("198.18.0.7")}, Published: map[string]string{"80": "192.0.2.1:20001"}}}}

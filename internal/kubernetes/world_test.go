@@ -49,7 +49,8 @@ type world struct {
 	stop     func()
 }
 
-// faults stands between clusters and what they work with. Each function may be set to fail or panic; nil: nothing goes wrong.
+// faults stands between clusters and what they work with. Each function may be set to fail or panic; nil: nothing
+// goes wrong.
 type faults struct {
 	*kerneltest.Kernel
 

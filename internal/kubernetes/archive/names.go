@@ -58,7 +58,8 @@ func NamesOf(archive io.Reader) (Names, error) {
 				return nil, invalid("the archive's index.json cannot be read: %v", err)
 			}
 			for _, m := range index.Manifests {
-				found = append(found, cmp.Or(m.Annotations["io.containerd.image.name"], m.Annotations["org.opencontainers.image.ref.name"]))
+				name := m.Annotations["io.containerd.image.name"]
+				found = append(found, cmp.Or(name, m.Annotations["org.opencontainers.image.ref.name"]))
 			}
 		case "manifest.json": // Docker
 			var list []struct{ RepoTags []string }

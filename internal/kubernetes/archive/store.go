@@ -41,12 +41,13 @@ type Store struct {
 
 // New returns a store in a directory, which is made when it is needed; "" is one that keeps nothing.
 func New(dir string) *Store {
-	return &Store{dir: dir, maxCluster: MaxClusterBytes, maxBytes: MaxBytes, kept: map[string]map[string]int64{}, incoming: map[string]int64{},
+	return &Store{dir: dir, maxCluster: MaxClusterBytes, maxBytes: MaxBytes,
+		kept: map[string]map[string]int64{}, incoming: map[string]int64{},
 		check: func(more int64) error { return disk.Check(dir, more) }}
 }
 
-// Open counts what is there, before all else. It removes what was never completed, and everything of clusters that are not known;
-// with nil nobody knows which those are.
+// Open counts what is there, before all else. It removes what was never completed, and everything of clusters that
+// are not known; with nil nobody knows which those are.
 func (s *Store) Open(known func(id string) bool) error {
 	if s.dir == "" {
 		return nil
@@ -131,13 +132,14 @@ func (s *Store) take(in *Incoming, n int64) error {
 		all += b
 	}
 	if own := s.bytes(in.id) + s.incoming[in.id]; own+n > s.maxCluster {
-		return fmt.Errorf("the images loaded into the cluster take %s of the %s that are kept, in %d archives: load images under the names of "+
-			"those that they replace, which removes the older ones, or delete the cluster: %w",
+		return fmt.Errorf("the images loaded into the cluster take %s of the %s that are kept, in %d archives: "+
+			"load images under the names of those that they replace, which removes the older ones, or delete the cluster: %w",
 			disk.Bytes(own), disk.Bytes(s.maxCluster), len(s.kept[in.id]), errdefs.ErrResourceExhausted)
 	}
 	if all+n > s.maxBytes {
-		return fmt.Errorf("the images loaded into all clusters take %s of the %s that are kept, %s of it those of the cluster of id %s: "+
-			"delete clusters that are not needed: %w", disk.Bytes(all), disk.Bytes(s.maxBytes), disk.Bytes(largest), whose, errdefs.ErrResourceExhausted)
+		return fmt.Errorf("the images loaded into all clusters take %s of the %s that are kept, "+
+			"%s of it those of the cluster of id %s: delete clusters that are not needed: %w",
+			disk.Bytes(all), disk.Bytes(s.maxBytes), disk.Bytes(largest), whose, errdefs.ErrResourceExhausted)
 	}
 	s.incoming[in.id] += n
 	in.taken += n
@@ -167,8 +169,8 @@ func (s *Store) Receive(id string, archive io.Reader) (*Incoming, error) {
 		return nil, fmt.Errorf("this master keeps no images of clusters: %w", errdefs.ErrFailedPrecondition)
 	}
 	if n := len(s.List(id)); n >= MaxArchives {
-		return nil, fmt.Errorf("%d archives of images were loaded into the cluster, the most that are kept: load images under the names of "+
-			"those that they replace, which removes the older ones: %w", n, errdefs.ErrResourceExhausted)
+		return nil, fmt.Errorf("%d archives of images were loaded into the cluster, the most that are kept: "+
+			"load images under the names of those that they replace, which removes the older ones: %w", n, errdefs.ErrResourceExhausted)
 	}
 	if err := os.MkdirAll(filepath.Join(s.dir, id), 0o700); err != nil {
 		return nil, err
@@ -231,8 +233,8 @@ func (s *Store) RemoveAll(id string) error {
 	return nil
 }
 
-// Replaced lists the archives of a cluster that have no image but those of the complete names: whoever has those needs none of
-// them.
+// Replaced lists the archives of a cluster that have no image but those of the complete names: whoever has those
+// needs none of them.
 func (s *Store) Replaced(id string, by []string) []string {
 	var out []string
 	for _, name := range s.List(id) {

@@ -26,7 +26,8 @@ const (
 	backdate      = 5 * time.Minute // clocks differ
 )
 
-// Authorities is what a cluster signs with. It is kept sealed; PEM throughout. The names of its fields are those in the store.
+// Authorities is what a cluster signs with. It is kept sealed; PEM throughout. The names of its fields are those in
+// the store.
 type Authorities struct {
 	CA, CAKey           []byte // the cluster's own
 	Proxy, ProxyKey     []byte // of the front proxy
@@ -171,8 +172,8 @@ func (s *Subject) identities() map[string]Identity {
 	}
 }
 
-// Files is a subject's directory of certificates and keys, named as kubeadm names them. Leaves are made anew; encrypt: the API
-// server encrypts secrets.
+// Files is a subject's directory of certificates and keys, named as kubeadm names them. Leaves are made anew;
+// encrypt: the API server encrypts secrets.
 func (a *Authorities) Files(s Subject, encrypt bool, now time.Time) (map[string][]byte, error) {
 	out := map[string][]byte{"ca.crt": a.CA}
 	for name, who := range s.identities() {

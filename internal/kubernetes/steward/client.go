@@ -47,9 +47,11 @@ func newClient(a *pki.Authorities, addr netip.Addr, dial Dialer, now time.Time) 
 	pool := x509.NewCertPool()
 	pool.AppendCertsFromPEM(a.CA)
 	t := &http.Transport{DialContext: dial,
-		TLSClientConfig:     &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{pair}, RootCAs: pool, ServerName: "steward"},
+		TLSClientConfig: &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{pair},
+			RootCAs: pool, ServerName: "steward"},
 		TLSHandshakeTimeout: 10 * time.Second, MaxConnsPerHost: 4, IdleConnTimeout: 2 * time.Minute, ForceAttemptHTTP2: true}
-	return &client{"https://" + netip.AddrPortFrom(addr, wire.Port).String(), &http.Client{Transport: t, Timeout: callLimit}}, nil
+	base := "https://" + netip.AddrPortFrom(addr, wire.Port).String()
+	return &client{base, &http.Client{Transport: t, Timeout: callLimit}}, nil
 }
 
 func (c *client) close() { c.http.CloseIdleConnections() }

@@ -54,8 +54,8 @@ type follower struct {
 	want *wire.Desired // guarded by mu
 }
 
-// Attend follows the steward of the control plane at an address, and tells it what is wanted. An address that is none: no control
-// plane runs.
+// Attend follows the steward of the control plane at an address, and tells it what is wanted. An address that is
+// none: no control plane runs.
 func (s *Followers) Attend(name, id string, addr netip.Addr, want *wire.Desired) {
 	f := s.of[id]
 	if f != nil && f.addr != addr {
@@ -138,7 +138,8 @@ func (f *follower) follow(ctx context.Context) {
 // errOld ends a conversation whose certificate is about to.
 var errOld = errors.New("the connection is renewed")
 
-// converse has one connection's worth of both directions. What is wanted is told anew with each, once the steward has answered.
+// converse has one connection's worth of both directions. What is wanted is told anew with each, once the steward has
+// answered.
 func (f *follower) converse(ctx context.Context) error {
 	a, err := f.cfg.Keys(ctx, f.id)
 	if err != nil {

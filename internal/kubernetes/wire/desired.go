@@ -11,7 +11,8 @@ import (
 type Desired struct {
 	// Rev names the rest; the status repeats it once it is kept.
 	Rev string `json:"rev"`
-	// Nodes are the names of all nodes the cluster has. Node objects of other names are drained and deleted. Left out: none is.
+	// Nodes are the names of all nodes the cluster has. Node objects of other names are drained and deleted. Left
+	// out: none is.
 	Nodes []string `json:"nodes"`
 	// LoadBalancers are all that have an address. Services without lose theirs. Left out: nothing is changed.
 	LoadBalancers []Balancer `json:"loadBalancers"`

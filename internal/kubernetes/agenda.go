@@ -1,0 +1,66 @@
+package kubernetes
+
+import "time"
+
+// sweep is how often all clusters are settled, whatever happened.
+const sweep = time.Minute
+
+// agenda says which clusters are to be settled when. The owner goroutine has it.
+type agenda struct {
+	now   map[string]bool
+	later map[string]time.Time
+	swept time.Time // when all were settled last
+}
+
+// touch notes that something of a cluster changed.
+func (a *agenda) touch(name string) { a.now[name] = true }
+
+func (a *agenda) touchAll(t table) {
+	for name := range t {
+		a.touch(name)
+	}
+}
+
+// due touches the clusters whose time has come, and reports whether there are any.
+func (a *agenda) due(t table, now time.Time) bool {
+	any := false
+	if now.Sub(a.swept) >= sweep {
+		a.swept, any = now, true
+		a.touchAll(t)
+	}
+	for name, at := range a.later {
+		if !now.Before(at) {
+			a.touch(name)
+			any = true
+		}
+	}
+	return any
+}
+
+// take returns the clusters to settle now, sorted, and takes them off.
+func (a *agenda) take() []string {
+	names := sortedKeys(a.now)
+	clear(a.now)
+	for _, name := range names {
+		delete(a.later, name)
+	}
+	return names
+}
+
+// at notes when to settle a cluster; the zero time: when something changes.
+func (a *agenda) at(name string, t time.Time) {
+	if !t.IsZero() {
+		a.later[name] = t
+	}
+}
+
+// next is when there will be something to settle.
+func (a *agenda) next() time.Time {
+	next := a.swept.Add(sweep)
+	for _, at := range a.later {
+		if at.Before(next) {
+			next = at
+		}
+	}
+	return next
+}
