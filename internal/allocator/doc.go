@@ -1,24 +1,28 @@
-// Package allocator decides who may use how much, and who is next while there is not enough: a [Tree] of roles by their paths.
-// What "/prod/web" uses counts against "/prod/web", "/prod" and "/", and every limit on that way holds.
+// Package allocator is the quota tree ([Tree]): it decides how much each role may use, and which role is next while
+// there is not enough for all. Use of "/prod/web" counts against "/prod/web", "/prod" and "/", and the limits of all
+// three apply.
 //
 // # Guarantees
 //
-// A role's guarantee is held for it. Each role holds the larger of its guarantee and of what it and the roles below it use and hold,
-// in each resource; what all of them hold and do not use is not given to others. A launch within a guarantee adds nothing to what is held and
-// so needs nobody's leave; any other needs as much free as it asks for beyond what is held. Work with a priority below zero runs on
-// what is free or lent: it is not asked about guarantees, counts for none, and makes way (see master) when its place is asked for. Amounts are sums over
-// all open machines: that one machine has as much free together is placement's business.
+// A role is entitled, in each resource, to the larger of its guarantee and of its own use plus the entitlements of
+// the roles below it. Unused entitlements are not given to others. A launch within a guarantee does not change what
+// anybody is entitled to, and so passes; any other launch needs as much free as it asks for, beside all unused
+// entitlements. Preemptible work (priority below zero) may use unused entitlements of others: guarantees are not
+// checked for it, it fills none, and it is preempted (see master) when its place is needed. Amounts are sums over all
+// open machines: whether one machine has as much free is decided by placement.
 //
 // # Who is next
 //
-// A [Round] serves roles that wait one instance after another, by weighted dominant resource fairness along the tree: the role whose largest
-// fraction of any resource, by its weight, is the least. Siblings are compared at every level, those with an unfilled guarantee first. For a role
-// with others below it what counts is what these use, with that of those that wait scaled down to the least of them (so that one that uses much of
-// one resource does not stand for another that waits for a different one) and that of those that do not wait in full.
+// A [Round] serves waiting roles one instance after another, by weighted dominant resource fairness along the tree:
+// next is the role with the smallest dominant share (its largest fraction of any resource, divided by its weight).
+// Siblings are compared at every level, those with an unfilled guarantee first. The share of an inner role comes from
+// the use of its children: waiting ones are scaled down to the smallest share among them (so that a child that uses
+// much of one resource does not hold back a sibling that waits for a different one), the others count in full.
 //
 // # Promises
 //
-// The package is pure: no clock, no I/O, no goroutine, and nothing depends on the order of a map. A Tree is owned by one goroutine. Quotas bind new
-// use only: one lowered below what is used stops launches and ends nothing. Numbers saturate, so that an absurd limit or request is large and
-// never wraps into a small one. A refusal is a sentence that names the role, the component, and the three numbers.
+// The package is pure: no clock, no I/O, no goroutine, and nothing depends on the order of a map. A Tree is owned by
+// one goroutine. Quotas bind new use only: one lowered below what is used stops launches and ends nothing. Numbers
+// saturate, so that an absurd limit or request is large and never wraps into a small one. A refusal is a sentence
+// that names the role, the component, and the three numbers.
 package allocator

@@ -7,60 +7,60 @@ import (
 	"github.com/marinaos/marina/internal/kernel"
 )
 
-// Round serves the roles that wait, one instance after another. Next says whose turn it is; after what was placed is charged to the
-// tree, Served has it counted. A role that cannot be served any more, or has nothing left, is Done. Each costs about the logarithm of the roles
-// that wait, at every level.
+// Round serves the waiting roles, one instance after another. Next returns the role to serve; after its instance is
+// charged to the tree, call Served; when the role cannot be served any more, or nothing of it waits, call Done. Each
+// call costs about the logarithm of the number of waiting roles, at every level.
 type Round struct {
-	t    *Tree
-	root *party
-	of   map[string]*party // leaves, by role
+	t      *Tree
+	root   *participant
+	leaves map[string]*participant // leaves, by role
 }
 
-// party is a role that takes part, or with one below it that does. Where a role waits and roles below it do too, it is a leaf
+// participant is a waiting role, or an ancestor of one. A waiting role with waiting roles below it is also a leaf
 // beside them, of weight 1.
-type party struct {
-	role   string
-	parent *party
-	own    bool // the leaf of a role with children
-	weight float64
-	order  int // among its siblings, for those with equal shares
-	need   kernel.Resources
+type participant struct {
+	role     string
+	parent   *participant
+	selfLeaf bool // the leaf of a role with children
+	weight   float64
+	order    int // among its siblings, for those with equal shares
+	need     kernel.Resources
 
-	// As counted for its parent.
-	full   vector  // what it uses, in fractions of what machines have
-	vector vector  // the same with its children scaled down to the least of them
-	share  float64 // the largest of these by the weight
-	short  bool    // some guarantee of what it needs is not filled
-	wants  [len(kernel.Components)]bool
+	// As its parent counts it.
+	unscaled       vector  // its use, in fractions of all machines
+	vector         vector  // the same, with its waiting children scaled down to the smallest share among them
+	share          float64 // the largest component of vector, divided by weight
+	belowGuarantee bool    // in a component it needs, its entitlement is not used up
+	wants          [len(kernel.Components)]bool
 
-	// Of its children that wait.
-	ranks   [rankings][]*party // heaps: the one with the least share first
-	at      [rankings]int      // its own places in its parent's, -1 for none
-	inFull  vector             // sum of their full
-	per     vector             // sum of their vectors by their shares
-	wanting [len(kernel.Components)]int
+	// Of its waiting children.
+	heaps     [heapCount][]*participant // the smallest share first
+	heapIndex [heapCount]int            // its own places in its parent's heaps, -1 for none
+	sumFull   vector                    // sum of their unscaled
+	perShare  vector                    // sum of their vectors, each divided by its share
+	wanting   [len(kernel.Components)]int
 }
 
-// The rankings of a party's children: all, and those with a guarantee to fill.
+// The heaps of a participant's children: all, and those with a guarantee to fill.
 const (
 	byShare = iota
-	shortByShare
-	rankings
+	guaranteedByShare
+	heapCount
 )
 
 type vector [len(kernel.Components)]float64
 
-// Round begins with the roles that wait and what an instance of each needs; zero for one whose next instance is lent.
+// Round begins a round of the waiting roles, each with what its next instance needs; zero if that is preemptible.
 func (t *Tree) Round(waiting map[string]kernel.Resources) *Round {
-	r := &Round{t: t, of: make(map[string]*party, len(waiting))}
-	all := make(map[string]*party, len(waiting))
-	parties := []*party{}
-	inner := map[*party]bool{}
-	var get func(role string) *party
-	get = func(role string) *party {
+	r := &Round{t: t, leaves: make(map[string]*participant, len(waiting))}
+	all := make(map[string]*participant, len(waiting))
+	parties := []*participant{}
+	inner := map[*participant]bool{}
+	var get func(role string) *participant
+	get = func(role string) *participant {
 		p := all[role]
 		if p == nil {
-			p = &party{role: role, weight: t.nodes[role].weight(), at: [rankings]int{-1, -1}}
+			p = &participant{role: role, weight: t.nodes[role].weight(), heapIndex: [heapCount]int{-1, -1}}
 			all[role] = p
 			parties = append(parties, p)
 			if up := kernel.ParentRole(role); up != "" {
@@ -76,144 +76,144 @@ func (t *Tree) Round(waiting map[string]kernel.Resources) *Round {
 	for role, need := range waiting {
 		p := all[role]
 		if inner[p] {
-			p = &party{role: role, parent: p, own: true, weight: 1, at: [rankings]int{-1, -1}}
+			p = &participant{role: role, parent: p, selfLeaf: true, weight: 1, heapIndex: [heapCount]int{-1, -1}}
 			parties = append(parties, p)
 		}
 		p.need = need
-		r.of[role] = p
+		r.leaves[role] = p
 	}
 	r.root = all["/"]
-	// The deepest first, so that each is counted once; then by name, so that the order of a map does not show.
-	depth := func(p *party) int {
+	// The deepest first, so that each is updated once; then by name, so that the order does not depend on the map.
+	depth := func(p *participant) int {
 		d := 2 * strings.Count(strings.TrimSuffix(p.role, "/"), "/")
-		if p.own {
+		if p.selfLeaf {
 			d++
 		}
 		return d
 	}
-	slices.SortFunc(parties, func(a, b *party) int {
+	slices.SortFunc(parties, func(a, b *participant) int {
 		if d := depth(b) - depth(a); d != 0 {
 			return d
 		}
 		return strings.Compare(a.role, b.role)
 	})
 	for k, p := range parties {
-		if p.order = k; p.own {
+		if p.order = k; p.selfLeaf {
 			p.order = -1
 		}
 	}
 	for _, p := range parties {
-		p.count(t)
+		p.update(t)
 	}
 	return r
 }
 
-// Next is the role to serve, false when there is none.
+// Next returns the role to serve; false when there is none.
 func (r *Round) Next() (string, bool) {
-	if len(r.of) == 0 {
+	if len(r.leaves) == 0 {
 		return "", false
 	}
 	p := r.root
-	for len(p.ranks[byShare]) > 0 {
-		if len(p.ranks[shortByShare]) > 0 {
-			p = p.ranks[shortByShare][0]
+	for len(p.heaps[byShare]) > 0 {
+		if len(p.heaps[guaranteedByShare]) > 0 {
+			p = p.heaps[guaranteedByShare][0]
 		} else {
-			p = p.ranks[byShare][0]
+			p = p.heaps[byShare][0]
 		}
 	}
 	return p.role, true
 }
 
-// Served counts what was charged to a role since; need is what its next instance needs.
+// Served counts what was charged to a role since its last turn; need is for its next instance.
 func (r *Round) Served(role string, need kernel.Resources) {
-	p := r.of[role]
+	p := r.leaves[role]
 	if p == nil {
 		return
 	}
 	p.need = need
-	r.recount(p)
+	r.updateUp(p)
 }
 
-// recount brings a party and those above it up to date.
-func (r *Round) recount(p *party) {
+// updateUp updates a participant and those above it.
+func (r *Round) updateUp(p *participant) {
 	for ; p != nil; p = p.parent {
-		p.count(r.t)
+		p.update(r.t)
 	}
 }
 
-// Done takes a role out.
+// Done removes a role from the round.
 func (r *Round) Done(role string) {
-	p := r.of[role]
+	p := r.leaves[role]
 	if p == nil {
 		return
 	}
-	delete(r.of, role)
-	for p.parent != nil && len(p.ranks[byShare]) == 0 {
+	delete(r.leaves, role)
+	for p.parent != nil && len(p.heaps[byShare]) == 0 {
 		up := p.parent
-		up.forget(p)
+		up.removeChild(p)
 		p = up
 	}
-	r.recount(p)
+	r.updateUp(p)
 }
 
-// count brings a party up to date with the tree and its children, and its parent with it.
-func (p *party) count(t *Tree) {
+// update recomputes a participant from the tree and its children, and moves it within its parent.
+func (p *participant) update(t *Tree) {
 	if p.parent != nil {
-		p.parent.forget(p)
+		p.parent.removeChild(p)
 	}
 	n := t.nodes[p.role]
 	var used, unfilled kernel.Resources
 	if n != nil {
 		used = n.used
-		if unfilled = n.unfilled(); p.own {
+		if unfilled = n.unused(); p.selfLeaf {
 			unfilled = kernel.Resources{}
 			for _, c := range n.children {
 				used = used.Sub(c.used)
 			}
 		}
 	}
-	p.full = t.vector(used)
-	p.vector = p.full
-	if children := p.ranks[byShare]; len(children) > 0 {
-		p.vector.add(p.inFull, -1)
-		p.vector.add(p.per, children[0].share)
+	p.unscaled = t.fractions(used)
+	p.vector = p.unscaled
+	if children := p.heaps[byShare]; len(children) > 0 {
+		p.vector.add(p.sumFull, -1)
+		p.vector.add(p.perShare, children[0].share)
 	}
-	p.share = p.vector.most() / p.weight
-	p.short = false
+	p.share = p.vector.largest() / p.weight
+	p.belowGuarantee = false
 	need, open := p.need.Parts(), unfilled.Parts()
 	for c := range need {
 		p.wants[c] = need[c] > 0 || p.wanting[c] > 0
-		p.short = p.short || p.wants[c] && open[c] > 0
+		p.belowGuarantee = p.belowGuarantee || p.wants[c] && open[c] > 0
 	}
 	if p.parent != nil {
-		p.parent.remember(p)
+		p.parent.addChild(p)
 	}
 }
 
-// remember counts a child, forget undoes that.
-func (p *party) remember(c *party) {
-	p.sum(c, 1)
-	p.push(byShare, c)
-	if c.short {
-		p.push(shortByShare, c)
+// addChild counts a child, removeChild undoes that.
+func (p *participant) addChild(c *participant) {
+	p.addToSums(c, 1)
+	p.pushHeap(byShare, c)
+	if c.belowGuarantee {
+		p.pushHeap(guaranteedByShare, c)
 	}
 }
 
-func (p *party) forget(c *party) {
-	if c.at[byShare] < 0 {
+func (p *participant) removeChild(c *participant) {
+	if c.heapIndex[byShare] < 0 {
 		return
 	}
-	p.sum(c, -1)
-	p.remove(byShare, c)
-	if c.at[shortByShare] >= 0 {
-		p.remove(shortByShare, c)
+	p.addToSums(c, -1)
+	p.removeFromHeap(byShare, c)
+	if c.heapIndex[guaranteedByShare] >= 0 {
+		p.removeFromHeap(guaranteedByShare, c)
 	}
 }
 
-func (p *party) sum(c *party, by float64) {
-	p.inFull.add(c.full, by)
+func (p *participant) addToSums(c *participant, by float64) {
+	p.sumFull.add(c.unscaled, by)
 	if c.share > 0 {
-		p.per.add(c.vector, by/c.share)
+		p.perShare.add(c.vector, by/c.share)
 	}
 	for k, wants := range c.wants {
 		if wants {
@@ -222,58 +222,58 @@ func (p *party) sum(c *party, by float64) {
 	}
 }
 
-// before orders a heap.
-func before(a, b *party) bool {
+// less orders the heaps.
+func less(a, b *participant) bool {
 	return a.share < b.share || a.share == b.share && a.order < b.order
 }
 
-func (p *party) push(rank int, c *party) {
-	c.at[rank] = len(p.ranks[rank])
-	p.ranks[rank] = append(p.ranks[rank], c)
-	p.up(rank, c.at[rank])
+func (p *participant) pushHeap(rank int, c *participant) {
+	c.heapIndex[rank] = len(p.heaps[rank])
+	p.heaps[rank] = append(p.heaps[rank], c)
+	p.siftUp(rank, c.heapIndex[rank])
 }
 
-func (p *party) remove(rank int, c *party) {
-	heap, at := p.ranks[rank], c.at[rank]
+func (p *participant) removeFromHeap(rank int, c *participant) {
+	heap, at := p.heaps[rank], c.heapIndex[rank]
 	last := len(heap) - 1
-	p.swap(rank, at, last)
+	p.swapInHeap(rank, at, last)
 	heap[last] = nil
-	p.ranks[rank] = heap[:last]
-	c.at[rank] = -1
+	p.heaps[rank] = heap[:last]
+	c.heapIndex[rank] = -1
 	if at < last {
-		p.up(rank, at)
-		p.down(rank, at)
+		p.siftUp(rank, at)
+		p.siftDown(rank, at)
 	}
 }
 
-func (p *party) swap(rank, i, j int) {
-	heap := p.ranks[rank]
+func (p *participant) swapInHeap(rank, i, j int) {
+	heap := p.heaps[rank]
 	heap[i], heap[j] = heap[j], heap[i]
-	heap[i].at[rank], heap[j].at[rank] = i, j
+	heap[i].heapIndex[rank], heap[j].heapIndex[rank] = i, j
 }
 
-func (p *party) up(rank, i int) {
-	for heap := p.ranks[rank]; i > 0 && before(heap[i], heap[(i-1)/2]); i = (i - 1) / 2 {
-		p.swap(rank, i, (i-1)/2)
+func (p *participant) siftUp(rank, i int) {
+	for heap := p.heaps[rank]; i > 0 && less(heap[i], heap[(i-1)/2]); i = (i - 1) / 2 {
+		p.swapInHeap(rank, i, (i-1)/2)
 	}
 }
 
-func (p *party) down(rank, i int) {
-	heap := p.ranks[rank]
+func (p *participant) siftDown(rank, i int) {
+	heap := p.heaps[rank]
 	for {
 		c := 2*i + 1
-		if c+1 < len(heap) && before(heap[c+1], heap[c]) {
+		if c+1 < len(heap) && less(heap[c+1], heap[c]) {
 			c++
 		}
-		if c >= len(heap) || !before(heap[c], heap[i]) {
+		if c >= len(heap) || !less(heap[c], heap[i]) {
 			return
 		}
-		p.swap(rank, i, c)
+		p.swapInHeap(rank, i, c)
 		i = c
 	}
 }
 
-func (t *Tree) vector(r kernel.Resources) (v vector) {
+func (t *Tree) fractions(r kernel.Resources) (v vector) {
 	total := t.total.Parts()
 	for c, n := range r.Parts() {
 		if total[c] > 0 && n > 0 {
@@ -289,5 +289,5 @@ func (v *vector) add(o vector, times float64) {
 	}
 }
 
-// most is the largest component; what sums of differences leave below nothing is nothing.
-func (v *vector) most() float64 { return max(slices.Max(v[:]), 0) }
+// largest returns the largest component, at least zero: sums of differences can leave a little less.
+func (v *vector) largest() float64 { return max(slices.Max(v[:]), 0) }

@@ -12,7 +12,7 @@ import (
 	"github.com/marinaos/marina/internal/kernel"
 )
 
-// demand is so many instances that a role wants; without a number as many as fit.
+// demand is a number of instances that a role wants; zero for as many as fit.
 type demand struct {
 	role string
 	need kernel.Resources
@@ -33,7 +33,7 @@ func fill(tree *Tree, total kernel.Resources, demands []demand) map[string]int {
 	got := map[string]int{}
 	round := tree.Round(waiting)
 	for role, ok := round.Next(); ok; role, ok = round.Next() {
-		if k, _, _ := tree.Room(role, need[role], 1, false); k == 0 || !need[role].Fits(free) || left[role] == 0 {
+		if k, _, _ := tree.Admit(role, need[role], 1, false); k == 0 || !need[role].Fits(free) || left[role] == 0 {
 			round.Done(role)
 			continue
 		}
@@ -62,15 +62,23 @@ func TestRolesShareByTheirDominantResource(t *testing.T) {
 	}{
 		// The example of the paper (Ghodsi et al., NSDI 2011, section 4.1): equal dominant shares of 2/3.
 		{"two users", nil, both, []demand{{"/a", a, 0}, {"/b", b, 0}}, map[string]int{"/a": 3, "/b": 2}},
-		{"weights", []kernel.Quota{{Role: "/a", Limit: kernel.NoLimit, Weight: 3}}, hundred, []demand{{"/a", cpu, 0}, {"/b", cpu, 0}}, map[string]int{"/a": 75, "/b": 25}},
-		{"what one leaves goes to the others", nil, hundred, []demand{{"/a", cpu, 10}, {"/b", cpu, 0}, {"/c", cpu, 0}}, map[string]int{"/a": 10, "/b": 45, "/c": 45}},
-		{"groups share, not their parts", nil, hundred, []demand{{"/a/x", cpu, 0}, {"/a/y", cpu, 0}, {"/a/z", cpu, 0}, {"/b", cpu, 0}},
+		{"weights", []kernel.Quota{{Role: "/a", Limit: kernel.NoLimit, Weight: 3}}, hundred,
+			[]demand{{"/a", cpu, 0}, {"/b", cpu, 0}}, map[string]int{"/a": 75, "/b": 25}},
+		{"what one leaves goes to the others", nil, hundred, []demand{{"/a", cpu, 10}, {"/b", cpu, 0}, {"/c", cpu, 0}},
+			map[string]int{"/a": 10, "/b": 45, "/c": 45}},
+		{"groups share, not their parts", nil, hundred,
+			[]demand{{"/a/x", cpu, 0}, {"/a/y", cpu, 0}, {"/a/z", cpu, 0}, {"/b", cpu, 0}},
 			map[string]int{"/a/x": 17, "/a/y": 17, "/a/z": 16, "/b": 50}},
-		{"a group beside its own parts", nil, hundred, []demand{{"/a", cpu, 0}, {"/a/x", cpu, 0}, {"/b", cpu, 0}}, map[string]int{"/a": 25, "/a/x": 25, "/b": 50}},
-		// The example of the paper on hierarchies (Bhattacharya et al., SoCC 2013, section 4): parts that want different things do not starve each other.
-		{"complementary parts", nil, hundred, []demand{{"/a", gpu, 0}, {"/b/cpu", cpu, 0}, {"/b/gpu", gpu, 0}}, map[string]int{"/a": 50, "/b/cpu": 100, "/b/gpu": 50}},
-		{"guarantees first", []kernel.Quota{quota("/b", 30, -1)}, cpus(40), []demand{{"/a", cpu, 0}, {"/b", cpu, 0}}, map[string]int{"/a": 10, "/b": 30}},
-		{"a limit", []kernel.Quota{quota("/a", 0, 10)}, cpus(40), []demand{{"/a", cpu, 0}, {"/b", cpu, 0}}, map[string]int{"/a": 10, "/b": 30}},
+		{"a group beside its own parts", nil, hundred, []demand{{"/a", cpu, 0}, {"/a/x", cpu, 0}, {"/b", cpu, 0}},
+			map[string]int{"/a": 25, "/a/x": 25, "/b": 50}},
+		// The example of the paper on hierarchies (Bhattacharya et al., SoCC 2013, section 4): parts that want different
+		// things do not starve each other.
+		{"complementary parts", nil, hundred, []demand{{"/a", gpu, 0}, {"/b/cpu", cpu, 0}, {"/b/gpu", gpu, 0}},
+			map[string]int{"/a": 50, "/b/cpu": 100, "/b/gpu": 50}},
+		{"guarantees first", []kernel.Quota{quota("/b", 30, -1)}, cpus(40), []demand{{"/a", cpu, 0}, {"/b", cpu, 0}},
+			map[string]int{"/a": 10, "/b": 30}},
+		{"a limit", []kernel.Quota{quota("/a", 0, 10)}, cpus(40), []demand{{"/a", cpu, 0}, {"/b", cpu, 0}},
+			map[string]int{"/a": 10, "/b": 30}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			var tree Tree
@@ -87,7 +95,7 @@ func TestRolesShareByTheirDominantResource(t *testing.T) {
 	}
 }
 
-// What waits of the same role before others changes nothing: who has less is next.
+// The role with the smaller share is next, however much of the other waits.
 func TestWhoHasLessIsNext(t *testing.T) {
 	var tree Tree
 	tree.Machines(cpus(100), cpus(40))
@@ -109,7 +117,7 @@ func TestWhoHasLessIsNext(t *testing.T) {
 	}
 }
 
-// Of roles side by side none that still wants ends with less than another by more than one instance of either.
+// Of siblings, none that still wants more ends with less than another by more than one instance.
 func TestSharesAreMaxMinFair(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		total := kernel.Resources{MilliCPU: 100_000, Mem: 1000, GPUs: 200}
@@ -118,7 +126,8 @@ func TestSharesAreMaxMinFair(t *testing.T) {
 		weights := map[string]float64{}
 		for k := range rapid.IntRange(2, 8).Draw(t, "roles") {
 			d := demand{role: fmt.Sprint("/r", k), want: rapid.IntRange(1, 400).Draw(t, "want"), need: kernel.Resources{
-				MilliCPU: rapid.Int64Range(1, 3000).Draw(t, "cpus"), Mem: rapid.Int64Range(0, 30).Draw(t, "mem"), GPUs: rapid.Int64Range(0, 3).Draw(t, "gpus")}}
+				MilliCPU: rapid.Int64Range(1, 3000).Draw(t, "cpus"), Mem: rapid.Int64Range(0, 30).Draw(t, "mem"),
+				GPUs: rapid.Int64Range(0, 3).Draw(t, "gpus")}}
 			weights[d.role] = float64(rapid.IntRange(1, 4).Draw(t, "weight"))
 			tree.Set(kernel.Quota{Role: d.role, Limit: kernel.NoLimit, Weight: weights[d.role]})
 			demands = append(demands, d)
@@ -144,13 +153,14 @@ func TestSharesAreMaxMinFair(t *testing.T) {
 			round.Served(role, d.need)
 		}
 		level := func(d demand, n int) float64 {
-			s, _ := tree.share(d.need.Times(int64(n)))
+			s, _ := tree.dominantShare(d.need.Times(int64(n)))
 			return s / weights[d.role]
 		}
 		for _, a := range demands {
 			for _, b := range demands {
 				if got[a.role] < a.want && got[b.role] > 0 && level(b, got[b.role]-1) > level(a, got[a.role])+1e-9 {
-					t.Fatalf("%s has %d, %s has %d: it had more before its last one than %s has now", a.role, got[a.role], b.role, got[b.role], a.role)
+					t.Fatalf("%s has %d, %s has %d: it had more before its last one than %s has now",
+						a.role, got[a.role], b.role, got[b.role], a.role)
 				}
 			}
 		}

@@ -9,30 +9,30 @@ import (
 	"github.com/marinaos/marina/internal/kernel"
 )
 
-// Tree is the quotas of a datacenter and what counts against them. The zero value is empty and ready.
+// Tree has the quotas of a datacenter and the use that counts against them. The zero value is empty and ready.
 type Tree struct {
 	nodes      map[string]*node
 	guarantees int              // roles with one
-	total      kernel.Resources // what open machines have
-	free       kernel.Resources // what of it is not taken
+	total      kernel.Resources // of open machines
+	free       kernel.Resources // of it, not taken
 }
 
 // node is a role with a quota, with use, or with such a role below it.
 type node struct {
-	role     string
-	parent   *node
-	children []*node // by role
-	quota    kernel.Quota
-	set      bool             // it has a quota
-	used     kernel.Resources // with roles below
-	lent     kernel.Resources // of it, to work with a priority below zero
-	firm     kernel.Resources // used by the role itself, but for what is lent
-	below    kernel.Resources // what its children hold
-	held     kernel.Resources // what it holds: its guarantee, or firm and below if that is more
-	kept     kernel.Resources // of the limits of it and of those above, for what waits
+	role          string
+	parent        *node
+	children      []*node // by role
+	quota         kernel.Quota
+	hasQuota      bool             // it has a quota
+	used          kernel.Resources // by the role and those below
+	preemptible   kernel.Resources // of used, with a priority below zero
+	firm          kernel.Resources // used by the role itself, not preemptible
+	entitledBelow kernel.Resources // sum of entitled of its children
+	entitled      kernel.Resources // its guarantee, or firm and entitledBelow if that is more
+	setAside      kernel.Resources // of its limit, for groups that wait
 }
 
-// node returns the node of a role, made if need be.
+// node returns the node of a role, created if need be.
 func (t *Tree) node(role string) *node {
 	if n := t.nodes[role]; n != nil {
 		return n
@@ -44,15 +44,16 @@ func (t *Tree) node(role string) *node {
 	t.nodes[role] = n
 	if up := kernel.ParentRole(role); up != "" {
 		n.parent = t.node(up)
-		at, _ := slices.BinarySearchFunc(n.parent.children, role, func(c *node, role string) int { return cmp.Compare(c.role, role) })
+		at, _ := slices.BinarySearchFunc(n.parent.children, role,
+			func(c *node, role string) int { return cmp.Compare(c.role, role) })
 		n.parent.children = slices.Insert(n.parent.children, at, n)
 	}
 	return n
 }
 
-// prune forgets a node that says nothing any more, and those above it.
+// prune removes a node that is empty, and those above it.
 func (t *Tree) prune(n *node) {
-	for n != nil && !n.set && n.used.IsZero() && n.firm.IsZero() && n.kept.IsZero() && len(n.children) == 0 {
+	for n != nil && !n.hasQuota && n.used.IsZero() && n.firm.IsZero() && n.setAside.IsZero() && len(n.children) == 0 {
 		delete(t.nodes, n.role)
 		if n.parent != nil {
 			n.parent.children = slices.DeleteFunc(n.parent.children, func(c *node) bool { return c == n })
@@ -61,8 +62,8 @@ func (t *Tree) prune(n *node) {
 	}
 }
 
-// nearest is the node of a role, or of the next one above it that has one; nil if none has.
-func (t *Tree) nearest(role string) *node {
+// nearestNode returns the node of a role, or of the next one above it that has one; nil if none has.
+func (t *Tree) nearestNode(role string) *node {
 	for ; role != ""; role = kernel.ParentRole(role) {
 		if n := t.nodes[role]; n != nil {
 			return n
@@ -71,31 +72,31 @@ func (t *Tree) nearest(role string) *node {
 	return nil
 }
 
-// Machines tells what open machines have together, and what of it is free.
+// Machines sets the resources of all open machines together, and what of them is free.
 func (t *Tree) Machines(total, free kernel.Resources) { t.total, t.free = total, free }
 
-// Set gives a role a quota in place of the one it had.
+// Set replaces the quota of a role.
 func (t *Tree) Set(q kernel.Quota) {
 	n := t.node(q.Role)
-	t.guaranteed(n, q.Guarantee)
-	n.quota, n.set = q, true
-	n.hold()
+	t.countGuarantee(n, q.Guarantee)
+	n.quota, n.hasQuota = q, true
+	n.updateEntitled()
 }
 
-// Remove takes a role's quota away. What it uses still counts against its ancestors.
+// Remove deletes the quota of a role. Its use still counts against its ancestors.
 func (t *Tree) Remove(role string) {
 	n := t.nodes[role]
 	if n == nil {
 		return
 	}
-	t.guaranteed(n, kernel.Resources{})
-	n.quota, n.set = kernel.Quota{Role: role, Limit: kernel.NoLimit}, false
-	n.hold()
+	t.countGuarantee(n, kernel.Resources{})
+	n.quota, n.hasQuota = kernel.Quota{Role: role, Limit: kernel.NoLimit}, false
+	n.updateEntitled()
 	t.prune(n)
 }
 
-// guaranteed counts the roles with a guarantee.
-func (t *Tree) guaranteed(n *node, now kernel.Resources) {
+// countGuarantee updates the number of roles with a guarantee, before n's changes to now.
+func (t *Tree) countGuarantee(n *node, now kernel.Resources) {
 	if !n.quota.Guarantee.IsZero() {
 		t.guarantees--
 	}
@@ -104,97 +105,102 @@ func (t *Tree) guaranteed(n *node, now kernel.Resources) {
 	}
 }
 
-// Quota is a role's own quota, if it has one.
+// Quota returns a role's own quota, if it has one.
 func (t *Tree) Quota(role string) (kernel.Quota, bool) {
-	if n := t.nodes[role]; n != nil && n.set {
+	if n := t.nodes[role]; n != nil && n.hasQuota {
 		return n.quota, true
 	}
 	return kernel.Quota{}, false
 }
 
-// Charge counts r against role and its ancestors, whether it fits or not; lent says that it has a priority below zero.
-func (t *Tree) Charge(role string, r kernel.Resources, lent bool) {
+// Charge counts r against role and its ancestors, whether it fits or not. Work with a priority below zero is
+// preemptible.
+func (t *Tree) Charge(role string, r kernel.Resources, preemptible bool) {
 	n := t.node(role)
 	for a := n; a != nil; a = a.parent {
 		a.used = a.used.Add(r)
-		if lent {
-			a.lent = a.lent.Add(r)
+		if preemptible {
+			a.preemptible = a.preemptible.Add(r)
 		}
 	}
-	if !lent {
+	if !preemptible {
 		n.firm = n.firm.Add(r)
-		n.hold()
+		n.updateEntitled()
 	}
 }
 
 // Credit undoes a Charge.
-func (t *Tree) Credit(role string, r kernel.Resources, lent bool) {
-	t.Charge(role, kernel.Resources{}.Sub(r), lent)
+func (t *Tree) Credit(role string, r kernel.Resources, preemptible bool) {
+	t.Charge(role, kernel.Resources{}.Sub(r), preemptible)
 	t.prune(t.nodes[role])
 }
 
-// Keep has a part of the limits of a role and its ancestors be used by nobody else; a negative one ends that. It is no use, and fills no guarantee.
-func (t *Tree) Keep(role string, r kernel.Resources) {
+// SetAside reserves r within the limits of role and its ancestors for a waiting group; a negative r returns it. It
+// counts neither as use nor toward a guarantee.
+func (t *Tree) SetAside(role string, r kernel.Resources) {
 	n := t.node(role)
 	for a := n; a != nil; a = a.parent {
-		a.kept = a.kept.Add(r)
+		a.setAside = a.setAside.Add(r)
 	}
 	t.prune(n)
 }
 
-// hold brings what a node and those above it hold up to date.
-func (n *node) hold() {
+// updateEntitled recomputes the entitlements of a node and those above it.
+func (n *node) updateEntitled() {
 	for n != nil {
-		now := n.quota.Guarantee.Most(n.firm.Add(n.below))
-		if now == n.held {
+		now := n.quota.Guarantee.Most(n.firm.Add(n.entitledBelow))
+		if now == n.entitled {
 			return
 		}
 		if n.parent != nil {
-			n.parent.below = n.parent.below.Add(now.Sub(n.held))
+			n.parent.entitledBelow = n.parent.entitledBelow.Add(now.Sub(n.entitled))
 		}
-		n.held = now
+		n.entitled = now
 		n = n.parent
 	}
 }
 
-// unfilled is what a node holds and neither it nor those below it use.
-func (n *node) unfilled() kernel.Resources { return n.held.Sub(n.used.Sub(n.lent)) }
+// unused returns the entitlement of a node that neither it nor those below it use; preemptible use does not count.
+func (n *node) unused() kernel.Resources { return n.entitled.Sub(n.used.Sub(n.preemptible)) }
 
-// Room is how many of n times each role may use now: under every limit that binds it and, unless it is lent, without what is
-// held for others. When it is less than n, why says what refused, with its numbers, and limiting is the role whose limit it was, if one was.
-func (t *Tree) Room(role string, each kernel.Resources, n int, lent bool) (k int, why, limiting string) {
+// Admit returns how many of n times each the role may use now, under every limit on its path and, unless preemptible,
+// beside the unused entitlements of others. If k is less than n, why is a sentence with the numbers, and limiting the
+// role whose limit it was; empty if it was none.
+func (t *Tree) Admit(role string, each kernel.Resources, n int, preemptible bool) (k int, why, limiting string) {
 	k = n
-	start := t.nearest(role)
+	start := t.nearestNode(role)
 	for a := start; a != nil; a = a.parent {
-		if !a.set {
+		if !a.hasQuota {
 			continue
 		}
-		if c, reason := within(a, each, k); c < k {
+		if c, reason := admitUnderLimit(a, each, k); c < k {
 			k, why, limiting = c, reason, a.role
 		}
 	}
-	if lent || t.guarantees == 0 {
+	if preemptible || t.guarantees == 0 {
 		return k, why, limiting
 	}
-	if c := atMost(k, func(c int) bool { return t.unheld(start, each, c) == "" }); c < k {
-		name := t.unheld(start, each, c+1)
+	if c := largest(k, func(c int) bool { return t.exceededComponent(start, each, c) == "" }); c < k {
+		name := t.exceededComponent(start, each, c+1)
 		k, limiting = c, ""
-		free := t.free.Add(t.nodes["/"].lent).Sub(each.Times(int64(c)))
-		why = fmt.Sprintf("%s: %s free, held for the guarantees of others %s, one more instance asks %s", name, free.Amount(name),
-			t.nodes["/"].unfilled().Amount(name), each.Amount(name))
+		free := t.free.Add(t.nodes["/"].preemptible).Sub(each.Times(int64(c)))
+		why = fmt.Sprintf("%s: %s free, held for the guarantees of others %s, one more instance asks %s",
+			name, free.Amount(name),
+			t.nodes["/"].unused().Amount(name), each.Amount(name))
 	}
 	return k, why, limiting
 }
 
-// unheld names a component in which k times each, used by a role below start, would take what is held for others; "" if none.
-func (t *Tree) unheld(start *node, each kernel.Resources, k int) string {
+// exceededComponent names a component in which k times each, used by a role at or below start, would use up
+// entitlements of others; "" if none.
+func (t *Tree) exceededComponent(start *node, each kernel.Resources, k int) string {
 	need := each.Times(int64(k))
 	more, root := need, t.nodes["/"]
 	for a := start; a != nil; a = a.parent {
-		more = a.quota.Guarantee.Most(a.firm.Add(a.below).Add(more)).Sub(a.held)
+		more = a.quota.Guarantee.Most(a.firm.Add(a.entitledBelow).Add(more)).Sub(a.entitled)
 	}
-	held := root.unfilled().Add(more).Sub(need) // and not used, afterwards
-	free := t.free.Add(root.lent)
+	held := root.unused().Add(more).Sub(need) // unused entitlements, afterwards
+	free := t.free.Add(root.preemptible)
 	grows, rest, have := more.Parts(), held.Parts(), free.Parts()
 	for c, n := range need.Parts() {
 		if n > 0 && grows[c] > 0 && rest[c] > 0 && n+rest[c] > have[c] {
@@ -204,8 +210,8 @@ func (t *Tree) unheld(start *node, each kernel.Resources, k int) string {
 	return ""
 }
 
-// atMost is the largest k up to n for which ok holds, when it holds up to some k and then no more.
-func atMost(n int, ok func(int) bool) int {
+// largest returns the largest k up to n for which ok is true; ok is true up to some k and false above it.
+func largest(n int, ok func(int) bool) int {
 	lo, hi := 0, n
 	for lo < hi {
 		mid := (lo + hi + 1) / 2
@@ -218,10 +224,10 @@ func atMost(n int, ok func(int) bool) int {
 	return lo
 }
 
-// within is Room for one limit.
-func within(a *node, each kernel.Resources, n int) (int, string) {
-	used := a.used.Add(a.kept)
-	k := atMost(n, func(k int) bool { return len(a.quota.Within(used, each.Times(int64(k)))) == 0 })
+// admitUnderLimit is Admit for the limit of one node.
+func admitUnderLimit(a *node, each kernel.Resources, n int) (int, string) {
+	used := a.used.Add(a.setAside)
+	k := largest(n, func(k int) bool { return len(a.quota.Within(used, each.Times(int64(k)))) == 0 })
 	if k == n {
 		return n, ""
 	}
@@ -231,24 +237,24 @@ func within(a *node, each kernel.Resources, n int) (int, string) {
 		a.role, name, a.quota.Limit.Amount(name), used.Amount(name), each.Amount(name))
 }
 
-// View is one role: its quota and what counts against it.
+// View returns one role's quota and the use that counts against it.
 func (t *Tree) View(role string) kernel.QuotaView {
 	v := kernel.QuotaView{Role: role, Weight: 1}
 	n := t.nodes[role]
 	if n == nil {
 		return v
 	}
-	v.Used, v.Lent, v.Weight = n.used, n.lent, n.weight()
-	if n.set {
+	v.Used, v.Lent, v.Weight = n.used, n.preemptible, n.weight()
+	if n.hasQuota {
 		v.Limit = new(n.quota.Limit)
 	}
 	if !n.quota.Guarantee.IsZero() {
 		v.Guarantee = new(n.quota.Guarantee)
 	}
 	if t.guarantees > 0 {
-		v.Held = n.unfilled().Most(kernel.Resources{})
+		v.Held = n.unused().Most(kernel.Resources{})
 	}
-	v.Share, v.Dominant = t.share(n.used)
+	v.Share, v.Dominant = t.dominantShare(n.used)
 	return v
 }
 
@@ -256,7 +262,7 @@ func (t *Tree) View(role string) kernel.QuotaView {
 func (t *Tree) Views() []kernel.QuotaView {
 	out := make([]kernel.QuotaView, 0, len(t.nodes))
 	for _, r := range slices.Sorted(maps.Keys(t.nodes)) {
-		if n := t.nodes[r]; n.set || !n.used.IsZero() {
+		if n := t.nodes[r]; n.hasQuota || !n.used.IsZero() {
 			out = append(out, t.View(r))
 		}
 	}
@@ -270,9 +276,9 @@ func (n *node) weight() float64 {
 	return n.quota.Weight
 }
 
-// share is the largest fraction that r is of what open machines have, and of which resource.
-func (t *Tree) share(r kernel.Resources) (most float64, of string) {
-	for c, f := range t.vector(r) {
+// dominantShare returns the largest fraction that r is of the open machines' resources, and the component.
+func (t *Tree) dominantShare(r kernel.Resources) (most float64, of string) {
+	for c, f := range t.fractions(r) {
 		if f > most {
 			most, of = f, kernel.Components[c]
 		}

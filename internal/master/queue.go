@@ -212,7 +212,7 @@ func (s *State) places(e *entry, k int) []placement.Placement {
 // quotaRoom asks the quota tree, which is told before what machines have now, for n times each of what instances of a spec take.
 func (s *State) quotaRoom(sp *spec, each kernel.Resources, n int) (k int, why, limiting string) {
 	s.quota.Machines(s.pool.Total())
-	return s.quota.Room(sp.Role, each, n, sp.Lent())
+	return s.quota.Admit(sp.Role, each, n, sp.Lent())
 }
 
 // affords reports whether the quota tree lets the next group of an entry be placed, and why not.

@@ -26,7 +26,7 @@ func (s *State) keep(e *entry, h *hold) {
 	e.hold = h
 	s.pool.SetAside(h.agent.info.ID, e.spec.need)
 	if h.charged {
-		s.quota.Keep(e.spec.Role, e.spec.need)
+		s.quota.SetAside(e.spec.Role, e.spec.need)
 	}
 	if h.longest {
 		s.holds++
@@ -41,7 +41,7 @@ func (s *State) unhold(e *entry) *hold {
 	e.hold = nil
 	s.pool.SetAside(h.agent.info.ID, kernel.Resources{}.Sub(e.spec.need))
 	if h.charged {
-		s.quota.Keep(e.spec.Role, kernel.Resources{}.Sub(e.spec.need))
+		s.quota.SetAside(e.spec.Role, kernel.Resources{}.Sub(e.spec.need))
 	}
 	if h.longest {
 		s.holds--
