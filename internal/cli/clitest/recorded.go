@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -107,7 +108,9 @@ func (r *Recorded) exec(w http.ResponseWriter, req *http.Request) {
 		result.Error = "nothing: there is no such program"
 	}
 	end, _ := json.Marshal(result)
-	kernel.WriteExecFrame(w, kernel.ExecStdout, fmt.Appendf(nil, "%v tty=%v %s\n", start.Argv, start.TTY, in))
+	for chunk := range slices.Chunk(fmt.Appendf(nil, "%v tty=%v %s\n", start.Argv, start.TTY, in), kernel.MaxExecFrame) {
+		kernel.WriteExecFrame(w, kernel.ExecStdout, chunk)
+	}
 	kernel.WriteExecFrame(w, kernel.ExecStderr, []byte("a warning\n"))
 	kernel.WriteExecFrame(w, kernel.ExecExit, end)
 }

@@ -5,8 +5,6 @@ import (
 	"io"
 	"path/filepath"
 
-	"github.com/spf13/cobra"
-
 	"github.com/marinaos/marina/internal/cli/command"
 	"github.com/marinaos/marina/internal/kernel"
 	"github.com/marinaos/marina/internal/settings"
@@ -21,16 +19,6 @@ type Programs struct {
 	Down      func(context.Context, settings.Datacenter, io.Writer) error // stops every task and process, keeps the state
 	Clean     func(context.Context, settings.Datacenter, io.Writer) error // Down, and removes the state
 	Build     func() string                                               // names this binary by its content
-}
-
-// Verbs are those for people: up, down, status and login.
-func Verbs(e *command.Env, p Programs) []*cobra.Command {
-	return []*cobra.Command{newLocal(e, p).upCommand(), newLocal(e, p).downCommand(), status(e), login(e)}
-}
-
-// Processes are the commands that a datacenter's own processes run: daemon and agent, hidden from people.
-func Processes(e *command.Env, p Programs) []*cobra.Command {
-	return []*cobra.Command{newLocal(e, p).daemonCommand(), newLocal(e, p).agentCommand()}
 }
 
 // local is a verb over the datacenter of this machine, with the settings that it is started with.
