@@ -272,15 +272,19 @@ func (m *machine) reserve(t *rapid.T) {
 }
 
 func (m *machine) release(t *rapid.T) {
-	for _, c := range m.state.Claims("f") {
-		m.ask(t, func(r RequestID) Event { return Release{Request: r, Framework: "f", Claims: []string{c.Name}} }, errdefs.IsFailedPrecondition)
-		for _, a := range m.agents {
-			if a.id == c.Agent && a.session != 0 {
-				a.up++
-				m.step(t, Frame{Session: a.session, Up: kernel.Up{Seq: a.up, Released: []string{claimID("f", c.Name)}}})
-			}
-		}
+	claims := m.state.Claims("f")
+	if len(claims) == 0 {
 		return
+	}
+	c := claims[0]
+	m.ask(t, func(r RequestID) Event {
+		return Release{Request: r, Framework: "f", Claims: []string{c.Name}}
+	}, errdefs.IsFailedPrecondition)
+	for _, a := range m.agents {
+		if a.id == c.Agent && a.session != 0 {
+			a.up++
+			m.step(t, Frame{Session: a.session, Up: kernel.Up{Seq: a.up, Released: []string{claimID("f", c.Name)}}})
+		}
 	}
 }
 

@@ -169,8 +169,10 @@ func TestNextOwnerOfAnAddressInheritsNoConnections(t *testing.T) {
 		}
 		return err == nil
 	}
-	if !received(h.a1) || !received(h.a1) {
-		t.Fatal("a packet in the same network did not arrive")
+	for range 2 { // the first packet of the connection, and one that follows
+		if !received(h.a1) {
+			t.Fatal("a packet in the same network did not arrive")
+		}
 	}
 	h.check(h.n.Detach(t.Context(), "a1"))
 	next := h.attach(kernel.Attachment{Group: "b3", Mode: kernel.NetworkBridge, Network: "kubernetes/b",

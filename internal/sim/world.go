@@ -64,7 +64,6 @@ type World struct {
 	nature  actor // what befalls the datacenter until it heals
 	ether   actor // the network and the store
 	serials int
-	powered time.Duration
 	fault   storeFault
 	stale   *store.Snapshot // planted
 	intents intents

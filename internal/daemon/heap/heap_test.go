@@ -46,7 +46,7 @@ func TestAHeapWithHolesIsNotCollectedWithoutPause(t *testing.T) {
 	t.Cleanup(func() { debug.SetMemoryLimit(math.MaxInt64) })
 	type thing struct {
 		_ [11]uint64
-		p *thing
+		_ *thing // so that the collector looks into it
 	}
 	held := make([]*thing, 2_000_000)
 	for k := range held {
