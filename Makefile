@@ -8,6 +8,7 @@
 # make conformance    upstream's conformance tests of each minor, for hours; docs/conformance.md says how to run a part
 # make soak       clusters made and deleted a hundred times
 # make tour       run the README's own ten-minute tour
+# make lint vuln  staticcheck, and known vulnerabilities; make test runs both
 # make house      where the house stands: sizes, tests, how calls run between files, which room imports which
 # make sim        the simulator, many more seeds than make test has
 # make release    a tarball with everything prebuilt
@@ -16,7 +17,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .ONESHELL:
 .DEFAULT_GOAL := build
-.PHONY: build kubernetes kubernetes-all deps up down clean-state test bench bench-kernel bench-peers bench-density soak tour conformance conformance-report house sim release fmt check
+.PHONY: build kubernetes kubernetes-all deps up down clean-state test bench bench-kernel bench-peers bench-density soak tour conformance conformance-report house lint vuln vuln-update sim release fmt check
 
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS := -s -w -X github.com/marinaos/marina/internal/cli.Version=$(VERSION)
@@ -78,11 +79,25 @@ clean-state: bin/marina
 	@$(SUDO) bin/marina down --clean-state --yes
 
 test: build kubernetes-all
-	@gofmt -l cmd internal examples test bundle | { ! grep . ; } || { echo "run make fmt"; exit 1; }
+	@gofmt -l cmd internal examples test bundle bench tools | { ! grep . ; } || { echo "run make fmt"; exit 1; }
 	@go vet ./...
+	@$(MAKE) --no-print-directory lint vuln
 	@MARINA_REQUIRE_REAL=1 go test -timeout 40m ./...
 	@$(MAKE) --no-print-directory -C bundle/kubernetes test
 	@cd test/clusters && MARINA_REQUIRE_REAL=1 go test -vet=off -timeout 40m -run '$(CLUSTER_TESTS)' ./...
+
+# What compilers let pass. The tools are of the module tools/, so that they are no dependencies of Marina.
+lint:
+	@go tool -modfile=tools/go.mod staticcheck ./...
+	@cd tools && go vet ./... && go test ./...
+
+# Known vulnerabilities that our code reaches, by the database that tools/vulndb pins; vuln-update pins today's.
+vuln:
+	@go run -C tools ./vuln
+vuln-update:
+	@cd tools/vulndb && GOFLAGS=-mod=mod go mod edit -require=golang.org/x/vulndb@$$(go list -m -f '{{.Version}}' golang.org/x/vulndb@latest)
+	@rm -f go.sum && GOFLAGS=-mod=mod go mod download golang.org/x/vulndb
+	@$(MAKE) --no-print-directory -C $(CURDIR) vuln
 
 # What make test asks of clusters; make test-clusters asks everything, a chart that others wrote installed by Helm included.
 CLUSTER_TESTS := TestCreatingAndDeleting|TestABrokenEtcd|TestAnImage|TestWithoutUserNamespaces|TestPodsFind|TestAPrivilegedPod|TestNothingOfAnother|TestALoadBalancer|TestANodeIsResized|TestAClusterGrows|TestAKilledControlPlane|TestAKilledNode|TestAPodRuns|TestAService|TestNetworkPolicies|TestASecretsText|TestAClaimedVolume|TestTheDatacentersOwnPorts|TestAnotherClustersCredentials|TestNodesAre|TestVolumesOf|TestMetrics|TestPodsOfDifferent|TestAGroupsQuota
@@ -147,4 +162,4 @@ release: build kubernetes-all
 	@ls -lh bin/marina-$(VERSION).tar.gz | awk '{print $$NF ": " $$5}'
 
 fmt:
-	@gofmt -w cmd internal examples test bundle
+	@gofmt -w cmd internal examples test bundle bench tools
