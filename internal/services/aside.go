@@ -39,19 +39,23 @@ func panicked(what string, p *scheduler.Panic) string {
 // SetUnreadable sets an app aside whose row cannot be read.
 func (s *State) SetUnreadable(id, problem string, now time.Time) {
 	s.unreadable[id] = problem
-	s.aside.Raise(kernel.Alarm{Subject: appSubject(id), Problem: "its definition cannot be read, what runs of it is left alone: " + problem, Since: now,
-		Do: wayOut(id)})
+	s.aside.Raise(kernel.Alarm{Subject: appSubject(id), Since: now, Do: wayOut(id),
+		Problem: "its definition cannot be read, what runs of it is left alone: " + problem})
 }
 
+// wayOut is what an operator can do about an app whose row cannot be read.
 func wayOut(id string) string {
-	return fmt.Sprintf("replace it with PUT /v2/apps%s?force=true and a whole definition (GET /v2/apps%s/versions lists earlier ones), or remove it with DELETE /v2/apps%s?force=true", id, id, id)
+	return fmt.Sprintf("replace it by a whole definition with `marina app update FILE --force` (PUT /v2/apps%s?force=true; "+
+		"GET /v2/apps%s/versions lists earlier ones), or remove it with `marina app remove %s --force` (DELETE /v2/apps%s?force=true)",
+		id, id, id, id)
 }
 
 // Park sets a running deployment aside: its apps stay at its current step, and are kept at that as before.
 func (s *State) Park(d *Deployment, problem string, now time.Time) Aside {
 	d.Parked = problem
 	a := kernel.Alarm{Subject: deploymentSubject(d), Problem: problem, Since: now,
-		Do: fmt.Sprintf("cancel it with DELETE /v2/deployments/%s?force=true: what runs stays, and its apps become what their definitions say", d.ID)}
+		Do: fmt.Sprintf("cancel it with `marina deployment rollback %s --force` (DELETE /v2/deployments/%s?force=true): "+
+			"what runs stays, and its apps become what their definitions say", d.ID, d.ID)}
 	s.aside.Raise(a)
 	return Aside{Alarm: a}
 }
@@ -63,7 +67,8 @@ func (s *State) ParkApp(id, what string, p *scheduler.Panic, now time.Time) Asid
 	f.parked = panicked(what, p)
 	f.stale, f.wake, f.done, f.why = false, time.Time{}, false, "it was set aside: "+f.parked
 	a := kernel.Alarm{Subject: appSubject(id), Problem: f.parked + "; it is left as it is", Since: now,
-		Do: fmt.Sprintf("report it with the log of this master; a change of the app or another leader tries again: PUT /v2/apps%s?force=true", id)}
+		Do: fmt.Sprintf("report it with this master's log; a change of the app or another leader tries again: "+
+			"`marina app update %s instances=N --force`", id)}
 	s.aside.Raise(a)
 	return Aside{a, p.Stack}
 }

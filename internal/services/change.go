@@ -336,16 +336,33 @@ func (t *tx) named(more *Deployment, app, version string) bool {
 // takes its place, names are still needed.
 func (t *tx) forgetDeployment(d, next *Deployment) {
 	t.Put(deploymentRows.Delete(d.ID))
+	room := maxForgotten
+	var later []*scheduler.Change
 	for _, c := range d.Changes {
 		if t.apps()[c.App] != nil || next != nil && next.change(c.App) != nil {
 			continue
 		}
 		for _, v := range t.s.versions[c.App] {
-			t.Put(versionRows(c.App).Delete(v))
+			into := t.Change
+			if room--; room < 0 {
+				into = &scheduler.Change{}
+				later = append(later, into)
+			}
+			into.Put(versionRows(c.App).Delete(v))
 		}
 		t.then(func() { delete(t.s.versions, c.App) })
 	}
+	if len(later) > 0 {
+		t.After(func(ctx context.Context) error {
+			_, err := t.s.loop.CommitAll(ctx, later)
+			return err
+		})
+	}
 }
+
+// maxForgotten is how many versions go in the transaction that ends a deployment; further ones go after it, and would a
+// leader be lost in between, they stay for nobody.
+const maxForgotten = store.MaxTxnOps / 2
 
 // rollback is the change that undoes a deployment. Apps get back the config version they had, so that instances of it
 // which still run are kept.

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/marinaos/marina/internal/kernel"
 	"github.com/marinaos/marina/internal/marathon"
@@ -157,4 +158,35 @@ func TestAReadOfAnEarlierVersionStopsNobody(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestARemovalOfMoreVersionsThanFitATransactionEnds ends a deployment that removes 400 apps of 25 versions each.
+func TestARemovalOfMoreVersionsThanFitATransactionEnds(t *testing.T) {
+	first := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	inStoredWorld(t, func(w *world) {
+		row := deploymentRow{ID: "d", Version: marathon.Timestamp(first.AddDate(0, 0, 1)), Steps: []marathon.Step{{}}}
+		for n := range 400 {
+			id := fmt.Sprintf("/app-%03d", n)
+			txn := store.Txn{}
+			for k := range 25 {
+				v := marathon.Timestamp(first.Add(time.Duration(k) * time.Second))
+				a := marathon.App{ID: id, Version: v, VersionInfo: &marathon.VersionInfo{LastScalingAt: v, LastConfigChangeAt: v}}
+				txn.Ops = append(txn.Ops, must(versionRows(id).Put(v, a)))
+			}
+			if _, err := w.store.Commit(w.ctx, txn); err != nil {
+				t.Fatal(err)
+			}
+			row.Changes = append(row.Changes, changeRow{App: id, From: marathon.Timestamp(first)})
+			row.Steps[0].Actions = append(row.Steps[0].Actions, marathon.Action{Action: marathon.StopApplication, App: id})
+		}
+		w.stored(deploymentRows.Put("d", row))
+	}, func(w *world) {
+		if d, a := w.deployments(), w.svc.Alarms(); len(d)+len(a) != 0 {
+			t.Errorf("got deployments %v, alarms %v, want none", d, a)
+		}
+		snap, err := w.store.Snapshot(w.ctx, store.Prefix(versionTable))
+		if err != nil || len(snap.Items) != 0 {
+			t.Errorf("versions left: got %d %v, want none", len(snap.Items), err)
+		}
+	})
 }
