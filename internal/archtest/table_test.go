@@ -65,8 +65,9 @@ var table = map[string]entry{
 
 	"marathon": room("kernel").pure(),
 
-	"services":     room("kernel marathon metrics scheduler store"),
-	"services/api": implementation("kernel marathon scheduler services"),
+	"services":      room("kernel marathon metrics scheduler services/core store"),
+	"services/api":  implementation("kernel marathon scheduler services services/core"),
+	"services/core": part("kernel marathon").pure().For("sim"),
 
 	"kubernetes": room("access identity kernel kubernetes/archive kubernetes/pki kubernetes/steward kubernetes/wire " +
 		"scheduler store"),
@@ -104,7 +105,7 @@ var table = map[string]entry{
 		"store store/etcd"),
 	"daemon/heap": part(""),
 
-	"sim": wiring("invariant kernel marathon master services store store/memory"),
+	"sim": wiring("invariant kernel marathon master services/core store store/memory"),
 
 	"archtest":        room(""),
 	"archtest/survey": program("archtest"),

@@ -24,6 +24,7 @@ import (
 	"github.com/marinaos/marina/internal/marathon"
 	"github.com/marinaos/marina/internal/services"
 	marathonapi "github.com/marinaos/marina/internal/services/api"
+	"github.com/marinaos/marina/internal/services/core"
 	"github.com/marinaos/marina/internal/store/etcd"
 )
 
@@ -81,7 +82,7 @@ func newFleet(b *testing.B) *fleet {
 	f := &fleet{b: b, began: time.Now()}
 	f.master = New(Config{Pool: netip.MustParsePrefix("10.0.0.0/8"), SubnetBits: 27, Suspect: time.Hour, Unreachable: 2 * time.Hour, EndpointsEvery: time.Hour},
 		Deps{Store: st, Leadership: lead, Log: log})
-	f.services = services.New(services.Config{Kernel: f.master, Store: st, Fence: lead.Fence(), Log: log, Policy: services.DefaultPolicy})
+	f.services = services.New(services.Config{Kernel: f.master, Store: st, Fence: lead.Fence(), Log: log, Policy: core.DefaultPolicy})
 	g, ctx := errgroup.WithContext(lead.Context())
 	g.Go(func() error { return f.master.Run(ctx) })
 	g.Go(func() error { return f.services.Run(ctx) })

@@ -364,27 +364,3 @@ func TestAnErrorOfWhatRunsBesideEndsTheLeadership(t *testing.T) {
 		}
 	})
 }
-
-func TestAlarmsAreOneForEachSubject(t *testing.T) {
-	var a Alarms
-	if got := a.List(); len(got) != 0 {
-		t.Errorf("at first: got %v", got)
-	}
-	since := time.Unix(1, 0)
-	for _, s := range []struct {
-		subject, problem string
-		news             bool
-	}{{"b", "x", true}, {"a", "x", true}, {"b", "x", false}, {"b", "y", true}} {
-		if got := a.Raise(kernel.Alarm{Subject: s.subject, Problem: s.problem, Since: since}); got != s.news {
-			t.Errorf("%s %s: got %v, want %v", s.subject, s.problem, got, s.news)
-		}
-	}
-	if got := a.List(); len(got) != 2 || got[0].Subject != "a" || got[1].Problem != "y" {
-		t.Errorf("got %v, want a and b, by subject, the newest of each", got)
-	}
-	a.Clear("b")
-	a.Clear("nobody")
-	if got := a.List(); len(got) != 1 || got[0].Subject != "a" {
-		t.Errorf("after b ended: got %v", got)
-	}
-}

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -13,25 +12,9 @@ import (
 	"github.com/marinaos/marina/internal/kernel"
 	"github.com/marinaos/marina/internal/marathon"
 	"github.com/marinaos/marina/internal/scheduler"
+	"github.com/marinaos/marina/internal/services/core"
 	"github.com/marinaos/marina/internal/store"
 )
-
-// Problem is a refusal with the text that its asker sees.
-type Problem struct {
-	Kind error // of errdefs
-	Text string
-}
-
-// Error is the text.
-func (p *Problem) Error() string { return p.Text }
-
-// Unwrap is the kind.
-func (p *Problem) Unwrap() error { return p.Kind }
-
-// Problemf makes a Problem of a kind.
-func Problemf(kind error, format string, args ...any) error {
-	return &Problem{kind, fmt.Sprintf(format, args...)}
-}
 
 // LockedError refuses a change of apps that running deployments are changing.
 type LockedError struct{ Deployments []string }
@@ -97,19 +80,11 @@ func (t *tx) apps() map[string]*marathon.App {
 	return t.root
 }
 
-// noApp says why there is no definition of an app: it does not exist, or its row cannot be read; kind is of the second.
-func (s *State) noApp(id string, kind error) error {
-	if why, ok := s.unreadable[id]; ok {
-		return Problemf(kind, "The definition of app '%s' cannot be read (%s), and what runs of it is left alone. You can %s", id, why, wayOut(id))
-	}
-	return Problemf(errdefs.ErrNotFound, "App '%s' does not exist", id)
-}
-
 // noApp refuses a change of an app of which there is no definition.
-func (t *tx) noApp(id string) error { return t.s.state.noApp(id, errdefs.ErrAlreadyExists) }
+func (t *tx) noApp(id string) error { return core.NoApp(t.s.state, id, errdefs.ErrAlreadyExists) }
 
 func (t *tx) unreadable(id string) bool {
-	_, ok := t.s.state.unreadable[id]
+	_, ok := t.s.state.Unreadable()[id]
 	return ok
 }
 
@@ -124,7 +99,7 @@ func (t *tx) create(id string, given map[string]any) (*marathon.App, error) {
 			return nil, marathon.ContentError(marathon.Bad("/id", "Groups and Applications may not have the same identifier."))
 		}
 	}
-	for other := range t.s.state.unreadable {
+	for other := range t.s.state.Unreadable() {
 		if same(other) {
 			return nil, marathon.ContentError(marathon.Bad("/id", "Groups and Applications may not have the same identifier."))
 		}
@@ -133,10 +108,10 @@ func (t *tx) create(id string, given map[string]any) (*marathon.App, error) {
 }
 
 // update is one app of a PUT or PATCH. One whose row cannot be read is made anew by a PUT with force.
-func (t *tx) update(id string, given map[string]any, partial, create, force bool) (Change, error) {
+func (t *tx) update(id string, given map[string]any, partial, create, force bool) (core.Change, error) {
 	old := t.apps()[id]
 	if old == nil && (!create || t.unreadable(id) && !force) {
-		return Change{}, t.noApp(id)
+		return core.Change{}, t.noApp(id)
 	}
 	var a *marathon.App
 	var err error
@@ -145,7 +120,7 @@ func (t *tx) update(id string, given map[string]any, partial, create, force bool
 	} else {
 		a, err = t.prepare(id, given, old, partial)
 	}
-	return Change{App: id, From: old, To: a}, err
+	return core.Change{App: id, From: old, To: a}, err
 }
 
 // prepare makes the next version of an app out of a request, or returns old itself if nothing changes. old is nil for
@@ -244,13 +219,13 @@ type earlier struct {
 
 // deploy plans a deployment of the changes and puts everything it needs into the change. Apps that do not change are
 // left out; what is then empty is no deployment but still has an id.
-func (t *tx) deploy(changes []Change, force bool) (*Deployment, error) {
+func (t *tx) deploy(changes []core.Change, force bool) (*core.Deployment, error) {
 	s := t.s
-	changes = slices.DeleteFunc(changes, func(c Change) bool {
-		_, unreadable := s.state.unreadable[c.App]
+	changes = slices.DeleteFunc(changes, func(c core.Change) bool {
+		_, unreadable := s.state.Unreadable()[c.App]
 		return c.From == c.To && len(c.Victims) == 0 && !unreadable
 	})
-	locked := s.state.conflicts(changes)
+	locked := s.state.Conflicts(changes)
 	if len(locked) > 0 && !force {
 		e := &LockedError{}
 		for _, d := range locked {
@@ -258,8 +233,8 @@ func (t *tx) deploy(changes []Change, force bool) (*Deployment, error) {
 		}
 		return nil, e
 	}
-	if len(changes) > 0 && len(s.state.Deployments)-len(locked) >= MaxDeployments {
-		return nil, Problemf(errdefs.ErrPermissionDenied, "Max number (%d) of running deployments is achieved. Wait for existing deployments to complete or cancel one using force=true parameter. You can increase max deployment number by using --max_running_deployments parameter.", MaxDeployments)
+	if len(changes) > 0 && len(s.state.Deployments)-len(locked) >= core.MaxDeployments {
+		return nil, marathon.Problemf(errdefs.ErrPermissionDenied, "Max number (%d) of running deployments is achieved. Wait for existing deployments to complete or cancel one using force=true parameter. You can increase max deployment number by using --max_running_deployments parameter.", core.MaxDeployments)
 	}
 	root, ids := t.apps(), []string{}
 	for _, c := range changes {
@@ -270,26 +245,26 @@ func (t *tx) deploy(changes []Change, force bool) (*Deployment, error) {
 			ids = append(ids, c.App)
 		}
 	}
-	if newDependencies(root).cyclic(ids) {
+	if core.Cyclic(root, ids) {
 		return nil, marathon.ContentError([]marathon.Detail{{Path: "/dependencies", Errors: []string{"Dependency graph has cyclic dependencies."}}})
 	}
-	d := NewDeployment(s.cfg.NewID(), t.version, changes, root, s.state.Mixed)
+	d := core.NewDeployment(s.cfg.NewID(), t.version, changes, root, s.state.Mixed)
 	for _, l := range locked {
 		t.forgetDeployment(l, d)
-		t.events = append(t.events, deploymentEnd("deployment_failed", l, "cancelled by deployment "+d.ID, t.now))
+		t.events = append(t.events, core.DeploymentEnd("deployment_failed", l, "cancelled by deployment "+d.ID, t.now))
 	}
 	for _, c := range changes {
 		if err := t.putApp(c, d); err != nil {
 			return nil, err
 		}
 	}
-	t.events = append(t.events, stepEvent("deployment_info", d, t.now))
+	t.events = append(t.events, core.StepEvent("deployment_info", d, t.now))
 	if len(d.Steps) > 0 {
 		if err := t.putErr(rowOf(d, 0)); err != nil {
 			return nil, err
 		}
 	} else {
-		t.events = append(t.events, groupChange(d.Version, t.now), deploymentEnd("deployment_success", d, "", t.now))
+		t.events = append(t.events, core.GroupChanged(d.Version, t.now), core.DeploymentEnd("deployment_success", d, "", t.now))
 	}
 	t.then(func() { s.state.Begin(d, locked) })
 	s.count.started.Add(1)
@@ -298,7 +273,7 @@ func (t *tx) deploy(changes []Change, force bool) (*Deployment, error) {
 }
 
 // putApp writes an app's rows and drops versions beyond the limit, the oldest first, but none that a deployment names.
-func (t *tx) putApp(c Change, d *Deployment) error {
+func (t *tx) putApp(c core.Change, d *core.Deployment) error {
 	if c.To == nil {
 		t.Put(appRows.Delete(c.App))
 		return nil
@@ -325,21 +300,21 @@ func (t *tx) putApp(c Change, d *Deployment) error {
 }
 
 // named reports whether a deployment leads from or to a version.
-func (t *tx) named(more *Deployment, app, version string) bool {
-	return slices.ContainsFunc(append(slices.Clone(t.s.state.Deployments), more), func(d *Deployment) bool {
-		c := d.change(app)
+func (t *tx) named(more *core.Deployment, app, version string) bool {
+	return slices.ContainsFunc(append(slices.Clone(t.s.state.Deployments), more), func(d *core.Deployment) bool {
+		c := d.Change(app)
 		return c != nil && (c.From != nil && c.From.Version == version || c.To != nil && c.To.Version == version)
 	})
 }
 
 // forgetDeployment removes a deployment's row, and the versions of apps that are gone with it. Those that next, which
 // takes its place, names are still needed.
-func (t *tx) forgetDeployment(d, next *Deployment) {
+func (t *tx) forgetDeployment(d, next *core.Deployment) {
 	t.Put(deploymentRows.Delete(d.ID))
 	room := maxForgotten
 	var later []*scheduler.Change
 	for _, c := range d.Changes {
-		if t.apps()[c.App] != nil || next != nil && next.change(c.App) != nil {
+		if t.apps()[c.App] != nil || next != nil && next.Change(c.App) != nil {
 			continue
 		}
 		for _, v := range t.s.versions[c.App] {
@@ -366,13 +341,13 @@ const maxForgotten = store.MaxTxnOps / 2
 
 // rollback is the change that undoes a deployment. Apps get back the config version they had, so that instances of it
 // which still run are kept.
-func (t *tx) rollback(d *Deployment) (*Deployment, error) {
-	if d.unreadable {
-		return nil, Problemf(errdefs.ErrAlreadyExists, "Deployment %s cannot be undone: %s. Cancel it with force=true: what runs stays, and its apps become what their definitions say", d.ID, d.Parked)
+func (t *tx) rollback(d *core.Deployment) (*core.Deployment, error) {
+	if d.Unreadable {
+		return nil, marathon.Problemf(errdefs.ErrAlreadyExists, "Deployment %s cannot be undone: %s. Cancel it with force=true: what runs stays, and its apps become what their definitions say", d.ID, d.Parked)
 	}
-	changes := []Change{}
+	changes := []core.Change{}
 	for _, c := range d.Changes {
-		k := Change{App: c.App, From: t.apps()[c.App]}
+		k := core.Change{App: c.App, From: t.apps()[c.App]}
 		if c.From != nil {
 			k.To = c.From.Clone()
 			k.To.Version = t.version
@@ -380,7 +355,7 @@ func (t *tx) rollback(d *Deployment) (*Deployment, error) {
 			used, _ := t.usedPorts(c.App)
 			for _, p := range c.From.ServicePorts() {
 				if used[p] != "" && c.To == nil {
-					return nil, Problemf(errdefs.ErrInvalidArgument, "service port %d of app %s is now used by app %s", p, c.App, used[p])
+					return nil, marathon.Problemf(errdefs.ErrInvalidArgument, "service port %d of app %s is now used by app %s", p, c.App, used[p])
 				}
 			}
 		}
@@ -405,41 +380,23 @@ func (t *tx) scaled(a *marathon.App, n int) *marathon.App {
 }
 
 // killAndScale makes the change that ends instances and wants as many fewer.
-func (t *tx) killAndScale(refs []Ref) []Change {
+func (t *tx) killAndScale(refs []core.Ref) []core.Change {
 	victims := map[string][]kernel.GroupID{}
 	for _, r := range refs {
 		victims[r.App] = append(victims[r.App], r.Group)
 	}
-	changes := []Change{}
+	changes := []core.Change{}
 	for _, id := range sortedKeys(victims) {
 		if a := t.apps()[id]; a != nil {
-			changes = append(changes, Change{App: id, From: a, To: t.scaled(a, a.Instances-len(victims[id])), Victims: victims[id]})
+			changes = append(changes, core.Change{App: id, From: a, To: t.scaled(a, a.Instances-len(victims[id])), Victims: victims[id]})
 		}
 	}
 	return changes
 }
 
 // killNow ends instances; the apps get new ones.
-func (t *tx) killNow(refs []Ref) {
-	var d Decision
+func (t *tx) killNow(refs []core.Ref) {
+	var d core.Decision
 	t.then(func() { d = t.s.state.Kill(refs, "killed by a request") })
 	t.After(func(ctx context.Context) error { return t.s.carryOut(ctx, d) })
-}
-
-// findTask resolves a task id of any form, or an instance id, to an instance that is placed.
-func findTask(s *State, id string) *Instance {
-	group, ok := marathon.GroupOfTask(id)
-	if !ok {
-		return nil
-	}
-	name, _, _ := strings.Cut(group, ".instance-")
-	candidates := []string{"/" + strings.ReplaceAll(name, "_", "/")}
-	for _, app := range candidates {
-		if f := s.fleets[app]; f != nil {
-			if i, ok := f.instances.Get(kernel.GroupID(group)); ok && !i.Waiting {
-				return i
-			}
-		}
-	}
-	return nil
 }

@@ -7,10 +7,11 @@
 //	kernel watch ─┼─> scheduler.Loop ─> State ─> Decide ─> Decision ───┤
 //	timer ────────┘    (the one owner)           (pure)                 └─> kernel: launch, withdraw, stop, forget
 //
-// [State] is what is known, [Decide] what is to be done about it, and nothing there reads a clock, draws a number or
-// blocks: time and instance ids come in. The owner goroutine of a scheduler.Loop is the only writer. A request's
-// change is committed under the leadership's fence before it is answered, and only then taken into the state; readers
-// of the API look at the state under its lock, and write their answers when they have let go of it.
+// core.State is what is known, core.Decide what is to be done about it, and nothing there reads a clock, draws a
+// number or blocks: time and instance ids come in. What can be asked of Services is in request.go, what it tells in
+// read.go; api serves both over HTTP. The owner goroutine of a scheduler.Loop is the only writer. A request's change
+// is committed under the leadership's fence before it is answered, and only then taken into the state; readers get
+// values of their own, made under the state's lock.
 //
 // Whoever drives the pure part (Run does, and a simulator may) keeps this order: Observe what the kernel says;
 // Decide; make the decision's transitions durable and Advance by each; hand the rest to the kernel, and report with
@@ -46,7 +47,7 @@
 //
 // In any minute at most a fifth of the instances that all apps should have, and never less than three, is killed
 // because checks fail; the rest waits its turn, out of the traffic all the same. While more than half of them are on
-// machines that do not answer, giving them up is slowed down alike. See [Policy]. Deployments and requests to kill
+// machines that do not answer, giving them up is slowed down alike. See core.Policy. Deployments and requests to kill
 // are not slowed down.
 //
 // # How it fails
@@ -54,11 +55,11 @@
 // A commit whose outcome is unknown, or an error of the kernel, ends Run; the next leadership begins from what is
 // durable. A spec that the kernel refuses counts as a failed launch and is tried again with growing pauses.
 //
-// One object's trouble is set aside and no other notices, see aside.go: an app whose row cannot be read, be it torn
-// or of a kind that only a later version knows, keeps its instances and its name; a deployment that cannot be read
-// goes no further, and ends nothing; an app or a deployment about which something panicked is left as it is. Each is
-// an alarm that says what to do, in health and in `marina status`, and each has a way out. Fields of a row that this
-// version does not know are no trouble: they are ignored.
+// One object's trouble is set aside and no other notices, see core/aside.go: an app whose row cannot be read, be it
+// torn or of a kind that only a later version knows, keeps its instances and its name; a deployment that cannot be
+// read goes no further, and ends nothing; an app or a deployment about which something panicked is left as it is.
+// Each is an alarm that says what to do, in health and in `marina status`, and each has a way out. Fields of a row
+// that this version does not know are no trouble: they are ignored.
 //
 // # Differences from Marathon
 //

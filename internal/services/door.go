@@ -8,6 +8,7 @@ import (
 
 	"github.com/marinaos/marina/internal/kernel"
 	"github.com/marinaos/marina/internal/marathon"
+	"github.com/marinaos/marina/internal/services/core"
 )
 
 // Door finds the app whose label DCOS_SERVICE_NAME, outer slashes dropped, segments reversed and joined by dots, is
@@ -45,7 +46,7 @@ func doorName(label string) string {
 }
 
 // portOf is where the index-th port of an instance is reached: at its own address if it has one, else at its machine's.
-func portOf(a *marathon.App, i *Instance, index int, machine netip.Addr) netip.AddrPort {
+func portOf(a *marathon.App, i *core.Instance, index int, machine netip.Addr) netip.AddrPort {
 	g := i.Group()
 	if a.Container != nil && !a.HostNetwork() && g.Address.IsValid() {
 		if index >= 0 && index < len(a.Container.PortMappings) && a.Container.PortMappings[index].ContainerPort != 0 {

@@ -13,6 +13,7 @@ import (
 	"github.com/marinaos/marina/internal/kernel"
 	"github.com/marinaos/marina/internal/marathon"
 	"github.com/marinaos/marina/internal/scheduler"
+	"github.com/marinaos/marina/internal/services/core"
 	"pgregory.net/rapid"
 )
 
@@ -22,7 +23,7 @@ func TestServicesHoldTheirBounds(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		rapid.SyncTest(rt, func(rt *rapid.T) {
 			m := &machine{world: newWorld(rt.Fatalf), rt: rt, tolerated: map[string]int{}}
-			m.policy = DefaultPolicy
+			m.policy = core.DefaultPolicy
 			m.policy.BrakeFloor = 1000 // the brake has tests of its own
 			for i := range 3 {
 				m.kernel.AddAgent(kernel.AgentID(fmt.Sprint("a", i)), 6)
@@ -197,6 +198,19 @@ func (m *machine) back(t *rapid.T) {
 
 func (m *machine) wait(t *rapid.T) {
 	m.after(time.Duration(rapid.IntRange(1, 400).Draw(t, "seconds")) * time.Second)
+}
+
+// rounding keeps 0.07*100 from counting as more than 7.
+const rounding = 1e-9
+
+// bounds are the least healthy and the most living instances while n are being replaced, as the essay promises them.
+func bounds(n int, u marathon.UpgradeStrategy) (least, most int) {
+	least = int(math.Ceil(float64(n)*u.MinimumHealthCapacity - rounding))
+	most = int(math.Floor(float64(n)*(1+u.MaximumOverCapacity) + rounding))
+	if least == most {
+		most++
+	}
+	return least, most
 }
 
 // bound is how many instances each app may have by what is known of it: the most over its versions in play.

@@ -7,6 +7,7 @@ import (
 
 	"github.com/marinaos/marina/internal/kernel"
 	"github.com/marinaos/marina/internal/marathon"
+	"github.com/marinaos/marina/internal/services/core"
 )
 
 // What can be asked for. Each function returns once the change is durable. Its errors are a Problem, a LockedError,
@@ -37,19 +38,19 @@ func (t *tx) posted(by Asker, a *marathon.App) {
 }
 
 // Create makes an app that does not exist yet.
-func (s *Services) Create(ctx context.Context, u Update, by Asker) (a *marathon.App, d *Deployment, err error) {
+func (s *Services) Create(ctx context.Context, u Update, by Asker) (a *marathon.App, d *core.Deployment, err error) {
 	err = s.change(ctx, func(t *tx) (err error) {
 		if t.unreadable(u.ID) {
 			return t.noApp(u.ID)
 		}
 		if t.apps()[u.ID] != nil {
-			return Problemf(errdefs.ErrAlreadyExists, "An app with id [%s] already exists.", u.ID)
+			return marathon.Problemf(errdefs.ErrAlreadyExists, "An app with id [%s] already exists.", u.ID)
 		}
 		if a, err = t.create(u.ID, u.Given); err != nil {
 			return err
 		}
 		t.posted(by, a)
-		d, err = t.deploy([]Change{{App: u.ID, To: a}}, by.Force)
+		d, err = t.deploy([]core.Change{{App: u.ID, To: a}}, by.Force)
 		return err
 	})
 	return a, d, err
@@ -57,7 +58,7 @@ func (s *Services) Create(ctx context.Context, u Update, by Asker) (a *marathon.
 
 // Update changes apps in one deployment. With partial, fields that are not given stay as they are. With create, an
 // app that does not exist is made, and with force one whose row cannot be read. It reports whether the first one was.
-func (s *Services) Update(ctx context.Context, list []Update, partial, create bool, by Asker) (d *Deployment, created bool, err error) {
+func (s *Services) Update(ctx context.Context, list []Update, partial, create bool, by Asker) (d *core.Deployment, created bool, err error) {
 	back := map[string]earlier{}
 	for _, u := range list { // the store may take its time: nobody waits for it but the asker
 		if version, ok := u.Given["version"].(string); ok {
@@ -67,7 +68,7 @@ func (s *Services) Update(ctx context.Context, list []Update, partial, create bo
 	}
 	err = s.change(ctx, func(t *tx) error {
 		t.earlier = back
-		changes := []Change{}
+		changes := []core.Change{}
 		for _, u := range list {
 			c, err := t.update(u.ID, u.Given, partial, create, by.Force)
 			if err != nil {
@@ -85,26 +86,26 @@ func (s *Services) Update(ctx context.Context, list []Update, partial, create bo
 }
 
 // Remove ends an app. One whose row cannot be read is only removed with blind.
-func (s *Services) Remove(ctx context.Context, id string, force, blind bool) (d *Deployment, err error) {
+func (s *Services) Remove(ctx context.Context, id string, force, blind bool) (d *core.Deployment, err error) {
 	err = s.change(ctx, func(t *tx) error {
 		a := t.apps()[id]
 		if a == nil && !(blind && t.unreadable(id)) {
 			return t.noApp(id)
 		}
-		d, err = t.deploy([]Change{{App: id, From: a}}, force)
+		d, err = t.deploy([]core.Change{{App: id, From: a}}, force)
 		return err
 	})
 	return d, err
 }
 
 // Restart replaces all instances of an app.
-func (s *Services) Restart(ctx context.Context, id string, force bool) (d *Deployment, err error) {
+func (s *Services) Restart(ctx context.Context, id string, force bool) (d *core.Deployment, err error) {
 	err = s.change(ctx, func(t *tx) error {
 		a := t.apps()[id]
 		if a == nil {
 			return t.noApp(id)
 		}
-		d, err = t.deploy([]Change{{App: id, From: a, To: t.restart(a)}}, force)
+		d, err = t.deploy([]core.Change{{App: id, From: a, To: t.restart(a)}}, force)
 		return err
 	})
 	return d, err
@@ -112,21 +113,21 @@ func (s *Services) Restart(ctx context.Context, id string, force bool) (d *Deplo
 
 // Victims says which instances are to end: those of a filter, or of a list of task ids of any form that Marathon had.
 type Victims struct {
-	Filter
+	core.Filter
 	Tasks []string // not nil: these, as far as they exist
 	Must  bool     // they must exist, and be of Filter.App if that does
 }
 
 // find lists the instances, each once.
-func (v *Victims) find(s *State) (out []*Instance, err error) {
+func (v *Victims) find(s *core.State) (out []*core.Instance, err error) {
 	if v.Tasks == nil {
-		return v.Filter.pick(s), nil
+		return core.Pick(s, v.Filter), nil
 	}
 	seen := map[kernel.GroupID]bool{}
 	for _, id := range v.Tasks {
-		i := findTask(s, id)
+		i := core.Find(s, id)
 		if v.Must && (i == nil || s.Apps[v.App] != nil && i.Owner != v.App) {
-			return nil, Problemf(errdefs.ErrNotFound, "Task '%s' does not exist", id)
+			return nil, marathon.Problemf(errdefs.ErrNotFound, "Task '%s' does not exist", id)
 		}
 		if i != nil && !seen[i.ID()] {
 			seen[i.ID()] = true
@@ -146,7 +147,7 @@ func (s *Services) Kill(ctx context.Context, v Victims) (killed []marathon.Task,
 		}
 		killed = []marathon.Task{}
 		for _, i := range list {
-			killed = append(killed, t.s.state.task(i, machines))
+			killed = append(killed, core.TaskOf(t.s.state, i, machines))
 		}
 		t.killNow(refs(list))
 		return nil
@@ -155,7 +156,7 @@ func (s *Services) Kill(ctx context.Context, v Victims) (killed []marathon.Task,
 }
 
 // KillAndScale ends instances by a deployment that wants as many fewer.
-func (s *Services) KillAndScale(ctx context.Context, v Victims, force bool) (d *Deployment, err error) {
+func (s *Services) KillAndScale(ctx context.Context, v Victims, force bool) (d *core.Deployment, err error) {
 	err = s.change(ctx, func(t *tx) error {
 		list, err := v.find(t.s.state)
 		if err != nil {
@@ -167,25 +168,25 @@ func (s *Services) KillAndScale(ctx context.Context, v Victims, force bool) (d *
 	return d, err
 }
 
-func refs(list []*Instance) (out []Ref) {
+func refs(list []*core.Instance) (out []core.Ref) {
 	for _, i := range list {
-		out = append(out, Ref{i.Owner, i.ID()})
+		out = append(out, core.Ref{App: i.Owner, Group: i.ID()})
 	}
 	return out
 }
 
 // deployment finds a running deployment.
-func (t *tx) deployment(id string) (*Deployment, error) {
+func (t *tx) deployment(id string) (*core.Deployment, error) {
 	for _, d := range t.s.state.Deployments {
 		if d.ID == id {
 			return d, nil
 		}
 	}
-	return nil, Problemf(errdefs.ErrNotFound, "DeploymentPlan %s does not exist", id)
+	return nil, marathon.Problemf(errdefs.ErrNotFound, "DeploymentPlan %s does not exist", id)
 }
 
 // Rollback begins a deployment back to what was before another.
-func (s *Services) Rollback(ctx context.Context, id string) (next *Deployment, err error) {
+func (s *Services) Rollback(ctx context.Context, id string) (next *core.Deployment, err error) {
 	err = s.change(ctx, func(t *tx) error {
 		d, err := t.deployment(id)
 		if err != nil {
@@ -206,7 +207,7 @@ func (s *Services) Cancel(ctx context.Context, id string) error {
 		}
 		t.forgetDeployment(d, nil)
 		t.then(func() { t.s.state.Cancel(d) })
-		t.events = append(t.events, deploymentEnd("deployment_failed", d, "cancelled by a request", t.now))
+		t.events = append(t.events, core.DeploymentEnd("deployment_failed", d, "cancelled by a request", t.now))
 		return nil
 	})
 }
@@ -214,9 +215,8 @@ func (s *Services) Cancel(ctx context.Context, id string) error {
 // ResetDelay lets the next launch of an app that has instances left to launch happen now.
 func (s *Services) ResetDelay(ctx context.Context, id string) error {
 	return s.change(ctx, func(t *tx) error {
-		f := t.s.state.fleets[id]
-		if t.s.state.Apps[id] == nil || f == nil || f.missing == 0 && len(f.waiting()) == 0 {
-			return Problemf(errdefs.ErrNotFound, "Application %s not found in tasks queue.", id)
+		if t.s.state.Apps[id] == nil || !core.Launches(t.s.state, id) {
+			return marathon.Problemf(errdefs.ErrNotFound, "Application %s not found in tasks queue.", id)
 		}
 		t.then(func() { t.s.state.ResetBackoff(id) })
 		return nil

@@ -11,6 +11,7 @@ import (
 
 	"github.com/marinaos/marina/internal/kernel"
 	"github.com/marinaos/marina/internal/marathon"
+	"github.com/marinaos/marina/internal/services/core"
 	"github.com/marinaos/marina/internal/store"
 )
 
@@ -42,7 +43,7 @@ type changeRow struct {
 	Victims []kernel.GroupID `json:"victims,omitempty"`
 }
 
-func rowOf(d *Deployment, step int) (store.Op, error) {
+func rowOf(d *core.Deployment, step int) (store.Op, error) {
 	r := deploymentRow{ID: d.ID, Version: d.Version, Steps: d.Steps, Step: step}
 	for _, c := range d.Changes {
 		k := changeRow{App: c.App, Victims: c.Victims}
@@ -80,7 +81,7 @@ func (s *Services) load(ctx context.Context) error {
 	defer s.mu.Unlock()
 	s.loadApps(apps)
 	s.loadDeployments(deployments, wanted)
-	for _, a := range s.state.aside.List() {
+	for _, a := range s.state.Alarms() {
 		s.cfg.Log.Error("set aside", "subject", a.Subject, "problem", a.Problem)
 	}
 	return nil
@@ -104,14 +105,14 @@ func (s *Services) loadApps(rows *store.Rows[marathon.App]) {
 
 func (s *Services) loadDeployments(rows *store.Rows[deploymentRow], versions map[[2]string]*marathon.App) {
 	now := time.Now()
-	aside := func(d *Deployment, err error) {
-		d.unreadable = true
+	aside := func(d *core.Deployment, err error) {
+		d.Unreadable = true
 		s.state.Park(d, "it cannot be read: "+err.Error(), now)
 	}
 	for _, row := range rows.List {
 		d, err := resolve(row.Value, versions)
 		if err == nil {
-			err = d.intact(row.ID)
+			err = d.Intact(row.ID)
 		}
 		if d.ID = row.ID; err != nil {
 			aside(d, err)
@@ -121,9 +122,9 @@ func (s *Services) loadDeployments(rows *store.Rows[deploymentRow], versions map
 			s.last = max(s.last, d.Version)
 		}
 	}
-	slices.SortStableFunc(s.state.Deployments, func(a, b *Deployment) int { return strings.Compare(a.Version, b.Version) })
+	slices.SortStableFunc(s.state.Deployments, func(a, b *core.Deployment) int { return strings.Compare(a.Version, b.Version) })
 	for _, b := range rows.Broken {
-		d := &Deployment{}
+		d := &core.Deployment{}
 		d.ID, _ = deploymentRows.ID(b.Item.Key) // Rows has none without
 		aside(d, b.Err)
 		d.Changes = unclaimed(s)
@@ -133,12 +134,12 @@ func (s *Services) loadDeployments(rows *store.Rows[deploymentRow], versions map
 
 // unclaimed are the apps that only a deployment of which nothing is known can still need: they have versions, but no
 // row, and no deployment that is known names them. It removes them.
-func unclaimed(s *Services) (out []Change) {
+func unclaimed(s *Services) (out []core.Change) {
 	for _, id := range sortedKeys(s.versions) {
-		_, unreadable := s.state.unreadable[id]
-		named := slices.ContainsFunc(s.state.Deployments, func(d *Deployment) bool { return len(d.Steps) > 0 && d.change(id) != nil })
+		_, unreadable := s.state.Unreadable()[id]
+		named := slices.ContainsFunc(s.state.Deployments, func(d *core.Deployment) bool { return len(d.Steps) > 0 && d.Change(id) != nil })
 		if s.state.Apps[id] == nil && !unreadable && !named {
-			out = append(out, Change{App: id})
+			out = append(out, core.Change{App: id})
 		}
 	}
 	return out
@@ -180,11 +181,11 @@ func (s *Services) loadVersions(ctx context.Context, wanted map[[2]string]*marat
 
 // resolve finds the versions that a deployment's row names. With the error that one is missing or cannot be read it
 // returns what there is.
-func resolve(r deploymentRow, versions map[[2]string]*marathon.App) (*Deployment, error) {
-	d := &Deployment{ID: r.ID, Version: r.Version, Steps: r.Steps, Step: r.Step}
+func resolve(r deploymentRow, versions map[[2]string]*marathon.App) (*core.Deployment, error) {
+	d := &core.Deployment{ID: r.ID, Version: r.Version, Steps: r.Steps, Step: r.Step}
 	var missing error
 	for _, c := range r.Changes {
-		k := Change{App: c.App, Victims: c.Victims}
+		k := core.Change{App: c.App, Victims: c.Victims}
 		for _, side := range []struct {
 			version string
 			app     **marathon.App
@@ -198,6 +199,6 @@ func resolve(r deploymentRow, versions map[[2]string]*marathon.App) (*Deployment
 		}
 		d.Changes = append(d.Changes, k)
 	}
-	slices.SortFunc(d.Changes, func(a, b Change) int { return strings.Compare(a.App, b.App) })
+	slices.SortFunc(d.Changes, func(a, b core.Change) int { return strings.Compare(a.App, b.App) })
 	return d, missing
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -18,6 +19,7 @@ import (
 	"github.com/marinaos/marina/internal/marathon"
 	"github.com/marinaos/marina/internal/metrics"
 	"github.com/marinaos/marina/internal/scheduler"
+	"github.com/marinaos/marina/internal/services/core"
 	"github.com/marinaos/marina/internal/store"
 )
 
@@ -37,7 +39,7 @@ type Config struct {
 	HostVolumes         []string          // folders of the machines that apps may bind; nil: machines decide alone
 	Build               string            // version for /v2/info; "1.11.0", whose API this is
 	NewID               func() string     // a UUID, never the same twice; uuid.NewString
-	Policy              Policy            // DefaultPolicy
+	Policy              core.Policy       // DefaultPolicy
 }
 
 // maxLaunches is how many launches are handed to the kernel side by side.
@@ -51,7 +53,7 @@ type Services struct {
 	count counters
 
 	mu       sync.RWMutex
-	state    *State              // written by the loop's owner, under mu; read by anyone under mu.RLock
+	state    *core.State         // written by the loop's owner, under mu; read by anyone under mu.RLock
 	versions map[string][]string // of each app, oldest first; likewise
 
 	last string // newest version given out; the owner's own
@@ -83,16 +85,16 @@ func New(cfg Config) *Services {
 	if cfg.NewID == nil {
 		cfg.NewID = uuid.NewString
 	}
-	if cfg.Policy == (Policy{}) {
-		cfg.Policy = DefaultPolicy
+	if cfg.Policy == (core.Policy{}) {
+		cfg.Policy = core.DefaultPolicy
 	}
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	s := &Services{cfg: cfg, hub: hub{readers: map[*Stream]struct{}{}}, state: NewState(), versions: map[string][]string{}}
+	s := &Services{cfg: cfg, hub: hub{readers: map[*Stream]struct{}{}}, state: core.NewState(), versions: map[string][]string{}}
 	s.loop = scheduler.New(scheduler.Config{Name: "services", Framework: marathon.Framework, Store: cfg.Store, Kernel: cfg.Kernel,
 		Fence: cfg.Fence, Log: cfg.Log, Metrics: cfg.Metrics})
-	s.state.Policy = cfg.Policy
+	s.state.Policy, s.state.Stack = cfg.Policy, debug.Stack
 	return s
 }
 
@@ -112,7 +114,7 @@ func (s *Services) observe(c kernel.Changes) {
 func (s *Services) settle(ctx context.Context) (time.Time, error) {
 	for {
 		s.mu.Lock()
-		d := Decide(s.state, time.Now(), func(app string) kernel.GroupID { return kernel.GroupID(marathon.GroupPrefix(app) + s.cfg.NewID()) })
+		d := core.Decide(s.state, time.Now(), func(app string) kernel.GroupID { return kernel.GroupID(marathon.GroupPrefix(app) + s.cfg.NewID()) })
 		s.mu.Unlock()
 		s.hub.publish(d.Events)
 		for _, a := range d.Aside {
@@ -128,7 +130,7 @@ func (s *Services) settle(ctx context.Context) (time.Time, error) {
 }
 
 // carryOut makes a decision real. An error ends this leadership's work.
-func (s *Services) carryOut(ctx context.Context, d Decision) error {
+func (s *Services) carryOut(ctx context.Context, d core.Decision) error {
 	if err := s.advance(ctx, d.Transitions); err != nil {
 		return err
 	}
@@ -150,7 +152,7 @@ func (s *Services) carryOut(ctx context.Context, d Decision) error {
 }
 
 // advance makes transitions durable, each by itself.
-func (s *Services) advance(ctx context.Context, list []Transition) error {
+func (s *Services) advance(ctx context.Context, list []core.Transition) error {
 	changes := []*scheduler.Change{}
 	for _, tr := range list {
 		t := s.begin(&scheduler.Change{})
@@ -180,10 +182,10 @@ func (s *Services) advance(ctx context.Context, list []Transition) error {
 	return err
 }
 
-func (s *Services) withdraw(ctx context.Context, list []Withdraw) error {
+func (s *Services) withdraw(ctx context.Context, list []core.Withdraw) error {
 	byKey := map[string][]kernel.GroupID{}
 	for _, w := range list {
-		byKey[Key(w.App, w.Version)] = append(byKey[Key(w.App, w.Version)], w.Group)
+		byKey[core.Key(w.App, w.Version)] = append(byKey[core.Key(w.App, w.Version)], w.Group)
 	}
 	var out []kernel.GroupID
 	for _, key := range sortedKeys(byKey) {
@@ -199,7 +201,7 @@ func (s *Services) withdraw(ctx context.Context, list []Withdraw) error {
 	return s.stop(ctx, placed)
 }
 
-func (s *Services) stop(ctx context.Context, list []Stop) error {
+func (s *Services) stop(ctx context.Context, list []core.Stop) error {
 	byWhy := map[string][]kernel.GroupID{}
 	for _, k := range list {
 		byWhy[k.Why] = append(byWhy[k.Why], k.Group)
@@ -214,8 +216,8 @@ func (s *Services) stop(ctx context.Context, list []Stop) error {
 	return nil
 }
 
-func (s *Services) forget(ctx context.Context, list []Ref) error {
-	byApp := map[string][]Ref{}
+func (s *Services) forget(ctx context.Context, list []core.Ref) error {
+	byApp := map[string][]core.Ref{}
 	for _, r := range list {
 		byApp[r.App] = append(byApp[r.App], r)
 	}
@@ -237,21 +239,20 @@ func (s *Services) forget(ctx context.Context, list []Ref) error {
 	return nil
 }
 
-func (s *Services) launch(ctx context.Context, l Launch) error {
+func (s *Services) launch(ctx context.Context, l core.Launch) error {
 	var spec kernel.Spec
 	var err error
 	if p := scheduler.Catch(func() { spec, err = marathon.Spec(l.App) }); p != nil {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		a := s.state.ParkApp(l.App.ID, "making its instances' spec", p, time.Now())
+		a := s.state.ParkLaunch(l, &core.Panic{Value: p.Value, Stack: p.Stack}, time.Now())
 		s.cfg.Log.Error("set aside", "subject", a.Subject, "problem", a.Problem, "stack", string(a.Stack))
-		s.state.undo(s.state.fleet(l.App.ID), &Decision{}, l.Groups)
 		return nil
 	}
 	var result kernel.LaunchResult
 	if err == nil {
 		s.count.launched.Add(int64(len(l.Groups)))
-		result, err = s.cfg.Kernel.Launch(ctx, kernel.LaunchRequest{Key: Key(l.App.ID, l.App.Config()), Spec: spec, Groups: l.Groups})
+		result, err = s.cfg.Kernel.Launch(ctx, kernel.LaunchRequest{Key: core.Key(l.App.ID, l.App.Config()), Spec: spec, Groups: l.Groups})
 	}
 	if refused(err) { // is this app's matter: it backs off, and the others and this leadership go on
 		s.mu.Lock()
@@ -265,7 +266,7 @@ func (s *Services) launch(ctx context.Context, l Launch) error {
 	if result.Waiting > 0 {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		s.state.emit(instancesWaiting(l, result, time.Now()))
+		s.state.Waits(l, result, time.Now())
 	}
 	return nil
 }

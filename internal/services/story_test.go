@@ -5,7 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http/httptest"
-	"os"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
-	"github.com/google/go-cmp/cmp"
 
 	"github.com/marinaos/marina/internal/kernel"
 	"github.com/marinaos/marina/internal/marathon"
@@ -234,38 +233,6 @@ func refusedSpec(t *testing.T, kind error) {
 	})
 }
 
-// TestSpec shows what instances are made from.
-func TestSpec(t *testing.T) {
-	const in = `{"id":"/prod/web","container":{"type":"DOCKER","docker":{"image":"web:1","forcePullImage":true},"portMappings":[
-		{"containerPort":80,"name":"http","labels":{"VIP_0":"/prod/web:8080","VIP_1":"198.18.0.9:80"}},{"containerPort":53,"hostPort":5353,"protocol":"udp,tcp"}],
-		"volumes":[{"containerPath":"/data","hostPath":"/srv","mode":"RW"}]},"networks":[{"mode":"container/bridge"}],"cpus":0.5,"mem":64,"disk":10,
-		"resourceLimits":{"cpus":"unlimited","mem":128},"env":{"PORT":"9","A":"b"},"labels":{"HAPROXY_GROUP":"internal,external","HAPROXY_1_GROUP":"none","a-b":"c","MARINA_PLACEMENT":"binpack"},
-		"constraints":[["@hostname","LIKE","a.*"]],"taskKillGracePeriodSeconds":7,"user":"web","args":["-v"],"healthChecks":[
-		{"protocol":"MESOS_HTTP","path":"/h","portIndex":1,"intervalSeconds":2},{"protocol":"COMMAND","command":{"value":"true"}},{"protocol":"TCP","port":81,"maxConsecutiveFailures":0}]}`
-	inWorld(t, func(w *world) {
-		w.must(201, "POST", "/v2/apps", in)
-		s, err := marathon.Spec(w.apps()["/prod/web"])
-		if err != nil {
-			t.Fatal(err)
-		}
-		got := string(must(json.MarshalIndent(s, "", " "))) + "\n"
-		if *update {
-			if err := os.WriteFile("testdata/spec.json", []byte(got), 0o644); err != nil {
-				t.Fatal(err)
-			}
-		}
-		want, err := os.ReadFile("testdata/spec.json")
-		if d := cmp.Diff(string(want), got); err != nil || d != "" {
-			t.Errorf("spec (-want +got): %v\n%s", err, d)
-		}
-		w.must(200, "PUT", "/v2/apps/prod/web?force=true", `{"instances":4,"resourceLimits":{"cpus":"unlimited","mem":128}}`)
-		scaled, err := marathon.Spec(w.apps()["/prod/web"])
-		if err != nil || scaled.ID != s.ID {
-			t.Errorf("spec after a change of scale: got %s %v, want the same %s", scaled.ID, err, s.ID)
-		}
-	})
-}
-
 func TestAPlacementThatThereIsNotIsRefused(t *testing.T) {
 	inWorld(t, func(w *world) {
 		rec := w.call("POST", "/v2/apps", `{"id":"/a","cmd":"x","labels":{"MARINA_PLACEMENT":"tight"}}`)
@@ -349,6 +316,15 @@ func TestLostMachineIsReplacedAndItsReturnTrimmed(t *testing.T) {
 		w.after(time.Minute)
 		if got := w.placed("/web", ""); len(got) != 4 || got[0].Agent == "a1" {
 			t.Fatalf("placed after the lost ones were forgotten: got %v, want 4 elsewhere", got)
+		}
+	})
+}
+
+func TestADependencyIsKeptOnce(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.must(201, "POST", "/v2/apps", `{"id":"/g/a","cmd":"x","dependencies":["b","/g/b","/h","../h","b"]}`)
+		if got, want := w.apps()["/g/a"].Dependencies, []string{"/g/b", "/h"}; !slices.Equal(got, want) {
+			t.Errorf("dependencies: got %q, want %q", got, want)
 		}
 	})
 }

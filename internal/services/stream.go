@@ -58,7 +58,11 @@ func (h *hub) publish(events []marathon.Event) {
 		return
 	}
 	for _, e := range events {
-		m := Encoded{e.Type, must(marathon.Encode(e.Data))}
+		data, err := marathon.Encode(e.Data)
+		if err != nil {
+			panic(err) // this cannot be: events are own types without cycles, channels or NaN
+		}
+		m := Encoded{e.Type, data}
 		for r := range h.readers {
 			if r.types != nil && !r.types[e.Type] {
 				continue

@@ -18,6 +18,7 @@ import (
 	"github.com/marinaos/marina/internal/kernel"
 	"github.com/marinaos/marina/internal/kernel/kerneltest"
 	"github.com/marinaos/marina/internal/marathon"
+	"github.com/marinaos/marina/internal/services/core"
 	"github.com/marinaos/marina/internal/store"
 	"github.com/marinaos/marina/internal/store/memory"
 )
@@ -40,7 +41,7 @@ type world struct {
 	done   chan error
 	ids    atomic.Int64
 	terms  int
-	policy Policy
+	policy core.Policy
 }
 
 // inWorld runs a test in a bubble with one agent that has plenty of room.
@@ -56,7 +57,7 @@ func inWorld(t *testing.T, f func(w *world)) {
 }
 
 func newWorld(fail func(string, ...any)) *world {
-	return &world{fail: fail, ctx: context.Background(), kernel: kerneltest.New(time.Now), store: memory.New(), policy: DefaultPolicy}
+	return &world{fail: fail, ctx: context.Background(), kernel: kerneltest.New(time.Now), store: memory.New(), policy: core.DefaultPolicy}
 }
 
 // lead begins a leadership.
@@ -142,7 +143,7 @@ func (w *world) apps() map[string]*marathon.App {
 	return maps.Clone(w.svc.state.Apps)
 }
 
-func (w *world) running() []*Deployment {
+func (w *world) running() []*core.Deployment {
 	w.svc.mu.RLock()
 	defer w.svc.mu.RUnlock()
 	return slices.Clone(w.svc.state.Deployments)
@@ -151,7 +152,7 @@ func (w *world) running() []*Deployment {
 func (w *world) away() int {
 	w.svc.mu.RLock()
 	defer w.svc.mu.RUnlock()
-	return w.svc.state.away
+	return w.svc.state.Away()
 }
 
 // placed lists an app's placed instances, of one config version if it is given.
@@ -197,4 +198,12 @@ func TestAppRunsAndIsKeptRunning(t *testing.T) {
 		}
 		w.must(404, "GET", "/v2/apps/hello", "")
 	})
+}
+
+// must is for what always succeeds in a test.
+func must[T any](v T, err error) T {
+	if err != nil {
+		panic(err)
+	}
+	return v
 }

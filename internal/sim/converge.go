@@ -10,7 +10,7 @@ import (
 	"github.com/marinaos/marina/internal/invariant"
 	"github.com/marinaos/marina/internal/kernel"
 	"github.com/marinaos/marina/internal/marathon"
-	"github.com/marinaos/marina/internal/services"
+	services "github.com/marinaos/marina/internal/services/core"
 )
 
 // checkEvery is how often the judge looks whether all has converged, once faults have ended.

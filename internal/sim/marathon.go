@@ -12,7 +12,7 @@ import (
 	"github.com/marinaos/marina/internal/kernel"
 	"github.com/marinaos/marina/internal/marathon"
 	brain "github.com/marinaos/marina/internal/master"
-	"github.com/marinaos/marina/internal/services"
+	services "github.com/marinaos/marina/internal/services/core"
 	"github.com/marinaos/marina/internal/store"
 )
 

@@ -15,6 +15,7 @@ import (
 	"github.com/marinaos/marina/internal/marathon"
 	"github.com/marinaos/marina/internal/scheduler"
 	"github.com/marinaos/marina/internal/services"
+	"github.com/marinaos/marina/internal/services/core"
 )
 
 // API is Marathon's API. Make one with New.
@@ -66,7 +67,7 @@ type answer struct {
 
 // errNoRoute and errMethod are answers of routing itself.
 var (
-	errNoRoute = services.Problemf(errdefs.ErrNotFound, "URI not found")
+	errNoRoute = marathon.Problemf(errdefs.ErrNotFound, "URI not found")
 	errMethod  = errors.New("HTTP method not allowed")
 )
 
@@ -118,7 +119,7 @@ func segments(u *url.URL) ([]string, error) {
 		}
 		name, err := url.PathUnescape(p)
 		if err != nil || strings.ContainsAny(name, "/\\\x00") || name == "." || name == ".." {
-			return nil, services.Problemf(errdefs.ErrInvalidArgument, "path segment %.80q is not allowed", p)
+			return nil, marathon.Problemf(errdefs.ErrInvalidArgument, "path segment %.80q is not allowed", p)
 		}
 		out = append(out, name)
 	}
@@ -145,9 +146,9 @@ func (c *call) body() (any, error) {
 	raw, err := io.ReadAll(c.r.Body)
 	if err != nil {
 		if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
-			return nil, services.Problemf(errdefs.ErrOutOfRange, "the request is larger than %d bytes", marathon.MaxBody)
+			return nil, marathon.Problemf(errdefs.ErrOutOfRange, "the request is larger than %d bytes", marathon.MaxBody)
 		}
-		return nil, services.Problemf(errdefs.ErrInvalidArgument, "the request could not be read")
+		return nil, marathon.Problemf(errdefs.ErrInvalidArgument, "the request could not be read")
 	}
 	return marathon.Parse(raw)
 }
@@ -232,7 +233,7 @@ func (c *call) answerWith(status int, v any) error {
 }
 
 // started answers a request that began a deployment.
-func (c *call) started(status int, d *services.Deployment, body any) error {
+func (c *call) started(status int, d *core.Deployment, body any) error {
 	c.out.header.Set("Marathon-Deployment-Id", d.ID)
 	if body == nil {
 		body = marathon.DeploymentResult{Version: d.Version, DeploymentID: d.ID}
@@ -243,7 +244,7 @@ func (c *call) started(status int, d *services.Deployment, body any) error {
 // errorAnswer is the one place that turns kinds of errors into statuses.
 func errorAnswer(err error) answer {
 	status, body := http.StatusInternalServerError, messageBody{Message: "internal error: see the master's log"}
-	p, said := errors.AsType[*services.Problem](err)
+	p, said := errors.AsType[*marathon.Problem](err)
 	if said {
 		body.Message = p.Text
 	}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/marinaos/marina/internal/marathon"
 	"github.com/marinaos/marina/internal/services"
+	"github.com/marinaos/marina/internal/services/core"
 )
 
 // apps routes /v2/apps/...
@@ -67,7 +68,7 @@ func (c *call) appsRoot() error {
 }
 
 // embeds reads the embed parameters: prefixes may be left out, unknown values are ignored.
-func (c *call) embeds() (e services.Embed) {
+func (c *call) embeds() (e core.Embed) {
 	for _, v := range c.r.URL.Query()["embed"] {
 		for _, prefix := range []string{"group.apps.", "apps.", "app."} {
 			v = strings.TrimPrefix(v, prefix)
@@ -89,7 +90,7 @@ func (c *call) embeds() (e services.Embed) {
 }
 
 // infos describes the apps that keep lets through, by id.
-func (c *call) infos(embed services.Embed, keep func(*marathon.App) bool) []marathon.AppInfo {
+func (c *call) infos(embed core.Embed, keep func(*marathon.App) bool) []marathon.AppInfo {
 	apps := slices.DeleteFunc(c.services.Apps(), func(a *marathon.App) bool { return !keep(a) })
 	return c.services.Describe(apps, embed)
 }

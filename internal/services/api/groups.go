@@ -10,13 +10,12 @@ import (
 	"github.com/containerd/errdefs"
 
 	"github.com/marinaos/marina/internal/marathon"
-	"github.com/marinaos/marina/internal/services"
 )
 
 // groups routes /v2/groups/... Groups are read from the ids of the apps in them; they cannot be written yet.
 func (c *call) groups(rest []string) error {
 	if c.r.Method != http.MethodGet && c.r.Method != http.MethodHead {
-		return services.Problemf(errdefs.ErrNotImplemented, "Writing groups is not supported by this version: create, update and remove their apps by /v2/apps")
+		return marathon.Problemf(errdefs.ErrNotImplemented, "Writing groups is not supported by this version: create, update and remove their apps by /v2/apps")
 	}
 	n := len(rest)
 	switch {
@@ -32,7 +31,7 @@ func (c *call) groups(rest []string) error {
 }
 
 func noGroup(id string) error {
-	return services.Problemf(errdefs.ErrNotFound, "Group '%s' does not exist", id)
+	return marathon.Problemf(errdefs.ErrNotFound, "Group '%s' does not exist", id)
 }
 
 // showGroup answers with a group made of apps.
@@ -133,7 +132,7 @@ func (c *call) groupVersion(id, version string) error {
 		}
 	}
 	if !known {
-		return services.Problemf(errdefs.ErrNotFound, "Group '%s' does not exist in version %s", id, version)
+		return marathon.Problemf(errdefs.ErrNotFound, "Group '%s' does not exist in version %s", id, version)
 	}
 	apps := []*marathon.App{}
 	for _, app := range slices.Sorted(maps.Keys(wanted)) {
@@ -151,10 +150,10 @@ func (c *call) pods(rest []string) error {
 	id := join(rest)
 	switch {
 	case c.r.Method != http.MethodGet && c.r.Method != http.MethodHead:
-		return services.Problemf(errdefs.ErrNotImplemented, "Pods are not supported by this version: use apps")
+		return marathon.Problemf(errdefs.ErrNotImplemented, "Pods are not supported by this version: use apps")
 	case len(rest) == 0 || id == "/::status":
 		return c.answer([]struct{}{})
 	}
 	// Marathon's message is itself JSON.
-	return services.Problemf(errdefs.ErrNotFound, `{"message": "pod with %s does not exist"}`, strings.Split(id, "::")[0])
+	return marathon.Problemf(errdefs.ErrNotFound, `{"message": "pod with %s does not exist"}`, strings.Split(id, "::")[0])
 }

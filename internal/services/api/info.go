@@ -9,7 +9,6 @@ import (
 	"github.com/containerd/errdefs"
 
 	"github.com/marinaos/marina/internal/marathon"
-	"github.com/marinaos/marina/internal/services"
 )
 
 // ping answers in what the client takes: text if it can, else JSON, else nothing.
@@ -30,7 +29,7 @@ func (c *call) ping() error {
 func (c *call) leader() error {
 	leader := c.services.Settings().Leader
 	if leader == "" {
-		return services.Problemf(errdefs.ErrNotFound, "There is no leader")
+		return marathon.Problemf(errdefs.ErrNotFound, "There is no leader")
 	}
 	return c.answer(map[string]string{"leader": leader})
 }

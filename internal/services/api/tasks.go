@@ -9,6 +9,7 @@ import (
 
 	"github.com/marinaos/marina/internal/marathon"
 	"github.com/marinaos/marina/internal/services"
+	"github.com/marinaos/marina/internal/services/core"
 )
 
 // MaxKill is how many tasks one request may name.
@@ -16,9 +17,9 @@ const MaxKill = 10_000
 
 // appTasks serves /v2/apps/{id}/tasks and /v2/apps/{group}/*/tasks.
 func (c *call) appTasks(path []string) error {
-	f := services.Filter{App: join(path)}
+	f := core.Filter{App: join(path)}
 	if n := len(path) - 1; path[n] == "*" {
-		f = services.Filter{Below: join(path[:n])}
+		f = core.Filter{Below: join(path[:n])}
 	} else if _, err := c.services.Versions(f.App); err != nil {
 		return err
 	}
@@ -37,7 +38,7 @@ func (c *call) appTasks(path []string) error {
 // deleteTask finds the task by its own id: some clients derive the app's from it and get that wrong. An app that does
 // exist must be the task's.
 func (c *call) deleteTask(app, id string) error {
-	return c.kill(services.Victims{Filter: services.Filter{App: app}, Tasks: []string{id}, Must: true},
+	return c.kill(services.Victims{Filter: core.Filter{App: app}, Tasks: []string{id}, Must: true},
 		func(killed []marathon.Task) any { return map[string]any{"task": killed[0]} })
 }
 
@@ -46,7 +47,7 @@ func (c *call) deleteTask(app, id string) error {
 func (c *call) kill(v services.Victims, describe func([]marathon.Task) any) error {
 	scale, wipe := c.flag("scale", false), c.flag("wipe", false)
 	if scale && wipe {
-		return services.Problemf(errdefs.ErrInvalidArgument, "You cannot use scale and wipe at the same time.")
+		return marathon.Problemf(errdefs.ErrInvalidArgument, "You cannot use scale and wipe at the same time.")
 	}
 	if scale {
 		d, err := c.services.KillAndScale(c.r.Context(), v, c.flag("force", false))
@@ -76,7 +77,7 @@ func (c *call) allTasks(rest []string) error {
 	return c.get(func() error {
 		q := c.r.URL.Query()
 		wanted := append(q["status"], q["status[]"]...)
-		return c.answer(map[string]any{"tasks": c.services.Tasks(services.Filter{
+		return c.answer(map[string]any{"tasks": c.services.Tasks(core.Filter{
 			Running: slices.Contains(wanted, "running"), Staging: slices.Contains(wanted, "staging")})})
 	})
 }
@@ -97,7 +98,7 @@ func (c *call) deleteTasks() error {
 			return marathon.ShapeError(marathon.Bad(fmt.Sprintf("/ids(%d)", i), "error.expected.jsstring"))
 		}
 		if _, ok := marathon.GroupOfTask(id); !ok {
-			return services.Problemf(errdefs.ErrInvalidArgument, "Invalid task id '%.200s'. [it is not of the form app.instance-UUID._app.N]", id)
+			return marathon.Problemf(errdefs.ErrInvalidArgument, "Invalid task id '%.200s'. [it is not of the form app.instance-UUID._app.N]", id)
 		}
 		ids = append(ids, id)
 	}

@@ -1,4 +1,4 @@
-package services
+package core
 
 import (
 	"time"
@@ -13,7 +13,8 @@ func planOf(d *Deployment) marathon.PlanInfo {
 	return marathon.PlanInfo{ID: d.ID, Version: d.Version, Steps: orEmpty(d.Steps)}
 }
 
-func stepEvent(kind string, d *Deployment, now time.Time) marathon.Event {
+// StepEvent tells where a deployment is.
+func StepEvent(kind string, d *Deployment, now time.Time) marathon.Event {
 	e := marathon.DeploymentEvent{Head: marathon.NewHead(kind, now), Plan: planOf(d), CurrentStep: &marathon.Step{Actions: []marathon.Action{}}}
 	if d.Step < len(d.Steps) {
 		e.CurrentStep = &d.Steps[d.Step]
@@ -21,11 +22,13 @@ func stepEvent(kind string, d *Deployment, now time.Time) marathon.Event {
 	return marathon.Event{Type: kind, Data: e}
 }
 
-func deploymentEnd(kind string, d *Deployment, reason string, now time.Time) marathon.Event {
+// DeploymentEnd tells that a deployment ended, and why if it did not succeed.
+func DeploymentEnd(kind string, d *Deployment, reason string, now time.Time) marathon.Event {
 	return marathon.Event{Type: kind, Data: marathon.DeploymentEvent{Head: marathon.NewHead(kind, now), ID: d.ID, Plan: planOf(d), Reason: reason}}
 }
 
-func groupChange(version string, now time.Time) marathon.Event {
+// GroupChanged tells that apps changed.
+func GroupChanged(version string, now time.Time) marathon.Event {
 	return marathon.Event{Type: "group_change_success", Data: marathon.GroupChange{Head: marathon.NewHead("group_change_success", now), GroupID: "/", Version: version}}
 }
 
@@ -33,13 +36,14 @@ func appTerminated(id string, now time.Time) marathon.Event {
 	return marathon.Event{Type: "app_terminated_event", Data: marathon.AppTerminated{Head: marathon.NewHead("app_terminated_event", now), AppID: id}}
 }
 
-func instancesWaiting(l Launch, r kernel.LaunchResult, now time.Time) marathon.Event {
+// Waits tells of instances that were launched and found no room.
+func (s *State) Waits(l Launch, r kernel.LaunchResult, now time.Time) {
 	const kind = "instances_waiting_event"
 	e := marathon.InstancesWaiting{Head: marathon.NewHead(kind, now), AppID: l.App.ID, Version: l.App.Config(), Waiting: r.Waiting}
 	if r.Refusal != nil {
 		e.Reason = r.Refusal.String()
 	}
-	return marathon.Event{Type: kind, Data: e}
+	s.emit(marathon.Event{Type: kind, Data: e})
 }
 
 func unhealthyKill(i *Instance, reason string, now time.Time) marathon.Event {

@@ -1,10 +1,16 @@
-package services
+package core
 
 import (
 	"github.com/marinaos/marina/internal/marathon"
 	"slices"
 	"strings"
 )
+
+// Cyclic reports whether a chain of dependencies leads from one of some apps, or from what it depends on, back to
+// itself. root is all apps.
+func Cyclic(root map[string]*marathon.App, from []string) bool {
+	return newDependencies(root).Cyclic(from)
+}
 
 // dependencies is the graph of what apps name as their dependencies: other apps, or groups, which stand for all apps
 // below them. A group is a node of its own, so that its apps are looked at once and not once for everybody who names
@@ -81,7 +87,7 @@ func (g *dependencies) depth(id string) int {
 
 // cyclic reports whether a chain of dependencies leads from one of the apps, or from what it depends on, back to
 // itself.
-func (g *dependencies) cyclic(from []string) bool {
+func (g *dependencies) Cyclic(from []string) bool {
 	const open, closed = 1, 2
 	marks := map[string]int{}
 	var visit func(string) bool

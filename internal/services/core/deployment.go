@@ -1,4 +1,4 @@
-package services
+package core
 
 import (
 	"fmt"
@@ -23,7 +23,7 @@ type Deployment struct {
 	Step    int // the current one, from 0
 
 	Parked     string // why it was set aside and goes no further; empty: it was not
-	unreadable bool   // it was, because its row or one that it names cannot be read: what is known of it is not all
+	Unreadable bool   // it was, because its row or one that it names cannot be read: what is known of it is not all
 }
 
 // Change is what a deployment does to one app. From is nil for a new app, To for a removed one.
@@ -92,8 +92,8 @@ func (d *Deployment) add(s marathon.Step) {
 	}
 }
 
-// change finds the deployment's part that is about an app.
-func (d *Deployment) change(app string) *Change {
+// Change finds the deployment's part that is about an app.
+func (d *Deployment) Change(app string) *Change {
 	k, ok := slices.BinarySearchFunc(d.Changes, app, func(c Change, id string) int { return strings.Compare(c.App, id) })
 	if !ok {
 		return nil
@@ -117,10 +117,10 @@ func (d *Deployment) actions(app string) (now string, later bool) {
 	return now, later
 }
 
-// conflicts lists the running deployments that one of the apps is locked by.
-func (s *State) conflicts(changes []Change) (out []*Deployment) {
+// Conflicts lists the running deployments that one of the apps is locked by.
+func (s *State) Conflicts(changes []Change) (out []*Deployment) {
 	for _, d := range s.Deployments {
-		if slices.ContainsFunc(changes, func(c Change) bool { return d.change(c.App) != nil }) {
+		if slices.ContainsFunc(changes, func(c Change) bool { return d.Change(c.App) != nil }) {
 			out = append(out, d)
 		}
 	}
@@ -146,7 +146,7 @@ func (s *State) Begin(d *Deployment, cancelled []*Deployment) {
 // Cancel ends a deployment where it stands: instances stay as they are.
 func (s *State) Cancel(d *Deployment) {
 	s.Deployments = slices.DeleteFunc(s.Deployments, func(o *Deployment) bool { return o == d })
-	s.aside.Clear(deploymentSubject(d))
+	delete(s.alarms, deploymentSubject(d))
 	for _, c := range d.Changes {
 		s.Touch(c.App)
 	}
@@ -155,18 +155,18 @@ func (s *State) Cancel(d *Deployment) {
 // Advance takes in a transition that is durable.
 func (s *State) Advance(t Transition, now time.Time) {
 	d := t.Deployment
-	s.emit(stepEvent("deployment_step_success", d, now))
+	s.emit(StepEvent("deployment_step_success", d, now))
 	d.Step = t.Step
 	if t.Finished() {
 		s.Cancel(d)
-		s.emit(deploymentEnd("deployment_success", d, "", now), groupChange(d.Version, now))
+		s.emit(DeploymentEnd("deployment_success", d, "", now), GroupChanged(d.Version, now))
 		for _, c := range d.Changes {
 			if c.To == nil {
 				s.emit(appTerminated(c.App, now))
 			}
 		}
 	} else {
-		s.emit(stepEvent("deployment_info", d, now))
+		s.emit(StepEvent("deployment_info", d, now))
 	}
 	for _, c := range d.Changes {
 		s.Touch(c.App)

@@ -1,4 +1,4 @@
-package services
+package core
 
 import (
 	"cmp"
@@ -8,7 +8,6 @@ import (
 
 	"github.com/marinaos/marina/internal/kernel"
 	"github.com/marinaos/marina/internal/marathon"
-	"github.com/marinaos/marina/internal/scheduler"
 )
 
 // Limits and pauses of deciding. A State's Policy holds them so that tests and simulations may use others.
@@ -44,20 +43,23 @@ type State struct {
 	Deployments []*Deployment            // running, oldest first
 	Complete    bool                     // every agent has reported since this leader began, as the kernel told
 
-	aside      scheduler.Alarms  // what was set aside, see aside.go
-	unreadable map[string]string // apps whose rows cannot be read, with why
-	fleets     map[string]*fleet
-	base       time.Time   // of moments
-	away       int         // instances on machines that do not answer, all apps
-	killed     []time.Time // kills for failing checks within the last BrakeWindow
-	given      []time.Time // instances given up within the last BrakeWindow
-	events     []marathon.Event
-	news       []Aside // set aside since the last decision
+	// Stack tells where a panic was, if it is set: what is pure cannot ask.
+	Stack func() []byte
+
+	alarms map[string]kernel.Alarm // what was set aside, by subject; see aside.go
+	broken map[string]string       // apps whose rows cannot be read, with why
+	fleets map[string]*fleet
+	base   time.Time   // of moments
+	away   int         // instances on machines that do not answer, all apps
+	killed []time.Time // kills for failing checks within the last BrakeWindow
+	given  []time.Time // instances given up within the last BrakeWindow
+	events []marathon.Event
+	news   []Aside // set aside since the last decision
 }
 
 // NewState returns a state without apps.
 func NewState() *State {
-	return &State{Policy: DefaultPolicy, Apps: map[string]*marathon.App{}, unreadable: map[string]string{}, fleets: map[string]*fleet{}}
+	return &State{Policy: DefaultPolicy, Apps: map[string]*marathon.App{}, alarms: map[string]kernel.Alarm{}, broken: map[string]string{}, fleets: map[string]*fleet{}}
 }
 
 // Instance is one instance of an app: what the kernel last said and what was asked of it since.
@@ -179,11 +181,14 @@ func (s *State) SetApp(id string, a *marathon.App) {
 	} else {
 		s.Apps[id] = a
 	}
-	delete(s.unreadable, id)
-	s.aside.Clear(appSubject(id))
+	delete(s.broken, id)
+	delete(s.alarms, appSubject(id))
 	f := s.fleet(id)
 	f.parked, f.stale = "", true
 }
+
+// Away counts the instances on machines that do not answer.
+func (s *State) Away() int { return s.away }
 
 // Touch has the app looked at by the next Decide.
 func (s *State) Touch(id string) { s.fleet(id).stale = true }
@@ -203,7 +208,7 @@ func (s *State) Observe(c kernel.Changes, now time.Time) {
 		}
 	}
 	for _, k := range c.Instances {
-		if p := scheduler.Catch(func() { s.observe(k, now) }); p != nil {
+		if p := s.catch(func() { s.observe(k, now) }); p != nil {
 			s.news = append(s.news, s.ParkApp(k.Owner, "taking in news of its instance "+string(k.ID()), p, now))
 		}
 	}
@@ -304,7 +309,7 @@ func (s *State) Kill(refs []Ref, why string) (d Decision) {
 	for _, r := range refs {
 		f := s.fleet(r.App)
 		if i, ok := f.instances.Get(r.Group); ok && !i.Stopping {
-			s.end(i, why, &d)
+			d.end(i, why)
 			f.stale = true
 		}
 	}
@@ -318,7 +323,7 @@ func (s *State) definition(id, config string) *marathon.App {
 		return a
 	}
 	for _, d := range s.Deployments {
-		if c := d.change(id); c != nil {
+		if c := d.Change(id); c != nil {
 			for _, a := range []*marathon.App{c.To, c.From} {
 				if a != nil && a.Config() == config {
 					return a

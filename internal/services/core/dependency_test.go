@@ -1,4 +1,4 @@
-package services
+package core
 
 import (
 	"fmt"
@@ -58,7 +58,7 @@ func TestDependenciesMeanWhatTheyMultiplyOutTo(t *testing.T) {
 		for _, id := range ids {
 			cyclic = cyclic || reaches(id, id, root, map[string]bool{})
 		}
-		if got := newDependencies(root).cyclic(ids); got != cyclic {
+		if got := newDependencies(root).Cyclic(ids); got != cyclic {
 			t.Fatalf("cyclic: got %v, want %v", got, cyclic)
 		}
 		if cyclic {
@@ -91,7 +91,7 @@ func crowd(beside int) (root map[string]*marathon.App, ids []string) {
 func TestAGroupIsLookedAtOnceHoweverOftenItIsNamed(t *testing.T) {
 	root, ids := crowd(400)
 	g := newDependencies(root)
-	if g.cyclic(ids) || g.depth(ids[0]) != 1 || g.depth(ids[399]) != 1 {
+	if g.Cyclic(ids) || g.depth(ids[0]) != 1 || g.depth(ids[399]) != 1 {
 		t.Errorf("got a cycle or depths %d and %d, want none, 1 and 1", g.depth(ids[0]), g.depth(ids[399]))
 	}
 	if most := 3 * len(root); g.looked > most {
@@ -108,20 +108,11 @@ func BenchmarkDependenciesOnAGroup(b *testing.B) {
 				changes = append(changes, Change{App: id, To: root[id]})
 			}
 			for b.Loop() {
-				if newDependencies(root).cyclic(ids) {
+				if newDependencies(root).Cyclic(ids) {
 					b.Fatal("a cycle")
 				}
 				NewDeployment("d", "", changes, root, func(string, string) bool { return false })
 			}
 		})
 	}
-}
-
-func TestADependencyIsKeptOnce(t *testing.T) {
-	inWorld(t, func(w *world) {
-		w.must(201, "POST", "/v2/apps", `{"id":"/g/a","cmd":"x","dependencies":["b","/g/b","/h","../h","b"]}`)
-		if got, want := w.apps()["/g/a"].Dependencies, []string{"/g/b", "/h"}; !slices.Equal(got, want) {
-			t.Errorf("dependencies: got %q, want %q", got, want)
-		}
-	})
 }

@@ -1,4 +1,4 @@
-package services
+package core
 
 import (
 	"fmt"
@@ -7,7 +7,6 @@ import (
 
 	"github.com/marinaos/marina/internal/kernel"
 	"github.com/marinaos/marina/internal/marathon"
-	"github.com/marinaos/marina/internal/scheduler"
 )
 
 // What is set aside, and how it comes back:
@@ -22,7 +21,34 @@ import (
 //	deciding a deployment panicked  As one that cannot be written; or the next leader.
 
 // Alarms lists what was set aside, by subject.
-func (s *Services) Alarms() []kernel.Alarm { return s.state.aside.List() }
+func (s *State) Alarms() []kernel.Alarm {
+	out := []kernel.Alarm{}
+	for _, subject := range sortedKeys(s.alarms) {
+		out = append(out, s.alarms[subject])
+	}
+	return out
+}
+
+func (s *State) raise(a kernel.Alarm) { s.alarms[a.Subject] = a }
+
+// Panic is what deciding panicked with, and where, if State.Stack can tell.
+type Panic struct {
+	Value any
+	Stack []byte
+}
+
+// catch calls f and returns the panic that ended it, nil if none did. What f had changed stays changed.
+func (s *State) catch(f func()) (p *Panic) {
+	defer func() {
+		if v := recover(); v != nil {
+			if p = (&Panic{Value: v}); s.Stack != nil {
+				p.Stack = s.Stack()
+			}
+		}
+	}()
+	f()
+	return nil
+}
 
 // Aside is something that was set aside just now. Stack is where it panicked, if it did.
 type Aside struct {
@@ -32,14 +58,14 @@ type Aside struct {
 
 func appSubject(id string) string            { return "app " + id }
 func deploymentSubject(d *Deployment) string { return "deployment " + d.ID }
-func panicked(what string, p *scheduler.Panic) string {
+func panicked(what string, p *Panic) string {
 	return fmt.Sprintf("%s panicked: %v", what, p.Value)
 }
 
 // SetUnreadable sets an app aside whose row cannot be read.
 func (s *State) SetUnreadable(id, problem string, now time.Time) {
-	s.unreadable[id] = problem
-	s.aside.Raise(kernel.Alarm{Subject: appSubject(id), Since: now, Do: wayOut(id),
+	s.broken[id] = problem
+	s.raise(kernel.Alarm{Subject: appSubject(id), Since: now, Do: wayOut(id),
 		Problem: "its definition cannot be read, what runs of it is left alone: " + problem})
 }
 
@@ -56,22 +82,31 @@ func (s *State) Park(d *Deployment, problem string, now time.Time) Aside {
 	a := kernel.Alarm{Subject: deploymentSubject(d), Problem: problem, Since: now,
 		Do: fmt.Sprintf("cancel it with `marina deployment rollback %s --force` (DELETE /v2/deployments/%s?force=true): "+
 			"what runs stays, and its apps become what their definitions say", d.ID, d.ID)}
-	s.aside.Raise(a)
+	s.raise(a)
 	return Aside{Alarm: a}
 }
 
 // ParkApp sets an app aside since something about it panicked: nothing is launched, ended or given up until it is
 // changed.
-func (s *State) ParkApp(id, what string, p *scheduler.Panic, now time.Time) Aside {
+func (s *State) ParkApp(id, what string, p *Panic, now time.Time) Aside {
 	f := s.fleet(id)
 	f.parked = panicked(what, p)
 	f.stale, f.wake, f.done, f.why = false, time.Time{}, false, "it was set aside: "+f.parked
 	a := kernel.Alarm{Subject: appSubject(id), Problem: f.parked + "; it is left as it is", Since: now,
 		Do: fmt.Sprintf("report it with this master's log; a change of the app or another leader tries again: "+
 			"`marina app update %s instances=N --force`", id)}
-	s.aside.Raise(a)
+	s.raise(a)
 	return Aside{a, p.Stack}
 }
+
+// ParkLaunch sets an app aside since making the spec of a launch panicked, and takes the launch back.
+func (s *State) ParkLaunch(l Launch, p *Panic, now time.Time) Aside {
+	s.undo(s.fleet(l.App.ID), &Decision{}, l.Groups)
+	return s.ParkApp(l.App.ID, "making its instances' spec", p, now)
+}
+
+// Unreadable lists the apps whose rows cannot be read, with why. It is the state's own.
+func (s *State) Unreadable() map[string]string { return s.broken }
 
 // decideAlone decides about one app. A panic sets that app aside: what was decided of it is dropped, and all others
 // go on.
@@ -83,11 +118,12 @@ func (s *State) decideAlone(id string, now time.Time, mint func(string) kernel.G
 	}
 	var one Decision
 	var minted []kernel.GroupID
-	p := scheduler.Catch(func() {
-		s.decideApp(id, now, func(app string) kernel.GroupID {
+	p := s.catch(func() {
+		t := turn{s: s, f: f, id: id, now: now, d: &one}
+		t.decide(func(app string) kernel.GroupID {
 			minted = append(minted, mint(app))
 			return minted[len(minted)-1]
-		}, &one)
+		})
 	})
 	if p != nil {
 		s.undo(f, &one, minted)
@@ -128,7 +164,7 @@ func (s *State) advanceAlone(dep *Deployment, now time.Time, d *Decision) {
 		return
 	}
 	done := false
-	if p := scheduler.Catch(func() { done = s.stepDone(dep) }); p != nil {
+	if p := s.catch(func() { done = s.stepDone(dep) }); p != nil {
 		a := s.Park(dep, panicked("deciding about it", p), now)
 		a.Stack = p.Stack
 		d.Aside = append(d.Aside, a)
@@ -137,8 +173,8 @@ func (s *State) advanceAlone(dep *Deployment, now time.Time, d *Decision) {
 	}
 }
 
-// intact returns what is wrong with a deployment although its row could be decoded.
-func (d *Deployment) intact(id string) error {
+// Intact returns what is wrong with a deployment although its row could be decoded.
+func (d *Deployment) Intact(id string) error {
 	if d.ID != id {
 		return fmt.Errorf("it says that it is deployment %.60q", d.ID)
 	}
@@ -148,7 +184,7 @@ func (d *Deployment) intact(id string) error {
 	known := []string{marathon.StartApplication, marathon.ScaleApplication, marathon.RestartApplication, marathon.StopApplication}
 	for _, step := range d.Steps {
 		for _, a := range step.Actions {
-			c := d.change(a.App)
+			c := d.Change(a.App)
 			if !slices.Contains(known, a.Action) || c == nil || c.To == nil && a.Action != marathon.StopApplication {
 				return fmt.Errorf("it has a step that this version does not know: %.60q of app %.200q", a.Action, a.App)
 			}

@@ -1,10 +1,10 @@
-package services
+package core
 
 import (
 	"bytes"
-	"encoding/json"
 	"flag"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -87,7 +87,7 @@ type driver struct {
 	complete bool
 	room     int
 	placed   map[kernel.GroupID]*kernel.Instance
-	queue    []kernel.GroupID // in order; their specs are in wanted
+	Queue    []kernel.GroupID // in order; their specs are in wanted
 	wanted   map[kernel.GroupID]*marathon.App
 	next     int
 	deployed int
@@ -154,8 +154,7 @@ func (d *driver) command(line string) error {
 }
 
 func (d *driver) deploy(line string) error {
-	t := &tx{s: New(Config{}), now: d.now, version: d.version()}
-	t.s.state = d.s
+	version, root := d.version(), maps.Clone(d.s.Apps)
 	changes := []Change{}
 	for _, one := range strings.Split(line, " /") {
 		id, text, _ := strings.Cut("/"+strings.TrimPrefix(one, "/"), " ")
@@ -167,15 +166,33 @@ func (d *driver) deploy(line string) error {
 				return err
 			}
 			given = v.(map[string]any)
-			if c.To, err = t.prepare(id, given, c.From, true); err != nil {
+			if c.To, err = prepare(id, given, c.From, version); err != nil {
 				return err
 			}
-			t.apps()[id] = c.To
+			root[id] = c.To
 		}
 		changes = append(changes, c)
 	}
-	d.begin(changes, t.apps())
+	d.begin(changes, root)
 	return nil
+}
+
+// prepare makes the next version of an app, as whoever writes apps does.
+func prepare(id string, given map[string]any, old *marathon.App, version string) (*marathon.App, error) {
+	given["id"] = id
+	a, err := marathon.Read(given, old, true)
+	if err != nil {
+		return nil, err
+	}
+	a.ID, a.Version = id, version
+	a.VersionInfo = &marathon.VersionInfo{LastScalingAt: version, LastConfigChangeAt: version}
+	if errs := a.FoldDependencies(); len(errs) > 0 {
+		return nil, marathon.ContentError(errs)
+	}
+	if old != nil && marathon.SameConfig(a, old) {
+		a.VersionInfo.LastConfigChangeAt = old.Config()
+	}
+	return a, nil
 }
 
 func (d *driver) begin(changes []Change, root map[string]*marathon.App) {
@@ -186,7 +203,7 @@ func (d *driver) begin(changes []Change, root map[string]*marathon.App) {
 		}
 	}
 	dep := NewDeployment(fmt.Sprint("d", d.deployed), marathon.Timestamp(d.now), changes, root, d.s.Mixed)
-	d.s.Begin(dep, d.s.conflicts(changes))
+	d.s.Begin(dep, d.s.Conflicts(changes))
 	for i, step := range dep.Steps {
 		fmt.Fprintf(&d.out, "plan %s step %d: %v\n", dep.ID, i+1, step.Actions)
 	}
@@ -219,25 +236,14 @@ func (d *driver) undo(rollback bool, id string) error {
 func (d *driver) failover() {
 	old := d.s
 	d.s = NewState()
-	d.queue, d.complete = nil, false
+	d.Queue, d.complete = nil, false
 	for id, a := range old.Apps {
 		d.s.SetApp(id, a)
 	}
 	for _, dep := range old.Deployments {
-		row := must(rowOf(dep, dep.Step))
-		var r deploymentRow
-		if err := json.Unmarshal(row.Value, &r); err != nil {
-			panic(err)
-		}
-		versions := map[[2]string]*marathon.App{}
-		for _, c := range dep.Changes {
-			for _, a := range []*marathon.App{c.From, c.To} {
-				if a != nil {
-					versions[[2]string{c.App, a.Version}] = a
-				}
-			}
-		}
-		d.s.Deployments = append(d.s.Deployments, must(resolve(r, versions)))
+		again := *dep // as it is read from its row
+		again.Parked = ""
+		d.s.Deployments = append(d.s.Deployments, &again)
 	}
 	c := kernel.Changes{}
 	for _, i := range d.placed {
@@ -338,9 +344,9 @@ func sortedIDs[V any](m map[kernel.GroupID]V) []kernel.GroupID {
 
 func (d *driver) place() {
 	c := kernel.Changes{Complete: d.complete}
-	for len(d.queue) > 0 && len(d.placed) < d.room {
-		id := d.queue[0]
-		d.queue = d.queue[1:]
+	for len(d.Queue) > 0 && len(d.placed) < d.room {
+		id := d.Queue[0]
+		d.Queue = d.Queue[1:]
 		a := d.wanted[id]
 		i := &kernel.Instance{Group: kernel.Group{ID: id, Placed: d.now, Goal: kernel.GoalRun}, Framework: marathon.Framework, Owner: a.ID,
 			Version: a.Config(), Agent: "a1", Known: true, Statuses: []kernel.Status{{Task: kernel.TaskID(id), Group: id}}}
@@ -380,10 +386,10 @@ func (d *driver) do(dec Decision) {
 	var out []kernel.GroupID
 	for _, w := range dec.Withdraw {
 		fmt.Fprintf(&d.out, "withdraw %s %s\n", w.App, w.Group)
-		if slices.Contains(d.queue, w.Group) {
+		if slices.Contains(d.Queue, w.Group) {
 			out = append(out, w.Group)
 		}
-		d.queue = slices.DeleteFunc(d.queue, func(id kernel.GroupID) bool { return id == w.Group })
+		d.Queue = slices.DeleteFunc(d.Queue, func(id kernel.GroupID) bool { return id == w.Group })
 	}
 	for _, s := range append(d.s.Withdrawn(dec.Withdraw, out), dec.Stop...) {
 		fmt.Fprintf(&d.out, "stop %s %s: %s\n", s.App, s.Group, s.Why)
@@ -402,7 +408,7 @@ func (d *driver) do(dec Decision) {
 		fmt.Fprintf(&d.out, "launch %s %s: %v\n", l.App.ID, l.App.Config(), l.Groups)
 		for _, id := range l.Groups {
 			d.wanted[id] = l.App
-			d.queue = append(d.queue, id)
+			d.Queue = append(d.Queue, id)
 		}
 	}
 	d.place()

@@ -1,4 +1,4 @@
-package services
+package core
 
 import (
 	"cmp"
@@ -59,8 +59,8 @@ func failureOf(i *Instance, now time.Time) *marathon.TaskFailure {
 	return f
 }
 
-// task is an instance's task as the API shows it.
-func (s *State) task(i *Instance, machines map[kernel.AgentID]kernel.AgentView) marathon.Task {
+// TaskOf is an instance's task as the API shows it.
+func TaskOf(s *State, i *Instance, machines map[kernel.AgentID]kernel.AgentView) marathon.Task {
 	k := i.Instance()
 	t := marathon.Task{AppID: i.Owner, Host: i.Hostname, ID: taskOf(i), SlaveID: string(i.Agent), State: taskState(i),
 		Ports: orEmpty(k.HostPorts), IPAddresses: addresses(&k), ServicePorts: []int{}, HealthCheckResults: []marathon.HealthResult{},
@@ -154,14 +154,14 @@ func (s *State) Info(a *marathon.App, embed Embed, machines map[kernel.AgentID]k
 	out := marathon.AppInfo{App: a, TasksStaged: &c.Staged, TasksRunning: &c.Running, TasksHealthy: &c.Healthy, TasksUnhealthy: &c.Unhealthy,
 		Deployments: []marathon.DeploymentRef{}}
 	for _, d := range s.Deployments {
-		if d.change(a.ID) != nil {
+		if d.Change(a.ID) != nil {
 			out.Deployments = append(out.Deployments, marathon.DeploymentRef{ID: d.ID})
 		}
 	}
 	if embed.Tasks {
 		out.Tasks = []marathon.Task{}
 		for _, i := range list {
-			out.Tasks = append(out.Tasks, s.task(i, machines))
+			out.Tasks = append(out.Tasks, TaskOf(s, i, machines))
 		}
 	}
 	if f := s.fleets[a.ID]; f != nil && embed.LastTaskFailure {
