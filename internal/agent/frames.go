@@ -78,6 +78,9 @@ func (f frames) Apply(specs map[kernel.SpecID]kernel.Spec, d *kernel.Down) error
 	if err := a.assign(specs, d); err != nil {
 		return err
 	}
+	if d.Removed != "" {
+		a.log.Error("this machine is no part of the datacenter any more, all its tasks end", "why", d.Removed)
+	}
 	a.claims.Release(d.Release)
 	if d.Endpoints != nil {
 		if err := a.ends.Change(d.Epoch, d.Endpoints); err != nil {

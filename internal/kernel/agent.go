@@ -53,6 +53,14 @@ type AgentView struct {
 	Epoch      int64     `json:"epoch,omitempty"` // of the leader it talks to
 }
 
+// Removal is what a machine's removal from the datacenter gave up.
+type Removal struct {
+	Machine  AgentID     `json:"machine"`
+	Hostname string      `json:"hostname"`
+	Groups   []GroupID   `json:"groups"` // that ended with it
+	Lost     []ClaimView `json:"lost"`   // claims with volumes: what those held went with it
+}
+
 // Usage is what a task uses, as its agent reads it when asked: GET /agent/v1/tasks/ID/usage.
 type Usage struct {
 	Private int64   `json:"private"` // bytes of memory that no process outside of it uses too

@@ -34,7 +34,8 @@ type Kernel interface {
 
 	// Release frees claims: volumes are deleted, addresses and ports may be given to others. It is refused with
 	// errdefs.ErrFailedPrecondition while a group with the claim is placed or waits. Unknown ones are ignored. The agent deletes
-	// when it hears of it; Claims tells until it has.
+	// when it hears of it; Claims tells until it has. A claim that is Lost is gone at once, and then groups that wait for it may stay: they are
+	// placed with a new one.
 	Release(ctx context.Context, framework string, claims []string) error
 
 	// Claims tells the claims of a framework, from memory: all that was decided before any answer or change that the caller has. The list is
@@ -128,4 +129,8 @@ type ClaimView struct {
 	Address   netip.Addr `json:"address,omitzero"`
 	HostPorts []uint16   `json:"hostPorts,omitempty"`
 	Released  bool       `json:"released,omitempty"` // its agent has yet to delete it
+
+	// Lost is set once its machine was removed from the datacenter: what its volumes held went with that. It counts against nothing, address and ports may be others' by now, groups
+	// wait for it in vain, and only its owner can tell whether to begin anew: Release makes its name free at once.
+	Lost bool `json:"lost,omitempty"`
 }

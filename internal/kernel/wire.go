@@ -31,6 +31,10 @@ type Down struct {
 	Groups []Group   `json:"groups,omitempty"`
 	Drop   []GroupID `json:"drop,omitempty"`
 
+	// Removed, with a Sync of nothing, says that the machine was removed from the datacenter, and what to do: all its tasks are to end, and it is
+	// given nothing more.
+	Removed string `json:"removed,omitempty"`
+
 	Subnet  netip.Prefix `json:"subnet,omitzero"` // with Sync: where this agent's groups live
 	Network *NetworkInfo `json:"network,omitempty"`
 

@@ -76,6 +76,34 @@ func TestPortThatIsTakenIsGivenUp(t *testing.T) {
 	})
 }
 
+// A node's machine is removed: the node begins anew on another, with nothing of what it kept.
+func TestNodeOfARemovedMachineBeginsAnew(t *testing.T) {
+	w := newWorld(t)
+	w.kernel.AddAgent("a2", 50)
+	w.kernel.Bundle("a2", map[string]string{"kubernetes/v1.37": "v1.37.2"})
+	s := w.ready(Definition{Name: "a", Nodes: Nodes{Count: new(2)}})
+	on := func(member string) kernel.AgentID {
+		for _, c := range w.kernel.Claims(Framework) {
+			if strings.HasSuffix(c.Name, member) {
+				return c.Agent
+			}
+		}
+		t.Fatalf("there is no claim of %s", member)
+		return ""
+	}
+	lost := on("node-1")
+	if lost == on(controlPlane) {
+		t.Fatalf("node-1 is where the control plane is, on %s", lost)
+	}
+	w.kernel.RemoveAgent(lost)
+	w.until("a", "node-1 elsewhere", func(v View) bool { return v.Members[1].Task != "" && v.Members[1].Restarts == 1 })
+	if now := on("node-1"); now == lost {
+		t.Errorf("node-1 is on %s, which was removed", now)
+	}
+	s.join("node-1")
+	w.until("a", "ready again", isReady)
+}
+
 func TestNodesLeaveDrainedAndStopped(t *testing.T) {
 	w := newWorld(t)
 	s := w.ready(Definition{Name: "a", Nodes: Nodes{Count: new(3)}})

@@ -133,6 +133,10 @@ func (c *cluster) decideMember(m *member, d *Decision, complete bool, now time.T
 		}
 		return
 	}
+	if m.claim != nil && m.claim.Lost && m.name != controlPlane { // a node begins anew elsewhere; what a control plane kept was the cluster
+		d.Release = append(d.Release, m.claim.Name)
+		return
+	}
 	if m.asked != "" || m.waiting != nil || !complete {
 		return
 	}

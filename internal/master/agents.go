@@ -3,7 +3,6 @@ package master
 import (
 	"encoding/json"
 	"fmt"
-	"net/netip"
 	"reflect"
 	"slices"
 	"strings"
@@ -44,6 +43,10 @@ func (s *State) agentUp(ev AgentUp) {
 	reg := &ev.Registration
 	if why := s.refuseAgent(reg); why != "" {
 		s.step.fx.Ends = append(s.step.fx.Ends, SessionEnd{ev.Session, why})
+		return
+	}
+	if gone := s.removed.rows[reg.Agent.ID]; gone != nil {
+		s.dismiss(ev.Session, 1, gone.why(reg.Agent.ID))
 		return
 	}
 	a := s.agents[reg.Agent.ID]
@@ -118,12 +121,7 @@ func (s *State) identify(a *agent, info kernel.Agent) {
 	a.info = &info
 	s.altered(a)
 	s.shown(a)
-	if !a.subnet.IsValid() {
-		a.subnet = s.freeSubnet()
-		if a.subnet.IsValid() {
-			s.subnets[a.subnet] = info.ID
-		}
-	}
+	s.giveSubnet(a)
 	s.pool.Set(a.machine())
 	s.dirty(Row{Kind: RowAgent, ID: string(info.ID)})
 	if moved {
@@ -133,21 +131,6 @@ func (s *State) identify(a *agent, info kernel.Agent) {
 		}
 	}
 	s.roomAppeared()
-}
-
-// freeSubnet is the lowest subnet of the pool that no agent has, invalid when all are given out.
-func (s *State) freeSubnet() netip.Prefix {
-	base, bits := s.cfg.Pool.Masked(), s.cfg.SubnetBits
-	if !base.Addr().Is4() || bits < base.Bits() || bits > 29 {
-		return netip.Prefix{}
-	}
-	for ; s.subnetsFrom < 1<<(bits-base.Bits()); s.subnetsFrom++ { // those before are taken, and stay so
-		p := netip.PrefixFrom(addToAddr(base.Addr(), uint32(s.subnetsFrom)<<(32-bits)), bits)
-		if _, taken := s.subnets[p]; !taken {
-			return p
-		}
-	}
-	return netip.Prefix{}
 }
 
 // report notes that an agent known from the store has said what it runs.
@@ -185,7 +168,11 @@ func (s *State) heard(a *agent) {
 // frame is a later frame of a session.
 func (s *State) frame(ev Frame) {
 	a := s.sessions[ev.Session]
-	if a == nil || ev.Up.Seq <= a.upSeq {
+	if a == nil {
+		s.dismissed(ev)
+		return
+	}
+	if ev.Up.Seq <= a.upSeq {
 		return
 	}
 	if ev.Up.Seq != a.upSeq+1 {
@@ -203,6 +190,7 @@ func (s *State) frame(ev Frame) {
 }
 
 func (s *State) agentDown(ev AgentDown) {
+	delete(s.leaving, ev.Session)
 	if a := s.sessions[ev.Session]; a != nil {
 		s.loseSession(a)
 	}

@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -105,11 +106,22 @@ func (m *api) machines(w http.ResponseWriter, r *http.Request, rest string) erro
 	if id, role, ok := strings.Cut(rest, "/reserved"); ok && (role == "" || role[0] == '/') {
 		return m.reservations(w, r, id, role)
 	}
-	if err := allow(w, r, http.MethodGet, http.MethodHead); err != nil {
+	id, err := url.PathUnescape(rest)
+	if err != nil {
+		return fmt.Errorf("machine %s: %w", rest, errdefs.ErrInvalidArgument)
+	}
+	methods := []string{http.MethodGet, http.MethodHead}
+	if id != "" {
+		methods = append(methods, http.MethodDelete)
+	}
+	if err := allow(w, r, methods...); err != nil {
 		return err
 	}
-	if err := m.may(r, access.Read, access.Machines.Of(rest)); err != nil {
+	if err := m.may(r, access.Of(r.Method), access.Machines.Of(id)); err != nil {
 		return err
+	}
+	if r.Method == http.MethodDelete {
+		return m.removeMachine(w, r, kernel.AgentID(id))
 	}
 	shown := m.snapshot()
 	if shown == nil {
@@ -118,16 +130,29 @@ func (m *api) machines(w http.ResponseWriter, r *http.Request, rest string) erro
 	if rest == "" {
 		return writeJSON(w, map[string]any{"machines": orEmpty(shown.Machines)})
 	}
-	id, err := url.PathUnescape(rest)
-	if err != nil {
-		return fmt.Errorf("machine %s: %w", rest, errdefs.ErrInvalidArgument)
-	}
 	for _, v := range shown.Machines {
 		if v.ID == kernel.AgentID(id) {
 			return writeJSON(w, v)
 		}
 	}
 	return fmt.Errorf("machine %s: %w", id, errdefs.ErrNotFound)
+}
+
+// removeMachine takes a machine out for good: DELETE /machines/v1/ID?force=true.
+func (m *api) removeMachine(w http.ResponseWriter, r *http.Request, id kernel.AgentID) error {
+	force := false
+	if raw := r.URL.Query().Get("force"); raw != "" {
+		var err error
+		if force, err = strconv.ParseBool(raw); err != nil {
+			return fmt.Errorf("force %.16q: it is true or false: %w", raw, errdefs.ErrInvalidArgument)
+		}
+	}
+	what, err := m.RemoveMachine(r.Context(), id, force)
+	if err != nil {
+		return err
+	}
+	m.log.Info("machine removed", "agent", id, "groups", len(what.Groups), "lost", len(what.Lost))
+	return writeJSON(w, what)
 }
 
 // readBody reads a request's small JSON body, without fields that are not known.

@@ -43,6 +43,15 @@ func TestAPIShowsMachinesQuotasAndTasks(t *testing.T) {
 		{"GET", "/tasks/v1/" + task + "/logs/other", "", 404, `ask for logs/stdout`},
 		{"GET", "/tasks/v1/" + task + "/files/a%2Fb/c", "", 200, "a/b/c"},
 		{"GET", "/tasks/v1/" + task + "/exec", "", 405, `not possible`},
+		{"DELETE", "/machines/v1", "", 405, `not possible`},
+		{"DELETE", "/machines/v1/a9", "", 404, `{"message":"machine a9: not found"}`},
+		{"DELETE", "/machines/v1/a1?force=maybe", "", 400, `true or false`},
+		{"DELETE", "/machines/v1/a1", "", 409, `is connected, runs 1 instances`},
+		{"GET", "/net/v1/pool", "", 200, `{"pool":"10.64.0.0/12","subnets":4096,"used":1}`},
+		{"PUT", "/net/v1/pool", `{"pool":"10.0.0.0/8"}`, 200, `{"pool":"10.0.0.0/8","subnets":65536,"used":1}`},
+		{"PUT", "/net/v1/pool", `{"pool":"10.64.0.0/16"}`, 400, `must have all of 10.64.0.0/12`},
+		{"PUT", "/net/v1/pool", `{"prefix":"10.64.0.0/8"}`, 400, `not what is expected`},
+		{"DELETE", "/net/v1/pool", "", 405, `not possible`},
 		{"GET", "/else", "", 404, `not found`},
 	} {
 		req, err := http.NewRequest(c.method, server.URL+c.path, strings.NewReader(c.body))

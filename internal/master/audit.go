@@ -38,6 +38,8 @@ func (a *audit) judge(s *State, fx *Effects) error {
 		case RowAgent:
 			if k := s.agents[kernel.AgentID(r.ID)]; k != nil {
 				a.books.Agent(k.info.ID, k.info.Total, k.subnet)
+			} else {
+				a.books.DropAgent(kernel.AgentID(r.ID))
 			}
 		case RowQuota:
 			v := s.quota.View(r.ID)

@@ -78,8 +78,11 @@ func (s *State) placeClaimed(e *entry) []*instance {
 	if c == nil {
 		return s.placeFirst(e)
 	}
-	if c.holder != nil || c.Released {
+	if c.holder != nil || c.Released || c.Lost {
 		detail := "it was released"
+		if c.Lost {
+			detail = fmt.Sprintf("its machine %s was removed, and what it kept is lost: release it to begin anew", c.Agent)
+		}
 		if c.holder != nil {
 			detail = fmt.Sprintf("group %s holds it", c.holder.ID())
 		}
@@ -174,11 +177,18 @@ func (s *State) release(framework string, names []string) error {
 		found = append(found, c)
 	}
 	for _, e := range s.queue {
+		if c := s.claimFor(e); c != nil && c.Lost { // nothing is taken from who waits for it
+			continue
+		}
 		if e.framework == framework && e.spec.Claim != nil && len(e.groups) > 0 && slices.Contains(names, e.spec.Claim.Name) {
 			return fmt.Errorf("claim %s: group %s waits to be placed with it: withdraw it first: %w", e.spec.Claim.Name, e.groups[0], errdefs.ErrFailedPrecondition)
 		}
 	}
 	for _, c := range found {
+		if c.Lost {
+			s.dropClaim(c)
+			continue
+		}
 		c.Released = true
 		s.claimChanged(c)
 		if a := s.agents[c.Agent]; a != nil {
@@ -206,11 +216,42 @@ func (s *State) released(a *agent, id string) {
 	if c == nil || !c.Released || c.Agent != a.info.ID {
 		return
 	}
-	delete(s.claims, id)
-	s.claimChanged(c)
+	s.freeClaim(c)
+	s.dropClaim(c)
+}
+
+// freeClaim gives back what a claim without a holder takes.
+func (s *State) freeClaim(c *claim) {
 	s.pool.Unclaim(c.at(), c.Role, c.disk())
 	s.quota.Credit(c.Role, c.disk(), false)
+}
+
+// dropClaim forgets a claim that takes nothing any more.
+func (s *State) dropClaim(c *claim) {
+	delete(s.claims, c.id())
+	s.claimChanged(c)
 	s.roomAppeared()
+}
+
+// loseClaim is a claim's part in the removal of its machine: one that kept nothing is gone, one with volumes stays, to say that it is lost.
+func (s *State) loseClaim(c *claim) {
+	if len(c.Volumes) == 0 || c.Released {
+		s.dropClaim(c)
+		return
+	}
+	c.Lost = true
+	s.claimChanged(c)
+}
+
+// claimsOn lists the claims of a machine, by id.
+func (s *State) claimsOn(id kernel.AgentID) []*claim {
+	var out []*claim
+	for _, name := range slices.Sorted(maps.Keys(s.claims)) {
+		if c := s.claims[name]; c.Agent == id && !c.Lost {
+			out = append(out, c)
+		}
+	}
+	return out
 }
 
 func (s *State) loadClaim(r Row, raw []byte) error {
@@ -221,10 +262,18 @@ func (s *State) loadClaim(r Row, raw []byte) error {
 	if c.id() != r.ID {
 		return fmt.Errorf("holds claim %q", c.id())
 	}
-	if err := s.pool.Claim(c.at(), c.Role, c.disk()); err != nil {
-		return err
+	switch {
+	case c.Lost:
+	case s.removed.has(c.Agent):
+		s.claims[r.ID] = c
+		s.loseClaim(c)
+		return nil
+	default:
+		if err := s.pool.Claim(c.at(), c.Role, c.disk()); err != nil {
+			return err
+		}
+		s.quota.Charge(c.Role, c.disk(), false)
 	}
-	s.quota.Charge(c.Role, c.disk(), false)
 	s.claims[r.ID] = c
 	s.outdated.claims[c.Framework] = struct{}{}
 	return nil

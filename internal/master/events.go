@@ -1,6 +1,7 @@
 package master
 
 import (
+	"net/netip"
 	"time"
 
 	"github.com/marinaos/marina/internal/invariant"
@@ -103,22 +104,39 @@ type Reserve struct {
 	kernel.Reservation
 }
 
+// RemoveAgent takes a machine out of the datacenter for good; its reply's Removal is set. While it may be running something it is refused
+// without Force.
+type RemoveAgent struct {
+	Request RequestID
+	Agent   kernel.AgentID
+	Force   bool
+}
+
+// SetPool changes the pool of container addresses, from which machines get their subnets, to another that has all of the configured one and
+// every subnet that was given out.
+type SetPool struct {
+	Request RequestID
+	Pool    netip.Prefix
+}
+
 // Tick is time passing: it is due at Effects.Wake, and harmless at any other time.
 type Tick struct{}
 
-func (AgentUp) event()   {}
-func (Frame) event()     {}
-func (AgentDown) event() {}
-func (Launch) event()    {}
-func (Withdraw) event()  {}
-func (Stop) event()      {}
-func (Forget) event()    {}
-func (Resize) event()    {}
-func (Release) event()   {}
-func (Expose) event()    {}
-func (SetQuota) event()  {}
-func (Reserve) event()   {}
-func (Tick) event()      {}
+func (AgentUp) event()     {}
+func (Frame) event()       {}
+func (AgentDown) event()   {}
+func (Launch) event()      {}
+func (Withdraw) event()    {}
+func (Stop) event()        {}
+func (Forget) event()      {}
+func (Resize) event()      {}
+func (Release) event()     {}
+func (Expose) event()      {}
+func (SetQuota) event()    {}
+func (Reserve) event()     {}
+func (RemoveAgent) event() {}
+func (SetPool) event()     {}
+func (Tick) event()        {}
 
 // Effects is what follows from a Step. Writes come first: nothing of the rest may leave the process before they, and those
 // of every earlier step, are durable.
@@ -160,5 +178,6 @@ type Reply struct {
 	Launch    *kernel.LaunchResult
 	Exposed   []kernel.EndpointPort
 	Withdrawn []kernel.GroupID
+	Removal   *kernel.Removal
 	Err       error
 }

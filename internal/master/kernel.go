@@ -2,6 +2,7 @@ package master
 
 import (
 	"context"
+	"net/netip"
 	"sync"
 
 	"github.com/marinaos/marina/internal/kernel"
@@ -79,6 +80,19 @@ func (m *Master) RemoveQuota(ctx context.Context, role string) error {
 // Reserve keeps an amount of a machine for a role, in place of what it had; zero keeps nothing any more.
 func (m *Master) Reserve(ctx context.Context, agent kernel.AgentID, r kernel.Reservation) error {
 	_, err := m.request(ctx, Reserve{Agent: agent, Reservation: r})
+	return err
+}
+
+// RemoveMachine takes a machine out of the datacenter for good and tells what that gave up. While it may run something it is refused without
+// force, with errdefs.ErrFailedPrecondition.
+func (m *Master) RemoveMachine(ctx context.Context, agent kernel.AgentID, force bool) (*kernel.Removal, error) {
+	reply, err := m.request(ctx, RemoveAgent{Agent: agent, Force: force})
+	return reply.Removal, err
+}
+
+// SetPool changes the pool of container addresses to one that has all of what was given out, and of what is configured.
+func (m *Master) SetPool(ctx context.Context, pool netip.Prefix) error {
+	_, err := m.request(ctx, SetPool{Pool: pool})
 	return err
 }
 

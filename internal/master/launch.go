@@ -221,17 +221,22 @@ func (s *State) forget(framework string, groups []kernel.GroupID) error {
 			away, len(s.order), s.cfg.ForgetPercent, errdefs.ErrFailedPrecondition)
 	}
 	for _, i := range found {
-		statuses := i.Statuses()
-		for k := range statuses {
-			if st := &statuses[k]; !st.State.Terminal() {
-				st.State, st.Reason, st.Message, st.Time = kernel.Gone, kernel.ReasonAgentGone, "its agent was given up", s.now.UTC().Round(0)
-				st.Health = nil
-			}
-		}
-		i.Record = i.Report(statuses)
-		s.end(i)
+		s.giveUp(i, "its agent was given up")
 	}
 	return nil
+}
+
+// giveUp ends an instance without its agent, which may be running it still.
+func (s *State) giveUp(i *instance, why string) {
+	statuses := i.Statuses()
+	for k := range statuses {
+		if st := &statuses[k]; !st.State.Terminal() {
+			st.State, st.Reason, st.Message, st.Time = kernel.Gone, kernel.ReasonAgentGone, why, s.now.UTC().Round(0)
+			st.Health = nil
+		}
+	}
+	i.Record = i.Report(statuses)
+	s.end(i)
 }
 
 // end removes an instance for good: its row, what it used, its endpoints; its id is remembered as ended.

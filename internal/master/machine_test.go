@@ -1,6 +1,7 @@
 package master
 
 import (
+	"encoding/json"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -25,6 +26,8 @@ type machine struct {
 	state   *State
 	now     time.Time
 	rows    map[string][]byte
+	before  map[string][]byte // the last step
+	written []store.Op        // in it
 	books   *invariant.Books
 	agents  []*fake
 	session SessionID
@@ -66,7 +69,7 @@ func TestStateMachine(t *testing.T) {
 		}
 		t.Repeat(map[string]func(*rapid.T){
 			"launch": m.launch, "launch more": m.launch, "status": m.status, "statuses": m.status, "stop": m.stop, "withdraw": m.withdraw, "resize": m.resize, "quota": m.quota, "reserve": m.reserve,
-			"release": m.release, "forget": m.forget, "agent": m.agent, "time": m.time, "failover": m.lead,
+			"release": m.release, "forget": m.forget, "remove": m.remove, "agent": m.agent, "time": m.time, "failover": m.lead,
 		})
 	})
 }
@@ -294,6 +297,84 @@ func (m *machine) forget(t *rapid.T) {
 	}
 }
 
+// remove takes a machine out, or asks for it in vain; sometimes another comes in its place.
+func (m *machine) remove(t *rapid.T) {
+	n := rapid.IntRange(0, len(m.agents)-1).Draw(t, "removed")
+	a := m.agents[n]
+	if m.state.agents[a.id] == nil {
+		return
+	}
+	before := len(m.state.order)
+	m.ask(t, func(r RequestID) Event {
+		return RemoveAgent{Request: r, Agent: a.id, Force: rapid.Bool().Draw(t, "force")}
+	}, errdefs.IsFailedPrecondition)
+	if len(m.state.order) == before {
+		return
+	}
+	m.prefixes(t, a.id)
+	if m.dial(t, a); m.state.agents[a.id] != nil || len(a.run) > 0 {
+		t.Fatalf("agent %s was removed and dialed again: it is a member, or runs %v", a.id, a.run)
+	}
+	m.serial++
+	m.agents[n] = &fake{id: kernel.AgentID(fmt.Sprint("a", n, "-", m.serial)), cpus: a.cpus, run: map[kernel.GroupID]*ran{}}
+	if rapid.Bool().Draw(t, "another comes") {
+		m.dial(t, m.agents[n])
+	}
+}
+
+// prefixes loads each beginning of the last step's writes: all of them can be, and from the one on that says so nothing is left of the machine
+// once a leader has begun.
+func (m *machine) prefixes(t *rapid.T, id kernel.AgentID) {
+	for n := range len(m.written) + 1 {
+		said := false
+		rows := m.after(t, n)
+		for key, value := range rows {
+			r, _ := parseRow(key)
+			said = said || r.Kind == RowRemoved && r.ID == string(id)
+			var c kernel.ClaimView
+			left := (r.Kind == RowAgent || r.Kind == RowAssigned) && r.ID == string(id) ||
+				r.Kind == RowClaim && json.Unmarshal([]byte(value), &c) == nil && c.Agent == id && !c.Lost
+			if left && rows[(Row{Kind: RowRemoved, ID: string(id)}).Key()] != "" {
+				t.Fatalf("machine %s was removed, and after %d of %d writes and another leader there is row %s %s", id, n, len(m.written), key, value)
+			}
+		}
+		if n == len(m.written) && !said {
+			t.Fatalf("machine %s was removed and no row says so", id)
+		}
+	}
+}
+
+// after is the rows once a leader has begun on what was there before the last step and its first n writes.
+func (m *machine) after(t *rapid.T, n int) map[string]string {
+	rows := maps.Clone(m.before)
+	apply := func(ops []store.Op) {
+		for _, op := range ops {
+			if delete(rows, op.Key); op.Kind == store.OpPut {
+				rows[op.Key] = op.Value
+			}
+		}
+	}
+	apply(m.written[:n])
+	s := NewState(m.state.cfg)
+	var items []store.Item
+	for _, key := range slices.Sorted(maps.Keys(rows)) {
+		items = append(items, store.Item{Key: key, Value: rows[key]})
+	}
+	if problems := s.Load(items); len(problems) > 0 {
+		t.Fatalf("load after %d writes: %v", n, problems)
+	}
+	ops, err := s.Ops(s.Step(m.now, Tick{}).Writes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	apply(ops)
+	out := map[string]string{}
+	for key, value := range rows {
+		out[key] = string(value)
+	}
+	return out
+}
+
 // status has an agent say how a group fares, or repeat what it said.
 func (m *machine) status(t *rapid.T) {
 	a := m.someAgent(t)
@@ -321,6 +402,7 @@ func (m *machine) step(t *rapid.T, ev Event) Effects {
 	if err != nil {
 		t.Fatal(err)
 	}
+	m.before, m.written = maps.Clone(m.rows), ops
 	for _, op := range ops {
 		if op.Kind == store.OpPut {
 			m.rows[op.Key] = op.Value
@@ -410,7 +492,7 @@ func (m *machine) informed(t *rapid.T) {
 		}
 	}
 	for _, a := range m.agents {
-		if a.session == 0 {
+		if s.sessions[a.session] == nil { // or it is told that it was removed
 			continue
 		}
 		if a.version != s.endpoints.version || !maps.Equal(a.endpoints, want) {
@@ -488,9 +570,13 @@ func (m *machine) consistent(t *rapid.T) {
 		}
 	}
 	for _, c := range s.claims {
-		if c.holder == nil {
+		switch {
+		case c.Lost != (s.agents[c.Agent] == nil):
+			t.Fatalf("claim %s is on %s: lost %v", c.Name, c.Agent, c.Lost)
+		case c.Lost:
+		case c.holder == nil:
 			used[c.Agent], all = used[c.Agent].Add(c.disk()), all.Add(c.disk())
-		} else if s.group(c.holder.ID()) != c.holder {
+		case s.group(c.holder.ID()) != c.holder:
 			t.Fatalf("claim %s is held by group %s, which is gone", c.Name, c.holder.ID())
 		}
 	}
@@ -515,10 +601,17 @@ func (m *machine) consistent(t *rapid.T) {
 		t.Fatalf("%d groups wait, kept as %d and %d; %d holds, kept as %d; %d on loan, kept as %d; %d entries, %d queued",
 			waits, len(s.waiting), s.waits["f"], holds, s.holds, lent, s.lent, len(s.entries), len(s.queue))
 	}
-	for _, a := range s.order {
+	subnets := map[netip.Prefix]bool{}
+	for k, a := range s.order {
+		if subnets[a.subnet] = true; !a.subnet.IsValid() || s.subnets[a.subnet] != a.info.ID || a.number != k || s.agents[a.info.ID] != a || s.removed.has(a.info.ID) {
+			t.Fatalf("machine %s, number %d of %d, has subnet %v: removed %v", a.info.ID, a.number, k, a.subnet, s.removed.has(a.info.ID))
+		}
 		if now, n := s.pool.Used(a.info.ID); now != used[a.info.ID] || n != instances[a.info.ID] {
 			t.Fatalf("of machine %s %v is taken by %d instances, the pool says %v by %d", a.info.ID, used[a.info.ID], instances[a.info.ID], now, n)
 		}
+	}
+	if len(subnets) != len(s.order) || len(s.subnets) != len(s.order) || len(s.agents) != len(s.order) {
+		t.Fatalf("%d machines, kept as %d, have %d subnets, kept as %d", len(s.order), len(s.agents), len(subnets), len(s.subnets))
 	}
 	if v := s.quota.View("/"); v.Used != all {
 		t.Fatalf("%v is used, the quota tree says %v", all, v.Used)

@@ -104,6 +104,9 @@ func backend(e *kernel.Endpoint, p kernel.EndpointPort) Backend {
 
 // net answers /net/v1: the virtual addresses.
 func (m *api) net(w http.ResponseWriter, r *http.Request, rest string) error {
+	if rest == "pool" {
+		return m.poolHandler(w, r)
+	}
 	if err := allow(w, r, http.MethodGet, http.MethodHead); err != nil {
 		return err
 	}
@@ -115,5 +118,37 @@ func (m *api) net(w http.ResponseWriter, r *http.Request, rest string) error {
 		return err
 	}
 	out = slices.DeleteFunc(out, func(v *VIP) bool { return m.may(r, access.Read, access.Networks.Of(v.Owner)) != nil })
+	return writeJSON(w, out)
+}
+
+// Pool is the pool of container addresses as GET /net/v1/pool shows it.
+type Pool struct {
+	Pool    netip.Prefix `json:"pool"`
+	Subnets int          `json:"subnets"` // of the size that machines get
+	Used    int          `json:"used"`    // by machines
+}
+
+// poolHandler answers /net/v1/pool.
+func (m *api) poolHandler(w http.ResponseWriter, r *http.Request) error {
+	if err := m.may(r, access.Of(r.Method), access.Networks.Of("pool")); err != nil {
+		return err
+	}
+	if r.Method == http.MethodPut {
+		var body struct {
+			Pool netip.Prefix `json:"pool"`
+		}
+		if err := readBody(w, r, &body); err != nil {
+			return fmt.Errorf("pool: the body is not what is expected, {\"pool\": \"10.128.0.0/12\"}: %w", errdefs.ErrInvalidArgument)
+		}
+		if err := m.SetPool(r.Context(), body.Pool); err != nil {
+			return err
+		}
+	} else if err := allow(w, r, http.MethodGet, http.MethodHead, http.MethodPut); err != nil {
+		return err
+	}
+	var out Pool
+	if err := m.look(r.Context(), func(s *State) { out = s.poolView() }); err != nil {
+		return err
+	}
 	return writeJSON(w, out)
 }

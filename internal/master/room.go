@@ -132,7 +132,7 @@ func (e *entry) yields(i *instance) bool {
 
 // makeRoom has instances stop that make way for one group of an entry, if that gives it room, and keeps the room for it.
 func (s *State) makeRoom(e *entry) bool {
-	if c := s.claimFor(e); c != nil && (c.holder != nil || c.Released) {
+	if c := s.claimFor(e); c != nil && (c.holder != nil || c.Released || c.Lost) {
 		return false
 	}
 	victims, ok := s.overLimit(e)

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strconv"
 	"time"
 
@@ -21,6 +22,8 @@ type RowKind uint8
 const (
 	RowSpec     RowKind = iota + 1 // kernel/specs/<id>: a kernel.Spec, while anything is made from it
 	RowVIP                         // kernel/vips/<name>: a named VIP's address
+	RowNetwork                     // kernel/network/pool: the pool of container addresses, if it was changed
+	RowRemoved                     // kernel/removed/<id>: a machine that was removed, and may not come back
 	RowAgent                       // kernel/agents/<id>: a machine and its subnet
 	RowQuota                       // kernel/quotas/<role>
 	RowClaim                       // kernel/claims/<framework>/<name>: what outlives groups
@@ -29,7 +32,7 @@ const (
 	RowAssigned                    // kernel/assigned/<agent>/<chunk>: groups
 )
 
-var rowTables = [...]string{RowSpec: "specs", RowVIP: "vips", RowAgent: "agents", RowQuota: "quotas", RowClaim: "claims", RowExposed: "exposed", RowEnded: "ended", RowAssigned: "assigned"}
+var rowTables = [...]string{RowSpec: "specs", RowVIP: "vips", RowNetwork: "network", RowRemoved: "removed", RowAgent: "agents", RowQuota: "quotas", RowClaim: "claims", RowExposed: "exposed", RowEnded: "ended", RowAssigned: "assigned"}
 
 // Rows is the prefix of all rows of a master, for store.Store.Snapshot.
 var Rows = store.Prefix("kernel")
@@ -79,6 +82,13 @@ type (
 		Registered time.Time            `json:"registered"`
 		Reserved   []kernel.Reservation `json:"reserved,omitempty"`
 	}
+	networkRow struct {
+		Pool netip.Prefix `json:"pool"`
+	}
+	removedRow struct {
+		Hostname string    `json:"hostname"`
+		Removed  time.Time `json:"removed"`
+	}
 	vipRow struct {
 		Addr netip.Addr `json:"addr"`
 	}
@@ -89,22 +99,26 @@ type (
 )
 
 // Ops encodes rows as they are now. Rows of several steps may be encoded together: each once, however often it changed. The
-// order is that of RowKind, with deletions last, so that it may be cut into several transactions anywhere.
+// order is that of RowKind, with deletions last and in the opposite order, so that it may be cut into several transactions anywhere.
 func (s *State) Ops(rows []Row) ([]store.Op, error) {
-	puts, deletes := make([]store.Op, 0, len(rows)), []store.Op(nil)
+	ops, gone := make([]store.Op, 0, len(rows)), []Row(nil)
 	for _, r := range rows {
 		value := s.value(r)
 		if value == nil {
-			deletes = append(deletes, store.Delete(r.Key()))
+			gone = append(gone, r)
 			continue
 		}
 		raw, err := encode(value)
 		if err != nil {
 			return nil, fmt.Errorf("row %s: encode: %w", r.Key(), err)
 		}
-		puts = append(puts, store.Put(r.Key(), raw))
+		ops = append(ops, store.Put(r.Key(), raw))
 	}
-	return append(puts, deletes...), nil
+	slices.SortStableFunc(gone, func(a, b Row) int { return cmp.Compare(b.Kind, a.Kind) }) // what refers to something goes before it
+	for _, r := range gone {
+		ops = append(ops, store.Delete(r.Key()))
+	}
+	return ops, nil
 }
 
 func encode(value any) ([]byte, error) {
@@ -124,6 +138,14 @@ func (s *State) value(r Row) any {
 	case RowVIP:
 		if v := s.vips[r.ID]; v != nil {
 			return vipRow{v.addr}
+		}
+	case RowNetwork:
+		if s.pooled {
+			return networkRow{s.cfg.Pool}
+		}
+	case RowRemoved:
+		if gone := s.removed.rows[kernel.AgentID(r.ID)]; gone != nil {
+			return gone
 		}
 	case RowAgent:
 		if a := s.agents[kernel.AgentID(r.ID)]; a != nil {
@@ -189,6 +211,7 @@ func (s *State) Load(items []store.Item) (problems []error) {
 	for _, sp := range s.unusedSpecs() {
 		s.freeSpec(sp)
 	}
+	s.removed.sort()
 	s.missing = len(s.order)
 	return problems
 }
@@ -239,10 +262,22 @@ func (s *State) loadRow(r Row, raw []byte) error {
 		v := &vip{name: r.ID, addr: row.Addr}
 		s.vips[r.ID], s.vipAddrs[row.Addr] = v, v
 		s.idleVIPs = append(s.idleVIPs, v)
+	case RowNetwork:
+		return s.loadPool(raw)
+	case RowRemoved:
+		var row removedRow
+		if err := json.Unmarshal(raw, &row); err != nil {
+			return err
+		}
+		s.removed.add(kernel.AgentID(r.ID), &row)
 	case RowAgent:
 		var row agentRow
 		if err := json.Unmarshal(raw, &row); err != nil {
 			return err
+		}
+		if s.removed.has(kernel.AgentID(r.ID)) { // only a part of its removal is durable: the rest follows
+			s.dirty(r)
+			return nil
 		}
 		row.Agent.ID = kernel.AgentID(r.ID)
 		s.alike.agent(&row.Agent)
@@ -297,6 +332,10 @@ func (s *State) loadAssigned(r Row, raw []byte) error {
 	groups, err := kernel.UnpackGroups(raw)
 	if err != nil {
 		return err
+	}
+	if s.removed.has(kernel.AgentID(r.ID)) {
+		s.loadOrphans(r, groups)
+		return nil
 	}
 	a := s.agents[kernel.AgentID(r.ID)]
 	if a == nil {

@@ -272,6 +272,12 @@ func numbered(ev Event, id RequestID) Event {
 	case Reserve:
 		ev.Request = id
 		return ev
+	case RemoveAgent:
+		ev.Request = id
+		return ev
+	case SetPool:
+		ev.Request = id
+		return ev
 	}
 	return ev
 }

@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"strings"
 	"sync/atomic"
 	"testing"
 
@@ -217,4 +218,43 @@ func TestLookingAtTheStateChangesNothingForWatches(t *testing.T) {
 		}
 		return count(seen, kernel.Running) == 1
 	})
+}
+
+// A machine that is removed while it is connected ends what it runs, and is no member again.
+func TestRemovedMachineEndsItsTasksAndStaysOut(t *testing.T) {
+	h := lead(t, memory.New(), master.Config{})
+	a, b := newStub("a1", 4000), newStub("a2", 4000)
+	a.connect(t, h)
+	h.agents(t, 1)
+	w := h.Watch("marathon")
+	defer w.Close()
+	if _, err := h.Launch(t.Context(), kernel.LaunchRequest{Key: "/app@1", Spec: app(t, "/app"), Groups: ids("app", 2)}); err != nil {
+		t.Fatal(err)
+	}
+	follow(t, w, func(seen map[kernel.GroupID]kernel.Instance, _ kernel.Changes) bool {
+		return count(seen, kernel.Running) == 2
+	})
+	if _, err := h.RemoveMachine(t.Context(), "a1", false); !errdefs.IsFailedPrecondition(err) {
+		t.Fatalf("removing a connected machine that runs something: got %v, want an errdefs.ErrFailedPrecondition", err)
+	}
+	what, err := h.RemoveMachine(t.Context(), "a1", true)
+	if err != nil || len(what.Groups) != 2 {
+		t.Fatalf("removal: got %v, error %v, want two groups", what, err)
+	}
+	follow(t, w, func(seen map[kernel.GroupID]kernel.Instance, _ kernel.Changes) bool { return removed(seen) == 2 })
+	for range 2 { // what it is told to do is in it, and the session ends after it has heard so
+		if told := <-a.dismissed; !strings.Contains(told, "machine a1 (a1) was removed") {
+			t.Errorf("told %q, want that it was removed", told)
+		}
+		a.ended()
+		a.connect(t, h) // dials again
+	}
+	b.connect(t, h)
+	h.agents(t, 1)
+	if got := h.Agents(); len(got) != 1 || got[0].ID != "a2" {
+		t.Errorf("machines: got %v, want a2 alone", got)
+	}
+	if _, err := h.RemoveMachine(t.Context(), "a1", true); !errdefs.IsNotFound(err) {
+		t.Errorf("removing it again: got %v, want an errdefs.ErrNotFound", err)
+	}
 }

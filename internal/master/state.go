@@ -21,8 +21,12 @@ type State struct {
 	order    []*agent // all agents, those from the store first
 	sessions map[SessionID]*agent
 	subnets  map[netip.Prefix]kernel.AgentID
+	removed  removed
+	leaving  map[SessionID]farewell
 
-	subnetsFrom int // number of the lowest subnet that may be free
+	subnetsFrom int          // number of the subnet to look at first for one that is free
+	base        netip.Prefix // the pool by configuration
+	pooled      bool         // the pool is another one
 	specs       map[kernel.SpecID]*spec
 	alike       alike
 	groups      *kernel.Index[*instance]
@@ -157,7 +161,8 @@ func (i *instance) need() kernel.Resources {
 
 // NewState returns an empty state.
 func NewState(cfg Config) *State {
-	return &State{cfg: cfg.WithDefaults(), agents: map[kernel.AgentID]*agent{}, sessions: map[SessionID]*agent{},
+	cfg = cfg.WithDefaults()
+	return &State{cfg: cfg, base: cfg.Pool, leaving: map[SessionID]farewell{}, removed: removed{rows: map[kernel.AgentID]*removedRow{}}, agents: map[kernel.AgentID]*agent{}, sessions: map[SessionID]*agent{},
 		subnets: map[netip.Prefix]kernel.AgentID{}, specs: map[kernel.SpecID]*spec{}, groups: kernel.NewIndex[*instance](),
 		ended: map[string]*ended{}, claims: map[string]*claim{}, exposed: map[string]*exposed{}, vips: map[string]*vip{}, vipAddrs: map[netip.Addr]*vip{}, literals: map[netip.Addr]int{}, entries: map[entryKey]*entry{},
 		waiting: map[kernel.GroupID]*entry{}, waits: map[string]int{}, pool: placement.NewPool(cfg.Strategy), endpoints: endpoints{version: 1, oldest: 1},

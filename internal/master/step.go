@@ -52,7 +52,7 @@ func Steps(events []Event) iter.Seq[[]Event] {
 // alone reports whether an event is a step of its own.
 func alone(ev Event) bool {
 	switch ev.(type) {
-	case AgentUp, SetQuota:
+	case AgentUp, SetQuota, RemoveAgent:
 		return true
 	}
 	return false
@@ -125,6 +125,11 @@ func (s *State) apply(ev Event) {
 		s.reply(Reply{Request: ev.Request, Err: s.setQuota(ev)})
 	case Reserve:
 		s.reply(Reply{Request: ev.Request, Err: s.reserve(ev)})
+	case RemoveAgent:
+		what, err := s.removeAgent(ev)
+		s.reply(Reply{Request: ev.Request, Removal: what, Err: err})
+	case SetPool:
+		s.reply(Reply{Request: ev.Request, Err: s.setPool(ev)})
 	case Tick:
 	default:
 		panic(fmt.Sprintf("master: unknown event %T", ev))

@@ -106,8 +106,10 @@ func (h *hall) dial(t testing.TB, id string, protocols ...string) *tls.Conn {
 
 // stub is an agent without containers: what it is told to run runs at once, what it is told to stop ends at once.
 type stub struct {
-	info kernel.Agent
-	conn net.Conn
+	info      kernel.Agent
+	conn      net.Conn
+	ended     func()      // waits until the master has hung up
+	dismissed chan string // gets what it is told when it was removed
 
 	mu        sync.Mutex
 	statuses  map[kernel.TaskID]kernel.Status // guarded by mu
@@ -115,12 +117,13 @@ type stub struct {
 	endpoints int                             // bytes of them received; guarded by mu
 	epoch     int64                           // guarded by mu
 	frames    int                             // guarded by mu
+	applied   uint64                          // guarded by mu
 }
 
 func newStub(id string, cpus int64) *stub {
 	return &stub{info: kernel.Agent{ID: kernel.AgentID(id), Hostname: id, Address: netip.MustParseAddr("192.0.2.1"),
 		Total: kernel.Resources{MilliCPU: cpus, Mem: 64 * kernel.GiB, Disk: 100 * kernel.GiB},
-		Ports: kernel.PortRange{First: 31000, Last: 32000}, Version: "stub"},
+		Ports: kernel.PortRange{First: 31000, Last: 32000}, Version: "stub"}, dismissed: make(chan string, 8),
 		statuses: map[kernel.TaskID]kernel.Status{}, specs: map[kernel.SpecID]kernel.Spec{}}
 }
 
@@ -128,10 +131,12 @@ func newStub(id string, cpus int64) *stub {
 func (s *stub) connect(t testing.TB, h *hall) {
 	t.Helper()
 	s.conn = h.dial(t, string(s.info.ID), kernel.Protocol)
+	conn := s.conn
 	var wg sync.WaitGroup
-	wg.Go(func() { s.serve(s.conn) })
+	wg.Go(func() { s.serve(conn) })
+	s.ended = wg.Wait
 	t.Cleanup(func() {
-		s.conn.Close()
+		conn.Close()
 		wg.Wait()
 	})
 }
@@ -203,6 +208,11 @@ func (s *stub) apply(d *kernel.Down) (news []kernel.Status) {
 	defer s.mu.Unlock()
 	s.epoch = d.Epoch
 	s.frames++
+	s.applied = d.Seq
+	if d.Removed != "" {
+		clear(s.statuses)
+		s.dismissed <- d.Removed
+	}
 	for _, sp := range d.Specs {
 		s.specs[sp.ID] = sp
 	}
@@ -251,6 +261,9 @@ func (s *stub) send(ctx context.Context, w http.ResponseWriter, out <-chan []ker
 		case <-ctx.Done():
 			return
 		}
+		s.mu.Lock()
+		up.Applied = s.applied
+		s.mu.Unlock()
 	}
 }
 

@@ -140,7 +140,10 @@ func (p *player) do(words []string) string {
 	p.req++
 	switch words[0] {
 	case "config":
-		p.cfg.ForgetPercent = a.num("forget", 0)
+		p.cfg.ForgetPercent, p.cfg.SubnetBits = a.num("forget", 0), a.num("subnets", 0)
+		if pool := a.get("pool", ""); pool != "" {
+			p.cfg.Pool = netip.MustParsePrefix(pool)
+		}
 		p.cfg.HoldAfter, p.cfg.HoldFor = time.Duration(a.num("hold", 0))*time.Second, time.Duration(a.num("for", 0))*time.Second
 		p.state = NewState(p.cfg)
 		return ""
@@ -183,7 +186,7 @@ func (p *player) event(verb string, a args) Event {
 		return AgentUp{Session: session, Seq: 1, Registration: p.registration(a)}
 	case "frame":
 		p.up[session] += uint64(a.num("skip", 1))
-		return Frame{Session: session, Up: kernel.Up{Seq: p.up[session], Statuses: p.statuses(a)}}
+		return Frame{Session: session, Up: kernel.Up{Seq: p.up[session], Statuses: p.statuses(a), Applied: uint64(a.num("applied", 0))}}
 	case "down":
 		return AgentDown{Session: session, Why: "connection reset"}
 	case "launch":
@@ -202,6 +205,10 @@ func (p *player) event(verb string, a args) Event {
 	case "reserve":
 		return Reserve{Request: p.req, Agent: kernel.AgentID(a.get("agent", "a1")), Reservation: kernel.Reservation{Role: a.get("role", "/"),
 			Amount: kernel.Resources{MilliCPU: int64(a.num("cpus", 0))}}}
+	case "remove":
+		return RemoveAgent{Request: p.req, Agent: kernel.AgentID(a.get("agent", "a1")), Force: a.get("force", "") != ""}
+	case "pool":
+		return SetPool{Request: p.req, Pool: netip.MustParsePrefix(a.get("prefix", ""))}
 	case "released":
 		p.up[session]++
 		return Frame{Session: session, Up: kernel.Up{Seq: p.up[session], Released: a.list("claims")}}
@@ -390,7 +397,11 @@ func (p *player) show(what string) string {
 		}
 	case "claims":
 		for _, c := range p.state.Claims("marathon") {
-			fmt.Fprintf(&out, "%s on %s %s %v disk=%s released=%v\n", c.Name, c.Agent, c.Address, c.HostPorts, kernel.FormatBytes(c.Disk()), c.Released)
+			fmt.Fprintf(&out, "%s on %s %s %v disk=%s released=%v", c.Name, c.Agent, c.Address, c.HostPorts, kernel.FormatBytes(c.Disk()), c.Released)
+			if c.Lost {
+				out.WriteString(" lost")
+			}
+			out.WriteString("\n")
 		}
 	case "machines":
 		for _, m := range p.state.Agents() {
@@ -466,6 +477,9 @@ func downText(d kernel.Down) string {
 	if d.Sync {
 		s += " sync " + d.Subnet.String()
 	}
+	if d.Removed != "" {
+		s += " removed: " + d.Removed
+	}
 	if d.Specs != nil {
 		s += fmt.Sprintf(" specs=%d", len(d.Specs))
 	}
@@ -520,6 +534,13 @@ func replyText(r Reply) string {
 	}
 	for _, e := range r.Exposed {
 		return fmt.Sprintf("exposed %d at %s:%d", e.Container, e.VIPs[0].Addr, e.VIPs[0].Port)
+	}
+	if r.Removal != nil {
+		s := fmt.Sprintf("removed %s with %v", r.Removal.Hostname, r.Removal.Groups)
+		for _, c := range r.Removal.Lost {
+			s += " lost " + c.Name
+		}
+		return s
 	}
 	if r.Launch == nil {
 		return "done"

@@ -95,3 +95,14 @@ func (s *State) Claims(framework string) []kernel.ClaimView {
 	}
 	return out
 }
+
+// unshow takes a machine that left out of the views.
+func (s *State) unshow(a *agent) {
+	if a.altered {
+		s.outdated.agents = slices.DeleteFunc(s.outdated.agents, func(o *agent) bool { return o == a })
+	}
+	if now := *s.views; a.number < len(now.Machines) {
+		now.Machines = slices.Concat(now.Machines[:a.number], now.Machines[a.number+1:])
+		s.views = &now
+	}
+}

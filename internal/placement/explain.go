@@ -8,13 +8,13 @@ import (
 
 // Explain counts, for each filter, the machines that it is the first to turn down. It visits all machines.
 func (p *Pool) Explain(r *Request) kernel.Refusal {
-	ref := kernel.Refusal{Agents: len(p.machines)}
+	ref := kernel.Refusal{Agents: len(p.ids)}
 	add := func(filter string, n int, detail string) {
 		if n > 0 {
 			ref.Reasons = append(ref.Reasons, kernel.Rejected{Filter: filter, Agents: n, Detail: detail})
 		}
 	}
-	add("unreachable", len(p.machines)-p.open.n, "")
+	add("unreachable", len(p.ids)-p.open.n, "")
 	var left set
 	left.copyFrom(&p.open)
 	for _, rule := range r.rules {

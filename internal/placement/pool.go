@@ -35,7 +35,8 @@ type Placement struct {
 type Pool struct {
 	ids        map[kernel.AgentID]int32
 	machines   []machine
-	open       set // machines that may be given instances
+	vacant     []int32 // numbers of machines that were removed
+	open       set     // machines that may be given instances
 	aggregates [height][]aggregate
 	total      kernel.Resources // of open machines
 	free       kernel.Resources
@@ -76,7 +77,10 @@ func NewPool(usual kernel.Strategy) *Pool {
 // machine now has; the subnet changes only while no address of it is taken.
 func (p *Pool) Set(m Machine) {
 	i, ok := p.ids[m.ID]
-	if !ok {
+	if n := len(p.vacant); !ok && n > 0 {
+		i, p.vacant = p.vacant[n-1], p.vacant[:n-1]
+		p.ids[m.ID] = i
+	} else if !ok {
 		i = int32(len(p.machines))
 		p.ids[m.ID] = i
 		p.machines = append(p.machines, machine{})
@@ -97,6 +101,27 @@ func (p *Pool) Set(m Machine) {
 		}
 	}
 	p.updateAggregates(i)
+}
+
+// Remove takes out a machine of which nothing is taken any more. Its number is given to the next that comes.
+func (p *Pool) Remove(id kernel.AgentID) {
+	i, ok := p.ids[id]
+	if !ok {
+		return
+	}
+	p.Open(id, false)
+	for _, r := range slices.Clone(p.machines[i].reservedParts) {
+		p.Reserve(id, r.role, kernel.Resources{}, kernel.Resources{})
+	}
+	p.machines[i] = machine{}
+	for _, f := range p.fields {
+		f.updateMachine(i, &p.machines[i].Machine, false)
+	}
+	p.updateAggregates(i)
+	p.freed.setMember(i, false)
+	p.altered.setMember(i, false)
+	delete(p.ids, id)
+	p.vacant = append(p.vacant, i)
 }
 
 // Open sets whether a machine may be given instances. A closed one is "unreachable" in refusals.

@@ -35,6 +35,30 @@ func (k *Kernel) claimed(spec *kernel.Spec, on kernel.AgentID) *claim {
 	return c
 }
 
+// RemoveAgent takes an agent out of the datacenter for good: its instances have ended, its claims with volumes are lost.
+func (k *Kernel) RemoveAgent(id kernel.AgentID) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for _, g := range k.sorted() {
+		if g.inst.Agent == id {
+			g.inst.Statuses = slices.Clone(g.inst.Statuses)
+			g.inst.Statuses[0].State, g.inst.Statuses[0].Reason = kernel.Gone, kernel.ReasonAgentGone
+			k.remove(g)
+		}
+	}
+	for name, c := range k.claims {
+		switch {
+		case c.Agent != id:
+		case len(c.Volumes) == 0:
+			delete(k.claims, name)
+		default:
+			c.Lost = true
+		}
+	}
+	delete(k.agents, id)
+	k.drain()
+}
+
 // Resize implements kernel.Kernel.
 func (k *Kernel) Resize(ctx context.Context, framework string, id kernel.GroupID, sizes []kernel.Size) error {
 	k.mu.Lock()
@@ -70,6 +94,7 @@ func (k *Kernel) Release(ctx context.Context, framework string, names []string) 
 	for _, name := range names {
 		delete(k.claims, key(framework, name))
 	}
+	k.drain()
 	return nil
 }
 
