@@ -8,8 +8,8 @@ import (
 	"github.com/marinaos/marina/internal/kernel"
 )
 
-// Books are the sums and the holders that a Ledger judges by. They know of no group: whoever takes something for one gives the same back.
-// That is small enough for a leader to keep beside a million groups.
+// Books are the sums and the holders that a Ledger judges by. They know of no group: whoever takes something for one
+// gives the same back. That is small enough for a leader to keep beside a million groups.
 type Books struct {
 	machines map[kernel.AgentID]*account
 	roles    map[string]*account
@@ -80,7 +80,8 @@ func (b *Books) since(a *account) *recent {
 	return a.recent
 }
 
-// bound changes what the account may give. A revision that both lowers a limit and uses it up is within the limit that was.
+// bound changes what the account may give. A revision that both lowers a limit and uses it up is within the limit
+// that was.
 func (b *Books) bound(a *account, limit kernel.Resources, bounded bool) {
 	if a.limit == limit && a.bounded == bounded {
 		return
@@ -106,7 +107,8 @@ func (b *Books) rest(a *account) {
 	}
 }
 
-// forgetIdle drops the accounts that nothing is to be judged by any more, once there are many: roles and machines come and go for years.
+// forgetIdle drops the accounts that nothing is to be judged by any more, once there are many: roles and machines
+// come and go for years.
 func (b *Books) forgetIdle() {
 	if len(b.idle) < spareMost {
 		return
@@ -237,7 +239,8 @@ func (b *Books) add(a *account, by kernel.Resources) {
 	}
 }
 
-// VIP tells the address of a named VIP; an invalid address means that it has none any more. While it has one it keeps it.
+// VIP tells the address of a named VIP; an invalid address means that it has none any more. While it has one it keeps
+// it.
 func (b *Books) VIP(name string, addr netip.Addr) {
 	if old, ok := b.vips[name]; ok && old != addr {
 		if addr.IsValid() {
@@ -279,7 +282,8 @@ func (b *Books) Affords(role string, more kernel.Resources) bool {
 	return true
 }
 
-// Judge answers with what the changes since the last call broke; revision goes into the facts. who finds the groups that hold something.
+// Judge answers with what the changes since the last call broke; revision goes into the facts. who finds the groups
+// that hold something.
 func (b *Books) Judge(revision int64, who func(holds func(*Placement) bool) []kernel.GroupID) []Violation {
 	out := b.pending
 	b.pending = nil

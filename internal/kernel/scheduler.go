@@ -7,17 +7,18 @@ import (
 	"time"
 )
 
-// Kernel is the contract that schedulers hold. It places, starts, stops and watches instances; it never decides how many
-// there should be. Every method that changes something answers nil only after the change is durable on a quorum; an error of
-// kind errdefs.ErrUnavailable means that this process does not lead (any more) and nothing is known of the outcome.
+// Kernel is the contract that schedulers hold. It places, starts, stops and watches instances; it never decides how
+// many there should be. Every method that changes something answers nil only after the change is durable on a quorum;
+// an error of kind errdefs.ErrUnavailable means that this process does not lead (any more) and nothing is known of
+// the outcome.
 type Kernel interface {
 	// Launch asks for the request's groups. What fits now is placed before it returns; the rest waits in the queue under
 	// the request's Key and is placed as room appears, without being asked again. Group ids already placed or waiting are
 	// left alone, so repeating a request is harmless. An id that has ended is never launched again.
 	Launch(ctx context.Context, r LaunchRequest) (LaunchResult, error)
 
-	// Withdraw takes groups that still wait under key out of the queue, all with nil, and returns those: others were placed
-	// before, have ended, or were never asked for.
+	// Withdraw takes groups that still wait under key out of the queue, all with nil, and returns those: others were
+	// placed before, have ended, or were never asked for.
 	Withdraw(ctx context.Context, framework, key string, groups []GroupID) ([]GroupID, error)
 
 	// Stop asks for groups to be ended, gracefully, each within its kill grace. Unknown ones are ignored.
@@ -28,22 +29,23 @@ type Kernel interface {
 	// a share of the agents is away at once).
 	Forget(ctx context.Context, framework string, groups []GroupID) error
 
-	// Resize changes what a placed group's tasks are guaranteed and limited to, one Size for each, while they run. It is refused
-	// with errdefs.ErrResourceExhausted, and a sentence with numbers, when the quota or the group's machine has not enough.
+	// Resize changes what a placed group's tasks are guaranteed and limited to, one Size for each, while they run. It is
+	// refused with errdefs.ErrResourceExhausted, and a sentence with numbers, when the quota or the group's machine has
+	// not enough.
 	Resize(ctx context.Context, framework string, group GroupID, sizes []Size) error
 
 	// Release frees claims: volumes are deleted, addresses and ports may be given to others. It is refused with
-	// errdefs.ErrFailedPrecondition while a group with the claim is placed or waits. Unknown ones are ignored. The agent deletes
-	// when it hears of it; Claims tells until it has. A claim that is Lost is gone at once, and then groups that wait for it may stay: they are
-	// placed with a new one.
+	// errdefs.ErrFailedPrecondition while a group with the claim is placed or waits. Unknown ones are ignored. The agent
+	// deletes when it hears of it; Claims tells until it has. A claim that is Lost is gone at once, and then groups that
+	// wait for it may stay: they are placed with a new one.
 	Release(ctx context.Context, framework string, claims []string) error
 
-	// Claims tells the claims of a framework, from memory: all that was decided before any answer or change that the caller has. The list is
-	// shared: nobody changes it.
+	// Claims tells the claims of a framework, from memory: all that was decided before any answer or change that the
+	// caller has. The list is shared: nobody changes it.
 	Claims(framework string) []ClaimView
 
-	// Expose gives all instances of an owner further ports, beside those of their specs, and returns them with the addresses of
-	// their VIPs; nil takes them away. They have no host ports. They are kept until they are changed.
+	// Expose gives all instances of an owner further ports, beside those of their specs, and returns them with the
+	// addresses of their VIPs; nil takes them away. They have no host ports. They are kept until they are changed.
 	Expose(ctx context.Context, framework, owner string, ports []Port) ([]EndpointPort, error)
 
 	// Watch begins with all instances of a framework and goes on with every change.
@@ -84,8 +86,8 @@ type Waiting struct {
 	Hold     string `json:"hold,omitempty"` // the hostname of a machine on which room is kept for one of the groups
 }
 
-// InstanceWatch delivers the instances of a framework. A slow reader gets fewer, newer values and never a gap: changes of
-// one instance are merged until read. An instance that ended is delivered with Removed set at least once.
+// InstanceWatch delivers the instances of a framework. A slow reader gets fewer, newer values and never a gap:
+// changes of one instance are merged until read. An instance that ended is delivered with Removed set at least once.
 type InstanceWatch interface {
 	// Next waits for changes and returns them, at most one per instance. The first call returns all instances there are,
 	// and with it whether every agent known to the store has reported since this leader began (Complete).
@@ -130,7 +132,8 @@ type ClaimView struct {
 	HostPorts []uint16   `json:"hostPorts,omitempty"`
 	Released  bool       `json:"released,omitempty"` // its agent has yet to delete it
 
-	// Lost is set once its machine was removed from the datacenter: what its volumes held went with that. It counts against nothing, address and ports may be others' by now, groups
-	// wait for it in vain, and only its owner can tell whether to begin anew: Release makes its name free at once.
+	// Lost is set once its machine was removed from the datacenter: what its volumes held went with that. It counts
+	// against nothing, address and ports may be others' by now, groups wait for it in vain, and only its owner can tell
+	// whether to begin anew: Release makes its name free at once.
 	Lost bool `json:"lost,omitempty"`
 }

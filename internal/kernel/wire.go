@@ -5,9 +5,10 @@ import (
 	"time"
 )
 
-// The agent dials the master (TLS, ALPN Protocol, certificates on both sides) and then serves HTTP/2 on that connection: the
-// master is the client. The session is one request, POST SessionPath: its body is a stream of Down frames, its answer a
-// stream of Up frames, each one JSON value on a line. Exec, logs and files are further requests on the same connection.
+// The agent dials the master (TLS, ALPN Protocol, certificates on both sides) and then serves HTTP/2 on that
+// connection: the master is the client. The session is one request, POST SessionPath: its body is a stream of Down
+// frames, its answer a stream of Up frames, each one JSON value on a line. Exec, logs and files are further requests
+// on the same connection.
 const (
 	Protocol    = "marina-agent/1"
 	SessionPath = "/agent/v1/session"
@@ -17,22 +18,23 @@ const (
 	HeartbeatInterval = 500 * time.Millisecond // an agent is never silent for longer
 )
 
-// Down is a frame from master to agent. Seq rises by one within a session's epoch; an agent applies a frame once, in order,
-// and ends the session on a gap. A frame whose Epoch is lower than the highest the agent has seen (it keeps that on disk) is
-// refused and ends the session.
+// Down is a frame from master to agent. Seq rises by one within a session's epoch; an agent applies a frame once, in
+// order, and ends the session on a gap. A frame whose Epoch is lower than the highest the agent has seen (it keeps
+// that on disk) is refused and ends the session.
 type Down struct {
 	Epoch int64  `json:"epoch"`
 	Seq   uint64 `json:"seq"`
 
-	// Sync starts a session, after frames of nothing but Specs if there are many, or repairs one: Groups is then everything assigned to the agent, and a group that is not in it
-	// is to be stopped and forgotten. Otherwise Groups holds additions and changes, Drop removals.
+	// Sync starts a session, after frames of nothing but Specs if there are many, or repairs one: Groups is then
+	// everything assigned to the agent, and a group that is not in it is to be stopped and forgotten. Otherwise Groups
+	// holds additions and changes, Drop removals.
 	Sync   bool      `json:"sync,omitempty"`
 	Specs  []Spec    `json:"specs,omitempty"` // those Groups need and the agent has not been sent in this session
 	Groups []Group   `json:"groups,omitempty"`
 	Drop   []GroupID `json:"drop,omitempty"`
 
-	// Removed, with a Sync of nothing, says that the machine was removed from the datacenter, and what to do: all its tasks are to end, and it is
-	// given nothing more.
+	// Removed, with a Sync of nothing, says that the machine was removed from the datacenter, and what to do: all its
+	// tasks are to end, and it is given nothing more.
 	Removed string `json:"removed,omitempty"`
 
 	Subnet  netip.Prefix `json:"subnet,omitzero"` // with Sync: where this agent's groups live
@@ -59,8 +61,9 @@ type StatusAck struct {
 	Seq  uint64 `json:"seq"`
 }
 
-// EndpointDelta turns the endpoints of version From into those of version To. Full replaces all; a full set too large for one
-// frame comes in several, all of them Full and all but the last with More set: it takes effect whole, with the last.
+// EndpointDelta turns the endpoints of version From into those of version To. Full replaces all; a full set too large
+// for one frame comes in several, all of them Full and all but the last with More set: it takes effect whole, with
+// the last.
 type EndpointDelta struct {
 	From   uint64     `json:"from"`
 	To     uint64     `json:"to"`

@@ -12,7 +12,8 @@ import (
 	"github.com/marinaos/marina/internal/placement"
 )
 
-// look renews what all instances of the agent show of it, and reports whether that is something else. Records of before are as they were.
+// look renews what all instances of the agent show of it, and reports whether that is something else. Records of
+// before are as they were.
 func (a *agent) look() bool {
 	now := kernel.Site{Agent: a.info.ID, Hostname: a.info.Hostname, Away: a.away}
 	if a.site != nil && *a.site == now {
@@ -266,7 +267,8 @@ func (s *State) checkAgent(a *agent) time.Time {
 	return gone
 }
 
-// status takes in what an agent says of a task. A group that is not the agent's is dropped there, an ended one acknowledged.
+// status takes in what an agent says of a task. A group that is not the agent's is dropped there, an ended one
+// acknowledged.
 func (s *State) status(a *agent, st *kernel.Status, syncing bool) {
 	i := s.group(st.Group)
 	if i == nil || i.agent != a {

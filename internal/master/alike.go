@@ -17,7 +17,8 @@ type alike struct {
 // alikeMost is how much of each is remembered. When there is more, it begins anew: what agents hold stays theirs.
 const alikeMost = 1 << 14
 
-// agent replaces what an agent says by what others said before, where that is the same. Empty sets are nil, as they are read back from its row.
+// agent replaces what an agent says by what others said before, where that is the same. Empty sets are nil, as they
+// are read back from its row.
 func (k *alike) agent(a *kernel.Agent) {
 	for _, text := range []*string{&a.Region, &a.Zone, &a.Version, &a.Kernel, &a.Cgroup} {
 		*text = k.text(*text)

@@ -13,8 +13,8 @@ import (
 	"github.com/marinaos/marina/internal/placement"
 )
 
-// claim is what outlives the groups placed with it. While a group holds it, the disk of its volumes is counted as part of what
-// the group takes; while none does, on its own.
+// claim is what outlives the groups placed with it. While a group holds it, the disk of its volumes is counted as
+// part of what the group takes; while none does, on its own.
 type claim struct {
 	kernel.ClaimView
 	holder *instance
@@ -71,7 +71,8 @@ func (s *State) checkClaim(k *kernel.Spec) error {
 	return nil
 }
 
-// placeClaimed places the first group of an entry, if nobody holds the claim: where the claim is, or anywhere if there is none.
+// placeClaimed places the first group of an entry, if nobody holds the claim: where the claim is, or anywhere if
+// there is none.
 func (s *State) placeClaimed(e *entry) []*instance {
 	sp := e.spec
 	c := s.claims[claimID(sp.Framework, sp.Claim.Name)]
@@ -233,7 +234,8 @@ func (s *State) dropClaim(c *claim) {
 	s.roomAppeared()
 }
 
-// loseClaim is a claim's part in the removal of its machine: one that kept nothing is gone, one with volumes stays, to say that it is lost.
+// loseClaim is a claim's part in the removal of its machine: one that kept nothing is gone, one with volumes stays,
+// to say that it is lost.
 func (s *State) loseClaim(c *claim) {
 	if len(c.Volumes) == 0 || c.Released {
 		s.dropClaim(c)

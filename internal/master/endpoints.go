@@ -24,8 +24,8 @@ func (i *instance) serve(task int, as serving) {
 	i.standings = i.standings&^(3<<(2*task)) | uint64(as)<<(2*task)
 }
 
-// endpoints is the datacenter's endpoints as far as agents have been told, and what changed since. What they are is computed
-// from the instances; only changes are kept.
+// endpoints is the datacenter's endpoints as far as agents have been told, and what changed since. What they are is
+// computed from the instances; only changes are kept.
 type endpoints struct {
 	version uint64
 	changes []taskRef // since version
@@ -85,8 +85,9 @@ func (i *instance) standing(task int) serving {
 	return named
 }
 
-// flushEndpoints makes the next version out of what changed, if it is time, and queues it for every session. Until all agents
-// have been heard after a change of leader nothing is sent: agents go by what they have rather than by half of it.
+// flushEndpoints makes the next version out of what changed, if it is time, and queues it for every session. Until
+// all agents have been heard after a change of leader nothing is sent: agents go by what they have rather than by
+// half of it.
 func (s *State) flushEndpoints() {
 	ep := &s.endpoints
 	ep.fresh = nil
@@ -131,8 +132,8 @@ func (s *State) endpointsWake() time.Time {
 	return s.endpoints.flushed.Add(s.endpointsPause())
 }
 
-// endpointsPause is the time between two deltas: the more agents hear of each, the more changes go into it, and the more there was in the last one, the
-// longer everything else may have the processor.
+// endpointsPause is the time between two deltas: the more agents hear of each, the more changes go into it, and the
+// more there was in the last one, the longer everything else may have the processor.
 func (s *State) endpointsPause() time.Duration {
 	agents := time.Duration(len(s.sessions))
 	return s.cfg.EndpointsEvery + agents*endpointsPerAgent + min(agents*time.Duration(s.endpoints.last)*endpointsEach, endpointsMost)
@@ -235,8 +236,8 @@ func (sp *spec) endpointPorts() [][]kernel.EndpointPort {
 	return out
 }
 
-// endpoint is one task's endpoint now. Tasks in a network of their own have no names of their own in the datacenter: others
-// reach what they publish, which has names, and are not told what there is besides.
+// endpoint is one task's endpoint now. Tasks in a network of their own have no names of their own in the datacenter:
+// others reach what they publish, which has names, and are not told what there is besides.
 func (i *instance) endpoint(task int) kernel.Endpoint {
 	sp, a := i.spec, i.agent
 	g := i.Group()

@@ -104,16 +104,16 @@ type Reserve struct {
 	kernel.Reservation
 }
 
-// RemoveAgent takes a machine out of the datacenter for good; its reply's Removal is set. While it may be running something it is refused
-// without Force.
+// RemoveAgent takes a machine out of the datacenter for good; its reply's Removal is set. While it may be running
+// something it is refused without Force.
 type RemoveAgent struct {
 	Request RequestID
 	Agent   kernel.AgentID
 	Force   bool
 }
 
-// SetPool changes the pool of container addresses, from which machines get their subnets, to another that has all of the configured one and
-// every subnet that was given out.
+// SetPool changes the pool of container addresses, from which machines get their subnets, to another that has all of
+// the configured one and every subnet that was given out.
 type SetPool struct {
 	Request RequestID
 	Pool    netip.Prefix
@@ -138,8 +138,8 @@ func (RemoveAgent) event() {}
 func (SetPool) event()     {}
 func (Tick) event()        {}
 
-// Effects is what follows from a Step. Writes come first: nothing of the rest may leave the process before they, and those
-// of every earlier step, are durable.
+// Effects is what follows from a Step. Writes come first: nothing of the rest may leave the process before they, and
+// those of every earlier step, are durable.
 type Effects struct {
 	Writes  []Row            // rows whose value changed; State.Ops encodes them
 	Sends   []Send           // in order for each session

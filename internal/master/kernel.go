@@ -83,8 +83,8 @@ func (m *Master) Reserve(ctx context.Context, agent kernel.AgentID, r kernel.Res
 	return err
 }
 
-// RemoveMachine takes a machine out of the datacenter for good and tells what that gave up. While it may run something it is refused without
-// force, with errdefs.ErrFailedPrecondition.
+// RemoveMachine takes a machine out of the datacenter for good and tells what that gave up. While it may run
+// something it is refused without force, with errdefs.ErrFailedPrecondition.
 func (m *Master) RemoveMachine(ctx context.Context, agent kernel.AgentID, force bool) (*kernel.Removal, error) {
 	reply, err := m.request(ctx, RemoveAgent{Agent: agent, Force: force})
 	return reply.Removal, err

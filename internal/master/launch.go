@@ -179,7 +179,8 @@ func (s *State) stop(framework string, groups []kernel.GroupID, why string) {
 	}
 }
 
-// stopInstance turns a group's goal to stop: durable first, then told to its agent; its endpoints are not ready from now on.
+// stopInstance turns a group's goal to stop: durable first, then told to its agent; its endpoints are not ready from
+// now on.
 func (s *State) stopInstance(i *instance, why string) {
 	if i.Goal() == kernel.GoalStop {
 		return

@@ -44,8 +44,8 @@ func (s *State) enqueue(e *entry) {
 	}
 }
 
-// serveQueue tries to place what waits: everything if room appeared, else what is fresh. Roles take turns as the quota tree says;
-// within one, the higher priority is first, then what waits longest. None is in another's way.
+// serveQueue tries to place what waits: everything if room appeared, else what is fresh. Roles take turns as the
+// quota tree says; within one, the higher priority is first, then what waits longest. None is in another's way.
 func (s *State) serveQueue() {
 	for more := true; more; more = s.step.retry {
 		s.serveOnce()
@@ -201,7 +201,8 @@ func (s *State) placeKept(e *entry, n int, kept *hold) []*instance {
 	return s.settle(e, places)
 }
 
-// places finds machines for k instances of an entry. One that no machine took before is tried on those only of which something became free.
+// places finds machines for k instances of an entry. One that no machine took before is tried on those only of which
+// something became free.
 func (s *State) places(e *entry, k int) []placement.Placement {
 	if e.unfit && e.queued {
 		return s.pool.PlaceFreed(e.spec.request, k)
@@ -209,7 +210,8 @@ func (s *State) places(e *entry, k int) []placement.Placement {
 	return s.pool.Place(e.spec.request, k)
 }
 
-// quotaRoom asks the quota tree, which is told before what machines have now, for n times each of what instances of a spec take.
+// quotaRoom asks the quota tree, which is told before what machines have now, for n times each of what instances of a
+// spec take.
 func (s *State) quotaRoom(sp *spec, each kernel.Resources, n int) (k int, why, limiting string) {
 	s.quota.Machines(s.pool.Total())
 	return s.quota.Admit(sp.Role, each, n, sp.Lent())
@@ -224,8 +226,8 @@ func (s *State) affords(e *entry) (bool, kernel.Refusal) {
 // refuse notes why the groups of an entry wait, where the pool need not be asked.
 func (e *entry) refuse(r kernel.Refusal) { e.refusal, e.unfit, e.asked = r, false, time.Time{} }
 
-// refusal is why the groups of an entry wait. The pool looks at every machine to say so, and is asked again only after a while,
-// about a few entries in one step.
+// refusal is why the groups of an entry wait. The pool looks at every machine to say so, and is asked again only
+// after a while, about a few entries in one step.
 func (s *State) refusal(e *entry) kernel.Refusal {
 	switch {
 	case !e.unfit || !e.asked.IsZero() && s.now.Sub(e.asked) < explainEvery:

@@ -11,12 +11,13 @@ import (
 	"github.com/marinaos/marina/internal/kernel"
 )
 
-// A machine that was removed is no member any more: nothing of it is counted, waited for or kept, and what is its own (row, subnet, place
-// in every list) is free. Its id stays among the removed, so that it cannot come back with what it ran: should its agent dial again, it is
-// told to end everything and that it was removed. Whoever wants it back has it begin with a new id.
+// A machine that was removed is no member any more: nothing of it is counted, waited for or kept, and what is its own
+// (row, subnet, place in every list) is free. Its id stays among the removed, so that it cannot come back with what
+// it ran: should its agent dial again, it is told to end everything and that it was removed. Whoever wants it back
+// has it begin with a new id.
 
-// removedMost is how many removed machines are remembered. One that is older and dials again joins anew, and ends what it still runs, as
-// nothing is assigned to it.
+// removedMost is how many removed machines are remembered. One that is older and dials again joins anew, and ends
+// what it still runs, as nothing is assigned to it.
 const removedMost = 1024
 
 // removed is the machines that were removed.

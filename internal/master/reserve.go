@@ -55,7 +55,8 @@ func (s *State) reserve(ev Reserve) error {
 	return nil
 }
 
-// usedWithin is what of a machine is used by instances and claims of a role and those below it that may use its reservations.
+// usedWithin is what of a machine is used by instances and claims of a role and those below it that may use its
+// reservations.
 func (s *State) usedWithin(a *agent, role string) (used kernel.Resources) {
 	for i := range a.each {
 		if i.spec.Reserved != kernel.ReservedNone && kernel.Within(i.spec.Role, role) {
@@ -70,7 +71,8 @@ func (s *State) usedWithin(a *agent, role string) (used kernel.Resources) {
 	return used
 }
 
-// overReserved says what a machine lacks for a reservation beside its others and what is used without one; "" if nothing.
+// overReserved says what a machine lacks for a reservation beside its others and what is used without one; "" if
+// nothing.
 func (s *State) overReserved(a *agent, r kernel.Reservation, rest []kernel.Reservation) string {
 	left, _ := s.pool.Used(a.info.ID)
 	left = a.info.Total.Sub(left).Add(s.usedWithin(a, r.Role))

@@ -9,9 +9,9 @@ import (
 	"github.com/marinaos/marina/internal/kernel"
 )
 
-// What waits gets room in two more ways than by others ending. Instances of a lower priority are asked to stop for it; and a machine's
-// room is kept for what waits for long, or small groups that fit into every gap would have it wait for ever. In both cases the room is
-// held until it is enough, but not for ever.
+// What waits gets room in two more ways than by others ending. Instances of a lower priority are asked to stop for
+// it; and a machine's room is kept for what waits for long, or small groups that fit into every gap would have it
+// wait for ever. In both cases the room is held until it is enough, but not for ever.
 
 // hold is room that is kept for one group of an entry.
 type hold struct {
@@ -63,7 +63,8 @@ func (s *State) attendWake() time.Time {
 	return s.attend
 }
 
-// attendQueue looks, for what waits and is due, for room that could be made or kept: the higher priority first, then what is due longest.
+// attendQueue looks, for what waits and is due, for room that could be made or kept: the higher priority first, then
+// what is due longest.
 func (s *State) attendQueue() {
 	if s.attend.IsZero() || s.now.Before(s.attend) {
 		return
@@ -121,8 +122,9 @@ func (s *State) attendTo(e *entry) time.Time {
 // mayEnd reports whether there can be anything that makes way for an entry.
 func (s *State) mayEnd(e *entry) bool { return e.spec.Priority > 0 || s.lent > 0 }
 
-// yields reports whether an instance makes way for an entry: it has a lower priority, and is of the same top-level group or runs on what others
-// do not use. An owner's own versions are its scheduler's affair, and what has a claim makes way only if it runs on loan.
+// yields reports whether an instance makes way for an entry: it has a lower priority, and is of the same top-level
+// group or runs on what others do not use. An owner's own versions are its scheduler's affair, and what has a claim
+// makes way only if it runs on loan.
 func (e *entry) yields(i *instance) bool {
 	if i.spec.Owner == e.spec.Owner && i.spec.Framework == e.framework || i.spec.Claim != nil && !i.spec.Lent() {
 		return false
@@ -130,7 +132,8 @@ func (e *entry) yields(i *instance) bool {
 	return i.spec.Priority < e.spec.Priority && (i.spec.Lent() && !e.spec.Lent() || kernel.Tenant(i.spec.Role) == kernel.Tenant(e.spec.Role))
 }
 
-// makeRoom has instances stop that make way for one group of an entry, if that gives it room, and keeps the room for it.
+// makeRoom has instances stop that make way for one group of an entry, if that gives it room, and keeps the room for
+// it.
 func (s *State) makeRoom(e *entry) bool {
 	if c := s.claimFor(e); c != nil && (c.holder != nil || c.Released || c.Lost) {
 		return false
@@ -212,8 +215,8 @@ func (s *State) overLimit(e *entry) (victims []*instance, ok bool) {
 	})
 }
 
-// fewest finds how few of some instances must make way for it to be enough, the meekest first. add puts an instance's part back by times, or takes it
-// away; in the end all is as it was.
+// fewest finds how few of some instances must make way for it to be enough, the meekest first. add puts an instance's
+// part back by times, or takes it away; in the end all is as it was.
 func fewest(found []*instance, add func(i *instance, times int64), enough func() bool) (victims []*instance, ok bool) {
 	slices.SortFunc(found, meek)
 	ok = enough()
@@ -237,8 +240,8 @@ func fewest(found []*instance, add func(i *instance, times int64), enough func()
 	return victims, ok
 }
 
-// onMachine finds the machine on which the least has to make way for one group of an entry: of the lowest priority, then the fewest. What is in
-// going makes way already.
+// onMachine finds the machine on which the least has to make way for one group of an entry: of the lowest priority,
+// then the fewest. What is in going makes way already.
 func (s *State) onMachine(e *entry, going []*instance) (best *agent, victims []*instance, ok bool) {
 	look, claimed := s.someAgents(e), false
 	if c := s.claimFor(e); c != nil {
@@ -261,7 +264,8 @@ func (s *State) claimFor(e *entry) *claim {
 	return s.claims[claimID(e.framework, e.spec.Claim.Name)]
 }
 
-// victimsOn is what must make way on an agent. What each gives back is tried out, since some of it may be reserved for others.
+// victimsOn is what must make way on an agent. What each gives back is tried out, since some of it may be reserved
+// for others.
 func (s *State) victimsOn(e *entry, a *agent, going []*instance, claimed bool) (victims []*instance, ok bool) {
 	short := func() (kernel.Resources, bool) { return s.pool.Short(e.spec.request, a.info.ID, claimed) }
 	if _, suits := short(); !suits {

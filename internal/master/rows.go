@@ -17,8 +17,8 @@ import (
 // RowKind is a table of the master's.
 type RowKind uint8
 
-// The tables, in the order in which a step's puts are written when they do not fit into one transaction: what is written
-// first never refers to what comes later, so that every prefix of them is a state that can be loaded.
+// The tables, in the order in which a step's puts are written when they do not fit into one transaction: what is
+// written first never refers to what comes later, so that every prefix of them is a state that can be loaded.
 const (
 	RowSpec     RowKind = iota + 1 // kernel/specs/<id>: a kernel.Spec, while anything is made from it
 	RowVIP                         // kernel/vips/<name>: a named VIP's address
@@ -98,8 +98,9 @@ type (
 	}
 )
 
-// Ops encodes rows as they are now. Rows of several steps may be encoded together: each once, however often it changed. The
-// order is that of RowKind, with deletions last and in the opposite order, so that it may be cut into several transactions anywhere.
+// Ops encodes rows as they are now. Rows of several steps may be encoded together: each once, however often it
+// changed. The order is that of RowKind, with deletions last and in the opposite order, so that it may be cut into
+// several transactions anywhere.
 func (s *State) Ops(rows []Row) ([]store.Op, error) {
 	ops, gone := make([]store.Op, 0, len(rows)), []Row(nil)
 	for _, r := range rows {
@@ -179,8 +180,9 @@ func (s *State) value(r Row) any {
 	return nil
 }
 
-// Load fills an empty state with the master's rows. A row that cannot be read is returned among the problems and left alone;
-// the agent it concerns is set aside: its tasks go on, and it gets neither sessions nor groups until the row is repaired.
+// Load fills an empty state with the master's rows. A row that cannot be read is returned among the problems and left
+// alone; the agent it concerns is set aside: its tasks go on, and it gets neither sessions nor groups until the row
+// is repaired.
 func (s *State) Load(items []store.Item) (problems []error) {
 	bad := func(r Row, why any) {
 		problems = append(problems, fmt.Errorf("row %s: %v", r.Key(), why))
@@ -216,8 +218,8 @@ func (s *State) Load(items []store.Item) (problems []error) {
 	return problems
 }
 
-// loadSpecs takes up the stored specs. The literal VIP addresses of all of them are held before the first is, so that a named
-// VIP whose own row is lost is not given one.
+// loadSpecs takes up the stored specs. The literal VIP addresses of all of them are held before the first is, so that
+// a named VIP whose own row is lost is not given one.
 func (s *State) loadSpecs(items []store.Item) (problems []error) {
 	var found []kernel.Spec
 	bad := func(key string, err error) { problems = append(problems, fmt.Errorf("row %s: %w", key, err)) }

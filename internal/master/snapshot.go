@@ -13,8 +13,8 @@ type snapshot struct {
 	list []kernel.AgentView // of the machines, made by the first reader
 }
 
-// publish shows the state to readers. The owner calls it once all that the state holds is durable, and before it releases the batch:
-// whoever has an answer or a change finds in the snapshot all that was decided before it.
+// publish shows the state to readers. The owner calls it once all that the state holds is durable, and before it
+// releases the batch: whoever has an answer or a change finds in the snapshot all that was decided before it.
 func (m *Master) publish(s *State) {
 	views, old := s.Views(), m.shown.Load()
 	if old != nil && old.Views == views {

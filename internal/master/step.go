@@ -10,11 +10,11 @@ import (
 	"github.com/marinaos/marina/internal/kernel"
 )
 
-// Step applies events in order, all at the time now, and returns what follows. It has no other input: the same state, times
-// and events give the same effects. Time must not run backwards; if it does, the latest seen counts.
+// Step applies events in order, all at the time now, and returns what follows. It has no other input: the same state,
+// times and events give the same effects. Time must not run backwards; if it does, the latest seen counts.
 //
-// The state is ahead of the store until the effects' writes are durable. Should they fail, or should nobody know whether they
-// did, the state is worthless and the next leader loads what is durable.
+// The state is ahead of the store until the effects' writes are durable. Should they fail, or should nobody know
+// whether they did, the state is worthless and the next leader loads what is durable.
 func (s *State) Step(now time.Time, events ...Event) Effects {
 	s.begin(now)
 	for _, ev := range events {
@@ -29,8 +29,8 @@ func (s *State) Step(now time.Time, events ...Event) Effects {
 	return s.finish()
 }
 
-// Steps cuts events into the parts that are to be steps: as few as can be, but an event that changes what placements are judged by is
-// one of its own, so that whoever judges a step does so by what held when it was decided.
+// Steps cuts events into the parts that are to be steps: as few as can be, but an event that changes what placements
+// are judged by is one of its own, so that whoever judges a step does so by what held when it was decided.
 func Steps(events []Event) iter.Seq[[]Event] {
 	return func(yield func([]Event) bool) {
 		from := 0
@@ -77,8 +77,8 @@ func (s *State) begin(now time.Time) {
 	}
 }
 
-// excuse does not count silence while this process itself was not listening: it was paused, or starved, and what agents said
-// meanwhile has yet to be read.
+// excuse does not count silence while this process itself was not listening: it was paused, or starved, and what
+// agents said meanwhile has yet to be read.
 func (s *State) excuse(late time.Duration) {
 	for _, a := range s.order {
 		if a.away.IsZero() {

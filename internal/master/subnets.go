@@ -35,8 +35,8 @@ func (s *State) giveSubnets() {
 	}
 }
 
-// freeSubnet is a subnet of the pool that no agent has, invalid when all are given out. It goes round, so that one that was given back is
-// given out again last.
+// freeSubnet is a subnet of the pool that no agent has, invalid when all are given out. It goes round, so that one
+// that was given back is given out again last.
 func (s *State) freeSubnet() netip.Prefix {
 	base, bits := s.cfg.Pool.Masked(), s.cfg.SubnetBits
 	if !base.Addr().Is4() || bits < base.Bits() || bits > 29 {

@@ -7,13 +7,15 @@ import (
 	"github.com/marinaos/marina/internal/kernel"
 )
 
-// Views is what readers are shown of machines and claims. It never changes: State.Views returns another when something did.
+// Views is what readers are shown of machines and claims. It never changes: State.Views returns another when
+// something did.
 type Views struct {
 	Machines []*kernel.AgentView           // those longest known first
 	Claims   map[string][]kernel.ClaimView // by framework, each by name
 }
 
-// outdated is what the newest views have yet to show, so that a batch pays for what it changed and not for all there is.
+// outdated is what the newest views have yet to show, so that a batch pays for what it changed and not for all there
+// is.
 type outdated struct {
 	agents []*agent
 	claims map[string]struct{} // frameworks

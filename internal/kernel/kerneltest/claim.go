@@ -20,8 +20,8 @@ type claim struct {
 
 func key(framework, name string) string { return framework + "\x00" + name }
 
-// claimed finds or makes the claim of a group about to be placed on an agent; it is nil when somebody holds it, or when it is
-// elsewhere.
+// claimed finds or makes the claim of a group about to be placed on an agent; it is nil when somebody holds it, or
+// when it is elsewhere.
 func (k *Kernel) claimed(spec *kernel.Spec, on kernel.AgentID) *claim {
 	c := k.claims[key(spec.Framework, spec.Claim.Name)]
 	if c == nil {
@@ -35,7 +35,8 @@ func (k *Kernel) claimed(spec *kernel.Spec, on kernel.AgentID) *claim {
 	return c
 }
 
-// RemoveAgent takes an agent out of the datacenter for good: its instances have ended, its claims with volumes are lost.
+// RemoveAgent takes an agent out of the datacenter for good: its instances have ended, its claims with volumes are
+// lost.
 func (k *Kernel) RemoveAgent(id kernel.AgentID) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
