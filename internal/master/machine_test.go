@@ -20,8 +20,9 @@ import (
 	"github.com/marinaos/marina/internal/store"
 )
 
-// machine drives a State by whatever may happen to it, in any order, and holds its insides against each other after every step. Where the
-// simulator shows that the kernel is right among agents, networks and stores, this shows that what the State keeps twice is the same.
+// machine drives a State by whatever may happen to it, in any order, and holds its insides against each other after
+// every step. Where the simulator shows that the kernel is right among agents, networks and stores, this shows that
+// what the State keeps twice is the same.
 type machine struct {
 	state   *State
 	now     time.Time
@@ -322,8 +323,8 @@ func (m *machine) remove(t *rapid.T) {
 	}
 }
 
-// prefixes loads each beginning of the last step's writes: all of them can be, and from the one on that says so nothing is left of the machine
-// once a leader has begun.
+// prefixes loads each beginning of the last step's writes: all of them can be, and from the one on that says so
+// nothing is left of the machine once a leader has begun.
 func (m *machine) prefixes(t *rapid.T, id kernel.AgentID) {
 	for n := range len(m.written) + 1 {
 		said := false
@@ -443,10 +444,11 @@ func (m *machine) shown(t *rapid.T) {
 	for _, v := range views.Machines {
 		machines = append(machines, *v)
 	}
-	if diff := cmp.Diff(m.state.Agents(), machines, cmpopts.EquateEmpty(), cmpopts.EquateComparable(netip.Addr{}, netip.Prefix{})); diff != "" {
+	alike := cmp.Options{cmpopts.EquateEmpty(), cmpopts.EquateComparable(netip.Addr{}, netip.Prefix{})}
+	if diff := cmp.Diff(m.state.Agents(), machines, alike); diff != "" {
 		t.Fatalf("machines as readers are shown them (-want +got):\n%s", diff)
 	}
-	if diff := cmp.Diff(m.state.Claims("f"), views.Claims["f"], cmpopts.EquateEmpty(), cmpopts.EquateComparable(netip.Addr{})); diff != "" {
+	if diff := cmp.Diff(m.state.Claims("f"), views.Claims["f"], alike); diff != "" {
 		t.Fatalf("claims as readers are shown them (-want +got):\n%s", diff)
 	}
 }
@@ -603,15 +605,18 @@ func (m *machine) consistent(t *rapid.T) {
 	}
 	subnets := map[netip.Prefix]bool{}
 	for k, a := range s.order {
-		if subnets[a.subnet] = true; !a.subnet.IsValid() || s.subnets[a.subnet] != a.info.ID || a.number != k || s.agents[a.info.ID] != a || s.removed.has(a.info.ID) {
-			t.Fatalf("machine %s, number %d of %d, has subnet %v: removed %v", a.info.ID, a.number, k, a.subnet, s.removed.has(a.info.ID))
+		subnets[a.subnet] = true
+		listed := a.number == k && s.agents[a.info.ID] == a && !s.removed.has(a.info.ID)
+		if !listed || !a.subnet.IsValid() || s.subnets[a.subnet] != a.info.ID {
+			t.Fatalf("machine %s, number %d of %d, has subnet %v: listed %v", a.info.ID, a.number, k, a.subnet, listed)
 		}
 		if now, n := s.pool.Used(a.info.ID); now != used[a.info.ID] || n != instances[a.info.ID] {
 			t.Fatalf("of machine %s %v is taken by %d instances, the pool says %v by %d", a.info.ID, used[a.info.ID], instances[a.info.ID], now, n)
 		}
 	}
 	if len(subnets) != len(s.order) || len(s.subnets) != len(s.order) || len(s.agents) != len(s.order) {
-		t.Fatalf("%d machines, kept as %d, have %d subnets, kept as %d", len(s.order), len(s.agents), len(subnets), len(s.subnets))
+		t.Fatalf("%d machines, kept as %d, have %d subnets, kept as %d", len(s.order), len(s.agents), len(subnets),
+			len(s.subnets))
 	}
 	if v := s.quota.View("/"); v.Used != all {
 		t.Fatalf("%v is used, the quota tree says %v", all, v.Used)
@@ -623,7 +628,8 @@ func (m *machine) consistent(t *rapid.T) {
 	}
 }
 
-// rightlyWaits holds that nothing waits that could be placed: machines are not looked at again where nothing became free, and that must hide none.
+// rightlyWaits holds that nothing waits that could be placed: machines are not looked at again where nothing became
+// free, and that must hide none.
 func (m *machine) rightlyWaits(t *rapid.T, e *entry) {
 	s := m.state
 	if e.spec.Claim != nil || e.hold != nil {
