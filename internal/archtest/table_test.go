@@ -66,7 +66,7 @@ var table = map[string]entry{
 	"marathon": room("kernel").pure(),
 
 	"services":      room("kernel marathon metrics scheduler services/core store"),
-	"services/api":  implementation("kernel marathon scheduler services services/core"),
+	"services/api":  implementation("access kernel marathon scheduler services services/core"),
 	"services/core": part("kernel marathon").pure().For("sim"),
 
 	"kubernetes": room("access identity kernel kubernetes/archive kubernetes/pki kubernetes/steward kubernetes/wire " +

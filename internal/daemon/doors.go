@@ -7,7 +7,6 @@ import (
 	"net/netip"
 	"strings"
 
-	"github.com/marinaos/marina/internal/access"
 	"github.com/marinaos/marina/internal/gateway"
 	"github.com/marinaos/marina/internal/kernel"
 )
@@ -24,12 +23,12 @@ func (d *daemon) routes() []gateway.Route {
 	kernel := d.leading(func(t *term) http.Handler { return t.master.Handler(d.access) })
 	clusters := d.leading(func(t *term) http.Handler { return t.clusters.Handler(d.access) })
 	events := func(prefix string) gateway.Route {
-		return gateway.Route{Prefix: prefix + "/v2/events", Handler: strip(prefix, marathon), Streaming: true, Needs: access.Services}
+		return gateway.Route{Prefix: prefix + "/v2/events", Handler: strip(prefix, marathon), Streaming: true, Asks: true}
 	}
 	return []gateway.Route{
-		{Prefix: "/service/marathon", Strip: true, Needs: access.Services, Handler: marathon, BodyLimit: definitionLimit}, events("/service/marathon"),
-		{Prefix: "/marathon", Strip: true, Needs: access.Services, Handler: marathon, BodyLimit: definitionLimit}, events("/marathon"),
-		{Prefix: "/v2", Needs: access.Services, Handler: marathon, BodyLimit: definitionLimit}, events(""),
+		{Prefix: "/service/marathon", Strip: true, Asks: true, Handler: marathon, BodyLimit: definitionLimit}, events("/service/marathon"),
+		{Prefix: "/marathon", Strip: true, Asks: true, Handler: marathon, BodyLimit: definitionLimit}, events("/marathon"),
+		{Prefix: "/v2", Asks: true, Handler: marathon, BodyLimit: definitionLimit}, events(""),
 		{Prefix: "/machines/v1", Asks: true, Handler: kernel},
 		{Prefix: "/quota/v1", Asks: true, Handler: kernel},
 		{Prefix: "/net/v1", Asks: true, Handler: kernel},

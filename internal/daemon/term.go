@@ -92,7 +92,7 @@ func (d *daemon) oneTerm(ctx context.Context) error {
 	t.clusters = kubernetes.New(kubernetes.Config{Kernel: t.master, Store: d.store, Fence: l.Fence(), Root: d.root, Log: d.log, Pool: d.site.pool, VIPs: d.site.vips,
 		Publish: d.site.published(), Images: d.site.path("kubernetes"), Machine: []string{d.site.Hostname}, Quotas: t.master.Quotas, Exec: t.taskExec, Usage: t.taskUsage})
 	t.schedulers = []scheduler{
-		{"services", t.services.Run, api.New(t.services), t.services.Alarms},
+		{"services", t.services.Run, api.New(t.services, d.access), t.services.Alarms},
 		{"kubernetes", t.clusters.Run, t.clusters.Handler(d.access), t.clusters.Alarms},
 	}
 	g, running := errgroup.WithContext(l.Context())

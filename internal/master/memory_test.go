@@ -165,7 +165,7 @@ func (f *fleet) ask(method, path, body string) string {
 	for late := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
 		r, w := httptest.NewRequest(method, path, bytes.NewBufferString(body)), httptest.NewRecorder()
 		r.Header.Set("Content-Type", "application/json")
-		if marathonapi.New(f.services).ServeHTTP(w, r); w.Code < 300 {
+		if marathonapi.New(f.services, nil).ServeHTTP(w, r); w.Code < 300 {
 			return strings.TrimSpace(w.Body.String())
 		}
 		if w.Code != http.StatusServiceUnavailable || time.Now().After(late) {

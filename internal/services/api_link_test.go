@@ -8,5 +8,5 @@ import (
 )
 
 func init() {
-	services.HandlerOf = func(s *services.Services) http.Handler { return api.New(s) }
+	services.HandlerOf = func(s *services.Services) http.Handler { return api.New(s, nil) }
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/containerd/errdefs"
 
+	"github.com/marinaos/marina/internal/access"
 	"github.com/marinaos/marina/internal/marathon"
 	"github.com/marinaos/marina/internal/scheduler"
 	"github.com/marinaos/marina/internal/services"
@@ -21,11 +22,13 @@ import (
 // API is Marathon's API. Make one with New.
 type API struct {
 	services *services.Services
+	access   access.Authorizer
 	requests atomic.Int64
 }
 
-// New returns the API of services.
-func New(s *services.Services) *API { return &API{services: s} }
+// New returns the API of services. It asks z about each app that a request is about, and leaves out of lists what their reader may
+// not see.
+func New(s *services.Services, z access.Authorizer) *API { return &API{services: s, access: z} }
 
 // ServeHTTP answers one request.
 func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -41,7 +44,7 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		h.Set("X-Marathon-Leader", "http://"+leader)
 	}
 	r.Body = http.MaxBytesReader(w, r.Body, marathon.MaxBody)
-	c := &call{services: a.services, api: a, r: r, out: answer{header: http.Header{}}}
+	c := &call{services: a.services, api: a, r: r, rights: rights{r.Context(), a.access, a.services}, out: answer{header: http.Header{}}}
 	if err := c.route(); err != nil {
 		c.out = errorAnswer(err)
 	}
@@ -53,6 +56,7 @@ type call struct {
 	services *services.Services
 	api      *API
 	r        *http.Request
+	rights   rights
 	out      answer
 }
 
@@ -83,7 +87,7 @@ func (c *call) route() error {
 		return scheduler.ErrNotLeading
 	}
 	if len(parts) == 1 && parts[0] == "metrics" {
-		return c.get(c.metrics)
+		return c.get(c.rights.all(c.metrics))
 	}
 	if len(parts) < 2 || parts[0] != "v2" {
 		return errNoRoute
@@ -104,7 +108,7 @@ func (c *call) route() error {
 		return c.pods(rest)
 	case "info", "leader", "events", "plugins":
 		if len(rest) == 0 {
-			return c.get(map[string]func() error{"info": c.info, "leader": c.leader, "events": c.events, "plugins": c.plugins}[parts[1]])
+			return c.get(map[string]func() error{"info": c.info, "leader": c.leader, "events": c.rights.all(c.events), "plugins": c.plugins}[parts[1]])
 		}
 	}
 	return errNoRoute
@@ -264,6 +268,8 @@ func errorAnswer(err error) answer {
 		status, body.Message = http.StatusMethodNotAllowed, err.Error()
 	} else if said {
 		status = statusOf(p.Kind)
+	} else if errdefs.IsPermissionDenied(err) {
+		status, body.Message = http.StatusForbidden, strings.TrimSuffix(err.Error(), ": "+errdefs.ErrPermissionDenied.Error())
 	} else if errors.Is(err, scheduler.ErrPanic) {
 		body.Message = err.Error()
 	} else if errdefs.IsInvalidArgument(err) {

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/marinaos/marina/internal/access"
 	"github.com/marinaos/marina/internal/marathon"
 	"github.com/marinaos/marina/internal/services"
 	"github.com/marinaos/marina/internal/services/core"
@@ -91,7 +92,7 @@ func (c *call) embeds() (e core.Embed) {
 
 // infos describes the apps that keep lets through, by id.
 func (c *call) infos(embed core.Embed, keep func(*marathon.App) bool) []marathon.AppInfo {
-	apps := slices.DeleteFunc(c.services.Apps(), func(a *marathon.App) bool { return !keep(a) })
+	apps := slices.DeleteFunc(c.services.Apps(), func(a *marathon.App) bool { return !keep(a) || !c.rights.sees(a.ID) })
 	return c.services.Describe(apps, embed)
 }
 
@@ -120,6 +121,9 @@ func (c *call) appsBelow(group string) error {
 }
 
 func (c *call) showApp(id string) error {
+	if err := c.rights.check(access.Read, id); err != nil {
+		return err
+	}
 	e := c.embeds()
 	e.Tasks, e.LastTaskFailure = true, true
 	a, err := c.services.App(id)
@@ -145,6 +149,9 @@ func (c *call) createApp() error {
 	}
 	id, err := idOf(given, "")
 	if err != nil {
+		return err
+	}
+	if err := c.rights.check(access.Create, id); err != nil {
 		return err
 	}
 	a, d, err := c.services.Create(c.r.Context(), services.Update{ID: id, Given: given}, c.asker())
@@ -174,6 +181,9 @@ func idOf(given map[string]any, at string) (string, error) {
 }
 
 func (c *call) putApp(id string, partial, create bool) error {
+	if err := c.rights.mayChange(id); err != nil {
+		return err
+	}
 	given, err := c.object()
 	if err != nil {
 		return err
@@ -203,6 +213,9 @@ func (c *call) putApps(partial, create bool) error {
 			return marathon.ContentError(marathon.Bad(fmt.Sprintf("(%d)/id", i), "stands twice in the list"))
 		}
 		seen[id] = true
+		if err := c.rights.mayChange(id); err != nil {
+			return err
+		}
 		updates = append(updates, services.Update{ID: id, Given: given})
 	}
 	d, _, err := c.services.Update(c.r.Context(), updates, partial, create, c.asker())
@@ -215,6 +228,9 @@ func (c *call) putApps(partial, create bool) error {
 // deleteApp removes an app, and cancels what is in the way unless force=false is given. One whose row cannot be read
 // is only removed with force=true.
 func (c *call) deleteApp(id string) error {
+	if err := c.rights.check(access.Delete, id); err != nil {
+		return err
+	}
 	d, err := c.services.Remove(c.r.Context(), id, c.flag("force", true), c.flag("force", false))
 	if err != nil {
 		return err
@@ -223,6 +239,9 @@ func (c *call) deleteApp(id string) error {
 }
 
 func (c *call) restartApp(id string) error {
+	if err := c.rights.check(access.Update, id); err != nil {
+		return err
+	}
 	d, err := c.services.Restart(c.r.Context(), id, c.flag("force", false))
 	if err != nil {
 		return err
@@ -231,6 +250,9 @@ func (c *call) restartApp(id string) error {
 }
 
 func (c *call) appVersions(id string) error {
+	if err := c.rights.check(access.Read, id); err != nil {
+		return err
+	}
 	list, err := c.services.Versions(id)
 	if err != nil {
 		return err
@@ -240,6 +262,9 @@ func (c *call) appVersions(id string) error {
 }
 
 func (c *call) appVersion(id, version string) error {
+	if err := c.rights.check(access.Read, id); err != nil {
+		return err
+	}
 	a, err := c.services.Version(c.r.Context(), id, version)
 	if err != nil {
 		return err

@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"slices"
 
+	"github.com/marinaos/marina/internal/access"
 	"github.com/marinaos/marina/internal/kernel"
 	"github.com/marinaos/marina/internal/marathon"
 )
@@ -21,10 +22,18 @@ func (c *call) deployments(rest []string) error {
 	return c.deleteDeployment(rest[0])
 }
 
-func (c *call) listDeployments() error { return c.answer(c.services.Deployments()) }
+// listDeployments answers with those of which the asker may see every app.
+func (c *call) listDeployments() error {
+	return c.answer(slices.DeleteFunc(c.services.Deployments(), func(d marathon.DeploymentInfo) bool {
+		return c.rights.check(access.Read, d.AffectedApps...) != nil
+	}))
+}
 
 // deleteDeployment cancels with force; without, a deployment back to what was follows.
 func (c *call) deleteDeployment(id string) error {
+	if err := c.rights.mayTouch(id); err != nil {
+		return err
+	}
 	if c.flag("force", false) {
 		if err := c.services.Cancel(c.r.Context(), id); err != nil {
 			return err
@@ -50,6 +59,9 @@ func (c *call) queue(rest []string) error {
 	if c.r.Method != http.MethodDelete {
 		return errMethod
 	}
+	if err := c.rights.check(access.Update, join(rest[:n-1])); err != nil {
+		return err
+	}
 	if err := c.services.ResetDelay(c.r.Context(), join(rest[:n-1])); err != nil {
 		return err
 	}
@@ -60,6 +72,9 @@ func (c *call) listQueue() error {
 	offers := slices.Contains(c.r.URL.Query()["embed"], "lastUnusedOffers")
 	out := []marathon.QueueItem{}
 	for _, q := range c.services.Queue() {
+		if !c.rights.sees(q.App.ID) {
+			continue
+		}
 		q.Processed = summary(q.Waiting)
 		if offers {
 			q.Last = []struct{}{}

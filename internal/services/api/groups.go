@@ -36,7 +36,7 @@ func noGroup(id string) error {
 
 // showGroup answers with a group made of apps.
 func (c *call) showGroup(id string, apps []*marathon.App) error {
-	apps = slices.DeleteFunc(apps, func(a *marathon.App) bool { return !marathon.Under(a.ID, id) })
+	apps = slices.DeleteFunc(apps, func(a *marathon.App) bool { return !marathon.Under(a.ID, id) || !c.rights.sees(a.ID) })
 	if len(apps) == 0 && id != "/" {
 		return noGroup(id)
 	}
@@ -96,7 +96,7 @@ func newest(apps []*marathon.App) string {
 func (c *call) versionsBelow(id string) map[string][]string {
 	out := map[string][]string{}
 	for _, a := range c.services.Apps() {
-		if marathon.Under(a.ID, id) {
+		if marathon.Under(a.ID, id) && c.rights.sees(a.ID) {
 			out[a.ID], _ = c.services.Versions(a.ID)
 		}
 	}

@@ -25,7 +25,7 @@ func (c *call) appTasks(path []string) error {
 	}
 	switch c.r.Method {
 	case http.MethodGet, http.MethodHead:
-		return c.answer(map[string]any{"tasks": c.services.Tasks(f)})
+		return c.answer(map[string]any{"tasks": c.rights.tasks(f)})
 	case http.MethodDelete:
 		if host := c.r.URL.Query().Get("host"); host != "*" {
 			f.Host = host
@@ -45,6 +45,9 @@ func (c *call) deleteTask(app, id string) error {
 // kill ends instances: at once, so that new ones follow, or with scale=true by a deployment that wants as many fewer.
 // describe makes the answer of the first kind.
 func (c *call) kill(v services.Victims, describe func([]marathon.Task) any) error {
+	if err := c.rights.mayEnd(v); err != nil {
+		return err
+	}
 	scale, wipe := c.flag("scale", false), c.flag("wipe", false)
 	if scale && wipe {
 		return marathon.Problemf(errdefs.ErrInvalidArgument, "You cannot use scale and wipe at the same time.")
@@ -77,7 +80,7 @@ func (c *call) allTasks(rest []string) error {
 	return c.get(func() error {
 		q := c.r.URL.Query()
 		wanted := append(q["status"], q["status[]"]...)
-		return c.answer(map[string]any{"tasks": c.services.Tasks(core.Filter{
+		return c.answer(map[string]any{"tasks": c.rights.tasks(core.Filter{
 			Running: slices.Contains(wanted, "running"), Staging: slices.Contains(wanted, "staging")})})
 	})
 }

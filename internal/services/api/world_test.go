@@ -30,9 +30,11 @@ type world struct {
 	kernel *kerneltest.Kernel
 	store  *memory.Store
 	api    http.Handler
-	cancel context.CancelFunc
-	done   chan error
-	ids    atomic.Int64
+
+	services *services.Services
+	cancel   context.CancelFunc
+	done     chan error
+	ids      atomic.Int64
 }
 
 // inWorld runs a test in a bubble with one agent that has plenty of room.
@@ -61,7 +63,7 @@ func (w *world) lead() {
 	}
 	s := services.New(services.Config{Store: w.store, Kernel: w.kernel, Fence: l.Fence(), Leader: "127.0.0.1:8080",
 		NewID: func() string { return fmt.Sprintf("00000000-0000-0000-0000-%012d", w.ids.Add(1)) }})
-	w.api = New(s)
+	w.api, w.services = New(s, nil), s
 	go func() { w.done <- s.Run(l.Context()) }()
 	synctest.Wait()
 }
