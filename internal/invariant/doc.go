@@ -14,6 +14,7 @@
 //	I14  Books        a host port, address, VIP or subnet has one holder, at any revision; Ledger: and a group one machine
 //	I19  Fences       nothing of an old leader has an effect
 //	I41  Rights       an instance makes way only for a higher priority, of its own top-level group unless it ran on loan
+//	I42  Members      a machine that was removed is gone for good; nobody waits for it, and what it kept is called lost
 //
 // # Views
 //

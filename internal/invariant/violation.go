@@ -17,6 +17,7 @@ const (
 	I14 ID = "I14" // uniqueness
 	I19 ID = "I19" // fencing
 	I41 ID = "I41" // rights of priorities
+	I42 ID = "I42" // membership
 )
 
 // Violation is one broken invariant with the facts that show it. It is an error.

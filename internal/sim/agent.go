@@ -39,6 +39,7 @@ type agent struct {
 	foreign    uint16 // host port that somebody else listens on
 	cut        bool   // off the network
 	gone       bool   // it never comes back
+	removed    bool   // it is no member any more
 
 	// On its disk.
 	seen      int64 // highest leader epoch
@@ -88,7 +89,7 @@ type local struct {
 func newAgent(w *World, n int) *agent {
 	a := &agent{w: w, name: fmt.Sprintf("a%02d", n), id: kernel.AgentID(fmt.Sprintf("a%02d", n)), nextPID: 1000}
 	a.info = kernel.Agent{
-		ID: a.id, Hostname: a.name + ".example", Address: netip.AddrFrom4([4]byte{192, 0, 2, byte(n + 1)}),
+		ID: a.id, Hostname: a.name + ".example", Address: netip.AddrFrom4([4]byte{192, byte(n >> 8), 2, byte(n + 1)}),
 		Attributes: map[string]string{"rack": fmt.Sprint("r", n%5)}, Region: "r", Zone: fmt.Sprint("z", n%3),
 		Total:   kernel.Resources{MilliCPU: 4000 / w.climate.scarce, Mem: 8 * kernel.GiB / w.climate.scarce, Disk: 50 * kernel.GiB},
 		Ports:   kernel.PortRange{First: 31000, Last: 31000 + hostPorts - 1},

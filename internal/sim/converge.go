@@ -11,6 +11,7 @@ import (
 	"github.com/marinaos/marina/internal/kernel"
 	"github.com/marinaos/marina/internal/marathon"
 	services "github.com/marinaos/marina/internal/services/core"
+	"github.com/marinaos/marina/internal/store"
 )
 
 // checkEvery is how often the judge looks whether all has converged, once faults have ended.
@@ -80,7 +81,31 @@ func (j *judge) adrift() (out []invariant.Violation) {
 			out = append(out, invariant.Violation{ID: invariant.I7, Facts: fmt.Sprintf("deployment %s of %s does not end", d.ID, d.Changes[0].App)})
 		}
 	}
+	out = append(out, clinging(j)...)
 	return append(out, j.strays()...)
+}
+
+// clinging lists what the count keeper has given up long ago and still has on machines that never come back: few
+// enough are away.
+func clinging(j *judge) (out []invariant.Violation) {
+	for _, key := range slices.Sorted(maps.Keys(j.rows.chunks)) {
+		seg, err := store.Segments(key)
+		if err != nil || len(j.rows.chunks[key]) == 0 {
+			continue
+		}
+		for _, a := range j.w.agents {
+			if string(a.id) != seg[2] || !a.gone {
+				continue
+			}
+			for i := range j.rows.chunks[key] {
+				g := &j.rows.chunks[key][i]
+				if spec := j.rows.specs[g.Spec]; spec != nil && spec.Framework == framework {
+					out = append(out, invariant.Violation{ID: invariant.I7, Facts: fmt.Sprintf("group %s is still on machine %s, which is gone", g.ID, a.name)})
+				}
+			}
+		}
+	}
+	return out
 }
 
 // live counts the instances that run as they should, by owner.
@@ -101,11 +126,11 @@ func (j *judge) roomFor(q *kernel.Waiting) string {
 		j.w.reach(GuaranteeHeld)
 		return ""
 	}
-	if spec.ID == "" || len(spec.Constraints) > 0 || len(spec.Ports()) > 0 || !j.ledger.Affords(spec.Role, spec.Guarantee()) {
+	if spec.ID == "" || spec.Claim != nil || len(spec.Constraints) > 0 || len(spec.Ports()) > 0 || !j.ledger.Affords(spec.Role, spec.Guarantee()) {
 		return ""
 	}
 	for _, a := range j.w.agents {
-		if a.link != nil && !j.kept[a.info.Hostname] && spec.Guarantee().Fits(j.ledger.Free(a.id)) {
+		if a.link != nil && !a.removed && !j.kept[a.info.Hostname] && spec.Guarantee().Fits(j.ledger.Free(a.id)) {
 			return a.name
 		}
 	}
@@ -144,12 +169,12 @@ func (j *judge) strays() (out []invariant.Violation) {
 				ready[c.task] = endpoint{true, a.info.Address}
 			}
 		}
-		if a.link == nil && !a.gone {
+		if a.link == nil && !a.gone && !a.removed {
 			adrift("agent %s has no session", a.name)
 		}
 	}
 	for _, a := range j.w.agents {
-		if a.gone {
+		if a.gone || a.removed {
 			continue
 		}
 		if len(a.endpoints) != len(ready) {

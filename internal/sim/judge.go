@@ -26,6 +26,7 @@ type judge struct {
 	orphans    invariant.Orphans
 	fences     invariant.Fences
 	ledger     *invariant.Ledger
+	members    *invariant.Members
 
 	truth map[kernel.GroupID]*truth
 	count map[string]*tally
@@ -58,7 +59,7 @@ type tally struct {
 }
 
 func newJudge(w *World) *judge {
-	return &judge{w: w, ledger: invariant.NewLedger(), orphans: invariant.Orphans{Limit: w.slow(orphanLimit)},
+	return &judge{w: w, ledger: invariant.NewLedger(), members: invariant.NewMembers(subnets), orphans: invariant.Orphans{Limit: w.slow(orphanLimit)},
 		kept: map[string]bool{}, truth: map[kernel.GroupID]*truth{}, count: map[string]*tally{},
 		rows: durable{specs: map[kernel.SpecID]*kernel.Spec{}, chunks: map[string][]kernel.Group{}}}
 }

@@ -4,8 +4,11 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"maps"
 	"slices"
 	"time"
+
+	"github.com/containerd/errdefs"
 
 	"github.com/marinaos/marina/internal/kernel"
 	brain "github.com/marinaos/marina/internal/master"
@@ -46,11 +49,12 @@ type master struct {
 	held       []brain.Effects // not yet released: their writes, or earlier ones, are not durable
 	requests   map[brain.RequestID]func(brain.Reply)
 	lastID     brain.RequestID
-	wake       time.Duration    // of the earliest tick that is scheduled, by the world's clock
-	skew       time.Duration    // its own clock's, ahead of the world's
-	news       []*kernel.Record // not delivered yet: the latest of each
-	complete   bool             // as it is to be delivered
-	telling    bool             // a delivery is scheduled
+	wake       time.Duration           // of the earliest tick that is scheduled, by the world's clock
+	skew       time.Duration           // its own clock's, ahead of the world's
+	news       []*kernel.Record        // not delivered yet: the latest of each
+	complete   bool                    // as it is to be delivered
+	missing    map[kernel.AgentID]bool // members that have yet to report to it
+	telling    bool                    // a delivery is scheduled
 }
 
 // clock is the time by the master's own clock.
@@ -97,6 +101,10 @@ func (m *master) campaign() {
 	for _, problem := range m.state.Load(m.w.rows().Items) {
 		m.w.fail("load: %v", problem)
 	}
+	m.missing = map[kernel.AgentID]bool{}
+	for _, id := range m.w.judge.members.All() {
+		m.missing[id] = true
+	}
 	m.requests, m.wake = map[brain.RequestID]func(brain.Reply){}, 0
 	m.scheduler = newScheduler(m)
 	m.marathon = newServicesLoop(m)
@@ -115,8 +123,27 @@ func (m *master) step(e brain.Event) {
 		m.inbox = append(m.inbox, e)
 		return
 	}
-	m.hold(m.state.Step(m.clock(), e))
+	m.feed(e)
 	m.flush()
+}
+
+// feed takes events through one step. A leader to which all members have reported waits for nobody.
+func (m *master) feed(events ...brain.Event) {
+	fx := m.state.Step(m.clock(), events...)
+	for _, e := range events {
+		if up, ok := e.(brain.AgentUp); ok && !slices.ContainsFunc(fx.Ends, func(end brain.SessionEnd) bool { return end.Session == up.Session }) {
+			delete(m.missing, up.Registration.Agent.ID)
+		}
+	}
+	for id := range m.missing { // one that was removed since
+		if !m.w.judge.members.Has(id) {
+			delete(m.missing, id)
+		}
+	}
+	if m.epoch() == m.w.judge.leader {
+		m.w.judge.hold(m.w.judge.members.Awaited(fx.Complete, slices.Sorted(maps.Keys(m.missing))))
+	}
+	m.hold(fx)
 }
 
 // drain takes what gathered during a commit, in the steps in which the real loop would.
@@ -124,7 +151,7 @@ func (m *master) drain() {
 	events := m.inbox
 	m.inbox = nil
 	for part := range brain.Steps(events) {
-		m.hold(m.state.Step(m.clock(), part...))
+		m.feed(part...)
 	}
 	m.flush()
 }
@@ -170,6 +197,7 @@ func (m *master) flush() {
 		m.w.fail("encode rows: %v", err)
 		return
 	}
+	ops = m.w.turnover.spoil(ops)
 	m.w.spoilOps(ops)
 	m.committing = true
 	if m.doomed {
@@ -241,8 +269,8 @@ func (m *master) release(batch []brain.Effects) {
 	m.drain()
 }
 
-// tell gives news to the schedulers: at once or, in some simulations, late, and then of each instance only the latest, as the kernel's
-// watches may.
+// tell gives news to the schedulers: at once or, in some simulations, late, and then of each instance only the
+// latest, as the kernel's watches may.
 func (m *master) tell(changes []*kernel.Record, complete bool) {
 	if m.w.climate.lag == 0 {
 		m.deliver(changes, complete)
@@ -280,6 +308,9 @@ func (m *master) deliver(changes []*kernel.Record, complete bool) {
 
 func (m *master) send(sends []brain.Send) {
 	for i := range sends {
+		if m.w.plant.on(RemovedRunsOn) && sends[i].Down.Removed != "" {
+			continue
+		}
 		if l := m.link(sends[i].Session); l != nil {
 			l.sendDown(sends[i].Down)
 		}
@@ -333,14 +364,20 @@ func (m *master) drop(l *link) {
 	}
 }
 
-// request feeds a request and calls done with its reply once that is durable. Without leadership nothing is ever answered.
+// request feeds a request and calls done with its reply once that is durable. Without leadership nothing is ever
+// answered.
 func (m *master) request(make func(brain.RequestID) brain.Event, done func(brain.Reply)) {
 	if m.state == nil {
 		return
 	}
 	m.lastID++
+	e := make(m.lastID)
+	if _, ok := e.(brain.Forget); ok && m.w.plant.on(BrakeCountsRemoved) && m.w.turnover.brakeHolds() {
+		done(brain.Reply{Request: m.lastID, Err: errdefs.ErrFailedPrecondition})
+		return
+	}
 	m.requests[m.lastID] = done
-	m.step(make(m.lastID))
+	m.step(e)
 }
 
 // abdicate ends a tenure that cannot go on: everything in memory is given up, since it may not be what is durable.

@@ -25,6 +25,7 @@ const (
 	deedCrashTask
 	deedKillAgent
 	deedKillMachine
+	deedRetire
 	deedPauseAgent
 	deedCutAgent
 	deedCutMany
@@ -38,7 +39,7 @@ const (
 
 // usual is how often deeds happen beside each other.
 var usual = [deeds]int{deedScale: 12, deedLaunch: 5, deedRemove: 2, deedQuota: 4, deedUpdate: 3, deedChange: 14, deedHealth: 5, deedCrashTask: 12, deedKillAgent: 8,
-	deedKillMachine: 3, deedPauseAgent: 5, deedCutAgent: 6, deedCutMany: 1, deedWeather: 4, deedKillLeader: 2, deedPauseLeader: 3,
+	deedKillMachine: 3, deedRetire: 3, deedPauseAgent: 5, deedCutAgent: 6, deedCutMany: 1, deedWeather: 4, deedKillLeader: 2, deedPauseLeader: 3,
 	deedStoreFault: 3, deedClock: 1}
 
 // climate is which deeds a seed knows, and how often: seeds differ most by what they leave out.
@@ -74,6 +75,9 @@ func drawClimate(d dice) climate {
 		} else if d.chance(0.2) {
 			c.weights[k] *= 3
 		}
+	}
+	if d.chance(0.2) { // machines come and go all the time
+		c.weights[deedRetire], c.weights[deedKillMachine] = 100, 20
 	}
 	for _, n := range c.weights {
 		c.total += n
@@ -116,6 +120,8 @@ func (w *World) do(k deed) {
 		w.killAgent(a)
 	case deedKillMachine:
 		w.killMachine(a)
+	case deedRetire:
+		w.turnover.retire(a)
 	case deedPauseAgent:
 		w.pauseAgent(a)
 	case deedCutAgent:
@@ -169,6 +175,9 @@ func (w *World) drawSpec(owner, role string, version int) kernel.Spec {
 	tasks, fixed := 1, false
 	if w.dice.chance(0.2) {
 		tasks = 2
+	}
+	if w.dice.chance(0.1) { // the claim's name is the owner's: the next version keeps it
+		s.Claim = &kernel.Claim{Name: owner[1:], Volumes: []kernel.ClaimVolume{{Name: "data", Bytes: 64 * kernel.MiB}}}
 	}
 	for i := range tasks {
 		t := kernel.TaskSpec{Name: fmt.Sprint("t", i), Suffix: fmt.Sprint(".t", i), Shell: "sleep 1000",
@@ -301,7 +310,7 @@ func (w *World) killMachine(a *agent) {
 		return
 	}
 	a.powerOff()
-	if w.gone() < len(w.agents)/goneOf && w.dice.chance(0.3) {
+	if w.gone() < w.turnover.stay()/goneOf && w.dice.chance(0.3) {
 		a.gone = true
 		return
 	}
@@ -314,7 +323,7 @@ func (w *World) killMachine(a *agent) {
 
 func (w *World) gone() (n int) {
 	for _, a := range w.agents {
-		if a.gone {
+		if a.gone && !a.removed {
 			n++
 		}
 	}
@@ -387,7 +396,8 @@ func (w *World) killLeader(m *master) {
 	})
 }
 
-// jumpClock sets the clock by which the leader decides: ahead by up to an hour, as after a machine slept, or back by some seconds.
+// jumpClock sets the clock by which the leader decides: ahead by up to an hour, as after a machine slept, or back by
+// some seconds.
 func (w *World) jumpClock() {
 	m := w.leader()
 	switch {
@@ -432,7 +442,7 @@ func (w *World) healMachines() {
 		switch {
 		case a.paused:
 			w.resume(&a.actor)
-		case a.gone:
+		case a.gone || a.removed && !a.on:
 		case !a.on:
 			a.powerOn()
 		case !a.up:

@@ -3,6 +3,7 @@ package sim
 import (
 	"encoding/json"
 	"math"
+	"slices"
 	"strings"
 	"time"
 
@@ -39,6 +40,13 @@ const (
 	LoadSkipsChunk       Bug = "load-skips-chunk"      // a new leader does not read one of the rows of what is assigned
 	NewsLost             Bug = "news-lost"             // schedulers do not hear of the end of some instances
 	EpochInSession       Bug = "epoch-in-session"      // an agent forgets the newest leader's epoch when it dials
+	LoseRemoval          Bug = "lose-removal"          // that a machine was removed is not written
+	SubnetKept           Bug = "subnet-kept"           // the subnets of machines that were removed are not given to others
+	BrakeCountsRemoved   Bug = "brake-counts-removed"  // machines that were removed count as away when something is to be given up
+	WaitForRemoved       Bug = "wait-for-removed"      // a new leader waits for machines that were removed
+	ClaimForgotten       Bug = "claim-forgotten"       // the claims of a machine that was removed are not called lost
+	LoadNoRemoved        Bug = "load-no-removed"       // a new leader does not read which machines were removed
+	RemovedRunsOn        Bug = "removed-runs-on"       // a machine that was removed is not told
 	StopOnce             Bug = "stop-once"             // an agent's process does not go on with stopping what the one before it began to stop
 )
 
@@ -47,7 +55,7 @@ func Bugs() []Bug {
 	return []Bug{SkipFence, SendBeforeCommit, LoseGroupsOnReturn, AgentKeepsUnknown, LoadStaleRows, LoadNoQuotas,
 		AgentTakesLowerEpoch, AckBeforeDurable, ForgetQueue, AgentForgetsRunning, TrustUnknownOutcome, DoubleHostPort,
 		CountOnlyKnown, NewsOutOfOrder, PrioritiesReversed, LoseDurable, ForgetBeforeAck, DoubleAddress, LoadSkipsChunk, NewsLost,
-		EpochInSession, StopOnce}
+		EpochInSession, StopOnce, LoseRemoval, SubnetKept, BrakeCountsRemoved, WaitForRemoved, ClaimForgotten, LoadNoRemoved, RemovedRunsOn}
 }
 
 func (b Bug) on(this Bug) bool { return b == this }
@@ -94,6 +102,10 @@ func (w *World) spoilRows(snap *store.Snapshot) *store.Snapshot {
 		return w.stale
 	case w.plant.on(LoadNoQuotas):
 		return lacking(snap, store.Prefix("kernel", "quotas"), math.MaxInt)
+	case w.plant.on(LoadNoRemoved):
+		return lacking(snap, store.Prefix("kernel", "removed"), math.MaxInt)
+	case w.plant.on(WaitForRemoved):
+		return withRemoved(snap)
 	case w.plant.on(LoadSkipsChunk):
 		return lacking(snap, store.Prefix("kernel", "assigned"), 1)
 	}
@@ -113,7 +125,29 @@ func lacking(snap *store.Snapshot, prefix string, n int) *store.Snapshot {
 	return kept
 }
 
-// spoilOps is where the bugs of placement change what is written: the second group of a row gets the first one's ports, or its address.
+// withRemoved is a snapshot with a row for each machine that was removed, under another name.
+func withRemoved(snap *store.Snapshot) *store.Snapshot {
+	more := &store.Snapshot{Revision: snap.Revision, Items: slices.Clone(snap.Items)}
+	for _, item := range snap.Items {
+		if id, ok := strings.CutPrefix(item.Key, store.Prefix("kernel", "removed")); ok {
+			more.Items = append(more.Items, store.Item{Key: store.Key("kernel", "agents", "once-"+id), Value: []byte("{}")})
+		}
+	}
+	return more
+}
+
+// changed is a row with another value in a field.
+func changed(raw []byte, field string, value any) []byte {
+	var row map[string]any
+	if json.Unmarshal(raw, &row) == nil {
+		row[field] = value
+		raw, _ = json.Marshal(row)
+	}
+	return raw
+}
+
+// spoilOps is where the bugs of placement change what is written: the second group of a row gets the first one's
+// ports, or its address.
 func (w *World) spoilOps(ops []store.Op) {
 	for i := range ops {
 		if !w.plant.on(DoubleHostPort) && !w.plant.on(DoubleAddress) || !strings.HasPrefix(ops[i].Key, store.Prefix("kernel", "assigned")) {

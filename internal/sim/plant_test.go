@@ -39,6 +39,13 @@ var finders = map[Bug][]invariant.ID{
 	NewsLost:             {invariant.I7},
 	EpochInSession:       {invariant.I19},
 	StopOnce:             {invariant.I7, invariant.I11},
+	LoseRemoval:          {invariant.I42},
+	SubnetKept:           {invariant.I42},
+	BrakeCountsRemoved:   {invariant.I7},
+	WaitForRemoved:       {invariant.I42},
+	ClaimForgotten:       {invariant.I42},
+	LoadNoRemoved:        {invariant.I42},
+	RemovedRunsOn:        {invariant.I7, invariant.I11},
 }
 
 // TestPlantedBugIsFound begins with the seed that the bug's transcript keeps and goes on with others: a change of master or
@@ -81,7 +88,7 @@ func TestEveryInvariantFindsABug(t *testing.T) {
 		}
 	}
 	for _, id := range []invariant.ID{invariant.I5, invariant.I7, invariant.I8, invariant.I10, invariant.I11, invariant.I12,
-		invariant.I13, invariant.I14, invariant.I19, invariant.I41} {
+		invariant.I13, invariant.I14, invariant.I19, invariant.I41, invariant.I42} {
 		if !found[id] {
 			t.Errorf("no planted bug shows that %s is judged", id)
 		}

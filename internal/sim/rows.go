@@ -22,6 +22,11 @@ func (j *judge) revision(writer int64, b store.Batch) {
 	if writer != 0 {
 		j.hold(j.fences.Committed(writer, b.Revision))
 	}
+	for i := range b.Changes { // what leaves makes room for what comes at the same time
+		if seg, err := store.Segments(b.Changes[i].Key); err == nil && len(seg) == 3 && seg[1] == "agents" && b.Changes[i].Deleted {
+			j.agentRow(kernel.AgentID(seg[2]), &b.Changes[i])
+		}
+	}
 	for i := range b.Changes {
 		c := &b.Changes[i]
 		seg, err := store.Segments(c.Key)
@@ -32,7 +37,12 @@ func (j *judge) revision(writer int64, b store.Batch) {
 		case "specs":
 			j.specRow(c)
 		case "agents":
+			if c.Deleted {
+				continue
+			}
 			j.agentRow(kernel.AgentID(seg[2]), c)
+		case "claims":
+			j.claimRow(seg[2], c)
 		case "quotas":
 			j.quotaRow(seg[2], c)
 		case "vips":
@@ -42,6 +52,7 @@ func (j *judge) revision(writer int64, b store.Batch) {
 		}
 	}
 	j.hold(j.ledger.Judge(b.Revision))
+	j.hold(j.members.Judge(b.Revision))
 }
 
 func (j *judge) read(c *store.Change, into any) bool {
@@ -69,9 +80,21 @@ func (j *judge) agentRow(id kernel.AgentID, c *store.Change) {
 	}
 	if j.read(c, &row) {
 		j.ledger.Agent(id, row.Agent.Total, row.Subnet)
+		j.members.Agent(id, row.Subnet)
 	} else {
 		j.ledger.DropAgent(id)
+		j.members.Left(id)
+		j.w.turnover.left(id)
 	}
+}
+
+func (j *judge) claimRow(name string, c *store.Change) {
+	var row kernel.ClaimView
+	j.read(c, &row)
+	if row.Lost {
+		j.w.reach(ClaimLost)
+	}
+	j.hold(j.members.Claim(name, row.Agent, row.Lost))
 }
 
 func (j *judge) quotaRow(role string, c *store.Change) {

@@ -27,8 +27,8 @@ type app struct {
 	target int
 }
 
-// scheduler keeps counts: for every app it launches what is missing and stops what is too much. It lives and dies with its
-// leader and learns everything anew from the kernel.
+// scheduler keeps counts: for every app it launches what is missing and stops what is too much. It lives and dies
+// with its leader and learns everything anew from the kernel.
 type scheduler struct {
 	m         *master
 	instances map[kernel.GroupID]*kernel.Instance
@@ -167,6 +167,7 @@ func (s *scheduler) reconcile(a *app) {
 	if !s.complete || s.busy[a.owner] {
 		return
 	}
+	s.beginAnew(a)
 	leads := s.m.w.judge.leader == s.m.epoch()
 	counted, waiting := s.counted(a.owner), s.waiting[a.owner]
 	switch surplus := len(counted) + len(waiting) - a.target; {
@@ -181,6 +182,19 @@ func (s *scheduler) reconcile(a *app) {
 			return int(s.instances[x].State()) - int(s.instances[y].State())
 		})
 		s.stop(a, counted[:surplus])
+	}
+}
+
+// beginAnew gives up the claim of an app whose machine was removed with what it kept.
+func (s *scheduler) beginAnew(a *app) {
+	if a.spec.Claim == nil {
+		return
+	}
+	for _, c := range s.m.state.Claims(framework) {
+		if c.Name == a.spec.Claim.Name && c.Lost {
+			s.m.w.reach(ClaimBegunAnew)
+			s.m.step(brain.Release{Framework: framework, Claims: []string{c.Name}})
+		}
 	}
 }
 

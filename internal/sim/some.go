@@ -42,6 +42,12 @@ const (
 	ClockBack           = "leader's clock jumped back"
 	UnsyncedLost        = "write of a leader that died was lost"
 	NewsMerged          = "news skipped a state"
+	MachineRemoved      = "machine removed"
+	RemovalRefused      = "removal of a machine refused"
+	ClaimLost           = "claim lost with its machine"
+	ClaimBegunAnew      = "lost claim begun anew"
+
+	RemovedWhileConnected = "machine removed while connected"
 )
 
 // NewSometimes returns the list of rare paths that a batch must reach.
@@ -50,5 +56,6 @@ func NewSometimes() *invariant.Sometimes {
 		RegistrationLost, SyncDropped, StatusRepeated, TaskReadopted, TaskLostByReboot,
 		TaskEndedWhileAway, PortWaited, PortTaken, WriteFenced, WriteConflicted, OutcomeUnknown, ZombieResumed, Replaced,
 		Forgotten, ForgetRefused, LaunchWaits, Withdrawn, OrphanRan, QuotaBelowUse, ReturnedAfterForget,
-		MadeWay, LentMadeWay, GuaranteeHeld, RoomKept, ClockJumped, ClockBack, UnsyncedLost, NewsMerged)
+		MadeWay, LentMadeWay, GuaranteeHeld, RoomKept, ClockJumped, ClockBack, UnsyncedLost, NewsMerged,
+		MachineRemoved, RemovalRefused, ClaimLost, ClaimBegunAnew, RemovedWhileConnected)
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/netip"
 	"time"
 
 	"github.com/marinaos/marina/internal/invariant"
@@ -40,6 +41,7 @@ type Result struct {
 // Times of a whole simulation.
 const (
 	endpointsEvery = time.Second
+	subnets        = 64                // for machines to have at once
 	settled        = 2 * time.Second   // all was as asked for, for so long
 	converge       = 120 * time.Second // T_conv: everything is as asked for, once faults have ended
 	longest        = 72 * time.Hour    // of faults; the number of events ends them long before
@@ -49,26 +51,27 @@ const (
 type World struct {
 	timeline
 	trace
-	cfg     Config
-	dice    dice
-	plant   Bug
-	weather weather
-	climate climate
-	store   *memory.Store
-	changes *store.Watch // read after each commit: every revision is judged
-	agents  []*agent
-	members []*master
-	apps    []*app
-	asked   map[string][]kernel.Spec // all that was ever asked for, by owner
-	judge   *judge
-	nature  actor // what befalls the datacenter until it heals
-	ether   actor // the network and the store
-	serials int
-	fault   storeFault
-	stale   *store.Snapshot // planted
-	intents intents
-	ctx     context.Context // of the store, which takes no time
-	err     error
+	cfg      Config
+	dice     dice
+	plant    Bug
+	weather  weather
+	climate  climate
+	store    *memory.Store
+	changes  *store.Watch // read after each commit: every revision is judged
+	agents   []*agent
+	members  []*master
+	apps     []*app
+	asked    map[string][]kernel.Spec // all that was ever asked for, by owner
+	judge    *judge
+	nature   actor // what befalls the datacenter until it heals
+	ether    actor // the network and the store
+	serials  int
+	turnover turnover
+	fault    storeFault
+	stale    *store.Snapshot // planted
+	intents  intents
+	ctx      context.Context // of the store, which takes no time
+	err      error
 }
 
 // storeFault is what happens to the next commit.
@@ -118,7 +121,7 @@ func newWorld(cfg Config) *World {
 		asked: map[string][]kernel.Spec{}, intents: intents{apps: map[string]*marathon.App{}}}
 	w.trace = trace{hash: fnvOffset, out: cfg.Trace}
 	w.climate = drawClimate(w.dice)
-	w.judge = newJudge(w)
+	w.judge, w.turnover.w = newJudge(w), w
 	var err error
 	if w.changes, err = w.store.Watch(w.ctx, ""); err != nil {
 		w.fail("watch: %v", err)
@@ -152,7 +155,7 @@ func (w *World) begin() {
 
 // policy is what masters are told to do.
 func (w *World) policy(epoch int64) brain.Config {
-	return brain.Config{Epoch: epoch, EndpointsEvery: endpointsEvery, Suspect: w.slow(2 * time.Second), Unreachable: w.slow(5 * time.Second),
+	return brain.Config{Epoch: epoch, Pool: netip.MustParsePrefix("10.64.0.0/18"), SubnetBits: 24, EndpointsEvery: endpointsEvery, Suspect: w.slow(2 * time.Second), Unreachable: w.slow(5 * time.Second),
 		Grace: w.slow(10 * time.Second), HoldAfter: w.slow(4 * time.Second), HoldFor: w.slow(6 * time.Second)}
 }
 

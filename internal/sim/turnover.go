@@ -1,0 +1,103 @@
+package sim
+
+import (
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/containerd/errdefs"
+
+	"github.com/marinaos/marina/internal/kernel"
+	brain "github.com/marinaos/marina/internal/master"
+	"github.com/marinaos/marina/internal/store"
+)
+
+// turnover is machines that leave for good, and others that come in their place.
+type turnover struct {
+	w        *World
+	removals int
+}
+
+// stay is how many machines have not been removed.
+func (v *turnover) stay() int { return len(v.w.agents) - v.removals }
+
+// brakeHolds is a brake that counts machines that were removed. Planted.
+func (v *turnover) brakeHolds() bool { return (v.w.gone()+v.removals)*100 > 34*len(v.w.agents) }
+
+// retire has somebody take a machine out of the datacenter: one that never comes back, if there is one, else any.
+func (v *turnover) retire(a *agent) {
+	w := v.w
+	m := w.leader()
+	if gone := slices.IndexFunc(w.agents, func(a *agent) bool { return a.gone && !a.removed }); gone >= 0 && w.dice.chance(0.15) {
+		a = w.agents[gone]
+	}
+	if m == nil || a.removed || v.stay() < len(w.agents[:w.cfg.Agents])-2 {
+		return
+	}
+	force := w.dice.chance(0.5)
+	w.note("user", "removes machine", a.name, 0, 0)
+	m.request(func(r brain.RequestID) brain.Event {
+		return brain.RemoveAgent{Request: r, Agent: a.id, Force: force}
+	}, func(r brain.Reply) {
+		switch {
+		case r.Err == nil:
+			w.judge.hold(w.judge.members.Answered(a.id))
+		case errdefs.IsFailedPrecondition(r.Err) && !force:
+			w.reach(RemovalRefused)
+		case !errdefs.IsNotFound(r.Err): // it has yet to join, or was removed before
+			w.fail("removal of %s: %v", a.name, r.Err)
+		}
+	})
+}
+
+// left takes that a machine is no member any more. It runs on, and dials, until somebody switches it off; another
+// comes in its place.
+func (v *turnover) left(id kernel.AgentID) {
+	w := v.w
+	for _, a := range w.agents {
+		if a.id != id || a.removed {
+			continue
+		}
+		w.reach(MachineRemoved)
+		a.removed = true
+		v.removals++
+		if a.link != nil {
+			w.reach(RemovedWhileConnected)
+		}
+		w.after(w.slow(w.dice.between(20*time.Second, 200*time.Second)), &w.nature, func() {
+			if a.gone = true; a.on {
+				a.powerOff()
+			}
+		})
+		another := newAgent(w, len(w.agents))
+		w.agents = append(w.agents, another)
+		w.after(w.slow(w.dice.between(time.Second, 30*time.Second)), &w.nature, another.powerOn)
+		return
+	}
+}
+
+// spoil is where the bugs of removing machines change what is written.
+func (v *turnover) spoil(ops []store.Op) []store.Op {
+	w := v.w
+	under := func(op *store.Op, table string) bool { return strings.HasPrefix(op.Key, store.Prefix("kernel", table)) }
+	switch {
+	case w.plant.on(LoseRemoval):
+		return slices.DeleteFunc(ops, func(op store.Op) bool {
+			return op.Kind == store.OpDelete && under(&op, "agents") || under(&op, "removed")
+		})
+	case w.plant.on(SubnetKept) && v.removals > 0:
+		for i := range ops {
+			if under(&ops[i], "agents") && ops[i].Kind == store.OpPut {
+				ops[i].Value = changed(ops[i].Value, "subnet", netip.Prefix{})
+			}
+		}
+	case w.plant.on(ClaimForgotten):
+		for i := range ops {
+			if under(&ops[i], "claims") && ops[i].Kind == store.OpPut {
+				ops[i].Value = changed(ops[i].Value, "lost", false)
+			}
+		}
+	}
+	return ops
+}
