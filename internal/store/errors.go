@@ -6,7 +6,7 @@ import (
 	"github.com/containerd/errdefs"
 )
 
-// The kinds of failure a caller branches on, with errors.Is. Each also is an errdefs kind, named beside it.
+// The kinds of failure that callers branch on, with errors.Is. Each also is an errdefs kind, named beside it.
 var (
 	// ErrConflict (errdefs.ErrAborted): a guard did not hold and nothing happened. Read again, decide again.
 	ErrConflict = fmt.Errorf("the state changed since it was read, read it again: %w", errdefs.ErrAborted)
@@ -16,7 +16,8 @@ var (
 	ErrFenced = fmt.Errorf("leadership was lost, stop acting as the leader: %w", errdefs.ErrFailedPrecondition)
 
 	// ErrUnknownOutcome (errdefs.ErrUnknown): the transaction may have happened or may still happen.
-	ErrUnknownOutcome = fmt.Errorf("the outcome of the write is unknown, read before writing again: %w", errdefs.ErrUnknown)
+	ErrUnknownOutcome = fmt.Errorf("the outcome of the write is unknown, read before writing again: %w",
+		errdefs.ErrUnknown)
 
 	// ErrWatchAgain (errdefs.ErrOutOfRange): the watch cannot go on without a gap. Watch again, from a new snapshot.
 	ErrWatchAgain = fmt.Errorf("the watch has ended, watch again: %w", errdefs.ErrOutOfRange)
@@ -32,14 +33,15 @@ var (
 	ErrClosed = fmt.Errorf("the store is closed: %w", errdefs.ErrUnavailable)
 )
 
-// GuardError tells which guard of a transaction did not hold. It is ErrFenced for a fence and ErrConflict for any other.
+// GuardError names the guard of a transaction that did not hold. It is ErrFenced for a fence and ErrConflict for any
+// other.
 type GuardError struct {
 	Guard   Guard
 	Created int64 // create revision of the key when the guard was judged, zero if it was absent
 	Changed int64 // revision that last changed the key, zero if it was absent
 }
 
-// Error names the key and what was found there.
+// Error names the key, the state that the guard wanted and the state it found.
 func (e *GuardError) Error() string {
 	found := "absent"
 	if e.Changed != 0 {

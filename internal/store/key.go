@@ -9,8 +9,8 @@ import (
 
 const upperHex = "0123456789ABCDEF"
 
-// Key builds a key out of segments, which may hold any bytes: each is escaped and then they are joined by slashes. Different
-// segments always give different keys.
+// Key builds a key out of segments, which may contain any bytes: each is escaped, then they are joined by slashes.
+// Different segments always give different keys.
 func Key(first string, rest ...string) string {
 	var b strings.Builder
 	escape(&b, first)
@@ -25,7 +25,7 @@ func Key(first string, rest ...string) string {
 // and never Key("apps2", "web") or Key("apps").
 func Prefix(first string, rest ...string) string { return Key(first, rest...) + "/" }
 
-// Segments takes a key apart again. A key that Key cannot have built is an errdefs.ErrInvalidArgument.
+// Segments splits a key into the segments of Key. A key that Key cannot have built is an errdefs.ErrInvalidArgument.
 func Segments(key string) ([]string, error) {
 	parts := strings.Split(key, "/")
 	for i, p := range parts {
@@ -38,8 +38,8 @@ func Segments(key string) ([]string, error) {
 	return parts, nil
 }
 
-// LeaderKey is the key of the row that the leader of an election holds. Its value is the leader's identity. Deleting the
-// row deposes the leader.
+// LeaderKey returns the key of the row of an election's leader. Its value is the leader's identity. Deleting the row
+// deposes the leader.
 func LeaderKey(election string) string { return Key("leader", election) }
 
 // plain reports whether a byte stands for itself in a key.

@@ -10,7 +10,8 @@ import (
 
 func TestKeysAreTakenApartAsTheyWereBuilt(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		want := rapid.SliceOfN(rapid.OneOf(rapid.String(), rapid.StringMatching(`[a/%2 \x00F]{0,6}`)), 1, 4).Draw(t, "segments")
+		want := rapid.SliceOfN(rapid.OneOf(rapid.String(), rapid.StringMatching(`[a/%2 \x00F]{0,6}`)), 1, 4).Draw(t,
+			"segments")
 		key := Key(want[0], want[1:]...)
 		got, err := Segments(key)
 		if err != nil || !slices.Equal(got, want) {

@@ -33,7 +33,7 @@ type Item struct {
 	Created  int64 // revision of the transaction that created it
 }
 
-// GuardKind says what a guard compares.
+// GuardKind is the comparison that a guard makes.
 type GuardKind int
 
 // The kinds of guards. The zero kind is invalid.
@@ -99,7 +99,7 @@ func (g Guard) want() string {
 	return fmt.Sprintf("guard kind %d", g.Kind)
 }
 
-// OpKind says what an operation does.
+// OpKind is the effect of an operation.
 type OpKind int
 
 // The kinds of operations. The zero kind is invalid.
@@ -127,11 +127,11 @@ type Txn struct {
 	Ops    []Op
 }
 
-// opOverhead is what an operation or guard costs in a transaction beyond its key and value, rounded up from etcd's encoding.
+// opOverhead is the bytes of an operation or guard beyond its key and value, rounded up from etcd's encoding.
 const opOverhead = 64
 
-// Bytes is the size of the transaction that MaxTxnBytes limits: all keys and values and 64 bytes for each operation and
-// guard, guards counted twice, since what they found travels back.
+// Bytes returns the size of the transaction that MaxTxnBytes limits: all keys and values and 64 bytes for each
+// operation and guard, guards counted twice, since the rows they compare travel back.
 func (t Txn) Bytes() int {
 	n := opOverhead * (2*len(t.Guards) + len(t.Ops))
 	for _, g := range t.Guards {
@@ -146,7 +146,8 @@ func (t Txn) Bytes() int {
 // Validate returns an errdefs.ErrInvalidArgument when the transaction breaks a limit or a rule. Commit calls it first.
 func (t Txn) Validate() error {
 	if len(t.Guards) > MaxTxnOps || len(t.Ops) > MaxTxnOps {
-		return invalid("transaction: %d operations and %d guards, of each at most %d fit: split it", len(t.Ops), len(t.Guards), MaxTxnOps)
+		return invalid("transaction: %d operations and %d guards, of each at most %d fit: split it",
+			len(t.Ops), len(t.Guards), MaxTxnOps)
 	}
 	if n := t.Bytes(); n > MaxTxnBytes {
 		return invalid("transaction: %d bytes, at most %d fit: split it", n, MaxTxnBytes)
@@ -168,7 +169,8 @@ func (t Txn) Validate() error {
 			return err
 		}
 		if len(op.Value) > MaxValueBytes {
-			return invalid("row %s: %d bytes, a value has at most %d: pack less into a row", op.Key, len(op.Value), MaxValueBytes)
+			return invalid("row %s: %d bytes, a value has at most %d: pack less into a row",
+				op.Key, len(op.Value), MaxValueBytes)
 		}
 		if _, twice := seen[op.Key]; twice {
 			return invalid("row %s: two operations in one transaction: keep the last", op.Key)
@@ -178,8 +180,8 @@ func (t Txn) Validate() error {
 	return nil
 }
 
-// Judge checks all guards, given a function that returns a key's create and last revisions (zeros for an absent key). The
-// error is a *GuardError: that of a fence that does not hold before that of any other guard.
+// Judge checks all guards, given a function that returns a key's create and last revisions (zeros for an absent key).
+// The error is a *GuardError: that of a fence that does not hold before that of any other guard.
 func (t Txn) Judge(revisions func(key string) (created, changed int64)) error {
 	var first error
 	for _, g := range t.Guards {
@@ -205,13 +207,13 @@ func invalid(format string, args ...any) error {
 	return fmt.Errorf(format+": %w", append(args, errdefs.ErrInvalidArgument)...)
 }
 
-// Snapshot is every row under a prefix as it stood at one revision, in key order.
+// Snapshot has every row under a prefix as of one revision, in key order.
 type Snapshot struct {
 	Revision int64
 	Items    []Item
 }
 
-// Status is how the store is doing.
+// Status is the health and size of the store.
 type Status struct {
 	Healthy  bool     // it has a leader, accepts writes and has no problems
 	Problems []string // sentences for an operator: no space left, corruption, no leader
@@ -241,7 +243,7 @@ type Store interface {
 	// leadership's context is a child of ctx: when ctx ends, so does leading, though only Resign hands over at once.
 	Campaign(ctx context.Context, election, identity string) (*Leadership, error)
 
-	// Status asks the store how it is. An error means that it did not answer.
+	// Status asks the store for its health. An error means that it did not answer.
 	Status(ctx context.Context) (Status, error)
 
 	// Close releases everything within a bounded time. Calls after it return ErrClosed.

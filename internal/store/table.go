@@ -12,23 +12,23 @@ import (
 	"github.com/containerd/errdefs"
 )
 
-// Table gives the rows under one prefix a type: values are JSON of T, ids are the key's last segment and may hold any bytes.
-// The zero Table is invalid.
+// Table gives the rows under one prefix a type: values are JSON of T, ids are the key's last segment and may hold any
+// bytes. The zero Table is invalid.
 type Table[T any] struct{ prefix string }
 
-// NewTable returns the table of the given name. A name with several parts nests: tables "agents" and "agents", "chunks" do
-// not see each other's rows.
+// NewTable returns the table of the given name. A name with several parts nests: tables "agents" and "agents",
+// "chunks" do not see each other's rows.
 func NewTable[T any](name string, more ...string) Table[T] {
 	return Table[T]{prefix: Prefix(name, more...)}
 }
 
-// Prefix is what all keys of the table begin with, for Store.Snapshot and Store.Watch.
+// Prefix returns the common prefix of the table's keys, for Store.Snapshot and Store.Watch.
 func (t Table[T]) Prefix() string { return t.prefix }
 
-// Key is the key of a row.
+// Key returns the key of a row.
 func (t Table[T]) Key(id string) string { return t.prefix + Key(id) }
 
-// ID is the id of a key, false if the key is not of this table.
+// ID returns the id of a key; false if the key is not of this table.
 func (t Table[T]) ID(key string) (string, bool) {
 	rest, ok := strings.CutPrefix(key, t.prefix)
 	if !ok || rest == "" || strings.Contains(rest, "/") {
@@ -38,7 +38,8 @@ func (t Table[T]) ID(key string) (string, bool) {
 	return id, err == nil
 }
 
-// Put is the operation that writes a row. The error is an errdefs.ErrInvalidArgument: the value has no JSON or the id is empty.
+// Put returns the operation that writes a row. The error is an errdefs.ErrInvalidArgument: the value has no JSON or
+// the id is empty.
 func (t Table[T]) Put(id string, value T) (Op, error) {
 	if id == "" {
 		return Op{}, invalid("table %s: a row needs an id", t.prefix)
@@ -50,7 +51,7 @@ func (t Table[T]) Put(id string, value T) (Op, error) {
 	return Put(t.Key(id), raw), nil
 }
 
-// Delete is the operation that removes a row.
+// Delete returns the operation that removes a row.
 func (t Table[T]) Delete(id string) Op { return Delete(t.Key(id)) }
 
 // Absent holds while the table has no such row.
@@ -70,7 +71,7 @@ type Row[T any] struct {
 	Created  int64
 }
 
-// RowError is a row whose bytes are not what the table holds. It is an errdefs.ErrDataLoss.
+// RowError is the error of a row that does not decode as the table's type. It is an errdefs.ErrDataLoss.
 type RowError struct {
 	Item Item
 	Err  error
@@ -120,7 +121,7 @@ func (t Table[T]) Read(ctx context.Context, s Store) (*Rows[T], error) {
 	return t.Rows(snap), nil
 }
 
-// Rows picks the table's rows out of a snapshot, which may hold other tables too.
+// Rows returns the table's rows of a snapshot, which may contain other tables too.
 func (t Table[T]) Rows(snap *Snapshot) *Rows[T] {
 	rows := &Rows[T]{Revision: snap.Revision}
 	for _, item := range snap.Items {
@@ -137,8 +138,8 @@ func (t Table[T]) Rows(snap *Snapshot) *Rows[T] {
 	return rows
 }
 
-// Rows is a table at one revision, in key order. A row that did not decode is in Broken and nowhere else: whoever reads the
-// table reports it, and leaves it alone.
+// Rows is a table at one revision, in key order. A row that did not decode is in Broken and nowhere else: callers
+// report it and leave it alone.
 type Rows[T any] struct {
 	Revision int64
 	List     []Row[T]

@@ -6,11 +6,11 @@ import (
 	"sync"
 )
 
-// MaxWatchBacklog is how far, in bytes, a watch's reader may fall behind before the watch ends with ErrWatchAgain. A change
-// counts its key, its value and changeOverhead.
+// MaxWatchBacklog limits, in bytes, how far a watch's reader may fall behind before the watch ends with
+// ErrWatchAgain. A change counts its key, its value and changeOverhead.
 const MaxWatchBacklog = 32 << 20
 
-// changeOverhead is about what a queued change costs in memory beyond its key and value.
+// changeOverhead is the memory, in bytes, of a queued change beyond its key and value, roughly.
 const changeOverhead = 128
 
 // Change is one row that was put or deleted. A deleted one has only its key and the revision of the deletion.
@@ -19,24 +19,24 @@ type Change struct {
 	Deleted bool
 }
 
-// Batch is all that one transaction changed under a watch's prefix, in the transaction's order.
+// Batch has all changes of one transaction under a watch's prefix, in the transaction's order.
 type Batch struct {
 	Revision int64
 	Changes  []Change
 }
 
-// Watch is a snapshot and what happened to it since. One goroutine reads it; Close may be called from any.
+// Watch is a snapshot and the changes since. One goroutine reads it; Close may be called from any.
 type Watch struct {
 	snapshot *Snapshot
 	feed     *Feed
 	close    func()
 }
 
-// Snapshot is where the watch began. Every batch has a higher revision.
+// Snapshot returns the snapshot that the watch began with. Every batch has a higher revision.
 func (w *Watch) Snapshot() *Snapshot { return w.snapshot }
 
-// Next blocks until the next batch. Once the watch has ended it returns why: ErrWatchAgain or ErrClosed. When ctx ends it
-// returns its cause and the watch goes on.
+// Next blocks until the next batch. Once the watch has ended, the error is ErrWatchAgain or ErrClosed. When ctx ends,
+// the error is its cause and the watch goes on.
 func (w *Watch) Next(ctx context.Context) (Batch, error) {
 	for {
 		if b, ok, err := w.TryNext(); ok || err != nil {
@@ -50,10 +50,10 @@ func (w *Watch) Next(ctx context.Context) (Batch, error) {
 	}
 }
 
-// TryNext is Next that never blocks: ok is false when there is nothing new.
+// TryNext is Next without blocking: ok is false when there is nothing new.
 func (w *Watch) TryNext() (b Batch, ok bool, err error) { return w.feed.pop() }
 
-// Close ends the watch and waits for what feeds it. A reader inside Next gets ErrClosed.
+// Close ends the watch and waits until nothing feeds it any more. A reader inside Next gets ErrClosed.
 func (w *Watch) Close() {
 	w.feed.End(ErrClosed)
 	w.close()
@@ -72,13 +72,13 @@ type Feed struct {
 // NewFeed returns an empty feed.
 func NewFeed() *Feed { return &Feed{wake: make(chan struct{}, 1)} }
 
-// NewWatch joins a snapshot with the feed of what comes after it. Watch.Close calls close, which may be called twice.
+// NewWatch joins a snapshot with the feed of later changes. Watch.Close calls close, which may be called twice.
 func NewWatch(snapshot *Snapshot, feed *Feed, close func()) *Watch {
 	return &Watch{snapshot: snapshot, feed: feed, close: close}
 }
 
-// Push appends a batch. It never blocks: a reader that is too far behind ends the feed with ErrWatchAgain. The answer is
-// false once the feed has ended.
+// Push appends a batch without ever blocking: if the reader is too far behind, the feed ends with ErrWatchAgain. It
+// reports false once the feed has ended.
 func (f *Feed) Push(b Batch) bool {
 	size := 0
 	for _, c := range b.Changes {
@@ -99,7 +99,7 @@ func (f *Feed) Push(b Batch) bool {
 	return live
 }
 
-// End ends the feed: what is queued is dropped and the reader gets err. Only the first end counts.
+// End ends the feed: queued batches are dropped and the reader gets err. Only the first call counts.
 func (f *Feed) End(err error) {
 	f.mu.Lock()
 	if f.err == nil {

@@ -17,7 +17,7 @@ import (
 	"github.com/marinaos/marina/internal/store"
 )
 
-// The test binary is also the process that tests kill and pause: these variables say what it is.
+// The test binary is also the process that tests kill and pause: these variables select its part.
 const (
 	childRole = "MARINA_TEST_STORE_ROLE"
 	childArg  = "MARINA_TEST_STORE_ARG"
@@ -62,7 +62,7 @@ func startChild(t *testing.T, role, arg string) *child {
 	return &child{Cmd: cmd, in: in, lines: bufio.NewScanner(out)}
 }
 
-// line is the next line that the child prints, "" at the end.
+// line returns the next line that the child prints, "" at the end.
 func (c *child) line() string {
 	if c.lines.Scan() {
 		return c.lines.Text()
@@ -70,8 +70,8 @@ func (c *child) line() string {
 	return ""
 }
 
-// writer opens the member in dir and commits pairs of rows from several goroutines until it is killed. It prints what was
-// acknowledged.
+// writer opens the member in dir and commits pairs of rows from several goroutines until it is killed. It prints what
+// was acknowledged.
 func writer(dir string) error {
 	fmt.Println("opening")
 	s, err := OpenEmbedded(context.Background(), Embedded{Dir: dir})
@@ -100,7 +100,7 @@ func writer(dir string) error {
 	return nil
 }
 
-// leader leads over the socket, and when told to writes under its fence and prints what came of it.
+// leader leads over the socket; after a line on its input it writes under its fence and prints the outcome.
 func leader(socket string) error {
 	ctx := context.Background()
 	s, err := OpenExternal(ctx, External{Endpoints: []string{"unix://" + socket}, LeaseTTL: 2 * time.Second})

@@ -11,13 +11,14 @@ import (
 
 // Embedded configures a member inside this process. Only Dir is required.
 type Embedded struct {
-	// Dir holds the member's data; it is made with mode 0700. Two processes never share one.
+	// Dir is the directory of the member's data, created with mode 0700. Two processes never share one.
 	Dir string
 
 	// Name of the member. Default: "m1".
 	Name string
 
-	// LeaseTTL is how long a leader that stopped renewing keeps others out. Whole seconds, at least 2. Default: 6 s.
+	// LeaseTTL is the time after which a leader that stopped renewing is replaced. Whole seconds, at least 2. Default: 6
+	// s.
 	LeaseTTL time.Duration
 
 	// Timeout bounds every call that has no earlier deadline of its own. Default: 10 s.
@@ -29,7 +30,7 @@ type Embedded struct {
 	// CloseTimeout bounds Close. Default: 10 s.
 	CloseTimeout time.Duration
 
-	// CompactAfter is the least age at which history is dropped; it is looked at as often. Default: 1 minute.
+	// CompactAfter is the minimum age of history that is dropped, and the interval of dropping. Default: 1 minute.
 	CompactAfter time.Duration
 
 	// QuotaBytes is the database size at which writes are refused. Default: 4 GiB.
@@ -63,7 +64,7 @@ func (c Embedded) withDefaults() (Embedded, error) {
 	return c, checkLeaseTTL(c.LeaseTTL)
 }
 
-// External configures the client of a quorum that somebody else runs. Only Endpoints is required. Its members need
+// External configures the client of a quorum of other processes. Only Endpoints is required. Its members need
 // --max-txn-ops=8192 and --max-request-bytes=10485760, or large transactions are refused.
 type External struct {
 	// Endpoints are URLs of members: https://, http:// or unix://.
@@ -90,7 +91,8 @@ func (c External) withDefaults() (External, error) {
 	}
 	c.Prefix = cmp.Or(c.Prefix, defaultPrefix)
 	if len(c.Prefix) > maxPrefix {
-		return c, fmt.Errorf("etcd: key prefix of %d bytes, at most %d: %w", len(c.Prefix), maxPrefix, errdefs.ErrInvalidArgument)
+		return c, fmt.Errorf("etcd: key prefix of %d bytes, at most %d: %w",
+			len(c.Prefix), maxPrefix, errdefs.ErrInvalidArgument)
 	}
 	c.LeaseTTL = cmp.Or(c.LeaseTTL, defaultLeaseTTL)
 	c.Timeout = cmp.Or(c.Timeout, defaultTimeout)

@@ -44,7 +44,7 @@ func TestExternalConformance(t *testing.T) {
 	})
 }
 
-// longLease is longer than any check may take: what happens in one did not wait for a lease to run out.
+// longLease is longer than any check may take: nothing that happens in one waited for a lease to expire.
 const longLease = 5 * time.Minute
 
 // embedded opens a store in a directory of its own, or cfg.Dir, and closes it at the end of the test.
@@ -72,7 +72,7 @@ func embedded(t testing.TB, cfg Embedded) *Store {
 // logTo sends etcd's warnings to the test's output.
 func logTo(t testing.TB) *slog.Logger { return slog.New(slog.NewTextHandler(t.Output(), nil)) }
 
-// shortDir is a directory whose path leaves room for a unix socket's name.
+// shortDir returns a directory with a path short enough for a unix socket in it.
 func shortDir(t *testing.T) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "etcd")
@@ -104,7 +104,7 @@ func (f *faulty) LoseReply(applied bool) {
 
 func (f *faulty) CompactUnderWatch() { f.watcher.armed = true }
 
-// faultyKV loses the answer of one transaction, on the way there or on the way back.
+// faultyKV loses the request or the answer of one transaction.
 type faultyKV struct {
 	clientv3.KV
 	mu             sync.Mutex
@@ -139,7 +139,7 @@ func (t *faultyTxn) Commit() (*clientv3.TxnResponse, error) {
 	return resp, err
 }
 
-// faultyWatcher has history compacted between one watch's snapshot and its first change.
+// faultyWatcher compacts history between one watch's snapshot and its first change.
 type faultyWatcher struct {
 	clientv3.Watcher
 	store *Store

@@ -24,22 +24,22 @@ import (
 )
 
 const (
-	// walSegmentBytes is the size of a log file; etcd preallocates two. A segment is cut after the entry that fills it, so
-	// it may be smaller than an entry.
+	// walSegmentBytes is the size of a log file; etcd preallocates two. A file ends after the entry that fills it, so
+	// this may be smaller than an entry.
 	walSegmentBytes = 16 << 20
 
-	// maxRequestBytes is etcd's limit on one encoded request: a transaction, and room for what Txn.Bytes does not count.
+	// maxRequestBytes is etcd's limit on one encoded request: a transaction, and space for what Txn.Bytes does not count.
 	maxRequestBytes = store.MaxTxnBytes + 2<<20
 
-	// snapshotEntries is how many log entries are written between snapshots, and so replayed at most on a start. The
-	// snapshot of a v3 member is a few hundred bytes and a database commit.
+	// snapshotEntries is the number of log entries between snapshots, and so the most that a start replays. The snapshot
+	// of a v3 member is a few hundred bytes and a database commit.
 	snapshotEntries = 5000
 
-	// slowApply is how long a transaction may take to apply before a warning: a full one takes a tenth of it.
+	// slowApply is the time to apply a transaction from which on etcd warns: a full one takes a tenth of it.
 	slowApply = time.Second
 
-	// catchUpEntries is how many log entries stay in memory for a slow follower, beside the last hundred. There is none: one member is all
-	// there is, and an entry may have megabytes. Zero would be etcd's default.
+	// catchUpEntries is the number of log entries in memory for a slow follower, beside the last hundred. A member alone
+	// has no follower, and an entry may have megabytes. Zero would mean etcd's default.
 	catchUpEntries = 1
 )
 
@@ -48,9 +48,9 @@ func init() {
 	wal.SegmentSizeBytes = walSegmentBytes
 }
 
-// OpenEmbedded starts the member of cfg.Dir, makes one if there is none, and returns when it serves. Kinds of errors:
-// errdefs.ErrFailedPrecondition when another process has the directory, errdefs.ErrResourceExhausted when its filesystem is
-// full, errdefs.ErrUnavailable when the member did not get ready in time. ctx bounds the start only.
+// OpenEmbedded starts the member of cfg.Dir, creates one if there is none, and returns when it serves. Kinds of
+// errors: errdefs.ErrFailedPrecondition when another process has the directory, errdefs.ErrResourceExhausted when its
+// filesystem is full, errdefs.ErrUnavailable when the member did not get ready in time. ctx bounds the start only.
 func OpenEmbedded(ctx context.Context, cfg Embedded) (*Store, error) {
 	cfg, err := cfg.withDefaults()
 	if err != nil {
@@ -84,15 +84,16 @@ func OpenEmbedded(ctx context.Context, cfg Embedded) (*Store, error) {
 		lease:   adapter.LeaseServerToLeaseClient(v3rpc.NewQuotaLeaseServer(server.Server)),
 		upkeep:  client.Maintenance,
 		members: []string{""},
-		defrag:  func(context.Context) error { return server.Server.Backend().Defrag() }, // the client's would panic in process
-		free:    func() error { return checkFree(cfg.Dir, cfg.MinFreeBytes) },
+		// the client's would panic in process
+		defrag:    func(context.Context) error { return server.Server.Backend().Defrag() },
+		checkDisk: func() error { return checkFree(cfg.Dir, cfg.MinFreeBytes) },
 		stop: func() error {
 			defer lock.Close()
 			log.closing.Store(true)
 			return errors.Join(ignoreCanceled(client.Close()), closeServer(server, cfg.CloseTimeout))
 		},
 	}
-	s.begin()
+	s.startLife()
 	return s, nil
 }
 
@@ -102,7 +103,8 @@ func startServer(ctx context.Context, cfg Embedded, ec *embed.Config) (*embed.Et
 	defer cancel()
 	server, err := embed.StartEtcd(ec)
 	if errors.Is(err, unix.ENOSPC) {
-		return nil, fmt.Errorf("etcd: start in %s: free space on its filesystem: %w: %w", cfg.Dir, errdefs.ErrResourceExhausted, err)
+		return nil, fmt.Errorf("etcd: start in %s: free space on its filesystem: %w: %w",
+			cfg.Dir, errdefs.ErrResourceExhausted, err)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("etcd: start in %s: %w", cfg.Dir, err)
@@ -115,7 +117,8 @@ func startServer(ctx context.Context, cfg Embedded, ec *embed.Config) (*embed.Et
 	case <-server.Server.StopNotify():
 		err = fmt.Errorf("etcd: start in %s: the member stopped, see its log: %w", cfg.Dir, errdefs.ErrUnavailable)
 	case <-ctx.Done():
-		err = fmt.Errorf("etcd: start in %s: not ready within %v: %w: %w", cfg.Dir, cfg.StartTimeout, errdefs.ErrUnavailable, context.Cause(ctx))
+		err = fmt.Errorf("etcd: start in %s: not ready within %v: %w: %w",
+			cfg.Dir, cfg.StartTimeout, errdefs.ErrUnavailable, context.Cause(ctx))
 	}
 	return nil, errors.Join(err, closeServer(server, cfg.CloseTimeout))
 }
@@ -127,7 +130,7 @@ func serverConfig(cfg Embedded, log *core) *embed.Config {
 	ec.ZapLoggerBuilder = embed.NewZapLoggerBuilder(zap.New(log))
 	ec.LogLevel = "warn"
 
-	// A member alone listens for no peer. The advertised URL is what a member is known by; it changes when peers come.
+	// A member alone listens for no peer. The advertised URL identifies a member; it changes when peers come.
 	ec.ListenPeerUrls = nil
 	ec.InitialCluster = ec.Name + "=" + ec.AdvertisePeerUrls[0].String()
 	ec.InitialClusterToken = rand.Text() // counts only when the member is made
@@ -164,12 +167,13 @@ func closeServer(server *embed.Etcd, limit time.Duration) error {
 	}
 }
 
-// lockDir takes the data directory for this process. Closing the lock gives it back.
+// lockDir locks the data directory for this process, until the lock is closed.
 func lockDir(ctx context.Context, dir string) (*durable.Lock, error) {
 	path := filepath.Join(dir, "lock")
 	lock, err := durable.TakeLock(ctx, path)
 	if errdefs.IsUnavailable(err) {
-		return nil, fmt.Errorf("etcd: data directory %s is in use by process %d: stop it or choose another state directory: %w",
+		return nil, fmt.Errorf(
+			"etcd: data directory %s is in use by process %d: stop it or choose another state directory: %w",
 			dir, durable.Holder(path), errdefs.ErrFailedPrecondition)
 	}
 	if err == nil {

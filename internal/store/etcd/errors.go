@@ -11,9 +11,9 @@ import (
 	"github.com/marinaos/marina/internal/store"
 )
 
-// refused are the answers that etcd gives before a transaction reaches its log, and their kinds. ErrNoSpace is not one: it is
-// also the answer to the transaction that crossed the quota, which took effect.
-var refused = []struct{ err, kind error }{
+// refusedErrors are etcd's errors for a transaction that did not reach its log, and their kinds. ErrNoSpace is not
+// one: it is also the answer to the transaction that crossed the quota, which took effect.
+var refusedErrors = []struct{ err, kind error }{
 	{rpctypes.ErrEmptyKey, errdefs.ErrInvalidArgument},
 	{rpctypes.ErrDuplicateKey, errdefs.ErrInvalidArgument},
 	{rpctypes.ErrTooManyOps, errTooLarge},
@@ -28,9 +28,9 @@ var refused = []struct{ err, kind error }{
 var errTooLarge = fmt.Errorf("start the members with --max-txn-ops=%d --max-request-bytes=%d: %w",
 	store.MaxTxnOps, maxRequestBytes, errdefs.ErrInvalidArgument)
 
-// writeError gives the error of a transaction that was sent its kind.
+// writeError wraps the error of a transaction that was sent in its kind.
 func writeError(ctx context.Context, err error) error {
-	for _, r := range refused {
+	for _, r := range refusedErrors {
 		if errors.Is(err, r.err) {
 			return fmt.Errorf("%w: %w", r.kind, err)
 		}
@@ -38,24 +38,24 @@ func writeError(ctx context.Context, err error) error {
 	if errors.Is(err, rpctypes.ErrNoSpace) {
 		return fmt.Errorf("%w: %w: %w", store.ErrUnknownOutcome, errdefs.ErrResourceExhausted, err)
 	}
-	return fmt.Errorf("%w: %w", store.ErrUnknownOutcome, because(ctx, err))
+	return fmt.Errorf("%w: %w", store.ErrUnknownOutcome, cause(ctx, err))
 }
 
-// readError gives the error of a read its kind.
+// readError wraps the error of a read in its kind.
 func readError(ctx context.Context, err error) error {
-	for _, r := range refused {
+	for _, r := range refusedErrors {
 		if errors.Is(err, r.err) {
 			return fmt.Errorf("%w: %w", r.kind, err)
 		}
 	}
 	if ctx.Err() != nil {
-		return because(ctx, err)
+		return cause(ctx, err)
 	}
 	return fmt.Errorf("%w: %w", errdefs.ErrUnavailable, err)
 }
 
-// because prefers why ctx ended over etcd's words for it.
-func because(ctx context.Context, err error) error {
+// cause returns the cause of ctx if it has ended, else err: etcd's own text for that says less.
+func cause(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}

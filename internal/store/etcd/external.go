@@ -13,8 +13,8 @@ import (
 	"go.uber.org/zap"
 )
 
-// OpenExternal connects to a quorum and returns once it has answered a linearizable read: errdefs.ErrUnavailable when it
-// does not in time. ctx bounds the start only.
+// OpenExternal connects to a quorum and returns once it has answered a linearizable read: errdefs.ErrUnavailable when
+// it does not in time. ctx bounds the start only.
 func OpenExternal(ctx context.Context, cfg External) (*Store, error) {
 	cfg, err := cfg.withDefaults()
 	if err != nil {
@@ -33,7 +33,8 @@ func OpenExternal(ctx context.Context, cfg External) (*Store, error) {
 	}
 	client, err := clientv3.New(conf)
 	if err != nil {
-		return nil, fmt.Errorf("etcd: endpoints %s: %w: %w", strings.Join(cfg.Endpoints, ","), errdefs.ErrInvalidArgument, err)
+		return nil, fmt.Errorf("etcd: endpoints %s: %w: %w",
+			strings.Join(cfg.Endpoints, ","), errdefs.ErrInvalidArgument, err)
 	}
 	s := &Store{
 		prefix:  cfg.Prefix,
@@ -53,13 +54,13 @@ func OpenExternal(ctx context.Context, cfg External) (*Store, error) {
 			}
 			return nil
 		},
-		free: func() error { return nil },
+		checkDisk: func() error { return nil },
 		stop: func() error {
 			log.closing.Store(true)
 			return ignoreCanceled(client.Close())
 		},
 	}
-	s.begin()
+	s.startLife()
 	ctx, cancel := context.WithTimeoutCause(ctx, cfg.StartTimeout,
 		fmt.Errorf("no answer within %v: %w", cfg.StartTimeout, errdefs.ErrUnavailable))
 	defer cancel()

@@ -19,8 +19,8 @@ import (
 	"github.com/marinaos/marina/internal/store"
 )
 
-// TestKilledMemberKeepsWhatItAcknowledged kills a process that embeds a member, again and again, while it opens and while it
-// commits. It shows what survives the process; what survives the machine is fsync's to keep.
+// TestKilledMemberKeepsWhatItAcknowledged kills a process that embeds a member, again and again, while it opens and
+// while it commits. It shows what survives the process; that rows survive the machine is up to fsync.
 func TestKilledMemberKeepsWhatItAcknowledged(t *testing.T) {
 	dir := t.TempDir()
 	acked := map[string]bool{}
@@ -74,7 +74,8 @@ func TestKilledMemberKeepsWhatItAcknowledged(t *testing.T) {
 	t.Logf("%d acknowledged, %d there", len(acked), len(sides["a/"]))
 }
 
-// TestPausedLeaderIsFenced stops a leading process for longer than its lease. Awake again it writes before it can notice.
+// TestPausedLeaderIsFenced stops a leading process for longer than its lease. Awake again it writes before it can
+// notice.
 func TestPausedLeaderIsFenced(t *testing.T) {
 	socket := filepath.Join(shortDir(t), "etcd")
 	s := embedded(t, Embedded{ClientSocket: socket})
@@ -131,7 +132,8 @@ func TestLeaderThatCannotRenewStopsBeforeTheNextOneLeads(t *testing.T) {
 		t.Fatal(err)
 	}
 	if !errors.Is(context.Cause(old.Context()), store.ErrLeadershipLost) {
-		t.Errorf("leader that could not renew, once another leads: got context %v, want it lost", context.Cause(old.Context()))
+		t.Errorf("leader that could not renew, once another leads: got context %v, want it lost",
+			context.Cause(old.Context()))
 	}
 	_, err = s.Commit(t.Context(), store.Txn{Guards: []store.Guard{old.Fence()}})
 	if !errors.Is(err, store.ErrFenced) || next.Epoch() <= old.Epoch() {

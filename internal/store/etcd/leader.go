@@ -13,7 +13,7 @@ import (
 	"github.com/marinaos/marina/internal/store"
 )
 
-// tenure is what a leadership runs on.
+// tenure is a leadership's lease, with the timer and goroutines that renew and end it.
 type tenure struct {
 	store  *Store
 	key    string // of the leader's row
@@ -24,13 +24,13 @@ type tenure struct {
 	expiry *time.Timer // ends the tenure; moved forward by each renewal
 }
 
-// Campaign implements store.Store. A candidate holds no lease while another leads.
+// Campaign implements store.Store. A candidate has no lease while another leads.
 func (s *Store) Campaign(ctx context.Context, election, identity string) (*store.Leadership, error) {
 	key := s.prefix + store.LeaderKey(election)
 	for {
-		l, revision, err := s.run(ctx, key, election, identity)
+		l, revision, err := s.tryLead(ctx, key, election, identity)
 		if err == nil && l == nil {
-			err = s.vacated(ctx, key, revision)
+			err = s.waitVacated(ctx, key, revision)
 		}
 		if err != nil {
 			return nil, fmt.Errorf("election %s: %w", election, err)
@@ -41,9 +41,9 @@ func (s *Store) Campaign(ctx context.Context, election, identity string) (*store
 	}
 }
 
-// run takes the leader's row if there is none. Otherwise it returns the revision at which there was one.
-func (s *Store) run(ctx context.Context, key, election, identity string) (*store.Leadership, int64, error) {
-	call, end, err := s.call(ctx)
+// tryLead creates the leader's row if there is none. Otherwise it returns the revision at which there was one.
+func (s *Store) tryLead(ctx context.Context, key, election, identity string) (*store.Leadership, int64, error) {
+	call, end, err := s.bound(ctx)
 	if err != nil {
 		return nil, 0, err
 	}
@@ -63,25 +63,27 @@ func (s *Store) run(ctx context.Context, key, election, identity string) (*store
 		Then(clientv3.OpPut(key, identity, clientv3.WithLease(clientv3.LeaseID(grant.ID)))).
 		Commit()
 	if err != nil || !resp.Succeeded {
-		revokeErr := s.revoke(context.WithoutCancel(ctx), grant.ID) // takes the row along if there is one after all
+		revokeErr := s.revoke(context.WithoutCancel(ctx), grant.ID) // deletes the row too, if it was created after all
 		if err != nil {
 			return nil, 0, errors.Join(readError(call, err), revokeErr)
 		}
 		return nil, resp.Header.Revision, revokeErr
 	}
-	t := &tenure{store: s, key: key, epoch: resp.Header.Revision, lease: grant.ID, ttl: time.Duration(grant.TTL) * time.Second}
-	l, err := t.begin(ctx, start, election, identity)
+	t := &tenure{store: s, key: key, epoch: resp.Header.Revision, lease: grant.ID,
+		ttl: time.Duration(grant.TTL) * time.Second}
+	l, err := t.start(ctx, start, election, identity)
 	return l, 0, err
 }
 
-// vacated blocks until the leader's row, which was there at revision, may be gone.
-func (s *Store) vacated(ctx context.Context, key string, revision int64) error {
+// waitVacated blocks until the leader's row, which was there at revision, may be gone.
+func (s *Store) waitVacated(ctx context.Context, key string, revision int64) error {
 	ctx, end := s.underLife(ctx, func() {})
 	defer end()
-	for resp := range s.watcher.Watch(clientv3.WithRequireLeader(ctx), key, clientv3.WithRev(revision+1), clientv3.WithFilterPut()) {
+	for resp := range s.watcher.Watch(clientv3.WithRequireLeader(ctx), key, clientv3.WithRev(revision+1),
+		clientv3.WithFilterPut()) {
 		if err := resp.Err(); err != nil {
 			if errors.Is(err, rpctypes.ErrCompacted) {
-				return nil // look again
+				return nil // read again
 			}
 			return readError(ctx, err)
 		}
@@ -95,20 +97,20 @@ func (s *Store) vacated(ctx context.Context, key string, revision int64) error {
 	return nil
 }
 
-// begin starts what keeps the tenure and what ends it. Its lease was asked for at start.
-func (t *tenure) begin(ctx context.Context, start time.Time, election, identity string) (*store.Leadership, error) {
+// start starts the renewal, the expiry timer and the watch on the leader's row. The lease was requested at begun.
+func (t *tenure) start(ctx context.Context, begun time.Time, election, identity string) (*store.Leadership, error) {
 	ctx, t.cancel = context.WithCancelCause(ctx)
-	t.expiry = time.AfterFunc(t.safe(start), func() {
+	t.expiry = time.AfterFunc(t.safeFor(begun), func() {
 		t.cancel(fmt.Errorf("the lease was not renewed in time: %w", store.ErrLeadershipLost))
 	})
 	err := t.store.spawn(func() {
 		unhook := context.AfterFunc(t.store.life, func() { t.cancel(store.ErrClosed) })
 		defer unhook()
 		defer t.expiry.Stop()
-		t.renew(ctx)
+		t.keepRenewing(ctx)
 	})
 	if err == nil {
-		err = t.store.spawn(func() { t.guard(ctx) })
+		err = t.store.spawn(func() { t.watchRow(ctx) })
 	}
 	if err != nil {
 		t.expiry.Stop()
@@ -124,12 +126,14 @@ func (t *tenure) begin(ctx context.Context, start time.Time, election, identity 
 	return store.NewLeadership(ctx, t.cancel, election, identity, t.epoch, release), nil
 }
 
-// safe is how long from now the lease that was asked for at start certainly lasts. A tenth of it is left for clocks that
-// run at different speeds and for stopping.
-func (t *tenure) safe(start time.Time) time.Duration { return t.ttl*9/10 - time.Since(start) }
+// safeFor returns how long from now a lease requested at start certainly lasts. A tenth of it is reserved for clocks
+// that run at different speeds and for stopping.
+func (t *tenure) safeFor(requested time.Time) time.Duration {
+	return t.ttl*9/10 - time.Since(requested)
+}
 
-// renew renews the lease until ctx ends or the lease is gone.
-func (t *tenure) renew(ctx context.Context) {
+// keepRenewing renews the lease until ctx ends or the lease is gone.
+func (t *tenure) keepRenewing(ctx context.Context) {
 	wait := t.ttl / 3
 	timer := time.NewTimer(wait)
 	defer timer.Stop()
@@ -139,10 +143,10 @@ func (t *tenure) renew(ctx context.Context) {
 			return
 		case <-timer.C:
 		}
-		start, next := time.Now(), wait
-		switch err := t.keepAlive(ctx, wait); {
+		requested, next := time.Now(), wait
+		switch err := t.renewOnce(ctx, wait); {
 		case err == nil:
-			t.expiry.Reset(t.safe(start))
+			t.expiry.Reset(t.safeFor(requested))
 		case errors.Is(err, rpctypes.ErrLeaseNotFound):
 			t.cancel(fmt.Errorf("the lease ran out: %w", store.ErrLeadershipLost))
 			return
@@ -153,8 +157,8 @@ func (t *tenure) renew(ctx context.Context) {
 	}
 }
 
-// keepAlive renews the lease once.
-func (t *tenure) keepAlive(ctx context.Context, limit time.Duration) error {
+// renewOnce renews the lease once.
+func (t *tenure) renewOnce(ctx context.Context, limit time.Duration) error {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	stream, err := t.store.lease.LeaseKeepAlive(ctx)
@@ -174,19 +178,19 @@ func (t *tenure) keepAlive(ctx context.Context, limit time.Duration) error {
 	return nil
 }
 
-// guard ends the tenure when the leader's row goes away.
-func (t *tenure) guard(ctx context.Context) {
+// watchRow ends the tenure when the leader's row goes away.
+func (t *tenure) watchRow(ctx context.Context) {
 	revision := t.epoch
 	for ctx.Err() == nil {
-		if t.store.vacated(ctx, t.key, revision) != nil {
-			// The watch cannot tell now. The lease still decides; look again when it is due.
+		if t.store.waitVacated(ctx, t.key, revision) != nil {
+			// The watch does not work now. The lease still decides; try again soon.
 			select {
 			case <-ctx.Done():
 				return
 			case <-time.After(t.ttl / 6):
 			}
 		}
-		call, end, err := t.store.call(ctx)
+		call, end, err := t.store.bound(ctx)
 		if err != nil {
 			return
 		}
@@ -203,9 +207,9 @@ func (t *tenure) guard(ctx context.Context) {
 	}
 }
 
-// revoke ends a lease and its row, and is content when it is gone already.
+// revoke ends a lease and its row. One that is gone already is not an error.
 func (s *Store) revoke(ctx context.Context, lease int64) error {
-	ctx, end, err := s.call(ctx)
+	ctx, end, err := s.bound(ctx)
 	if err != nil {
 		return err
 	}

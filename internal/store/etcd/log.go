@@ -11,7 +11,7 @@ import (
 // core is a zapcore.Core that writes warnings and worse to a slog.Logger.
 type core struct {
 	log     *slog.Logger
-	closing *atomic.Bool // while it is true only what ends the process is written: etcd reports its own closing as errors
+	closing *atomic.Bool // while it is true only fatal lines are written: etcd reports its own closing as errors
 }
 
 func newCore(log *slog.Logger) *core { return &core{log: log, closing: new(atomic.Bool)} }
@@ -42,8 +42,8 @@ func (c *core) Write(e zapcore.Entry, fields []zapcore.Field) error {
 
 func (c *core) Sync() error { return nil }
 
-// expected are warnings about what this package chose (it serves no HTTP and no etcd users), and about errors that it
-// gets as answers too.
+// expected are warnings about choices of this package (it serves no HTTP and no etcd users), and about errors that it
+// also gets as answers.
 var expected = map[string]bool{
 	"Running http and grpc server on single port. This is not recommended for production.": true,
 	"simple token is not cryptographically signed":                                         true,
@@ -63,7 +63,7 @@ func level(l zapcore.Level) slog.Level {
 	return slog.LevelDebug
 }
 
-// maxText is the longest value of a log line: etcd prints whole requests.
+// maxText limits a value of a log line, in bytes: etcd prints whole requests.
 const maxText = 256
 
 func attrs(fields []zapcore.Field) []slog.Attr {

@@ -12,8 +12,8 @@ import (
 	"github.com/marinaos/marina/internal/store"
 )
 
-// Reclaim drops all history, gives the space of deleted rows back to the filesystem and lets writes through again if they
-// were refused for want of space. Each member stands still while its database is rewritten, and watches that are behind end
+// Reclaim drops all history, returns the space of deleted rows to the filesystem and ends the alarm that refuses
+// writes for lack of space. Each member stands still while its database is rewritten, and watches that are behind end
 // with store.ErrWatchAgain, so call it when Status reports the quota, not before. ctx alone bounds it.
 func (s *Store) Reclaim(ctx context.Context) error {
 	if s.life.Err() != nil {

@@ -18,32 +18,32 @@ import (
 )
 
 const (
-	// A page of a snapshot starts small and then grows or shrinks towards pageBytes: etcd walks the whole index under the
+	// Pages of a snapshot start small and then grow or shrink towards pageBytes: etcd walks the whole index under the
 	// prefix for each page, so many small ones would cost the square of the rows.
 	firstPage = 256
 	maxPage   = 16384
 	pageBytes = 4 << 20
 
-	// snapshotTries is how often a snapshot that history was compacted under starts over.
+	// snapshotTries limits the attempts of a snapshot whose history is compacted while it is read.
 	snapshotTries = 3
 )
 
 // Store is a store.Store on etcd. Make one with OpenEmbedded or OpenExternal.
 type Store struct {
-	prefix  string // of all keys
-	ttl     time.Duration
-	timeout time.Duration
-	drain   time.Duration
-	kv      clientv3.KV
-	watcher clientv3.Watcher
-	lease   pb.LeaseClient
-	upkeep  clientv3.Maintenance
-	members []string // to ask for the status, "" in process
-	defrag  func(ctx context.Context) error
-	free    func() error // says when the local filesystem is nearly full
-	stop    func() error // ends the client and the server
+	prefix    string // of all keys
+	ttl       time.Duration
+	timeout   time.Duration
+	drain     time.Duration
+	kv        clientv3.KV
+	watcher   clientv3.Watcher
+	lease     pb.LeaseClient
+	upkeep    clientv3.Maintenance
+	members   []string // to ask for the status, "" in process
+	defrag    func(ctx context.Context) error
+	checkDisk func() error // an error when the local filesystem is nearly full
+	stop      func() error // ends the client and the server
 
-	life   context.Context // ends with ErrClosed when the store closes: everything started by it hangs on it
+	life   context.Context // ends with ErrClosed when the store closes: the parent of all contexts started by it
 	cancel context.CancelCauseFunc
 
 	mu     sync.Mutex
@@ -53,8 +53,8 @@ type Store struct {
 
 var _ store.Store = (*Store)(nil)
 
-// begin starts the store's life.
-func (s *Store) begin() { s.life, s.cancel = context.WithCancelCause(context.Background()) }
+// startLife makes the context that Close ends.
+func (s *Store) startLife() { s.life, s.cancel = context.WithCancelCause(context.Background()) }
 
 // spawn runs f until Close at the latest, when life ends.
 func (s *Store) spawn(f func()) error {
@@ -67,8 +67,9 @@ func (s *Store) spawn(f func()) error {
 	return nil
 }
 
-// call bounds one call by the store's timeout and life. An error means that one of them, or ctx, is over: send nothing.
-func (s *Store) call(ctx context.Context) (context.Context, context.CancelFunc, error) {
+// bound limits one call by the store's timeout and life. An error means that one of them, or ctx, is over: send
+// nothing.
+func (s *Store) bound(ctx context.Context) (context.Context, context.CancelFunc, error) {
 	if s.life.Err() != nil {
 		return nil, nil, store.ErrClosed
 	}
@@ -97,7 +98,7 @@ func (s *Store) Commit(ctx context.Context, txn store.Txn) (int64, error) {
 	if err := txn.Validate(); err != nil {
 		return 0, err
 	}
-	ctx, cancel, err := s.call(ctx)
+	ctx, cancel, err := s.bound(ctx)
 	if err != nil {
 		return 0, fmt.Errorf("commit, nothing was sent: %w", err)
 	}
@@ -142,7 +143,7 @@ func (s *Store) compare(g store.Guard) clientv3.Cmp {
 	panic(fmt.Sprintf("etcd: guard kind %d passed validation", g.Kind))
 }
 
-// refusal tells which guard did not hold from what the transaction found instead.
+// refusal returns the error of the guard that did not hold, judged by the rows that the transaction returned.
 func refusal(txn store.Txn, resp *clientv3.TxnResponse) error {
 	rows := make(map[string]*mvccpb.KeyValue, len(txn.Guards))
 	for i, r := range resp.Responses {
@@ -164,7 +165,7 @@ func (s *Store) Get(ctx context.Context, key string) (store.Item, error) {
 	if key == "" {
 		return store.Item{}, fmt.Errorf("get: empty key: %w", errdefs.ErrInvalidArgument)
 	}
-	ctx, cancel, err := s.call(ctx)
+	ctx, cancel, err := s.bound(ctx)
 	if err != nil {
 		return store.Item{}, fmt.Errorf("row %s: %w", key, err)
 	}
@@ -206,7 +207,8 @@ func (s *Store) snapshot(ctx context.Context, prefix string) (*store.Snapshot, e
 	snap := &store.Snapshot{}
 	from, end, limit := s.prefix+prefix, clientv3.GetPrefixRangeEnd(s.prefix+prefix), int64(firstPage)
 	for {
-		resp, err := s.page(ctx, from, clientv3.WithRange(end), clientv3.WithRev(snap.Revision), clientv3.WithLimit(limit))
+		resp, err := s.readPage(ctx, from, clientv3.WithRange(end), clientv3.WithRev(snap.Revision),
+			clientv3.WithLimit(limit))
 		if err != nil {
 			return nil, err
 		}
@@ -228,8 +230,8 @@ func (s *Store) snapshot(ctx context.Context, prefix string) (*store.Snapshot, e
 	}
 }
 
-func (s *Store) page(ctx context.Context, from string, opts ...clientv3.OpOption) (*clientv3.GetResponse, error) {
-	ctx, cancel, err := s.call(ctx)
+func (s *Store) readPage(ctx context.Context, from string, opts ...clientv3.OpOption) (*clientv3.GetResponse, error) {
+	ctx, cancel, err := s.bound(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -241,9 +243,9 @@ func (s *Store) page(ctx context.Context, from string, opts ...clientv3.OpOption
 	return resp, nil
 }
 
-// Status implements store.Store. It is what the first member that answers says, and asks no quorum.
+// Status implements store.Store. It is the answer of the first member that answers, and involves no quorum.
 func (s *Store) Status(ctx context.Context) (store.Status, error) {
-	ctx, cancel, err := s.call(ctx)
+	ctx, cancel, err := s.bound(ctx)
 	if err != nil {
 		return store.Status{}, fmt.Errorf("status: %w", err)
 	}
@@ -251,7 +253,7 @@ func (s *Store) Status(ctx context.Context) (store.Status, error) {
 	for _, m := range s.members {
 		var resp *clientv3.StatusResponse
 		if resp, err = s.upkeep.Status(ctx, m); err == nil {
-			return s.judge(resp), nil
+			return s.assess(resp), nil
 		}
 	}
 	return store.Status{}, fmt.Errorf("status: %w", readError(ctx, err))
@@ -260,7 +262,7 @@ func (s *Store) Status(ctx context.Context) (store.Status, error) {
 // nearQuota is the share of the quota, in percent, from which a status has a problem.
 const nearQuota = 85
 
-func (s *Store) judge(resp *clientv3.StatusResponse) store.Status {
+func (s *Store) assess(resp *clientv3.StatusResponse) store.Status {
 	st := store.Status{
 		Revision: resp.Header.Revision,
 		Bytes:    resp.DbSize,
@@ -281,9 +283,10 @@ func (s *Store) judge(resp *clientv3.StatusResponse) store.Status {
 		}
 	}
 	if st.Quota > 0 && st.InUse > st.Quota/100*nearQuota {
-		st.Problems = append(st.Problems, fmt.Sprintf("etcd uses %d of %d MiB of its quota: delete rows or raise the quota", st.InUse>>20, st.Quota>>20))
+		st.Problems = append(st.Problems, fmt.Sprintf("etcd uses %d of %d MiB of its quota: delete rows or raise the quota",
+			st.InUse>>20, st.Quota>>20))
 	}
-	if err := s.free(); err != nil {
+	if err := s.checkDisk(); err != nil {
 		st.Problems = append(st.Problems, err.Error())
 	}
 	st.Healthy = len(st.Problems) == 0

@@ -69,7 +69,8 @@ func TestQuorumOverTLS(t *testing.T) {
 			t.Errorf("%s: got %v, want an errdefs.ErrUnavailable", name, err)
 		}
 	}
-	if _, err := OpenExternal(t.Context(), External{Endpoints: endpoints, CAFile: "/nowhere"}); !errdefs.IsInvalidArgument(err) {
+	_, err = OpenExternal(t.Context(), External{Endpoints: endpoints, CAFile: "/nowhere"})
+	if !errdefs.IsInvalidArgument(err) {
 		t.Errorf("missing CA file: got %v, want an errdefs.ErrInvalidArgument", err)
 	}
 }

@@ -32,19 +32,20 @@ func (s *Store) Watch(ctx context.Context, prefix string) (*store.Watch, error) 
 	}), nil
 }
 
-// follow pushes every change under prefix after revision until ctx ends or the watch cannot go on. It never waits for the
-// reader, because the client below would queue without a limit.
+// follow pushes every change under prefix after revision until ctx ends or the watch cannot go on. It never waits for
+// the reader, because the client below would queue without a limit.
 func (s *Store) follow(ctx context.Context, prefix string, revision int64, feed *store.Feed) {
-	ch := s.watcher.Watch(clientv3.WithRequireLeader(ctx), s.prefix+prefix, clientv3.WithPrefix(), clientv3.WithRev(revision+1))
+	ch := s.watcher.Watch(clientv3.WithRequireLeader(ctx), s.prefix+prefix, clientv3.WithPrefix(),
+		clientv3.WithRev(revision+1))
 	for resp := range ch {
 		if err := resp.Err(); err != nil {
 			feed.End(fmt.Errorf("%w: %w", store.ErrWatchAgain, err))
 			return
 		}
 		for events := resp.Events; len(events) > 0; {
-			b := s.first(events)
+			b := s.firstBatch(events)
 			if b.Revision <= revision {
-				// etcd promises that this cannot be. A reader that trusts it would lose or double a change.
+				// etcd promises that this never happens. If it did, readers would lose or double a change.
 				feed.End(fmt.Errorf("%w: etcd sent revision %d after %d", store.ErrWatchAgain, b.Revision, revision))
 				return
 			}
@@ -61,8 +62,8 @@ func (s *Store) follow(ctx context.Context, prefix string, revision int64, feed 
 	feed.End(store.ErrWatchAgain)
 }
 
-// first is the batch of the first event's transaction; events are in order.
-func (s *Store) first(events []*clientv3.Event) store.Batch {
+// firstBatch returns the batch of the first event's transaction; events are in order.
+func (s *Store) firstBatch(events []*clientv3.Event) store.Batch {
 	b := store.Batch{Revision: events[0].Kv.ModRevision}
 	for _, e := range events {
 		if e.Kv.ModRevision != b.Revision {

@@ -2,9 +2,9 @@
 // simulator. Nothing outlives the process.
 //
 // It has no goroutine and reads no clock, so it works inside synctest and under a deterministic simulator, where one
-// goroutine calls everything. A leader's lease never runs out by itself: [Store.Expire] says when.
+// goroutine calls everything. A leader's lease never expires by itself: [Store.Expire] ends it.
 //
-// Faults are told to it: [Store.LoseReply] makes a commit's outcome unknown, [Store.CompactUnderWatch] and
-// [Store.EndWatches] take a watch's history away, [Store.Expire] lets a lease run out under a leader that does not notice,
-// which is what a paused leader is. Deleting a leader's row by a transaction is the noticed way.
+// Faults are injected by calls: [Store.LoseReply] makes a commit's outcome unknown, [Store.CompactUnderWatch] and
+// [Store.EndWatches] drop a watch's history, [Store.Expire] ends a lease without the leader's notice, as for a paused
+// leader. When a transaction deletes a leader's row, the leader notices.
 package memory

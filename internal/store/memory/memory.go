@@ -19,11 +19,11 @@ type Store struct {
 	revision int64
 	rows     map[string]store.Item
 	watchers map[*store.Feed]string // prefix of each
-	tenures  map[string]tenure      // by leader key
+	tenures  map[string]tenure      // leaderships, by leader key
 	vacant   chan struct{}          // closed and replaced when a leader's row goes away or the store closes
 
-	reply   reply
-	compact bool // the next watch finds its history gone
+	replyFault  replyFault
+	compactNext bool // the next watch finds its history compacted
 }
 
 type tenure struct {
@@ -32,10 +32,10 @@ type tenure struct {
 }
 
 // reply is the fault of the next commit.
-type reply int
+type replyFault int
 
 const (
-	replyDelivered reply = iota
+	replyDelivered replyFault = iota
 	replyLostApplied
 	replyLostDropped
 )
@@ -53,22 +53,23 @@ func New() *Store {
 	}
 }
 
-// LoseReply makes the next Commit that gets as far as its guards answer store.ErrUnknownOutcome. applied says whether it
-// takes effect all the same, as far as its guards hold.
+// LoseReply makes the next Commit that gets as far as its guards return store.ErrUnknownOutcome. With applied it
+// takes effect all the same, if its guards hold.
 func (s *Store) LoseReply(applied bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.reply = replyLostDropped
+	s.replyFault = replyLostDropped
 	if applied {
-		s.reply = replyLostApplied
+		s.replyFault = replyLostApplied
 	}
 }
 
-// CompactUnderWatch makes the next Watch find the history after its snapshot gone: it ends with store.ErrWatchAgain.
+// CompactUnderWatch makes the next Watch find the history after its snapshot compacted: it ends with
+// store.ErrWatchAgain.
 func (s *Store) CompactUnderWatch() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.compact = true
+	s.compactNext = true
 }
 
 // EndWatches ends every open watch with store.ErrWatchAgain.
@@ -81,14 +82,14 @@ func (s *Store) EndWatches() {
 	clear(s.watchers)
 }
 
-// Expire lets the lease of an election's leader run out: its row goes away, but its Leadership.Context does not end, as if
+// Expire ends the lease of an election's leader: its row goes away, but its Leadership.Context does not end, as if
 // the leader were paused. Without a leader it does nothing.
 func (s *Store) Expire(election string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	key := store.LeaderKey(election)
 	delete(s.tenures, key)
-	s.apply([]store.Op{store.Delete(key)})
+	s.applyOps([]store.Op{store.Delete(key)})
 }
 
 // Commit implements store.Store.
@@ -104,11 +105,11 @@ func (s *Store) Commit(ctx context.Context, txn store.Txn) (int64, error) {
 	if s.closed {
 		return 0, store.ErrClosed
 	}
-	fault := s.reply
-	s.reply = replyDelivered
+	fault := s.replyFault
+	s.replyFault = replyDelivered
 	err := txn.Judge(func(key string) (int64, int64) { return s.rows[key].Created, s.rows[key].Revision })
 	if err == nil && fault != replyLostDropped {
-		s.apply(txn.Ops)
+		s.applyOps(txn.Ops)
 	}
 	if fault != replyDelivered {
 		return 0, fmt.Errorf("commit: %w", store.ErrUnknownOutcome)
@@ -119,8 +120,8 @@ func (s *Store) Commit(ctx context.Context, txn store.Txn) (int64, error) {
 	return s.revision, nil
 }
 
-// apply makes the operations one revision and tells the watchers. The caller holds mu.
-func (s *Store) apply(ops []store.Op) {
+// applyOps applies the operations as one revision and pushes it to the watches. The caller holds mu.
+func (s *Store) applyOps(ops []store.Op) {
 	next := s.revision + 1
 	var changes []store.Change
 	for _, op := range ops {
@@ -153,11 +154,11 @@ func (s *Store) apply(ops []store.Op) {
 			delete(s.watchers, f)
 		}
 	}
-	s.depose(changes)
+	s.endLeaderships(changes)
 }
 
-// depose ends the leaderships whose rows went away and wakes those who wait for one. The caller holds mu.
-func (s *Store) depose(changes []store.Change) {
+// endLeaderships ends the leaderships whose rows went away and wakes waiting candidates. The caller holds mu.
+func (s *Store) endLeaderships(changes []store.Change) {
 	leaders := store.Prefix("leader")
 	for _, c := range changes {
 		if !c.Deleted || !strings.HasPrefix(c.Key, leaders) {
@@ -225,8 +226,8 @@ func (s *Store) Watch(ctx context.Context, prefix string) (*store.Watch, error) 
 		return nil, store.ErrClosed
 	}
 	f := store.NewFeed()
-	if s.compact {
-		s.compact = false
+	if s.compactNext {
+		s.compactNext = false
 		f.End(store.ErrWatchAgain)
 	} else {
 		s.watchers[f] = prefix
@@ -241,7 +242,7 @@ func (s *Store) Watch(ctx context.Context, prefix string) (*store.Watch, error) 
 // Campaign implements store.Store. It blocks only while another leads.
 func (s *Store) Campaign(ctx context.Context, election, identity string) (*store.Leadership, error) {
 	for {
-		l, vacant, err := s.run(ctx, election, identity)
+		l, vacant, err := s.tryLead(ctx, election, identity)
 		if l != nil || err != nil {
 			return l, err
 		}
@@ -252,8 +253,8 @@ func (s *Store) Campaign(ctx context.Context, election, identity string) (*store
 	}
 }
 
-// run takes the leader's row, or returns what to wait for.
-func (s *Store) run(ctx context.Context, election, identity string) (*store.Leadership, <-chan struct{}, error) {
+// tryLead creates the leader's row; if another leads, it returns the channel that is closed when that may be over.
+func (s *Store) tryLead(ctx context.Context, election, identity string) (*store.Leadership, <-chan struct{}, error) {
 	if ctx.Err() != nil {
 		return nil, nil, fmt.Errorf("election %s: %w", election, context.Cause(ctx))
 	}
@@ -266,7 +267,7 @@ func (s *Store) run(ctx context.Context, election, identity string) (*store.Lead
 	if _, led := s.rows[key]; led {
 		return nil, s.vacant, nil
 	}
-	s.apply([]store.Op{store.Put(key, []byte(identity))})
+	s.applyOps([]store.Op{store.Put(key, []byte(identity))})
 	epoch := s.revision
 	tenured, cancel := context.WithCancelCause(ctx)
 	s.tenures[key] = tenure{epoch: epoch, cancel: cancel}
@@ -274,7 +275,7 @@ func (s *Store) run(ctx context.Context, election, identity string) (*store.Lead
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		if s.rows[key].Created == epoch {
-			s.apply([]store.Op{store.Delete(key)})
+			s.applyOps([]store.Op{store.Delete(key)})
 		}
 		return nil
 	}

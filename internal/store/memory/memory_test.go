@@ -15,7 +15,7 @@ func TestConformance(t *testing.T) {
 	storetest.Run(t, func(*testing.T) storetest.Store { return memory.New() })
 }
 
-// TestExpiredLeaderDoesNotNotice: what a paused leader is. Only its fence stops it.
+// TestExpiredLeaderDoesNotNotice plays a paused leader. Only its fence stops it.
 func TestExpiredLeaderDoesNotNotice(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := memory.New()

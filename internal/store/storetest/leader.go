@@ -11,7 +11,8 @@ import (
 	"github.com/marinaos/marina/internal/store"
 )
 
-// oneLeadsAtATime has candidates lead in turns. Each counts under its fence, so a second leader would be seen twice over.
+// oneLeadsAtATime lets candidates lead in turns. Each counts itself and writes under its fence, so two leaders at
+// once would show in the count and in the epochs.
 func oneLeadsAtATime(t *testing.T, ctx context.Context, s Store) {
 	const candidates, turns = 4, 3
 	var leading atomic.Int32
@@ -36,7 +37,8 @@ func oneLeadsAtATime(t *testing.T, ctx context.Context, s Store) {
 				if err != nil || string(it.Value) != l.Identity() || it.Created != l.Epoch() {
 					t.Errorf("leader's row: got %+v, %v, want %s at %d", it, err, l.Identity(), l.Epoch())
 				}
-				if _, err := s.Commit(ctx, store.Txn{Guards: []store.Guard{l.Fence()}, Ops: []store.Op{store.Put("by", []byte(l.Identity()))}}); err != nil {
+				if _, err := s.Commit(ctx, store.Txn{Guards: []store.Guard{l.Fence()},
+					Ops: []store.Op{store.Put("by", []byte(l.Identity()))}}); err != nil {
 					t.Errorf("write of the leader: %v", err)
 				}
 				leading.Add(-1)
@@ -57,7 +59,7 @@ func oneLeadsAtATime(t *testing.T, ctx context.Context, s Store) {
 	}
 }
 
-// deposedLeaderIsFenced takes the leader's row away, as the end of its lease does, and lets another lead.
+// deposedLeaderIsFenced deletes the leader's row, as the end of its lease does, and lets another lead.
 func deposedLeaderIsFenced(t *testing.T, ctx context.Context, s Store) {
 	old, err := s.Campaign(ctx, "e", "old")
 	if err != nil {
@@ -107,7 +109,8 @@ func deposedLeaderIsFenced(t *testing.T, ctx context.Context, s Store) {
 		t.Errorf("resigning what is lost: %v", err)
 	}
 	if next.Context().Err() != nil || other.Context().Err() != nil {
-		t.Errorf("other leaderships: got %v and %v, want them untouched", context.Cause(next.Context()), context.Cause(other.Context()))
+		t.Errorf("other leaderships: got %v and %v, want them untouched",
+			context.Cause(next.Context()), context.Cause(other.Context()))
 	}
 	if err := write(next, "still"); err != nil {
 		t.Errorf("write of the next leader after the old one resigned: %v", err)

@@ -16,7 +16,7 @@ import (
 	"github.com/marinaos/marina/internal/store"
 )
 
-// access is one operation on the register and what came of it. Values are never used twice.
+// access is one operation on the register and its result. Values are never used twice.
 type access struct {
 	kind  string // "read", "write", "swap"
 	old   string // what swap expects, "" for absent
@@ -55,7 +55,8 @@ var register = porcupine.NondeterministicModel{
 	Equal: func(a, b any) bool { return a == b },
 }
 
-// registerIsLinearizable has clients read, write and swap one row, some replies being lost, and lets porcupine judge the history.
+// registerIsLinearizable lets clients read, write and swap one row while some replies are lost, and checks the
+// history with porcupine.
 func registerIsLinearizable(t *testing.T, ctx context.Context, s Store) {
 	const clients, accesses = 4, 25
 	var clock atomic.Int64
@@ -71,9 +72,10 @@ func registerIsLinearizable(t *testing.T, ctx context.Context, s Store) {
 				if random.IntN(12) == 0 {
 					s.LoseReply(random.IntN(2) == 0)
 				}
-				a := access{kind: []string{"read", "write", "swap", "swap"}[random.IntN(4)], old: string(seen.Value), value: fmt.Sprintf("%d.%d", c, n)}
+				a := access{kind: []string{"read", "write", "swap", "swap"}[random.IntN(4)], old: string(seen.Value),
+					value: fmt.Sprintf("%d.%d", c, n)}
 				call := clock.Add(1)
-				outcome, err := do(ctx, s, &a, &seen)
+				outcome, err := perform(ctx, s, &a, &seen)
 				end := clock.Add(1)
 				if err != nil {
 					t.Errorf("%s: %v", a.kind, err)
@@ -98,8 +100,8 @@ func registerIsLinearizable(t *testing.T, ctx context.Context, s Store) {
 	}
 }
 
-// do performs a and remembers in seen what was read. Swaps expect what was last seen.
-func do(ctx context.Context, s store.Store, a *access, seen *store.Item) (int, error) {
+// perform performs a and keeps in seen the row that was read or written. Swaps expect that value.
+func perform(ctx context.Context, s store.Store, a *access, seen *store.Item) (int, error) {
 	if a.kind == "read" {
 		it, err := s.Get(ctx, "register")
 		if err != nil && !errdefs.IsNotFound(err) {

@@ -16,9 +16,9 @@ import (
 // limit bounds each check. Stores under test have leases longer than this.
 const limit = 30 * time.Second
 
-// Faults are what the store under test can be told to suffer, beside being a store.
+// Faults are the faults that a store under test can inject into itself.
 type Faults interface {
-	// LoseReply makes the next Commit answer store.ErrUnknownOutcome; applied says whether it takes effect.
+	// LoseReply makes the next Commit return store.ErrUnknownOutcome; it takes effect only if applied.
 	LoseReply(applied bool)
 
 	// CompactUnderWatch makes the next Watch find the history after its snapshot compacted away.
@@ -71,7 +71,7 @@ func Run(t *testing.T, open func(t *testing.T) Store) {
 	}
 }
 
-// commit commits what must succeed.
+// commit commits a transaction that must succeed.
 func commit(t *testing.T, ctx context.Context, s store.Store, guards []store.Guard, ops ...store.Op) int64 {
 	t.Helper()
 	rev, err := s.Commit(ctx, store.Txn{Guards: guards, Ops: ops})
@@ -87,7 +87,7 @@ func put(t *testing.T, ctx context.Context, s store.Store, key, value string) in
 	return commit(t, ctx, s, nil, store.Put(key, []byte(value)))
 }
 
-// contents is a snapshot's rows as text.
+// contents returns a snapshot's rows as text.
 func contents(t *testing.T, ctx context.Context, s store.Store, prefix string) map[string]string {
 	t.Helper()
 	snap, err := s.Snapshot(ctx, prefix)
@@ -299,7 +299,8 @@ func tablesKeepToThemselves(t *testing.T, ctx context.Context, s Store) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	rev := commit(t, ctx, s, []store.Guard{apps.Absent("/g/a"), apps2.Absent("/g/a")}, one, two, store.Put(apps.Key("/g/b"), []byte("{")))
+	rev := commit(t, ctx, s, []store.Guard{apps.Absent("/g/a"), apps2.Absent("/g/a")}, one, two,
+		store.Put(apps.Key("/g/b"), []byte("{")))
 	rows, err := apps.Read(ctx, s)
 	if err != nil {
 		t.Fatal(err)

@@ -13,14 +13,15 @@ import (
 	"github.com/marinaos/marina/internal/store"
 )
 
-// pairs is how many pairs of rows snapshotIsOneRevision keeps equal: more rows than one page of a snapshot.
+// pairs is the number of pairs of rows that snapshotIsOneRevision keeps equal: more rows than one page of a snapshot.
 const pairs = 400
 
 func pairKeys(i int) (string, string) {
 	return fmt.Sprintf("p/%04d", i), fmt.Sprintf("p/%04d", 2*pairs-1-i)
 }
 
-// snapshotIsOneRevision has writers change far apart rows together: a snapshot that mixes revisions shows a half of it.
+// snapshotIsOneRevision lets writers change rows far apart together: a snapshot that mixes revisions shows pairs that
+// differ.
 func snapshotIsOneRevision(t *testing.T, ctx context.Context, s Store) {
 	write := func(ctx context.Context, value string, is ...int) error {
 		var ops []store.Op
@@ -64,7 +65,8 @@ func snapshotIsOneRevision(t *testing.T, ctx context.Context, s Store) {
 		for i := range pairs {
 			a, b := snap.Items[i], snap.Items[2*pairs-1-i]
 			if string(a.Value) != string(b.Value) || a.Revision != b.Revision {
-				t.Fatalf("snapshot at %d: %s is %s at %d, its pair is %s at %d, want them equal", snap.Revision, a.Key, a.Value, a.Revision, b.Value, b.Revision)
+				t.Fatalf("snapshot at %d: %s is %s at %d, its pair is %s at %d, want them equal",
+					snap.Revision, a.Key, a.Value, a.Revision, b.Value, b.Revision)
 			}
 			if i > 0 && a.Key <= snap.Items[i-1].Key {
 				t.Fatalf("snapshot: %s after %s, want key order", a.Key, snap.Items[i-1].Key)
@@ -185,7 +187,8 @@ func watchSeesItsPrefixOnly(t *testing.T, ctx context.Context, s Store) {
 	}
 	put(t, ctx, s, "apps2/b", "1")
 	put(t, ctx, s, "app", "1")
-	rev := commit(t, ctx, s, nil, store.Put("apps2/a", nil), store.Put("apps/a", []byte("1")), store.Delete("apps/old"), store.Delete("apps/never"))
+	rev := commit(t, ctx, s, nil, store.Put("apps2/a", nil), store.Put("apps/a", []byte("1")), store.Delete("apps/old"),
+		store.Delete("apps/never"))
 	got, err := w.Next(ctx)
 	want := store.Batch{Revision: rev, Changes: []store.Change{
 		{Item: store.Item{Key: "apps/a", Value: []byte("1"), Revision: rev, Created: rev}},
