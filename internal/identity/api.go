@@ -19,13 +19,13 @@ import (
 	"github.com/marinaos/marina/internal/audit"
 )
 
-// Base is the path under which Handler answers.
+// Base is the path prefix of Handler.
 const Base = "/acs/api/v1"
 
-// maxBody is the longest body of a request here, in bytes.
+// maxBody limits a request's body, in bytes.
 const maxBody = 64 << 10
 
-// apiError is an error as DC/OS's clients read it. The CLI prints the description.
+// apiError is an error in the form of DC/OS's clients. The CLI prints the description.
 type apiError struct {
 	status      int
 	Title       string `json:"title"`
@@ -33,14 +33,14 @@ type apiError struct {
 	Code        string `json:"code"`
 }
 
-// Error is the description.
+// Error returns the description.
 func (e *apiError) Error() string { return e.Description }
 
 func badRequest(code, format string, args ...any) error {
 	return &apiError{http.StatusBadRequest, "Bad Request", fmt.Sprintf(format, args...), code}
 }
 
-// Handler answers Base and all below it. What is under Base/auth is for everybody; for the rest the request's context must
+// Handler answers Base and all below it. Base/auth is open to everybody; for the rest the request's context must
 // carry a principal, see WithPrincipal.
 func (d *Directory) Handler() http.Handler {
 	mux := http.NewServeMux()
@@ -52,12 +52,15 @@ func (d *Directory) Handler() http.Handler {
 		open(pattern, func(w http.ResponseWriter, r *http.Request) error {
 			p := FromContext(r.Context())
 			if p == nil {
-				return &apiError{http.StatusUnauthorized, "Unauthorized", "A token is needed: get one by POST " + Base + "/auth/login.", "ERR_MISSING_TOKEN"}
+				return &apiError{http.StatusUnauthorized, "Unauthorized",
+					"A token is needed: get one by POST " + Base + "/auth/login.", "ERR_MISSING_TOKEN"}
 			} else if p.Err() != nil {
-				return &apiError{http.StatusForbidden, "Forbidden", "User " + p.UID + " may not do this: " + message(p.Err()) + ".", "ERR_FORBIDDEN"}
+				return &apiError{http.StatusForbidden, "Forbidden",
+					"User " + p.UID + " may not do this: " + message(p.Err()) + ".", "ERR_FORBIDDEN"}
 			}
 			of := access.Members.Of(strings.TrimPrefix(r.URL.Path, Base))
-			if err := access.Check(access.WithPrincipal(r.Context(), access.Principal{UID: p.UID}), d.access, access.Of(r.Method), of); err != nil {
+			if err := access.Check(access.WithPrincipal(r.Context(), access.Principal{UID: p.UID}), d.access,
+				access.Of(r.Method), of); err != nil {
 				return &apiError{http.StatusForbidden, "Forbidden", message(err), "ERR_FORBIDDEN"}
 			}
 			return h(w, r)
@@ -105,7 +108,8 @@ func withoutSlash(mux *http.ServeMux) http.Handler {
 func (d *Directory) apiHandler(h func(http.ResponseWriter, *http.Request) error) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !acceptsJSON(r) {
-			writeError(w, &apiError{http.StatusNotAcceptable, "Not Acceptable", "Answers are application/json: accept that.", "ERR_NOT_ACCEPTABLE"})
+			writeError(w, &apiError{http.StatusNotAcceptable, "Not Acceptable", "Answers are application/json: accept that.",
+				"ERR_NOT_ACCEPTABLE"})
 			return
 		}
 		if err := h(w, r); err != nil && writeError(w, err) >= http.StatusInternalServerError {
@@ -150,8 +154,8 @@ func (d *Directory) apiLogin(w http.ResponseWriter, r *http.Request) error {
 	return writeJSON(w, http.StatusOK, map[string]string{"token": issued.Secret})
 }
 
-// apiLogout ends the token that the request shows, not only the cookie. Since it is a GET, a page of another origin could
-// send a browser here: then nothing happens.
+// apiLogout revokes the request's token, not only the cookie. Since it is a GET, a page of another origin could send
+// a browser here: then nothing happens.
 func (d *Directory) apiLogout(w http.ResponseWriter, r *http.Request) error {
 	if site := r.Header.Get("Sec-Fetch-Site"); site == "" || site == "same-origin" || site == "none" {
 		if p, err := d.Authenticate(r); err == nil {
@@ -166,7 +170,7 @@ func (d *Directory) apiLogout(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// setCookie sets a cookie of the whole site. SameSite keeps it from most requests that other sites cause.
+// setCookie sets a cookie for the whole site. SameSite keeps it out of most requests that other sites cause.
 func setCookie(w http.ResponseWriter, r *http.Request, name, value string, expires time.Time, secret bool) {
 	http.SetCookie(w, &http.Cookie{
 		Name: name, Value: value, Path: "/", Expires: expires,
@@ -184,8 +188,9 @@ type provider struct {
 func apiProviders(w http.ResponseWriter, _ *http.Request) error {
 	login := map[string]string{"start_flow_url": Base + "/auth/login"}
 	return writeJSON(w, http.StatusOK, map[string]provider{
-		"dcos-users":    {"dcos-uid-password", "User id and password", "dcos-usercredential-post-receive-authtoken", login},
-		"dcos-services": {"dcos-uid-servicekey", "Service account and its key", "dcos-servicecredential-post-receive-authtoken", login},
+		"dcos-users": {"dcos-uid-password", "User id and password", "dcos-usercredential-post-receive-authtoken", login},
+		"dcos-services": {"dcos-uid-servicekey", "Service account and its key",
+			"dcos-servicecredential-post-receive-authtoken", login},
 	})
 }
 
@@ -223,7 +228,8 @@ func (d *Directory) apiPutUser(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	if t := deref(body.ProviderType); t != "" && t != "internal" || deref(body.ProviderID) != "" {
-		return badRequest("ERR_INVALID_DATA", "provider_type: only internal users can be made, with a password or a public_key.")
+		return badRequest("ERR_INVALID_DATA",
+			"provider_type: only internal users can be made, with a password or a public_key.")
 	}
 	err := d.CreateUser(r.Context(), r.PathValue("uid"), NewUser{
 		Description: body.Description, Password: deref(body.Password), PublicKey: deref(body.PublicKey),
@@ -304,7 +310,8 @@ func (d *Directory) apiDeleteTokens(w http.ResponseWriter, r *http.Request) erro
 	return nil
 }
 
-// TokenRequest asks for a token. Without a uid it is for the asker, without ttlSeconds for DefaultTTL.
+// TokenRequest is the body of a request for a token. Without a uid it is for the requester, without ttlSeconds for
+// DefaultTTL.
 type TokenRequest struct {
 	UID         string `json:"uid,omitempty"`
 	Description string `json:"description,omitempty"`
@@ -321,7 +328,7 @@ func (t TokenRequest) ttl() (time.Duration, error) {
 	return time.Duration(*t.TTLSeconds) * time.Second, nil
 }
 
-// userError gives errors about users the codes and statuses of DC/OS: an unknown user is a 400.
+// userError maps errors about users to the codes and statuses of DC/OS: an unknown user is a 400.
 func userError(err error) error {
 	switch {
 	case errors.Is(err, errdefs.ErrNotFound):
@@ -336,7 +343,8 @@ func userError(err error) error {
 	return err
 }
 
-// writeError is the one place that turns kinds of errors into statuses. It returns the one it sent.
+// writeError writes the error with the status of its kind, and returns the status. No other place maps kinds to
+// statuses.
 func writeError(w http.ResponseWriter, err error) int {
 	a, known := errors.AsType[*apiError](err)
 	if tooMany, ok := errors.AsType[*TooManyLogins](err); ok {
@@ -353,15 +361,17 @@ func writeError(w http.ResponseWriter, err error) int {
 			a = &apiError{http.StatusNotFound, "Not Found", message(err) + ".", "ERR_NOT_FOUND"}
 		case errors.Is(err, errdefs.ErrResourceExhausted):
 			a = &apiError{http.StatusTooManyRequests, "Too Many Requests", message(err) + ".", "ERR_LIMIT"}
-		default: // the store: what it says is for the log, not for the asker
-			a = &apiError{http.StatusServiceUnavailable, "Service Unavailable", "The datacenter's state cannot be written now, or it is not known whether it was: look before you try again.", "ERR_UNAVAILABLE"}
+		default: // the store: its error is for the log, not for the client
+			a = &apiError{http.StatusServiceUnavailable, "Service Unavailable",
+				"The datacenter's state cannot be written now, or it is not known whether it was: look before you try again.",
+				"ERR_UNAVAILABLE"}
 		}
 	}
 	_ = writeJSON(w, a.status, a)
 	return a.status
 }
 
-// message is an error's text for people: without the words of its kind, which the code says.
+// message returns an error's text without that of its kind, which the code tells.
 func message(err error) string {
 	text := err.Error()
 	for _, kind := range []error{errdefs.ErrInvalidArgument, errdefs.ErrNotFound, errdefs.ErrResourceExhausted} {
@@ -388,7 +398,8 @@ func acceptsJSON(r *http.Request) bool {
 // readJSON decodes the body, one JSON object of known keys, into v.
 func readJSON(w http.ResponseWriter, r *http.Request, v any) error {
 	if kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || kind != "application/json" {
-		return &apiError{http.StatusUnsupportedMediaType, "Unsupported Media Type", "Send Content-Type: application/json.", "ERR_CONTENT_TYPE"}
+		return &apiError{http.StatusUnsupportedMediaType, "Unsupported Media Type", "Send Content-Type: application/json.",
+			"ERR_CONTENT_TYPE"}
 	}
 	dec := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBody))
 	dec.DisallowUnknownFields()
@@ -400,7 +411,8 @@ func readJSON(w http.ResponseWriter, r *http.Request, v any) error {
 		err = errors.New("something follows the JSON object")
 	}
 	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
-		return &apiError{http.StatusRequestEntityTooLarge, "Request Entity Too Large", fmt.Sprintf("The body may have %d bytes.", maxBody), "ERR_TOO_LARGE"}
+		return &apiError{http.StatusRequestEntityTooLarge, "Request Entity Too Large",
+			fmt.Sprintf("The body may have %d bytes.", maxBody), "ERR_TOO_LARGE"}
 	}
 	return badRequest("ERR_INVALID_DATA", "Body: %.200v.", err)
 }
@@ -416,7 +428,7 @@ func writeJSON(w http.ResponseWriter, status int, v any) error {
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
-	_, _ = w.Write(append(raw, '\n')) // the asker may be gone, which is its own business
+	_, _ = w.Write(append(raw, '\n')) // the client may be gone
 	return nil
 }
 

@@ -26,7 +26,8 @@ import (
 )
 
 // call asks the API as the principal, nobody if that is nil. A body that is not empty is sent as JSON.
-func call(t testing.TB, d *Directory, p *Principal, method, path, body string, edit ...func(*http.Request)) *httptest.ResponseRecorder {
+func call(t testing.TB, d *Directory, p *Principal, method, path, body string,
+	edit ...func(*http.Request)) *httptest.ResponseRecorder {
 	t.Helper()
 	r := httptest.NewRequest(method, path, strings.NewReader(body))
 	r.Header.Set("Content-Type", "application/json")
@@ -78,7 +79,8 @@ func TestAPIAnswersAsDCOS(t *testing.T) {
 		{"PUT", "/users/svc", `{"public_key":"nonsense"}`, 400, `"code":"ERR_INVALID_PUBLIC_KEY"`},
 		{"PUT", "/users/svc", `{"description":"a service","public_key":` + string(key) + `}`, 201, ""},
 		{"PUT", "/users/oidc", `{"provider_type":"oidc","provider_id":"x"}`, 400, `only internal`},
-		{"GET", "/users", "", 200, `{"array":[{"uid":"ann","url":"/acs/api/v1/users/ann","description":"Ann","is_remote":false,"is_service":false,"provider_type":"internal","provider_id":""},{"uid":"root"`},
+		{"GET", "/users", "", 200,
+			`{"array":[{"uid":"ann","url":"/acs/api/v1/users/ann","description":"Ann","is_remote":false,"is_service":false,"provider_type":"internal","provider_id":""},{"uid":"root"`},
 		{"GET", "/users/", "", 200, `{"array":[{"uid":"ann"`},
 		{"GET", "/users?type=service", "", 200, `"is_service":true`},
 		{"GET", "/users/ann", "", 200, `"description":"Ann"`},
@@ -107,7 +109,8 @@ func TestAPIAnswersAsDCOS(t *testing.T) {
 	} {
 		w := call(t, d, root, c.method, Base+c.path, c.body)
 		if w.Code != c.status || !strings.Contains(w.Body.String(), c.want) {
-			t.Errorf("%d: %s %.60s %.60s: got %d %s, want %d with %s", i, c.method, c.path, c.body, w.Code, w.Body, c.status, c.want)
+			t.Errorf("%d: %s %.60s %.60s: got %d %s, want %d with %s",
+				i, c.method, c.path, c.body, w.Code, w.Body, c.status, c.want)
 		}
 	}
 }
@@ -118,7 +121,8 @@ func TestAPINeedsAPrincipalOutsideOfAuth(t *testing.T) {
 	if err := d.Revoke(t.Context(), gone.TokenID); err != nil {
 		t.Fatal(err)
 	}
-	for _, c := range []string{"GET /users", "GET /users/x", "PUT /users/x", "PATCH /users/x", "DELETE /users/x", "GET /tokens", "POST /tokens", "DELETE /tokens/x", "DELETE /tokens"} {
+	for _, c := range []string{"GET /users", "GET /users/x", "PUT /users/x", "PATCH /users/x", "DELETE /users/x",
+		"GET /tokens", "POST /tokens", "DELETE /tokens/x", "DELETE /tokens"} {
 		method, path, _ := strings.Cut(c, " ")
 		if w := call(t, d, nil, method, Base+path, `{}`); w.Code != http.StatusUnauthorized {
 			t.Errorf("%s by nobody: %d, want 401", c, w.Code)
@@ -136,7 +140,8 @@ func TestAPIWantsJSON(t *testing.T) {
 	}); w.Code != http.StatusUnsupportedMediaType {
 		t.Errorf("form: %d, want 415", w.Code)
 	}
-	for accept, want := range map[string]int{"text/html": 406, "application/json": 200, "text/html, */*;q=0.1": 200, "application/*": 200} {
+	for accept, want := range map[string]int{"text/html": 406, "application/json": 200, "text/html, */*;q=0.1": 200,
+		"application/*": 200} {
 		w := call(t, d, nil, "GET", Base+"/auth/providers", "", func(r *http.Request) { r.Header.Set("Accept", accept) })
 		if w.Code != want {
 			t.Errorf("accept %s: %d, want %d", accept, w.Code, want)
@@ -149,7 +154,8 @@ func TestLoginGivesTokenAndCookiesAndLogoutEndsThem(t *testing.T) {
 	if err := d.CreateUser(t.Context(), "ann", NewUser{Description: "Ann", Password: "secret"}); err != nil {
 		t.Fatal(err)
 	}
-	w := call(t, d, nil, "POST", Base+"/auth/login", `{"uid":"ann","password":"secret"}`, func(r *http.Request) { r.TLS = &tls.ConnectionState{} })
+	w := call(t, d, nil, "POST", Base+"/auth/login", `{"uid":"ann","password":"secret"}`,
+		func(r *http.Request) { r.TLS = &tls.ConnectionState{} })
 	var answer struct{ Token string }
 	if err := json.Unmarshal(w.Body.Bytes(), &answer); err != nil || w.Code != 200 {
 		t.Fatalf("login: %d %s, %v", w.Code, w.Body, err)
@@ -160,7 +166,8 @@ func TestLoginGivesTokenAndCookiesAndLogoutEndsThem(t *testing.T) {
 		cookies[c.Name] = c
 	}
 	auth, info := cookies[AuthCookie], cookies[InfoCookie]
-	if auth == nil || !auth.HttpOnly || !auth.Secure || auth.SameSite != http.SameSiteLaxMode || auth.Path != "/" || auth.Value != answer.Token {
+	if auth == nil || !auth.HttpOnly || !auth.Secure || auth.SameSite != http.SameSiteLaxMode || auth.Path != "/" ||
+		auth.Value != answer.Token {
 		t.Errorf("auth cookie %v", auth)
 	}
 	if info == nil || info.HttpOnly {
@@ -220,19 +227,23 @@ func TestServiceAccountLogsInByItsKey(t *testing.T) {
 func TestGuessingIsLimitedPerAccountAndPerSource(t *testing.T) {
 	root := testRootKey(t)
 	login := func(t *testing.T, d *Directory, source, uid, password string) int {
-		return call(t, d, nil, "POST", Base+"/auth/login", fmt.Sprintf(`{"uid":%q,"password":%q}`, uid, password), func(r *http.Request) {
-			r.RemoteAddr = source
-			r.Header.Set("X-Forwarded-For", fmt.Sprint(time.Now().UnixNano())) // must not matter
-		}).Code
+		return call(t, d, nil, "POST", Base+"/auth/login",
+			fmt.Sprintf(`{"uid":%q,"password":%q}`, uid, password), func(r *http.Request) {
+				r.RemoteAddr = source
+				r.Header.Set("X-Forwarded-For", fmt.Sprint(time.Now().UnixNano())) // must not matter
+			}).Code
 	}
 	for name, c := range map[string]struct {
 		source, uid func(i int) string
 		burst       int
 		every       time.Duration
 	}{
-		"one account, many sources": {func(i int) string { return fmt.Sprintf("10.0.%d.1:1", i) }, func(int) string { return "ann" }, accountBurst, accountEvery},
-		"one source, many accounts": {func(i int) string { return fmt.Sprintf("10.0.0.1:%d", i+1) }, func(i int) string { return fmt.Sprint("user", i) }, sourceBurst, sourceEvery},
-		"one /64, many accounts":    {func(i int) string { return fmt.Sprintf("[2001:db8::%x]:1", i) }, func(i int) string { return fmt.Sprint("user", i) }, sourceBurst, sourceEvery},
+		"one account, many sources": {func(i int) string { return fmt.Sprintf("10.0.%d.1:1", i) },
+			func(int) string { return "ann" }, accountBurst, accountEvery},
+		"one source, many accounts": {func(i int) string { return fmt.Sprintf("10.0.0.1:%d", i+1) },
+			func(i int) string { return fmt.Sprint("user", i) }, sourceBurst, sourceEvery},
+		"one /64, many accounts": {func(i int) string { return fmt.Sprintf("[2001:db8::%x]:1", i) },
+			func(i int) string { return fmt.Sprint("user", i) }, sourceBurst, sourceEvery},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -306,14 +317,15 @@ func TestSocketGivesTheFirstTokenToRootOnly(t *testing.T) {
 			t.Errorf("socket mode %v, want 600", info.Mode())
 		}
 		if info := must(os.Stat(filepath.Dir(path)))(t); info.Mode().Perm() != 0o700 {
-			t.Errorf("folder mode %v, want 700", info.Mode())
+			t.Errorf("directory mode %v, want 700", info.Mode())
 		}
 		if _, err := listenSocket(path); err == nil {
 			t.Error("a second daemon took the socket")
 		}
-		client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return new(net.Dialer).DialContext(ctx, "unix", path)
-		}}}
+		client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true,
+			DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+				return new(net.Dialer).DialContext(ctx, "unix", path)
+			}}}
 		resp := must(client.Post("http://marina/token", "application/json", bytes.NewReader([]byte(`{"ttlSeconds":60}`))))(t)
 		raw := must(io.ReadAll(resp.Body))(t)
 		resp.Body.Close()
@@ -325,7 +337,8 @@ func TestSocketGivesTheFirstTokenToRootOnly(t *testing.T) {
 			if err := json.Unmarshal(raw, &issued); err != nil {
 				t.Fatal(err)
 			}
-			if p, err := d.Verify(t.Context(), issued.Secret); err != nil || p.UID != RootUID || time.Until(issued.Expires) > time.Minute {
+			if p, err := d.Verify(t.Context(), issued.Secret); err != nil || p.UID != RootUID ||
+				time.Until(issued.Expires) > time.Minute {
 				t.Errorf("token of the socket: %+v, %v", p, err)
 			}
 		}
@@ -336,7 +349,7 @@ func TestSocketGivesTheFirstTokenToRootOnly(t *testing.T) {
 	}
 }
 
-func TestSocketRefusesAFolderOthersCanWriteTo(t *testing.T) {
+func TestSocketRefusesADirectoryOthersCanWriteTo(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "run")
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		t.Fatal(err)
@@ -346,7 +359,7 @@ func TestSocketRefusesAFolderOthersCanWriteTo(t *testing.T) {
 	}
 	if l, err := listenSocket(filepath.Join(dir, "token.sock")); err == nil {
 		l.Close()
-		t.Error("took a folder that others can write to")
+		t.Error("took a directory that others can write to")
 	}
 }
 

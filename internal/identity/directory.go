@@ -19,16 +19,16 @@ import (
 )
 
 const (
-	// DefaultTTL is how long a token lives unless its asker says otherwise, as in DC/OS.
+	// DefaultTTL is the life of a token unless the request sets one, as in DC/OS.
 	DefaultTTL = 5 * 24 * time.Hour
 
 	// MaxTTL is the longest life of a token.
 	MaxTTL = 365 * 24 * time.Hour
 
-	// MaxTokens is how many tokens one user may have at a time.
+	// MaxTokens limits the tokens of one user at a time.
 	MaxTokens = 1000
 
-	// MaxUsers is how many users there may be.
+	// MaxUsers limits the users.
 	MaxUsers = 10_000
 
 	maxDescription = 1024 // bytes
@@ -41,18 +41,18 @@ const (
 	signingKeyID = "token"
 )
 
-// Config is what a Directory is told at its start.
+// Config are the settings of a Directory.
 type Config struct {
 	// Datacenter is the id of the datacenter, the issuer of its tokens. Required.
 	Datacenter string
-	// Access judges who may see and change users and tokens; nil: whoever has a token.
+	// Access authorizes reading and changing users and tokens; nil: everybody with a token.
 	Access access.Authorizer
-	// Audit records what is asked on the admin socket; nil: nothing. The gateway records the rest.
+	// Audit records the requests on the admin socket; nil: nothing. The gateway records the rest.
 	Audit *audit.Log
 }
 
-// Directory holds the users and tokens of a datacenter: in the store, and as a view in memory that follows the store, so
-// that a request is authenticated without asking it. It is safe for concurrent use.
+// Directory keeps the users and tokens of a datacenter: in the store, and as a view in memory that follows the store,
+// so that requests are authenticated without reading it. It is safe for concurrent use.
 type Directory struct {
 	datacenter string
 	access     access.Authorizer
@@ -66,8 +66,8 @@ type Directory struct {
 	view       view
 }
 
-// Open reads the directory from the store, and creates its signing key at the first start. It answers at once, and follows
-// changes while Run runs.
+// Open reads the directory from the store, and creates its signing key at the first start. It answers at once, and
+// follows changes while Run runs.
 func Open(ctx context.Context, cfg Config, st store.Store, root *RootKey, log *slog.Logger) (*Directory, error) {
 	if cfg.Datacenter == "" {
 		return nil, fmt.Errorf("identity: Config.Datacenter is required: %w", errdefs.ErrInvalidArgument)
@@ -103,15 +103,15 @@ func Open(ctx context.Context, cfg Config, st store.Store, root *RootKey, log *s
 		return nil, fmt.Errorf("identity: %w", err)
 	}
 	d.view.init()
-	d.load(snap)
+	d.loadView(snap)
 	return d, nil
 }
 
-// Run follows the store and removes expired tokens until ctx ends. While the store cannot be reached, the directory goes
-// on with what it knows: tokens stay good until they expire.
+// Run follows the store and removes expired tokens until ctx ends. While the store cannot be reached, the view stays
+// as it is and its tokens stay good until they expire.
 func (d *Directory) Run(ctx context.Context) error {
 	for {
-		err := d.follow(ctx)
+		err := d.followStore(ctx)
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
@@ -123,14 +123,14 @@ func (d *Directory) Run(ctx context.Context) error {
 	}
 }
 
-// follow watches until the watch ends.
-func (d *Directory) follow(ctx context.Context) error {
+// followStore applies changes to the view until the watch ends.
+func (d *Directory) followStore(ctx context.Context) error {
 	w, err := d.store.Watch(ctx, prefix)
 	if err != nil {
 		return err
 	}
 	defer w.Close()
-	d.load(w.Snapshot())
+	d.loadView(w.Snapshot())
 	sweep := time.Now().Add(sweepEvery)
 	for {
 		next, cancel := context.WithDeadline(ctx, sweep)
@@ -138,9 +138,9 @@ func (d *Directory) follow(ctx context.Context) error {
 		cancel()
 		switch {
 		case err == nil:
-			d.report(d.view.apply(batch))
+			d.logBroken(d.view.apply(batch))
 		case ctx.Err() == nil && errors.Is(err, context.DeadlineExceeded):
-			d.sweep(ctx)
+			d.removeExpired(ctx)
 			sweep = time.Now().Add(sweepEvery)
 		default:
 			return err
@@ -148,19 +148,19 @@ func (d *Directory) follow(ctx context.Context) error {
 	}
 }
 
-func (d *Directory) load(snap *store.Snapshot) { d.report(d.view.load(snap)) }
+func (d *Directory) loadView(snap *store.Snapshot) { d.logBroken(d.view.load(snap)) }
 
-// report tells of rows that do not decode; they are left alone and are as good as absent.
-func (d *Directory) report(broken []error) {
+// logBroken logs rows that do not decode; they are left alone and treated as absent.
+func (d *Directory) logBroken(broken []error) {
 	for _, err := range broken {
 		d.log.Error("identity row is not readable", "err", err)
 	}
 }
 
-// sweep removes the rows of tokens that no request can use any more. Every master may do so at once.
-func (d *Directory) sweep(ctx context.Context) {
+// removeExpired deletes the rows of tokens that no request can use any more. Several masters may do so at once.
+func (d *Directory) removeExpired(ctx context.Context) {
 	ops := make([]store.Op, 0, sweepAtOnce)
-	for _, id := range d.view.dead(time.Now(), sweepAtOnce) {
+	for _, id := range d.view.deadTokens(time.Now(), sweepAtOnce) {
 		ops = append(ops, tokens.Delete(id))
 	}
 	if len(ops) == 0 {
@@ -171,13 +171,13 @@ func (d *Directory) sweep(ctx context.Context) {
 	}
 }
 
-// commit writes ops under guards and waits, for a bounded time, until this master's view has seen it.
-func (d *Directory) commit(ctx context.Context, guards []store.Guard, ops ...store.Op) error {
+// commitAndWait commits ops under guards and waits, at most followLimit, until this master's view has them.
+func (d *Directory) commitAndWait(ctx context.Context, guards []store.Guard, ops ...store.Op) error {
 	rev, err := d.store.Commit(ctx, store.Txn{Guards: guards, Ops: ops})
 	if err != nil {
 		return err
 	}
-	if !d.view.wait(ctx, rev, followLimit) {
+	if !d.view.waitRevision(ctx, rev, followLimit) {
 		d.log.Warn("identity view is behind its own write", "revision", rev)
 	}
 	return nil

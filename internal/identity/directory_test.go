@@ -22,7 +22,8 @@ const testDatacenter = "dc-1"
 // start opens a directory and runs it until the test ends.
 func start(t testing.TB, st store.Store, root *RootKey) *Directory {
 	t.Helper()
-	d, err := Open(t.Context(), Config{Datacenter: testDatacenter}, st, root, slog.New(slog.NewTextHandler(t.Output(), nil)))
+	d, err := Open(t.Context(), Config{Datacenter: testDatacenter}, st, root,
+		slog.New(slog.NewTextHandler(t.Output(), nil)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -72,7 +73,8 @@ func TestTokenIsGoodOnEveryMasterAtOnceAndEndsOnAll(t *testing.T) {
 				return a.CreateUser(t.Context(), "ann", NewUser{Password: "secret"})
 			},
 		} {
-			if err := a.CreateUser(t.Context(), "ann", NewUser{Password: "secret"}); err != nil && !errors.Is(err, errdefs.ErrAlreadyExists) {
+			if err := a.CreateUser(t.Context(), "ann", NewUser{Password: "secret"}); err != nil &&
+				!errors.Is(err, errdefs.ErrAlreadyExists) {
 				t.Fatal(err)
 			}
 			token := must(a.Issue(t.Context(), "ann", time.Hour, ""))(t)
@@ -173,7 +175,7 @@ func TestLoginsMakeRoomAndAskedForTokensStay(t *testing.T) {
 		asked := must(d.Issue(t.Context(), "ann", 0, "asked for"))(t)
 		var first Issued
 		for i := range MaxTokens {
-			issued := must(d.issue(t.Context(), "ann", 0, "", true))(t)
+			issued := must(d.issueToken(t.Context(), "ann", 0, "", true))(t)
 			if i == 0 {
 				first = issued
 			}

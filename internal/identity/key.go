@@ -12,17 +12,18 @@ import (
 	"github.com/marinaos/marina/internal/store"
 )
 
-// storedKey is a key pair in the store.
+// storedKey is the row of a key pair.
 type storedKey struct {
-	Public []byte `json:"public"` // what its maker chose: a certificate or a public key, DER
+	Public []byte `json:"public"` // a certificate or a public key, DER
 	Secret Sealed `json:"secret"` // PKCS #8
 }
 
 var keys = store.NewTable[storedKey]("identity", "keys")
 
-// KeyPair returns the key pair of that name from the store. If there is none, create makes one, which is stored with its
+// KeyPair returns the key pair of that name from the store. If there is none, it stores the result of create, the
 // secret half sealed. Of several masters that do so at once, one wins and all return its pair.
-func KeyPair(ctx context.Context, st store.Store, root *RootKey, name string, create func() (public []byte, key crypto.Signer, err error)) (public []byte, key crypto.Signer, err error) {
+func KeyPair(ctx context.Context, st store.Store, root *RootKey, name string,
+	create func() (public []byte, key crypto.Signer, err error)) (public []byte, key crypto.Signer, err error) {
 	row, err := keys.Get(ctx, st, name)
 	if errors.Is(err, errdefs.ErrNotFound) {
 		if err := createKeyPair(ctx, st, root, name, create); err != nil {
@@ -48,9 +49,10 @@ func KeyPair(ctx context.Context, st store.Store, root *RootKey, name string, cr
 	return row.Value.Public, key, nil
 }
 
-// createKeyPair stores a new pair unless there is one. Losing the race or not knowing the outcome is no error: the read
-// that follows tells.
-func createKeyPair(ctx context.Context, st store.Store, root *RootKey, name string, create func() ([]byte, crypto.Signer, error)) error {
+// createKeyPair stores a new pair unless there is one. Losing the race or not knowing the outcome is no error: the
+// caller reads the row afterwards.
+func createKeyPair(ctx context.Context, st store.Store, root *RootKey, name string,
+	create func() ([]byte, crypto.Signer, error)) error {
 	public, key, err := create()
 	if err != nil {
 		return err

@@ -23,7 +23,7 @@ const (
 	minPassword = 5    // characters, as DC/OS
 	maxPassword = 1024 // bytes
 
-	// hashSlots is how many hashes are computed at once: their memory and cores are taken from the whole master.
+	// hashSlots limits the hashes computed at once: their memory and cores are the master's.
 	hashSlots = 2
 )
 
@@ -33,7 +33,7 @@ var hashPrefix = fmt.Sprintf("$argon2id$v=%d$m=%d,t=%d,p=%d$", argon2.Version, h
 // hasher hashes passwords, a few at a time.
 type hasher struct {
 	slots chan struct{}
-	dummy string // the hash of no password: what an unknown user's is compared with
+	dummy string // the hash of no password, compared for unknown users
 }
 
 func newHasher() *hasher {
@@ -43,7 +43,7 @@ func newHasher() *hasher {
 	}
 }
 
-// hash returns password as the store holds it.
+// hash returns the hash of password in the form of the store.
 func (h *hasher) hash(ctx context.Context, password string) (string, error) {
 	salt := randomBytes(saltBytes)
 	sum, err := h.sum(ctx, password, salt)
@@ -53,7 +53,8 @@ func (h *hasher) hash(ctx context.Context, password string) (string, error) {
 	return hashPrefix + encode(salt) + "$" + encode(sum), nil
 }
 
-// verify says whether password is the hashed one. An empty hash belongs to nobody, costs the same and never matches.
+// verify reports whether password is the hashed one. An empty hash is of an unknown user, costs the same and never
+// matches.
 func (h *hasher) verify(ctx context.Context, password, hash string) (bool, error) {
 	known := hash != ""
 	if !known {

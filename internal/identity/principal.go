@@ -22,30 +22,30 @@ var (
 	errExpired = fmt.Errorf("token has expired: get a new one: %w", errdefs.ErrUnauthenticated)
 )
 
-// Principal is who a request is from, for as long as the token that says so is good.
+// Principal is the authenticated user of a request, for as long as the token is good.
 type Principal struct {
 	UID     string
 	TokenID string
 	Expires time.Time
-	Cookie  bool // the token came in a cookie, so that a browser may have sent it unasked
+	Cookie  bool // the token came in a cookie: another site may have caused the request
 
 	session *session
 }
 
-// Done is closed when the token has expired, was revoked, or its user was deleted. Work that outlasts one answer, such as
-// a stream, ends then.
+// Done is closed when the token has expired, was revoked, or its user was deleted. Work that outlasts one answer,
+// such as a stream, must end then.
 func (p *Principal) Done() <-chan struct{} { return p.session.ctx.Done() }
 
-// Err says why Done is closed, nil before.
+// Err returns the reason that Done is closed, nil before.
 func (p *Principal) Err() error { return context.Cause(p.session.ctx) }
 
-// AfterFunc runs f in a goroutine of its own once Done is closed. stop prevents that and says whether it did.
+// AfterFunc runs f in a goroutine of its own once Done is closed. stop prevents that and reports whether it did.
 func (p *Principal) AfterFunc(f func()) (stop func() bool) {
 	return context.AfterFunc(p.session.ctx, f)
 }
 
-// session is the life of a token on this master, shared by all requests that use it. Like a leadership's, its context is the
-// thing itself, not a call's.
+// session is the life of a token on this master, shared by all requests that use it. As in a store.Leadership, the
+// context is that life itself, not a call's.
 type session struct {
 	ctx    context.Context
 	cancel context.CancelCauseFunc
@@ -69,7 +69,7 @@ func (s *session) end(cause error) {
 
 type principalKey struct{}
 
-// WithPrincipal returns a context that says who a request is from.
+// WithPrincipal returns a context with the principal of a request.
 func WithPrincipal(ctx context.Context, p *Principal) context.Context {
 	return context.WithValue(ctx, principalKey{}, p)
 }
@@ -80,8 +80,9 @@ func FromContext(ctx context.Context) *Principal {
 	return p
 }
 
-// Credential takes the token out of a request: from its one Authorization header as "token=<jwt>" or "Bearer <jwt>", and from
-// AuthCookie only if there is no such header. No credential is an empty token; several are ErrUnauthenticated.
+// Credential returns the token of a request: from its one Authorization header as "token=<jwt>" or "Bearer <jwt>",
+// and from AuthCookie only if there is no such header. Without a credential the token is empty; several are
+// ErrUnauthenticated.
 func Credential(r *http.Request) (token string, cookie bool, err error) {
 	headers := r.Header.Values("Authorization")
 	cookies := r.CookiesNamed(AuthCookie)
@@ -99,11 +100,12 @@ func Credential(r *http.Request) (token string, cookie bool, err error) {
 	if scheme, token, _ := strings.Cut(headers[0], " "); strings.EqualFold(scheme, "Bearer") {
 		return strings.TrimSpace(token), false, nil
 	}
-	return "", false, fmt.Errorf("authorization header: use \"token=<token>\" or \"Bearer <token>\": %w", errdefs.ErrUnauthenticated)
+	return "", false, fmt.Errorf("authorization header: use \"token=<token>\" or \"Bearer <token>\": %w",
+		errdefs.ErrUnauthenticated)
 }
 
-// Authenticate returns the principal of a request. The error is ErrUnauthenticated without a good token, and ErrUnavailable
-// if only the store could tell and did not.
+// Authenticate returns the principal of a request. The error is ErrUnauthenticated without a good token, and
+// ErrUnavailable if only the store could decide and did not answer.
 func (d *Directory) Authenticate(r *http.Request) (*Principal, error) {
 	token, cookie, err := Credential(r)
 	if err != nil {
@@ -120,7 +122,7 @@ func (d *Directory) Authenticate(r *http.Request) (*Principal, error) {
 	return p, nil
 }
 
-// Verify returns the principal that a token stands for. Errors are those of Authenticate.
+// Verify returns the principal of a token. Errors are those of Authenticate.
 func (d *Directory) Verify(ctx context.Context, token string) (*Principal, error) {
 	c, err := d.signer.parse(token)
 	if err != nil {
@@ -128,7 +130,7 @@ func (d *Directory) Verify(ctx context.Context, token string) (*Principal, error
 	}
 	s, row, known := d.view.session(c.ID)
 	if !known {
-		if err := d.learn(ctx, c.ID); err != nil {
+		if err := d.fetchToken(ctx, c.ID); err != nil {
 			return nil, err
 		}
 		s, row, _ = d.view.session(c.ID)
@@ -139,19 +141,19 @@ func (d *Directory) Verify(ctx context.Context, token string) (*Principal, error
 	return &Principal{UID: row.UID, TokenID: c.ID, Expires: row.Expires, session: s}, nil
 }
 
-// learn asks the store about a token that this master has not heard of: another one has just issued it, or it was revoked.
-// The answer comes by the watch, so that the view has one writer.
-func (d *Directory) learn(ctx context.Context, id string) error {
+// fetchToken asks the store about a token that is not in the view: another master has just issued it, or it was
+// revoked. The row itself comes by the watch, so that the view has one writer.
+func (d *Directory) fetchToken(ctx context.Context, id string) error {
 	ctx, cancel := context.WithTimeout(ctx, followLimit)
 	defer cancel()
 	row, err := tokens.Get(ctx, d.store, id)
 	switch {
 	case errors.Is(err, errdefs.ErrNotFound):
-		d.view.deleted(id)
+		d.view.markDeleted(id)
 		return errRevoked
 	case err != nil:
 		return fmt.Errorf("token: %w: %w", err, errdefs.ErrUnavailable)
-	case !d.view.wait(ctx, row.Revision, followLimit):
+	case !d.view.waitRevision(ctx, row.Revision, followLimit):
 		return fmt.Errorf("token: this master is behind the store, try again: %w", errdefs.ErrUnavailable)
 	}
 	return nil

@@ -20,15 +20,15 @@ import (
 // rootKeySize is the length of the root key file in bytes (AES-256).
 const rootKeySize = 32
 
-// RootKey encrypts the private keys that the store holds. It lives in one file, mode 0600, that every master has a
-// copy of; it is never written to the store. A RootKey is safe for concurrent use.
+// RootKey encrypts the private keys in the store. It is a file, mode 0600, that every master has a copy of; it is never
+// written to the store. A RootKey is safe for concurrent use.
 type RootKey struct {
 	id   string
 	aead cipher.AEAD
 }
 
-// Sealed is a secret as the store holds it. Data is encrypted under a key of its own, that key under the root key
-// (envelope encryption), so that a new root key rewraps 32 bytes a record. Both ciphertexts start with their nonce.
+// Sealed is a secret's form in the store: envelope encryption, Data under a key of its own and that key under the
+// root key, so that a new root key rewraps 32 bytes a record. Both ciphertexts start with their nonce.
 type Sealed struct {
 	KeyID string `json:"keyId"` // the root key's ID
 	Key   []byte `json:"key"`   // the record's key, under the root key
@@ -52,10 +52,11 @@ func LoadRootKey(path string) (*RootKey, error) {
 	return NewRootKey(raw)
 }
 
-// NewRootKey is the root key made of exactly 32 bytes.
+// NewRootKey returns the root key of exactly 32 bytes.
 func NewRootKey(raw []byte) (*RootKey, error) {
 	if len(raw) != rootKeySize {
-		return nil, fmt.Errorf("root key of %d bytes, want %d: restore it from its backup: %w", len(raw), rootKeySize, errdefs.ErrDataLoss)
+		return nil, fmt.Errorf("root key of %d bytes, want %d: restore it from its backup: %w",
+			len(raw), rootKeySize, errdefs.ErrDataLoss)
 	}
 	aead, err := newAEAD(raw)
 	if err != nil {
@@ -65,11 +66,11 @@ func NewRootKey(raw []byte) (*RootKey, error) {
 	return &RootKey{id: hex.EncodeToString(sum[:8]), aead: aead}, nil
 }
 
-// ID names the key without telling it.
+// ID identifies the key without revealing it.
 func (k *RootKey) ID() string { return k.id }
 
-// Seal encrypts secret for the record of that name. Only Open with the same name gives it back, so that one who can
-// write the store cannot swap two records.
+// Seal encrypts secret for the record of that name. Only Open with the same name decrypts it, so that a writer of the
+// store cannot swap two records.
 func (k *RootKey) Seal(record string, secret []byte) (Sealed, error) {
 	key := make([]byte, rootKeySize)
 	rand.Read(key) // never fails: crypto/rand ends the process instead
@@ -84,11 +85,12 @@ func (k *RootKey) Seal(record string, secret []byte) (Sealed, error) {
 	}, nil
 }
 
-// Open decrypts what Seal made. The error is ErrFailedPrecondition if another root key sealed it and ErrDataLoss if
+// Open decrypts a secret of Seal. The error is ErrFailedPrecondition if another root key sealed it and ErrDataLoss if
 // the record was changed.
 func (k *RootKey) Open(record string, s Sealed) ([]byte, error) {
 	if s.KeyID != k.id {
-		return nil, fmt.Errorf("secret %s: sealed by root key %s, this master has %s: copy the root key file of the first master: %w",
+		return nil, fmt.Errorf(
+			"secret %s: sealed by root key %s, this master has %s: copy the root key file of the first master: %w",
 			record, s.KeyID, k.id, errdefs.ErrFailedPrecondition)
 	}
 	key, err := k.aead.Open(nil, nil, s.Key, []byte(record))
@@ -129,7 +131,8 @@ func readRootKey(path string) ([]byte, error) {
 		return nil, err
 	}
 	if !info.Mode().IsRegular() || info.Mode().Perm()&0o077 != 0 {
-		return nil, fmt.Errorf("%s has mode %v: make it a file only its owner can read (chmod 600): %w", path, info.Mode(), errdefs.ErrPermissionDenied)
+		return nil, fmt.Errorf("%s has mode %v: make it a file only its owner can read (chmod 600): %w",
+			path, info.Mode(), errdefs.ErrPermissionDenied)
 	}
 	raw := make([]byte, rootKeySize+1)
 	n, err := f.Read(raw)
@@ -139,7 +142,7 @@ func readRootKey(path string) ([]byte, error) {
 	return raw[:n], nil
 }
 
-// createRootKey puts a whole, synced file at path or nothing: a torn key would lose the datacenter's secrets.
+// createRootKey creates a whole, synced file at path or nothing: a torn key would lose the datacenter's secrets.
 func createRootKey(path string) error {
 	dir := filepath.Dir(path)
 	if err := os.MkdirAll(dir, 0o700); err != nil {

@@ -52,7 +52,7 @@ func TestRootKeyIsCreatedOnceAndPrivate(t *testing.T) {
 		t.Fatal(err)
 	}
 	if len(entries) != 1 {
-		t.Errorf("folder holds %d files, want the key alone", len(entries))
+		t.Errorf("directory has %d files, want the key alone", len(entries))
 	}
 }
 

@@ -15,20 +15,20 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// RootTTL is how long a token from the socket lives unless its asker says otherwise.
+// RootTTL is the life of a token from the socket unless the request sets one.
 const RootTTL = 24 * time.Hour
 
 const (
 	socketTimeout = 10 * time.Second
-	socketGrace   = 5 * time.Second // for requests that run when the socket ends
+	socketGrace   = 5 * time.Second // for requests in progress when the socket ends
 )
 
 type peerKey struct{}
 
-// ServeSocket gives tokens for the user root to whoever owns this machine, by POST /token on the unix socket at path, until
-// ctx ends. The kernel says who is asking (SO_PEERCRED): uid 0 and the daemon's own uid are served, others get 403. The body
-// may be a TokenRequest without a uid. Other requests of those peers go to rest, which may be nil. The socket has mode 0600;
-// its folder is made with mode 0700, and one that others can write to is refused.
+// ServeSocket issues tokens for the user root to the owner of this machine, by POST /token on the unix socket at
+// path, until ctx ends. The kernel names the peer (SO_PEERCRED): uid 0 and the daemon's own uid are served, others
+// get 403. The body may be a TokenRequest without a uid. Other requests of those peers go to rest, which may be nil.
+// The socket has mode 0600; its directory is created with mode 0700, and one that others can write to is refused.
 func (d *Directory) ServeSocket(ctx context.Context, path string, rest http.Handler) error {
 	l, err := listenSocket(path)
 	if err != nil {
@@ -109,7 +109,7 @@ func (d *Directory) apiSocketToken(w http.ResponseWriter, r *http.Request) error
 	return writeJSON(w, http.StatusCreated, issued)
 }
 
-// listenSocket takes the path, also from a daemon that was killed; a daemon that answers there keeps it.
+// listenSocket listens at path and replaces the socket of a daemon that was killed; if one answers there, it fails.
 func listenSocket(path string) (net.Listener, error) {
 	dir := filepath.Dir(path)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -120,7 +120,8 @@ func listenSocket(path string) (net.Listener, error) {
 		return nil, err
 	}
 	if !info.IsDir() || info.Mode().Perm()&0o022 != 0 {
-		return nil, fmt.Errorf("folder %s has mode %v, others could put their own socket there: chmod 700: %w", dir, info.Mode(), errdefs.ErrPermissionDenied)
+		return nil, fmt.Errorf("folder %s has mode %v, others could put their own socket there: chmod 700: %w",
+			dir, info.Mode(), errdefs.ErrPermissionDenied)
 	}
 	if c, err := net.DialTimeout("unix", path, time.Second); err == nil {
 		c.Close()
@@ -144,7 +145,7 @@ func listenSocket(path string) (net.Listener, error) {
 	return l, nil
 }
 
-// peerUID asks the kernel whose process made the connection.
+// peerUID asks the kernel for the uid of the process at the other end of the connection.
 func peerUID(c net.Conn) (int, error) {
 	u, ok := c.(*net.UnixConn)
 	if !ok {

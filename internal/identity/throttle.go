@@ -6,67 +6,67 @@ import (
 	"time"
 )
 
-// Logins that do not work are limited per account, so that many sources cannot guess one password, and per source, so that
-// one source cannot guess many. A login that works costs nothing.
+// Failed logins are limited per account, so that many sources cannot guess one password, and per source, so that one
+// source cannot guess many. A successful login costs nothing.
 const (
 	accountBurst = 10
 	accountEvery = 6 * time.Second
 	sourceBurst  = 30
 	sourceEvery  = 2 * time.Second
 
-	maxThrottled = 10_000 // accounts and sources remembered; over it, those at rest are forgotten
+	maxThrottled = 10_000 // accounts and sources remembered; over it, those with a full burst are forgotten
 )
 
-// throttle lets each key try burst times at once and once every so often in the long run.
+// throttle is a token bucket for each key: burst tries at once, and one more every so often.
 type throttle struct {
 	every time.Duration
 	burst int
 
-	mu   sync.Mutex
-	rest map[string]time.Time // when the key will have its whole burst again; guarded by mu
+	mu     sync.Mutex
+	fullAt map[string]time.Time // time at which the key has its whole burst again; guarded by mu
 }
 
 func newThrottle(every time.Duration, burst int) *throttle {
-	return &throttle{every: every, burst: burst, rest: make(map[string]time.Time)}
+	return &throttle{every: every, burst: burst, fullAt: make(map[string]time.Time)}
 }
 
-// take counts one try of key, before its outcome is known. A positive wait means that it may not be made and after how long
-// it may.
-func (t *throttle) take(key string, now time.Time) (wait time.Duration) {
+// countTry counts one try of key, before its outcome is known. With a positive wait the try is refused, and may be
+// made after that time.
+func (t *throttle) countTry(key string, now time.Time) (wait time.Duration) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	rest, known := t.rest[key]
-	if !known && len(t.rest) >= maxThrottled {
-		for k, r := range t.rest {
+	full, known := t.fullAt[key]
+	if !known && len(t.fullAt) >= maxThrottled {
+		for k, r := range t.fullAt {
 			if !r.After(now) {
-				delete(t.rest, k)
+				delete(t.fullAt, k)
 			}
 		}
-		if len(t.rest) >= maxThrottled {
-			return t.every // as many are guessing as can be remembered
+		if len(t.fullAt) >= maxThrottled {
+			return t.every // the memory is full of keys that are guessing now
 		}
 	}
-	if rest.Before(now) {
-		rest = now
+	if full.Before(now) {
+		full = now
 	}
-	rest = rest.Add(t.every)
-	if wait := rest.Sub(now) - time.Duration(t.burst)*t.every; wait > 0 {
+	full = full.Add(t.every)
+	if wait := full.Sub(now) - time.Duration(t.burst)*t.every; wait > 0 {
 		return wait
 	}
-	t.rest[key] = rest
+	t.fullAt[key] = full
 	return 0
 }
 
-// refund takes a try of key back.
-func (t *throttle) refund(key string) {
+// refundTry uncounts a try of key.
+func (t *throttle) refundTry(key string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if rest, ok := t.rest[key]; ok {
-		t.rest[key] = rest.Add(-t.every)
+	if full, ok := t.fullAt[key]; ok {
+		t.fullAt[key] = full.Add(-t.every)
 	}
 }
 
-// sourceOf is the part of a connection's address that one party controls: an IPv4 address or an IPv6 /64.
+// sourceOf returns the part of a connection's address that one party controls: an IPv4 address or an IPv6 /64.
 func sourceOf(remote string) string {
 	ap, err := netip.ParseAddrPort(remote)
 	if err != nil {

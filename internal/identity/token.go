@@ -22,13 +22,13 @@ const (
 	// MaxTokenBytes is the longest token that is parsed.
 	MaxTokenBytes = 8 << 10
 
-	// skew is how far apart the clocks of two masters may be; a token is good that much longer.
+	// skew is the allowed difference between the clocks of two masters; a token is good that much longer.
 	skew = time.Minute
 
 	signingKeyBits = 2048
 )
 
-// claims are what a token says. All of them are required.
+// claims are the claims of a token. All of them are required.
 type claims struct {
 	UID string `json:"uid"`
 	jwt.RegisteredClaims
@@ -42,7 +42,7 @@ func (c *claims) Validate() error {
 	return nil
 }
 
-// signer makes and checks the tokens of one datacenter with one RSA key. It knows nothing of revocation.
+// signer signs and parses the tokens of one datacenter with one RSA key. It does not check revocation.
 type signer struct {
 	datacenter string
 	key        crypto.Signer
@@ -84,7 +84,7 @@ func (s *signer) sign(id, uid string, issued, expires time.Time) (string, error)
 }
 
 // parse returns the claims of a token that this datacenter signed and that is in its time. Any other is
-// ErrUnauthenticated. Whatever the token says about keys is not followed: a header that names one is refused.
+// ErrUnauthenticated. Headers that name or contain a key are refused.
 func (s *signer) parse(token string) (*claims, error) {
 	if len(token) > MaxTokenBytes {
 		return nil, fmt.Errorf("token of %d bytes, limit %d: %w", len(token), MaxTokenBytes, errdefs.ErrUnauthenticated)
@@ -110,7 +110,7 @@ func (s *signer) parse(token string) (*claims, error) {
 	return c, nil
 }
 
-// jwk is a public key as /auth/jwks shows it.
+// jwk is a public key in the form of /auth/jwks.
 type jwk struct {
 	KeyID     string `json:"kid"`
 	KeyType   string `json:"kty"`
@@ -125,13 +125,15 @@ func newJWK(k *rsa.PublicKey) jwk {
 	for len(e) > 1 && e[0] == 0 {
 		e = e[1:]
 	}
-	j := jwk{KeyType: "RSA", N: base64.RawURLEncoding.EncodeToString(k.N.Bytes()), E: base64.RawURLEncoding.EncodeToString(e), Algorithm: "RS256", Use: "sig"}
+	j := jwk{KeyType: "RSA", N: base64.RawURLEncoding.EncodeToString(k.N.Bytes()),
+		E: base64.RawURLEncoding.EncodeToString(e), Algorithm: "RS256", Use: "sig"}
 	sum := sha256.Sum256([]byte(j.E + j.N + j.KeyType)) // DC/OS's key ids
 	j.KeyID = hex.EncodeToString(sum[:])
 	return j
 }
 
-// serviceClaims are what a service account says when it logs in: a token it signed itself. Only uid and exp are required.
+// serviceClaims are the claims of a service account's login token, which it signed itself. Only uid and exp are
+// required.
 type serviceClaims struct {
 	UID string `json:"uid"`
 	jwt.RegisteredClaims

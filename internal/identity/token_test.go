@@ -188,7 +188,8 @@ func TestClocksMayDifferByTheSkew(t *testing.T) {
 func FuzzParse(f *testing.F) {
 	s := testSigner(f)
 	good := forge(f, goodHeader(s), goodClaims(), jwt.SigningMethodRS256, testKeys()[0])
-	for _, seed := range []string{good, "", "..", "a.b.c", "e30.e30.", "eyJhbGciOiJub25lIn0.e30.", good[:len(good)-4], strings.Repeat(".", 100)} {
+	for _, seed := range []string{good, "", "..", "a.b.c", "e30.e30.", "eyJhbGciOiJub25lIn0.e30.",
+		good[:len(good)-4], strings.Repeat(".", 100)} {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, token string) {

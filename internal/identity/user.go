@@ -20,7 +20,7 @@ import (
 	"github.com/marinaos/marina/internal/store"
 )
 
-// User is a user or a service account as DC/OS shows it.
+// User is a user or a service account in DC/OS's form.
 type User struct {
 	UID          string `json:"uid"`
 	URL          string `json:"url"`
@@ -32,14 +32,15 @@ type User struct {
 	PublicKey    string `json:"public_key,omitempty"`
 }
 
-// NewUser is what a user is made of: exactly one of password and public key (RSA, PEM), which makes it a service account.
+// NewUser are the fields of a new user: exactly one of password and public key (RSA, PEM). A public key makes it a
+// service account.
 type NewUser struct {
 	Description string
 	Password    string
 	PublicKey   string
 }
 
-// UserChange changes what is not nil.
+// UserChange changes the fields that are not nil.
 type UserChange struct {
 	Description *string
 	Password    *string
@@ -48,8 +49,10 @@ type UserChange struct {
 var (
 	uidPattern = regexp.MustCompile(`^[a-zA-Z0-9\-_@.]{1,96}$`)
 
-	errUID       = fmt.Errorf("user id: use 1 to 96 letters, digits, - _ @ . and not anonymous: %w", errdefs.ErrInvalidArgument)
-	errPublicKey = fmt.Errorf("public key: use a PEM block PUBLIC KEY with an RSA key of 2048 to 8192 bits: %w", errdefs.ErrInvalidArgument)
+	errUID = fmt.Errorf("user id: use 1 to 96 letters, digits, - _ @ . and not anonymous: %w",
+		errdefs.ErrInvalidArgument)
+	errPublicKey = fmt.Errorf("public key: use a PEM block PUBLIC KEY with an RSA key of 2048 to 8192 bits: %w",
+		errdefs.ErrInvalidArgument)
 )
 
 func checkUID(uid string) error {
@@ -88,7 +91,7 @@ func parsePublicKey(text string) (*rsa.PublicKey, error) {
 
 func newEpoch() string { return rand.Text() }
 
-// CreateUser makes a user. ErrAlreadyExists if there is one of that id.
+// CreateUser creates a user. ErrAlreadyExists if there is one of that id.
 func (d *Directory) CreateUser(ctx context.Context, uid string, n NewUser) error {
 	if err := errors.Join(checkUID(uid), checkDescription(n.Description)); err != nil {
 		return err
@@ -128,7 +131,7 @@ func (d *Directory) insertUser(ctx context.Context, uid string, a account) error
 	if err != nil {
 		return fmt.Errorf("user %s: %w", uid, err)
 	}
-	err = d.commit(ctx, []store.Guard{users.Absent(uid)}, put)
+	err = d.commitAndWait(ctx, []store.Guard{users.Absent(uid)}, put)
 	if errors.Is(err, store.ErrConflict) {
 		err = errdefs.ErrAlreadyExists
 	}
@@ -171,7 +174,7 @@ func (d *Directory) ChangeUser(ctx context.Context, uid string, c UserChange) er
 
 // DeleteUser removes a user and ends its tokens. ErrNotFound if there is none.
 func (d *Directory) DeleteUser(ctx context.Context, uid string) error {
-	err := d.commit(ctx, []store.Guard{users.Exists(uid)}, users.Delete(uid))
+	err := d.commitAndWait(ctx, []store.Guard{users.Exists(uid)}, users.Delete(uid))
 	if errors.Is(err, store.ErrConflict) {
 		err = errdefs.ErrNotFound
 	}
@@ -210,7 +213,7 @@ func (a account) user(uid string) User {
 	}
 }
 
-// updateUser reads, changes and writes an account, again if another writer came between.
+// updateUser reads, changes and writes an account, up to commitTries times if other writers interfere.
 func (d *Directory) updateUser(ctx context.Context, uid string, change func(*account)) error {
 	var err error
 	for range commitTries {
@@ -223,7 +226,7 @@ func (d *Directory) updateUser(ctx context.Context, uid string, change func(*acc
 		if put, err = users.Put(uid, row.Value); err != nil {
 			break
 		}
-		err = d.commit(ctx, []store.Guard{users.Unchanged(uid, row.Revision)}, put)
+		err = d.commitAndWait(ctx, []store.Guard{users.Unchanged(uid, row.Revision)}, put)
 		if !errors.Is(err, store.ErrConflict) {
 			break
 		}

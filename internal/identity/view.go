@@ -9,8 +9,9 @@ import (
 	"github.com/marinaos/marina/internal/store"
 )
 
-// maxGone bounds what a view remembers of deleted tokens; over it, it forgets all and asks the store again.
-const maxGone = 100_000
+// maxDeletedTokens limits the deleted tokens that a view remembers; over it, it forgets them all and the store is
+// asked again.
+const maxDeletedTokens = 100_000
 
 var (
 	prefix = store.Prefix("identity")
@@ -25,22 +26,23 @@ type account struct {
 	PublicKey    string    `json:"publicKey,omitempty"` // PEM; a service account
 	Created      time.Time `json:"created"`
 
-	// Epoch is random. A token is good only with the epoch of its user as it was issued, so that one write ends all
-	// tokens of a user, also those on their way, and a user made again under an old name does not inherit any.
+	// Epoch is random. A token is good only while its user has the epoch it was issued under, so that one write ends all
+	// tokens of a user, also those being issued, and a user created again under an old name inherits none.
 	Epoch string `json:"epoch"`
 }
 
-// tokenRow is a token's row. Its id is the token's jti. It is written once and deleted once: no row, no token.
+// tokenRow is a token's row. Its id is the token's jti. It is written once and deleted once: a token without a row is
+// not good.
 type tokenRow struct {
 	UID         string    `json:"uid"`
 	Description string    `json:"description,omitempty"`
 	Issued      time.Time `json:"issued"`
 	Expires     time.Time `json:"expires"`
 	Epoch       string    `json:"epoch"`
-	Login       bool      `json:"login,omitempty"` // got by logging in: makes room for newer ones
+	Login       bool      `json:"login,omitempty"` // from a login: evicted for newer ones
 }
 
-// liveToken is a token in a view.
+// liveToken is a token in the view.
 type liveToken struct {
 	id      string
 	row     tokenRow
@@ -49,44 +51,44 @@ type liveToken struct {
 
 // view is the directory as of one revision. Only Directory.Run's goroutine changes rows in it.
 type view struct {
-	mu      sync.Mutex
-	rev     int64                            // guarded by mu
-	moved   chan struct{}                    // closed and replaced when rev grows; guarded by mu
-	users   map[string]account               // guarded by mu
-	tokens  map[string]*liveToken            // guarded by mu
-	perUser map[string]map[string]*liveToken // guarded by mu
-	gone    map[string]struct{}              // ids of tokens known to be deleted; guarded by mu
+	mu            sync.Mutex
+	rev           int64                            // guarded by mu
+	advanced      chan struct{}                    // closed and replaced when rev grows; guarded by mu
+	users         map[string]account               // guarded by mu
+	tokens        map[string]*liveToken            // guarded by mu
+	perUser       map[string]map[string]*liveToken // guarded by mu
+	deletedTokens map[string]struct{}              // ids of tokens known to be deleted; guarded by mu
 }
 
 func (v *view) init() {
-	v.moved = make(chan struct{})
+	v.advanced = make(chan struct{})
 	v.users = make(map[string]account)
 	v.tokens = make(map[string]*liveToken)
 	v.perUser = make(map[string]map[string]*liveToken)
-	v.gone = make(map[string]struct{})
+	v.deletedTokens = make(map[string]struct{})
 }
 
-// load replaces the view by a snapshot. Sessions of tokens that are not in it any more end.
+// load replaces the view by a snapshot. Sessions of tokens that are not in it end.
 func (v *view) load(snap *store.Snapshot) (broken []error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	userRows, tokenRows := users.Rows(snap), tokens.Rows(snap)
-	keep := make(map[string]bool, len(tokenRows.List))
+	listed := make(map[string]bool, len(tokenRows.List))
 	clear(v.users)
 	for uid, a := range userRows.All() {
 		v.users[uid] = a
 	}
 	for id, row := range tokenRows.All() {
-		keep[id] = true
-		v.put(id, row)
+		listed[id] = true
+		v.addToken(id, row)
 	}
 	for id := range v.tokens {
-		if !keep[id] {
-			v.remove(id)
+		if !listed[id] {
+			v.removeToken(id)
 		}
 	}
 	for id := range v.tokens {
-		v.settle(id)
+		v.endStaleSession(id)
 	}
 	v.advance(snap.Revision)
 	for _, err := range slices.Concat(userRows.Broken, tokenRows.Broken) {
@@ -95,7 +97,7 @@ func (v *view) load(snap *store.Snapshot) (broken []error) {
 	return broken
 }
 
-// apply brings the view forward by one transaction.
+// apply applies one transaction to the view.
 func (v *view) apply(b store.Batch) (broken []error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -111,28 +113,28 @@ func (v *view) apply(b store.Batch) (broken []error) {
 				broken = append(broken, err)
 			}
 			for id := range v.perUser[uid] {
-				v.settle(id)
+				v.endStaleSession(id)
 			}
 		} else if id, ok := tokens.ID(c.Key); ok {
 			if c.Deleted {
-				v.remove(id)
+				v.removeToken(id)
 				continue
 			}
 			row, err := tokens.Decode(c.Item)
 			if err != nil {
-				v.remove(id)
+				v.removeToken(id)
 				broken = append(broken, err)
 				continue
 			}
-			v.put(id, row.Value)
+			v.addToken(id, row.Value)
 		}
 	}
 	v.advance(b.Revision)
 	return broken
 }
 
-// put adds a token. The caller holds mu.
-func (v *view) put(id string, row tokenRow) {
+// addToken adds a token. The caller holds mu.
+func (v *view) addToken(id string, row tokenRow) {
 	if v.tokens[id] != nil {
 		return
 	}
@@ -144,12 +146,12 @@ func (v *view) put(id string, row tokenRow) {
 	v.perUser[row.UID][id] = t
 }
 
-// remove takes a token out and ends its session. The caller holds mu.
-func (v *view) remove(id string) {
-	if len(v.gone) >= maxGone {
-		clear(v.gone)
+// removeToken removes a token and ends its session. The caller holds mu.
+func (v *view) removeToken(id string) {
+	if len(v.deletedTokens) >= maxDeletedTokens {
+		clear(v.deletedTokens)
 	}
-	v.gone[id] = struct{}{}
+	v.deletedTokens[id] = struct{}{}
 	t := v.tokens[id]
 	if t == nil {
 		return
@@ -162,16 +164,16 @@ func (v *view) remove(id string) {
 	}
 }
 
-// settle ends the session of a token whose user is gone or has ended all tokens. The caller holds mu.
-func (v *view) settle(id string) {
-	if t := v.tokens[id]; t.session != nil && !v.good(t) {
+// endStaleSession ends the session of a token whose user is gone or whose tokens were all revoked. The caller holds mu.
+func (v *view) endStaleSession(id string) {
+	if t := v.tokens[id]; t.session != nil && !v.isGood(t) {
 		t.session.end(errRevoked)
 		t.session = nil
 	}
 }
 
-// good says whether the token's user still stands behind it. The caller holds mu.
-func (v *view) good(t *liveToken) bool {
+// isGood reports whether the token's user exists with the token's epoch. The caller holds mu.
+func (v *view) isGood(t *liveToken) bool {
 	a, ok := v.users[t.row.UID]
 	return ok && a.Epoch == t.row.Epoch
 }
@@ -179,17 +181,17 @@ func (v *view) good(t *liveToken) bool {
 // advance sets the revision. The caller holds mu.
 func (v *view) advance(rev int64) {
 	v.rev = max(v.rev, rev)
-	close(v.moved)
-	v.moved = make(chan struct{})
+	close(v.advanced)
+	v.advanced = make(chan struct{})
 }
 
-// wait blocks until the view has reached rev; false if that took longer than limit or ctx ended.
-func (v *view) wait(ctx context.Context, rev int64, limit time.Duration) bool {
+// waitRevision blocks until the view has reached rev; false if that took longer than limit or ctx ended.
+func (v *view) waitRevision(ctx context.Context, rev int64, limit time.Duration) bool {
 	timer := time.NewTimer(limit)
 	defer timer.Stop()
 	for {
 		v.mu.Lock()
-		reached, moved := v.rev >= rev, v.moved
+		reached, moved := v.rev >= rev, v.advanced
 		v.mu.Unlock()
 		if reached {
 			return true
@@ -204,17 +206,17 @@ func (v *view) wait(ctx context.Context, rev int64, limit time.Duration) bool {
 	}
 }
 
-// session returns the session of a token. known is false if the view has not heard of the token; a token that is known and
-// not good has no session.
+// session returns the session of a token. known is false if the token is neither in the view nor known to be deleted;
+// a known token that is not good has no session.
 func (v *view) session(id string) (s *session, row tokenRow, known bool) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	t := v.tokens[id]
 	if t == nil {
-		_, known = v.gone[id]
+		_, known = v.deletedTokens[id]
 		return nil, tokenRow{}, known
 	}
-	if !v.good(t) {
+	if !v.isGood(t) {
 		return nil, t.row, true
 	}
 	if t.session == nil {
@@ -223,11 +225,12 @@ func (v *view) session(id string) (s *session, row tokenRow, known bool) {
 	return t.session, t.row, true
 }
 
-// deleted notes that the store has no such token, for good: a token is signed only after its row was written.
-func (v *view) deleted(id string) {
+// markDeleted remembers that the store has no such token. That is final: a token is signed only after its row was
+// written.
+func (v *view) markDeleted(id string) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	v.remove(id)
+	v.removeToken(id)
 }
 
 // user returns a user's account.
@@ -238,7 +241,7 @@ func (v *view) user(uid string) (account, bool) {
 	return a, ok
 }
 
-// allUsers returns the users as of now.
+// allUsers returns a copy of the users.
 func (v *view) allUsers() map[string]account {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -249,8 +252,8 @@ func (v *view) allUsers() map[string]account {
 	return all
 }
 
-// live returns the good tokens of a user, of everybody if uid is empty.
-func (v *view) live(uid string, now time.Time) []liveToken {
+// liveTokens returns the good tokens of a user, of all users if uid is empty.
+func (v *view) liveTokens(uid string, now time.Time) []liveToken {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	from := v.tokens
@@ -259,22 +262,22 @@ func (v *view) live(uid string, now time.Time) []liveToken {
 	}
 	var all []liveToken
 	for id, t := range from {
-		if v.good(t) && now.Before(t.row.Expires) {
+		if v.isGood(t) && now.Before(t.row.Expires) {
 			all = append(all, liveToken{id: id, row: t.row})
 		}
 	}
 	return all
 }
 
-// dead lists at most limit tokens that no request can use any more.
-func (v *view) dead(now time.Time, limit int) (ids []string) {
+// deadTokens lists at most limit tokens that no request can use any more.
+func (v *view) deadTokens(now time.Time, limit int) (ids []string) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	for id, t := range v.tokens {
 		if len(ids) == limit {
 			break
 		}
-		if !v.good(t) || now.After(t.row.Expires.Add(skew)) {
+		if !v.isGood(t) || now.After(t.row.Expires.Add(skew)) {
 			ids = append(ids, id)
 		}
 	}

@@ -27,8 +27,8 @@ const (
 	maxNames      = 100             // names and addresses in one certificate
 )
 
-// Lives of certificates. A holder renews at half of it, so an agent may be without a master for half a week.
-var lives = map[Role]time.Duration{
+// lifetimes of certificates. A holder renews at half of it, so an agent may be without a master for half a week.
+var lifetimes = map[Role]time.Duration{
 	Master: 24 * time.Hour,
 	Agent:  7 * 24 * time.Hour,
 	Admin:  time.Hour,
@@ -42,43 +42,44 @@ type Authority struct {
 	pool       *x509.CertPool
 }
 
-// CertPEM is the CA's certificate, for everybody.
+// CertPEM returns the CA's certificate, which is public.
 func (a *Authority) CertPEM() []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: a.cert.Raw})
 }
 
-// Pool holds the CA's certificate alone.
+// Pool returns a pool with the CA's certificate alone.
 func (a *Authority) Pool() *x509.CertPool { return a.pool }
 
-// Datacenter is the id that every certificate of this CA names.
+// Datacenter returns the id that every certificate of this CA names.
 func (a *Authority) Datacenter() string { return a.datacenter }
 
-// IssueServer makes a key and a certificate by which a master serves under the DNS names and addresses. It may also be
-// shown to other masters.
+// IssueServer creates a key and a certificate with which a master serves under the DNS names and addresses. It is
+// also valid as a client certificate to other masters.
 func (a *Authority) IssueServer(id string, dns []string, ips []net.IP) (*tls.Certificate, error) {
-	return a.issue(Subject{Datacenter: a.datacenter, Role: Master, ID: id}, dns, ips)
+	return a.issueCert(Subject{Datacenter: a.datacenter, Role: Master, ID: id}, dns, ips)
 }
 
-// IssueClient makes a key and a certificate for a client in one of the roles; for an agent the id is the agent's.
+// IssueClient creates a key and a certificate for a client in one of the roles; for an agent the id is the agent's.
 func (a *Authority) IssueClient(role Role, id string) (*tls.Certificate, error) {
-	return a.issue(Subject{Datacenter: a.datacenter, Role: role, ID: id}, nil, nil)
+	return a.issueCert(Subject{Datacenter: a.datacenter, Role: role, ID: id}, nil, nil)
 }
 
-// ServerSource is a Source of IssueServer's certificates.
+// ServerSource returns a Source of IssueServer's certificates.
 func (a *Authority) ServerSource(log *slog.Logger, id string, dns []string, ips []net.IP) *Source {
 	return NewSource(log, func(context.Context) (*tls.Certificate, error) { return a.IssueServer(id, dns, ips) })
 }
 
-// ClientSource is a Source of IssueClient's certificates.
+// ClientSource returns a Source of IssueClient's certificates.
 func (a *Authority) ClientSource(log *slog.Logger, role Role, id string) *Source {
 	return NewSource(log, func(context.Context) (*tls.Certificate, error) { return a.IssueClient(role, id) })
 }
 
-// Sign makes the client certificate, as DER, for the public key of a certificate request (DER). Whatever else the
-// request asks for, names and extensions, is not granted. The caller has checked that the asker may be the subject.
+// Sign issues the client certificate, as DER, for the public key of a certificate request (DER). Names and extensions
+// that the request asks for are not granted. The caller has checked that the requester may be the subject.
 func (a *Authority) Sign(request []byte, role Role, id string) ([]byte, error) {
 	if role == Master {
-		return nil, fmt.Errorf("certificate request: a master's certificate is only made beside its key: %w", errdefs.ErrPermissionDenied)
+		return nil, fmt.Errorf("certificate request: a master's certificate is only made beside its key: %w",
+			errdefs.ErrPermissionDenied)
 	}
 	csr, err := x509.ParseCertificateRequest(request)
 	if err != nil {
@@ -87,10 +88,10 @@ func (a *Authority) Sign(request []byte, role Role, id string) ([]byte, error) {
 	if err := csr.CheckSignature(); err != nil {
 		return nil, fmt.Errorf("certificate request: %w: %w", err, errdefs.ErrInvalidArgument)
 	}
-	if err := strong(csr.PublicKey); err != nil {
+	if err := checkKeyStrength(csr.PublicKey); err != nil {
 		return nil, err
 	}
-	return a.sign(csr.PublicKey, Subject{Datacenter: a.datacenter, Role: role, ID: id}, nil, nil)
+	return a.signCert(csr.PublicKey, Subject{Datacenter: a.datacenter, Role: role, ID: id}, nil, nil)
 }
 
 // Renew is Sign for the holder of a certificate, known from its connection: it gets the same subject again and no
@@ -103,12 +104,12 @@ func (a *Authority) Renew(cs tls.ConnectionState, request []byte) ([]byte, error
 	return a.Sign(request, s.Role, s.ID)
 }
 
-func (a *Authority) issue(s Subject, dns []string, ips []net.IP) (*tls.Certificate, error) {
+func (a *Authority) issueCert(s Subject, dns []string, ips []net.IP) (*tls.Certificate, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, fmt.Errorf("certificate key: %w", err)
 	}
-	der, err := a.sign(key.Public(), s, dns, ips)
+	der, err := a.signCert(key.Public(), s, dns, ips)
 	if err != nil {
 		return nil, err
 	}
@@ -119,12 +120,13 @@ func (a *Authority) issue(s Subject, dns []string, ips []net.IP) (*tls.Certifica
 	return &tls.Certificate{Certificate: [][]byte{der, a.cert.Raw}, PrivateKey: key, Leaf: leaf}, nil
 }
 
-func (a *Authority) sign(pub crypto.PublicKey, s Subject, dns []string, ips []net.IP) ([]byte, error) {
+func (a *Authority) signCert(pub crypto.PublicKey, s Subject, dns []string, ips []net.IP) ([]byte, error) {
 	if err := s.validate(); err != nil {
 		return nil, err
 	}
 	if len(dns)+len(ips) > maxNames {
-		return nil, fmt.Errorf("certificate of %s: %d names, limit %d: %w", s.URI(), len(dns)+len(ips), maxNames, errdefs.ErrInvalidArgument)
+		return nil, fmt.Errorf("certificate of %s: %d names, limit %d: %w",
+			s.URI(), len(dns)+len(ips), maxNames, errdefs.ErrInvalidArgument)
 	}
 	now := time.Now()
 	usage := []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}
@@ -132,13 +134,14 @@ func (a *Authority) sign(pub crypto.PublicKey, s Subject, dns []string, ips []ne
 		usage = append(usage, x509.ExtKeyUsageServerAuth)
 	}
 	der, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{
-		SerialNumber:          serial(),
-		Subject:               pkix.Name{Organization: []string{s.Datacenter}, OrganizationalUnit: []string{string(s.Role)}, CommonName: commonName(s.ID)},
+		SerialNumber: serial(),
+		Subject: pkix.Name{Organization: []string{s.Datacenter}, OrganizationalUnit: []string{string(s.Role)},
+			CommonName: commonName(s.ID)},
 		URIs:                  []*url.URL{s.URI()},
 		DNSNames:              dns,
 		IPAddresses:           ips,
 		NotBefore:             now.Add(-backdate),
-		NotAfter:              now.Add(lives[s.Role]),
+		NotAfter:              now.Add(lifetimes[s.Role]),
 		KeyUsage:              x509.KeyUsageDigitalSignature,
 		ExtKeyUsage:           usage,
 		BasicConstraintsValid: true,
@@ -149,10 +152,11 @@ func (a *Authority) sign(pub crypto.PublicKey, s Subject, dns []string, ips []ne
 	return der, nil
 }
 
-// newAuthority makes the key and the self-signed certificate of a new CA.
+// newAuthority creates the key and the self-signed certificate of a new CA.
 func newAuthority(datacenter string) (*Authority, error) {
 	if !idPattern.MatchString(datacenter) {
-		return nil, fmt.Errorf("datacenter id %q: use letters, digits, dot, dash, underscore: %w", datacenter, errdefs.ErrInvalidArgument)
+		return nil, fmt.Errorf("datacenter id %q: use letters, digits, dot, dash, underscore: %w",
+			datacenter, errdefs.ErrInvalidArgument)
 	}
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -176,7 +180,7 @@ func newAuthority(datacenter string) (*Authority, error) {
 	return loadAuthority(datacenter, der, key)
 }
 
-// loadAuthority puts a CA together from its parts, which must fit each other.
+// loadAuthority returns the CA of a certificate and its key, which must match.
 func loadAuthority(datacenter string, der []byte, key crypto.Signer) (*Authority, error) {
 	cert, err := x509.ParseCertificate(der)
 	if err != nil {
@@ -187,14 +191,15 @@ func loadAuthority(datacenter string, der []byte, key crypto.Signer) (*Authority
 		return nil, fmt.Errorf("CA certificate and key do not belong together: %w", errdefs.ErrDataLoss)
 	}
 	if len(cert.Subject.Organization) != 1 || cert.Subject.Organization[0] != datacenter {
-		return nil, fmt.Errorf("CA certificate is of datacenter %v, this is %s: %w", cert.Subject.Organization, datacenter, errdefs.ErrFailedPrecondition)
+		return nil, fmt.Errorf("CA certificate is of datacenter %v, this is %s: %w",
+			cert.Subject.Organization, datacenter, errdefs.ErrFailedPrecondition)
 	}
 	pool := x509.NewCertPool()
 	pool.AddCert(cert)
 	return &Authority{datacenter: datacenter, cert: cert, key: key, pool: pool}, nil
 }
 
-// serial is random: 127 bits, positive.
+// serial returns a random serial number: 127 bits, positive.
 func serial() *big.Int {
 	var b [16]byte
 	rand.Read(b[:])
@@ -202,11 +207,11 @@ func serial() *big.Int {
 	return new(big.Int).SetBytes(b[:])
 }
 
-// commonName fits the 64 characters that X.509 allows; the URI holds the whole id.
+// commonName cuts the id to the 64 characters that X.509 allows; the URI has the whole id.
 func commonName(id string) string { return id[:min(len(id), 64)] }
 
-// strong refuses public keys that are too weak to vouch for, or too large to verify for free.
-func strong(pub crypto.PublicKey) error {
+// checkKeyStrength refuses public keys that are too weak to certify, or so large that verifying costs too much.
+func checkKeyStrength(pub crypto.PublicKey) error {
 	switch k := pub.(type) {
 	case *ecdsa.PublicKey:
 		if k.Curve == elliptic.P256() || k.Curve == elliptic.P384() {
@@ -217,5 +222,6 @@ func strong(pub crypto.PublicKey) error {
 			return nil
 		}
 	}
-	return fmt.Errorf("certificate request: use an ECDSA P-256 or P-384 key, or RSA of 2048 to 4096 bits: %w", errdefs.ErrInvalidArgument)
+	return fmt.Errorf("certificate request: use an ECDSA P-256 or P-384 key, or RSA of 2048 to 4096 bits: %w",
+		errdefs.ErrInvalidArgument)
 }

@@ -140,16 +140,25 @@ func TestPeersNeedTheRoleNotOnlyTheCA(t *testing.T) {
 		client *tls.Config
 		ok     bool
 	}{
-		"agent at the agents' door":       {ServerTLS(server, a.Pool(), "dc-1", Agent), ClientTLS(a.ClientSource(log, Agent, "a1"), a.Pool(), "dc-1"), true},
-		"admin at the agents' door":       {ServerTLS(server, a.Pool(), "dc-1", Agent), ClientTLS(a.ClientSource(log, Admin, "ann"), a.Pool(), "dc-1"), false},
-		"master at the agents' door":      {ServerTLS(server, a.Pool(), "dc-1", Agent), ClientTLS(server, a.Pool(), "dc-1"), false},
-		"nobody at the agents' door":      {ServerTLS(server, a.Pool(), "dc-1", Agent), ClientTLS(nil, a.Pool(), "dc-1"), false},
-		"foreign agent":                   {ServerTLS(server, a.Pool(), "dc-1", Agent), ClientTLS(foreign.ClientSource(log, Agent, "a1"), a.Pool(), "dc-1"), false},
-		"agent of another datacenter":     {ServerTLS(server, a.Pool(), "dc-1", Agent), ClientTLS(astray.ClientSource(log, Agent, "a1"), a.Pool(), "dc-1"), false},
-		"people bring no certificate":     {ServerTLS(server, a.Pool(), "dc-1"), ClientTLS(nil, a.Pool(), "dc-1"), true},
-		"an agent poses as a master":      {ServerTLS(a.ClientSource(log, Agent, "a1"), a.Pool(), "dc-1"), ClientTLS(nil, a.Pool(), "dc-1"), false},
-		"another datacenter's master":     {ServerTLS(foreign.ServerSource(log, "m1", dns, ips), a.Pool(), "dc-1"), ClientTLS(nil, a.Pool(), "dc-1"), false},
-		"master under another's name":     {ServerTLS(a.ServerSource(log, "m1", []string{"other"}, nil), a.Pool(), "dc-1"), ClientTLS(nil, a.Pool(), "dc-1"), false},
+		"agent at the agents' listener": {ServerTLS(server, a.Pool(), "dc-1", Agent),
+			ClientTLS(a.ClientSource(log, Agent, "a1"), a.Pool(), "dc-1"), true},
+		"admin at the agents' listener": {ServerTLS(server, a.Pool(), "dc-1", Agent),
+			ClientTLS(a.ClientSource(log, Admin, "ann"), a.Pool(), "dc-1"), false},
+		"master at the agents' listener": {ServerTLS(server, a.Pool(), "dc-1", Agent), ClientTLS(server, a.Pool(), "dc-1"),
+			false},
+		"nobody at the agents' listener": {ServerTLS(server, a.Pool(), "dc-1", Agent), ClientTLS(nil, a.Pool(), "dc-1"),
+			false},
+		"foreign agent": {ServerTLS(server, a.Pool(), "dc-1", Agent),
+			ClientTLS(foreign.ClientSource(log, Agent, "a1"), a.Pool(), "dc-1"), false},
+		"agent of another datacenter": {ServerTLS(server, a.Pool(), "dc-1", Agent),
+			ClientTLS(astray.ClientSource(log, Agent, "a1"), a.Pool(), "dc-1"), false},
+		"people bring no certificate": {ServerTLS(server, a.Pool(), "dc-1"), ClientTLS(nil, a.Pool(), "dc-1"), true},
+		"an agent poses as a master": {ServerTLS(a.ClientSource(log, Agent, "a1"), a.Pool(), "dc-1"),
+			ClientTLS(nil, a.Pool(), "dc-1"), false},
+		"another datacenter's master": {ServerTLS(foreign.ServerSource(log, "m1", dns, ips), a.Pool(), "dc-1"),
+			ClientTLS(nil, a.Pool(), "dc-1"), false},
+		"master under another's name": {ServerTLS(a.ServerSource(log, "m1", []string{"other"}, nil), a.Pool(), "dc-1"),
+			ClientTLS(nil, a.Pool(), "dc-1"), false},
 		"client knows another datacenter": {ServerTLS(server, a.Pool(), "dc-1"), ClientTLS(nil, a.Pool(), "dc-3"), false},
 	} {
 		serverErr, clientErr := handshake(t, c.server, c.client)
@@ -180,8 +189,10 @@ func TestRequestsGetTheSubjectTheyWereGrantedAndNoMore(t *testing.T) {
 	if got, want := must(SubjectOf(cert))(t), (Subject{"dc-1", Agent, "a1"}); got != want {
 		t.Errorf("subject %v, want %v", got, want)
 	}
-	if len(cert.DNSNames)+len(cert.IPAddresses) > 0 || cert.IsCA || len(cert.ExtKeyUsage) != 1 || cert.ExtKeyUsage[0] != x509.ExtKeyUsageClientAuth {
-		t.Errorf("request got more than a client certificate: %v %v CA %v usage %v", cert.DNSNames, cert.IPAddresses, cert.IsCA, cert.ExtKeyUsage)
+	if len(cert.DNSNames)+len(cert.IPAddresses) > 0 || cert.IsCA || len(cert.ExtKeyUsage) != 1 ||
+		cert.ExtKeyUsage[0] != x509.ExtKeyUsageClientAuth {
+		t.Errorf("request got more than a client certificate: %v %v CA %v usage %v",
+			cert.DNSNames, cert.IPAddresses, cert.IsCA, cert.ExtKeyUsage)
 	}
 	weak := must(rsa.GenerateKey(rand.Reader, 1024))
 	for name, sign := range map[string]func() ([]byte, error){
@@ -211,7 +222,8 @@ func TestRenewalKeepsTheIdentityOfTheConnection(t *testing.T) {
 	csr := request(t, key, nil)
 	state := func(by *Authority, role Role, id string) tls.ConnectionState {
 		c := must(by.IssueClient(role, id))(t)
-		chains := must(c.Leaf.Verify(x509.VerifyOptions{Roots: by.Pool(), KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}))(t)
+		chains := must(c.Leaf.Verify(x509.VerifyOptions{Roots: by.Pool(),
+			KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}))(t)
 		return tls.ConnectionState{PeerCertificates: []*x509.Certificate{c.Leaf}, VerifiedChains: chains}
 	}
 	cert := must(x509.ParseCertificate(must(a.Renew(state(a, Agent, "a1"), csr))(t)))(t)
@@ -229,8 +241,10 @@ func TestRenewalKeepsTheIdentityOfTheConnection(t *testing.T) {
 
 func TestSubjectsAreReadInOneFormOnly(t *testing.T) {
 	for _, text := range []string{
-		"marina://dc-1/agent", "marina://dc-1/agent/", "marina://dc-1//a1", "marina://dc-1/agent/a/b", "marina://dc-1/king/a1", "spiffe://dc-1/agent/a1",
-		"marina://u@dc-1/agent/a1", "marina://dc-1:1/agent/a1", "marina://dc-1/agent/a1?x", "marina://dc-1/agent/a1#x", "marina://dc-1/agent/%61x%2f", "marina:///agent/a1",
+		"marina://dc-1/agent", "marina://dc-1/agent/", "marina://dc-1//a1", "marina://dc-1/agent/a/b",
+		"marina://dc-1/king/a1", "spiffe://dc-1/agent/a1",
+		"marina://u@dc-1/agent/a1", "marina://dc-1:1/agent/a1", "marina://dc-1/agent/a1?x", "marina://dc-1/agent/a1#x",
+		"marina://dc-1/agent/%61x%2f", "marina:///agent/a1",
 	} {
 		u := must(url.Parse(text))(t)
 		if s, err := SubjectOf(&x509.Certificate{URIs: []*url.URL{u}}); !errors.Is(err, errdefs.ErrPermissionDenied) {
@@ -259,7 +273,7 @@ func TestSourceRenewsAtHalfLifeAndBearsFailures(t *testing.T) {
 		})
 		get := func() *tls.Certificate { return must(src.Certificate(t.Context()))(t) }
 		first := get()
-		life := lives[Agent]
+		life := lifetimes[Agent]
 		time.Sleep(life/2 - 10*time.Minute)
 		if get() != first || issued.Load() != 1 {
 			t.Errorf("renewed before half of its life: %d issued", issued.Load())

@@ -15,12 +15,12 @@ import (
 
 const (
 	renewTimeout = 5 * time.Second // longest a handshake waits for a new certificate
-	renewRetry   = time.Minute     // after a renewal that did not work, while the old certificate still holds
+	renewRetry   = time.Minute     // after a failed renewal, while the old certificate is valid
 )
 
-// Source holds a certificate and renews it when a handshake asks for one and half of its life is over. One handshake
-// renews, the others go on with the old certificate; while that is valid, a renewal that does not work is
-// logged and tried again a minute later.
+// Source has a certificate and renews it when a handshake needs one and half of its life is over. One handshake
+// renews, the others go on with the old certificate; while that is valid, a failed renewal is logged and tried again
+// a minute later.
 type Source struct {
 	issue func(context.Context) (*tls.Certificate, error)
 	log   *slog.Logger
@@ -47,10 +47,10 @@ func (s *Source) GetClientCertificate(r *tls.CertificateRequestInfo) (*tls.Certi
 	return s.Certificate(r.Context())
 }
 
-// Certificate returns a certificate that is valid now, a new one when half of the life of the last is over.
+// Certificate returns a certificate that is valid now; a new one when half of the last one's life is over.
 func (s *Source) Certificate(ctx context.Context) (*tls.Certificate, error) {
 	cert := s.cert.Load()
-	if cert != nil && !due(cert.Leaf, time.Now()) {
+	if cert != nil && !renewalDue(cert.Leaf, time.Now()) {
 		return cert, nil
 	}
 	usable := cert != nil && time.Now().Before(cert.Leaf.NotAfter)
@@ -94,7 +94,7 @@ func (s *Source) renew(ctx context.Context) (*tls.Certificate, error) {
 	return cert, nil
 }
 
-// due says whether half of the certificate's life is over.
-func due(leaf *x509.Certificate, now time.Time) bool {
+// renewalDue reports whether half of the certificate's life is over.
+func renewalDue(leaf *x509.Certificate, now time.Time) bool {
 	return now.After(leaf.NotBefore.Add(leaf.NotAfter.Sub(leaf.NotBefore) / 2))
 }

@@ -84,7 +84,7 @@ func OpenEmbedded(ctx context.Context, cfg Embedded) (*Store, error) {
 		lease:   adapter.LeaseServerToLeaseClient(v3rpc.NewQuotaLeaseServer(server.Server)),
 		upkeep:  client.Maintenance,
 		members: []string{""},
-		// the client's would panic in process
+		// the client's own would panic in process
 		defrag:    func(context.Context) error { return server.Server.Backend().Defrag() },
 		checkDisk: func() error { return checkFree(cfg.Dir, cfg.MinFreeBytes) },
 		stop: func() error {
