@@ -11,9 +11,9 @@ import (
 	"github.com/marinaos/marina/internal/identity"
 )
 
-// admit returns the request as its route gets it, with the principal in its context; nil if it does not go on and was answered. Everything that is not on an open route needs
-// a good token, also what has no route at all: who may not come in learns nothing of what there is.
-func (g *Gateway) admit(w http.ResponseWriter, r *http.Request, rec *request) *http.Request {
+// admit returns the request with its principal in the context; nil if it was refused and answered. Requests on routes
+// that are not Open need a good token, also those without a route: strangers learn nothing about the routes.
+func (g *Gateway) admit(w http.ResponseWriter, r *http.Request, rec *requestRecord) *http.Request {
 	route := rec.route
 	if err := g.sameOrigin(r); err != nil {
 		writeError(w, http.StatusForbidden, "This request comes from a page of another origin: "+err.Error()+".")
@@ -25,7 +25,7 @@ func (g *Gateway) admit(w http.ResponseWriter, r *http.Request, rec *request) *h
 	p, err := g.identity.Authenticate(r)
 	switch {
 	case errors.Is(err, errdefs.ErrUnauthenticated):
-		writeUnauthorized(w, r, reason(r, err))
+		writeUnauthorized(w, r, tokenProblem(r, err))
 		return nil
 	case err != nil:
 		g.log.Warn("request not authenticated", "err", err)
@@ -33,7 +33,7 @@ func (g *Gateway) admit(w http.ResponseWriter, r *http.Request, rec *request) *h
 		writeError(w, http.StatusServiceUnavailable, "This master cannot check the token now: try again.")
 		return nil
 	}
-	rec.admitted(p)
+	rec.setPrincipal(p)
 	if route == nil {
 		writeError(w, http.StatusNotFound, "There is nothing at "+r.URL.Path+".")
 		return nil
@@ -48,8 +48,8 @@ func (g *Gateway) admit(w http.ResponseWriter, r *http.Request, rec *request) *h
 	return r.WithContext(ctx)
 }
 
-// sameOrigin refuses what another site's page makes a browser send: unsafe methods, and connections that become something
-// else, which are as good as any method. A request with an Authorization header was made by a program or our own script.
+// sameOrigin refuses requests that another site's page causes: unsafe methods, and connection upgrades, which can do
+// as much. A request with an Authorization header was made by a program or our own script.
 func (g *Gateway) sameOrigin(r *http.Request) error {
 	if len(r.Header.Values("Authorization")) > 0 {
 		return nil
@@ -62,9 +62,8 @@ func (g *Gateway) sameOrigin(r *http.Request) error {
 	return g.origin.Check(&unsafe)
 }
 
-// reason tells the owner of a token what is wrong with it, and others nothing: whether a token was well signed is for the
-// log.
-func reason(r *http.Request, err error) error {
+// tokenProblem returns the part of err that the client may see: whether a token was signed correctly is for the log.
+func tokenProblem(r *http.Request, err error) error {
 	token, _, credErr := identity.Credential(r)
 	if credErr != nil {
 		return errors.New(message(credErr, errdefs.ErrUnauthenticated))
@@ -78,16 +77,18 @@ func reason(r *http.Request, err error) error {
 	return errors.New("the token is not good: it was revoked, or is of another datacenter")
 }
 
-// isForwarded says whether a header tells who or where a request is from, in any of the spellings that servers take for the
-// same. Only the gateway may say so.
+// isForwarded reports whether a header names a request's user or origin, in any of the spellings that servers treat
+// alike. Only the gateway may set those.
 func isForwarded(name string) bool {
 	name = strings.ReplaceAll(strings.ToLower(name), "_", "-")
 	switch name {
 	case "forwarded", "via", "x-real-ip", "x-client-ip", "x-cluster-client-ip", "true-client-ip", "client-ip",
-		"x-user", "x-username", "x-user-id", "x-remote-user", "remote-user", "x-original-url", "x-rewrite-url", "x-original-host":
+		"x-user", "x-username", "x-user-id", "x-remote-user", "remote-user", "x-original-url", "x-rewrite-url",
+		"x-original-host":
 		return true
 	}
-	for _, prefix := range []string{"x-forwarded-", "x-auth-request-", "x-authenticated-", "x-marina-", "x-remote-", "x-webauth-", "x-ssl-", "x-client-cert"} {
+	for _, prefix := range []string{"x-forwarded-", "x-auth-request-", "x-authenticated-", "x-marina-", "x-remote-",
+		"x-webauth-", "x-ssl-", "x-client-cert"} {
 		if strings.HasPrefix(name, prefix) {
 			return true
 		}
@@ -95,7 +96,7 @@ func isForwarded(name string) bool {
 	return name == "x-forwarded" || name == "x-ssl"
 }
 
-// withoutForwarded copies the headers but for those that isForwarded.
+// withoutForwarded returns a copy of the headers without those that isForwarded matches.
 func withoutForwarded(h http.Header) http.Header {
 	c := make(http.Header, len(h))
 	for name, values := range h {
@@ -106,7 +107,8 @@ func withoutForwarded(h http.Header) http.Header {
 	return c
 }
 
-// withoutCredentials takes out of the headers what an app behind the gateway must not get: with it, the app could act as the user.
+// withoutCredentials removes the user's credentials from the headers: an app behind the gateway could act as the user
+// with them.
 func withoutCredentials(h http.Header) {
 	for name := range h {
 		if strings.EqualFold(strings.ReplaceAll(name, "_", "-"), "Authorization") {

@@ -7,10 +7,11 @@ import (
 	"strings"
 )
 
-const howToGetAToken = "A token is needed: run `marina token` as root on a master, or POST {\"uid\": ..., \"password\": ...} to " +
-	"/acs/api/v1/auth/login, and send the header \"Authorization: token=<token>\"."
+const howToGetAToken = "A token is needed: run `marina token` as root on a master, or " +
+	"POST {\"uid\": ..., \"password\": ...} to /acs/api/v1/auth/login, " +
+	"and send the header \"Authorization: token=<token>\"."
 
-// writeError answers in the one form of the gateway's own errors.
+// writeError answers in the form of the gateway's own errors.
 func writeError(w http.ResponseWriter, status int, message string) {
 	writeJSON(w, status, map[string]string{"message": message})
 }
@@ -22,10 +23,10 @@ func writeJSON(w http.ResponseWriter, status int, v any) {
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
-	_, _ = w.Write(append(raw, '\n')) // the client may be gone, which is its own business
+	_, _ = w.Write(append(raw, '\n')) // the client may be gone
 }
 
-// writeUnauthorized is the 401. The challenge's value makes DC/OS's CLI ask for user id and password.
+// writeUnauthorized answers 401. The challenge's value makes DC/OS's CLI ask for user id and password.
 func writeUnauthorized(w http.ResponseWriter, r *http.Request, why error) {
 	w.Header().Set("WWW-Authenticate", "acsjwt")
 	w.Header().Set("Cache-Control", "no-store")
@@ -40,10 +41,11 @@ func writeUnauthorized(w http.ResponseWriter, r *http.Request, why error) {
 	writeError(w, http.StatusUnauthorized, message)
 }
 
-// writeHTML is for people who come with a browser.
+// writeHTML answers with a page, for browsers.
 func writeHTML(w http.ResponseWriter, status int, message string) {
 	w.Header().Set("Content-Type", "text/html; charset=UTF-8")
 	w.Header().Set("Content-Security-Policy", "default-src 'none'")
 	w.WriteHeader(status)
-	_, _ = w.Write([]byte("<!doctype html><title>Marina</title><h1>Marina</h1><p>" + html.EscapeString(message) + "</p>\n"))
+	_, _ = w.Write([]byte("<!doctype html><title>Marina</title><h1>Marina</h1><p>" + html.EscapeString(message) +
+		"</p>\n"))
 }

@@ -28,28 +28,28 @@ const (
 	idleTimeout    = 2 * time.Minute
 	maxHeaderBytes = 64 << 10
 	maxH2Streams   = 250              // requests at once on one connection
-	pingAfter      = 30 * time.Second // silence on an HTTP/2 connection before it is asked for life
+	pingAfter      = 30 * time.Second // silence on an HTTP/2 connection before a ping
 	pingTimeout    = 15 * time.Second
-	stopGrace      = 5 * time.Second // for requests that run when the gateway stops
+	stopGrace      = 5 * time.Second // for requests in progress when the gateway stops
 )
 
-// Config is what a Gateway is told at its start. Zero numbers mean the default.
+// Config are the settings of a Gateway. Zero numbers mean the default.
 type Config struct {
 	HTTPS string      // address to serve HTTPS on; default :8443
 	HTTP  string      // loopback address to serve plain HTTP on; default 127.0.0.1:8080, "-" none
 	TLS   *tls.Config // with the certificates; required
 
-	BodyLimit      int64 // bytes of a body where the route does not say; default 1 MiB
+	BodyLimit      int64 // bytes of a body where the route sets none; default 1 MiB
 	MaxRequests    int   // requests at once; default 1024
 	MaxStreams     int   // requests on Streaming routes at once; default 4096
 	MaxConnections int   // on each listener; default 8192
 
-	// LoopbackServices lets apps behind /service be on 127.0.0.0/8 and ::1. For a datacenter whose only machine is known by
-	// such an address, and for tests.
+	// LoopbackServices allows apps behind /service on 127.0.0.0/8 and ::1: for a datacenter whose only machine has such an
+	// address, and for tests.
 	LoopbackServices bool
 }
 
-// Deps is what a Gateway needs of the other rooms.
+// Deps are the other rooms' parts that a Gateway uses.
 type Deps struct {
 	Identity *identity.Directory
 	Routes   []Route         // added to the gateway's own; the same prefix twice is an error
@@ -57,12 +57,12 @@ type Deps struct {
 	Health   Health          // nil: only liveness under /system/health/v1
 	Info     Info
 	Log      *slog.Logger
-	Access   access.Authorizer // nil: whoever has a token may do everything
+	Access   access.Authorizer // nil: everybody with a token may do everything
 	Audit    *audit.Log        // nil: nothing is recorded
 	Metrics  *metrics.Registry // nil: nothing is measured
 }
 
-// Gateway is the front door. Make one with New.
+// Gateway serves the datacenter's API. Make one with New.
 type Gateway struct {
 	cfg      Config
 	identity *identity.Directory
@@ -78,7 +78,7 @@ type Gateway struct {
 	http     net.Addr // set before ready is closed, nil if there is none
 }
 
-// New checks what it is told. Nothing listens before Run.
+// New checks the settings and routes. Nothing listens before Run.
 func New(cfg Config, deps Deps) (*Gateway, error) {
 	if cfg.TLS == nil || deps.Identity == nil || deps.Log == nil {
 		return nil, fmt.Errorf("gateway: Config.TLS, Deps.Identity and Deps.Log are required: %w", errdefs.ErrInvalidArgument)
@@ -89,7 +89,8 @@ func New(cfg Config, deps Deps) (*Gateway, error) {
 	setDefault(&cfg.MaxRequests, 1024)
 	setDefault(&cfg.MaxStreams, 4096)
 	setDefault(&cfg.MaxConnections, 8192)
-	g := &Gateway{cfg: cfg, identity: deps.Identity, log: deps.Log, origin: http.NewCrossOriginProtection(), ready: make(chan struct{}),
+	g := &Gateway{cfg: cfg, identity: deps.Identity, log: deps.Log, origin: http.NewCrossOriginProtection(),
+		ready:    make(chan struct{}),
 		recorder: newRecorder(deps.Audit, deps.Metrics), access: deps.Access}
 	routes, err := newTable(append(g.ownRoutes(deps), deps.Routes...))
 	if err != nil {
@@ -109,13 +110,13 @@ func setDefault[T comparable](v *T, d T) {
 // Ready is closed once the gateway listens.
 func (g *Gateway) Ready() <-chan struct{} { return g.ready }
 
-// Addrs returns where the gateway listens, once Ready is closed. plain is nil if there is no plain HTTP.
+// Addrs returns the gateway's addresses, once Ready is closed. plain is nil if there is no plain HTTP.
 func (g *Gateway) Addrs() (https, plain net.Addr) { return g.https, g.http }
 
 type stopKey struct{}
 
-// Run serves until ctx ends: then streams end at once and other requests have a grace of 5 seconds. An address that is taken is
-// an error at once.
+// Run serves until ctx ends: then streams end at once and other requests have a grace of stopGrace. An address that
+// is taken is an error at once.
 func (g *Gateway) Run(ctx context.Context) error {
 	listeners, err := g.listen(ctx)
 	if err != nil {
@@ -138,7 +139,8 @@ func (g *Gateway) serveOn(ctx context.Context, listeners ...net.Listener) error 
 			DisableGeneralOptionsHandler: true,
 			BaseContext:                  func(net.Listener) context.Context { return base },
 			ErrorLog:                     slog.NewLogLogger(g.log.Handler(), slog.LevelDebug), // of clients
-			HTTP2:                        &http.HTTP2Config{MaxConcurrentStreams: maxH2Streams, SendPingTimeout: pingAfter, PingTimeout: pingTimeout},
+			HTTP2: &http.HTTP2Config{MaxConcurrentStreams: maxH2Streams, SendPingTimeout: pingAfter,
+				PingTimeout: pingTimeout},
 		}
 		group.Go(func() error {
 			if err := srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {
@@ -181,15 +183,16 @@ func (g *Gateway) listen(ctx context.Context) ([]net.Listener, error) {
 		return nil, errors.Join(err, raw.Close())
 	}
 	if a, ok := plain.Addr().(*net.TCPAddr); !ok || !a.IP.IsLoopback() {
-		return nil, errors.Join(fmt.Errorf("plain HTTP on %s: use a loopback address, tokens must not cross a network in the clear: %w",
-			g.cfg.HTTP, errdefs.ErrInvalidArgument), plain.Close(), raw.Close())
+		err := fmt.Errorf("plain HTTP on %s: use a loopback address, tokens must not cross a network in the clear: %w",
+			g.cfg.HTTP, errdefs.ErrInvalidArgument)
+		return nil, errors.Join(err, plain.Close(), raw.Close())
 	}
 	g.http = plain.Addr()
 	return append(listeners, netutil.LimitListener(plain, g.cfg.MaxConnections)), nil
 }
 
-// ServeHTTP answers one request: it makes its path canonical, finds its route, counts it, finds out whose it is, and hands it
-// on. Whatever goes wrong in there stays in this request.
+// ServeHTTP answers one request: it makes its path canonical, finds its route, counts it, authenticates it, and calls
+// the route's handler. A panic stays in its request.
 func (g *Gateway) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	w := newWriter(rw)
 	var body *pacedBody
@@ -207,16 +210,17 @@ func (g *Gateway) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	r = r.WithContext(r.Context()) // a copy
 	r.Header = withoutForwarded(r.Header)
 	setPath(r, path)
-	route, rest := g.routes.find(path)
-	r, rec := g.recorder.begin(w, r, route)
-	defer rec.end()
-	defer g.rescue(w, r.Method, r.URL.Path)
-	release, ok := g.count(route)
+	route, rest := g.routes.findRoute(path)
+	r, rec := g.recorder.beginRequest(w, r, route)
+	defer rec.finish()
+	defer g.recoverPanic(w, r.Method, r.URL.Path)
+	release, ok := g.acquireSlot(route)
 	defer release()
 	if !ok {
 		rec.refused.WithLabelValues(rec.label()).Inc()
 		h.Set("Retry-After", "1")
-		writeError(w, http.StatusServiceUnavailable, "The gateway has as many requests as it can serve: try again in a second.")
+		writeError(w, http.StatusServiceUnavailable,
+			"The gateway has as many requests as it can serve: try again in a second.")
 		return
 	}
 	if r.Body != nil && r.Body != http.NoBody {
@@ -231,7 +235,8 @@ func (g *Gateway) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 		r.Body = body
 		if limit >= 0 && r.ContentLength > limit {
 			h.Set("Connection", "close")
-			writeError(w, http.StatusRequestEntityTooLarge, fmt.Sprintf("The body has %d bytes, the limit here is %d.", r.ContentLength, limit))
+			writeError(w, http.StatusRequestEntityTooLarge,
+				fmt.Sprintf("The body has %d bytes, the limit here is %d.", r.ContentLength, limit))
 			return
 		}
 	}
@@ -239,14 +244,15 @@ func (g *Gateway) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if body != nil && route.Streaming {
-		body.release()
-		_ = w.control.EnableFullDuplex() // or HTTP/1 waits for the whole body before it sends a header; HTTP/2 always is
+		body.removePace()
+		_ = w.controller.EnableFullDuplex() // or HTTP/1 waits for the whole body before it sends a header; HTTP/2 always is
 	}
-	g.serve(w, r, route, rest)
+	g.serveRoute(w, r, route, rest)
 }
 
-// count takes the request's place among those at once.
-func (g *Gateway) count(route *Route) (release func(), ok bool) {
+// acquireSlot counts the request among those in progress; ok is false if there are too many. release must be called
+// in any case.
+func (g *Gateway) acquireSlot(route *Route) (release func(), ok bool) {
 	counter, limit := &g.requests, g.cfg.MaxRequests
 	switch {
 	case route != nil && route.uncounted:
@@ -258,15 +264,15 @@ func (g *Gateway) count(route *Route) (release func(), ok bool) {
 	return func() { counter.Add(-1) }, ok
 }
 
-// serve hands the request to its route. Whose token ends, ends there; and a stream ends when the gateway stops.
-func (g *Gateway) serve(w *writer, r *http.Request, route *Route, rest string) {
+// serveRoute calls the route's handler. The request ends when its token does, a stream also when the gateway stops.
+func (g *Gateway) serveRoute(w *writer, r *http.Request, route *Route, rest string) {
 	ctx, cancel := context.WithCancelCause(r.Context())
 	defer cancel(nil)
 	if p := identity.FromContext(ctx); p != nil {
-		defer p.AfterFunc(func() { cancel(p.Err()); w.end() })()
+		defer p.AfterFunc(func() { cancel(p.Err()); w.cutOff() })()
 	}
 	if stop, ok := ctx.Value(stopKey{}).(context.Context); ok && route.Streaming {
-		defer context.AfterFunc(stop, func() { cancel(context.Cause(stop)); w.end() })()
+		defer context.AfterFunc(stop, func() { cancel(context.Cause(stop)); w.cutOff() })()
 	}
 	r = r.WithContext(ctx)
 	if route.Strip {
@@ -278,9 +284,9 @@ func (g *Gateway) serve(w *writer, r *http.Request, route *Route, rest string) {
 	route.Handler.ServeHTTP(w, r)
 }
 
-// rescue keeps a panic in its request: 500 if there is no status yet, otherwise the connection ends, so that the client knows
-// that the answer is not whole.
-func (g *Gateway) rescue(w *writer, method, path string) {
+// recoverPanic keeps a panic in its request: 500 if there is no status yet, otherwise the connection ends, so that
+// the client notices that the answer is not whole.
+func (g *Gateway) recoverPanic(w *writer, method, path string) {
 	v := recover()
 	if v == nil {
 		return
@@ -288,7 +294,8 @@ func (g *Gateway) rescue(w *writer, method, path string) {
 	if v != http.ErrAbortHandler { //nolint:errorlint // it is compared so by net/http
 		g.log.Error("request panicked", "method", method, "path", path, "err", fmt.Sprint(v), "stack", string(debug.Stack()))
 		if !w.wrote {
-			writeError(w, http.StatusInternalServerError, "This request met a fault in Marina, which is logged on the master. Others go on.")
+			writeError(w, http.StatusInternalServerError,
+				"This request met a fault in Marina, which is logged on the master. Others go on.")
 			return
 		}
 	}
@@ -296,11 +303,11 @@ func (g *Gateway) rescue(w *writer, method, path string) {
 	panic(http.ErrAbortHandler)
 }
 
-// setPath gives the request another path, everywhere it stands.
+// setPath changes the request's path, in URL and RequestURI.
 func setPath(r *http.Request, path string) {
 	r.URL = withPath(r.URL, path)
 	r.RequestURI = r.URL.RequestURI()
 }
 
-// message is an error's text without the words of its kind, which the status says.
+// message returns an error's text without that of its kind, which the status tells.
 func message(err, kind error) string { return strings.TrimSuffix(err.Error(), ": "+kind.Error()) }

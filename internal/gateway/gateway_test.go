@@ -35,8 +35,8 @@ func must[T any](v T, err error) func(testing.TB) T {
 	}
 }
 
-// door is a gateway with its datacenter, on loopback.
-type door struct {
+// testGateway is a gateway with its datacenter, on loopback.
+type testGateway struct {
 	*Gateway
 	dir   *identity.Directory
 	ca    *ca.Authority
@@ -45,12 +45,12 @@ type door struct {
 	token string // of root
 }
 
-// open runs a gateway until the test ends.
-func open(t testing.TB, cfg Config, deps Deps) *door {
+// runGateway runs a gateway until the test ends.
+func runGateway(t testing.TB, cfg Config, deps Deps) *testGateway {
 	t.Helper()
 	raw := make([]byte, 32)
 	rand.Read(raw)
-	d := &door{store: memory.New(), root: must(identity.NewRootKey(raw))(t)}
+	d := &testGateway{store: memory.New(), root: must(identity.NewRootKey(raw))(t)}
 	log := slog.New(slog.NewTextHandler(t.Output(), nil))
 	d.ca = must(ca.Open(t.Context(), d.store, d.root, "dc-1"))(t)
 	d.dir = must(identity.Open(t.Context(), identity.Config{Datacenter: "dc-1"}, d.store, d.root, log))(t)
@@ -85,22 +85,24 @@ func open(t testing.TB, cfg Config, deps Deps) *door {
 	return d
 }
 
-func (d *door) issue(t testing.TB) identity.Issued {
+func (d *testGateway) issue(t testing.TB) identity.Issued {
 	t.Helper()
 	return must(d.dir.IssueRoot(t.Context(), 0, "test"))(t)
 }
 
-func (d *door) url(path string) string { return "https://" + d.https.String() + path }
+func (d *testGateway) url(path string) string { return "https://" + d.https.String() + path }
 
 // client follows no redirects; proto is "h1" or "h2".
-func (d *door) client(t testing.TB, proto string) *http.Client {
+func (d *testGateway) client(t testing.TB, proto string) *http.Client {
 	c := &tls.Config{RootCAs: d.ca.Pool(), NextProtos: []string{"h2"}}
 	tr := &http.Transport{TLSClientConfig: c, ForceAttemptHTTP2: proto == "h2", DisableCompression: true}
 	if proto == "h1" {
 		c.NextProtos = []string{"http/1.1"}
 	}
 	t.Cleanup(tr.CloseIdleConnections)
-	return &http.Client{Transport: tr, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	return &http.Client{Transport: tr, CheckRedirect: func(*http.Request, []*http.Request) error {
+		return http.ErrUseLastResponse
+	}}
 }
 
 func header(kv ...string) http.Header {
@@ -127,9 +129,9 @@ func do(t testing.TB, c *http.Client, method, url, body string, h http.Header) (
 	return resp, string(raw)
 }
 
-func (d *door) authorized() http.Header { return header("Authorization", "token="+d.token) }
+func (d *testGateway) authorized() http.Header { return header("Authorization", "token="+d.token) }
 
-// echo answers with what it got.
+// echo answers with the request it got.
 var echo = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 	p := identity.FromContext(r.Context())
 	uid := ""
@@ -156,8 +158,9 @@ func TestEverythingNeedsAGoodTokenButTheAllowList(t *testing.T) {
 		"/ca/dcos-ca.crt":                  true,
 		"/dcos-metadata/dcos-version.json": true,
 	}
-	d := open(t, Config{}, Deps{
-		Routes:   []Route{{Prefix: "/v2", Handler: echo}, {Prefix: "/service/marathon", Handler: echo, Strip: true, Streaming: true}, {Prefix: "/marathon/", Handler: echo, Strip: true}},
+	d := runGateway(t, Config{}, Deps{
+		Routes: []Route{{Prefix: "/v2", Handler: echo}, {Prefix: "/service/marathon",
+			Handler: echo, Strip: true, Streaming: true}, {Prefix: "/marathon/", Handler: echo, Strip: true}},
 		Services: services{}, Health: report{},
 	})
 	_, key, err := identity.KeyPair(t.Context(), d.store, d.root, "token", nil)
@@ -184,9 +187,10 @@ func TestEverythingNeedsAGoodTokenButTheAllowList(t *testing.T) {
 	}
 	foreign := must(rsa.GenerateKey(rand.Reader, 2048))(t)
 	headers := map[string]http.Header{
-		"none":          nil,
-		"revoked":       header("Authorization", "token="+revoked.Secret),
-		"expired":       header("Authorization", "token="+sign(func(c jwt.MapClaims) { c["exp"] = time.Now().Add(-time.Hour).Unix() }, key)),
+		"none":    nil,
+		"revoked": header("Authorization", "token="+revoked.Secret),
+		"expired": header("Authorization", "token="+
+			sign(func(c jwt.MapClaims) { c["exp"] = time.Now().Add(-time.Hour).Unix() }, key)),
 		"never issued":  header("Authorization", "Bearer "+sign(func(c jwt.MapClaims) { c["jti"] = "made-up" }, key)),
 		"another uid":   header("Authorization", "Bearer "+sign(func(c jwt.MapClaims) { c["uid"] = "ann" }, key)),
 		"another key":   header("Authorization", "token="+sign(func(jwt.MapClaims) {}, foreign)),
@@ -197,7 +201,8 @@ func TestEverythingNeedsAGoodTokenButTheAllowList(t *testing.T) {
 		"shadowed":      header("Authorization", "Basic x", "Cookie", identity.AuthCookie+"="+d.token),
 		"twice":         header("Authorization", "token="+d.token, "Authorization", "token="+d.token),
 	}
-	paths := []string{"/nothing/here", "/pkgpanda/active.buildinfo.full.json", "/acs/api/v1/authx", "/acs/api/v1/%61uth/login", "/ca/marina-ca.crt/x", "/system/health/v1/live/x"}
+	paths := []string{"/nothing/here", "/pkgpanda/active.buildinfo.full.json", "/acs/api/v1/authx",
+		"/acs/api/v1/%61uth/login", "/ca/marina-ca.crt/x", "/system/health/v1/live/x"}
 	for _, rt := range d.routes {
 		paths = append(paths, rt.Prefix+"/", rt.Prefix)
 		if !rt.Exact {
@@ -210,7 +215,7 @@ func TestEverythingNeedsAGoodTokenButTheAllowList(t *testing.T) {
 		if path == "" {
 			continue
 		}
-		rt, _ := d.routes.find(path)
+		rt, _ := d.routes.findRoute(path)
 		isOpen := rt != nil && allowed[max(rt.Prefix, "/")] && rt.Open
 		if rt != nil && rt.Open && !allowed[max(rt.Prefix, "/")] {
 			t.Errorf("route %s is open and not on the list", rt.Prefix)
@@ -225,7 +230,8 @@ func TestEverythingNeedsAGoodTokenButTheAllowList(t *testing.T) {
 					}
 					continue
 				}
-				if resp.StatusCode != 401 || resp.Header.Get("WWW-Authenticate") != "acsjwt" || !strings.Contains(body, "marina token") {
+				if resp.StatusCode != 401 || resp.Header.Get("WWW-Authenticate") != "acsjwt" ||
+					!strings.Contains(body, "marina token") {
 					t.Errorf("%s %s with %s: %d %s, want 401", method, path, name, resp.StatusCode, body)
 				}
 			}
@@ -238,18 +244,21 @@ func TestEverythingNeedsAGoodTokenButTheAllowList(t *testing.T) {
 }
 
 func TestUnauthorizedIsAPageOnlyForBrowsers(t *testing.T) {
-	d := open(t, Config{}, Deps{})
+	d := runGateway(t, Config{}, Deps{})
 	c := d.client(t, "h1")
 	resp, body := do(t, c, "GET", d.url("/x"), "", header("Accept", "text/html,application/xhtml+xml"))
-	if !strings.HasPrefix(resp.Header.Get("Content-Type"), "text/html") || !strings.Contains(body, "<p>") || resp.StatusCode != 401 {
+	if !strings.HasPrefix(resp.Header.Get("Content-Type"), "text/html") || !strings.Contains(body, "<p>") ||
+		resp.StatusCode != 401 {
 		t.Errorf("browser: %d %s %s", resp.StatusCode, resp.Header.Get("Content-Type"), body)
 	}
 	resp, body = do(t, c, "GET", d.url("/x"), "", nil)
 	var answer struct{ Message string }
-	if err := json.Unmarshal([]byte(body), &answer); err != nil || answer.Message == "" || resp.Header.Get("Content-Type") != "application/json" {
+	if err := json.Unmarshal([]byte(body), &answer); err != nil || answer.Message == "" ||
+		resp.Header.Get("Content-Type") != "application/json" {
 		t.Errorf("program: %s %s, %v", resp.Header.Get("Content-Type"), body, err)
 	}
-	if resp, _ := do(t, c, "HEAD", d.url("/pkgpanda/active.buildinfo.full.json"), "", nil); resp.StatusCode != 401 || resp.Header.Get("WWW-Authenticate") != "acsjwt" {
+	if resp, _ := do(t, c, "HEAD", d.url("/pkgpanda/active.buildinfo.full.json"), "", nil); resp.StatusCode != 401 ||
+		resp.Header.Get("WWW-Authenticate") != "acsjwt" {
 		t.Errorf("the CLI's probe: %d %v", resp.StatusCode, resp.Header)
 	}
 	if resp, _ := do(t, c, "HEAD", d.url("/"), "", nil); resp.StatusCode != 200 {
@@ -258,7 +267,8 @@ func TestUnauthorizedIsAPageOnlyForBrowsers(t *testing.T) {
 }
 
 func TestPathsReachHandlersCollapsedAndUnredirected(t *testing.T) {
-	d := open(t, Config{}, Deps{Routes: []Route{{Prefix: "/v2", Handler: echo}, {Prefix: "/service/marathon", Handler: echo, Strip: true}}})
+	d := runGateway(t, Config{}, Deps{Routes: []Route{{Prefix: "/v2", Handler: echo},
+		{Prefix: "/service/marathon", Handler: echo, Strip: true}}})
 	for _, proto := range []string{"h1", "h2"} {
 		c := d.client(t, proto)
 		for path, want := range map[string]string{
@@ -291,7 +301,7 @@ func TestPathsReachHandlersCollapsedAndUnredirected(t *testing.T) {
 }
 
 func TestPanicStaysInItsRequest(t *testing.T) {
-	d := open(t, Config{}, Deps{Routes: []Route{
+	d := runGateway(t, Config{}, Deps{Routes: []Route{
 		{Prefix: "/echo", Handler: echo},
 		{Prefix: "/early", Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic("planted early") })},
 		{Prefix: "/late", Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
@@ -327,7 +337,8 @@ func TestPanicStaysInItsRequest(t *testing.T) {
 func TestFullGatewayRefusesAndRecovers(t *testing.T) {
 	inside, release := make(chan struct{}), make(chan struct{})
 	block := http.HandlerFunc(func(http.ResponseWriter, *http.Request) { inside <- struct{}{}; <-release })
-	d := open(t, Config{MaxRequests: 2, MaxStreams: 1}, Deps{Routes: []Route{{Prefix: "/block", Handler: block}, {Prefix: "/stream", Handler: block, Streaming: true}, {Prefix: "/echo", Handler: echo}}})
+	d := runGateway(t, Config{MaxRequests: 2, MaxStreams: 1}, Deps{Routes: []Route{{Prefix: "/block", Handler: block},
+		{Prefix: "/stream", Handler: block, Streaming: true}, {Prefix: "/echo", Handler: echo}}})
 	c := d.client(t, "h2")
 	var wg sync.WaitGroup
 	for _, path := range []string{"/block", "/block", "/stream"} {
@@ -351,8 +362,9 @@ func TestFullGatewayRefusesAndRecovers(t *testing.T) {
 }
 
 func TestBodiesHaveTheLimitOfTheirRoute(t *testing.T) {
-	d := open(t, Config{BodyLimit: 100}, Deps{Routes: []Route{
-		{Prefix: "/small", Handler: echo}, {Prefix: "/large", Handler: echo, BodyLimit: 1000}, {Prefix: "/any", Handler: echo, BodyLimit: -1},
+	d := runGateway(t, Config{BodyLimit: 100}, Deps{Routes: []Route{
+		{Prefix: "/small", Handler: echo}, {Prefix: "/large", Handler: echo, BodyLimit: 1000},
+		{Prefix: "/any", Handler: echo, BodyLimit: -1},
 	}})
 	c := d.client(t, "h1")
 	for _, tc := range []struct {
@@ -380,7 +392,7 @@ func TestBodiesHaveTheLimitOfTheirRoute(t *testing.T) {
 }
 
 func TestCookieNeedsTheSameOrigin(t *testing.T) {
-	d := open(t, Config{}, Deps{Routes: []Route{{Prefix: "/v2", Handler: echo}}})
+	d := runGateway(t, Config{}, Deps{Routes: []Route{{Prefix: "/v2", Handler: echo}}})
 	c := d.client(t, "h1")
 	cookie := identity.AuthCookie + "=" + d.token
 	for name, tc := range map[string]struct {
@@ -396,31 +408,34 @@ func TestCookieNeedsTheSameOrigin(t *testing.T) {
 		"cross origin":             {"PUT", header("Cookie", cookie, "Origin", "https://evil.example"), 403},
 		"null origin":              {"POST", header("Cookie", cookie, "Origin", "null"), 403},
 		"cross site read":          {"GET", header("Cookie", cookie, "Sec-Fetch-Site", "cross-site"), 200},
-		"cross site websocket":     {"GET", header("Cookie", cookie, "Origin", "https://evil.example", "Connection", "Upgrade", "Upgrade", "websocket"), 403},
-		"token of a program":       {"POST", header("Authorization", "token="+d.token, "Origin", "https://ui.example"), 200},
+		"cross site websocket": {"GET", header("Cookie", cookie, "Origin", "https://evil.example",
+			"Connection", "Upgrade", "Upgrade", "websocket"), 403},
+		"token of a program": {"POST", header("Authorization", "token="+d.token, "Origin", "https://ui.example"), 200},
 	} {
 		if resp, body := do(t, c, tc.method, d.url("/v2/apps"), "", tc.h); resp.StatusCode != tc.want {
 			t.Errorf("%s: %d %s, want %d", name, resp.StatusCode, body, tc.want)
 		}
 	}
-	if resp, _ := do(t, c, "POST", d.url("/acs/api/v1/auth/login"), `{}`, header("Content-Type", "application/json", "Sec-Fetch-Site", "cross-site")); resp.StatusCode != 403 {
+	if resp, _ := do(t, c, "POST", d.url("/acs/api/v1/auth/login"), `{}`,
+		header("Content-Type", "application/json", "Sec-Fetch-Site", "cross-site")); resp.StatusCode != 403 {
 		t.Errorf("login from another site: %d, want 403", resp.StatusCode)
 	}
 }
 
-// streams are handlers that wait in every way one can, until their request ends.
-func streams(started chan<- struct{}) []Route {
+// waitingRoutes have handlers that wait in every possible way, until their request ends.
+func waitingRoutes(started chan<- struct{}) []Route {
 	return []Route{
 		{Prefix: "/context", Streaming: true, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			http.NewResponseController(w).Flush()
 			started <- struct{}{}
 			<-r.Context().Done()
 		})},
-		{Prefix: "/read", Streaming: true, BodyLimit: -1, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			http.NewResponseController(w).Flush()
-			started <- struct{}{}
-			_, _ = io.Copy(io.Discard, r.Body)
-		})},
+		{Prefix: "/read", Streaming: true, BodyLimit: -1,
+			Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				http.NewResponseController(w).Flush()
+				started <- struct{}{}
+				_, _ = io.Copy(io.Discard, r.Body)
+			})},
 		{Prefix: "/write", Streaming: true, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			http.NewResponseController(w).Flush()
 			started <- struct{}{}
@@ -435,7 +450,7 @@ func streams(started chan<- struct{}) []Route {
 
 func TestOpenStreamsEndWithTheirToken(t *testing.T) {
 	started := make(chan struct{})
-	d := open(t, Config{}, Deps{Routes: streams(started)})
+	d := runGateway(t, Config{}, Deps{Routes: waitingRoutes(started)})
 	for _, proto := range []string{"h1", "h2"} {
 		for _, path := range []string{"/context", "/read", "/write"} {
 			t.Run(proto+path, func(t *testing.T) {
@@ -479,7 +494,7 @@ func TestOpenStreamsEndWithTheirToken(t *testing.T) {
 
 func TestStreamsEndWhenTheGatewayStops(t *testing.T) {
 	started := make(chan struct{})
-	d := open(t, Config{}, Deps{Routes: streams(started)})
+	d := runGateway(t, Config{}, Deps{Routes: waitingRoutes(started)})
 	ctx, cancel := context.WithCancel(t.Context())
 	l := must(net.Listen("tcp", "127.0.0.1:0"))(t)
 	done := make(chan error, 1)
@@ -504,8 +519,9 @@ func TestStreamsEndWhenTheGatewayStops(t *testing.T) {
 }
 
 func TestTLSIsNewAndPlainIsLocal(t *testing.T) {
-	d := open(t, Config{}, Deps{Routes: []Route{{Prefix: "/v2", Handler: echo}}})
-	if c, err := tls.Dial("tcp", d.https.String(), &tls.Config{RootCAs: d.ca.Pool(), MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11}); err == nil {
+	d := runGateway(t, Config{}, Deps{Routes: []Route{{Prefix: "/v2", Handler: echo}}})
+	if c, err := tls.Dial("tcp", d.https.String(),
+		&tls.Config{RootCAs: d.ca.Pool(), MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11}); err == nil {
 		c.Close()
 		t.Error("TLS 1.1 was accepted")
 	}
@@ -521,28 +537,32 @@ func TestTLSIsNewAndPlainIsLocal(t *testing.T) {
 		t.Errorf("plain HTTP without token: %d, want 401", resp.StatusCode)
 	}
 	for _, addr := range []string{"0.0.0.0:0", ":0"} {
-		g := must(New(Config{HTTPS: "127.0.0.1:0", HTTP: addr, TLS: d.cfg.TLS}, Deps{Identity: d.dir, Log: slog.New(slog.DiscardHandler)}))(t)
+		g := must(New(Config{HTTPS: "127.0.0.1:0", HTTP: addr, TLS: d.cfg.TLS},
+			Deps{Identity: d.dir, Log: slog.New(slog.DiscardHandler)}))(t)
 		if err := g.Run(t.Context()); err == nil || !strings.Contains(err.Error(), "loopback") {
 			t.Errorf("plain HTTP on %s: %v, want refused", addr, err)
 		}
 	}
-	taken := must(New(Config{HTTPS: d.https.String(), TLS: d.cfg.TLS}, Deps{Identity: d.dir, Log: slog.New(slog.DiscardHandler)}))(t)
+	taken := must(New(Config{HTTPS: d.https.String(), TLS: d.cfg.TLS},
+		Deps{Identity: d.dir, Log: slog.New(slog.DiscardHandler)}))(t)
 	if err := taken.Run(t.Context()); err == nil || !strings.Contains(err.Error(), d.https.String()) {
 		t.Errorf("taken address: %v, want an error that names it", err)
 	}
 }
 
 func TestAmbiguousMessagesAreRefused(t *testing.T) {
-	d := open(t, Config{}, Deps{Routes: []Route{{Prefix: "/v2", Handler: echo}}})
+	d := runGateway(t, Config{}, Deps{Routes: []Route{{Prefix: "/v2", Handler: echo}}})
 	auth := "Host: x\r\nAuthorization: token=" + d.token + "\r\n"
 	for name, msg := range map[string]string{
 		// Chunked wins, as RFC 9112 says: two messages, which is also how they are framed anew for apps.
-		"CL and TE":            "POST /v2 HTTP/1.1\r\n" + auth + "Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nGET /v2 HTTP/1.1\r\n" + auth + "\r\n",
-		"two CL":               "POST /v2 HTTP/1.1\r\n" + auth + "Content-Length: 4\r\nContent-Length: 5\r\n\r\nabcde",
-		"CL list":              "POST /v2 HTTP/1.1\r\n" + auth + "Content-Length: 4, 5\r\n\r\nabcde",
-		"CL signed":            "POST /v2 HTTP/1.1\r\n" + auth + "Content-Length: +4\r\n\r\nabcd",
-		"TE unknown":           "POST /v2 HTTP/1.1\r\n" + auth + "Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n",
-		"TE twice":             "POST /v2 HTTP/1.1\r\n" + auth + "Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n\r\n0\r\n\r\n",
+		"CL and TE": "POST /v2 HTTP/1.1\r\n" + auth +
+			"Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nGET /v2 HTTP/1.1\r\n" + auth + "\r\n",
+		"two CL":     "POST /v2 HTTP/1.1\r\n" + auth + "Content-Length: 4\r\nContent-Length: 5\r\n\r\nabcde",
+		"CL list":    "POST /v2 HTTP/1.1\r\n" + auth + "Content-Length: 4, 5\r\n\r\nabcde",
+		"CL signed":  "POST /v2 HTTP/1.1\r\n" + auth + "Content-Length: +4\r\n\r\nabcd",
+		"TE unknown": "POST /v2 HTTP/1.1\r\n" + auth + "Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n",
+		"TE twice": "POST /v2 HTTP/1.1\r\n" + auth +
+			"Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n\r\n0\r\n\r\n",
 		"space before colon":   "GET /v2 HTTP/1.1\r\n" + auth + "X : y\r\n\r\n",
 		"obs-fold first":       "GET /v2 HTTP/1.1\r\n X: y\r\n" + auth + "\r\n",
 		"no host":              "GET /v2 HTTP/1.1\r\nAuthorization: token=" + d.token + "\r\n\r\n",

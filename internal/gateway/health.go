@@ -16,17 +16,18 @@ const (
 	Unhealthy = 1
 )
 
-// Health is asked how the datacenter is. What it answers is read, not kept.
+// Health reports the datacenter's health. The report is read during the request only.
 type Health interface {
 	Health(ctx context.Context) HealthReport
 }
 
-// HealthReport is how every machine of the datacenter is, as DC/OS tells it: by units, which for us are the parts of a daemon.
+// HealthReport is the health of every machine of the datacenter in DC/OS's form: by units, which here are the parts
+// of a daemon.
 type HealthReport struct {
-	Hostname string // of the machine that answers
-	IP       string // of the machine that answers; one of Nodes has it
+	Hostname string // of the answering machine
+	IP       string // of the answering machine; one of Nodes has it
 	Version  string
-	AgentID  string // of the machine that answers, empty if it has no agent
+	AgentID  string // of the answering machine, empty if it has no agent
 	Nodes    []HealthNode
 }
 
@@ -42,13 +43,13 @@ type HealthNode struct {
 type HealthUnit struct {
 	ID          string `json:"id"` // like a systemd unit's, as "dcos-mesos-master.service"
 	Health      int    `json:"health"`
-	Output      string `json:"output"` // what is wrong
+	Output      string `json:"output"` // the problem, empty if healthy
 	Description string `json:"description"`
 	Help        string `json:"help"`
 	Name        string `json:"name"`
 }
 
-// unitSummary is a unit without what is only of one machine.
+// unitSummary is a unit over all machines.
 type unitSummary struct {
 	ID          string `json:"id"`
 	Name        string `json:"name"`
@@ -68,7 +69,7 @@ type nodeOfUnit struct {
 	Help   string `json:"help"`
 }
 
-// healthHandler answers DC/OS's diagnostics API from one report. Its path has no prefix any more.
+// healthHandler answers DC/OS's diagnostics API from one report. It gets paths without their prefix.
 func healthHandler(health Health) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Method != http.MethodGet && r.Method != http.MethodHead {
@@ -88,10 +89,11 @@ func healthHandler(health Health) http.Handler {
 		case "nodes":
 			answer, ok = report.byNode(parts[1:])
 		case "report":
-			answer, ok = report.whole(), len(parts) == 1 || len(parts) == 2 && parts[1] == "download"
+			answer, ok = report.fullReport(), len(parts) == 1 || len(parts) == 2 && parts[1] == "download"
 		}
 		if !ok {
-			writeError(w, http.StatusNotFound, "There is no such unit or machine: see "+healthBase+"/units and "+healthBase+"/nodes.")
+			writeError(w, http.StatusNotFound, "There is no such unit or machine: see "+healthBase+"/units and "+healthBase+
+				"/nodes.")
 			return
 		}
 		writeJSON(w, http.StatusOK, answer)
@@ -122,8 +124,8 @@ func (u HealthUnit) summary() unitSummary {
 	return unitSummary{ID: u.ID, Name: u.Name, Health: u.Health, Description: u.Description}
 }
 
-// units merges the units of all machines by id; the worst health counts.
-func (h *HealthReport) units() []unitSummary {
+// mergedUnits merges the units of all machines by id; the worst health counts.
+func (h *HealthReport) mergedUnits() []unitSummary {
 	merged := []unitSummary{}
 	for _, n := range h.Nodes {
 		for _, u := range n.Units {
@@ -138,7 +140,7 @@ func (h *HealthReport) units() []unitSummary {
 	return merged
 }
 
-// self is the machine that answers.
+// self returns the answering machine.
 func (h *HealthReport) self() any {
 	n, _ := h.node(h.IP)
 	return struct {
@@ -154,7 +156,7 @@ func (h *HealthReport) self() any {
 
 // byUnit answers units[/<id>[/nodes[/<ip>]]].
 func (h *HealthReport) byUnit(path []string) (any, bool) {
-	all := h.units()
+	all := h.mergedUnits()
 	if len(path) == 0 {
 		return map[string][]unitSummary{"units": all}, true
 	}
@@ -207,10 +209,10 @@ func (h *HealthReport) byNode(path []string) (any, bool) {
 	return u, ok
 }
 
-// whole is everything, by unit and by machine.
-func (h *HealthReport) whole() any {
+// fullReport returns all health, by unit and by machine.
+func (h *HealthReport) fullReport() any {
 	units, nodes := map[string]any{}, map[string]any{}
-	for _, u := range h.units() {
+	for _, u := range h.mergedUnits() {
 		having := []nodeSummary{}
 		for _, n := range h.Nodes {
 			if own, ok := n.unit(u.ID); ok {
@@ -220,7 +222,8 @@ func (h *HealthReport) whole() any {
 		units[u.ID] = map[string]any{"UnitName": u.ID, "Title": u.Name, "Health": u.Health, "Nodes": having}
 	}
 	for _, n := range h.Nodes {
-		nodes[n.IP] = map[string]any{"IP": n.IP, "Role": n.Role, "Health": n.Health, "Units": append([]HealthUnit{}, n.Units...)}
+		nodes[n.IP] = map[string]any{"IP": n.IP, "Role": n.Role, "Health": n.Health,
+			"Units": append([]HealthUnit{}, n.Units...)}
 	}
 	return map[string]any{"Units": units, "Nodes": nodes}
 }

@@ -9,10 +9,10 @@ import (
 	"github.com/marinaos/marina/internal/identity"
 )
 
-// dcosVersion is the DC/OS whose APIs are spoken here. Its CLI refuses to work with less than 1.10.
+// dcosVersion is the DC/OS version whose APIs are served here. Its CLI refuses to work with less than 1.10.
 const dcosVersion = "2.2.0"
 
-// Info is what the gateway tells about the datacenter.
+// Info are the facts about the datacenter that the gateway publishes.
 type Info struct {
 	Datacenter string // id
 	PublicIPv4 string // of this master, empty if unknown
@@ -20,15 +20,16 @@ type Info struct {
 	CA         []byte // certificate of the datacenter's CA, PEM
 }
 
-// ownRoutes are the routes that the gateway answers itself.
+// ownRoutes returns the routes that the gateway answers itself.
 func (g *Gateway) ownRoutes(deps Deps) []Route {
 	own := []Route{
-		{Prefix: "/", Exact: true, Open: true, Handler: read(g.welcome)},
-		{Prefix: healthBase + "/live", Exact: true, Open: true, uncounted: true, Handler: read(func(w http.ResponseWriter, _ *http.Request) {
-			writeJSON(w, http.StatusOK, map[string]bool{"live": true})
-		})},
+		{Prefix: "/", Exact: true, Open: true, Handler: readOnly(g.welcome)},
+		{Prefix: healthBase + "/live", Exact: true, Open: true, uncounted: true,
+			Handler: readOnly(func(w http.ResponseWriter, _ *http.Request) {
+				writeJSON(w, http.StatusOK, map[string]bool{"live": true})
+			})},
 		{Prefix: "/ca/marina-ca.crt", Exact: true, Open: true, Handler: caHandler(deps.Info.CA)},
-		{Prefix: "/ca/dcos-ca.crt", Exact: true, Open: true, Handler: caHandler(deps.Info.CA)}, // where DC/OS's CLI looks
+		{Prefix: "/ca/dcos-ca.crt", Exact: true, Open: true, Handler: caHandler(deps.Info.CA)}, // the path of DC/OS's CLI
 		{Prefix: "/dcos-metadata/dcos-version.json", Exact: true, Open: true, Handler: versionHandler(deps.Info)},
 		{Prefix: "/metadata", Exact: true, Needs: access.Health, Handler: metadataHandler(deps.Info)},
 		{Prefix: identity.Base, Asks: true, Handler: deps.Identity.Handler()},
@@ -52,8 +53,8 @@ func (g *Gateway) ownRoutes(deps Deps) []Route {
 	return own
 }
 
-// read is a handler of GET and HEAD only.
-func read(h http.HandlerFunc) http.Handler {
+// readOnly refuses methods other than GET and HEAD.
+func readOnly(h http.HandlerFunc) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Method != http.MethodGet && r.Method != http.MethodHead {
 			w.Header().Set("Allow", "GET, HEAD")
@@ -64,7 +65,7 @@ func read(h http.HandlerFunc) http.Handler {
 	})
 }
 
-// welcome says where one is. DC/OS's CLI wants a 200 here before anything else.
+// welcome identifies the datacenter. DC/OS's CLI wants a 200 here before anything else.
 func (g *Gateway) welcome(w http.ResponseWriter, r *http.Request) {
 	const text = "This is a Marina datacenter. " + howToGetAToken
 	if strings.Contains(r.Header.Get("Accept"), "text/html") {
@@ -75,7 +76,7 @@ func (g *Gateway) welcome(w http.ResponseWriter, r *http.Request) {
 }
 
 func caHandler(pem []byte) http.Handler {
-	return read(func(w http.ResponseWriter, _ *http.Request) {
+	return readOnly(func(w http.ResponseWriter, _ *http.Request) {
 		if len(pem) == 0 {
 			writeError(w, http.StatusNotFound, "This datacenter's certificates are not of its own CA.")
 			return
@@ -86,16 +87,17 @@ func caHandler(pem []byte) http.Handler {
 }
 
 func versionHandler(info Info) http.Handler {
-	return read(func(w http.ResponseWriter, _ *http.Request) {
+	return readOnly(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Cache-Control", "no-cache")
 		writeJSON(w, http.StatusOK, map[string]string{
-			"version": dcosVersion, "dcos-image-commit": "", "bootstrap-id": "", "dcos-variant": "open", "marina-version": info.Version,
+			"version": dcosVersion, "dcos-image-commit": "", "bootstrap-id": "", "dcos-variant": "open",
+			"marina-version": info.Version,
 		})
 	})
 }
 
 func metadataHandler(info Info) http.Handler {
-	return read(func(w http.ResponseWriter, _ *http.Request) {
+	return readOnly(func(w http.ResponseWriter, _ *http.Request) {
 		writeJSON(w, http.StatusOK, map[string]string{"PUBLIC_IPV4": info.PublicIPv4, "CLUSTER_ID": info.Datacenter})
 	})
 }

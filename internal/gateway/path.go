@@ -8,13 +8,13 @@ import (
 	"github.com/containerd/errdefs"
 )
 
-// maxPath is the longest path a request may have, in bytes as sent.
+// maxPath limits a request's path, in bytes as sent.
 const maxPath = 8 << 10
 
-// canonicalPath is the one form of an escaped path by which requests are routed, allowed and passed on: repeated
-// slashes are merged, escapes stay as they were sent. A path that two parsers could read differently is refused with
-// ErrInvalidArgument: dot segments, escaped slashes and backslashes, control characters, in any spelling.
-// Canonical paths stay as they are.
+// canonicalPath returns the canonical form of an escaped path, by which requests are routed, allowed and passed on:
+// repeated slashes are merged, escapes stay as they were sent. A path that two parsers could read differently is
+// refused with ErrInvalidArgument: dot segments, escaped slashes and backslashes, control characters, in any
+// spelling. Canonical paths stay as they are.
 func canonicalPath(escaped string) (string, error) {
 	switch {
 	case len(escaped) > maxPath:
@@ -47,7 +47,8 @@ func checkSegment(segment string) error {
 	}
 	// Java servers cut a segment at its semicolon before they look for dots.
 	if name, _, _ := strings.Cut(plain, ";"); name == "." || name == ".." {
-		return fmt.Errorf("path segment %.80q: dot segments are not resolved here, send the path they lead to: %w", segment, errdefs.ErrInvalidArgument)
+		return fmt.Errorf("path segment %.80q: dot segments are not resolved here, send the path they lead to: %w",
+			segment, errdefs.ErrInvalidArgument)
 	}
 	if i := strings.IndexFunc(plain, func(r rune) bool { return r == '/' || r == '\\' || r < ' ' || r == 0x7f }); i >= 0 {
 		return fmt.Errorf("path segment %.80q: %q may not stand in it: %w", segment, plain[i], errdefs.ErrInvalidArgument)
@@ -55,14 +56,13 @@ func checkSegment(segment string) error {
 	return nil
 }
 
-// under returns what follows the prefix in the path if the prefix ends at a segment's end; rest is empty or starts
-// with a slash.
-func under(path, prefix string) (rest string, ok bool) {
+// cutPrefix returns the path without the prefix if that ends at a segment's end; rest is empty or starts with a slash.
+func cutPrefix(path, prefix string) (rest string, ok bool) {
 	rest, ok = strings.CutPrefix(path, strings.TrimSuffix(prefix, "/"))
 	return rest, ok && (rest == "" || rest[0] == '/')
 }
 
-// withPath is a copy of u with the escaped path, which must be a canonical one or a part of one.
+// withPath returns a copy of u with the escaped path, which must be a canonical one or a part of one.
 func withPath(u *url.URL, escaped string) *url.URL {
 	c := *u
 	c.RawPath = escaped

@@ -28,25 +28,25 @@ const (
 	serviceBodyLimit    = 32 << 30        // bytes, as DC/OS
 )
 
-// Upstream is where a service answers.
+// Upstream is the backend of a service.
 type Upstream struct {
-	// Endpoint is an endpoint of a running task of the service, known from the task and never from what the service says.
+	// Endpoint is an endpoint of a running task of the service, taken from the task and never from the service's own data.
 	Endpoint netip.AddrPort
-	Scheme   string // http or https; the certificate behind https is not checked, it names nothing we know
-	KeepPath bool   // the service sees /service/<name>/ too (DCOS_SERVICE_REWRITE_REQUEST_URLS=false)
+	Scheme   string // http or https; the certificate is not verified, as there is no name to verify it by
+	KeepPath bool   // the service gets /service/<name>/ too (DCOS_SERVICE_REWRITE_REQUEST_URLS=false)
 }
 
-// ServiceResolver knows the apps that want to be seen under /service, by the name in their label DCOS_SERVICE_NAME:
-// outer slashes dropped, segments reversed and joined by dots ("/a/b/c" is "c.b.a"). It is asked a few times a request, so it
-// answers from memory.
+// ServiceResolver finds the apps that are published under /service, by the name in their label DCOS_SERVICE_NAME:
+// outer slashes dropped, segments reversed and joined by dots ("/a/b/c" is "c.b.a"). It is called a few times a
+// request, so it must answer from memory.
 type ServiceResolver interface {
 	Resolve(name string) (Upstream, bool)
 }
 
 var oneName = regexp.MustCompile(`^/[0-9a-zA-Z\-.]+$`)
 
-// resolve finds the service that a path below /service names by its first segments; the shortest name wins.
-func resolve(services ServiceResolver, path string) (up Upstream, name, rest string, ok bool) {
+// resolveService finds the service that a path below /service names by its first segments; the shortest name wins.
+func resolveService(services ServiceResolver, path string) (up Upstream, name, rest string, ok bool) {
 	segments := strings.Split(strings.Trim(path, "/"), "/")
 	for n := 1; n <= min(len(segments), maxNameSegments); n++ {
 		names := slices.Clone(segments[:n])
@@ -59,9 +59,9 @@ func resolve(services ServiceResolver, path string) (up Upstream, name, rest str
 	return Upstream{}, "", "", false
 }
 
-// proxy passes requests on to services.
+// proxy forwards requests to services.
 type proxy struct {
-	prefix    string // what it is routed under
+	prefix    string // of its route
 	services  ServiceResolver
 	transport http.RoundTripper
 	log       *slog.Logger
@@ -81,7 +81,8 @@ func newProxy(prefix string, services ServiceResolver, loopback bool, log *slog.
 	}}
 }
 
-// taskDialer connects to addresses that a task can have. It resolves no names: an address is what was decided on, and stays so.
+// taskDialer connects to addresses that a task can have. It resolves no names, so that the address that was checked
+// is the one that is dialled.
 func taskDialer(loopback bool) func(context.Context, string, string) (net.Conn, error) {
 	d := &net.Dialer{Timeout: serviceDialTimeout}
 	return func(ctx context.Context, network, addr string) (net.Conn, error) {
@@ -96,7 +97,8 @@ func taskDialer(loopback bool) func(context.Context, string, string) (net.Conn, 
 	}
 }
 
-// checkTarget refuses addresses that no task answers at, but a machine's own programs or a cloud's metadata do.
+// checkTarget refuses addresses that no task can have: those of a machine's own programs and of a cloud's metadata
+// service.
 func checkTarget(ap netip.AddrPort, loopback bool) error {
 	a := ap.Addr().Unmap()
 	if ap.Port() == 0 || !a.IsGlobalUnicast() && !(a.IsLoopback() && loopback) {
@@ -106,10 +108,11 @@ func checkTarget(ap netip.AddrPort, loopback bool) error {
 }
 
 func (p *proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	path, _ := under(r.URL.EscapedPath(), p.prefix)
-	up, name, rest, ok := resolve(p.services, path)
+	path, _ := cutPrefix(r.URL.EscapedPath(), p.prefix)
+	up, name, rest, ok := resolveService(p.services, path)
 	if !ok {
-		writeError(w, http.StatusNotFound, "Service not found: no running app has the label DCOS_SERVICE_NAME that this path names.")
+		writeError(w, http.StatusNotFound,
+			"Service not found: no running app has the label DCOS_SERVICE_NAME that this path names.")
 		return
 	}
 	if rest == "" && oneName.MatchString(name) && (r.Method == http.MethodGet || r.Method == http.MethodHead) {
@@ -125,8 +128,8 @@ func (p *proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	mount := p.prefix + name
 	rp := &httputil.ReverseProxy{
 		Transport:      p.transport,
-		Rewrite:        func(pr *httputil.ProxyRequest) { rewrite(pr, up, rest) },
-		ModifyResponse: func(resp *http.Response) error { ownHeaders(resp, r, up, mount); return nil },
+		Rewrite:        func(pr *httputil.ProxyRequest) { rewriteRequest(pr, up, rest) },
+		ModifyResponse: func(resp *http.Response) error { cleanResponse(resp, r, up, mount); return nil },
 		ErrorLog:       slog.NewLogLogger(p.log.Handler(), slog.LevelDebug),
 		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
 			p.log.Info("service did not answer", "service", name, "endpoint", up.Endpoint, "err", err)
@@ -138,13 +141,14 @@ func (p *proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		},
 	}
 	for _, name := range []string{"X-Content-Type-Options", "Referrer-Policy", "X-Frame-Options"} {
-		w.Header().Del(name) // the service's pages have their own
+		w.Header().Del(name) // the service sets its own
 	}
 	rp.ServeHTTP(w, r)
 }
 
-// rewrite makes the request that the service gets: without credentials, and with the gateway's word on who asks.
-func rewrite(pr *httputil.ProxyRequest, up Upstream, path string) {
+// rewriteRequest makes the request to the service: without credentials, and with the user's name as the gateway knows
+// it.
+func rewriteRequest(pr *httputil.ProxyRequest, up Upstream, path string) {
 	out := pr.Out
 	out.URL = withPath(out.URL, path)
 	out.URL.Scheme, out.URL.Host = up.Scheme, up.Endpoint.String()
@@ -160,9 +164,9 @@ func rewrite(pr *httputil.ProxyRequest, up Upstream, path string) {
 	}
 }
 
-// ownHeaders keeps a service's answer from speaking for the gateway, whose origin it shares, and maps redirects back to
-// where the service is seen.
-func ownHeaders(resp *http.Response, in *http.Request, up Upstream, mount string) {
+// cleanResponse removes headers by which a service's answer would speak for the gateway, whose origin it shares, and
+// maps redirects back under the service's path.
+func cleanResponse(resp *http.Response, in *http.Request, up Upstream, mount string) {
 	h := resp.Header
 	for _, name := range []string{"Strict-Transport-Security", "Clear-Site-Data", "Alt-Svc", "Public-Key-Pins"} {
 		h.Del(name)
@@ -189,7 +193,7 @@ func mapLocation(to string, up Upstream, host, mount string) string {
 		return to
 	}
 	path := u.EscapedPath()
-	if _, mounted := under(path, mount); !mounted {
+	if _, mounted := cutPrefix(path, mount); !mounted {
 		path = mount + path
 	}
 	u = withPath(u, path)

@@ -25,7 +25,8 @@ type report struct{}
 
 func (report) Health(context.Context) HealthReport {
 	master := HealthUnit{ID: "dcos-mesos-master.service", Name: "Mesos Master", Description: "the kernel"}
-	sick := HealthUnit{ID: "dcos-net.service", Name: "Net", Description: "addresses", Health: Unhealthy, Output: "no bridge", Help: "look at it"}
+	sick := HealthUnit{ID: "dcos-net.service", Name: "Net", Description: "addresses",
+		Health: Unhealthy, Output: "no bridge", Help: "look at it"}
 	well := sick
 	well.Health, well.Output = Healthy, ""
 	return HealthReport{Hostname: "h1", IP: "10.0.0.1", Version: "0.1", Nodes: []HealthNode{
@@ -45,11 +46,14 @@ func upstream(t testing.TB, h http.HandlerFunc) Upstream {
 func TestAppsGetNoCredentialsAndOnlyTheGatewaysWord(t *testing.T) {
 	got := make(chan *http.Request, 1)
 	up := upstream(t, func(_ http.ResponseWriter, r *http.Request) { io.Copy(io.Discard, r.Body); got <- r })
-	d := open(t, Config{LoopbackServices: true}, Deps{Services: services{"app": up}})
+	d := runGateway(t, Config{LoopbackServices: true}, Deps{Services: services{"app": up}})
 	for _, proto := range []string{"h1", "h2"} {
-		h := header("Authorization", "token="+d.token, "Cookie", "theme=dark; "+identity.AuthCookie+"="+d.token+"; DCOS-ACS-info-cookie=x;a=b",
-			"X-Forwarded-For", "6.6.6.6", "X-Forwarded-User", "admin", "X_Forwarded_User", "admin", "x-marina-user", "admin", "X_Marina_User", "admin",
-			"X-Real-IP", "6.6.6.6", "Forwarded", "for=6.6.6.6", "Remote-User", "admin", "X-Remote-User", "admin", "X-Custom", "stays")
+		h := header("Authorization", "token="+d.token, "Cookie",
+			"theme=dark; "+identity.AuthCookie+"="+d.token+"; DCOS-ACS-info-cookie=x;a=b",
+			"X-Forwarded-For", "6.6.6.6", "X-Forwarded-User", "admin", "X_Forwarded_User", "admin", "x-marina-user", "admin",
+			"X_Marina_User", "admin",
+			"X-Real-IP", "6.6.6.6", "Forwarded", "for=6.6.6.6", "Remote-User", "admin", "X-Remote-User", "admin", "X-Custom",
+			"stays")
 		if proto == "h1" {
 			h.Add("Connection", "x-marina-user, x-forwarded-for, x-real-ip")
 			h.Add("Proxy-Authorization", "Basic x")
@@ -70,7 +74,8 @@ func TestAppsGetNoCredentialsAndOnlyTheGatewaysWord(t *testing.T) {
 				t.Errorf("%s: the app sees %q in\n%s", proto, bad, all.String())
 			}
 		}
-		want := map[string]string{"X-Marina-User": "root", "X-Forwarded-For": "127.0.0.1", "X-Real-Ip": "127.0.0.1", "X-Forwarded-Proto": "https", "X-Forwarded-Host": d.https.String(), "X-Custom": "stays", "Cookie": "theme=dark; a=b"}
+		want := map[string]string{"X-Marina-User": "root", "X-Forwarded-For": "127.0.0.1", "X-Real-Ip": "127.0.0.1",
+			"X-Forwarded-Proto": "https", "X-Forwarded-Host": d.https.String(), "X-Custom": "stays", "Cookie": "theme=dark; a=b"}
 		for name, v := range want {
 			if got := in.Header.Values(name); len(got) != 1 || got[0] != v {
 				t.Errorf("%s: %s = %q, want %q once", proto, name, got, v)
@@ -91,7 +96,7 @@ func TestAppsCannotSpeakForTheGateway(t *testing.T) {
 		w.Header().Set("Clear-Site-Data", `"cookies"`)
 		w.Header().Set("X-Frame-Options", "ALLOWALL")
 	})
-	d := open(t, Config{LoopbackServices: true}, Deps{Services: services{"app": up}})
+	d := runGateway(t, Config{LoopbackServices: true}, Deps{Services: services{"app": up}})
 	resp, _ := do(t, d.client(t, "h1"), "GET", d.url("/service/app/"), "", d.authorized())
 	if got := resp.Header.Values("Set-Cookie"); !slices.Equal(got, []string{"own=1"}) {
 		t.Errorf("Set-Cookie %q, want only the app's own", got)
@@ -112,7 +117,7 @@ func TestServicesAreFoundByTheirShortestPrefix(t *testing.T) {
 	}
 	keep := upstream(t, path("keep"))
 	keep.KeepPath = true
-	d := open(t, Config{LoopbackServices: true}, Deps{Services: services{
+	d := runGateway(t, Config{LoopbackServices: true}, Deps{Services: services{
 		"app": upstream(t, path("app")), "b.a": upstream(t, path("b.a")), "c.b.a": upstream(t, path("c.b.a")), "keep": keep,
 		"gone": {Scheme: "http", Endpoint: netip.MustParseAddrPort("127.0.0.1:1")},
 	}})
@@ -147,7 +152,8 @@ func TestServicesAreFoundByTheirShortestPrefix(t *testing.T) {
 			t.Errorf("GET %.40s: %s, want %s", p, got, want)
 		}
 	}
-	if resp, body := do(t, c, "POST", d.url("/service/app"), "", d.authorized()); resp.StatusCode != 200 || body != "app /" {
+	if resp, body := do(t, c, "POST", d.url("/service/app"), "", d.authorized()); resp.StatusCode != 200 ||
+		body != "app /" {
 		t.Errorf("POST without the slash: %d %s, want it to arrive", resp.StatusCode, body)
 	}
 }
@@ -176,21 +182,26 @@ func TestRedirectsOfAppsStayUnderTheirMount(t *testing.T) {
 func TestOnlyTaskAddressesAreConnectedTo(t *testing.T) {
 	for addr, want := range map[string]bool{
 		"10.1.2.3:80": true, "192.168.0.7:65535": true, "[fd00::7]:80": true, "203.0.113.9:80": true,
-		"127.0.0.1:80": false, "127.9.9.9:80": false, "[::1]:80": false, "[::ffff:127.0.0.1]:80": false, "[::ffff:169.254.169.254]:80": false,
-		"169.254.169.254:80": false, "0.0.0.0:80": false, "[::]:80": false, "[fe80::1]:80": false, "224.0.0.1:80": false, "255.255.255.255:80": false, "10.1.2.3:0": false,
+		"127.0.0.1:80": false, "127.9.9.9:80": false, "[::1]:80": false, "[::ffff:127.0.0.1]:80": false,
+		"[::ffff:169.254.169.254]:80": false,
+		"169.254.169.254:80":          false, "0.0.0.0:80": false, "[::]:80": false, "[fe80::1]:80": false,
+		"224.0.0.1:80":       false,
+		"255.255.255.255:80": false, "10.1.2.3:0": false,
 	} {
 		if err := checkTarget(netip.MustParseAddrPort(addr), false); (err == nil) != want {
 			t.Errorf("checkTarget(%s) = %v, want allowed %v", addr, err, want)
 		}
 	}
 	dial := taskDialer(false)
-	for _, addr := range []string{"localhost:80", "metadata.internal:80", "2130706433:80", "0x7f.1:80", "169.254.169.254:80", ":80"} {
+	for _, addr := range []string{"localhost:80", "metadata.internal:80", "2130706433:80", "0x7f.1:80",
+		"169.254.169.254:80", ":80"} {
 		if c, err := dial(t.Context(), "tcp", addr); err == nil {
 			c.Close()
 			t.Errorf("connected to %s", addr)
 		}
 	}
-	d := open(t, Config{}, Deps{Services: services{"app": upstream(t, func(http.ResponseWriter, *http.Request) { t.Error("loopback was reached") })}})
+	d := runGateway(t, Config{}, Deps{Services: services{"app": upstream(t,
+		func(http.ResponseWriter, *http.Request) { t.Error("loopback was reached") })}})
 	if resp, _ := do(t, d.client(t, "h1"), "GET", d.url("/service/app/"), "", d.authorized()); resp.StatusCode != 502 {
 		t.Errorf("service on loopback: %d, want 502", resp.StatusCode)
 	}
@@ -212,11 +223,13 @@ func TestWebsocketPassesAndEndsWithItsToken(t *testing.T) {
 		rw.Flush()
 		io.Copy(c, rw)
 	})
-	d := open(t, Config{LoopbackServices: true}, Deps{Services: services{"app": up}})
+	d := runGateway(t, Config{LoopbackServices: true}, Deps{Services: services{"app": up}})
 	token := d.issue(t)
 	upgrade := func(path string) (*tls.Conn, *bufio.Reader, *http.Response) {
 		c := must(tls.Dial("tcp", d.https.String(), &tls.Config{RootCAs: d.ca.Pool()}))(t)
-		fmt.Fprintf(c, "GET %s HTTP/1.1\r\nHost: x\r\nAuthorization: token=%s\r\nConnection: Upgrade\r\nUpgrade: test\r\n\r\n", path, token.Secret)
+		fmt.Fprintf(c,
+			"GET %s HTTP/1.1\r\nHost: x\r\nAuthorization: token=%s\r\nConnection: Upgrade\r\nUpgrade: test\r\n\r\n",
+			path, token.Secret)
 		br := bufio.NewReader(c)
 		return c, br, must(http.ReadResponse(br, nil))(t)
 	}
@@ -256,7 +269,7 @@ func TestAppThatDiesMidAnswerBreaksTheAnswer(t *testing.T) {
 		http.NewResponseController(w).Flush()
 		panic(http.ErrAbortHandler)
 	})
-	d := open(t, Config{LoopbackServices: true}, Deps{Services: services{"app": up}})
+	d := runGateway(t, Config{LoopbackServices: true}, Deps{Services: services{"app": up}})
 	r := must(http.NewRequest("GET", d.url("/service/app/"), nil))(t)
 	r.Header = d.authorized()
 	resp, err := d.client(t, "h2").Do(r)
@@ -270,7 +283,7 @@ func TestAppThatDiesMidAnswerBreaksTheAnswer(t *testing.T) {
 }
 
 func TestHealthAnswersAsDCOS(t *testing.T) {
-	d := open(t, Config{}, Deps{Health: report{}})
+	d := runGateway(t, Config{}, Deps{Health: report{}})
 	c := d.client(t, "h2")
 	for path, want := range map[string]string{
 		"":                                       `{"units":[{"id":"dcos-mesos-master.service","health":0,"output":"","description":"the kernel","help":"","name":"Mesos Master"},`,
@@ -289,7 +302,9 @@ func TestHealthAnswersAsDCOS(t *testing.T) {
 			t.Errorf("%s: %d %s, want %s", path, resp.StatusCode, body, want)
 		}
 	}
-	for _, path := range []string{"/units/x", "/units/x/nodes", "/units/dcos-net.service/nodes/10.0.0.9", "/units/dcos-net.service/x", "/nodes/x", "/nodes/10.0.0.2/x", "/nodes/10.0.0.2/units/x", "/x", "/nodes/10.0.0.2/units/x/y"} {
+	for _, path := range []string{"/units/x", "/units/x/nodes", "/units/dcos-net.service/nodes/10.0.0.9",
+		"/units/dcos-net.service/x", "/nodes/x", "/nodes/10.0.0.2/x", "/nodes/10.0.0.2/units/x", "/x",
+		"/nodes/10.0.0.2/units/x/y"} {
 		if resp, body := do(t, c, "GET", d.url(healthBase+path), "", d.authorized()); resp.StatusCode != 404 {
 			t.Errorf("%s: %d %s, want 404", path, resp.StatusCode, body)
 		}
@@ -297,7 +312,7 @@ func TestHealthAnswersAsDCOS(t *testing.T) {
 }
 
 func TestMetadataForDCOSClients(t *testing.T) {
-	d := open(t, Config{}, Deps{})
+	d := runGateway(t, Config{}, Deps{})
 	c := d.client(t, "h2")
 	for path, want := range map[string]string{
 		"/dcos-metadata/dcos-version.json": `"dcos-variant":"open"`,
@@ -306,7 +321,8 @@ func TestMetadataForDCOSClients(t *testing.T) {
 		"/acs/api/v1/auth/providers":       "dcos-uid-password",
 		"/acs/api/v1/users":                `{"array":[{"uid":"root"`,
 	} {
-		if resp, body := do(t, c, "GET", d.url(path), "", d.authorized()); resp.StatusCode != 200 || !strings.Contains(body, want) {
+		if resp, body := do(t, c, "GET", d.url(path), "", d.authorized()); resp.StatusCode != 200 ||
+			!strings.Contains(body, want) {
 			t.Errorf("%s: %d %s, want %s", path, resp.StatusCode, body, want)
 		}
 	}
@@ -327,13 +343,15 @@ func TestRoutesAreChecked(t *testing.T) {
 			t.Errorf("%s: accepted", name)
 		}
 	}
-	table := must(newTable([]Route{{Prefix: "/", Exact: true, Open: true, Handler: echo}, {Prefix: "/a", Asks: true, Handler: echo}, {Prefix: "/a/b", Asks: true, Handler: echo}}))(t)
-	for path, want := range map[string]string{"/": "", "/a": "/a", "/a/x": "/a", "/a/b": "/a/b", "/a/bc": "/a", "/a/b/c": "/a/b"} {
-		if rt, _ := table.find(path); rt == nil || rt.Prefix != want {
+	table := must(newTable([]Route{{Prefix: "/", Exact: true, Open: true, Handler: echo},
+		{Prefix: "/a", Asks: true, Handler: echo}, {Prefix: "/a/b", Asks: true, Handler: echo}}))(t)
+	for path, want := range map[string]string{"/": "", "/a": "/a", "/a/x": "/a", "/a/b": "/a/b", "/a/bc": "/a",
+		"/a/b/c": "/a/b"} {
+		if rt, _ := table.findRoute(path); rt == nil || rt.Prefix != want {
 			t.Errorf("find(%s) = %v, want %q", path, rt, want)
 		}
 	}
-	if rt, _ := table.find("/b"); rt != nil {
+	if rt, _ := table.findRoute("/b"); rt != nil {
 		t.Errorf("find(/b) = %v, want none", rt.Prefix)
 	}
 }

@@ -14,13 +14,14 @@ import (
 	"github.com/marinaos/marina/internal/metrics"
 )
 
-// Strangers fill no log: what is refused without a principal is recorded this often, and the record says how many were not.
+// Refusals without a principal are recorded at this rate, so that strangers cannot fill the log; a record counts
+// those left out before it.
 const (
 	strangersPerSecond = 1
 	strangersBurst     = 60
 )
 
-// recorder writes down what requests change, and measures all of them.
+// recorder writes the audit records of requests, and measures all of them.
 type recorder struct {
 	log       *audit.Log // nil: nothing is recorded
 	requests  metrics.CounterVec
@@ -34,15 +35,18 @@ type recorder struct {
 
 func newRecorder(log *audit.Log, m *metrics.Registry) *recorder {
 	return &recorder{log: log, strangers: rate.NewLimiter(strangersPerSecond, strangersBurst),
-		requests: m.Counters("marina_gateway_requests_total", "Requests answered, by route, method and status code.", "route", "method", "code"),
-		durations: m.Histograms("marina_gateway_request_duration_seconds", "Time from a request's headers to the end of its answer; streams are left out.",
+		requests: m.Counters("marina_gateway_requests_total", "Requests answered, by route, method and status code.",
+			"route", "method", "code"),
+		durations: m.Histograms("marina_gateway_request_duration_seconds",
+			"Time from a request's headers to the end of its answer; streams are left out.",
 			metrics.Durations, "route"),
-		refused: m.Counters("marina_gateway_full_total", "Requests refused because as many were being served as may be.", "route"),
+		refused: m.Counters("marina_gateway_full_total", "Requests refused because as many were being served as may be.",
+			"route"),
 	}
 }
 
-// request is one request as it is recorded.
-type request struct {
+// requestRecord is the record of one request in progress.
+type requestRecord struct {
 	*recorder
 	w       *writer
 	began   time.Time
@@ -53,11 +57,11 @@ type request struct {
 	session bool
 }
 
-// begin returns the request to be served instead, and what ends its record.
-func (rec *recorder) begin(w *writer, r *http.Request, route *Route) (*http.Request, *request) {
+// beginRequest returns the request to be served instead, whose context collects notes, and its record.
+func (rec *recorder) beginRequest(w *writer, r *http.Request, route *Route) (*http.Request, *requestRecord) {
 	ctx, notes := audit.WithNotes(r.Context())
-	q := &request{recorder: rec, w: w, began: time.Now(), route: route, method: r.Method, notes: notes}
-	q.session = route != nil && route.Streaming && !safe(r.Method) && !route.Unrecorded
+	q := &requestRecord{recorder: rec, w: w, began: time.Now(), route: route, method: r.Method, notes: notes}
+	q.session = route != nil && route.Streaming && !isSafe(r.Method) && !route.Unrecorded
 	from, _, err := net.SplitHostPort(r.RemoteAddr)
 	if err != nil {
 		from = r.RemoteAddr
@@ -66,8 +70,8 @@ func (rec *recorder) begin(w *writer, r *http.Request, route *Route) (*http.Requ
 	return r.WithContext(ctx), q
 }
 
-// admitted notes who it is. A session is recorded at once: it may last for days.
-func (q *request) admitted(p *identity.Principal) {
+// setPrincipal records the principal. A session is also written at once: it may last for days.
+func (q *requestRecord) setPrincipal(p *identity.Principal) {
 	q.record.Who, q.record.Token = p.UID, p.TokenID
 	if q.session {
 		q.record.Phase, q.record.Outcome = audit.PhaseBegun, audit.Begun
@@ -76,36 +80,37 @@ func (q *request) admitted(p *identity.Principal) {
 	}
 }
 
-// label names the request's route in metrics.
-func (q *request) label() string {
+// label returns the name of the request's route in metrics.
+func (q *requestRecord) label() string {
 	if q.route == nil {
 		return "none"
 	}
 	return q.route.Prefix + "/"
 }
 
-// end counts the request, and records it if it could change something or was denied.
-func (q *request) end() {
+// finish counts the request, and writes its record if it could change something or was denied.
+func (q *requestRecord) finish() {
 	took := time.Since(q.began)
 	route := q.label()
-	status := q.w.result()
+	status := q.w.sentStatus()
 	q.requests.WithLabelValues(route, knownMethod(q.method), strconv.Itoa(status)).Inc()
 	if q.route == nil || !q.route.Streaming {
 		q.durations.WithLabelValues(route).Observe(took.Seconds())
 	}
 	denied := status == http.StatusUnauthorized || status == http.StatusForbidden
-	if safe(q.method) && !denied || q.route != nil && q.route.Unrecorded {
+	if isSafe(q.method) && !denied || q.route != nil && q.route.Unrecorded {
 		return
 	}
 	q.record.Status, q.record.Outcome, q.record.Duration, q.record.Notes = status, audit.OutcomeOf(status), took, q.notes()
-	if q.record.Who == "" && q.record.Outcome != audit.Done && !q.stranger() {
+	if q.record.Who == "" && q.record.Outcome != audit.Done && !q.allowStranger() {
 		return
 	}
 	q.log.Append(q.record)
 }
 
-// stranger reports whether one more refusal of a stranger is recorded, and has the record tell how many were not.
-func (q *request) stranger() bool {
+// allowStranger reports whether one more refusal without a principal is recorded, and notes the number of those left
+// out.
+func (q *requestRecord) allowStranger() bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if !q.strangers.Allow() {
@@ -122,14 +127,16 @@ func (q *request) stranger() bool {
 	return true
 }
 
-func safe(method string) bool {
-	return method == http.MethodGet || method == http.MethodHead || method == http.MethodOptions || method == http.MethodTrace
+func isSafe(method string) bool {
+	return method == http.MethodGet || method == http.MethodHead || method == http.MethodOptions ||
+		method == http.MethodTrace
 }
 
-// knownMethod keeps what clients invent from becoming a label.
+// knownMethod maps methods that clients invent to one label.
 func knownMethod(method string) string {
 	switch method {
-	case http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete, http.MethodOptions:
+	case http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete,
+		http.MethodOptions:
 		return method
 	}
 	return "other"

@@ -12,17 +12,17 @@ import (
 	"github.com/marinaos/marina/internal/metrics"
 )
 
-// recording is a gateway with an audit log and metrics.
-func recording(t *testing.T, deps Deps) (*door, *audit.Log) {
+// recordingGateway runs a gateway with an audit log and metrics.
+func recordingGateway(t *testing.T, deps Deps) (*testGateway, *audit.Log) {
 	t.Helper()
 	log := must(audit.Open(audit.Config{Dir: t.TempDir()}))(t)
 	t.Cleanup(func() { log.Close() })
 	deps.Audit, deps.Metrics = log, metrics.New("test")
-	return open(t, Config{}, deps), log
+	return runGateway(t, Config{}, deps), log
 }
 
-// records waits until there are so many: the last one may be written after its client has the answer.
-func records(t *testing.T, log *audit.Log, n int) []audit.Record {
+// waitRecords waits until there are n records: the last one may be written after its client has the answer.
+func waitRecords(t *testing.T, log *audit.Log, n int) []audit.Record {
 	t.Helper()
 	limit := time.After(10 * time.Second)
 	for {
@@ -43,9 +43,12 @@ func TestEveryChangeAndEveryDenialIsRecorded(t *testing.T) {
 		audit.Note(r.Context(), "deployment", "d-1")
 		w.WriteHeader(http.StatusCreated)
 	})
-	d, log := recording(t, Deps{Routes: []Route{
+	d, log := recordingGateway(t, Deps{Routes: []Route{
 		{Prefix: "/echo", Handler: echo}, {Prefix: "/noted", Handler: noted},
-		{Prefix: "/forbidden", Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(403) })},
+		{Prefix: "/forbidden", Handler: http.HandlerFunc(func(w http.ResponseWriter,
+			_ *http.Request) {
+			w.WriteHeader(403)
+		})},
 		{Prefix: "/panic", Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic("no") })},
 		{Prefix: "/torn", Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 			w.WriteHeader(200)
@@ -72,7 +75,7 @@ func TestEveryChangeAndEveryDenialIsRecorded(t *testing.T) {
 		outcome           audit.Outcome
 	}
 	var got []string
-	for _, r := range records(t, log, 6) {
+	for _, r := range waitRecords(t, log, 6) {
 		got = append(got, fmt.Sprint(line{r.Who, r.Action, r.Path, r.Status, r.Outcome}))
 		if r.From != "127.0.0.1" || r.Time.IsZero() || r.Duration <= 0 || (r.Who != "") != (r.Token != "") {
 			t.Errorf("record %+v: want where from, when, how long, and which token", r)
@@ -96,36 +99,38 @@ func TestEveryChangeAndEveryDenialIsRecorded(t *testing.T) {
 
 func TestASessionIsRecordedAtItsStartAndItsEnd(t *testing.T) {
 	end := make(chan struct{})
-	d, log := recording(t, Deps{Routes: []Route{{Prefix: "/exec", Streaming: true, Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		w.WriteHeader(200)
-		http.NewResponseController(w).Flush()
-		<-end
-	})}}})
+	d, log := recordingGateway(t, Deps{Routes: []Route{{Prefix: "/exec",
+		Streaming: true, Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			w.WriteHeader(200)
+			http.NewResponseController(w).Flush()
+			<-end
+		})}}})
 	r := must(http.NewRequestWithContext(t.Context(), "POST", d.url("/exec"), nil))(t)
 	r.Header = d.authorized()
 	resp := must(d.client(t, "h2").Do(r))(t)
-	begun := records(t, log, 1)
+	begun := waitRecords(t, log, 1)
 	if begun[0].Phase != audit.PhaseBegun || begun[0].Outcome != audit.Begun || begun[0].Who != "root" {
 		t.Errorf("while it goes on: %+v, want one record of its begin", begun)
 	}
 	close(end)
 	resp.Body.Close()
-	if all := records(t, log, 2); all[1].Phase != audit.PhaseEnded || all[1].Outcome != audit.Done || all[1].Status != 200 {
+	if all := waitRecords(t, log, 2); all[1].Phase != audit.PhaseEnded || all[1].Outcome != audit.Done ||
+		all[1].Status != 200 {
 		t.Errorf("after it: %+v, want one of its end too", all)
 	}
 }
 
-// Who has no token cannot push out of the log what others did.
+// Requests without a token cannot push the records of others out of the log.
 func TestStrangersDoNotFillTheLog(t *testing.T) {
-	d, log := recording(t, Deps{Routes: []Route{{Prefix: "/echo", Handler: echo}}})
+	d, log := recordingGateway(t, Deps{Routes: []Route{{Prefix: "/echo", Handler: echo}}})
 	c := d.client(t, "h2")
 	for range 3 * strangersBurst {
 		do(t, c, "DELETE", d.url("/echo"), "", nil)
 	}
 	do(t, c, "DELETE", d.url("/echo"), "", d.authorized())
-	all := records(t, log, 2)
+	all := waitRecords(t, log, 2)
 	for all[len(all)-1].Who == "" {
-		all = records(t, log, len(all)+1)
+		all = waitRecords(t, log, len(all)+1)
 	}
 	if len(all) > 2*strangersBurst {
 		t.Errorf("%d records of %d refusals, want about %d", len(all), 3*strangersBurst, strangersBurst)
@@ -133,7 +138,7 @@ func TestStrangersDoNotFillTheLog(t *testing.T) {
 }
 
 func TestMetricsAndAuditNeedTheRightToReadThem(t *testing.T) {
-	d, _ := recording(t, Deps{Routes: []Route{{Prefix: "/echo", Handler: echo}}})
+	d, _ := recordingGateway(t, Deps{Routes: []Route{{Prefix: "/echo", Handler: echo}}})
 	c := d.client(t, "h2")
 	do(t, c, "GET", d.url("/echo"), "", d.authorized())
 	for _, path := range []string{"/metrics", "/audit/v1"} {
@@ -146,16 +151,18 @@ func TestMetricsAndAuditNeedTheRightToReadThem(t *testing.T) {
 	}
 	_, body := do(t, c, "GET", d.url("/metrics"), "", d.authorized())
 	for _, want := range []string{`marina_gateway_requests_total{code="200",method="GET",route="/echo/"} 1`,
-		`marina_gateway_requests_total{code="401",method="GET",route="/metrics/"} 1`, `marina_gateway_request_duration_seconds_count{route="/echo/"} 1`} {
+		`marina_gateway_requests_total{code="401",method="GET",route="/metrics/"} 1`,
+		`marina_gateway_request_duration_seconds_count{route="/echo/"} 1`} {
 		if !strings.Contains(body, want) {
 			t.Errorf("metrics have no %s", want)
 		}
 	}
 }
 
-// Every route that is not open asks, also the gateway's own: with an authorizer that says no, nothing answers.
+// Every route that is not open checks access, also the gateway's own: with an authorizer that denies, nothing answers.
 func TestNothingAnswersWithoutTheRight(t *testing.T) {
-	d, _ := recording(t, Deps{Access: access.Nobody{}, Health: report{}, Services: services{}, Routes: []Route{{Prefix: "/needs", Needs: access.Images, Handler: echo}}})
+	d, _ := recordingGateway(t, Deps{Access: access.Nobody{}, Health: report{}, Services: services{},
+		Routes: []Route{{Prefix: "/needs", Needs: access.Images, Handler: echo}}})
 	c := d.client(t, "h2")
 	for _, rt := range d.routes {
 		if rt.Open || rt.Asks {

@@ -12,36 +12,37 @@ import (
 	"github.com/marinaos/marina/internal/access"
 )
 
-// Route says who answers what is under a prefix. The route with the longest prefix that ends at a segment's end wins.
-// Paths are canonical before they are routed, and compared as they were sent, with their escapes: a prefix spelled with
-// escapes matches no route, and so needs a token at least.
+// Route is a handler for the paths under a prefix. The route with the longest prefix that ends at a segment's end
+// wins. Paths are canonical before they are routed, and compared as they were sent, with their escapes: a prefix
+// spelled with escapes matches no route, and so needs a token at least.
 type Route struct {
-	Prefix  string // starts with a slash, holds no escapes; one slash at its end does not matter
+	Prefix  string // starts with a slash, has no escapes; one slash at its end does not matter
 	Handler http.Handler
 
 	Exact bool // only the prefix itself, nothing under it
 	Open  bool // answers without a token
 
-	// Needs is what the gateway itself asks access for, with the action that the method means. A route whose handler asks, since
-	// only it knows what a request is about, says Asks instead. A route that is not Open has one of them.
+	// Needs is the resource family that the gateway itself checks access to, with the action of the method. A route
+	// whose handler checks, since only it knows the resource, has Asks instead. A route that is not Open has one of
+	// them.
 	Needs access.Family
 	Asks  bool
 
-	Strip     bool  // the handler sees the path without the prefix
-	Streaming bool  // answers may take long: counted apart, no limit on the pace of the body, ended when the gateway stops
+	Strip     bool  // the handler gets the path without the prefix
+	Streaming bool  // answers may take long: counted apart, no minimum pace of the body, ended when the gateway stops
 	BodyLimit int64 // bytes; zero is Config.BodyLimit, negative none
 
-	Unrecorded bool // what is asked here is not the datacenter's matter, and is left out of the audit log
+	Unrecorded bool // requests here do not concern the datacenter, and are left out of the audit log
 
-	uncounted bool // answers at once, also when the gateway is full
+	uncounted bool // served at once, also when the gateway is full
 }
 
 func (rt *Route) match(path string) (rest string, ok bool) {
-	rest, ok = under(path, rt.Prefix)
+	rest, ok = cutPrefix(path, rt.Prefix)
 	return rest, ok && (!rt.Exact || strings.Trim(rest, "/") == "")
 }
 
-// table is routes, the longest prefix first.
+// table has the routes, the longest prefix first.
 type table []Route
 
 func newTable(routes []Route) (table, error) {
@@ -50,10 +51,12 @@ func newTable(routes []Route) (table, error) {
 		rt := &t[i]
 		canonical, err := canonicalPath(rt.Prefix)
 		if err != nil || canonical != rt.Prefix || strings.ContainsAny(rt.Prefix, "%?#") || rt.Handler == nil {
-			return nil, fmt.Errorf("route %q: a route needs a plain path and a handler: %w", rt.Prefix, errdefs.ErrInvalidArgument)
+			return nil, fmt.Errorf("route %q: a route needs a plain path and a handler: %w",
+				rt.Prefix, errdefs.ErrInvalidArgument)
 		}
 		if !rt.Open && !rt.Asks && rt.Needs == "" {
-			return nil, fmt.Errorf("route %q: nobody asks whether its requests are allowed: %w", rt.Prefix, errdefs.ErrInvalidArgument)
+			return nil, fmt.Errorf("route %q: nobody asks whether its requests are allowed: %w",
+				rt.Prefix, errdefs.ErrInvalidArgument)
 		}
 		rt.Prefix = strings.TrimSuffix(rt.Prefix, "/")
 	}
@@ -68,8 +71,8 @@ func newTable(routes []Route) (table, error) {
 	return t, nil
 }
 
-// find returns the route of a canonical path and what follows its prefix, nil if there is none.
-func (t table) find(path string) (*Route, string) {
+// findRoute returns the route of a canonical path and the path without its prefix; nil if there is none.
+func (t table) findRoute(path string) (*Route, string) {
 	for i := range t {
 		if rest, ok := t[i].match(path); ok {
 			return &t[i], rest

@@ -18,13 +18,13 @@ import (
 	"github.com/marinaos/marina/internal/store/memory"
 )
 
-// pipes is a listener on no network, so that its time can be a bubble's.
-type pipes struct {
+// pipeListener is a listener without a network, so that it works in a synctest bubble.
+type pipeListener struct {
 	conns chan net.Conn
 	done  chan struct{}
 }
 
-func (p *pipes) Accept() (net.Conn, error) {
+func (p *pipeListener) Accept() (net.Conn, error) {
 	select {
 	case c := <-p.conns:
 		return c, nil
@@ -32,11 +32,11 @@ func (p *pipes) Accept() (net.Conn, error) {
 		return nil, net.ErrClosed
 	}
 }
-func (p *pipes) Close() error   { close(p.done); return nil }
-func (p *pipes) Addr() net.Addr { return &net.UnixAddr{Name: "pipes", Net: "unix"} }
+func (p *pipeListener) Close() error   { close(p.done); return nil }
+func (p *pipeListener) Addr() net.Addr { return &net.UnixAddr{Name: "pipes", Net: "unix"} }
 
-// slowly runs f with connections to a gateway whose clock is the bubble's.
-func slowly(t *testing.T, routes []Route, f func(t *testing.T, token string, dial func() net.Conn)) {
+// withSlowClients runs f with connections to a gateway whose clock is the bubble's.
+func withSlowClients(t *testing.T, routes []Route, f func(t *testing.T, token string, dial func() net.Conn)) {
 	raw := make([]byte, 32)
 	root := must(identity.NewRootKey(raw))(t)
 	st := memory.New()
@@ -49,7 +49,7 @@ func slowly(t *testing.T, routes []Route, f func(t *testing.T, token string, dia
 		g := &Gateway{cfg: Config{BodyLimit: 1 << 20, MaxRequests: 10, MaxStreams: 10}, identity: dir, log: log,
 			origin: http.NewCrossOriginProtection(), routes: must(newTable(routes))(t), recorder: newRecorder(nil, nil)}
 		ctx, cancel := context.WithCancel(context.Background())
-		l := &pipes{conns: make(chan net.Conn), done: make(chan struct{})}
+		l := &pipeListener{conns: make(chan net.Conn), done: make(chan struct{})}
 		served, ran := make(chan error, 1), make(chan error, 1)
 		go func() { ran <- dir.Run(ctx) }()
 		go func() { served <- g.serveOn(ctx, l) }()
@@ -99,10 +99,11 @@ func TestSlowClientsAreCutOff(t *testing.T) {
 			}
 		})},
 	}
-	slowly(t, routes, func(t *testing.T, token string, dial func() net.Conn) {
+	withSlowClients(t, routes, func(t *testing.T, token string, dial func() net.Conn) {
 		read = make(chan error, 1)
 		head := func(method, path string, length int) string {
-			return fmt.Sprintf("%s %s HTTP/1.1\r\nHost: x\r\nAuthorization: token=%s\r\nContent-Length: %d\r\n\r\n", method, path, token, length)
+			return fmt.Sprintf("%s %s HTTP/1.1\r\nHost: x\r\nAuthorization: token=%s\r\nContent-Length: %d\r\n\r\n",
+				method, path, token, length)
 		}
 
 		c := dial()

@@ -13,40 +13,40 @@ import (
 )
 
 const (
-	bodyPace    = 30 * time.Second // longest a client may take to send the next bytes of a body
-	bodyLinger  = 5 * time.Second  // the same, for a body that nobody reads any more
-	writePace   = time.Minute      // longest a client may take to read the next bytes of an answer
-	writeAtOnce = 256 << 10        // bytes that have to be read within writePace
+	bodyPace    = 30 * time.Second // time for a client to send the next bytes of a body
+	bodyLinger  = 5 * time.Second  // the same, for a body that no handler reads any more
+	writePace   = time.Minute      // time for a client to read the next writeAtOnce bytes of an answer
+	writeAtOnce = 256 << 10        // bytes
 )
 
-// past is a deadline that ends what is waiting.
+// past is a deadline that ends blocked reads and writes.
 var past = time.Unix(1, 0)
 
-// writer is a response whose client has to keep reading, and which can be cut off from outside: handlers that wait in a
-// read or a write do not see their context end.
+// writer is a response with a minimum pace of its client, which can be cut off from other goroutines: handlers
+// blocked in a read or a write do not notice that their context ended.
 type writer struct {
 	http.ResponseWriter
-	control *http.ResponseController
-	wrote   bool // owned by the handler's goroutine, as the next two
-	status  int  // of the answer, 0 before there is one
-	aborted bool // the answer is not whole, and its client knows
+	controller *http.ResponseController
+	wrote      bool // owned by the handler's goroutine, as the next two
+	status     int  // of the answer, 0 before there is one
+	aborted    bool // the answer is not whole, and its client knows
 
 	mu       sync.Mutex
-	cut      bool     // no deadline may be moved any more; guarded by mu
+	cut      bool     // deadlines stay in the past; guarded by mu
 	finished bool     // the handler has returned; guarded by mu
 	conn     net.Conn // after Hijack; guarded by mu
 }
 
 func newWriter(rw http.ResponseWriter) *writer {
-	w := &writer{ResponseWriter: rw, control: http.NewResponseController(rw)}
+	w := &writer{ResponseWriter: rw, controller: http.NewResponseController(rw)}
 	w.writeDeadline(time.Time{}) // the last request on the connection left one
 	return w
 }
 
-// Unwrap is for http.ResponseController.
+// Unwrap implements the interface that http.ResponseController looks for.
 func (w *writer) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
-// WriteHeader notes that there is no other status any more.
+// WriteHeader remembers the first final status.
 func (w *writer) WriteHeader(status int) {
 	if !w.wrote && (status >= http.StatusOK || status == http.StatusSwitchingProtocols) {
 		w.wrote, w.status = true, status
@@ -54,12 +54,12 @@ func (w *writer) WriteHeader(status int) {
 	w.ResponseWriter.WriteHeader(status)
 }
 
-// result is the status of the answer as its client sees it, 0 if it gets none that is whole.
-func (w *writer) result() int {
+// sentStatus returns the status of the answer, 0 if the client gets no whole one.
+func (w *writer) sentStatus() int {
 	switch {
 	case w.aborted:
 		return 0
-	case w.status == 0: // what net/http says for a handler that says nothing
+	case w.status == 0: // net/http's for a handler that writes nothing
 		return http.StatusOK
 	}
 	return w.status
@@ -84,17 +84,17 @@ func (w *writer) Write(p []byte) (n int, err error) {
 func (w *writer) FlushError() error {
 	w.wrote = true
 	w.writeDeadline(time.Now().Add(writePace))
-	err := w.control.Flush()
+	err := w.controller.Flush()
 	w.writeDeadline(time.Time{})
 	return err
 }
 
-// Flush is FlushError for those who do not look.
+// Flush is FlushError for callers that ignore the error.
 func (w *writer) Flush() { _ = w.FlushError() }
 
-// Hijack hands the connection over, and keeps the means to close it.
+// Hijack hands the connection over; cutOff can still close it.
 func (w *writer) Hijack() (net.Conn, *bufio.ReadWriter, error) {
-	c, rw, err := w.control.Hijack()
+	c, rw, err := w.controller.Hijack()
 	if err != nil {
 		return nil, nil, err
 	}
@@ -114,7 +114,7 @@ func (w *writer) writeDeadline(t time.Time) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if !w.cut && !w.finished && w.conn == nil {
-		_ = w.control.SetWriteDeadline(t) // not every ResponseWriter has deadlines
+		_ = w.controller.SetWriteDeadline(t) // not every ResponseWriter has deadlines
 	}
 }
 
@@ -122,12 +122,12 @@ func (w *writer) readDeadline(t time.Time) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if !w.cut && !w.finished && w.conn == nil {
-		_ = w.control.SetReadDeadline(t)
+		_ = w.controller.SetReadDeadline(t)
 	}
 }
 
-// end cuts the request off: reads and writes that wait return, later ones fail. Any goroutine may call it.
-func (w *writer) end() {
+// cutOff ends the request: blocked reads and writes return, later ones fail. Any goroutine may call it.
+func (w *writer) cutOff() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.cut || w.finished {
@@ -138,11 +138,11 @@ func (w *writer) end() {
 		w.conn.Close()
 		return
 	}
-	_ = w.control.SetReadDeadline(past)
-	_ = w.control.SetWriteDeadline(past)
+	_ = w.controller.SetReadDeadline(past)
+	_ = w.controller.SetWriteDeadline(past)
 }
 
-// finish bounds what the server does with the request after its handler, and leaves the connection alone from then on.
+// finish limits the time that the server spends on the request after its handler; no deadline changes from then on.
 func (w *writer) finish(body *pacedBody) {
 	if body != nil && !body.done.Load() {
 		w.readDeadline(time.Now().Add(bodyLinger))
@@ -153,14 +153,14 @@ func (w *writer) finish(body *pacedBody) {
 	w.finished = true
 }
 
-// pacedBody is a request's body whose client has to keep sending. From its making until its end there always is a
-// deadline, since the server itself may read it, to be done with the request. A proxy's transport may still read it
-// when the handler has returned.
+// pacedBody is a request's body with a minimum pace of its client. It always has a deadline until its end, since the
+// server itself may read it to finish the request. A proxy's transport may still read it when the handler has
+// returned.
 type pacedBody struct {
 	io.ReadCloser
-	w    *writer
-	free bool // no pace; set before anybody reads
-	done atomic.Bool
+	w       *writer
+	unpaced bool // set before the first read
+	done    atomic.Bool
 }
 
 func newPacedBody(w *writer, body io.ReadCloser) *pacedBody {
@@ -169,21 +169,21 @@ func newPacedBody(w *writer, body io.ReadCloser) *pacedBody {
 	return b
 }
 
-// release takes the pace off, for a stream.
-func (b *pacedBody) release() {
-	b.free = true
+// removePace removes the minimum pace, for a stream.
+func (b *pacedBody) removePace() {
+	b.unpaced = true
 	b.w.readDeadline(time.Time{})
 }
 
 // Read fails with os.ErrDeadlineExceeded when the client does not send.
 func (b *pacedBody) Read(p []byte) (int, error) {
-	if !b.free {
+	if !b.unpaced {
 		b.w.readDeadline(time.Now().Add(bodyPace))
 	}
 	n, err := b.ReadCloser.Read(p)
 	if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
 		b.done.Store(true)
-		b.w.readDeadline(time.Time{}) // the server waits for the client to go away now
+		b.w.readDeadline(time.Time{}) // from now on the server waits until the client goes away
 	}
 	return n, err
 }
