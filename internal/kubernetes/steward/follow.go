@@ -184,12 +184,13 @@ func (f *follower) hear(ctx context.Context, c *client, answered chan<- struct{}
 
 // say tells the steward what is wanted, now and when it changes, for as long as the connection may live.
 func (f *follower) say(ctx context.Context, c *client) error {
-	old := time.After(clientLife / 2)
+	old, told := time.After(clientLife/2), ""
 	for {
-		if want := f.wanted(); want != nil {
+		if want := f.wanted(); want != nil && want.Rev != told {
 			if err := c.desire(ctx, want); err != nil {
 				return err
 			}
+			told = want.Rev
 		}
 		select {
 		case <-f.changed:
