@@ -340,7 +340,8 @@ func (k *api) fail(w http.ResponseWriter, r *http.Request, err error) {
 		k.cfg.Log.Error("request failed", "path", r.URL.Path, "err", err)
 		message = "it could not be done; the daemon's log says why"
 	}
-	for _, kind := range []error{errdefs.ErrInvalidArgument, errdefs.ErrResourceExhausted, errdefs.ErrNotFound, errdefs.ErrAlreadyExists,
+	for _, kind := range []error{errdefs.ErrInvalidArgument, errdefs.ErrResourceExhausted, errdefs.ErrNotFound,
+		errdefs.ErrAlreadyExists,
 		errdefs.ErrFailedPrecondition, errdefs.ErrPermissionDenied, errdefs.ErrUnavailable} {
 		message = strings.TrimSuffix(message, ": "+kind.Error()) // it is the status
 	}

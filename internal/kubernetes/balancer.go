@@ -85,7 +85,8 @@ func (c *cluster) ports(published map[string]uint16) []kernel.Port {
 				continue
 			}
 			at := published[portKey(b, p.Protocol, p.Port)]
-			out = append(out, kernel.Port{Name: p.Name, Protocol: strings.ToLower(p.Protocol), Container: p.NodePort, Service: at, Publish: at != 0,
+			out = append(out, kernel.Port{Name: p.Name, Protocol: strings.ToLower(p.Protocol), Container: p.NodePort,
+				Service: at, Publish: at != 0,
 				VIPs: []kernel.VIP{{Name: c.vipName(b), Port: p.Port}}})
 		}
 	}

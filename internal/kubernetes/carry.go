@@ -127,8 +127,8 @@ func (k *Clusters) bury(ctx context.Context, c *cluster) error {
 	if _, err := k.cfg.Kernel.Expose(ctx, Framework, owner(c.Name, "nodes"), nil); err != nil {
 		return asked(err)
 	}
-	if err := k.archives.RemoveAll(c.ID); err != nil {
-		return fmt.Errorf("its loaded images: %w", err)
+	if err := k.archives.RemoveAll(c.ID); err != nil { // the next leadership removes what is nobody's
+		k.cfg.Log.Error("images of a deleted cluster not removed", "cluster", c.Name, "err", err)
 	}
 	sealed, err := leaves.Read(ctx, k.cfg.Store)
 	if err != nil {

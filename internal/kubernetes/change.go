@@ -39,7 +39,8 @@ func (k *Clusters) Create(ctx context.Context, d Definition) error {
 func (k *Clusters) create(change *scheduler.Change, d Definition, a *pki.Authorities) error {
 	if c := k.clusters[d.Name]; c != nil {
 		if !c.Deleted.IsZero() {
-			return fmt.Errorf("cluster %s is being deleted: wait until it is gone, or choose another name: %w", d.Name, errdefs.ErrAlreadyExists)
+			return fmt.Errorf("cluster %s is being deleted: wait until it is gone, or choose another name: %w", d.Name,
+				errdefs.ErrAlreadyExists)
 		}
 		return fmt.Errorf("cluster %s is there already: choose another name, or look at it with `marina cluster show %s`: %w",
 			d.Name, d.Name, errdefs.ErrAlreadyExists)
@@ -107,7 +108,8 @@ func (k *Clusters) Change(ctx context.Context, to Definition) error {
 			for _, m := range c.members {
 				m.problem = ""
 			}
-			c.add(k.cfg.Now(), fmt.Sprintf("should have %d nodes of %g cpus and %g MiB", *d.Nodes.Count, d.Nodes.CPUs, d.Nodes.Mem))
+			c.add(k.cfg.Now(), fmt.Sprintf("should have %d nodes of %g cpus and %g MiB", *d.Nodes.Count, d.Nodes.CPUs,
+				d.Nodes.Mem))
 		})
 		return k.putRow(change, c, row)
 	})

@@ -37,7 +37,10 @@ func TestClusterBecomesReadyStepByStep(t *testing.T) {
 		t.Errorf("with one node of two: got %s, want %s", v.State, Creating)
 	}
 	s.join("node-2")
-	w.until("a", "waiting for a pod", func(v View) bool { return strings.Contains(strings.Join(v.WaitsFor, ";"), "first pod") })
+	w.until("a", "waiting for a pod", func(v View) bool {
+		return strings.Contains(strings.Join(v.WaitsFor, ";"),
+			"first pod")
+	})
 	s.change(func(st *wire.Status) { st.Probe.Done = true })
 	v = w.until("a", "ready", isReady)
 	if v.Server == "" || v.Release != "v1.37.2" || v.ReadyAt.IsZero() || len(v.Members) != 3 {
@@ -50,10 +53,14 @@ func TestWhatEndsComesBackWhereItWas(t *testing.T) {
 	w.ready(Definition{Name: "a"})
 	before := w.member("a", "node-1")
 	w.kernel.End(kernel.GroupID(strings.TrimSuffix(before.Task, ".node-1")), kernel.Failed, "killed")
-	w.until("a", "with another node-1", func(v View) bool { return v.Members[1].Task != before.Task && v.Members[1].Task != "" })
+	w.until("a", "with another node-1", func(v View) bool {
+		return v.Members[1].Task != before.Task &&
+			v.Members[1].Task != ""
+	})
 	after := w.member("a", "node-1")
 	if after.Address != before.Address || after.Restarts != 1 {
-		t.Errorf("after its end: got address %s and %d restarts, want %s and 1", after.Address, after.Restarts, before.Address)
+		t.Errorf("after its end: got address %s and %d restarts, want %s and 1", after.Address, after.Restarts,
+			before.Address)
 	}
 }
 
@@ -146,7 +153,8 @@ func TestNodesChangeTheirSizeWhileTheyRun(t *testing.T) {
 	if err := w.clusters.Change(t.Context(), Definition{Name: "a", Nodes: Nodes{CPUs: 100}}); err != nil {
 		t.Fatal(err)
 	}
-	w.until("a", "saying why it keeps its size", func(v View) bool { return strings.Contains(strings.Join(v.WaitsFor, ";"), "lacks cpus") })
+	w.until("a", "saying why it keeps its size",
+		func(v View) bool { return strings.Contains(strings.Join(v.WaitsFor, ";"), "lacks cpus") })
 }
 
 func TestDeletedClusterLeavesNothing(t *testing.T) {
@@ -220,7 +228,8 @@ func TestLoadBalancersGetAddressesAndPorts(t *testing.T) {
 		return len(v.Balanced) == 1 && v.Balanced[0].Address != "" && len(v.Balanced[0].Published) == 1
 	})
 	b := v.Balanced[0]
-	if !strings.HasPrefix(b.Address, "198.18.") || b.Published[0] != "192.0.2.1:20001" || b.DNS != "web.default.a.kubernetes.l4lb.thisdcos.directory" {
+	if !strings.HasPrefix(b.Address, "198.18.") || b.Published[0] != "192.0.2.1:20001" ||
+		b.DNS != "web.default.a.kubernetes.l4lb.thisdcos.directory" {
 		t.Errorf("got %+v", b)
 	}
 	deadline := time.After(patience)
@@ -231,7 +240,8 @@ func TestLoadBalancersGetAddressesAndPorts(t *testing.T) {
 		case <-time.After(10 * time.Millisecond): // what the steward was told has no event of its own
 		}
 	}
-	if d := s.lastDesired().LoadBalancers[0]; d.Ingress[0].String() != b.Address || d.Published["80"] != "192.0.2.1:20001" {
+	if d := s.lastDesired().LoadBalancers[0]; d.Ingress[0].String() != b.Address ||
+		d.Published["80"] != "192.0.2.1:20001" {
 		t.Errorf("the steward was told %+v", d)
 	}
 	w.lead()
@@ -268,10 +278,12 @@ func TestMembersCertificatesAreTheirOwn(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := cert.Verify(x509.VerifyOptions{Roots: pool, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}); err == nil {
+	if _, err := cert.Verify(x509.VerifyOptions{Roots: pool,
+		KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}); err == nil {
 		t.Error("a's node is known to b")
 	}
-	for _, ref := range []string{"kubernetes/a/node-2", "kubernetes/c/node-1", "kubernetes/a", "", "kubernetes/../a/node-1"} {
+	for _, ref := range []string{"kubernetes/a/node-2", "kubernetes/c/node-1", "kubernetes/a", "",
+		"kubernetes/../a/node-1"} {
 		if _, err := w.clusters.Secret(t.Context(), "a1", ref); !errdefs.IsPermissionDenied(err) {
 			t.Errorf("secret %q: got %v, want a refusal", ref, err)
 		}
@@ -293,7 +305,8 @@ func TestMembersCertificatesAreTheirOwn(t *testing.T) {
 
 func TestDefinitionsThatCannotBeAreRefused(t *testing.T) {
 	w := newWorld(t)
-	w.quotas = []kernel.QuotaView{{Role: "/team", Limit: &kernel.Resources{MilliCPU: 500, Mem: -1, Disk: -1, GPUs: -1}, Used: kernel.Resources{MilliCPU: 100}}}
+	w.quotas = []kernel.QuotaView{{Role: "/team", Limit: &kernel.Resources{MilliCPU: 500, Mem: -1, Disk: -1, GPUs: -1},
+		Used: kernel.Resources{MilliCPU: 100}}}
 	w.ready(Definition{Name: "taken"})
 	for _, c := range []struct {
 		what   string
@@ -313,7 +326,8 @@ func TestDefinitionsThatCannotBeAreRefused(t *testing.T) {
 		{"fewer than no nodes", `{"name":"x","nodes":{"count":-1}}`, 422, "nodes.count"},
 		{"too little memory", `{"name":"x","nodes":{"mem":1}}`, 422, "nodes.mem"},
 		{"endless memory", `{"name":"x","nodes":{"mem":1e300}}`, 422, "nodes.mem"},
-		{"more than the quota", `{"name":"x","group":"/team/sub","nodes":{"cpus":0.5}}`, 422, "the quota of /team allows 0.5 cpus"},
+		{"more than the quota", `{"name":"x","group":"/team/sub","nodes":{"cpus":0.5}}`, 422,
+			"the quota of /team allows 0.5 cpus"},
 		{"a misspelt field", `{"name":"x","node":{}}`, 422, `unknown field "node"`},
 		{"two definitions", `{"name":"x"}{"name":"y"}`, 422, "followed"},
 		{"ranges that overlap", `{"name":"x","podCIDR":"10.96.0.0/16"}`, 422, "overlap"},
@@ -323,7 +337,8 @@ func TestDefinitionsThatCannotBeAreRefused(t *testing.T) {
 		{"no JSON", `]`, 422, "cannot be read"},
 	} {
 		rec := httptest.NewRecorder()
-		w.clusters.Handler(nil).ServeHTTP(rec, httptest.NewRequest(http.MethodPost, "/kubernetes/v1/clusters", strings.NewReader(c.body)))
+		w.clusters.Handler(nil).ServeHTTP(rec, httptest.NewRequest(http.MethodPost, "/kubernetes/v1/clusters",
+			strings.NewReader(c.body)))
 		if rec.Code != c.status || !strings.Contains(rec.Body.String(), strings.ReplaceAll(c.says, `"`, `\"`)) {
 			t.Errorf("%s: got %d %s, want %d and %q", c.what, rec.Code, rec.Body, c.status, c.says)
 		}
@@ -334,8 +349,9 @@ func TestDefinitionsThatCannotBeAreRefused(t *testing.T) {
 	if got := len(w.clusters.List()); got != 1 {
 		t.Errorf("after all refusals there are %d clusters, want 1", got)
 	}
-	for what, to := range map[string]Definition{"version": {Name: "taken", Version: "1.36"}, "group": {Name: "taken", Group: "/other"},
-		"disk": {Name: "taken", Nodes: Nodes{Disk: 99999}}, "podCIDR": {Name: "taken", PodCIDR: "10.1.0.0/16"}} {
+	for what, to := range map[string]Definition{"version": {Name: "taken", Version: "1.36"},
+		"group": {Name: "taken", Group: "/other"},
+		"disk":  {Name: "taken", Nodes: Nodes{Disk: 99999}}, "podCIDR": {Name: "taken", PodCIDR: "10.1.0.0/16"}} {
 		if err := w.clusters.Change(t.Context(), to); !errdefs.IsInvalidArgument(err) {
 			t.Errorf("changing %s: got %v, want a refusal", what, err)
 		}
@@ -358,7 +374,8 @@ func TestRepeatedRequestsAreHarmless(t *testing.T) {
 	}
 	w.steward("a")
 	for range 2 {
-		if rec := call("DELETE", "/kubernetes/v1/clusters/a", ""); rec.Code != http.StatusAccepted && rec.Code != http.StatusNotFound {
+		if rec := call("DELETE", "/kubernetes/v1/clusters/a", ""); rec.Code != http.StatusAccepted &&
+			rec.Code != http.StatusNotFound {
 			t.Errorf("delete: %d %s", rec.Code, rec.Body)
 		}
 	}
@@ -415,7 +432,8 @@ func TestWhereThereAreNoUserNamespacesPrivilegedPodsAreRefused(t *testing.T) {
 		if len(node.Constraints) != 1 || node.Constraints[0] != want || len(plane.Constraints) != 0 {
 			t.Errorf("%s: nodes want %v, the control plane %v", c.name, node.Constraints, plane.Constraints)
 		}
-		if got := strings.Join(newCluster(row).view(func() []kernel.AgentView { return nil }).Warnings, "\n"); !strings.Contains(got, c.warns) || c.warns == "" && got != "" {
+		if got := strings.Join(newCluster(row).view(func() []kernel.AgentView { return nil }).Warnings,
+			"\n"); !strings.Contains(got, c.warns) || c.warns == "" && got != "" {
 			t.Errorf("%s: warnings %q, want %q", c.name, got, c.warns)
 		}
 	}
@@ -445,7 +463,8 @@ func TestNothingIsToldOrDoneWithoutTheRight(t *testing.T) {
 		{"POST", "/a/images", "x", 403, "update " + of},
 	} {
 		rec := httptest.NewRecorder()
-		w.clusters.Handler(access.Nobody{}).ServeHTTP(rec, httptest.NewRequest(q.method, "/kubernetes/v1/clusters"+q.path, strings.NewReader(q.body)))
+		w.clusters.Handler(access.Nobody{}).ServeHTTP(rec,
+			httptest.NewRequest(q.method, "/kubernetes/v1/clusters"+q.path, strings.NewReader(q.body)))
 		if rec.Code != q.status || !strings.Contains(rec.Body.String(), q.says) {
 			t.Errorf("%s %s: %d %s, want %d with %q", q.method, q.path, rec.Code, rec.Body, q.status, q.says)
 		}

@@ -73,7 +73,8 @@ func TestAWriteOfUnknownOutcomeEndsTheLeadership(t *testing.T) {
 	w := newWorld(t)
 	w.memory.LoseReply(true)
 	rec := httptest.NewRecorder()
-	w.clusters.Handler(nil).ServeHTTP(rec, httptest.NewRequest(http.MethodPost, "/kubernetes/v1/clusters", strings.NewReader(`{"name":"a"}`)))
+	w.clusters.Handler(nil).ServeHTTP(rec, httptest.NewRequest(http.MethodPost, "/kubernetes/v1/clusters",
+		strings.NewReader(`{"name":"a"}`)))
 	if rec.Code != http.StatusServiceUnavailable || strings.Contains(rec.Body.String(), "row") {
 		t.Errorf("got %d %s, want %d without internals", rec.Code, rec.Body, http.StatusServiceUnavailable)
 	}
@@ -156,7 +157,8 @@ func TestAPanicParksItsClusterAndNoOther(t *testing.T) {
 			if len(alarms) != 1 || alarms[0].Subject != "cluster a" || alarms[0].Do == "" || alarms[0].Since.IsZero() {
 				t.Errorf("alarms: got %+v, want one of cluster a with what to do", alarms)
 			}
-			if err := w.clusters.Change(t.Context(), Definition{Name: "a", Nodes: Nodes{Count: new(3)}}); !errdefs.IsFailedPrecondition(err) {
+			if err := w.clusters.Change(t.Context(), Definition{Name: "a",
+				Nodes: Nodes{Count: new(3)}}); !errdefs.IsFailedPrecondition(err) {
 				t.Errorf("a change: got %v, want a refusal", err)
 			}
 			w.goesOn("b")
@@ -205,8 +207,10 @@ func TestAClusterWhoseRowCannotBeReadIsLeftAlone(t *testing.T) {
 			w.stop()
 			put(t, w, "a", []byte(strings.ReplaceAll(row, "ID", v.ID)))
 			w.lead()
-			v = w.until("a", "parked, with what runs of it", func(v View) bool { return v.State == Parked && len(v.Members) == 2 })
-			if a := w.clusters.Alarms(); len(a) != 1 || !strings.Contains(a[0].Do, "marina cluster delete a") || !strings.Contains(a[0].Do, rows.Key("a")) {
+			v = w.until("a", "parked, with what runs of it",
+				func(v View) bool { return v.State == Parked && len(v.Members) == 2 })
+			if a := w.clusters.Alarms(); len(a) != 1 || !strings.Contains(a[0].Do, "marina cluster delete a") ||
+				!strings.Contains(a[0].Do, rows.Key("a")) {
 				t.Errorf("alarms: got %+v, want the ways out", a)
 			}
 			if err := w.clusters.Create(t.Context(), Definition{Name: "a"}); !errdefs.IsAlreadyExists(err) {
@@ -219,7 +223,8 @@ func TestAClusterWhoseRowCannotBeReadIsLeftAlone(t *testing.T) {
 			if n := w.clusters.clusters["b"].VNI; n == firstVNI {
 				t.Errorf("b's network has number %d, which may be a's", n)
 			}
-			if after := w.groups("a"); !slices.EqualFunc(before, after, func(x, y kernel.Instance) bool { return x.ID == y.ID && y.Goal == kernel.GoalRun }) {
+			if after := w.groups("a"); !slices.EqualFunc(before, after,
+				func(x, y kernel.Instance) bool { return x.ID == y.ID && y.Goal == kernel.GoalRun }) {
 				t.Errorf("its instances: got %v, want %v left alone", after, before)
 			}
 			if err := w.clusters.Delete(t.Context(), "a"); err != nil {
@@ -251,7 +256,8 @@ func TestAReleaseThatIsRefusedIsTriedAgain(t *testing.T) {
 	w.until("a", "telling what is refused", warns("node-1: cannot release its volume: claim a.node-1 is held"))
 	w.faults.set(func(f *faults) { f.release = nil })
 	w.until("a", "rid of it", func(v View) bool { return len(v.Members) == 1 && !warns("cannot release")(v) })
-	if events, err := w.clusters.Events("a"); err != nil || !slices.ContainsFunc(events, func(e Event) bool { return strings.Contains(e.Message, "is held") }) {
+	if events, err := w.clusters.Events("a"); err != nil ||
+		!slices.ContainsFunc(events, func(e Event) bool { return strings.Contains(e.Message, "is held") }) {
 		t.Errorf("events: got %v, %v, want the refusal", events, err)
 	}
 }

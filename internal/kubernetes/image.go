@@ -38,7 +38,8 @@ func (k *Clusters) Load(ctx context.Context, name string, from io.Reader) (image
 	defer func() { err = errors.Join(err, in.Drop()) }()
 	running, err := k.nodesRunning(name)
 	if err == nil && len(running) == 0 {
-		err = fmt.Errorf("cluster %s has no node that runs: try again when it is ready: %w", name, errdefs.ErrFailedPrecondition)
+		err = fmt.Errorf("cluster %s has no node that runs: try again when it is ready: %w", name,
+			errdefs.ErrFailedPrecondition)
 	}
 	for _, n := range running {
 		if err == nil {
@@ -52,7 +53,8 @@ func (k *Clusters) Load(ctx context.Context, name string, from io.Reader) (image
 }
 
 // keepImages makes an archive that all running nodes have one that later nodes get.
-func (k *Clusters) keepImages(ctx context.Context, name, id string, in *archive.Incoming, images []string, have []runningNode) error {
+func (k *Clusters) keepImages(ctx context.Context, name, id string, in *archive.Incoming, images []string,
+	have []runningNode) error {
 	old := k.archives.Replaced(id, images)
 	file, err := in.Keep()
 	if err != nil {
@@ -103,7 +105,8 @@ type supplied struct {
 	id, member string // of the cluster
 	group      kernel.GroupID
 	files      []string // that it has now
-	broken     []string // that nobody will ever have
+	lost       []string // that are not there, or cannot be read: nobody will ever have them
+	broken     []string // of those, what could not be read
 	err        error    // why it lacks others
 }
 
@@ -124,8 +127,13 @@ func (k *Clusters) supply(c *cluster, m *member) {
 			case err == nil:
 				s.files = append(s.files, file)
 			case errors.Is(err, errArchive):
-				s.broken = append(s.broken, file)
-			case errors.Is(err, fs.ErrNotExist): // replaced meanwhile
+				s.broken, s.lost = append(s.broken, file), append(s.lost, file)
+				k.cfg.Log.Error("image archive is removed that cannot be read", "cluster", name, "archive", file, "err", err)
+				if err := k.archives.Remove(s.id, file); err != nil {
+					k.cfg.Log.Error("image archive not removed", "cluster", name, "err", err)
+				}
+			case errors.Is(err, fs.ErrNotExist): // replaced meanwhile, or taken away
+				s.lost = append(s.lost, file)
 			default:
 				s.err = err
 			}
@@ -151,13 +159,9 @@ func (k *Clusters) receiveSupply(name string, s supplied) {
 		return
 	}
 	for _, file := range s.broken {
-		if err := k.archives.Remove(c.ID, file); err != nil {
-			k.cfg.Log.Error("image archive not removed", "cluster", c.Name, "err", err)
-		}
 		c.add(now, "the archive "+file+" of loaded images cannot be read and is removed: load its images again")
-		k.cfg.Log.Error("image archive removed that cannot be read", "cluster", c.Name, "archive", file)
 	}
-	c.archives = slices.DeleteFunc(slices.Clone(c.archives), func(f string) bool { return slices.Contains(s.broken, f) })
+	c.archives = slices.DeleteFunc(slices.Clone(c.archives), func(f string) bool { return slices.Contains(s.lost, f) })
 	m := c.members[s.member]
 	if m == nil || m.supplying != s.group {
 		return

@@ -87,7 +87,8 @@ func TestNodesThatComeLaterHaveTheLoadedImages(t *testing.T) {
 	}
 	second := w.member("a", "node-2")
 	s.join("node-2")
-	v := w.until("a", "telling what it lacks", warns("node-2: cannot load images: image archive: node "+second.Task+": the machine does not answer"))
+	v := w.until("a", "telling what it lacks",
+		warns("node-2: cannot load images: image archive: node "+second.Task+": the machine does not answer"))
 	if v.State != Ready {
 		t.Errorf("it is %s, want %s: its pods run", v.State, Ready)
 	}
@@ -116,7 +117,8 @@ func TestAnArchiveThatNoNodeTakesIsNotKept(t *testing.T) {
 	w, n := newWorld(t), &nodes{has: map[string][]string{}, fail: errors.New("no")}
 	w.exec = n.exec
 	w.ready(Definition{Name: "a"})
-	for what, archive := range map[string]io.Reader{"refused by its node": tarOf(t, "hello:1"), "none": strings.NewReader("hello")} {
+	for what, archive := range map[string]io.Reader{"refused by its node": tarOf(t, "hello:1"),
+		"none": strings.NewReader("hello")} {
 		if _, _, err := w.clusters.Load(t.Context(), "a", archive); err == nil {
 			t.Errorf("%s: loaded", what)
 		}
@@ -166,15 +168,19 @@ func TestAnArchiveThatCannotBeReadIsRemovedAndTold(t *testing.T) {
 		t.Fatal(err)
 	}
 	whole := tarOf(t, "hello:1").Bytes()
-	for name, raw := range map[string][]byte{"1-torn.tar": whole[:530], "2-whole.tar": whole} {
+	for name, raw := range map[string][]byte{"1-torn.tar": whole[:530], "2-whole.tar": whole, "3-lost.tar": whole} {
 		if err := os.WriteFile(filepath.Join(dir, name), raw, 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
 	w.lead()
+	if err := os.Remove(filepath.Join(dir, "3-lost.tar")); err != nil { // by somebody who wanted room
+		t.Fatal(err)
+	}
 	w.until("a", "rid of it", func(View) bool {
 		events, err := w.clusters.Events("a")
-		return err == nil && slices.ContainsFunc(events, func(e Event) bool { return strings.Contains(e.Message, "1-torn.tar") })
+		return err == nil && slices.ContainsFunc(events,
+			func(e Event) bool { return strings.Contains(e.Message, "1-torn.tar") })
 	})
 	s.change(func(st *wire.Status) { st.Pods.Running++ })
 	w.until("a", "with the other", func(v View) bool { return v.Pods.Running == 1 && len(v.Warnings) == 0 })
@@ -192,21 +198,25 @@ func TestProgramsInNodesAreBounded(t *testing.T) {
 			t.Fatalf("%d bytes are kept, at most %d", len(out.kept), 2*maxSaid)
 		}
 	}
-	if _, err := out.Write(bytes.Repeat([]byte("z"), 10<<20)); err != nil || len(out.kept) > 2*maxSaid || len(out.kept) < maxSaid {
+	if _, err := out.Write(bytes.Repeat([]byte("z"), 10<<20)); err != nil || len(out.kept) > 2*maxSaid ||
+		len(out.kept) < maxSaid {
 		t.Errorf("%d bytes are kept of 10 MiB, %v", len(out.kept), err)
 	}
-	k := New(Config{Exec: func(ctx context.Context, _ kernel.AgentID, _ kernel.TaskID, _ []string, _ io.Reader, out io.Writer) (int, error) {
+	k := New(Config{Exec: func(ctx context.Context, _ kernel.AgentID, _ kernel.TaskID, _ []string, _ io.Reader,
+		out io.Writer) (int, error) {
 		for range 1000 {
 			_, _ = out.Write(bytes.Repeat([]byte("y\n"), 32<<10))
 		}
 		_, _ = out.Write([]byte("ctr: no space left\n"))
 		return 1, nil
 	}})
-	if err := k.importer.ctr(t.Context(), "a1", "t", nil, "import"); err == nil || !strings.Contains(err.Error(), "no space left") {
+	if err := k.importer.ctr(t.Context(), "a1", "t", nil, "import"); err == nil ||
+		!strings.Contains(err.Error(), "no space left") {
 		t.Errorf("got %v, want the last line", err)
 	}
 	synctest.Test(t, func(t *testing.T) {
-		k := New(Config{Exec: func(ctx context.Context, _ kernel.AgentID, _ kernel.TaskID, _ []string, _ io.Reader, _ io.Writer) (int, error) {
+		k := New(Config{Exec: func(ctx context.Context, _ kernel.AgentID, _ kernel.TaskID, _ []string, _ io.Reader,
+			_ io.Writer) (int, error) {
 			<-ctx.Done()
 			return 0, ctx.Err()
 		}})

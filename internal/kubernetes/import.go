@@ -71,7 +71,8 @@ type badArchive struct{ error }
 func (b badArchive) Unwrap() []error { return []error{b.error, errArchive} }
 
 // ctr has a node's containerd do something with images.
-func (i *importer) ctr(ctx context.Context, agent kernel.AgentID, task kernel.TaskID, in io.Reader, args ...string) error {
+func (i *importer) ctr(ctx context.Context, agent kernel.AgentID, task kernel.TaskID, in io.Reader,
+	args ...string) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, execLimit,
 		fmt.Errorf("node %s did not import it within %v: %w", task, execLimit, errdefs.ErrUnavailable))
 	defer cancel()

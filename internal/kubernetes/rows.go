@@ -71,8 +71,8 @@ func (k *Clusters) restore(ctx context.Context) error {
 	if ids[""] {
 		known = nil // whose the directories are, nobody can tell
 	}
-	if err := k.archives.Open(known); err != nil {
-		return fmt.Errorf("image archives: %w", err)
+	if err := k.archives.Open(known); err != nil { // clusters are led all the same: new nodes may lack images
+		k.cfg.Log.Error("image archives cannot be read", "err", err)
 	}
 	for _, c := range k.clusters {
 		c.archives = k.archives.List(c.ID)

@@ -137,7 +137,7 @@ func (k *Clusters) fenced(name string, f func() error) (err error) {
 
 // observe takes in what the kernel tells.
 func (k *Clusters) observe(c kernel.Changes) {
-	if c.Room || c.Complete != k.complete {
+	if c.Complete != k.complete {
 		k.agenda.touchAll(k.clusters)
 	}
 	k.complete, k.stale = c.Complete, true
@@ -152,9 +152,12 @@ func (k *Clusters) observe(c kernel.Changes) {
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	for _, c := range k.clusters {
+	for name, c := range k.clusters {
 		for _, m := range c.members {
-			m.problem = ""
+			if m.problem != "" { // what was refused may fit now; what waits is the kernel's to place
+				m.problem = ""
+				k.agenda.touch(name)
+			}
 		}
 	}
 }

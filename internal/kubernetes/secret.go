@@ -75,7 +75,8 @@ func (k *Clusters) subject(name, who string, agent kernel.AgentID) (c *cluster, 
 }
 
 // leaf is a member's files: those issued before, or new ones, which the change keeps, if they are stale.
-func (k *Clusters) leaf(ctx context.Context, change *scheduler.Change, c *Row, member string, s pki.Subject) (map[string][]byte, error) {
+func (k *Clusters) leaf(ctx context.Context, change *scheduler.Change, c *Row, member string,
+	s pki.Subject) (map[string][]byte, error) {
 	id := leafID(c.ID, member)
 	now := k.cfg.Now()
 	row, err := leaves.Get(ctx, k.cfg.Store, id)

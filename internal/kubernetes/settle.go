@@ -102,7 +102,8 @@ func sameClaim(a, b *kernel.ClaimView) bool {
 	if a == nil || b == nil {
 		return a == b
 	}
-	return a.Agent == b.Agent && a.Address == b.Address && a.Released == b.Released && slices.Equal(a.HostPorts, b.HostPorts)
+	return a.Agent == b.Agent && a.Address == b.Address && a.Released == b.Released &&
+		slices.Equal(a.HostPorts, b.HostPorts)
 }
 
 // settleOne brings one cluster as far as it comes now, and returns when to look at it again; zero: when something

@@ -30,7 +30,11 @@ func BenchmarkWordOfASteward(b *testing.B) {
 	}
 	root := must(identity.NewRootKey(make([]byte, 32)))
 	k := New(Config{Store: st, Kernel: kern, Fence: l.Fence(), Root: root, VIPs: netip.MustParsePrefix("198.18.0.0/16"),
-		Dial: func(ctx context.Context, _, _ string) (net.Conn, error) { <-ctx.Done(); return nil, ctx.Err() }}) // stewards say nothing
+		Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			<-ctx.Done()
+			return nil,
+				ctx.Err()
+		}}) // stewards say nothing
 	same := must(pki.New("a", time.Now()))
 	for i := range n {
 		name := fmt.Sprintf("c%d", i)
@@ -46,11 +50,15 @@ func BenchmarkWordOfASteward(b *testing.B) {
 	defer func() { cancel(); <-done }()
 	say := func(i, rev int) {
 		name := fmt.Sprintf("c%d", i)
-		s := &wire.Status{Rev: fmt.Sprint(rev), Version: "v1.37.2", Ready: true, DNS: true, Nodes: []wire.NodeStatus{{Name: "node-1", Ready: true}}}
+		s := &wire.Status{Rev: fmt.Sprint(rev), Version: "v1.37.2", Ready: true, DNS: true,
+			Nodes: []wire.NodeStatus{{Name: "node-1", Ready: true}}}
 		s.Addons.Applied, s.Probe.Done = true, true
 		k.tell(ctx, name, func() { k.hear(name, name, s, nil) })
 	}
-	if err := k.loop.Do(ctx, func(context.Context, *scheduler.Change) error { return nil }); err != nil { // all is loaded then
+	if err := k.loop.Do(ctx, func(context.Context,
+		*scheduler.Change) error {
+		return nil
+	}); err != nil { // all is loaded then
 		b.Fatal(err)
 	}
 	for i := range n {

@@ -54,8 +54,10 @@ func program(version string) string {
 // planeSize and nodeSize are what members are granted.
 func (d *Definition) planeSize() kernel.Size {
 	return kernel.Size{
-		Guarantee: kernel.Resources{MilliCPU: int64(d.ControlPlane.CPUs * 1000), Mem: mib(d.ControlPlane.Mem), Disk: sandboxDisk},
-		Limit:     kernel.Resources{MilliCPU: kernel.Unlimited, Mem: planeBurst * mib(d.ControlPlane.Mem), Disk: kernel.Unlimited},
+		Guarantee: kernel.Resources{MilliCPU: int64(d.ControlPlane.CPUs * 1000), Mem: mib(d.ControlPlane.Mem),
+			Disk: sandboxDisk},
+		Limit: kernel.Resources{MilliCPU: kernel.Unlimited, Mem: planeBurst * mib(d.ControlPlane.Mem),
+			Disk: kernel.Unlimited},
 	}
 }
 
@@ -86,15 +88,18 @@ func (c *cluster) memberSpec(name string) (kernel.Spec, error) {
 // controlPlaneSpec is a cluster's control plane.
 func (c *Row) controlPlaneSpec() (kernel.Spec, error) {
 	size := c.planeSize()
-	steward, err := json.Marshal(wire.StewardConfig{Listen: ":" + strconv.Itoa(wire.Port), Addons: kernel.BundleTarget + "/kubernetes/addons",
+	steward, err := json.Marshal(wire.StewardConfig{Listen: ":" + strconv.Itoa(wire.Port),
+		Addons:     kernel.BundleTarget + "/kubernetes/addons",
 		ClusterDNS: c.service(10), ClusterDomain: domain, ServiceCIDR: netip.MustParsePrefix(c.ServiceCIDR),
 		ClusterCIDR: netip.MustParsePrefix(c.PodCIDR), Privileged: *c.Privileged,
 		EgressSocket: "/run/kubernetes/egress.sock", TunnelPort: tunnelPort})
 	if err != nil {
 		return kernel.Spec{}, err
 	}
-	argv := []string{program(c.Version), controlPlane, "--data-dir=" + planeData + "/etcd", "--pki-dir=" + pkiFolder, "--run-dir=/run/kubernetes",
-		"--service-cluster-ip-range=" + c.ServiceCIDR, "--cluster-cidr=" + c.PodCIDR, "--steward-config=/etc/kubernetes/steward.json",
+	argv := []string{program(c.Version), controlPlane, "--data-dir=" + planeData + "/etcd", "--pki-dir=" + pkiFolder,
+		"--run-dir=/run/kubernetes",
+		"--service-cluster-ip-range=" + c.ServiceCIDR, "--cluster-cidr=" + c.PodCIDR,
+		"--steward-config=/etc/kubernetes/steward.json",
 		fmt.Sprintf("--memory-limit=%d", size.Limit.Mem/10*9)}
 	if c.Audit {
 		argv = append(argv, "--audit")
@@ -104,19 +109,23 @@ func (c *Row) controlPlaneSpec() (kernel.Spec, error) {
 	}
 	return c.spec(controlPlane, c.ControlPlane.Disk, kernel.TaskSpec{
 		Bundles: []string{bundle(c.Version), "kubernetes/addons"}, Argv: argv,
-		Files:   []kernel.File{{Path: "/etc/kubernetes/steward.json", Content: steward}, {Path: pkiFolder, Secret: secretRef(c.Name, controlPlane)}},
+		Files: []kernel.File{{Path: "/etc/kubernetes/steward.json", Content: steward},
+			{Path: pkiFolder, Secret: secretRef(c.Name, controlPlane)}},
 		Volumes: []kernel.Volume{{ContainerPath: planeData, Claimed: "data"}},
 		Ports:   []kernel.Port{{Name: "api", Protocol: "tcp", Container: apiPort, Host: kernel.AnyHostPort}},
-		Checks: []kernel.Check{{Kind: kernel.CheckHTTPS, PortNumber: apiPort, Path: "/readyz", Grace: 3 * time.Minute, Interval: 5 * time.Second,
-			Timeout: 5 * time.Second, MaxFailed: 60}}, // five minutes: a busy machine is slow, and a restart makes it busier
+		Checks: []kernel.Check{{Kind: kernel.CheckHTTPS, PortNumber: apiPort, Path: "/readyz", Grace: 3 * time.Minute,
+			Interval: 5 * time.Second,
+			Timeout:  5 * time.Second, MaxFailed: 60}}, // five minutes: a busy machine is slow, and a restart makes it busier
 		KillGrace: 20 * time.Second, Guarantee: size.Guarantee, Limit: size.Limit,
 	})
 }
 
 // nodeSpec is one of a cluster's nodes. It needs to know where the control plane is.
 func (c *Row) nodeSpec(name string, plane netip.Addr) (kernel.Spec, error) {
-	conf, err := json.Marshal(wire.NodeConfig{Name: name, Server: "https://" + netip.AddrPortFrom(plane, apiPort).String(), Minor: minorOf(c.Version),
-		ServiceCIDR: c.ServiceCIDR, ClusterCIDR: c.PodCIDR, ClusterDNS: c.service(10).String(), ClusterDomain: domain, VNI: c.VNI,
+	conf, err := json.Marshal(wire.NodeConfig{Name: name,
+		Server: "https://" + netip.AddrPortFrom(plane, apiPort).String(), Minor: minorOf(c.Version),
+		ServiceCIDR: c.ServiceCIDR, ClusterCIDR: c.PodCIDR, ClusterDNS: c.service(10).String(), ClusterDomain: domain,
+		VNI:        c.VNI,
 		Privileged: *c.Privileged, UserNamespace: !c.SharedIDs})
 	if err != nil {
 		return kernel.Spec{}, err
@@ -131,7 +140,8 @@ func (c *Row) nodeSpec(name string, plane netip.Addr) (kernel.Spec, error) {
 		Bundles: []string{"runtime", bundle(c.Version), "kubernetes/node", "kubernetes/addons"},
 		Argv:    []string{kernel.BundleTarget + "/kubernetes/node/marina-node", "/etc/kubernetes/node.json"},
 		Env:     []kernel.EnvVar{{Name: "HOSTNAME", Value: name}, {Name: "NODE_ADDRESS", From: kernel.FieldAddress}},
-		Files:   []kernel.File{{Path: "/etc/kubernetes/node.json", Content: conf}, {Path: pkiFolder, Secret: secretRef(c.Name, name)}},
+		Files: []kernel.File{{Path: "/etc/kubernetes/node.json", Content: conf},
+			{Path: pkiFolder, Secret: secretRef(c.Name, name)}},
 		Volumes: []kernel.Volume{{ContainerPath: "/var", Claimed: "data"}},
 		PIDs:    16384, KillGrace: 15 * time.Second, Guarantee: size.Guarantee, Limit: size.Limit,
 	}, ids)
@@ -141,8 +151,9 @@ func (c *Row) nodeSpec(name string, plane netip.Addr) (kernel.Spec, error) {
 func (c *Row) spec(member string, disk float64, task kernel.TaskSpec, where ...kernel.Constraint) (kernel.Spec, error) {
 	task.Name, task.Suffix, task.User = member, "."+member, "root"
 	return kernel.Spec{Framework: Framework, Owner: owner(c.Name, member), Role: c.Group,
-		Network:     kernel.Network{Mode: kernel.NetworkBridge, Name: Framework + "/" + c.Name},
-		Claim:       &kernel.Claim{Name: claimName(c.Name, member), Volumes: []kernel.ClaimVolume{{Name: "data", Bytes: mib(disk)}}},
+		Network: kernel.Network{Mode: kernel.NetworkBridge, Name: Framework + "/" + c.Name},
+		Claim: &kernel.Claim{Name: claimName(c.Name, member),
+			Volumes: []kernel.ClaimVolume{{Name: "data", Bytes: mib(disk)}}},
 		Constraints: where, Tasks: []kernel.TaskSpec{task}}.Seal()
 }
 

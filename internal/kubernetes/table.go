@@ -28,7 +28,8 @@ func (t table) freeVNI() int {
 }
 
 func notFound(name string) error {
-	return fmt.Errorf("cluster %.60q does not exist: `marina cluster list` tells those that do: %w", name, errdefs.ErrNotFound)
+	return fmt.Errorf("cluster %.60q does not exist: `marina cluster list` tells those that do: %w", name,
+		errdefs.ErrNotFound)
 }
 
 // living finds a cluster that is not being deleted. The owner goroutine calls it, or whoever holds the lock.
@@ -41,7 +42,8 @@ func (t table) living(name string) (*cluster, error) {
 		return nil, fmt.Errorf("cluster %s is being deleted: %w", name, errdefs.ErrFailedPrecondition)
 	}
 	if c.parked != nil {
-		return nil, fmt.Errorf("cluster %s is parked: %s; %s: %w", name, c.parked.Problem, c.parked.Do, errdefs.ErrFailedPrecondition)
+		return nil, fmt.Errorf("cluster %s is parked: %s; %s: %w", name, c.parked.Problem, c.parked.Do,
+			errdefs.ErrFailedPrecondition)
 	}
 	return c, nil
 }

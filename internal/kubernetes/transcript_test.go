@@ -276,7 +276,8 @@ func (d *driver) place(m *member) {
 	if m.name == controlPlane {
 		size = d.c.planeSize()
 	}
-	d.c.observe(m.name, kernel.Instance{Group: kernel.Group{ID: kernel.GroupID(fmt.Sprint("i", d.next)), Placed: d.now, Goal: kernel.GoalRun,
+	d.c.observe(m.name, kernel.Instance{Group: kernel.Group{ID: kernel.GroupID(fmt.Sprint("i", d.next)), Placed: d.now,
+		Goal:    kernel.GoalRun,
 		Address: m.claim.Address, Sizes: []kernel.Size{size}},
 		Framework: Framework, Agent: "a1", Hostname: "m1",
 		Statuses: []kernel.Status{{State: kernel.Starting}}}, d.now)

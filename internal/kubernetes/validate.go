@@ -57,7 +57,8 @@ func (d Definition) Complete() (Definition, error) {
 	d.Version = strings.TrimPrefix(d.Version, "v")
 	set(&d.Version, minors[0])
 	if !slices.Contains(minors, d.Version) {
-		return d, invalid("version %.20q: there are %s (the newest release of each)", d.Version, strings.Join(minors, " and "))
+		return d, invalid("version %.20q: there are %s (the newest release of each)", d.Version,
+			strings.Join(minors, " and "))
 	}
 	if d.Nodes.Count == nil {
 		d.Nodes.Count = new(1)
@@ -101,11 +102,14 @@ func (d *Definition) ranges() error {
 		return invalid("podCIDR %.40q: expected an IPv4 range of /8 to /%d, such as %s", d.PodCIDR, nodePrefix, defaultPods)
 	}
 	if room := 1 << (nodePrefix - pods.Bits()); *d.Nodes.Count > room {
-		return invalid("podCIDR %s: each node takes a /%d of it, which is enough for %d nodes and not for %d", d.PodCIDR, nodePrefix, room, *d.Nodes.Count)
+		return invalid("podCIDR %s: each node takes a /%d of it, which is enough for %d nodes and not for %d", d.PodCIDR,
+			nodePrefix, room, *d.Nodes.Count)
 	}
 	services, err := netip.ParsePrefix(d.ServiceCIDR)
-	if err != nil || !services.Addr().Is4() || services != services.Masked() || services.Bits() > minServices || services.Bits() < maxServices {
-		return invalid("serviceCIDR %.40q: expected an IPv4 range of /%d to /%d, such as %s", d.ServiceCIDR, maxServices, minServices, defaultServices)
+	if err != nil || !services.Addr().Is4() || services != services.Masked() || services.Bits() > minServices ||
+		services.Bits() < maxServices {
+		return invalid("serviceCIDR %.40q: expected an IPv4 range of /%d to /%d, such as %s", d.ServiceCIDR, maxServices,
+			minServices, defaultServices)
 	}
 	if pods.Overlaps(services) {
 		return invalid("podCIDR %s and serviceCIDR %s overlap: choose another for one of them", d.PodCIDR, d.ServiceCIDR)
@@ -131,7 +135,8 @@ func (d Definition) change(to Definition) (Definition, error) {
 	for _, f := range []struct {
 		name     string
 		had, now *string
-	}{{"group", &d.Group, &to.Group}, {"version", &d.Version, &to.Version}, {"podCIDR", &d.PodCIDR, &to.PodCIDR}, {"serviceCIDR", &d.ServiceCIDR, &to.ServiceCIDR}} {
+	}{{"group", &d.Group, &to.Group}, {"version", &d.Version, &to.Version}, {"podCIDR", &d.PodCIDR, &to.PodCIDR},
+		{"serviceCIDR", &d.ServiceCIDR, &to.ServiceCIDR}} {
 		if *f.now == "" {
 			*f.now = *f.had
 		}
@@ -150,8 +155,10 @@ func (d Definition) change(to Definition) (Definition, error) {
 	if to.Nodes.Count == nil {
 		to.Nodes.Count = d.Nodes.Count
 	}
-	for _, f := range []struct{ had, now *float64 }{{&d.Nodes.CPUs, &to.Nodes.CPUs}, {&d.Nodes.Mem, &to.Nodes.Mem}, {&d.Nodes.Disk, &to.Nodes.Disk},
-		{&d.ControlPlane.CPUs, &to.ControlPlane.CPUs}, {&d.ControlPlane.Mem, &to.ControlPlane.Mem}, {&d.ControlPlane.Disk, &to.ControlPlane.Disk}} {
+	for _, f := range []struct{ had, now *float64 }{{&d.Nodes.CPUs, &to.Nodes.CPUs}, {&d.Nodes.Mem, &to.Nodes.Mem},
+		{&d.Nodes.Disk, &to.Nodes.Disk},
+		{&d.ControlPlane.CPUs, &to.ControlPlane.CPUs}, {&d.ControlPlane.Mem, &to.ControlPlane.Mem},
+		{&d.ControlPlane.Disk, &to.ControlPlane.Disk}} {
 		set(f.now, *f.had)
 	}
 	if to.Nodes.Disk != d.Nodes.Disk || to.ControlPlane.Disk != d.ControlPlane.Disk {

@@ -154,7 +154,8 @@ func (c *cluster) memberState(m *member) (state, message string) {
 
 // view is the cluster as the API shows it. agents are asked for its release until the cluster tells its own.
 func (c *cluster) view(agents func() []kernel.AgentView) View {
-	v := View{Definition: c.Definition, ID: c.ID, Created: c.Created, ReadyAt: c.ReadyAt, Images: c.Images, Members: []Member{}}
+	v := View{Definition: c.Definition, ID: c.ID, Created: c.Created, ReadyAt: c.ReadyAt, Images: c.Images,
+		Members: []Member{}}
 	if c.parked != nil {
 		v.State, v.WaitsFor = Parked, []string{c.parked.Problem, c.parked.Do}
 		for _, name := range sortedKeys(c.members) {
@@ -166,7 +167,8 @@ func (c *cluster) view(agents func() []kernel.AgentView) View {
 		v.Release = release(agents(), c.Version)
 	}
 	v.State, v.WaitsFor = c.stand()
-	if plane := c.members[controlPlane]; plane != nil && plane.claim != nil && c.machine != "" && len(plane.claim.HostPorts) > 0 {
+	if plane := c.members[controlPlane]; plane != nil && plane.claim != nil && c.machine != "" &&
+		len(plane.claim.HostPorts) > 0 {
 		if a, err := netip.ParseAddr(c.machine); err == nil {
 			v.Server = "https://" + netip.AddrPortFrom(a, plane.claim.HostPorts[0]).String()
 		}

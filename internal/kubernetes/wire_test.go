@@ -70,7 +70,8 @@ func TestWhatAStewardSaidIsUnderstood(t *testing.T) {
 		t.Errorf("node-2: got %+v, want it not ready, with the reason", n)
 	}
 	ports := c.ports(map[string]uint16{"default/web/tcp/80": 20001})
-	if len(ports) != 1 || ports[0].Container != 31234 || ports[0].Service != 20001 || ports[0].VIPs[0].Name != "web.default.a" {
+	if len(ports) != 1 || ports[0].Container != 31234 || ports[0].Service != 20001 ||
+		ports[0].VIPs[0].Name != "web.default.a" {
 		t.Errorf("load balancers: got %+v", ports)
 	}
 }

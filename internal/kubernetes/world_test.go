@@ -95,7 +95,8 @@ func (f *faults) Release(ctx context.Context, framework string, claims []string)
 }
 
 // Expose notes whose it is, and fails as it is told.
-func (f *faults) Expose(ctx context.Context, framework, owner string, ports []kernel.Port) ([]kernel.EndpointPort, error) {
+func (f *faults) Expose(ctx context.Context, framework, owner string, ports []kernel.Port) ([]kernel.EndpointPort,
+	error) {
 	f.mu.Lock()
 	fail := f.expose
 	f.exposed = append(f.exposed, owner)
@@ -143,7 +144,8 @@ func newWorld(t *testing.T) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &world{t: t, kernel: kerneltest.New(time.Now), memory: memory.New(), root: root, images: t.TempDir(), stewards: map[string]*standIn{}}
+	w := &world{t: t, kernel: kerneltest.New(time.Now), memory: memory.New(), root: root, images: t.TempDir(),
+		stewards: map[string]*standIn{}}
 	w.faults = &faults{Kernel: w.kernel}
 	w.store = &shelf{w.memory, w.faults}
 	w.exec = func(context.Context, kernel.TaskID, []string, io.Reader, io.Writer) (int, error) { return 0, nil }
@@ -165,9 +167,12 @@ func (w *world) lead() {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	w.clusters = New(Config{Store: w.store, Kernel: w.faults, Fence: l.Fence(), Root: w.root, Pool: netip.MustParsePrefix("10.128.0.0/16"),
-		VIPs: netip.MustParsePrefix("198.18.0.0/16"), Images: w.images, Dial: w.dial, Quotas: func() []kernel.QuotaView { return w.quotas }, Tell: 200 * time.Millisecond,
-		Exec: func(ctx context.Context, _ kernel.AgentID, task kernel.TaskID, argv []string, in io.Reader, out io.Writer) (int, error) {
+	w.clusters = New(Config{Store: w.store, Kernel: w.faults, Fence: l.Fence(), Root: w.root,
+		Pool: netip.MustParsePrefix("10.128.0.0/16"),
+		VIPs: netip.MustParsePrefix("198.18.0.0/16"), Images: w.images, Dial: w.dial,
+		Quotas: func() []kernel.QuotaView { return w.quotas }, Tell: 200 * time.Millisecond,
+		Exec: func(ctx context.Context, _ kernel.AgentID, task kernel.TaskID, argv []string, in io.Reader,
+			out io.Writer) (int, error) {
 			return w.exec(ctx, task, argv, in, out)
 		}})
 	why, finished, clusters := make(chan error, 1), make(chan struct{}), w.clusters
@@ -212,10 +217,12 @@ func (w *world) steward(name string) *standIn {
 	}
 	pool := x509.NewCertPool()
 	pool.AppendCertsFromPEM(secret.Files["ca.crt"])
-	s := &standIn{moved: make(chan struct{}), gone: make(chan struct{}), status: wire.Status{Rev: "1", Version: "v1.37.2", Ready: true, DNS: true}}
+	s := &standIn{moved: make(chan struct{}), gone: make(chan struct{}),
+		status: wire.Status{Rev: "1", Version: "v1.37.2", Ready: true, DNS: true}}
 	s.status.Addons.Applied, s.status.Probe.Done = true, true
 	s.server = httptest.NewUnstartedServer(s)
-	s.server.TLS = &tls.Config{Certificates: []tls.Certificate{pair}, ClientCAs: pool, ClientAuth: tls.RequireAndVerifyClientCert}
+	s.server.TLS = &tls.Config{Certificates: []tls.Certificate{pair}, ClientCAs: pool,
+		ClientAuth: tls.RequireAndVerifyClientCert}
 	s.server.StartTLS()
 	w.t.Cleanup(func() {
 		close(s.gone) // or Close waits for a poll that came after all connections were closed
@@ -242,7 +249,8 @@ func (s *standIn) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s.change(func(st *wire.Status) {
 			s.desired = append(s.desired, d)
 			st.Desired = d.Rev
-			st.Nodes = slices.DeleteFunc(slices.Clone(st.Nodes), func(n wire.NodeStatus) bool { return !slices.Contains(d.Nodes, n.Name) })
+			st.Nodes = slices.DeleteFunc(slices.Clone(st.Nodes),
+				func(n wire.NodeStatus) bool { return !slices.Contains(d.Nodes, n.Name) })
 		})
 		return
 	}

@@ -37,7 +37,8 @@ func TestArchivesNamesAreMadeComplete(t *testing.T) {
 			map[string]string{"hello:1": "docker.io/library/hello:1"}},
 		"OCI by containerd": {map[string]string{"index.json": `{"manifests":[{"annotations":{"io.containerd.image.name":"quay.io/a/b:2","org.opencontainers.image.ref.name":"2"}}]}`},
 			map[string]string{"quay.io/a/b:2": "quay.io/a/b:2"}},
-		"Docker": {map[string]string{"manifest.json": `[{"RepoTags":["a/b:3","c"]}]`}, map[string]string{"a/b:3": "docker.io/a/b:3", "c": "docker.io/library/c:latest"}},
+		"Docker": {map[string]string{"manifest.json": `[{"RepoTags":["a/b:3","c"]}]`},
+			map[string]string{"a/b:3": "docker.io/a/b:3", "c": "docker.io/library/c:latest"}},
 	} {
 		whole := tarOf(t, c.files)
 		cut := bytes.NewReader(whole.Bytes()[:530])
@@ -49,8 +50,10 @@ func TestArchivesNamesAreMadeComplete(t *testing.T) {
 			t.Errorf("%s, cut off: got %v, %v, want a refusal", what, got, err)
 		}
 	}
-	for what, b := range map[string]*bytes.Buffer{"no tar": bytes.NewBufferString("hello"), "no index": tarOf(t, map[string]string{"x": "y"}),
-		"no name": tarOf(t, map[string]string{"index.json": `{"manifests":[{}]}`}), "no JSON": tarOf(t, map[string]string{"index.json": `[`})} {
+	for what, b := range map[string]*bytes.Buffer{"no tar": bytes.NewBufferString("hello"),
+		"no index": tarOf(t, map[string]string{"x": "y"}),
+		"no name":  tarOf(t, map[string]string{"index.json": `{"manifests":[{}]}`}),
+		"no JSON":  tarOf(t, map[string]string{"index.json": `[`})} {
 		if got, err := NamesOf(b); !errdefs.IsInvalidArgument(err) {
 			t.Errorf("%s: got %v, %v, want a refusal", what, got, err)
 		}

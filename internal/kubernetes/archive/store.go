@@ -170,7 +170,8 @@ func (s *Store) Receive(id string, archive io.Reader) (*Incoming, error) {
 	}
 	if n := len(s.List(id)); n >= MaxArchives {
 		return nil, fmt.Errorf("%d archives of images were loaded into the cluster, the most that are kept: "+
-			"load images under the names of those that they replace, which removes the older ones: %w", n, errdefs.ErrResourceExhausted)
+			"load images under the names of those that they replace, which removes the older ones: %w", n,
+			errdefs.ErrResourceExhausted)
 	}
 	if err := os.MkdirAll(filepath.Join(s.dir, id), 0o700); err != nil {
 		return nil, err

@@ -144,7 +144,8 @@ func TestArchivesAreBounded(t *testing.T) {
 		switch {
 		case c.says == "" && err != nil:
 			t.Errorf("%s: %v", what, err)
-		case c.says != "" && (!errdefs.IsResourceExhausted(err) || !strings.Contains(err.Error(), c.says) || !strings.Contains(err.Error(), "delete")):
+		case c.says != "" && (!errdefs.IsResourceExhausted(err) || !strings.Contains(err.Error(), c.says) ||
+			!strings.Contains(err.Error(), "delete")):
 			t.Errorf("%s: got %v, want a refusal with %q and what to do", what, err, c.says)
 		}
 		if err == nil {
@@ -194,7 +195,8 @@ func TestWhatALaterArchiveHasIsReplaced(t *testing.T) {
 	if got, want := s.Replaced("a", []string{"docker.io/library/x:1"}), []string{one}; !slices.Equal(got, want) {
 		t.Errorf("by x: got %v, want %v", got, want)
 	}
-	if got, want := s.Replaced("a", []string{"docker.io/library/x:1", "docker.io/library/y:1", "z"}), []string{both, one}; !slices.Equal(got, want) {
+	if got, want := s.Replaced("a", []string{"docker.io/library/x:1", "docker.io/library/y:1", "z"}),
+		[]string{both, one}; !slices.Equal(got, want) {
 		t.Errorf("by x, y and z: got %v, want %v", got, want)
 	}
 	if got := s.Replaced("a", nil); len(got) != 0 {

@@ -83,7 +83,8 @@ func newAuthority(name string, now time.Time) (cert, key []byte, err error) {
 	}
 	template := &x509.Certificate{SerialNumber: serial(), Subject: pkix.Name{CommonName: name},
 		NotBefore: now.Add(-backdate), NotAfter: now.Add(authorityLife),
-		KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign | x509.KeyUsageDigitalSignature, BasicConstraintsValid: true, IsCA: true}
+		KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign | x509.KeyUsageDigitalSignature, BasicConstraintsValid: true,
+		IsCA: true}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, signer.Public(), signer)
 	if err != nil {
 		return nil, nil, err
@@ -153,14 +154,16 @@ type Subject struct {
 // identities are the certificates of a subject, by file.
 func (s *Subject) identities() map[string]Identity {
 	if s.Node == "" {
-		here := append([]string{"kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc." + s.Domain,
+		here := append([]string{"kubernetes", "kubernetes.default", "kubernetes.default.svc",
+			"kubernetes.default.svc." + s.Domain,
 			"localhost", "127.0.0.1", s.Services.String(), s.Plane.String()}, s.Hosts...)
 		return map[string]Identity{
 			"apiserver":                {Name: "kube-apiserver", Hosts: here},
 			"apiserver-kubelet-client": {Name: "kube-apiserver-kubelet-client", Group: "system:masters"},
 			"controller-manager":       {Name: "system:kube-controller-manager"},
 			"scheduler":                {Name: "system:kube-scheduler"},
-			"steward":                  {Name: "marina:steward", Group: "system:masters", Hosts: []string{"steward", s.Plane.String()}},
+			"steward": {Name: "marina:steward", Group: "system:masters",
+				Hosts: []string{"steward", s.Plane.String()}},
 		}
 	}
 	here := []string{s.Node, s.Address.String()}

@@ -15,9 +15,11 @@ import (
 )
 
 var (
-	plane = Subject{Plane: netip.MustParseAddr("10.128.0.2"), Services: netip.MustParseAddr("10.96.0.1"), Domain: "cluster.local",
-		Hosts: []string{"m1.example", "192.0.2.1"}}
-	node = Subject{Node: "node-1", Address: netip.MustParseAddr("10.128.0.3"), Plane: plane.Plane, Services: plane.Services}
+	plane = Subject{Plane: netip.MustParseAddr("10.128.0.2"), Services: netip.MustParseAddr("10.96.0.1"),
+		Domain: "cluster.local",
+		Hosts:  []string{"m1.example", "192.0.2.1"}}
+	node = Subject{Node: "node-1", Address: netip.MustParseAddr("10.128.0.3"), Plane: plane.Plane,
+		Services: plane.Services}
 )
 
 func authorities(t *testing.T, cluster string, now time.Time) *Authorities {
@@ -79,13 +81,15 @@ func TestMembersGetTheirOwnKeysAndNoOthers(t *testing.T) {
 	now := time.Now()
 	a := authorities(t, "a", now)
 	of := filesOf(t, a, node, now)
-	for _, name := range []string{"ca.key", "sa.key", "encryption.yaml", "front-proxy-client.key", "steward.key", "apiserver.key"} {
+	for _, name := range []string{"ca.key", "sa.key", "encryption.yaml", "front-proxy-client.key", "steward.key",
+		"apiserver.key"} {
 		if of[name] != nil {
 			t.Errorf("a node is given %s", name)
 		}
 	}
 	all := filesOf(t, a, plane, now)
-	for _, name := range []string{"ca.crt", "ca.key", "sa.key", "sa.pub", "encryption.yaml", "front-proxy-ca.crt", "apiserver.crt", "steward.crt"} {
+	for _, name := range []string{"ca.crt", "ca.key", "sa.key", "sa.pub", "encryption.yaml", "front-proxy-ca.crt",
+		"apiserver.crt", "steward.crt"} {
 		if len(all[name]) == 0 {
 			t.Errorf("the control plane lacks %s", name)
 		}
@@ -135,7 +139,8 @@ func TestCertificatesSayWhoOneIs(t *testing.T) {
 		if c.host != "" {
 			usages = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}
 		}
-		if _, err := cert.Verify(x509.VerifyOptions{Roots: roots, DNSName: c.host, KeyUsages: usages, CurrentTime: now}); err != nil {
+		if _, err := cert.Verify(x509.VerifyOptions{Roots: roots, DNSName: c.host, KeyUsages: usages,
+			CurrentTime: now}); err != nil {
 			t.Errorf("%s for %q: %v", c.file, c.host, err)
 		}
 		if serves := slices.Contains(cert.ExtKeyUsage, x509.ExtKeyUsageServerAuth); serves != (c.host != "") {
@@ -148,7 +153,8 @@ func TestCertificatesSayWhoOneIs(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := cert.Verify(x509.VerifyOptions{Roots: other, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}}); err == nil {
+	if _, err := cert.Verify(x509.VerifyOptions{Roots: other,
+		KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}}); err == nil {
 		t.Error("another cluster knows a's node")
 	}
 }

@@ -67,7 +67,8 @@ func newWorld(t *testing.T) *world {
 	pool := x509.NewCertPool()
 	pool.AppendCertsFromPEM(keys.CA)
 	w.server = httptest.NewUnstartedServer(w)
-	w.server.TLS = &tls.Config{Certificates: []tls.Certificate{pair}, ClientCAs: pool, ClientAuth: tls.RequireAndVerifyClientCert}
+	w.server.TLS = &tls.Config{Certificates: []tls.Certificate{pair}, ClientCAs: pool,
+		ClientAuth: tls.RequireAndVerifyClientCert}
 	w.server.StartTLS()
 	ctx, cancel := context.WithCancel(context.Background())
 	w.followers = New(Config{Dial: w.dial, Now: time.Now, Log: slog.New(slog.DiscardHandler),
@@ -204,7 +205,8 @@ func TestAStewardIsHeardAndToldWhatIsWanted(t *testing.T) {
 		w.followers.Attend("a", "id-a", here, want("node-1")) // nothing is otherwise
 	}
 	w.followers.Attend("a", "id-a", here, want("node-1", "node-2"))
-	told := w.untilTold("that two nodes are wanted", func(all []wire.Desired) bool { return len(all[len(all)-1].Nodes) == 2 })
+	told := w.untilTold("that two nodes are wanted",
+		func(all []wire.Desired) bool { return len(all[len(all)-1].Nodes) == 2 })
 	if len(told) > 4 {
 		t.Errorf("told %d times, want once for each connection and each change: %+v", len(told), told)
 	}
@@ -235,7 +237,10 @@ func TestSilenceIsHeardWithItsReason(t *testing.T) {
 		"without end": {func(out http.ResponseWriter, _ *http.Request) {
 			_, _ = out.Write(bytes.Repeat([]byte(" "), maxStatus+1))
 		}, "more than"},
-		"a wrong type": {func(out http.ResponseWriter, _ *http.Request) { _, _ = out.Write([]byte(`{"nodes":[{"pods":"x"}]}`)) }, "steward's status"},
+		"a wrong type": {func(out http.ResponseWriter, _ *http.Request) {
+			_,
+				_ = out.Write([]byte(`{"nodes":[{"pods":"x"}]}`))
+		}, "steward's status"},
 	} {
 		w.answers(c.answer)
 		w.followers.Attend("a", "id-"+what, here, want())
@@ -247,7 +252,10 @@ func TestSilenceIsHeardWithItsReason(t *testing.T) {
 	}
 	w.reachable(false)
 	w.followers.Attend("a", "id-a", here, want())
-	w.until("that nobody is there", func(h heard) bool { return h.err != nil && strings.Contains(h.err.Error(), "refused") })
+	w.until("that nobody is there", func(h heard) bool {
+		return h.err != nil &&
+			strings.Contains(h.err.Error(), "refused")
+	})
 	w.reachable(true)
 	w.say("3", 7)
 	w.until("a word, once it is there", pods(7))

@@ -27,7 +27,8 @@ import (
 	"k8s.io/client-go/tools/record"
 )
 
-// cluster is a steward whose watches are stores that a test fills, beside the client library's own twin of an API server.
+// cluster is a steward whose watches are stores that a test fills, beside the client library's own twin of an API
+// server.
 type cluster struct {
 	*Steward
 	t      *testing.T
@@ -48,9 +49,12 @@ func newCluster(t *testing.T, desired Desired, objects ...runtime.Object) *clust
 		t.Fatal(err)
 	}
 	c := &cluster{t: t, api: fake.NewClientset(objects...), events: record.NewFakeRecorder(100)}
-	c.Steward = &Steward{cfg: &Config{}, state: st, board: newBoard(), deps: Deps{Log: slog.New(slog.DiscardHandler)}, told: map[string]bool{},
-		client: c.api, events: c.events, statusBell: newBell(), nodesBell: newBell(), balancersBell: newBell(), volumesBell: newBell(), probeBell: newBell()}
-	for _, s := range []*cache.Store{&c.seen.nodes, &c.seen.pods, &c.seen.services, &c.seen.dns, &c.seen.claims, &c.seen.volumes} {
+	c.Steward = &Steward{cfg: &Config{}, state: st, board: newBoard(), deps: Deps{Log: slog.New(slog.DiscardHandler)},
+		told:   map[string]bool{},
+		client: c.api, events: c.events, statusBell: newBell(), nodesBell: newBell(), balancersBell: newBell(),
+		volumesBell: newBell(), probeBell: newBell()}
+	for _, s := range []*cache.Store{&c.seen.nodes, &c.seen.pods, &c.seen.services, &c.seen.dns, &c.seen.claims,
+		&c.seen.volumes} {
 		*s = cache.NewStore(cache.MetaNamespaceKeyFunc)
 	}
 	for _, o := range objects {
@@ -127,7 +131,8 @@ func staying(node string) []runtime.Object {
 }
 
 func TestNodesThatAreNotDesiredAreDrainedAndDeleted(t *testing.T) {
-	objects := append(staying("node-2"), node("node-1", "10.0.0.1", "", true), node("node-2", "10.0.0.2", "", true), node("mine", "10.0.0.3", "", true),
+	objects := append(staying("node-2"), node("node-1", "10.0.0.1", "", true), node("node-2", "10.0.0.2", "", true),
+		node("mine", "10.0.0.3", "", true),
 		pod("web", "node-2", nil), pod("other", "node-1", nil))
 	c := newCluster(t, Desired{Nodes: []string{"node-1"}}, objects...)
 	c.evictions(func(string) error { return nil })
@@ -169,7 +174,8 @@ func TestAPodThatIsNotEvictedIsDeletedInTheEnd(t *testing.T) {
 		if took := time.Since(begun); took != drainFor || asked < 20 {
 			t.Errorf("after %v and %d evictions, want %v and one each second", took, asked, drainFor)
 		}
-		if left, err := c.api.CoreV1().Pods("default").List(t.Context(), metav1.ListOptions{}); err != nil || len(left.Items) != 0 || len(c.nodes()) != 0 {
+		if left, err := c.api.CoreV1().Pods("default").List(t.Context(), metav1.ListOptions{}); err != nil ||
+			len(left.Items) != 0 || len(c.nodes()) != 0 {
 			t.Errorf("left: %d pods, nodes %v, %v", len(left.Items), c.nodes(), err)
 		}
 	})
@@ -188,7 +194,10 @@ func TestANodeThatIsAwayIsNotDrained(t *testing.T) {
 
 func TestANodeThatCannotBeRemovedIsAnErrorThatNamesIt(t *testing.T) {
 	c := newCluster(t, Desired{Nodes: []string{}}, node("node-1", "10.0.0.1", "", false))
-	c.api.PrependReactor("delete", "nodes", func(clienttesting.Action) (bool, runtime.Object, error) { return true, nil, errors.New("etcd is full") })
+	c.api.PrependReactor("delete", "nodes", func(clienttesting.Action) (bool, runtime.Object, error) {
+		return true, nil,
+			errors.New("etcd is full")
+	})
 	if err := c.removeNodes(t.Context()); err == nil || !strings.Contains(err.Error(), "node-1: etcd is full") {
 		t.Errorf("got %v, want an error for the next round", err)
 	}
@@ -196,7 +205,8 @@ func TestANodeThatCannotBeRemovedIsAnErrorThatNamesIt(t *testing.T) {
 
 func service(name string, change func(*corev1.Service)) *corev1.Service {
 	s := &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: name},
-		Spec: corev1.ServiceSpec{Type: corev1.ServiceTypeLoadBalancer, Ports: []corev1.ServicePort{{Port: 80, NodePort: 31234}}}}
+		Spec: corev1.ServiceSpec{Type: corev1.ServiceTypeLoadBalancer,
+			Ports: []corev1.ServicePort{{Port: 80, NodePort: 31234}}}}
 	if change != nil {
 		change(s)
 	}
@@ -214,22 +224,26 @@ func (c *cluster) service(name string) *corev1.Service {
 func TestServicesAreToldWhereTheyAreReached(t *testing.T) {
 	had := func(s *corev1.Service) {
 		s.Annotations = map[string]string{publishedAnnotation: `{"80":"192.0.2.1:1"}`}
-		s.Status.LoadBalancer.Ingress = []corev1.LoadBalancerIngress{{IP: "198.18.0.99", IPMode: new(corev1.LoadBalancerIPModeVIP)}}
+		s.Status.LoadBalancer.Ingress = []corev1.LoadBalancerIngress{{IP: "198.18.0.99",
+			IPMode: new(corev1.LoadBalancerIPModeVIP)}}
 	}
 	other := service("theirs", func(s *corev1.Service) { s.Spec.LoadBalancerClass = new("elsewhere.example/lb"); had(s) })
-	c := newCluster(t, Desired{LoadBalancers: []Balancer{{Namespace: "default", Name: "web", Ingress: []netip.Addr{netip.MustParseAddr("198.18.0.7")},
+	c := newCluster(t, Desired{LoadBalancers: []Balancer{{Namespace: "default", Name: "web",
+		Ingress:   []netip.Addr{netip.MustParseAddr("198.18.0.7")},
 		Published: map[string]string{"80": "192.0.2.1:20001"}}}}, service("web", nil), service("gone", had), other)
 	if err := c.balance(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	web := c.service("web")
-	if in := web.Status.LoadBalancer.Ingress; len(in) != 1 || in[0].IP != "198.18.0.7" || *in[0].IPMode != corev1.LoadBalancerIPModeVIP {
+	if in := web.Status.LoadBalancer.Ingress; len(in) != 1 || in[0].IP != "198.18.0.7" ||
+		*in[0].IPMode != corev1.LoadBalancerIPModeVIP {
 		t.Errorf("web: got %+v, want its VIP", in)
 	}
 	if got := web.Annotations[publishedAnnotation]; got != `{"80":"192.0.2.1:20001"}` {
 		t.Errorf("web: published %q", got)
 	}
-	if gone := c.service("gone"); len(gone.Status.LoadBalancer.Ingress) != 0 || gone.Annotations[publishedAnnotation] != "" {
+	if gone := c.service("gone"); len(gone.Status.LoadBalancer.Ingress) != 0 ||
+		gone.Annotations[publishedAnnotation] != "" {
 		t.Errorf("one that nothing is desired for keeps %+v, %v", gone.Status.LoadBalancer.Ingress, gone.Annotations)
 	}
 	if theirs := c.service("theirs"); len(theirs.Status.LoadBalancer.Ingress) != 1 {
@@ -237,10 +251,11 @@ func TestServicesAreToldWhereTheyAreReached(t *testing.T) {
 	}
 	c.see(web)
 	c.api.ClearActions()
-	if err := c.balance(t.Context()); err != nil || slices.ContainsFunc(c.api.Actions(), func(a clienttesting.Action) bool {
-		p, ok := a.(clienttesting.PatchAction)
-		return ok && p.GetName() == "web"
-	}) {
+	if err := c.balance(t.Context()); err != nil ||
+		slices.ContainsFunc(c.api.Actions(), func(a clienttesting.Action) bool {
+			p, ok := a.(clienttesting.PatchAction)
+			return ok && p.GetName() == "web"
+		}) {
 		t.Errorf("what is right already is written again: %v, %v", c.api.Actions(), err)
 	}
 }
@@ -316,14 +331,17 @@ func TestAFirstPodIsRunOnceAndTakenAway(t *testing.T) {
 }
 
 func claim(name, node string) *corev1.PersistentVolumeClaim {
-	return &corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: name, ResourceVersion: "7",
-		Annotations: map[string]string{claimProvisioner: provisioner, claimSelectedNode: node}},
-		Spec: corev1.PersistentVolumeClaimSpec{StorageClassName: new("local"), AccessModes: []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce},
-			Resources: corev1.VolumeResourceRequirements{Requests: corev1.ResourceList{corev1.ResourceStorage: resource.MustParse("1Gi")}}}}
+	return &corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: name,
+		ResourceVersion: "7",
+		Annotations:     map[string]string{claimProvisioner: provisioner, claimSelectedNode: node}},
+		Spec: corev1.PersistentVolumeClaimSpec{StorageClassName: new("local"),
+			AccessModes: []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce},
+			Resources:   corev1.VolumeResourceRequirements{Requests: corev1.ResourceList{corev1.ResourceStorage: resource.MustParse("1Gi")}}}}
 }
 
 func TestAClaimThatItsNodeCannotServeIsScheduledAnew(t *testing.T) {
-	c := newCluster(t, Desired{}, claim("gone", "node-9"), claim("elsewhere", "node-1"), node("node-1", "10.0.0.1", "", true))
+	c := newCluster(t, Desired{}, claim("gone", "node-9"), claim("elsewhere", "node-1"),
+		node("node-1", "10.0.0.1", "", true))
 	theirs := claim("theirs", "node-9")
 	theirs.Annotations[claimProvisioner] = "elsewhere.example/disk"
 	c.see(theirs)
@@ -345,8 +363,10 @@ func TestAClaimThatItsNodeCannotServeIsScheduledAnew(t *testing.T) {
 	}
 }
 
-func volume(name, node string, phase corev1.PersistentVolumePhase, policy corev1.PersistentVolumeReclaimPolicy) *corev1.PersistentVolume {
-	v := volumeFor(name, claim(name, node), &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: node, Labels: map[string]string{corev1.LabelHostname: node}}}, storage("local"))
+func volume(name, node string, phase corev1.PersistentVolumePhase,
+	policy corev1.PersistentVolumeReclaimPolicy) *corev1.PersistentVolume {
+	v := volumeFor(name, claim(name, node), &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: node,
+		Labels: map[string]string{corev1.LabelHostname: node}}}, storage("local"))
 	v.Spec.PersistentVolumeReclaimPolicy, v.Status.Phase, v.ResourceVersion = policy, phase, "7"
 	return v
 }
@@ -357,7 +377,8 @@ func TestVolumesThatNobodyClaimsAreRemoved(t *testing.T) {
 	deleting.DeletionTimestamp = &now
 	bound := volume("bound", "gone", corev1.VolumeBound, corev1.PersistentVolumeReclaimDelete)
 	bound.DeletionTimestamp = &now
-	c := newCluster(t, Desired{}, volume("released", "node-1", corev1.VolumeReleased, corev1.PersistentVolumeReclaimDelete),
+	c := newCluster(t, Desired{}, volume("released", "node-1", corev1.VolumeReleased,
+		corev1.PersistentVolumeReclaimDelete),
 		volume("kept", "node-1", corev1.VolumeReleased, corev1.PersistentVolumeReclaimRetain), deleting, bound)
 	if err := c.provision(t.Context()); err != nil {
 		t.Fatal(err)
@@ -428,9 +449,11 @@ func TestWhatIsWatchedIsTrimmedToWhatIsRead(t *testing.T) {
 		p.Annotations = map[string]string{"a": long}
 		p.Labels = map[string]string{"l": long}
 		p.Spec.Containers = []corev1.Container{{Name: "c", Image: long}}
-		p.OwnerReferences = []metav1.OwnerReference{{Kind: "ReplicaSet", Name: long}, {Kind: "DaemonSet", Name: long, Controller: new(true)}}
+		p.OwnerReferences = []metav1.OwnerReference{{Kind: "ReplicaSet", Name: long},
+			{Kind: "DaemonSet", Name: long, Controller: new(true)}}
 		p.Status.InitContainerStatuses = []corev1.ContainerStatus{{Name: "init"},
-			{Name: "second", State: corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: "ErrImagePull", Message: long}}}}
+			{Name: "second", State: corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: "ErrImagePull",
+				Message: long}}}}
 	})
 	got := trimPod(p).(*corev1.Pod)
 	if text, err := got.Marshal(); err != nil || len(text) > 600 {
@@ -443,7 +466,8 @@ func TestWhatIsWatchedIsTrimmedToWhatIsRead(t *testing.T) {
 		t.Errorf("what is read of it is gone: %+v", got)
 	}
 	gone := cache.DeletedFinalStateUnknown{Key: "default/web"}
-	for what, trim := range map[string]func(any) any{"node": trimNode, "pod": trimPod, "service": trimService, "slice": trimSlice,
+	for what, trim := range map[string]func(any) any{"node": trimNode, "pod": trimPod, "service": trimService,
+		"slice": trimSlice,
 		"claim": trimClaim, "volume": trimVolume} {
 		if trim(gone) != any(gone) {
 			t.Errorf("%s: a deletion that the watch missed is lost", what)

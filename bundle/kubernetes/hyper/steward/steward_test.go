@@ -27,15 +27,18 @@ func node(name, ip, pods string, ready bool) *corev1.Node {
 	if ready {
 		status = corev1.ConditionTrue
 	}
-	return &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{corev1.LabelHostname: name}}, Spec: corev1.NodeSpec{PodCIDR: pods},
+	return &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{corev1.LabelHostname: name}},
+		Spec: corev1.NodeSpec{PodCIDR: pods},
 		Status: corev1.NodeStatus{Addresses: []corev1.NodeAddress{{Type: corev1.NodeInternalIP, Address: ip}},
-			Allocatable: corev1.ResourceList{corev1.ResourceEphemeralStorage: resource.MustParse("10Gi"), corev1.ResourceCPU: resource.MustParse("250m")},
-			Capacity:    corev1.ResourceList{corev1.ResourceMemory: resource.MustParse("1Gi")},
-			Conditions:  []corev1.NodeCondition{{Type: corev1.NodeReady, Status: status, Message: "it said so"}}}}
+			Allocatable: corev1.ResourceList{corev1.ResourceEphemeralStorage: resource.MustParse("10Gi"),
+				corev1.ResourceCPU: resource.MustParse("250m")},
+			Capacity:   corev1.ResourceList{corev1.ResourceMemory: resource.MustParse("1Gi")},
+			Conditions: []corev1.NodeCondition{{Type: corev1.NodeReady, Status: status, Message: "it said so"}}}}
 }
 
 func TestConnectionsGoToTheClusterOrNowhere(t *testing.T) {
-	r := ranges{netip.MustParsePrefix("10.96.0.0/16"), netip.MustParsePrefix("10.244.0.0/16"), netip.MustParseAddr("10.128.0.5")}
+	r := ranges{netip.MustParsePrefix("10.96.0.0/16"), netip.MustParsePrefix("10.244.0.0/16"),
+		netip.MustParseAddr("10.128.0.5")}
 	a, b := node("a", "10.128.0.7", "10.244.0.0/24", true), node("b", "10.128.0.8", "10.244.1.0/24", true)
 	down := node("down", "10.128.0.9", "10.244.2.0/24", false)
 	all := []*corev1.Node{a, down, b}
@@ -59,9 +62,12 @@ func TestConnectionsGoToTheClusterOrNowhere(t *testing.T) {
 		{"the world", "1.1.1.1:443", all, nil, "forbidden"},
 		{"a node nobody desired", "10.128.0.8:10250", all, []string{"a"}, "forbidden"},
 		{"tunnel of a node nobody desired", "10.244.1.9:80", all, []string{"a"}, "a"},
-		{"a node that says it is the control plane", "10.128.0.5:6443", []*corev1.Node{node("x", "10.128.0.5", "", true)}, nil, "forbidden"},
-		{"a node that says it is loopback", "127.0.0.1:2379", []*corev1.Node{node("x", "127.0.0.1", "", true)}, nil, "forbidden"},
-		{"a node that says it is metadata", "169.254.169.254:80", []*corev1.Node{node("x", "169.254.169.254", "", true)}, nil, "forbidden"},
+		{"a node that says it is the control plane", "10.128.0.5:6443", []*corev1.Node{node("x", "10.128.0.5", "", true)},
+			nil, "forbidden"},
+		{"a node that says it is loopback", "127.0.0.1:2379", []*corev1.Node{node("x", "127.0.0.1", "", true)}, nil,
+			"forbidden"},
+		{"a node that says it is metadata", "169.254.169.254:80", []*corev1.Node{node("x", "169.254.169.254", "", true)},
+			nil, "forbidden"},
 	} {
 		direct, via, err := route(netip.MustParseAddrPort(c.dst), r, c.nodes, c.desired)
 		var names []string
@@ -117,31 +123,41 @@ func TestClaimsThatNoDirectoryCanServeAreRefused(t *testing.T) {
 func TestStatusSaysWhatPodsWaitFor(t *testing.T) {
 	var pods []*corev1.Pod
 	for _, name := range "onmlkjihgfedcba" {
-		pods = append(pods, trimPod(&corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: string(name)}, Status: corev1.PodStatus{Phase: corev1.PodPending,
-			Conditions: []corev1.PodCondition{{Type: corev1.PodScheduled, Status: corev1.ConditionFalse, Message: "0/1 nodes are\navailable" + strings.Repeat(" x", 400)}}}}).(*corev1.Pod))
+		pods = append(pods, trimPod(&corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: string(name)},
+			Status: corev1.PodStatus{Phase: corev1.PodPending,
+				Conditions: []corev1.PodCondition{{Type: corev1.PodScheduled, Status: corev1.ConditionFalse,
+					Message: "0/1 nodes are\navailable" + strings.Repeat(" x", 400)}}}}).(*corev1.Pod))
 	}
-	pods = append(pods, &corev1.Pod{Spec: corev1.PodSpec{NodeName: "a"}, Status: corev1.PodStatus{Phase: corev1.PodRunning}},
+	pods = append(pods, &corev1.Pod{Spec: corev1.PodSpec{NodeName: "a"},
+		Status: corev1.PodStatus{Phase: corev1.PodRunning}},
 		&corev1.Pod{Spec: corev1.PodSpec{NodeName: "a"}, Status: corev1.PodStatus{Phase: corev1.PodFailed}})
 	other := "elsewhere.example/lb"
 	services := []*corev1.Service{
-		{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "web"}, Spec: corev1.ServiceSpec{Type: corev1.ServiceTypeLoadBalancer,
-			Ports: []corev1.ServicePort{{Name: "http", Protocol: corev1.ProtocolTCP, Port: 80, NodePort: 31234}, {Port: 81}}}},
-		{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "theirs"}, Spec: corev1.ServiceSpec{Type: corev1.ServiceTypeLoadBalancer, LoadBalancerClass: &other}},
+		{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "web"},
+			Spec: corev1.ServiceSpec{Type: corev1.ServiceTypeLoadBalancer,
+				Ports: []corev1.ServicePort{{Name: "http", Protocol: corev1.ProtocolTCP, Port: 80, NodePort: 31234}, {Port: 81}}}},
+		{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "theirs"},
+			Spec: corev1.ServiceSpec{Type: corev1.ServiceTypeLoadBalancer, LoadBalancerClass: &other}},
 	}
-	got := look([]*corev1.Node{node("b", "10.0.0.2", "", false), node("a", "10.0.0.1", "10.244.0.0/24", true)}, pods, services, nil)
+	got := look([]*corev1.Node{node("b", "10.0.0.2", "", false), node("a", "10.0.0.1", "10.244.0.0/24", true)}, pods,
+		services, nil)
 	if got.Pods != (PodsStatus{Running: 1, Pending: 15, Failed: 1}) {
 		t.Errorf("pods: got %+v", got.Pods)
 	}
-	if len(got.Waiting) != maxWaiting || !strings.HasPrefix(got.Waiting[0], "pod default/a: 0/1 nodes are available x") || len(got.Waiting[0]) > maxSentence {
+	if len(got.Waiting) != maxWaiting || !strings.HasPrefix(got.Waiting[0],
+		"pod default/a: 0/1 nodes are available x") || len(got.Waiting[0]) > maxSentence {
 		t.Errorf("waiting: got %d, the first %q", len(got.Waiting), got.Waiting[0])
 	}
-	if want := (NodeStatus{Name: "a", Ready: true, Address: "10.0.0.1", PodCIDR: "10.244.0.0/24", Pods: 1, MilliCPU: 250, Mem: 1 << 30}); got.Nodes[0] != want {
+	if want := (NodeStatus{Name: "a", Ready: true, Address: "10.0.0.1", PodCIDR: "10.244.0.0/24", Pods: 1, MilliCPU: 250,
+		Mem: 1 << 30}); got.Nodes[0] != want {
 		t.Errorf("node: got %+v, want %+v", got.Nodes[0], want)
 	}
-	if want := (NodeStatus{Name: "b", Message: "it said so", Address: "10.0.0.2", MilliCPU: 250, Mem: 1 << 30}); got.Nodes[1] != want {
+	if want := (NodeStatus{Name: "b", Message: "it said so", Address: "10.0.0.2", MilliCPU: 250,
+		Mem: 1 << 30}); got.Nodes[1] != want {
 		t.Errorf("node: got %+v, want %+v", got.Nodes[1], want)
 	}
-	if len(got.LoadBalancers) != 1 || !slices.Equal(got.LoadBalancers[0].Ports, []BalancerPort{{"http", "TCP", 80, 31234}}) {
+	if len(got.LoadBalancers) != 1 || !slices.Equal(got.LoadBalancers[0].Ports,
+		[]BalancerPort{{"http", "TCP", 80, 31234}}) {
 		t.Errorf("load balancers: got %+v, want web with its one node port", got.LoadBalancers)
 	}
 }
@@ -151,7 +167,8 @@ func testSteward(t *testing.T) *Steward {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &Steward{state: st, board: newBoard(), deps: Deps{Log: slog.New(slog.DiscardHandler)}, nodesBell: newBell(), balancersBell: newBell(), statusBell: newBell()}
+	return &Steward{state: st, board: newBoard(), deps: Deps{Log: slog.New(slog.DiscardHandler)}, nodesBell: newBell(),
+		balancersBell: newBell(), statusBell: newBell()}
 }
 
 func TestStatusAnswersWhenItDiffers(t *testing.T) {
@@ -211,7 +228,8 @@ func TestDesiredIsDurableWhenAcknowledged(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if d := again.desired(); !slices.Equal(d.Nodes, []string{"a"}) || len(d.LoadBalancers) != 1 || d.LoadBalancers[0].Published["80"] != "192.0.2.1:10080" {
+	if d := again.desired(); !slices.Equal(d.Nodes, []string{"a"}) || len(d.LoadBalancers) != 1 ||
+		d.LoadBalancers[0].Published["80"] != "192.0.2.1:10080" {
 		t.Errorf("read again: %+v", d)
 	}
 	if again.probed() {
@@ -246,7 +264,8 @@ func TestManifestsOfTheBundleAreWellFormed(t *testing.T) {
 	if err := os.CopyFS(filepath.Join(bundle, "manifests"), os.DirFS("../../addons/manifests")); err != nil {
 		t.Fatal(err)
 	}
-	a := &addons{cfg: &Config{Addons: bundle, ClusterDNS: netip.MustParseAddr("10.96.0.10"), ClusterDomain: "cluster.local", Replicas: 2}}
+	a := &addons{cfg: &Config{Addons: bundle, ClusterDNS: netip.MustParseAddr("10.96.0.10"),
+		ClusterDomain: "cluster.local", Replicas: 2}}
 	objects, err := a.read()
 	if err != nil {
 		t.Fatal(err)

@@ -26,14 +26,18 @@ import (
 // testPKI writes an authority and, signed by it, a certificate for 127.0.0.1 for each name.
 func testPKI(t *testing.T, names map[string]string) *Deps {
 	dir := t.TempDir()
-	sign := func(file, name string, parent *x509.Certificate, by *ecdsa.PrivateKey) (*x509.Certificate, *ecdsa.PrivateKey) {
+	sign := func(file, name string, parent *x509.Certificate, by *ecdsa.PrivateKey) (*x509.Certificate,
+		*ecdsa.PrivateKey) {
 		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 		if err != nil {
 			t.Fatal(err)
 		}
-		c := &x509.Certificate{SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: name}, NotBefore: time.Now().Add(-time.Minute),
-			NotAfter: time.Now().Add(time.Hour), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
-			ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}, BasicConstraintsValid: true, IsCA: parent == nil}
+		c := &x509.Certificate{SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: name},
+			NotBefore: time.Now().Add(-time.Minute),
+			NotAfter:  time.Now().Add(time.Hour), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+			KeyUsage:              x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
+			ExtKeyUsage:           []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+			BasicConstraintsValid: true, IsCA: parent == nil}
 		if parent == nil {
 			parent, by = c, key
 		}
@@ -45,7 +49,8 @@ func testPKI(t *testing.T, names map[string]string) *Deps {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for ext, block := range map[string]*pem.Block{".crt": {Type: "CERTIFICATE", Bytes: der}, ".key": {Type: "PRIVATE KEY", Bytes: private}} {
+		for ext, block := range map[string]*pem.Block{".crt": {Type: "CERTIFICATE", Bytes: der},
+			".key": {Type: "PRIVATE KEY", Bytes: private}} {
 			if err := os.WriteFile(filepath.Join(dir, file+ext), pem.EncodeToMemory(block), 0o600); err != nil {
 				t.Fatal(err)
 			}
@@ -70,7 +75,8 @@ func serveTLS(t *testing.T, d *Deps, file string, h http.Handler) int {
 		t.Fatal(err)
 	}
 	srv := httptest.NewUnstartedServer(h)
-	srv.TLS = &tls.Config{Certificates: []tls.Certificate{own}, ClientCAs: pool, ClientAuth: tls.RequireAndVerifyClientCert}
+	srv.TLS = &tls.Config{Certificates: []tls.Certificate{own}, ClientCAs: pool,
+		ClientAuth: tls.RequireAndVerifyClientCert}
 	srv.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, 0)
 	srv.StartTLS()
 	t.Cleanup(srv.Close)
@@ -90,7 +96,8 @@ func TestTunnelConnectsThroughTheNodeItMeans(t *testing.T) {
 			io.WriteString(conn, "HTTP/1.1 200 OK\r\n\r\nhello ") // some bytes come with the answer
 			said, _ := io.ReadAll(conn)
 			conn.Write(said)
-		case r.Method == http.MethodPost && r.URL.Path == "/v1/volumes/pvc-1" && r.TLS.PeerCertificates[0].Subject.CommonName == "marina:steward":
+		case r.Method == http.MethodPost && r.URL.Path == "/v1/volumes/pvc-1" &&
+			r.TLS.PeerCertificates[0].Subject.CommonName == "marina:steward":
 			w.WriteHeader(http.StatusCreated)
 		default:
 			http.Error(w, "not that", http.StatusForbidden)
@@ -111,10 +118,12 @@ func TestTunnelConnectsThroughTheNodeItMeans(t *testing.T) {
 		t.Errorf("got %q, %v, want hello world", got, err)
 	}
 	conn.Close()
-	if _, err := tun.connect(ctx, n, "10.0.0.1:443"); err == nil || !strings.Contains(err.Error(), "403 Forbidden not that") {
+	if _, err := tun.connect(ctx, n, "10.0.0.1:443"); err == nil ||
+		!strings.Contains(err.Error(), "403 Forbidden not that") {
 		t.Errorf("a refusal: got %v, want what the tunnel said", err)
 	}
-	if _, err := tun.connect(ctx, node("b", "127.0.0.1", "", true), "10.96.0.1:443"); err == nil || !strings.Contains(err.Error(), "marina:nodenet:a") {
+	if _, err := tun.connect(ctx, node("b", "127.0.0.1", "", true), "10.96.0.1:443"); err == nil ||
+		!strings.Contains(err.Error(), "marina:nodenet:a") {
 		t.Errorf("another node's address: got %v, want a refusal that names who answered", err)
 	}
 	tun.port = serveTLS(t, d, "kubelet", h)
@@ -139,7 +148,8 @@ func TestTunnelThatDoesNotAnswerIsGivenUp(t *testing.T) {
 	defer l.Close()
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
-	if _, err := (&tunnel{deps: d, port: l.Addr().(*net.TCPAddr).Port}).connect(ctx, node("a", "127.0.0.1", "", true), "10.96.0.1:443"); err == nil {
+	if _, err := (&tunnel{deps: d, port: l.Addr().(*net.TCPAddr).Port}).connect(ctx, node("a", "127.0.0.1", "", true),
+		"10.96.0.1:443"); err == nil {
 		t.Error("a silent tunnel connected")
 	}
 }
