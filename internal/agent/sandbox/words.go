@@ -3,7 +3,7 @@ package sandbox
 import (
 	"encoding/json"
 	"io"
-	"path"
+	"os"
 	"regexp"
 	"strings"
 
@@ -22,15 +22,18 @@ var final = regexp.MustCompile(`^(?:panic: |fatal error: |control-plane: |marina
 // LastWords is what a task wrote to its errors before it ended. It is asked of programs that Marina brings alone: what
 // others print may be secret.
 func (d *Dir) LastWords(task kernel.TaskID) string {
-	f, err := d.root.Open(path.Join(Folder, string(task), "stderr"))
+	root, err := d.Open(task)
+	if err != nil {
+		return ""
+	}
+	defer root.Close()
+	f, size, err := openRegular(root, "stderr", os.O_RDONLY)
 	if err != nil {
 		return ""
 	}
 	defer f.Close()
-	if st, err := f.Stat(); err == nil && st.Size() > wordsTail {
-		if _, err := f.Seek(-wordsTail, io.SeekEnd); err != nil {
-			return ""
-		}
+	if _, err := f.Seek(max(0, size-wordsTail), io.SeekStart); err != nil {
+		return ""
 	}
 	tail, err := io.ReadAll(io.LimitReader(f, wordsTail))
 	if err != nil {
