@@ -67,7 +67,8 @@ func answers(t *testing.T, output string) (get func(path string) *httptest.Respo
 		t.Fatal(err)
 	}
 	h := New(Config{Agent: "a1", State: root.Name(), Sandboxes: d, LogKeep: 2, Log: slog.New(slog.DiscardHandler),
-		Task: func(kernel.TaskID) (Task, bool) { return Task{}, false }, Up: func() map[kernel.TaskID]Task { return nil }}).Handler()
+		Task: func(kernel.TaskID) (Task, bool) { return Task{}, false },
+		Up:   func() map[kernel.TaskID]Task { return nil }}).Handler()
 	return func(path string) *httptest.ResponseRecorder {
 		w := httptest.NewRecorder()
 		h.ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), "GET", "/agent/v1"+path, nil))
@@ -90,7 +91,8 @@ func TestOutputIsServedFromAnyOffset(t *testing.T) {
 	} {
 		w := get("/tasks/t/logs/stdout" + query)
 		if w.Code != http.StatusOK || w.Body.String() != want.body || w.Header().Get("Marina-Offset") != want.offset {
-			t.Errorf("%q: got %d %q from %s, want %q from %s", query, w.Code, w.Body, w.Header().Get("Marina-Offset"), want.body, want.offset)
+			t.Errorf("%q: got %d %q from %s, want %q from %s",
+				query, w.Code, w.Body, w.Header().Get("Marina-Offset"), want.body, want.offset)
 		}
 	}
 	for path, code := range map[string]int{
@@ -113,8 +115,10 @@ func TestOutputIsServedFromAnyOffset(t *testing.T) {
 
 func TestFilesOfASandboxAreServedAndNothingElse(t *testing.T) {
 	get, box := answers(t, "hello")
-	if err := errors.Join(os.Mkdir(filepath.Join(box, "dir"), 0o755), os.Symlink("/etc/passwd", filepath.Join(box, "link")),
-		os.Symlink("stdout", filepath.Join(box, "inside")), os.WriteFile(filepath.Join(box, "page.html"), []byte("<script>"), 0o644)); err != nil {
+	if err := errors.Join(os.Mkdir(filepath.Join(box, "dir"), 0o755),
+		os.Symlink("/etc/passwd", filepath.Join(box, "link")),
+		os.Symlink("stdout", filepath.Join(box, "inside")),
+		os.WriteFile(filepath.Join(box, "page.html"), []byte("<script>"), 0o644)); err != nil {
 		t.Fatal(err)
 	}
 	if w := get("/tasks/t/files/inside"); w.Code != http.StatusOK || w.Body.String() != "hello" {
@@ -152,7 +156,8 @@ func TestStatsOfAMachineWithoutTasks(t *testing.T) {
 	get, _ := answers(t, "")
 	w := get("/stats")
 	var got AgentStats
-	if err := json.Unmarshal(w.Body.Bytes(), &got); err != nil || got.Agent != "a1" || got.FreeDisk <= 0 || got.Tasks == nil {
+	err := json.Unmarshal(w.Body.Bytes(), &got)
+	if err != nil || got.Agent != "a1" || got.FreeDisk <= 0 || got.Tasks == nil {
 		t.Errorf("got %s, %v", w.Body, err)
 	}
 }

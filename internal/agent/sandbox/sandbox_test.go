@@ -59,7 +59,8 @@ func put(t *testing.T, name, content string) {
 
 func TestASandboxIsMadeOnceAndKept(t *testing.T) {
 	d, _ := dir(t)
-	volumes := []kernel.Volume{{HostPath: "data/deep", ContainerPath: "x"}, {HostPath: "/etc", ContainerPath: "y"}, {HostPath: "../out", ContainerPath: "z"}}
+	volumes := []kernel.Volume{{HostPath: "data/deep", ContainerPath: "x"},
+		{HostPath: "/etc", ContainerPath: "y"}, {HostPath: "../out", ContainerPath: "z"}}
 	for range 2 {
 		if err := d.Make("web.1", volumes); err != nil {
 			t.Fatal(err)
@@ -253,7 +254,8 @@ func TestLastWordsAreReadFromTheEnd(t *testing.T) {
 	if err := d.Make("t", nil); err != nil {
 		t.Fatal(err)
 	}
-	put(t, filepath.Join(d.Path("t"), "stderr"), "panic: early\n"+strings.Repeat("noise\n", wordsTail/6)+"panic: out of luck\nmain.main()\n")
+	put(t, filepath.Join(d.Path("t"), "stderr"),
+		"panic: early\n"+strings.Repeat("noise\n", wordsTail/6)+"panic: out of luck\nmain.main()\n")
 	if got := d.LastWords("t"); got != "panic: out of luck" {
 		t.Errorf("got %q", got)
 	}

@@ -148,7 +148,8 @@ func TestNothingIsWrittenWhereNoMemoryIs(t *testing.T) {
 	if err := os.MkdirAll(f.At("g"), 0o700); err != nil { // the folder is there, on the disk
 		t.Fatal(err)
 	}
-	if err := f.write(t.Context(), group(), map[string]kernel.Secret{"pki": {Files: map[string][]byte{"ca.crt": []byte("hush")}}}); !errdefs.IsNotFound(err) {
+	pki := map[string]kernel.Secret{"pki": {Files: map[string][]byte{"ca.crt": []byte("hush")}}}
+	if err := f.write(t.Context(), group(), pki); !errdefs.IsNotFound(err) {
 		t.Errorf("got %v, want errdefs.ErrNotFound", err)
 	}
 	if err := f.Refresh(t.Context(), group()); err != nil {
@@ -165,7 +166,8 @@ func TestAStartWaitsForSecretsAndThenSaysWhichIsMissing(t *testing.T) {
 		v.set("pki", nil, errors.New("no master"))
 		began := time.Now()
 		_, err := f.Fetch(t.Context(), group())
-		if took := time.Since(began); err == nil || !strings.Contains(err.Error(), "secret pki") || took < 45*time.Second || took > time.Minute {
+		took := time.Since(began)
+		if err == nil || !strings.Contains(err.Error(), "secret pki") || took < 45*time.Second || took > time.Minute {
 			t.Errorf("got %v after %v, want the secret named within a minute", err, took)
 		}
 		if !strings.Contains(log.String(), "no master") {
@@ -228,10 +230,12 @@ func TestFilesOfGroupsThatAreNotHereAreDropped(t *testing.T) {
 func TestGroupsWithoutFilesNeedNothing(t *testing.T) {
 	f := New(Config{}) // whatever is asked of it panics
 	g := Group{ID: "g", Spec: &kernel.Spec{Tasks: []kernel.TaskSpec{{}}}}
-	if err := errors.Join(f.Place(t.Context(), g, nil), f.Drop(t.Context(), g)); err != nil || Has(g.Spec) || len(Refs(g.Spec)) != 0 {
+	err := errors.Join(f.Place(t.Context(), g, nil), f.Drop(t.Context(), g))
+	if err != nil || Has(g.Spec) || len(Refs(g.Spec)) != 0 {
 		t.Errorf("got %v, want nothing to do", err)
 	}
-	if got := Refs(&kernel.Spec{Tasks: []kernel.TaskSpec{group().Spec.Tasks[0], group().Spec.Tasks[0]}}); !slices.Equal(got, []string{"pki"}) {
+	task := group().Spec.Tasks[0]
+	if got := Refs(&kernel.Spec{Tasks: []kernel.TaskSpec{task, task}}); !slices.Equal(got, []string{"pki"}) {
 		t.Errorf("references: got %q, want each once", got)
 	}
 }

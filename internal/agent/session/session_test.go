@@ -51,22 +51,27 @@ func newSession(a *agent) *session {
 
 func TestFramesAreTakenInTheirOrderAndOnce(t *testing.T) {
 	groups := []kernel.Group{{ID: "g"}}
+	begin := kernel.Down{Epoch: 5, Seq: 1, Sync: true}
 	for _, c := range []struct {
 		name   string
 		frames []kernel.Down
 		taken  []bool
 		err    string // of the last
 	}{
-		{"in order", []kernel.Down{{Epoch: 5, Seq: 1, Sync: true}, {Epoch: 5, Seq: 2, Groups: groups}}, []bool{true, true}, ""},
-		{"again", []kernel.Down{{Epoch: 5, Seq: 1, Sync: true}, {Epoch: 5, Seq: 1, Sync: true}}, []bool{true, false}, ""},
-		{"a gap", []kernel.Down{{Epoch: 5, Seq: 1, Sync: true}, {Epoch: 5, Seq: 3}}, []bool{true, false}, "frame 3 after 1"},
+		{"in order", []kernel.Down{begin, {Epoch: 5, Seq: 2, Groups: groups}}, []bool{true, true}, ""},
+		{"again", []kernel.Down{begin, {Epoch: 5, Seq: 1, Sync: true}}, []bool{true, false}, ""},
+		{"a gap", []kernel.Down{begin, {Epoch: 5, Seq: 3}}, []bool{true, false}, "frame 3 after 1"},
 		{"not from the first", []kernel.Down{{Epoch: 5, Seq: 2, Sync: true}}, []bool{false}, "frame 2 after 0"},
-		{"an older leader", []kernel.Down{{Epoch: 3, Seq: 1, Sync: true}}, []bool{false}, "frame of epoch 3, the agent has listened to 4"},
-		{"specs before the sync", []kernel.Down{{Epoch: 5, Seq: 1, Specs: []kernel.Spec{{ID: "s"}}}, {Epoch: 5, Seq: 2, Sync: true}}, []bool{true, true}, ""},
-		{"changes before the sync", []kernel.Down{{Epoch: 5, Seq: 1, Groups: groups}}, []bool{false}, "frame 1 comes before the sync"},
-		{"acks before the sync", []kernel.Down{{Epoch: 5, Seq: 1, Acks: []kernel.StatusAck{{}}}}, []bool{false}, "frame 1 comes before the sync"},
-		{"a new leader begins anew", []kernel.Down{{Epoch: 5, Seq: 1, Sync: true}, {Epoch: 6, Seq: 1, Sync: true}}, []bool{true, true}, ""},
-		{"a new leader syncs first", []kernel.Down{{Epoch: 5, Seq: 1, Sync: true}, {Epoch: 6, Seq: 1, Groups: groups}}, []bool{true, false}, "comes before the sync"},
+		{"an older leader", []kernel.Down{{Epoch: 3, Seq: 1, Sync: true}}, []bool{false},
+			"frame of epoch 3, the agent has listened to 4"},
+		{"specs before the sync", []kernel.Down{{Epoch: 5, Seq: 1, Specs: []kernel.Spec{{ID: "s"}}},
+			{Epoch: 5, Seq: 2, Sync: true}}, []bool{true, true}, ""},
+		{"changes before the sync", []kernel.Down{{Epoch: 5, Seq: 1, Groups: groups}}, []bool{false},
+			"frame 1 comes before the sync"},
+		{"acks before the sync", []kernel.Down{{Epoch: 5, Seq: 1, Acks: []kernel.StatusAck{{}}}}, []bool{false},
+			"frame 1 comes before the sync"},
+		{"a new leader begins anew", []kernel.Down{begin, {Epoch: 6, Seq: 1, Sync: true}}, []bool{true, true}, ""},
+		{"a new leader syncs first", []kernel.Down{begin, {Epoch: 6, Seq: 1, Groups: groups}}, []bool{true, false}, "comes before the sync"},
 	} {
 		s := newSession(&agent{epoch: 4})
 		for i := range c.frames {
@@ -93,7 +98,8 @@ func TestAHigherEpochIsDurableBeforeAnythingOfIt(t *testing.T) {
 func TestReadingEndsWithTheFirstFrameThatCannotBeApplied(t *testing.T) {
 	for _, c := range []struct{ name, lines, err string }{
 		{"no frame", `{"epoch":5,"seq":1,"sync":true}` + "\n\nnonsense\n", "frame after 1"},
-		{"a spec that was not sent", `{"epoch":5,"seq":1,"sync":true,"specs":[{"id":"s"}]}` + "\n" + `{"epoch":5,"seq":2,"groups":[{"id":"g","spec":"s"},{"id":"h","spec":"other"}]}`, "frame 2: spec other"},
+		{"a spec that was not sent", `{"epoch":5,"seq":1,"sync":true,"specs":[{"id":"s"}]}` + "\n" +
+			`{"epoch":5,"seq":2,"groups":[{"id":"g","spec":"s"},{"id":"h","spec":"other"}]}`, "frame 2: spec other"},
 		{"the end", `{"epoch":5,"seq":1,"sync":true}`, "EOF"},
 	} {
 		a := &agent{}

@@ -79,7 +79,8 @@ func newMachine(t *testing.T) *machine {
 	if err := root.Mkdir(Folder, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	m := &machine{disk: &disk{Storage: procs, t: t}, top: filepath.Join(dir, Folder), inUse: map[string]bool{}, log: new(bytes.Buffer)}
+	m := &machine{disk: &disk{Storage: procs, t: t}, top: filepath.Join(dir, Folder),
+		inUse: map[string]bool{}, log: new(bytes.Buffer)}
 	m.Claims = New(Config{Root: root, Storage: m.disk, Log: slog.New(slog.NewTextHandler(m.log, nil)),
 		InUse: func(claim string) bool {
 			m.mu.Lock()
@@ -194,7 +195,8 @@ func TestImagesThatWereBeingMadeAreSwept(t *testing.T) {
 	}
 }
 
-// A claim is deleted once nobody uses it, and told; one that never was here is told, too; each is told once for each time it is asked.
+// A claim is deleted once nobody uses it, and told; one that never was here is told, too; each is told once for each
+// time it is asked.
 func TestReleasedClaimsAreDeletedOnceNobodyUsesThem(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newMachine(t)
