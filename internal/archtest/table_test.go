@@ -70,7 +70,7 @@ var table = map[string]entry{
 	"services/core": part("kernel marathon").pure().For("sim"),
 
 	"kubernetes": room("access identity kernel kubernetes/archive kubernetes/pki kubernetes/steward kubernetes/wire " +
-		"scheduler store"),
+		"metrics scheduler store"),
 	"kubernetes/archive": part("disk durable"),
 	"kubernetes/pki":     part("identity"),
 	"kubernetes/steward": part("kubernetes/pki kubernetes/wire scheduler"),

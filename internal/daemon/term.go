@@ -89,8 +89,9 @@ func (d *daemon) oneTerm(ctx context.Context) error {
 	})
 	t.services = services.New(services.Config{Kernel: t.master, Store: d.store, Fence: l.Fence(), Log: d.log, Metrics: d.metrics,
 		Leader: reachable(d.site.HTTPS, d.site.address), VIPs: d.site.vips, HostVolumes: append([]string{}, d.site.HostVolume...)})
-	t.clusters = kubernetes.New(kubernetes.Config{Kernel: t.master, Store: d.store, Fence: l.Fence(), Root: d.root, Log: d.log, Pool: d.site.pool, VIPs: d.site.vips,
-		Publish: d.site.published(), Images: d.site.path("kubernetes"), Machine: []string{d.site.Hostname}, Quotas: t.master.Quotas, Exec: t.taskExec, Usage: t.taskUsage})
+	t.clusters = kubernetes.New(kubernetes.Config{Kernel: t.master, Store: d.store, Fence: l.Fence(), Root: d.root, Log: d.log, Metrics: d.metrics,
+		Pool: d.site.pool, VIPs: d.site.vips, Publish: d.site.published(), Images: d.site.path("kubernetes"),
+		Machine: []string{d.site.Hostname}, Quotas: t.master.Quotas, Exec: t.taskExec, Usage: t.taskUsage})
 	t.schedulers = []scheduler{
 		{"services", t.services.Run, api.New(t.services, d.access), t.services.Alarms},
 		{"kubernetes", t.clusters.Run, t.clusters.Handler(d.access), t.clusters.Alarms},

@@ -17,6 +17,7 @@ import (
 	"github.com/marinaos/marina/internal/kubernetes/archive"
 	"github.com/marinaos/marina/internal/kubernetes/steward"
 	"github.com/marinaos/marina/internal/kubernetes/wire"
+	"github.com/marinaos/marina/internal/metrics"
 	"github.com/marinaos/marina/internal/scheduler"
 	"github.com/marinaos/marina/internal/store"
 )
@@ -28,6 +29,8 @@ type Config struct {
 	Fence  store.Guard // of this process's leadership; every write carries it
 	Root   *identity.RootKey
 	Log    *slog.Logger
+
+	Metrics *metrics.Registry // nil: nothing is measured
 
 	Pool, VIPs netip.Prefix     // of the datacenter: clusters use other addresses
 	Publish    kernel.PortRange // of the machines, for load balancers; default 20001 to 21000
@@ -90,7 +93,7 @@ func New(cfg Config) *Clusters {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
 	loop := scheduler.New(scheduler.Config{Name: "clusters", Framework: Framework,
-		Store: cfg.Store, Kernel: cfg.Kernel, Fence: cfg.Fence, Log: cfg.Log})
+		Store: cfg.Store, Kernel: cfg.Kernel, Fence: cfg.Fence, Log: cfg.Log, Metrics: cfg.Metrics})
 	k := &Clusters{cfg: cfg, loop: loop,
 		archives: archive.New(cfg.Images), importer: importer{cfg.Exec, cfg.Log}, supplying: make(chan struct{}, maxSupply),
 		clusters: table{}, moved: make(chan struct{}), agenda: agenda{now: map[string]bool{}, later: map[string]time.Time{}}}
