@@ -59,7 +59,8 @@ var table = map[string]entry{
 	"agent/session":    part("agent/retry kernel"),
 	"agent/volume":     part("agent/locks agent/naming agent/retry durable kernel runtime"),
 
-	"master": room("access allocator invariant kernel metrics placement store"),
+	"master":      room("access kernel master/core metrics store"),
+	"master/core": part("allocator invariant kernel placement store").pure().For("sim"),
 
 	"scheduler": room("kernel metrics store"),
 
@@ -105,7 +106,7 @@ var table = map[string]entry{
 		"store store/etcd"),
 	"daemon/heap": part(""),
 
-	"sim": wiring("invariant kernel marathon master services/core store store/memory"),
+	"sim": wiring("invariant kernel marathon master/core services/core store store/memory"),
 
 	"archtest":        room(""),
 	"archtest/survey": program("archtest"),

@@ -18,6 +18,7 @@ import (
 
 	"github.com/marinaos/marina/internal/access"
 	"github.com/marinaos/marina/internal/kernel"
+	"github.com/marinaos/marina/internal/master/core"
 )
 
 const (
@@ -240,7 +241,7 @@ func (m *api) quotas(w http.ResponseWriter, r *http.Request, rest string) error 
 		}
 	}
 	var list []kernel.QuotaView
-	if err := m.look(r.Context(), func(s *State) { list = s.Quotas() }); err != nil {
+	if err := m.look(r.Context(), func(s *core.State) { list = s.Quotas() }); err != nil {
 		return err
 	}
 	list = slices.DeleteFunc(list, func(q kernel.QuotaView) bool { return m.may(r, access.Read, access.Quota.Of(q.Role)) != nil })
@@ -258,7 +259,7 @@ func (m *api) quotas(w http.ResponseWriter, r *http.Request, rest string) error 
 func (m *api) tasks(w http.ResponseWriter, r *http.Request, rest string) error {
 	segment, rest, _ := strings.Cut(rest, "/")
 	raw, err := url.PathUnescape(segment)
-	if err != nil || len(raw) > 2*MaxGroupIDBytes {
+	if err != nil || len(raw) > 2*core.MaxGroupIDBytes {
 		return fmt.Errorf("task %.64s: %w", segment, errdefs.ErrInvalidArgument)
 	}
 	if id := kernel.TaskID(raw); rest != "" {
@@ -270,7 +271,7 @@ func (m *api) tasks(w http.ResponseWriter, r *http.Request, rest string) error {
 		return err
 	}
 	var records []*kernel.Record
-	if err := m.look(r.Context(), func(s *State) { records = s.Instances("") }); err != nil {
+	if err := m.look(r.Context(), func(s *core.State) { records = s.Instances("") }); err != nil {
 		return err
 	}
 	list := make([]Task, 0, len(records))
@@ -289,7 +290,7 @@ func (m *api) task(w http.ResponseWriter, r *http.Request, id kernel.TaskID) err
 	var of *kernel.Record
 	var k int
 	var found bool
-	if err := m.look(r.Context(), func(s *State) { of, k, found = s.Task(id) }); err != nil {
+	if err := m.look(r.Context(), func(s *core.State) { of, k, found = s.Task(id) }); err != nil {
 		return err
 	}
 	if !found {
@@ -347,15 +348,13 @@ func (m *api) taskFiles(w http.ResponseWriter, r *http.Request, id kernel.TaskID
 // its files for a while, so, with a few agents, each is asked; whose it was is not known then, and the owner is "/".
 func (m *Master) holders(ctx context.Context, id kernel.TaskID, ended bool) (out []kernel.AgentID, owner string, err error) {
 	owner = "/"
-	err = m.look(ctx, func(s *State) {
+	err = m.look(ctx, func(s *core.State) {
 		if i, _, ok := s.Task(id); ok {
 			out, owner = []kernel.AgentID{i.Agent}, i.Owner
 			return
 		}
-		for _, a := range s.order {
-			if ended && a.session != 0 {
-				out = append(out, a.info.ID)
-			}
+		if ended {
+			out = s.Connected()
 		}
 	})
 	if err == nil && (len(out) == 0 || len(out) > maxAsked) {

@@ -21,6 +21,7 @@ import (
 	"golang.org/x/net/netutil"
 
 	"github.com/marinaos/marina/internal/kernel"
+	"github.com/marinaos/marina/internal/master/core"
 )
 
 const (
@@ -31,7 +32,7 @@ const (
 
 // session is one agent's connection.
 type session struct {
-	id    SessionID
+	id    core.SessionID
 	agent kernel.AgentID
 	conn  *http2.ClientConn
 	end   context.CancelCauseFunc
@@ -162,7 +163,7 @@ func (m *Master) serveAgent(ctx context.Context, conn net.Conn, agent kernel.Age
 	s := &session{agent: agent, conn: client, end: cancel, wake: make(chan struct{}, 1)}
 	m.join(s)
 	defer m.leave(s)
-	if err := m.submit(ctx, item{event: AgentUp{Session: s.id, Seq: first.Seq, Registration: *first.Register}}); err != nil {
+	if err := m.submit(ctx, item{event: core.AgentUp{Session: s.id, Seq: first.Seq, Registration: *first.Register}}); err != nil {
 		return err
 	}
 	var wg sync.WaitGroup
@@ -171,7 +172,7 @@ func (m *Master) serveAgent(ctx context.Context, conn net.Conn, agent kernel.Age
 	err = m.read(ctx, s, frames)
 	cancel(err)
 	pipe.CloseWithError(err) // unblocks the writer
-	_ = m.submit(leading, item{event: AgentDown{Session: s.id, Why: err.Error()}})
+	_ = m.submit(leading, item{event: core.AgentDown{Session: s.id, Why: err.Error()}})
 	return context.Cause(ctx)
 }
 
@@ -196,7 +197,7 @@ func (m *Master) read(ctx context.Context, s *session, frames *bufio.Scanner) er
 		if err != nil {
 			return err
 		}
-		if err := m.submit(ctx, item{event: Frame{Session: s.id, Up: *up}}); err != nil {
+		if err := m.submit(ctx, item{event: core.Frame{Session: s.id, Up: *up}}); err != nil {
 			return err
 		}
 	}
@@ -271,7 +272,7 @@ func (m *Master) leave(s *session) {
 }
 
 // deliver queues frames for their sessions and ends sessions. It never waits.
-func (m *Master) deliver(sends []Send, ends []SessionEnd) {
+func (m *Master) deliver(sends []core.Send, ends []core.SessionEnd) {
 	if len(sends) == 0 && len(ends) == 0 {
 		return
 	}

@@ -3,68 +3,20 @@
 //
 // # The core and the loop
 //
-// [State] is everything a leader knows, and [State.Step] the only way it changes: events and a time go in, [Effects]
-// come out. There is no clock, network, disk or randomness inside, and no order of a map shows, so that a simulator
-// can replay years of faults from a seed. [Master] is the loop around it: it gathers events while a transaction is
-// under way, steps through them at once, commits every row they changed in one transaction (one request when idle,
-// thousands under load), and only then sends frames, answers requests and tells watchers. Every transaction carries
-// the leadership's fence. A transaction that fails, or whose outcome nobody knows, ends the leadership and drops the
-// state: the next leader loads what is durable. Nothing is ever rolled back in part.
+// [core.State] is everything a leader knows, pure, and a package of its own. [Master] is the loop around it: it gathers events
+// while a transaction is under way, steps through them at once, commits every row they changed in one transaction (one request
+// when idle, thousands under load), and only then sends frames, answers requests and tells watchers. Every transaction carries
+// the leadership's fence. A transaction that fails, or whose outcome nobody knows, ends the leadership and drops the state: the
+// next leader loads what is durable. Before a batch is committed an audit judges it, and a batch that breaks an invariant ends
+// the leadership before it is durable.
 //
-// What is known of an instance is a kernel.Record, which is replaced and never changed: what leaves a step
-// (Effects.Changes, lists that a look takes) is pointers, and readers work on them while the owner goes on. Before a
-// batch is committed an audit holds what it placed, resized and ended (Effects.Charges) against books of its own.
+// What is read often, machines and reservations, is published as a snapshot when a batch is durable, before its answers leave;
+// whatever else is asked goes through the loop and waits for a commit.
 //
-// # What is durable, and what is not
+// # Connections
 //
-// Rows lie under "kernel/": specs once, agents with their subnets, what is assigned to each agent packed in chunks,
-// quotas, addresses of named VIPs, ids that ended. They are written in an order of which every beginning can be
-// loaded, so that effects too large for one transaction are cut into several. States that are not terminal, health,
-// and the queue are memory: agents report the former anew to every leader, and schedulers ask again for what they
-// want and do not see placed.
-//
-// A group's row is durable before its agent hears of it, and gone, with its id among the ended, before its agent may
-// forget it.
-//
-// # An ended id is never launched again
-//
-// Schedulers draw a fresh id for every instance, so a repeat can only be an old request again. Three things stop it.
-// Requests are calls into the leading process: one made under an earlier leadership is answered
-// errdefs.ErrUnavailable and never reaches a later State. An id that is placed or waits is left alone. And the last
-// 32,768 ids of a framework that ended are kept in the store, in a ring of rows of which the newest is rewritten with
-// the end it records, so that a scheduler that repeats a request after ErrUnavailable, its outcome unknown, is
-// harmless as well. A scheduler that keeps ids of its own across leaders must not repeat one after that many others
-// have ended.
-//
-// # What waits
-//
-// A launch puts groups into an entry of the queue; at the end of the step, or before the next request that could
-// depend on it, the queue is served (queue.go): roles by turns as the quota tree says, within a role the higher
-// priority first, then what waits longest. Everything is tried when room appeared, else what is new; an entry that no
-// machine took before is tried only where something became free. What waits has room made for it by others of a lower
-// priority, or kept for it when it waits for long (room.go): a hold is looked at once a second for a few entries,
-// ends by itself, and is memory like the queue.
-//
-// # What outlives groups
-//
-// A claim (kernel.Claim) is a row of its own, written with the first group that is placed with it: machine, address,
-// host ports, volumes. One group at a time holds it; the next waits in the queue and gets the same. Its disk counts
-// against machine and quota with or without a holder. A claim that was released stays, marked so, until its agent
-// says that nothing is left of it. Ports that an owner was given beside its spec (Expose) are rows too; they go out
-// with the endpoints of its instances.
-//
-// # Agents
-//
-// An agent that says nothing for Config.Suspect gets no new groups; after Config.Unreachable it is away: its
-// instances say so, they are not ready any more, and nothing is killed. Schedulers may then Forget them, unless the
-// brake holds: when a large share of the agents is away at once, the fault is more likely here or in the network. An
-// agent that returns is told all that is assigned to it, and stops the rest. After a change of leader agents have
-// Config.Grace to report; until all have, or it is over, Complete is false and no endpoints are sent, so that agents
-// go on with those they have.
-//
-// Of two processes with one identity the later one to register wins and the earlier one, known by its incarnation, is
-// refused. An agent with a row that cannot be read is set aside: it gets no session, so its tasks go on untouched,
-// until the row is repaired.
+// Agents dial the master's listener; what else connects there is handed to an HTTP server. An agent that takes frames too slowly
+// is cut off and begins anew. A connection counts against the limit for as long as it is open.
 //
 // # Failure
 //

@@ -6,11 +6,12 @@ import (
 	"sync"
 
 	"github.com/marinaos/marina/internal/kernel"
+	"github.com/marinaos/marina/internal/master/core"
 )
 
 // Launch is kernel.Kernel's.
 func (m *Master) Launch(ctx context.Context, r kernel.LaunchRequest) (kernel.LaunchResult, error) {
-	reply, err := m.request(ctx, Launch{LaunchRequest: r})
+	reply, err := m.request(ctx, core.Launch{LaunchRequest: r})
 	if err != nil {
 		return kernel.LaunchResult{}, err
 	}
@@ -19,80 +20,80 @@ func (m *Master) Launch(ctx context.Context, r kernel.LaunchRequest) (kernel.Lau
 
 // Withdraw is kernel.Kernel's.
 func (m *Master) Withdraw(ctx context.Context, framework, key string, groups []kernel.GroupID) ([]kernel.GroupID, error) {
-	reply, err := m.request(ctx, Withdraw{Framework: framework, Key: key, Groups: groups})
+	reply, err := m.request(ctx, core.Withdraw{Framework: framework, Key: key, Groups: groups})
 	return reply.Withdrawn, err
 }
 
 // Stop is kernel.Kernel's.
 func (m *Master) Stop(ctx context.Context, framework string, groups []kernel.GroupID, why string) error {
-	_, err := m.request(ctx, Stop{Framework: framework, Groups: groups, Why: why})
+	_, err := m.request(ctx, core.Stop{Framework: framework, Groups: groups, Why: why})
 	return err
 }
 
 // Forget is kernel.Kernel's.
 func (m *Master) Forget(ctx context.Context, framework string, groups []kernel.GroupID) error {
-	_, err := m.request(ctx, Forget{Framework: framework, Groups: groups})
+	_, err := m.request(ctx, core.Forget{Framework: framework, Groups: groups})
 	return err
 }
 
 // Resize is kernel.Kernel's.
 func (m *Master) Resize(ctx context.Context, framework string, group kernel.GroupID, sizes []kernel.Size) error {
-	_, err := m.request(ctx, Resize{Framework: framework, Group: group, Sizes: sizes})
+	_, err := m.request(ctx, core.Resize{Framework: framework, Group: group, Sizes: sizes})
 	return err
 }
 
 // Release is kernel.Kernel's.
 func (m *Master) Release(ctx context.Context, framework string, claims []string) error {
-	_, err := m.request(ctx, Release{Framework: framework, Claims: claims})
+	_, err := m.request(ctx, core.Release{Framework: framework, Claims: claims})
 	return err
 }
 
 // Expose is kernel.Kernel's.
 func (m *Master) Expose(ctx context.Context, framework, owner string, ports []kernel.Port) ([]kernel.EndpointPort, error) {
-	reply, err := m.request(ctx, Expose{Framework: framework, Owner: owner, Ports: ports})
+	reply, err := m.request(ctx, core.Expose{Framework: framework, Owner: owner, Ports: ports})
 	return reply.Exposed, err
 }
 
 // Queue is kernel.Kernel's; nothing once the leadership is over.
 func (m *Master) Queue(framework string) (out []kernel.Waiting) {
-	_ = m.look(context.Background(), func(s *State) { out = s.Queue(framework) }) // ends with the leadership
+	_ = m.look(context.Background(), func(s *core.State) { out = s.Queue(framework) }) // ends with the leadership
 	return out
 }
 
 // Quotas tells the quota tree; nothing once the leadership is over.
 func (m *Master) Quotas() (out []kernel.QuotaView) {
-	_ = m.look(context.Background(), func(s *State) { out = s.Quotas() }) // ends with the leadership
+	_ = m.look(context.Background(), func(s *core.State) { out = s.Quotas() }) // ends with the leadership
 	return out
 }
 
 // SetQuota gives a role a quota in place of the one it had. With force, guarantees may be more than all machines have.
 func (m *Master) SetQuota(ctx context.Context, q kernel.Quota, force bool) error {
-	_, err := m.request(ctx, SetQuota{Quota: q, Force: force})
+	_, err := m.request(ctx, core.SetQuota{Quota: q, Force: force})
 	return err
 }
 
 // RemoveQuota takes a role's quota away; errdefs.ErrNotFound if it has none.
 func (m *Master) RemoveQuota(ctx context.Context, role string) error {
-	_, err := m.request(ctx, SetQuota{Quota: kernel.Quota{Role: role}, Remove: true})
+	_, err := m.request(ctx, core.SetQuota{Quota: kernel.Quota{Role: role}, Remove: true})
 	return err
 }
 
 // Reserve keeps an amount of a machine for a role, in place of what it had; zero keeps nothing any more.
 func (m *Master) Reserve(ctx context.Context, agent kernel.AgentID, r kernel.Reservation) error {
-	_, err := m.request(ctx, Reserve{Agent: agent, Reservation: r})
+	_, err := m.request(ctx, core.Reserve{Agent: agent, Reservation: r})
 	return err
 }
 
 // RemoveMachine takes a machine out of the datacenter for good and tells what that gave up. While it may run
 // something it is refused without force, with errdefs.ErrFailedPrecondition.
 func (m *Master) RemoveMachine(ctx context.Context, agent kernel.AgentID, force bool) (*kernel.Removal, error) {
-	reply, err := m.request(ctx, RemoveAgent{Agent: agent, Force: force})
+	reply, err := m.request(ctx, core.RemoveAgent{Agent: agent, Force: force})
 	return reply.Removal, err
 }
 
 // SetPool changes the pool of container addresses to one that has all of what was given out, and of what is configured.
 func (m *Master) SetPool(ctx context.Context, pool netip.Prefix) error {
-	_, err := m.request(ctx, SetPool{Pool: pool})
+	_, err := m.request(ctx, core.SetPool{Pool: pool})
 	return err
 }
 
@@ -139,7 +140,7 @@ func (w *watch) Next(ctx context.Context) (kernel.Changes, error) {
 }
 
 // join starts the watch with all there is; the owner calls it.
-func (w *watch) join(s *State) func() {
+func (w *watch) join(s *core.State) func() {
 	all, complete := s.Instances(w.framework), s.Complete()
 	return func() {
 		w.m.mu.Lock()

@@ -1,6 +1,7 @@
 package master
 
 import (
+	"github.com/marinaos/marina/internal/master/core"
 	"github.com/marinaos/marina/internal/metrics"
 )
 
@@ -32,12 +33,13 @@ func newMeasures(m *metrics.Registry) measures {
 }
 
 // count shows how much the state holds. The owner of the state calls it once a batch is durable.
-func (m *Master) count(s *State) {
+func (m *Master) count(s *core.State) {
 	m.mu.Lock()
 	connected := len(m.sessions)
 	m.mu.Unlock()
+	machines, instances, waiting := s.Sizes()
 	m.measures.machines.WithLabelValues("connected").Set(float64(connected))
-	m.measures.machines.WithLabelValues("away").Set(float64(max(0, len(s.order)-connected)))
-	m.measures.instances.Set(float64(s.groups.Len()))
-	m.measures.waiting.Set(float64(len(s.waiting)))
+	m.measures.machines.WithLabelValues("away").Set(float64(max(0, machines-connected)))
+	m.measures.instances.Set(float64(instances))
+	m.measures.waiting.Set(float64(waiting))
 }

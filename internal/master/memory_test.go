@@ -22,9 +22,10 @@ import (
 	"github.com/marinaos/marina/internal/daemon/heap"
 	"github.com/marinaos/marina/internal/kernel"
 	"github.com/marinaos/marina/internal/marathon"
+	"github.com/marinaos/marina/internal/master/core"
 	"github.com/marinaos/marina/internal/services"
 	marathonapi "github.com/marinaos/marina/internal/services/api"
-	"github.com/marinaos/marina/internal/services/core"
+	decide "github.com/marinaos/marina/internal/services/core"
 	"github.com/marinaos/marina/internal/store/etcd"
 )
 
@@ -82,7 +83,7 @@ func newFleet(b *testing.B) *fleet {
 	f := &fleet{b: b, began: time.Now()}
 	f.master = New(Config{Pool: netip.MustParsePrefix("10.0.0.0/8"), SubnetBits: 27, Suspect: time.Hour, Unreachable: 2 * time.Hour, EndpointsEvery: time.Hour},
 		Deps{Store: st, Leadership: lead, Log: log})
-	f.services = services.New(services.Config{Kernel: f.master, Store: st, Fence: lead.Fence(), Log: log, Policy: core.DefaultPolicy})
+	f.services = services.New(services.Config{Kernel: f.master, Store: st, Fence: lead.Fence(), Log: log, Policy: decide.DefaultPolicy})
 	g, ctx := errgroup.WithContext(lead.Context())
 	g.Go(func() error { return f.master.Run(ctx) })
 	g.Go(func() error { return f.services.Run(ctx) })
@@ -99,7 +100,7 @@ func (f *fleet) register(agents int) {
 	f.seq = make([]uint64, agents)
 	for n := range agents {
 		f.seq[n] = 1
-		f.tell(AgentUp{Session: SessionID(n + 1), Seq: 1, Registration: kernel.Registration{Incarnation: "1", Agent: kernel.Agent{
+		f.tell(core.AgentUp{Session: core.SessionID(n + 1), Seq: 1, Registration: kernel.Registration{Incarnation: "1", Agent: kernel.Agent{
 			ID: kernel.AgentID(fmt.Sprintf("%08x-0000-4000-8000-000000000000", n)), Hostname: fmt.Sprintf("machine-%05d.example.com", n),
 			Address:    netip.AddrFrom4([4]byte{172, byte(16 + n>>16), byte(n >> 8), byte(n)}),
 			Attributes: map[string]string{"rack": fmt.Sprintf("r%d", n%50)}, Region: "eu-" + strconv.Itoa(n%2), Zone: "eu-" + strconv.Itoa(n%6),
@@ -112,7 +113,7 @@ func (f *fleet) register(agents int) {
 	}
 }
 
-func (f *fleet) tell(ev Event) {
+func (f *fleet) tell(ev core.Event) {
 	if err := f.master.submit(f.b.Context(), item{event: ev}); err != nil {
 		f.b.Fatal(err)
 	}
@@ -149,7 +150,7 @@ func (f *fleet) launch(tasks int) {
 			for agent, statuses := range said {
 				n, _ := strconv.ParseInt(string(agent[:8]), 16, 32)
 				f.seq[n]++
-				f.tell(Frame{Session: SessionID(n + 1), Up: kernel.Up{Seq: f.seq[n], Statuses: statuses}})
+				f.tell(core.Frame{Session: core.SessionID(n + 1), Up: kernel.Up{Seq: f.seq[n], Statuses: statuses}})
 			}
 		}
 	}
@@ -200,11 +201,12 @@ func (f *fleet) loads(tasks int) {
 		f.b.Fatal(err)
 	}
 	loaded := time.Since(began)
-	newAudit(s)
-	if s.groups.Len() != tasks {
-		f.b.Fatalf("%d groups were loaded, want %d", s.groups.Len(), tasks)
+	core.NewAudit(s)
+	machines, instances, _ := s.Sizes()
+	if instances != tasks {
+		f.b.Fatalf("%d groups were loaded, want %d", instances, tasks)
 	}
-	fmt.Printf("load     %7d agents %8d tasks: a new leader's state from the store in %.2f s, its audit in %.2f s\n", len(s.order), tasks, loaded.Seconds(), time.Since(began).Seconds()-loaded.Seconds())
+	fmt.Printf("load     %7d agents %8d tasks: a new leader's state from the store in %.2f s, its audit in %.2f s\n", machines, tasks, loaded.Seconds(), time.Since(began).Seconds()-loaded.Seconds())
 }
 
 // memoryOf is /proc/self/status, in KiB.

@@ -1,6 +1,7 @@
 package master
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"fmt"
@@ -17,6 +18,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/marinaos/marina/internal/kernel"
+	"github.com/marinaos/marina/internal/master/core"
 	"github.com/marinaos/marina/internal/metrics"
 	"github.com/marinaos/marina/internal/store"
 )
@@ -46,6 +48,9 @@ type Deps struct {
 	MaxConnections int // open at once, of agents and to Handler; more wait to be accepted; 100,000
 }
 
+// Config is the policy of a master.
+type Config = core.Config
+
 // Master is a leader for one leadership. It implements kernel.Kernel; its methods may be called from when it is made, wait
 // until it has loaded the state, and answer errdefs.ErrUnavailable once the leadership is over.
 type Master struct {
@@ -63,29 +68,29 @@ type Master struct {
 
 	mu       sync.Mutex
 	watches  []*watch                    // guarded by mu
-	sessions map[SessionID]*session      // guarded by mu
+	sessions map[core.SessionID]*session // guarded by mu
 	agents   map[kernel.AgentID]*session // those that were sent something; guarded by mu
-	last     SessionID                   // guarded by mu
+	last     core.SessionID              // guarded by mu
 }
 
 var _ kernel.Kernel = (*Master)(nil)
 
 // item is something for the owner of the state: an event, or a look at the state.
 type item struct {
-	event  Event
-	answer chan Reply // of a request event; takes one
+	event  core.Event
+	answer chan core.Reply // of a request event; takes one
 
 	// look is called after the steps of its batch, so that nothing comes between what it sees and the changes of the next; what it returns is
 	// called once that is durable.
-	look func(*State) func()
+	look func(*core.State) func()
 }
 
 // New returns a master that has yet to run.
 func New(cfg Config, deps Deps) *Master {
 	cfg.Epoch = deps.Leadership.Epoch()
-	set(&deps.MaxConnections, 100_000)
+	deps.MaxConnections = cmp.Or(deps.MaxConnections, 100_000)
 	return &Master{measures: newMeasures(deps.Metrics), cfg: cfg.WithDefaults(), deps: deps, log: deps.Log, inbox: make(chan item, maxInbox), done: make(chan struct{}), loaded: make(chan struct{}),
-		sessions: map[SessionID]*session{}, agents: map[kernel.AgentID]*session{}}
+		sessions: map[core.SessionID]*session{}, agents: map[kernel.AgentID]*session{}}
 }
 
 // Run leads until ctx or the leadership ends, or a commit does not succeed, and returns why. The caller resigns the leadership
@@ -125,36 +130,37 @@ func (m *Master) lose() {
 	}
 }
 
-func (m *Master) load(ctx context.Context) (*State, error) {
+func (m *Master) load(ctx context.Context) (*core.State, error) {
 	defer metrics.Since(m.measures.load, time.Now())
-	snap, err := m.deps.Store.Snapshot(ctx, Rows)
+	snap, err := m.deps.Store.Snapshot(ctx, core.Rows)
 	if err != nil {
 		return nil, fmt.Errorf("state of the kernel: %w", err)
 	}
-	s := NewState(m.cfg)
+	s := core.NewState(m.cfg)
 	for _, problem := range s.Load(snap.Items) {
 		m.log.Error("row cannot be used, what it concerns is left alone", "err", problem)
 	}
-	m.log.Info("leading", "epoch", m.cfg.Epoch, "agents", len(s.order), "groups", s.groups.Len())
+	machines, instances, _ := s.Sizes()
+	m.log.Info("leading", "epoch", m.cfg.Epoch, "agents", machines, "groups", instances)
 	return s, nil
 }
 
 // batch is what one or several steps led to, held until it is durable.
 type batch struct {
-	fx      Effects
-	rows    map[Row]struct{}
-	answers map[RequestID]chan Reply
+	fx      core.Effects
+	rows    map[core.Row]struct{}
+	answers map[core.RequestID]chan core.Reply
 	looks   []func()
 }
 
 // own is the owner of the state. While a commit is under way it gathers; it steps through what gathered at once.
-func (m *Master) own(ctx context.Context, s *State) error {
+func (m *Master) own(ctx context.Context, s *core.State) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	committed := make(chan error, 1)
 	var held *batch // waits for committed
-	audit := newAudit(s)
-	waiting := []item{{event: Tick{}}}
+	audit := core.NewAudit(s)
+	waiting := []item{{event: core.Tick{}}}
 	wake := time.NewTimer(time.Hour)
 	defer wake.Stop()
 	for {
@@ -170,7 +176,7 @@ func (m *Master) own(ctx context.Context, s *State) error {
 			} else {
 				wake.Reset(time.Until(b.fx.Wake))
 			}
-			ops, err := s.Ops(slices.SortedFunc(maps.Keys(b.rows), Row.compare))
+			ops, err := s.Ops(slices.SortedFunc(maps.Keys(b.rows), core.Row.Compare))
 			if err != nil {
 				return err
 			}
@@ -202,7 +208,7 @@ func (m *Master) own(ctx context.Context, s *State) error {
 			m.release(held)
 			held = nil
 		case <-wake.C:
-			waiting = append(waiting, item{event: Tick{}})
+			waiting = append(waiting, item{event: core.Tick{}})
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
@@ -210,26 +216,26 @@ func (m *Master) own(ctx context.Context, s *State) error {
 }
 
 // step takes items through the state, and has the audit judge each step.
-func (m *Master) step(s *State, audit *audit, items []item) (*batch, error) {
+func (m *Master) step(s *core.State, audit *core.Audit, items []item) (*batch, error) {
 	defer metrics.Since(m.measures.step, time.Now())
 	m.measures.events.Observe(float64(len(items)))
-	b := &batch{rows: map[Row]struct{}{}, answers: map[RequestID]chan Reply{}}
-	events := make([]Event, 0, len(items))
+	b := &batch{rows: map[core.Row]struct{}{}, answers: map[core.RequestID]chan core.Reply{}}
+	events := make([]core.Event, 0, len(items))
 	for _, it := range items {
 		if it.look != nil {
 			continue
 		}
 		if it.answer != nil {
-			id := RequestID(len(b.answers) + 1)
+			id := core.RequestID(len(b.answers) + 1)
 			b.answers[id] = it.answer
-			it.event = numbered(it.event, id)
+			it.event = core.Numbered(it.event, id)
 		}
 		events = append(events, it.event)
 	}
-	for part := range Steps(events) {
+	for part := range core.Steps(events) {
 		fx := s.Step(time.Now(), part...)
 		b.add(fx)
-		if err := audit.judge(s, &fx); err != nil {
+		if err := audit.Judge(s, &fx); err != nil {
 			return nil, err
 		}
 	}
@@ -238,52 +244,12 @@ func (m *Master) step(s *State, audit *audit, items []item) (*batch, error) {
 			b.looks = append(b.looks, it.look(s))
 		}
 	}
-	b.fx.Complete, b.fx.Wake = s.Complete(), s.wake() // also of a batch that only looked
+	b.fx.Complete, b.fx.Wake = s.Complete(), s.Wake() // also of a batch that only looked
 	return b, nil
 }
 
-// numbered is a request event with its id.
-func numbered(ev Event, id RequestID) Event {
-	switch ev := ev.(type) {
-	case Launch:
-		ev.Request = id
-		return ev
-	case Withdraw:
-		ev.Request = id
-		return ev
-	case Stop:
-		ev.Request = id
-		return ev
-	case Forget:
-		ev.Request = id
-		return ev
-	case Resize:
-		ev.Request = id
-		return ev
-	case Release:
-		ev.Request = id
-		return ev
-	case Expose:
-		ev.Request = id
-		return ev
-	case SetQuota:
-		ev.Request = id
-		return ev
-	case Reserve:
-		ev.Request = id
-		return ev
-	case RemoveAgent:
-		ev.Request = id
-		return ev
-	case SetPool:
-		ev.Request = id
-		return ev
-	}
-	return ev
-}
-
 // add appends the effects of a later step.
-func (b *batch) add(fx Effects) {
+func (b *batch) add(fx core.Effects) {
 	for _, r := range fx.Writes {
 		b.rows[r] = struct{}{}
 	}
@@ -357,25 +323,25 @@ func (m *Master) submit(ctx context.Context, it item) error {
 }
 
 // request has a request event answered.
-func (m *Master) request(ctx context.Context, ev Event) (Reply, error) {
-	answer := make(chan Reply, 1)
+func (m *Master) request(ctx context.Context, ev core.Event) (core.Reply, error) {
+	answer := make(chan core.Reply, 1)
 	if err := m.submit(ctx, item{event: ev, answer: answer}); err != nil {
-		return Reply{}, err
+		return core.Reply{}, err
 	}
 	select {
 	case r := <-answer:
 		return r, r.Err
 	case <-m.done:
-		return Reply{}, errLost
+		return core.Reply{}, errLost
 	case <-ctx.Done():
-		return Reply{}, context.Cause(ctx)
+		return core.Reply{}, context.Cause(ctx)
 	}
 }
 
 // look has f read the state and waits until what it saw is durable.
-func (m *Master) look(ctx context.Context, f func(*State)) error {
+func (m *Master) look(ctx context.Context, f func(*core.State)) error {
 	done := make(chan struct{})
-	err := m.submit(ctx, item{look: func(s *State) func() {
+	err := m.submit(ctx, item{look: func(s *core.State) func() {
 		f(s)
 		return func() { close(done) }
 	}})

@@ -4,18 +4,19 @@ import (
 	"sync"
 
 	"github.com/marinaos/marina/internal/kernel"
+	"github.com/marinaos/marina/internal/master/core"
 )
 
 // snapshot is what readers see of the state without asking its owner, as it was when a batch was durable.
 type snapshot struct {
-	*Views
+	*core.Views
 	once sync.Once
 	list []kernel.AgentView // of the machines, made by the first reader
 }
 
 // publish shows the state to readers. The owner calls it once all that the state holds is durable, and before it
 // releases the batch: whoever has an answer or a change finds in the snapshot all that was decided before it.
-func (m *Master) publish(s *State) {
+func (m *Master) publish(s *core.State) {
 	views, old := s.Views(), m.shown.Load()
 	if old != nil && old.Views == views {
 		return

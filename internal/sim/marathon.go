@@ -11,7 +11,7 @@ import (
 
 	"github.com/marinaos/marina/internal/kernel"
 	"github.com/marinaos/marina/internal/marathon"
-	brain "github.com/marinaos/marina/internal/master"
+	brain "github.com/marinaos/marina/internal/master/core"
 	services "github.com/marinaos/marina/internal/services/core"
 	"github.com/marinaos/marina/internal/store"
 )

@@ -7,7 +7,7 @@ import (
 	"github.com/containerd/errdefs"
 
 	"github.com/marinaos/marina/internal/kernel"
-	brain "github.com/marinaos/marina/internal/master"
+	brain "github.com/marinaos/marina/internal/master/core"
 	"github.com/marinaos/marina/internal/store"
 )
 

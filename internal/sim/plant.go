@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"github.com/marinaos/marina/internal/kernel"
-	brain "github.com/marinaos/marina/internal/master"
+	brain "github.com/marinaos/marina/internal/master/core"
 	"github.com/marinaos/marina/internal/store"
 )
 

@@ -6,7 +6,7 @@ import (
 	"time"
 
 	"github.com/marinaos/marina/internal/kernel"
-	brain "github.com/marinaos/marina/internal/master"
+	brain "github.com/marinaos/marina/internal/master/core"
 )
 
 // framework is the name under which the simulation's scheduler works.

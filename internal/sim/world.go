@@ -11,7 +11,7 @@ import (
 	"github.com/marinaos/marina/internal/invariant"
 	"github.com/marinaos/marina/internal/kernel"
 	"github.com/marinaos/marina/internal/marathon"
-	brain "github.com/marinaos/marina/internal/master"
+	brain "github.com/marinaos/marina/internal/master/core"
 	"github.com/marinaos/marina/internal/store"
 	"github.com/marinaos/marina/internal/store/memory"
 )

@@ -1,4 +1,4 @@
-package master
+package core
 
 import (
 	"encoding/json"
@@ -12,9 +12,9 @@ import (
 	"github.com/marinaos/marina/internal/placement"
 )
 
-// look renews what all instances of the agent show of it, and reports whether that is something else. Records of
-// before are as they were.
-func (a *agent) look() bool {
+// refreshSite replaces the Site that the agent's instances show, and reports whether it changed. Records made before keep
+// the old one.
+func (a *agent) refreshSite() bool {
 	now := kernel.Site{Agent: a.info.ID, Hostname: a.info.Hostname, Away: a.away}
 	if a.site != nil && *a.site == now {
 		return false
@@ -25,7 +25,7 @@ func (a *agent) look() bool {
 
 // shown has all instances of an agent show what it is now.
 func (s *State) shown(a *agent) {
-	if !a.look() {
+	if !a.refreshSite() {
 		return
 	}
 	for i := range a.each {
@@ -114,7 +114,7 @@ func (s *State) identify(a *agent, info kernel.Agent) {
 	if len(info.Warnings) == 0 {
 		info.Warnings = nil // as it is read back from its row
 	}
-	s.alike.agent(&info)
+	s.interner.agent(&info)
 	if reflect.DeepEqual(*a.info, info) && a.subnet.IsValid() {
 		return
 	}

@@ -1,4 +1,4 @@
-package master
+package core
 
 import (
 	"net/netip"
@@ -180,4 +180,44 @@ type Reply struct {
 	Withdrawn []kernel.GroupID
 	Removal   *kernel.Removal
 	Err       error
+}
+
+// Numbered is a request event with its id; other events have none.
+func Numbered(ev Event, id RequestID) Event {
+	switch ev := ev.(type) {
+	case Launch:
+		ev.Request = id
+		return ev
+	case Withdraw:
+		ev.Request = id
+		return ev
+	case Stop:
+		ev.Request = id
+		return ev
+	case Forget:
+		ev.Request = id
+		return ev
+	case Resize:
+		ev.Request = id
+		return ev
+	case Release:
+		ev.Request = id
+		return ev
+	case Expose:
+		ev.Request = id
+		return ev
+	case SetQuota:
+		ev.Request = id
+		return ev
+	case Reserve:
+		ev.Request = id
+		return ev
+	case RemoveAgent:
+		ev.Request = id
+		return ev
+	case SetPool:
+		ev.Request = id
+		return ev
+	}
+	return ev
 }

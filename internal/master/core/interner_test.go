@@ -1,4 +1,4 @@
-package master
+package core
 
 import (
 	"fmt"
@@ -12,7 +12,7 @@ import (
 )
 
 func TestAgentsThatAreAlikeShareWhatTheySay(t *testing.T) {
-	var k alike
+	var k interner
 	say := func(rack string) kernel.Agent {
 		a := kernel.Agent{ID: "a", Zone: strings.Clone("eu-1"), Version: strings.Clone("1.0"), Attributes: map[string]string{"rack": rack}}
 		was := a
@@ -26,10 +26,10 @@ func TestAgentsThatAreAlikeShareWhatTheySay(t *testing.T) {
 	if unsafe.StringData(one.Zone) != unsafe.StringData(other.Zone) || reflect.ValueOf(one.Attributes).Pointer() != reflect.ValueOf(two.Attributes).Pointer() {
 		t.Error("what agents have in common is in memory more than once")
 	}
-	for n := range 3 * alikeMost {
+	for n := range 3 * maxInterned {
 		say(fmt.Sprint(n))
 	}
-	if len(k.sets) > alikeMost || len(k.texts) > alikeMost {
-		t.Errorf("%d sets and %d texts are remembered, at most %d should be", len(k.sets), len(k.texts), alikeMost)
+	if len(k.sets) > maxInterned || len(k.texts) > maxInterned {
+		t.Errorf("%d sets and %d texts are remembered, at most %d should be", len(k.sets), len(k.texts), maxInterned)
 	}
 }

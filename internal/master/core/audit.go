@@ -1,4 +1,4 @@
-package master
+package core
 
 import (
 	"fmt"
@@ -10,12 +10,13 @@ import (
 	"github.com/marinaos/marina/internal/kernel"
 )
 
-// audit holds what is about to be committed against the invariants that are cheap to check: capacity, quota, and that ports,
+// Audit holds what is about to be committed against the invariants that are cheap to check: capacity, quota, and that ports,
 // addresses and subnets have one holder. A violation ends the leadership before it becomes durable.
-type audit struct{ books *invariant.Books }
+type Audit struct{ books *invariant.Books }
 
-func newAudit(s *State) *audit {
-	a := &audit{invariant.NewBooks()}
+// NewAudit begins with what a state holds.
+func NewAudit(s *State) *Audit {
+	a := &Audit{invariant.NewBooks()}
 	for _, q := range s.Quotas() {
 		a.books.Quota(q.Role, q.Limit)
 	}
@@ -32,7 +33,8 @@ func newAudit(s *State) *audit {
 	return a
 }
 
-func (a *audit) judge(s *State, fx *Effects) error {
+// Judge answers with an error when a step led to what must not be. It belongs to the owner of the state.
+func (a *Audit) Judge(s *State, fx *Effects) error {
 	for _, r := range fx.Writes {
 		switch r.Kind {
 		case RowAgent:
@@ -68,7 +70,7 @@ func (a *audit) judge(s *State, fx *Effects) error {
 	return nil
 }
 
-func (a *audit) judgeBooks(s *State) []invariant.Violation {
+func (a *Audit) judgeBooks(s *State) []invariant.Violation {
 	return a.books.Judge(0, func(holds func(*invariant.Placement) bool) (out []kernel.GroupID) {
 		for i := range s.all {
 			if p := i.placement(); holds(&p) {

@@ -1,4 +1,4 @@
-package master
+package core
 
 import (
 	"fmt"
@@ -132,7 +132,7 @@ func (s *State) apply(ev Event) {
 		s.reply(Reply{Request: ev.Request, Err: s.setPool(ev)})
 	case Tick:
 	default:
-		panic(fmt.Sprintf("master: unknown event %T", ev))
+		panic(fmt.Sprintf("core: unknown event %T", ev))
 	}
 }
 
@@ -152,9 +152,9 @@ func (s *State) finish() Effects {
 		i.changed = false
 		fx.Changes = append(fx.Changes, i.Record)
 	}
-	fx.Writes = slices.SortedFunc(maps.Keys(s.step.dirty), Row.compare)
+	fx.Writes = slices.SortedFunc(maps.Keys(s.step.dirty), Row.Compare)
 	fx.Complete = s.complete
-	fx.Wake = s.wake()
+	fx.Wake = s.Wake()
 	s.wakeAt = fx.Wake
 	clear(s.step.dirty)
 	s.step = step{dirty: s.step.dirty, changed: s.step.changed[:0], touched: s.step.touched[:0],
@@ -162,8 +162,8 @@ func (s *State) finish() Effects {
 	return fx
 }
 
-// wake is when the next Tick is due.
-func (s *State) wake() time.Time {
+// Wake is when the next Tick is due.
+func (s *State) Wake() time.Time {
 	at := s.nextCheck
 	for _, t := range []time.Time{s.vipWake(), s.endpointsWake(), s.attendWake()} {
 		if !t.IsZero() && (at.IsZero() || t.Before(at)) {

@@ -1,4 +1,4 @@
-package master
+package core
 
 import (
 	"encoding/json"
@@ -116,8 +116,15 @@ func contains(outer, inner netip.Prefix) bool {
 	return outer.Bits() <= inner.Bits() && outer.Contains(inner.Masked().Addr())
 }
 
-// poolView shows the pool.
-func (s *State) poolView() Pool {
+// Pool shows the pool of container addresses.
+func (s *State) Pool() Pool {
 	pool := s.cfg.Pool.Masked()
 	return Pool{Pool: pool, Subnets: 1 << max(0, s.cfg.SubnetBits-pool.Bits()), Used: len(s.subnets)}
+}
+
+// Pool is the pool of container addresses as GET /net/v1/pool shows it.
+type Pool struct {
+	Pool    netip.Prefix `json:"pool"`
+	Subnets int          `json:"subnets"` // of the size that machines get
+	Used    int          `json:"used"`    // by machines
 }

@@ -1,4 +1,4 @@
-package master
+package core
 
 import (
 	"cmp"
@@ -52,7 +52,8 @@ func (r Row) Key() string {
 	return store.Key("kernel", rowTables[r.Kind], r.ID)
 }
 
-func (r Row) compare(o Row) int {
+// Compare orders rows as they may be written.
+func (r Row) Compare(o Row) int {
 	return cmp.Or(cmp.Compare(r.Kind, o.Kind), cmp.Compare(r.ID, o.ID), cmp.Compare(r.Chunk, o.Chunk))
 }
 
@@ -282,10 +283,10 @@ func (s *State) loadRow(r Row, raw []byte) error {
 			return nil
 		}
 		row.Agent.ID = kernel.AgentID(r.ID)
-		s.alike.agent(&row.Agent)
+		s.interner.agent(&row.Agent)
 		a := s.loadAgent(row.Agent.ID)
 		a.info, a.registered, a.reserved = &row.Agent, row.Registered, row.Reserved
-		a.look()
+		a.refreshSite()
 		if row.Subnet.IsValid() {
 			if _, taken := s.subnets[row.Subnet]; taken {
 				return fmt.Errorf("subnet %s is given twice", row.Subnet)
@@ -324,7 +325,7 @@ func (s *State) loadAgent(id kernel.AgentID) *agent {
 	a := s.agents[id]
 	if a == nil {
 		a = &agent{info: &kernel.Agent{ID: id}}
-		a.look()
+		a.refreshSite()
 		s.join(a)
 	}
 	return a

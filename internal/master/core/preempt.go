@@ -1,4 +1,4 @@
-package master
+package core
 
 import (
 	"cmp"
@@ -161,8 +161,8 @@ func (s *State) makeRoom(e *entry) bool {
 	return true
 }
 
-// meek puts first what is to make way first: what stops anyway, the lowest priority, the youngest.
-func meek(a, b *instance) int {
+// preemptFirst orders candidates for preemption: those that stop already, then the lowest priority, then the youngest.
+func preemptFirst(a, b *instance) int {
 	return cmp.Or(cmp.Compare(stays(a), stays(b)), cmp.Compare(a.spec.Priority, b.spec.Priority), b.Placed().Compare(a.Placed()), cmp.Compare(a.ID(), b.ID()))
 }
 
@@ -218,7 +218,7 @@ func (s *State) overLimit(e *entry) (victims []*instance, ok bool) {
 // fewest finds how few of some instances must make way for it to be enough, the meekest first. add puts an instance's
 // part back by times, or takes it away; in the end all is as it was.
 func fewest(found []*instance, add func(i *instance, times int64), enough func() bool) (victims []*instance, ok bool) {
-	slices.SortFunc(found, meek)
+	slices.SortFunc(found, preemptFirst)
 	ok = enough()
 	for _, i := range found {
 		if ok || len(victims) == victimsMost {

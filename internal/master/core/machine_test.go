@@ -1,4 +1,4 @@
-package master
+package core
 
 import (
 	"encoding/json"
@@ -85,7 +85,7 @@ func (m *machine) lead(t *rapid.T) {
 	if problems := m.state.Load(items); len(problems) > 0 {
 		t.Fatalf("load: %v", problems)
 	}
-	m.books = newAudit(m.state).books
+	m.books = NewAudit(m.state).books
 	for _, a := range m.agents {
 		a.session, a.version = 0, 0
 	}
@@ -411,7 +411,7 @@ func (m *machine) step(t *rapid.T, ev Event) Effects {
 			delete(m.rows, op.Key)
 		}
 	}
-	if err := (&audit{m.books}).judge(m.state, &fx); err != nil {
+	if err := (&Audit{m.books}).Judge(m.state, &fx); err != nil {
 		t.Fatal(err)
 	}
 	for i := range fx.Changes {

@@ -1,4 +1,4 @@
-package master
+package core
 
 import (
 	"maps"
@@ -28,7 +28,7 @@ type State struct {
 	base        netip.Prefix // the pool by configuration
 	pooled      bool         // the pool is another one
 	specs       map[kernel.SpecID]*spec
-	alike       alike
+	interner    interner
 	groups      *kernel.Index[*instance]
 	ended       map[string]*ended   // by framework
 	claims      map[string]*claim   // by Row.ID
@@ -205,6 +205,21 @@ func (s *State) Task(id kernel.TaskID) (inst *kernel.Record, task int, ok bool) 
 		}
 	}
 	return nil, 0, false
+}
+
+// Sizes counts the machines, the instances and the groups that wait.
+func (s *State) Sizes() (machines, instances, waiting int) {
+	return len(s.order), s.groups.Len(), len(s.waiting)
+}
+
+// Connected lists the agents that have a session, those longest known first.
+func (s *State) Connected() (out []kernel.AgentID) {
+	for _, a := range s.order {
+		if a.session != 0 {
+			out = append(out, a.info.ID)
+		}
+	}
+	return out
 }
 
 // Complete is Changes.Complete of the kernel's watches.

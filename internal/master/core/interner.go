@@ -1,4 +1,4 @@
-package master
+package core
 
 import (
 	"maps"
@@ -8,18 +8,18 @@ import (
 	"github.com/marinaos/marina/internal/kernel"
 )
 
-// alike keeps once what many agents say of themselves.
-type alike struct {
+// interner deduplicates strings and attribute sets that many agents report.
+type interner struct {
 	texts map[string]string
 	sets  map[string]map[string]string
 }
 
-// alikeMost is how much of each is remembered. When there is more, it begins anew: what agents hold stays theirs.
-const alikeMost = 1 << 14
+// maxInterned is how much of each is remembered. When there is more, it begins anew: what agents hold stays theirs.
+const maxInterned = 1 << 14
 
 // agent replaces what an agent says by what others said before, where that is the same. Empty sets are nil, as they
 // are read back from its row.
-func (k *alike) agent(a *kernel.Agent) {
+func (k *interner) agent(a *kernel.Agent) {
 	for _, text := range []*string{&a.Region, &a.Zone, &a.Version, &a.Kernel, &a.Cgroup} {
 		*text = k.text(*text)
 	}
@@ -31,16 +31,16 @@ func known[T any](before *map[string]T, key string, said T) T {
 	if first, ok := (*before)[key]; ok {
 		return first
 	}
-	if *before == nil || len(*before) >= alikeMost {
+	if *before == nil || len(*before) >= maxInterned {
 		*before = map[string]T{}
 	}
 	(*before)[key] = said
 	return said
 }
 
-func (k *alike) text(text string) string { return known(&k.texts, text, text) }
+func (k *interner) text(text string) string { return known(&k.texts, text, text) }
 
-func (k *alike) set(set map[string]string) map[string]string {
+func (k *interner) set(set map[string]string) map[string]string {
 	if len(set) == 0 {
 		return nil
 	}
