@@ -10,51 +10,53 @@
 //
 // # Who owns what
 //
-// Each group has a goroutine ([group.run]) that owns its checkpoint and is the only one to act on its containers;
-// others leave exits, acknowledgements and the wish to stop in its mailbox. Agent.mu guards which groups there are and
-// what was told of them. The endpoints table has a mutex and one goroutine that gives it to the network. A session has
-// a reader and a writer, and ends with its connection.
+// Each group has a goroutine ([group.run]) that owns its checkpoint and is the only one to act on its containers; others
+// leave exits, acknowledgements and the wish to stop in its mailbox. Agent.mu guards which groups there are and what was
+// told of them. What an agent keeps beside them is in parts, each with a lock of its own:
 //
-//	master -- frames --> session -- plans --> group (one each) -- calls --> Runtime, Network
+//	checkpoint  the state directory: what is on disk, whole or set aside
+//	session     the way to a master: frames in their order, an outbox
+//	endpoint    this machine's copy of the datacenter's endpoints, which the network follows
+//	sandbox     what tasks write: files and output
+//	volume      the volumes of claims, and their release
+//	secret      files of groups, in memory
+//	check       asks tasks whether they work
+//	api         what users are answered of tasks
+//
+// locks, naming and retry are what those share. A part knows nothing of agents and groups; it is given values and asks back
+// through functions. What is left here: who the agent is (run.go), what frames ask for (frames.go), the life of groups
+// (group.go, start.go, finish.go, resize.go), what is looked after now and then (keeper.go), and the containers that specs
+// come to (env.go, node.go, place.go).
+//
+//	master -- frames --> session -- plans --> group (one each) -- stages --> parts, Runtime, Network
 //	                        ^                   |   ^                           |
 //	                        +---- statuses -----+   +-------- exits ------------+
 //
-// What is decided is decided by functions of values: decideRecovery, decideFrame, verdict, nextHealth, decideSandboxes.
+// What is decided is decided by functions of values: decideRecovery, decideFrame, verdict, check.Next.
 //
 // # The life of a group
 //
 //	Staging   secrets are fetched, and images, at most ParallelPulls at a time
 //	Starting  on disk before anything is made: a container exists only if its intent does
-//	Running   volumes mounted, files written, network attached, containers made, processes started, at most ParallelStarts groups at a time; on disk
+//	Running   all is made and the processes are started, at most ParallelStarts groups at a time; on disk
 //	Killing   on disk; no new connections from this machine; a short drain; TERM; the grace; KILL
-//	terminal  on disk; containers removed, network, files and volumes taken away; then told, again in each session until acknowledged
+//	terminal  on disk; all is taken away; then told, again in each session until acknowledged
 //
-// The tasks of a group start together and end together. A status is on disk before anyone hears it, so that its Seq
-// never goes back; a terminal one is on disk before the container is removed, since the container is the only other
-// witness of how it ended, and told after, since who hears it may give its address and ports away.
+// The tasks of a group start together and end together. A status is on disk before anyone hears it, so that its Seq never
+// goes back; a terminal one is on disk before the container is removed, since the container is the only other witness of how
+// it ended, and told after, since who hears it may give its address and ports away.
 //
-// # What a group is given
+// What a group is given is a list of stages (stage.go, stages.go): what is fetched before it counts as starting (admission,
+// secrets, images), and what is made for it (volumes, files, the connection to the network, sandboxes, containers). They are
+// prepared in order and undone in reverse. Each goes by the group's record alone and finds what it made before, whole, in
+// part or not at all, since an agent can be killed within any of them; a test kills it around each. Something new for groups
+// is one more stage in its place.
 //
-// Volumes of its claim are filesystems in files below volumes/FRAMEWORK/CLAIM of the state folder. They are mounted
-// while a group with the claim is here, wait between groups, grow with a later spec, and are deleted only when a master
-// releases the claim, which is answered also for claims that are not here. Whoever comes back finds what is mounted;
-// what is mounted for nobody is unmounted once a master has said what is assigned. The calls for one claim exclude each
-// other.
-//
-// Files, secrets above all, are in memory of the group's own that is never on disk, neither in checkpoints nor in logs.
-// (Contents that stand in a spec are in the checkpoint with it.) Secrets are asked for again now and then and replaced
-// by rename, each file at once. They end with the group; a machine that starts anew asks anew. Writing makes sure that
-// it writes to memory.
-//
-// Bundles are programs on the machine, looked up when a task starts; a session ends when there are others than it was
-// told.
-//
-// A group with a claim, or with a node in it, has a range of user ids for itself, which follows from its address. A
-// node's network belongs to a user namespace with that range. What it is granted stands in files that are changed when
-// it is.
-//
-// Sizes that a master changes are on disk first, then in the runtime, then told to the node; a later agent does it
-// again.
+// Files, secrets above all, are in memory of the group's own that is never on disk. Bundles are programs on the machine, looked
+// up when a task starts; a session ends when there are others than it was told. A group with a claim, or with a node in it,
+// has a range of user ids for itself, which follows from its address. A node's network belongs to a user namespace with that
+// range. What it is granted stands in files that are changed when it is. Sizes that a master changes are on disk first, then
+// in the runtime, then told to the node; a later agent does it again.
 //
 // # After a crash
 //
