@@ -21,6 +21,7 @@
 //	volume      the volumes of claims, and their release
 //	secret      files of groups, in memory
 //	check       asks tasks whether they work
+//	node        what a Kubernetes node is told of itself
 //	api         what users are answered of tasks
 //
 // locks, naming and retry are what those share. A part knows nothing of agents and groups; it is given values and asks back

@@ -12,6 +12,7 @@ import (
 	"github.com/marinaos/marina/internal/kernel"
 
 	"github.com/marinaos/marina/internal/agent/naming"
+	"github.com/marinaos/marina/internal/agent/node"
 	"github.com/marinaos/marina/internal/runtime"
 )
 
@@ -208,7 +209,7 @@ func container(rec *record, task int, w place) (runtime.Container, error) {
 		c.Binds = append(c.Binds, runtime.Bind{Source: w.bundles[name], Target: path.Join(kernel.BundleTarget, name), ReadOnly: true})
 	}
 	if t.Class == kernel.ClassNode {
-		c.Binds = append(c.Binds, nodeBinds(filepath.Join(w.generated, nodeFolder(task)))...)
+		c.Binds = append(c.Binds, node.Binds(filepath.Join(w.generated, nodeFolder(task)))...)
 	}
 	c.Binds = append(c.Binds, w.files...)
 	return c, nil

@@ -1,24 +1,19 @@
 package agent
 
 import (
-	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
 	"fmt"
 	"net/netip"
 	"os"
 	"path"
-	"path/filepath"
 	"strconv"
-	"strings"
 
 	"github.com/containerd/errdefs"
 
 	"github.com/marinaos/marina/internal/agent/naming"
-	"github.com/marinaos/marina/internal/durable"
+	"github.com/marinaos/marina/internal/agent/node"
 	"github.com/marinaos/marina/internal/kernel"
-	"github.com/marinaos/marina/internal/runtime"
 )
 
 // rangeSize is how many ids a container sees.
@@ -75,47 +70,10 @@ func hostname(rec *record) string {
 // nodeFolder is the folder of a node's files among its group's generated ones.
 func nodeFolder(task int) string { return "node-" + strconv.Itoa(task) }
 
-// nodeBinds are the mounts of what a node is told of itself. Its size is a folder, in which the file is replaced; that
-// over /proc/meminfo is changed in place.
-func nodeBinds(at string) []runtime.Bind {
-	return []runtime.Bind{
-		{Source: filepath.Join(at, "machine-id"), Target: "/etc/machine-id", ReadOnly: true},
-		{Source: filepath.Join(at, "meminfo"), Target: "/proc/meminfo", ReadOnly: true},
-		{Source: filepath.Join(at, "size"), Target: kernel.NodeTarget, ReadOnly: true},
-	}
-}
-
-// writeNodeFiles tells a node what it is and what it was granted.
-func writeNodeFiles(root *os.Root, rec *record, task int) error {
+// writeNode tells a node what it is and what it was granted.
+func writeNode(root *os.Root, rec *record, task int) error {
 	dir := path.Join(generatedFolder, naming.Group(rec.Group.ID), nodeFolder(task))
-	if err := root.MkdirAll(path.Join(dir, "size"), 0o755); err != nil {
-		return err
-	}
-	if err := root.WriteFile(path.Join(dir, "machine-id"), []byte(machineID(rec, task)+"\n"), 0o644); err != nil {
-		return err
-	}
-	limits := limitsOf(rec, task)
-	machine, err := os.ReadFile("/proc/meminfo")
-	if err != nil {
-		return err
-	}
-	f, err := root.OpenFile(path.Join(dir, "meminfo"), os.O_WRONLY|os.O_CREATE, 0o644)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	content := meminfo(machine, limits.MemLimit)
-	if _, err := f.WriteAt(content, 0); err != nil {
-		return err
-	}
-	if err := f.Truncate(int64(len(content))); err != nil {
-		return err
-	}
-	b, err := json.Marshal(kernel.NodeSize{MilliCPU: limits.MilliCPU, Mem: limits.MemLimit})
-	if err != nil {
-		return err
-	}
-	return durable.In(root).ReplaceFile(path.Join(dir, "size", "size.json"), b, 0o644)
+	return node.Write(root, dir, machineID(rec, task), limitsOf(rec, task))
 }
 
 // machineID is a node's: the same for as long as its claim, or else its group, is there.
@@ -126,28 +84,4 @@ func machineID(rec *record, task int) string {
 	}
 	sum := sha256.Sum256(fmt.Appendf(nil, "%s\x00%s\x00%s\x00%d", rec.Agent, rec.Spec.Framework, name, task))
 	return hex.EncodeToString(sum[:16])
-}
-
-// meminfo is the machine's /proc/meminfo with mem bytes for total, free and available memory, no swap, and nothing told
-// of what others use; with mem zero it is the machine's. Lines keep their length, so that a file of it can be changed
-// in place.
-func meminfo(machine []byte, mem int64) []byte {
-	if mem <= 0 {
-		return machine
-	}
-	var out bytes.Buffer
-	for line := range strings.Lines(string(machine)) {
-		name, rest, ok := strings.Cut(line, ":")
-		if !ok || !strings.HasSuffix(rest, " kB\n") || name == "Hugepagesize" {
-			out.WriteString(line)
-			continue
-		}
-		var kb int64
-		switch name {
-		case "MemTotal", "MemFree", "MemAvailable":
-			kb = mem >> 10
-		}
-		fmt.Fprintf(&out, "%s:%*d kB\n", name, len(rest)-len(" kB\n"), kb)
-	}
-	return out.Bytes()
 }

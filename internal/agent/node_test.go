@@ -55,14 +55,3 @@ func TestNodeIsNamedByItsEnvironmentOrOwner(t *testing.T) {
 		t.Errorf("an ordinary group: got %q, want its id", got)
 	}
 }
-
-func TestMeminfoShowsTheGrant(t *testing.T) {
-	machine := "MemTotal:       24683520 kB\nMemFree:        20662000 kB\nMemAvailable:   23417000 kB\nCached:          3056000 kB\nSwapTotal:       1000000 kB\nHugePages_Total:       0\nHugepagesize:       2048 kB\n"
-	want := "MemTotal:        1048576 kB\nMemFree:         1048576 kB\nMemAvailable:    1048576 kB\nCached:                0 kB\nSwapTotal:             0 kB\nHugePages_Total:       0\nHugepagesize:       2048 kB\n"
-	if got := string(meminfo([]byte(machine), kernel.GiB)); got != want {
-		t.Errorf("got\n%s\nwant\n%s", got, want)
-	}
-	if got := string(meminfo([]byte(machine), 0)); got != machine {
-		t.Errorf("without a limit: got %s, want the machine's", got)
-	}
-}

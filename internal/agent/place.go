@@ -53,7 +53,7 @@ func (g *group) makePlace(task int) (place, error) {
 		return w, err
 	}
 	if g.spec.Tasks[task].Class == kernel.ClassNode {
-		if err := writeNodeFiles(root, &g.rec, task); err != nil {
+		if err := writeNode(root, &g.rec, task); err != nil {
 			return w, err
 		}
 	}

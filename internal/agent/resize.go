@@ -70,7 +70,7 @@ func (g *group) applySizes(ctx context.Context) error {
 		}
 		err := g.a.rt.Update(ctx, g.containers[i], limitsOf(&g.rec, i))
 		if err == nil && g.spec.Tasks[i].Class == kernel.ClassNode {
-			err = writeNodeFiles(g.a.dir.Root, &g.rec, i)
+			err = writeNode(g.a.dir.Root, &g.rec, i)
 		}
 		if err != nil {
 			errs = append(errs, fmt.Errorf("task %s: %w", g.tasks[i], err))

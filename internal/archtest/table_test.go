@@ -45,14 +45,15 @@ var table = map[string]entry{
 	"runtime/process":     implementation("durable kernel machine runtime"),
 	"runtime/runtimetest": suite("runtime"),
 
-	"agent": room("agent/api agent/check agent/checkpoint agent/endpoint agent/locks agent/naming agent/retry agent/sandbox " +
-		"agent/secret agent/session agent/volume durable kernel machine runtime"),
+	"agent": room("agent/api agent/check agent/checkpoint agent/endpoint agent/locks agent/naming agent/node agent/retry " +
+		"agent/sandbox agent/secret agent/session agent/volume durable kernel machine runtime"),
 	"agent/api":        part("agent/naming agent/retry agent/sandbox kernel machine runtime"),
 	"agent/check":      part("agent/locks agent/retry kernel runtime"),
 	"agent/checkpoint": part("durable"),
 	"agent/endpoint":   part("agent/checkpoint agent/retry kernel"),
 	"agent/locks":      part(""),
 	"agent/naming":     part("kernel"),
+	"agent/node":       part("durable kernel runtime"),
 	"agent/retry":      part(""),
 	"agent/sandbox":    part("agent/locks kernel"),
 	"agent/secret":     part("agent/locks agent/naming agent/retry durable kernel runtime"),

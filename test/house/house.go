@@ -279,7 +279,8 @@ func (h *House) containerd() (int, error) {
 	}
 	for _, dir := range dirs {
 		cmd, _ := os.ReadFile(dir + "/cmdline")
-		if strings.HasPrefix(string(cmd), filepath.Join(h.Runtime, "containerd")+"\x00") && strings.Contains(string(cmd), h.State) {
+		program, args, _ := strings.Cut(string(cmd), "\x00")
+		if filepath.Base(program) == "containerd" && strings.Contains(args, h.State) { // also behind a link
 			return strconv.Atoi(filepath.Base(dir))
 		}
 	}
