@@ -46,7 +46,7 @@ var table = map[string]entry{
 	"runtime/runtimetest": suite("runtime"),
 
 	"agent": room("agent/api agent/check agent/checkpoint agent/endpoint agent/locks agent/naming agent/node agent/retry " +
-		"agent/sandbox agent/secret agent/session agent/volume durable kernel machine runtime"),
+		"agent/sandbox agent/secret agent/session agent/volume kernel machine runtime"),
 	"agent/api":        part("agent/naming agent/retry agent/sandbox kernel machine runtime"),
 	"agent/check":      part("agent/locks agent/retry kernel runtime"),
 	"agent/checkpoint": part("durable"),
