@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"fmt"
@@ -98,7 +99,7 @@ type Deps struct {
 	Dial func(ctx context.Context, address string) (net.Conn, error)
 }
 
-func (c Config) runFolder() string { return either(c.Run, filepath.Join(c.State, "run")) }
+func (c Config) runFolder() string { return cmp.Or(c.Run, filepath.Join(c.State, "run")) }
 
 // complete fills in defaults and refuses what cannot work, with errdefs.ErrInvalidArgument.
 func (c Config) complete() (Config, error) {
@@ -132,36 +133,28 @@ func (c Config) complete() (Config, error) {
 	if c.BundleVersions == nil {
 		c.BundleVersions = func() map[string]string { return nil }
 	}
-	c.BundleInterval = either(c.BundleInterval, 2*time.Second)
-	c.SecretsEvery = either(c.SecretsEvery, 10*time.Minute)
-	c.SecretsPatience = either(c.SecretsPatience, time.Minute)
-	c.Drain = max(0, either(c.Drain, 500*time.Millisecond))
-	c.ParallelStarts = either(c.ParallelStarts, 8)
-	c.ParallelPulls = either(c.ParallelPulls, 4)
-	c.ParallelChecks = either(c.ParallelChecks, 64)
-	c.CallTimeout = either(c.CallTimeout, 30*time.Second)
-	c.PullTimeout = either(c.PullTimeout, 15*time.Minute)
-	c.Stuck = either(c.Stuck, 5*time.Second)
-	c.Reconcile = either(c.Reconcile, 10*time.Second)
-	c.Heartbeat = either(c.Heartbeat, kernel.HeartbeatInterval)
-	c.BackoffMax = either(c.BackoffMax, 2*time.Second)
-	c.Suspect = either(c.Suspect, 6*time.Second)
-	c.LogLimit = either(c.LogLimit, 10*kernel.MiB)
-	c.LogKeep = either(c.LogKeep, 2)
-	c.LogInterval = either(c.LogInterval, time.Second)
-	c.DiskDefault = either(c.DiskDefault, 10*kernel.GiB)
-	c.DiskInterval = either(c.DiskInterval, 15*time.Second)
-	c.MinFreeDisk = either(c.MinFreeDisk, 256*kernel.MiB)
-	c.SandboxAge = either(c.SandboxAge, 48*time.Hour)
-	c.SandboxCount = either(c.SandboxCount, 512)
-	c.SandboxFree = either(c.SandboxFree, kernel.GiB)
+	c.BundleInterval = cmp.Or(c.BundleInterval, 2*time.Second)
+	c.SecretsEvery = cmp.Or(c.SecretsEvery, 10*time.Minute)
+	c.SecretsPatience = cmp.Or(c.SecretsPatience, time.Minute)
+	c.Drain = max(0, cmp.Or(c.Drain, 500*time.Millisecond))
+	c.ParallelStarts = cmp.Or(c.ParallelStarts, 8)
+	c.ParallelPulls = cmp.Or(c.ParallelPulls, 4)
+	c.ParallelChecks = cmp.Or(c.ParallelChecks, 64)
+	c.CallTimeout = cmp.Or(c.CallTimeout, 30*time.Second)
+	c.PullTimeout = cmp.Or(c.PullTimeout, 15*time.Minute)
+	c.Stuck = cmp.Or(c.Stuck, 5*time.Second)
+	c.Reconcile = cmp.Or(c.Reconcile, 10*time.Second)
+	c.Heartbeat = cmp.Or(c.Heartbeat, kernel.HeartbeatInterval)
+	c.BackoffMax = cmp.Or(c.BackoffMax, 2*time.Second)
+	c.Suspect = cmp.Or(c.Suspect, 6*time.Second)
+	c.LogLimit = cmp.Or(c.LogLimit, 10*kernel.MiB)
+	c.LogKeep = cmp.Or(c.LogKeep, 2)
+	c.LogInterval = cmp.Or(c.LogInterval, time.Second)
+	c.DiskDefault = cmp.Or(c.DiskDefault, 10*kernel.GiB)
+	c.DiskInterval = cmp.Or(c.DiskInterval, 15*time.Second)
+	c.MinFreeDisk = cmp.Or(c.MinFreeDisk, 256*kernel.MiB)
+	c.SandboxAge = cmp.Or(c.SandboxAge, 48*time.Hour)
+	c.SandboxCount = cmp.Or(c.SandboxCount, 512)
+	c.SandboxFree = cmp.Or(c.SandboxFree, kernel.GiB)
 	return c, nil
-}
-
-func either[T comparable](v, otherwise T) T {
-	var zero T
-	if v == zero {
-		return otherwise
-	}
-	return v
 }

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -81,7 +82,7 @@ func (g *group) kill(ctx context.Context) {
 }
 
 func (g *group) grace(i int) time.Duration {
-	return either(g.spec.Tasks[i].KillGrace, kernel.DefaultKillGrace)
+	return cmp.Or(g.spec.Tasks[i].KillGrace, kernel.DefaultKillGrace)
 }
 
 // nextGrace is when the next task's grace is over, if there is one whose is not.

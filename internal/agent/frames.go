@@ -149,7 +149,7 @@ func (a *Agent) assign(specs map[kernel.SpecID]kernel.Spec, d *kernel.Down) erro
 		delete(a.orphans, g.ID)
 	}
 	for _, g := range do.stop {
-		a.groups[g.ID].stop(&ending{State: kernel.Killed, Reason: kernel.ReasonKilled, Why: orWhy(g.Why, "stopped"), Task: all})
+		a.groups[g.ID].stop(&ending{State: kernel.Killed, Reason: kernel.ReasonKilled, Why: cmp.Or(g.Why, "stopped"), Task: all})
 	}
 	for _, g := range do.resize {
 		a.groups[g.ID].resized(g.Sizes)
@@ -187,7 +187,7 @@ func (a *Agent) planLocked(g kernel.Group, spec kernel.Spec) plan {
 	}
 	rec := adoptRecord(a.self, g, spec, found, time.Now())
 	if g.Goal == kernel.GoalStop {
-		rec.Ending = &ending{State: kernel.Killed, Reason: kernel.ReasonKilled, Why: orWhy(g.Why, "stopped"), Task: all}
+		rec.Ending = &ending{State: kernel.Killed, Reason: kernel.ReasonKilled, Why: cmp.Or(g.Why, "stopped"), Task: all}
 	}
 	a.log.Info("containers without a checkpoint are adopted", "group", g.ID, "containers", len(found))
 	return decideRecovery(rec, a.cfg.Boot, byID)

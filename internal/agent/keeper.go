@@ -38,25 +38,11 @@ func (k keeper) begin(ctx context.Context, eg *errgroup.Group) {
 		{k.a.cfg.SecretsEvery, k.refreshSecrets},
 		{k.a.cfg.BundleInterval, k.watchBundles},
 	} {
-		eg.Go(func() error { return k.every(ctx, c.interval, c.do) })
+		eg.Go(func() error {
+			retry.Every(ctx, c.interval, c.do, func(err error) { k.a.log.Warn("housekeeping", "err", err) })
+			return nil
+		})
 	}
-}
-
-// every does something now and then until ctx ends; an error is logged when it is a new one, and the next time is
-// another chance.
-func (k keeper) every(ctx context.Context, d time.Duration, f func(context.Context) error) error {
-	was := ""
-	for retry.Pause(ctx, d) {
-		is := ""
-		if err := f(ctx); err != nil {
-			is = err.Error()
-		}
-		if is != was && is != "" {
-			k.a.log.Warn("housekeeping", "err", is)
-		}
-		was = is
-	}
-	return nil
 }
 
 // dispatch hands exits to the groups they concern.

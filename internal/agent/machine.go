@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"runtime"
@@ -40,8 +41,8 @@ func (a *Agent) describe() kernel.Agent {
 	}
 	total := kernel.Resources{MilliCPU: int64(runtime.NumCPU()) * 1000, Mem: memory, Disk: a.self.Disk}
 	kept := a.cfg.Reserve
-	kept.Mem = either(kept.Mem, memory/memoryKept)
-	kept.Disk = either(kept.Disk, a.self.Disk/diskKept)
+	kept.Mem = cmp.Or(kept.Mem, memory/memoryKept)
+	kept.Disk = cmp.Or(kept.Disk, a.self.Disk/diskKept)
 	out.Total = total.Sub(kept)
 	out.Total.MilliCPU, out.Total.Mem, out.Total.Disk = max(0, out.Total.MilliCPU), max(0, out.Total.Mem), max(0, out.Total.Disk)
 	return out

@@ -5,7 +5,6 @@ import (
 	"net/netip"
 	"time"
 
-	"github.com/marinaos/marina/internal/agent/secret"
 	"github.com/marinaos/marina/internal/kernel"
 )
 
@@ -71,16 +70,4 @@ func (b bounded) Attached(ctx context.Context) ([]kernel.GroupID, error) {
 	ctx, cancel := context.WithTimeout(ctx, b.limit)
 	defer cancel()
 	return b.Network.Attached(ctx)
-}
-
-// boundedSource is a source of secrets whose answers are waited for a while.
-type boundedSource struct {
-	secret.Source
-	limit time.Duration
-}
-
-func (b boundedSource) Secret(ctx context.Context, ref string) (kernel.Secret, error) {
-	ctx, cancel := context.WithTimeout(ctx, b.limit)
-	defer cancel()
-	return b.Source.Secret(ctx, ref)
 }

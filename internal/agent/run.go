@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -129,11 +130,7 @@ func (a *Agent) assemble() {
 	a.ends = endpoint.New(a.self.ID, a.network, a.log)
 	a.sandboxes = sandbox.In(a.dir.Root)
 	a.claims = volume.New(volume.Config{Root: a.dir.Root, Storage: a.rt, Log: a.log, InUse: a.claimed, Released: a.released})
-	var source secret.Source
-	if a.secrets != nil {
-		source = boundedSource{a.secrets, a.cfg.CallTimeout}
-	}
-	a.files = secret.New(secret.Config{Dir: filepath.Join(a.cfg.Run, filesFolder), Storage: a.rt, Source: source,
+	a.files = secret.New(secret.Config{Dir: filepath.Join(a.cfg.Run, filesFolder), Storage: a.rt, Source: a.secrets, Timeout: a.cfg.CallTimeout,
 		Patience: a.cfg.SecretsPatience, Log: a.log})
 }
 
@@ -160,18 +157,18 @@ func (a *Agent) identify() ([]record, error) {
 		return nil, err
 	}
 	for _, r := range recs {
-		a.self.ID = either(a.self.ID, r.Agent)
+		a.self.ID = cmp.Or(a.self.ID, r.Agent)
 		a.self.Epoch = max(a.self.Epoch, r.Epoch)
 	}
 	if a.self.ID == "" && errors.Is(err, checkpoint.ErrCorrupt) {
 		// Nothing of the agent's is on disk: a container of its own may still carry its name.
 		if found, err := a.rt.Containers(a.base); err == nil {
 			for _, f := range found {
-				a.self.ID = either(a.self.ID, kernel.AgentID(f.Labels[runtime.LabelAgent]))
+				a.self.ID = cmp.Or(a.self.ID, kernel.AgentID(f.Labels[runtime.LabelAgent]))
 			}
 		}
 	}
-	a.self.ID = either(a.cfg.ID, either(a.self.ID, kernel.AgentID("agent-"+rand.Text()[:16])))
+	a.self.ID = cmp.Or(a.cfg.ID, cmp.Or(a.self.ID, kernel.AgentID("agent-"+rand.Text()[:16])))
 	a.self.Boot = a.cfg.Boot
 	if a.self.Disk == 0 {
 		if a.self.Disk, _, err = machine.FreeDisk(a.dir.Path); err != nil {

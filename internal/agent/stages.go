@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -17,7 +18,7 @@ type admission struct{ kept }
 
 func (admission) Prepare(_ context.Context, g *group) error {
 	if g.rec.Group.Goal == kernel.GoalStop {
-		return &ending{State: kernel.Killed, Reason: kernel.ReasonKilled, Why: orWhy(g.rec.Group.Why, "stopped before it was started"), Task: all}
+		return &ending{State: kernel.Killed, Reason: kernel.ReasonKilled, Why: cmp.Or(g.rec.Group.Why, "stopped before it was started"), Task: all}
 	}
 	for i, t := range g.tasks {
 		if !naming.IsTask(t) {

@@ -78,10 +78,3 @@ func (g *group) mounts(volume string) int {
 	}
 	return all
 }
-
-func orWhy(s, otherwise string) string {
-	if s == "" {
-		return otherwise
-	}
-	return s
-}

@@ -5,6 +5,7 @@ package agent_test
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -481,19 +482,11 @@ func (m *master) launch(spec kernel.Spec, g kernel.Group) {
 		m.t.Fatal(err)
 	}
 	g.Spec = spec.ID
-	g.Goal = either(g.Goal, kernel.GoalRun)
+	g.Goal = cmp.Or(g.Goal, kernel.GoalRun)
 	m.mu.Lock()
 	m.specs[spec.ID], m.groups[g.ID] = spec, g
 	m.mu.Unlock()
 	m.send(kernel.Down{Specs: []kernel.Spec{spec}, Groups: []kernel.Group{g}})
-}
-
-func either[T comparable](v, otherwise T) T {
-	var zero T
-	if v == zero {
-		return otherwise
-	}
-	return v
 }
 
 // end asks for a group's end.

@@ -40,3 +40,19 @@ func Until(ctx context.Context, last time.Duration, f func() error, failed func(
 		}
 	}
 }
+
+// Every does f now and then until ctx ends. An error is told when it is a new one, and the next time is another chance.
+func Every(ctx context.Context, d time.Duration, f func(context.Context) error, failed func(error)) {
+	was := ""
+	for Pause(ctx, d) {
+		err := f(ctx)
+		is := ""
+		if err != nil {
+			is = err.Error()
+		}
+		if is != was && err != nil {
+			failed(err)
+		}
+		was = is
+	}
+}

@@ -48,3 +48,20 @@ func TestWhatIsToldToEndEndsAtOnceAndSaysSo(t *testing.T) {
 		}
 	})
 }
+
+func TestWhatIsDoneNowAndThenTellsAnErrorOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second+time.Millisecond)
+		defer cancel()
+		outcomes := []error{nil, errors.New("a"), errors.New("a"), errors.New("b"), errors.New("a"), nil, errors.New("a")}
+		times := 0
+		var told []string
+		Every(ctx, time.Second, func(context.Context) error {
+			times++
+			return outcomes[min(times, len(outcomes))-1]
+		}, func(err error) { told = append(told, err.Error()) })
+		if want := []string{"a", "b", "a", "a"}; times != 10 || !slices.Equal(told, want) {
+			t.Errorf("done %d times, told %q, want 10 and %q", times, told, want)
+		}
+	})
+}

@@ -41,6 +41,7 @@ type Config struct {
 	Dir      string // below which the files of groups are mounted
 	Storage  runtime.Storage
 	Source   Source        // nil: there is nobody who has secrets
+	Timeout  time.Duration // of one question to the source
 	Patience time.Duration // how long a start waits for its secrets
 	Log      *slog.Logger
 }
@@ -127,6 +128,8 @@ func (f *Files) fetch(ctx context.Context, ref string) (kernel.Secret, error) {
 	if f.cfg.Source == nil {
 		return kernel.Secret{}, fmt.Errorf("this agent knows nobody who has secrets: %w", errdefs.ErrFailedPrecondition)
 	}
+	ctx, cancel := context.WithTimeout(ctx, f.cfg.Timeout)
+	defer cancel()
 	s, err := f.cfg.Source.Secret(ctx, ref)
 	if err != nil {
 		return s, err

@@ -52,8 +52,9 @@ func newFiles(t *testing.T) (*Files, *vault, *bytes.Buffer) {
 		t.Fatal(err)
 	}
 	v, log := &vault{all: map[string]map[string]string{}}, new(bytes.Buffer)
-	return New(Config{Dir: filepath.Join(dir, "run", "files"), Storage: procs, Source: v, Patience: time.Minute,
-		Log: slog.New(slog.NewTextHandler(log, nil))}), v, log
+	return New(Config{Dir: filepath.Join(dir, "run", "files"), Storage: procs, Source: v, Timeout: time.Second,
+		Patience: time.Minute,
+		Log:      slog.New(slog.NewTextHandler(log, nil))}), v, log
 }
 
 func group() Group {
