@@ -220,7 +220,8 @@ func (a *App) HostNetwork() bool { return len(a.Networks) == 0 || a.Networks[0].
 // MesosCheck reports whether the check belongs to the kinds that Marathon has its agents run: their first failure
 // after the grace period counts even with maxConsecutiveFailures 0.
 func (h *HealthCheck) MesosCheck() bool {
-	return h.Protocol == "COMMAND" || h.Protocol == "MESOS_TCP" || h.Protocol == "MESOS_HTTP" || h.Protocol == "MESOS_HTTPS"
+	return h.Protocol == "COMMAND" || h.Protocol == "MESOS_TCP" || h.Protocol == "MESOS_HTTP" ||
+		h.Protocol == "MESOS_HTTPS"
 }
 
 // ServicePorts lists the app's service ports, in order of its ports.

@@ -88,7 +88,8 @@ func parseValue(dec *json.Decoder, depth int) (any, error) {
 		}
 		name := key.(string)
 		if _, twice := object[name]; twice {
-			return nil, &SyntaxError{fmt.Sprintf("key %.80q stands twice in one object, before offset %d", name, dec.InputOffset())}
+			return nil, &SyntaxError{fmt.Sprintf("key %.80q stands twice in one object, before offset %d", name,
+				dec.InputOffset())}
 		}
 		if object[name], err = parseValue(dec, depth); err != nil {
 			return nil, err

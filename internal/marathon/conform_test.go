@@ -205,7 +205,8 @@ func TestEveryRuleOfEveryFieldHolds(t *testing.T) {
 
 func TestWhatARuleSaysIsFound(t *testing.T) {
 	const rules = `default={"a":1,"b":2},required,min=0,enum=tcp|udp|udp,tcp,pattern=name`
-	for key, want := range map[string]string{"default": `{"a":1,"b":2}`, "required": "", "min": "0", "enum": "tcp|udp|udp,tcp", "pattern": "name"} {
+	for key, want := range map[string]string{"default": `{"a":1,"b":2}`, "required": "", "min": "0",
+		"enum": "tcp|udp|udp,tcp", "pattern": "name"} {
 		if got, ok := rule(rules, key); !ok || got != want {
 			t.Errorf("%s: got %q %v, want %q", key, got, ok, want)
 		}
@@ -224,7 +225,8 @@ func draw(t *rapid.T, typ reflect.Type, rules, at string) any {
 	case typ == typeOf[json.RawMessage]():
 		return nil
 	case typ == typeOf[UnreachableStrategy]():
-		return rapid.SampledFrom([]any{"disabled", map[string]any{"inactiveAfterSeconds": json.Number("1"), "expungeAfterSeconds": json.Number("2")}}).Draw(t, at)
+		return rapid.SampledFrom([]any{"disabled", map[string]any{"inactiveAfterSeconds": json.Number("1"),
+			"expungeAfterSeconds": json.Number("2")}}).Draw(t, at)
 	case typ == typeOf[Limit]():
 		return rapid.SampledFrom([]any{"unlimited", json.Number("1000000000")}).Draw(t, at)
 	}
@@ -234,7 +236,8 @@ func draw(t *rapid.T, typ reflect.Type, rules, at string) any {
 		for i := range typ.NumField() {
 			f := typ.Field(i)
 			name := jsonName(f)
-			if _, required := rule(f.Tag.Get("raml"), "required"); required || rapid.IntRange(0, 3).Draw(t, at+"/"+name+"?") == 0 {
+			if _, required := rule(f.Tag.Get("raml"), "required"); required || rapid.IntRange(0, 3).Draw(t,
+				at+"/"+name+"?") == 0 {
 				out[name] = draw(t, f.Type, f.Tag.Get("raml"), at+"/"+name)
 			}
 		}

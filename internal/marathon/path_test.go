@@ -11,7 +11,8 @@ import (
 func TestIdsAreMadeAbsolute(t *testing.T) {
 	for _, c := range []struct{ id, parent, want string }{
 		{"web", "/", "/web"}, {"/web", "/prod", "/web"}, {"web", "/prod", "/prod/web"}, {"../web", "/prod/eu", "/prod/web"},
-		{"./web", "/prod", "/prod/web"}, {"//prod//web/", "/x", "/prod/web"}, {"/a/../b", "/", "/b"}, {"a.b.c", "/", "/a.b.c"},
+		{"./web", "/prod", "/prod/web"}, {"//prod//web/", "/x", "/prod/web"}, {"/a/../b", "/", "/b"}, {"a.b.c", "/",
+			"/a.b.c"},
 		{"/" + strings.Repeat("a", MaxAppID-1), "/", "/" + strings.Repeat("a", MaxAppID-1)},
 	} {
 		if got, errs := AppID(c.id, c.parent); got != c.want || len(errs) > 0 {
@@ -22,9 +23,11 @@ func TestIdsAreMadeAbsolute(t *testing.T) {
 
 func TestIdsThatNameNoAppAreRefused(t *testing.T) {
 	for id, says := range map[string]string{
-		"": "at least one", "/": "root", "..": "root", "/..": "root", "/Web": "regular expression", "/a_b": "regular expression", "/-a": "regular expression",
-		"/a-": "regular expression", "/a..b": "regular expression", "/web/restart": "reserved", "/web/tasks": "reserved", "/web/versions": "reserved",
-		"/web/.": "reserved", "/a b": "regular expression", "/é": "regular expression", "/a/*": "regular expression",
+		"": "at least one", "/": "root", "..": "root", "/..": "root", "/Web": "regular expression",
+		"/a_b": "regular expression", "/-a": "regular expression",
+		"/a-": "regular expression", "/a..b": "regular expression", "/web/restart": "reserved", "/web/tasks": "reserved",
+		"/web/versions": "reserved",
+		"/web/.":        "reserved", "/a b": "regular expression", "/é": "regular expression", "/a/*": "regular expression",
 		"/" + strings.Repeat("a", MaxAppID): "at most",
 	} {
 		if got, errs := AppID(id, "/"); !strings.Contains(strings.Join(errs, " "), says) {
@@ -41,7 +44,8 @@ func TestIdsThatNameNoAppAreRefused(t *testing.T) {
 func TestAnIdStaysWhatItIs(t *testing.T) {
 	segment := rapid.StringMatching(`[a-z0-9]([a-z0-9-]{0,3}[a-z0-9])?(\.[a-z0-9]{1,2})?|\.\.?|[A-Z_]`)
 	rapid.Check(t, func(t *rapid.T) {
-		id, errs := AppID(strings.Join(rapid.SliceOfN(segment, 1, 6).Draw(t, "segments"), "/"), rapid.SampledFrom([]string{"/", "/g", "/g/h"}).Draw(t, "in"))
+		id, errs := AppID(strings.Join(rapid.SliceOfN(segment, 1, 6).Draw(t, "segments"), "/"),
+			rapid.SampledFrom([]string{"/", "/g", "/g/h"}).Draw(t, "in"))
 		if len(errs) > 0 {
 			return
 		}
@@ -77,7 +81,8 @@ func TestNoTaskIdIsNone(t *testing.T) {
 			t.Errorf("%q: got %s, want none", id, got)
 		}
 	}
-	if got, ok := GroupOfTask("prod_web.6f1f5a0e-7d5e-4c4e-9a43-2f9c2f2b6c11"); !ok || got != "prod_web.6f1f5a0e-7d5e-4c4e-9a43-2f9c2f2b6c11" {
+	if got, ok := GroupOfTask("prod_web.6f1f5a0e-7d5e-4c4e-9a43-2f9c2f2b6c11"); !ok ||
+		got != "prod_web.6f1f5a0e-7d5e-4c4e-9a43-2f9c2f2b6c11" {
 		t.Errorf("an old task id: got %s %v", got, ok)
 	}
 }

@@ -53,7 +53,8 @@ func notBuilt(what string) string {
 
 // unbuilt are fields of an app that Marathon knows and this version does not build, as paths. An empty value asks for
 // nothing and is let through.
-var unbuilt = []string{"fetch", "uris", "residency", "secrets", "readinessChecks", "check", "executorResources", "ipAddress",
+var unbuilt = []string{"fetch", "uris", "residency", "secrets", "readinessChecks", "check", "executorResources",
+	"ipAddress",
 	"container/linuxInfo", "container/docker/pullConfig", "container/docker/credential", "container/docker/parameters",
 	"container/docker/privileged"}
 
@@ -149,7 +150,10 @@ func (a *App) fold() (errs []Detail) {
 		for _, p := range a.Ports {
 			a.PortDefinitions = append(a.PortDefinitions, PortDefinition{Port: p, Protocol: "tcp", Labels: map[string]string{}})
 		}
-	} else if a.Ports != nil && a.HostNetwork() && !slices.EqualFunc(a.Ports, a.PortDefinitions, func(n int, p PortDefinition) bool { return n == p.Port }) {
+	} else if a.Ports != nil && a.HostNetwork() && !slices.EqualFunc(a.Ports, a.PortDefinitions, func(n int,
+		p PortDefinition) bool {
+		return n == p.Port
+	}) {
 		errs = append(errs, Detail{"/ports", []string{"cannot specify both ports and port definitions"}})
 	}
 	a.Ports = nil
@@ -248,7 +252,8 @@ func (a *App) AssignPorts(old *App, used map[int]string, first, last int) error 
 				return nil
 			}
 		}
-		return ContentError([]Detail{{"/portDefinitions", []string{fmt.Sprintf("All ports in the range [%d-%d) are already in use", first, last+1)}}})
+		return ContentError([]Detail{{"/portDefinitions",
+			[]string{fmt.Sprintf("All ports in the range [%d-%d) are already in use", first, last+1)}}})
 	}
 	for i := range a.PortDefinitions {
 		if err := assign(i, &a.PortDefinitions[i].Port); err != nil {

@@ -49,20 +49,27 @@ func TestOldSpellingsBecomeTheOneThatIsKept(t *testing.T) {
 	for _, c := range []struct{ in, fields, want string }{
 		{`"cmd":"x"`, "networks portDefinitions", `networks=[{"mode":"host"}] portDefinitions=[` + port + `]`},
 		{`"cmd":"x","portDefinitions":[]`, "portDefinitions", `portDefinitions=[]`},
-		{`"cmd":"x","ports":[0,80]`, "portDefinitions", `portDefinitions=[{"labels":{},"port":0,"protocol":"tcp"},{"labels":{},"port":80,"protocol":"tcp"}]`},
-		{`"cmd":"x","ports":[80],"portDefinitions":[{"port":80,"name":"w"}]`, "portDefinitions ports", `portDefinitions=[{"labels":{},"name":"w","port":80,"protocol":"tcp"}] ports=`},
+		{`"cmd":"x","ports":[0,80]`, "portDefinitions",
+			`portDefinitions=[{"labels":{},"port":0,"protocol":"tcp"},{"labels":{},"port":80,"protocol":"tcp"}]`},
+		{`"cmd":"x","ports":[80],"portDefinitions":[{"port":80,"name":"w"}]`, "portDefinitions ports",
+			`portDefinitions=[{"labels":{},"name":"w","port":80,"protocol":"tcp"}] ports=`},
 		{`"cmd":"x","networks":[{"mode":"container/bridge"}],"requirePorts":true`, "container portDefinitions requirePorts",
 			`container={"type":"MESOS","portMappings":[` + mapping("") + `],"volumes":[]} portDefinitions= requirePorts=false`},
-		{`"container":{"docker":{"image":"i","network":"BRIDGE","portMappings":[{"containerPort":80}]}}`, "networks container",
+		{`"container":{"docker":{"image":"i","network":"BRIDGE","portMappings":[{"containerPort":80}]}}`,
+			"networks container",
 			`networks=[{"mode":"container/bridge"}] container={"type":"DOCKER","docker":{"forcePullImage":false,"image":"i","parameters":[],"privileged":false},` +
 				`"portMappings":[{"containerPort":80,"hostPort":0,"labels":{},"protocol":"tcp","servicePort":0}],"volumes":[]}`},
-		{`"container":{"docker":{"image":"i","network":"HOST"},"portMappings":[]}`, "networks portDefinitions", `networks=[{"mode":"host"}] portDefinitions=[` + port + `]`},
+		{`"container":{"docker":{"image":"i","network":"HOST"},"portMappings":[]}`, "networks portDefinitions",
+			`networks=[{"mode":"host"}] portDefinitions=[` + port + `]`},
 		{`"container":{"docker":{"image":"i","network":"NONE"}}`, "networks", `networks=[{"mode":"host"}]`},
 		{`"container":{"docker":{"image":"i","network":"USER"}}`, "networks", `networks=[{"mode":"container"}]`},
-		{`"container":{"docker":{"image":"i","network":"BRIDGE"}},"networks":[{"mode":"host"}]`, "networks", `networks=[{"mode":"host"}]`},
-		{`"cmd":"x","constraints":[["hostname","unique"],["a","like","B"]]`, "constraints", `constraints=[["hostname","UNIQUE"],["a","LIKE","B"]]`},
+		{`"container":{"docker":{"image":"i","network":"BRIDGE"}},"networks":[{"mode":"host"}]`, "networks",
+			`networks=[{"mode":"host"}]`},
+		{`"cmd":"x","constraints":[["hostname","unique"],["a","like","B"]]`, "constraints",
+			`constraints=[["hostname","UNIQUE"],["a","LIKE","B"]]`},
 		{`"cmd":"x","unreachableStrategy":"disabled"`, "unreachableStrategy", `unreachableStrategy="disabled"`},
-		{`"cmd":"x","resourceLimits":{"cpus":"unlimited","mem":256}`, "resourceLimits", `resourceLimits={"cpus":"unlimited","mem":256}`},
+		{`"cmd":"x","resourceLimits":{"cpus":"unlimited","mem":256}`, "resourceLimits",
+			`resourceLimits={"cpus":"unlimited","mem":256}`},
 		{`"cmd":"x","nobodyKnows":{"this":1},"args":null`, "nobodyKnows args", `nobodyKnows= args=`},
 	} {
 		if got := part(t, read(t, `{"id":"/a",`+c.in+`}`, nil), strings.Fields(c.fields)...); got != c.want {
@@ -81,9 +88,11 @@ func TestChecksAreCompleted(t *testing.T) {
 			}
 			return "-"
 		}
-		got = append(got, fmt.Sprintf("%s path %s port %s index %s mesos %v", h.Protocol, show(h.Path), show(h.Port), show(h.PortIndex), h.MesosCheck()))
+		got = append(got, fmt.Sprintf("%s path %s port %s index %s mesos %v", h.Protocol, show(h.Path), show(h.Port),
+			show(h.PortIndex), h.MesosCheck()))
 	}
-	want := []string{"HTTP path / port - index 0 mesos false", "TCP path - port 1 index - mesos false", "COMMAND path - port - index - mesos true",
+	want := []string{"HTTP path / port - index 0 mesos false", "TCP path - port 1 index - mesos false",
+		"COMMAND path - port - index - mesos true",
 		"MESOS_HTTP path /h port - index 2 mesos true"}
 	if d := cmp.Diff(want, got); d != "" {
 		t.Errorf("(-want +got)\n%s", d)
@@ -93,15 +102,18 @@ func TestChecksAreCompleted(t *testing.T) {
 func TestWhatAPartialUpdateReplacesTakesWithIt(t *testing.T) {
 	const base = `{"id":"/a","args":["a"],"env":{"A":"1","B":"2"},"resourceLimits":{"mem":256},"portDefinitions":[{"port":81,"name":"w"}]}`
 	for _, c := range []struct{ in, fields, want string }{
-		{`{}`, "args env resourceLimits portDefinitions", `args=["a"] env={"A":"1","B":"2"} resourceLimits= portDefinitions=[{"labels":{},"name":"w","port":81,"protocol":"tcp"}]`},
+		{`{}`, "args env resourceLimits portDefinitions",
+			`args=["a"] env={"A":"1","B":"2"} resourceLimits= portDefinitions=[{"labels":{},"name":"w","port":81,"protocol":"tcp"}]`},
 		{`{"cmd":"x"}`, "cmd args", `cmd="x" args=`},
 		{`{"cmd":"x","args":["b"]}`, "cmd args", `cmd="x" args=["b"]`},
 		{`{"args":["b"]}`, "cmd args", `cmd= args=["b"]`},
 		{`{"env":{"C":"3"}}`, "env", `env={"C":"3"}`},
 		{`{"env":null}`, "env", `env={"A":"1","B":"2"}`},
 		{`{"ports":[82]}`, "portDefinitions", `portDefinitions=[{"labels":{},"port":82,"protocol":"tcp"}]`},
-		{`{"networks":[{"mode":"host"}]}`, "portDefinitions", `portDefinitions=[{"labels":{},"name":"default","port":0,"protocol":"tcp"}]`},
-		{`{"container":{"docker":{"image":"i","network":"BRIDGE"}}}`, "networks portDefinitions", `networks=[{"mode":"container/bridge"}] portDefinitions=`},
+		{`{"networks":[{"mode":"host"}]}`, "portDefinitions",
+			`portDefinitions=[{"labels":{},"name":"default","port":0,"protocol":"tcp"}]`},
+		{`{"container":{"docker":{"image":"i","network":"BRIDGE"}}}`, "networks portDefinitions",
+			`networks=[{"mode":"container/bridge"}] portDefinitions=`},
 		{`{"version":"x","versionInfo":{},"instances":3}`, "version instances", `version= instances=3`},
 	} {
 		if got := part(t, read(t, c.in, read(t, base, nil)), strings.Fields(c.fields)...); got != c.want {
@@ -248,14 +260,16 @@ func TestACopyMayGetOtherPorts(t *testing.T) {
 func TestARowThatSaysNothingIsNotIntact(t *testing.T) {
 	const v = "2026-01-01T00:00:00.000Z"
 	for name, a := range map[string]App{
-		"another's": {ID: "/b", Version: v}, "no id": {Version: v}, "no version": {ID: "/a"}, "a version that is none": {ID: "/a", Version: "1"},
-		"no config version": {ID: "/a", Version: v, VersionInfo: &VersionInfo{}},
+		"another's": {ID: "/b", Version: v}, "no id": {Version: v}, "no version": {ID: "/a"},
+		"a version that is none": {ID: "/a", Version: "1"},
+		"no config version":      {ID: "/a", Version: v, VersionInfo: &VersionInfo{}},
 	} {
 		if a.Intact("/a") == nil {
 			t.Errorf("%s: taken for app /a", name)
 		}
 	}
-	for _, a := range []App{{ID: "/a", Version: v}, {ID: "/a", Version: v, VersionInfo: &VersionInfo{LastConfigChangeAt: v}}} {
+	for _, a := range []App{{ID: "/a", Version: v}, {ID: "/a", Version: v,
+		VersionInfo: &VersionInfo{LastConfigChangeAt: v}}} {
 		if err := a.Intact("/a"); err != nil {
 			t.Errorf("%+v: got %v", a, err)
 		}

@@ -20,8 +20,10 @@ func matches(t *testing.T, text string, labels map[string]string) bool {
 func TestSelectorsMeanWhatMarathonsDo(t *testing.T) {
 	labels := map[string]string{"tier": "web", "env": "prod", "a b": "x,y", "empty": ""}
 	for text, want := range map[string]bool{
-		"tier": true, "nothing": false, "tier==web": true, "tier == api": false, "tier!=api": true, "tier != web": false, "nothing!=x": false,
-		"tier in (web, api)": true, "tier in (api)": false, "tier notin (api,db)": true, "tier notin(web)": false, "nothing notin (x)": false,
+		"tier": true, "nothing": false, "tier==web": true, "tier == api": false, "tier!=api": true, "tier != web": false,
+		"nothing!=x":         false,
+		"tier in (web, api)": true, "tier in (api)": false, "tier notin (api,db)": true, "tier notin(web)": false,
+		"nothing notin (x)":   false,
 		"tier==web,env==prod": true, "tier==web , env==dev": false, `a\ b==x\,y`: true, " tier , env ": true,
 	} {
 		if got := matches(t, text, labels); got != want {
@@ -31,7 +33,8 @@ func TestSelectorsMeanWhatMarathonsDo(t *testing.T) {
 }
 
 func TestSelectorsThatAreNoneAreRefused(t *testing.T) {
-	for _, text := range []string{"", " ", ",", "a,", "a==", "==b", "a=b", "a in", "a in b", "a in (", "a in (b", "a in (b,)", "a like b", "a b", "a==b c", "(a)"} {
+	for _, text := range []string{"", " ", ",", "a,", "a==", "==b", "a=b", "a in", "a in b", "a in (", "a in (b",
+		"a in (b,)", "a like b", "a b", "a==b c", "(a)"} {
 		if got, err := ParseSelector(text); err == nil {
 			t.Errorf("%q: got %v, want an error", text, got)
 		}

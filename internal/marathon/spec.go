@@ -81,7 +81,8 @@ func Spec(a *App) (kernel.Spec, error) {
 			t.Image, t.Pull = c.Docker.Image, c.Docker.ForcePullImage
 		}
 		for _, v := range c.Volumes {
-			t.Volumes = append(t.Volumes, kernel.Volume{ContainerPath: v.ContainerPath, HostPath: v.HostPath, ReadOnly: v.Mode == "RO"})
+			t.Volumes = append(t.Volumes, kernel.Volume{ContainerPath: v.ContainerPath, HostPath: v.HostPath,
+				ReadOnly: v.Mode == "RO"})
 		}
 	}
 	mode := kernel.NetworkBridge

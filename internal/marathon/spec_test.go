@@ -45,7 +45,8 @@ func TestAPriorityThatIsNoneIsRefusedByName(t *testing.T) {
 	for _, text := range []string{"high", "1001", "-1001", "1.5", ""} {
 		var v validator
 		v.labels(&App{Labels: map[string]string{"MARINA_PRIORITY": text}})
-		if len(v.found) != 1 || !strings.Contains(v.found[0].Path, "MARINA_PRIORITY") || !strings.Contains(v.found[0].Errors[0], "-1000 to 1000") {
+		if len(v.found) != 1 || !strings.Contains(v.found[0].Path, "MARINA_PRIORITY") ||
+			!strings.Contains(v.found[0].Errors[0], "-1000 to 1000") {
 			t.Errorf("priority %q: got %v, want one error that names the label and the range", text, v.found)
 		}
 	}

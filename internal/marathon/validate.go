@@ -45,7 +45,9 @@ func (a *App) Validate(roles []string) []Detail {
 		}
 	}
 	if u := a.UnreachableStrategy; u.Inactive > u.Expunge {
-		v.add("/unreachableStrategy", fmt.Sprintf("inactiveAfterSeconds (%d) must be less or equal to expungeAfterSeconds, which is %d", u.Inactive, u.Expunge))
+		v.add("/unreachableStrategy",
+			fmt.Sprintf("inactiveAfterSeconds (%d) must be less or equal to expungeAfterSeconds, which is %d", u.Inactive,
+				u.Expunge))
 	}
 	v.limits(a)
 	v.networks(a)
@@ -90,7 +92,8 @@ func (v *validator) limits(a *App) {
 		least float64
 	}{{"cpus", a.ResourceLimits.CPUs, a.CPUs}, {"mem", a.ResourceLimits.Mem, a.Mem}} {
 		if l.limit != nil && float64(*l.limit) < l.least {
-			v.add("/resourceLimits/"+l.name, fmt.Sprintf("resource limit must be greater than or equal to requested resource (%s)", number(l.least)))
+			v.add("/resourceLimits/"+l.name,
+				fmt.Sprintf("resource limit must be greater than or equal to requested resource (%s)", number(l.least)))
 		}
 	}
 }
@@ -180,7 +183,8 @@ func (a *App) ForeignVIPs(ours netip.Prefix) []Detail {
 				continue
 			}
 			if vip, err := parseVIP(labels[k]); err == nil && vip.Addr.IsValid() && !ours.Contains(vip.Addr) {
-				v.add(fmt.Sprintf("%s(%d)/labels(%s)", list, i, k), fmt.Sprintf("address %s is not of this datacenter's VIP range %s", vip.Addr, ours))
+				v.add(fmt.Sprintf("%s(%d)/labels(%s)", list, i, k),
+					fmt.Sprintf("address %s is not of this datacenter's VIP range %s", vip.Addr, ours))
 			}
 		}
 	}
@@ -203,9 +207,11 @@ func (a *App) ForeignVolumes(lent []string) []Detail {
 		return nil
 	}
 	for i, vol := range a.Container.Volumes {
-		if vol.HostPath != "" && !slices.ContainsFunc(lent, func(folder string) bool { return inFolder(vol.HostPath, folder) }) {
+		isLent := func(folder string) bool { return inFolder(vol.HostPath, folder) }
+		if vol.HostPath != "" && !slices.ContainsFunc(lent, isLent) {
 			v.add(fmt.Sprintf("/container/volumes(%d)/hostPath", i),
-				fmt.Sprintf("this datacenter lends %s to no task; its operator can, by marina up --host-volume %s", vol.HostPath, vol.HostPath))
+				fmt.Sprintf("this datacenter lends %s to no task; its operator can, by marina up --host-volume %s", vol.HostPath,
+					vol.HostPath))
 		}
 	}
 	return v.found
@@ -330,24 +336,28 @@ func (v *validator) healthChecks(a *App) {
 
 func (v *validator) labels(a *App) {
 	if s := kernel.Strategy(a.Labels[placementLabel]); !s.Valid() {
-		v.add("/labels("+placementLabel+")", fmt.Sprintf("got %s, expected %s or %s", s, kernel.StrategySpread, kernel.StrategyBinpack))
+		v.add("/labels("+placementLabel+")", fmt.Sprintf("got %s, expected %s or %s", s, kernel.StrategySpread,
+			kernel.StrategyBinpack))
 	}
 	if text, ok := a.Labels[priorityLabel]; ok {
 		if n, err := strconv.Atoi(text); err != nil || n < -kernel.MaxPriority || n > kernel.MaxPriority {
-			v.add("/labels("+priorityLabel+")", fmt.Sprintf("got %s, expected a number from %d to %d", text, -kernel.MaxPriority, kernel.MaxPriority))
+			v.add("/labels("+priorityLabel+")", fmt.Sprintf("got %s, expected a number from %d to %d", text,
+				-kernel.MaxPriority, kernel.MaxPriority))
 		}
 	}
 	if a.Labels["MARATHON_SINGLE_INSTANCE_APP"] == "true" {
 		if a.Instances > 1 {
 			v.add("/instances", "Single instance app may only have one instance")
 		}
-		for name, got := range map[string]float64{"maximumOverCapacity": a.UpgradeStrategy.MaximumOverCapacity, "minimumHealthCapacity": a.UpgradeStrategy.MinimumHealthCapacity} {
+		for name, got := range map[string]float64{"maximumOverCapacity": a.UpgradeStrategy.MaximumOverCapacity,
+			"minimumHealthCapacity": a.UpgradeStrategy.MinimumHealthCapacity} {
 			if got != 0 {
 				v.add("/upgradeStrategy/"+name, fmt.Sprintf("got %s, expected 0.0", number(got)))
 			}
 		}
 	}
-	if a.Labels["DCOS_MIGRATION_API_VERSION"] != "" && (a.Labels["DCOS_MIGRATION_API_PATH"] == "" || a.Labels["DCOS_PACKAGE_FRAMEWORK_NAME"] == "") {
+	if a.Labels["DCOS_MIGRATION_API_VERSION"] != "" && (a.Labels["DCOS_MIGRATION_API_PATH"] == "" ||
+		a.Labels["DCOS_PACKAGE_FRAMEWORK_NAME"] == "") {
 		v.add("/labels", "DCOS_MIGRATION_API_VERSION needs DCOS_MIGRATION_API_PATH and DCOS_PACKAGE_FRAMEWORK_NAME")
 	}
 }

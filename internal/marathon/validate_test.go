@@ -31,7 +31,8 @@ func TestWhatAnAppCannotMeanIsRefusedByName(t *testing.T) {
 		{`"gpus":1,"container":{"type":"DOCKER","docker":{"image":"i"}}`, "/gpus", "Mesos containerizer"},
 		{`"cmd":"x","role":"other"`, "/role", "expected one of: [prod]"},
 		{`"cmd":"x","acceptedResourceRoles":["*","other"]`, "/acceptedResourceRoles", "* and prod"},
-		{`"cmd":"x","unreachableStrategy":{"inactiveAfterSeconds":2,"expungeAfterSeconds":1}`, "/unreachableStrategy", "less or equal"},
+		{`"cmd":"x","unreachableStrategy":{"inactiveAfterSeconds":2,"expungeAfterSeconds":1}`, "/unreachableStrategy",
+			"less or equal"},
 		{`"cmd":"x","cpus":2,"resourceLimits":{"cpus":1}`, "/resourceLimits/cpus", "(2.0)"},
 		{`"cmd":"x","mem":128.5,"resourceLimits":{"mem":128}`, "/resourceLimits/mem", "(128.5)"},
 		{`"cmd":"x","networks":[{"mode":"host"},{"mode":"host"}]`, "/networks", "single host network"},
@@ -39,12 +40,15 @@ func TestWhatAnAppCannotMeanIsRefusedByName(t *testing.T) {
 		{`"cmd":"x","networks":[{"mode":"host","name":"n"}]`, "/networks(0)", "may not have names"},
 		{`"cmd":"x","networks":[{"mode":"container/bridge","name":"n"}]`, "/networks(0)", "may not have names"},
 		{`"cmd":"x","portDefinitions":[{"port":1}],` + bridge, "/portDefinitions", "host-networking"},
-		{`"cmd":"x","container":{"type":"MESOS","portMappings":[{"containerPort":1}]}`, "/container/portMappings", "container or container/bridge"},
+		{`"cmd":"x","container":{"type":"MESOS","portMappings":[{"containerPort":1}]}`, "/container/portMappings",
+			"container or container/bridge"},
 		{`"cmd":"x","portDefinitions":[{"name":"a"},{"name":"a"}]`, "/portDefinitions", "names must be unique"},
 		{`"cmd":"x","portDefinitions":[{"port":7},{"port":7}]`, "/portDefinitions", "Ports must be unique"},
 		{mapping(`{"containerPort":1},{"containerPort":1}`), "/container/portMappings", "Ports must be unique"},
-		{mapping(`{"containerPort":1,"hostPort":7},{"containerPort":2,"hostPort":7}`), "/container/portMappings", "Ports must be unique"},
-		{mapping(`{"containerPort":1,"servicePort":7},{"containerPort":2,"servicePort":7}`), "/container/portMappings", "Ports must be unique"},
+		{mapping(`{"containerPort":1,"hostPort":7},{"containerPort":2,"hostPort":7}`), "/container/portMappings",
+			"Ports must be unique"},
+		{mapping(`{"containerPort":1,"servicePort":7},{"containerPort":2,"servicePort":7}`), "/container/portMappings",
+			"Ports must be unique"},
 		{mapping(`{"networkNames":["n"]}`), "/container/portMappings(0)/networkNames", "not supported"},
 		{mapping(`{"labels":{"VIP_0":"nowhere"}}`), "/container/portMappings(0)/labels(VIP_0)", "<port>"},
 		{`"cmd":"x","portDefinitions":[{"labels":{"vip":"a:0"}}]`, "/portDefinitions(0)/labels(vip)", "between 1 and 65535"},
@@ -62,14 +66,16 @@ func TestWhatAnAppCannotMeanIsRefusedByName(t *testing.T) {
 		{`"cmd":"x","constraints":[["a","GROUP_BY","b"]]`, "/constraints(0)", "integer"},
 		{`"cmd":"x","constraints":[["a","MAX_PER"]]`, "/constraints(0)", "integer"},
 		{`"cmd":"x","constraints":[["a","LIKE","("]]`, "/constraints(0)", "regular expression"},
-		{`"cmd":"x","constraints":[["a","UNLIKE","` + strings.Repeat("a", maxPattern+1) + `"]]`, "/constraints(0)", "regular expression"},
+		{`"cmd":"x","constraints":[["a","UNLIKE","` + strings.Repeat("a", maxPattern+1) + `"]]`, "/constraints(0)",
+			"regular expression"},
 		{`"cmd":"x","constraints":[["a","IS","b c"]]`, "/constraints(0)", "letters"},
 		{`"cmd":"x","constraints":[["a","IS"]]`, "/constraints(0)", "letters"},
 		{`"cmd":"x","constraints":[["a","NEAR","b"]]`, "/constraints(0)", "operator must be one of"},
 		{`"cmd":"x","healthChecks":[{"protocol":"COMMAND"}]`, "/healthChecks(0)/command", "not defined"},
 		{`"cmd":"x","healthChecks":[{"ipProtocol":"IPv6"}]`, "/healthChecks(0)/ipProtocol", "not supported"},
 		{`"cmd":"x","healthChecks":[{"portIndex":1}]`, "/healthChecks(0)", "address an element"},
-		{`"cmd":"x","healthChecks":[{"protocol":"MESOS_TCP"},{"protocol":"MESOS_HTTP"}]`, "/healthChecks", "at most one Mesos"},
+		{`"cmd":"x","healthChecks":[{"protocol":"MESOS_TCP"},{"protocol":"MESOS_HTTP"}]`, "/healthChecks",
+			"at most one Mesos"},
 		{`"cmd":"x","labels":{"MARINA_PLACEMENT":"tight"}`, "/labels(MARINA_PLACEMENT)", "spread or binpack"},
 		{`"cmd":"x","labels":{"MARATHON_SINGLE_INSTANCE_APP":"true"},"instances":2,"upgradeStrategy":{"maximumOverCapacity":0,"minimumHealthCapacity":0}`,
 			"/instances", "one instance"},
@@ -96,9 +102,12 @@ func TestWhatAnAppCannotMeanIsRefusedByName(t *testing.T) {
 
 func TestWhatAnAppCanMeanIsAccepted(t *testing.T) {
 	for _, in := range []string{
-		`"cmd":"x"`, `"args":["x"]`, `"container":{"docker":{"image":"i"}}`, `"cmd":"x","executor":"//cmd"`, `"cmd":"x","user":"root",` + bridge,
-		`"cmd":"x","gpus":1`, `"cmd":"x","acceptedResourceRoles":["*","prod"]`, `"cmd":"x","resourceLimits":{"cpus":1,"mem":"unlimited"}`,
-		`"cmd":"x","portDefinitions":[{"port":0},{"port":0}]`, mapping(`{"containerPort":53,"protocol":"tcp"},{"containerPort":53,"protocol":"udp"}`),
+		`"cmd":"x"`, `"args":["x"]`, `"container":{"docker":{"image":"i"}}`, `"cmd":"x","executor":"//cmd"`,
+		`"cmd":"x","user":"root",` + bridge,
+		`"cmd":"x","gpus":1`, `"cmd":"x","acceptedResourceRoles":["*","prod"]`,
+		`"cmd":"x","resourceLimits":{"cpus":1,"mem":"unlimited"}`,
+		`"cmd":"x","portDefinitions":[{"port":0},{"port":0}]`,
+		mapping(`{"containerPort":53,"protocol":"tcp"},{"containerPort":53,"protocol":"udp"}`),
 		mapping(`{"containerPort":0},{"containerPort":0}`), volume(`{"containerPath":"/","hostPath":"/b/","mode":"RW"}`),
 		`"cmd":"x","constraints":[["a","UNIQUE"],["a","CLUSTER"],["b","CLUSTER","c"],["a","GROUP_BY"],["a","GROUP_BY","3"],["a","MAX_PER","1"],["a","LIKE","x.*"],["a","UNLIKE","y"],["a","IS",""]]`,
 		`"cmd":"x","healthChecks":[{"portIndex":0},{"port":1},{"protocol":"COMMAND","command":{"value":"true"}},{"protocol":"MESOS_TCP"}]`,
@@ -119,7 +128,8 @@ func TestWhatAnAppCanMeanIsAccepted(t *testing.T) {
 
 func TestVIPsAreNamesOrAddresses(t *testing.T) {
 	for text, want := range map[string]string{
-		"/web:80": "web:80", "web:80": "web:80", "/Prod/Web:8080": "prodweb:8080", "a.b-c:1": "a.b-c:1", "198.18.0.9:80": "198.18.0.9:80",
+		"/web:80": "web:80", "web:80": "web:80", "/Prod/Web:8080": "prodweb:8080", "a.b-c:1": "a.b-c:1",
+		"198.18.0.9:80": "198.18.0.9:80",
 		"[fd00::1]:443": "fd00::1:443",
 	} {
 		v, err := parseVIP(text)
@@ -131,7 +141,8 @@ func TestVIPsAreNamesOrAddresses(t *testing.T) {
 			t.Errorf("%s: got %s %v, want %s", text, got, err, want)
 		}
 	}
-	for _, text := range []string{"", ":80", "web", "web:", "web:0", "web:65536", "web:x", "a_b:80", "-a:80", "a..b:80", strings.Repeat("a", 64) + ":80"} {
+	for _, text := range []string{"", ":80", "web", "web:", "web:0", "web:65536", "web:x", "a_b:80", "-a:80", "a..b:80",
+		strings.Repeat("a", 64) + ":80"} {
 		if v, err := parseVIP(text); err == nil {
 			t.Errorf("%q: got %+v, want an error", text, v)
 		}
@@ -140,8 +151,10 @@ func TestVIPsAreNamesOrAddresses(t *testing.T) {
 
 func TestOnlyTheDatacentersVIPsMayBeGivenByAddress(t *testing.T) {
 	ours := netip.MustParsePrefix("198.18.0.0/16")
-	for label, refused := range map[string]bool{"198.18.3.4:80": false, "/name:80": false, "198.19.0.1:80": true, "8.8.8.8:53": true, "[fd00::1]:80": true} {
-		for _, in := range []string{`"cmd":"x","portDefinitions":[{"labels":{"VIP_0":"` + label + `"}}]`, mapping(`{"labels":{"VIP_0":"` + label + `"}}`)} {
+	for label, refused := range map[string]bool{"198.18.3.4:80": false, "/name:80": false, "198.19.0.1:80": true,
+		"8.8.8.8:53": true, "[fd00::1]:80": true} {
+		for _, in := range []string{`"cmd":"x","portDefinitions":[{"labels":{"VIP_0":"` + label + `"}}]`,
+			mapping(`{"labels":{"VIP_0":"` + label + `"}}`)} {
 			if got := read(t, `{"id":"/a",`+in+`}`, nil).ForeignVIPs(ours); len(got) > 0 != refused {
 				t.Errorf("%s: got %v, want refused to be %v", in, got, refused)
 			}
@@ -151,10 +164,12 @@ func TestOnlyTheDatacentersVIPsMayBeGivenByAddress(t *testing.T) {
 
 func TestPublishedPortsAreThoseOfTheExternalGroup(t *testing.T) {
 	for labels, want := range map[string][]int{
-		``: nil, `"HAPROXY_GROUP":"internal"`: nil, `"HAPROXY_GROUP":"external"`: {10, 11}, `"HAPROXY_GROUP":"internal, external"`: {10, 11},
-		`"HAPROXY_1_GROUP":"external"`: {11}, `"HAPROXY_GROUP":"external","HAPROXY_0_GROUP":""`: {11},
+		``: nil, `"HAPROXY_GROUP":"internal"`: nil, `"HAPROXY_GROUP":"external"`: {10, 11},
+		`"HAPROXY_GROUP":"internal, external"`: {10, 11},
+		`"HAPROXY_1_GROUP":"external"`:         {11}, `"HAPROXY_GROUP":"external","HAPROXY_0_GROUP":""`: {11},
 	} {
-		a := read(t, `{"id":"/a","cmd":"x","labels":{`+labels+`},"portDefinitions":[{"port":10},{"port":11},{"port":0}]}`, nil)
+		a := read(t, `{"id":"/a","cmd":"x","labels":{`+labels+`},"portDefinitions":[{"port":10},{"port":11},{"port":0}]}`,
+			nil)
 		if got := a.PublishedPorts(); !slices.Equal(got, want) {
 			t.Errorf("%s: got %v, want %v", labels, got, want)
 		}
@@ -177,7 +192,8 @@ func TestPublishedPortsAreThoseOfTheExternalGroup(t *testing.T) {
 
 func TestLimitsAreWhatTheAppSays(t *testing.T) {
 	for limits, want := range map[string]string{
-		``: "", `"cpus":4`: "cpus 4000", `"cpus":"unlimited"`: fmt.Sprint("cpus ", kernel.Unlimited), `"mem":512`: fmt.Sprint("mem ", 512*kernel.MiB),
+		``: "", `"cpus":4`: "cpus 4000", `"cpus":"unlimited"`: fmt.Sprint("cpus ", kernel.Unlimited),
+		`"mem":512`: fmt.Sprint("mem ", 512*kernel.MiB),
 	} {
 		a := read(t, `{"id":"/a","cmd":"x","cpus":0.1,"mem":256,"resourceLimits":{`+limits+`}}`, nil)
 		a.Version = "2026-01-01T00:00:00.000Z"

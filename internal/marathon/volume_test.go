@@ -9,7 +9,8 @@ func TestOnlyLentFoldersMayBeVolumes(t *testing.T) {
 	app := func(host string) *App {
 		return &App{Container: &Container{Volumes: []Volume{{ContainerPath: "/data", HostPath: host, Mode: "RW"}}}}
 	}
-	for host, refused := range map[string]bool{"/srv": false, "/srv/a/b": false, "/": true, "/etc": true, "/srvx": true, "/srv/../etc": true} {
+	for host, refused := range map[string]bool{"/srv": false, "/srv/a/b": false, "/": true, "/etc": true, "/srvx": true,
+		"/srv/../etc": true} {
 		if got := app(host).ForeignVolumes([]string{"/srv", "/data"}); len(got) > 0 != refused {
 			t.Errorf("%s: %v, want refused to be %v", host, got, refused)
 		}

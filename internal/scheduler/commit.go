@@ -137,6 +137,7 @@ func (l *Loop) write(ctx context.Context, p *portion) error {
 // Ends reports whether an error of the kernel or of a commit means that this leadership's work is over: this process
 // does not lead, or the outcome is unknown. Any other error is about what was asked for.
 func Ends(err error) bool {
-	return errors.Is(err, errdefs.ErrUnavailable) || errors.Is(err, store.ErrUnknownOutcome) || errors.Is(err, store.ErrFenced) ||
+	return errors.Is(err, errdefs.ErrUnavailable) || errors.Is(err, store.ErrUnknownOutcome) || errors.Is(err,
+		store.ErrFenced) ||
 		errors.Is(err, store.ErrConflict) || errors.Is(err, store.ErrLeadershipLost) || errors.Is(err, context.Canceled)
 }

@@ -61,7 +61,8 @@ func TestAChangeThatFitsNoTransactionIsRefusedAlone(t *testing.T) {
 			many.Put(store.Delete(store.Key("blobs", "gone", fmt.Sprint(n))))
 		}
 		refused, err := c.settled([]*Change{change(c, "a", 1), large, many, change(c, "b", 1)})
-		if err != nil || len(refused) != 2 || !errdefs.IsInvalidArgument(refused[large]) || !errdefs.IsInvalidArgument(refused[many]) {
+		if err != nil || len(refused) != 2 || !errdefs.IsInvalidArgument(refused[large]) ||
+			!errdefs.IsInvalidArgument(refused[many]) {
 			t.Errorf("got %v, %v, want large and many refused", err, refused)
 		}
 		if want := map[string]int{"a": 1, "b": 1}; !maps.Equal(c.state, want) {

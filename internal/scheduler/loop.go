@@ -77,7 +77,8 @@ func New(cfg Config) *Loop {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Loop{cfg: cfg, measures: newMeasures(cfg.Metrics, cfg.Name), requests: make(chan request), events: make(chan func()), ready: make(chan struct{}), ended: make(chan struct{})}
+	return &Loop{cfg: cfg, measures: newMeasures(cfg.Metrics, cfg.Name), requests: make(chan request),
+		events: make(chan func()), ready: make(chan struct{}), ended: make(chan struct{})}
 }
 
 // Run loads and works until ctx ends, leadership is lost or a commit's outcome is unknown. Everything that Go started

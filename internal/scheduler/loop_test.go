@@ -40,13 +40,15 @@ type counter struct {
 var rows = store.NewTable[int]("numbers")
 
 func newCounter(t *testing.T) *counter {
-	c := &counter{t: t, store: memory.New(), gauges: metrics.New("test"), kernel: kerneltest.New(time.Now), state: map[string]int{}, done: make(chan error, 1)}
+	c := &counter{t: t, store: memory.New(), gauges: metrics.New("test"), kernel: kerneltest.New(time.Now),
+		state: map[string]int{}, done: make(chan error, 1)}
 	l, err := c.store.Campaign(t.Context(), "marina", "m1")
 	if err != nil {
 		t.Fatal(err)
 	}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
-	c.loop = New(Config{Name: "numbers", Framework: "numbers", Store: c.store, Kernel: c.kernel, Fence: l.Fence(), Metrics: c.gauges})
+	c.loop = New(Config{Name: "numbers", Framework: "numbers", Store: c.store, Kernel: c.kernel, Fence: l.Fence(),
+		Metrics: c.gauges})
 	c.work = Work{
 		Load: func(context.Context) error {
 			if c.load != nil {
@@ -148,7 +150,8 @@ func TestAChangeIsDurableAndTakenInBeforeItIsAnswered(t *testing.T) {
 }
 
 func TestWhatAPlanFailsByIsItsAskersAlone(t *testing.T) {
-	for _, kind := range []error{errdefs.ErrInvalidArgument, errdefs.ErrUnavailable, store.ErrUnknownOutcome, context.DeadlineExceeded, context.Canceled} {
+	for _, kind := range []error{errdefs.ErrInvalidArgument, errdefs.ErrUnavailable, store.ErrUnknownOutcome,
+		context.DeadlineExceeded, context.Canceled} {
 		t.Run(kind.Error(), func(t *testing.T) {
 			run(t, func(t *testing.T, c *counter) {
 				err := c.loop.Do(t.Context(), func(ctx context.Context, ch *Change) error {
@@ -299,7 +302,8 @@ func TestARowThatCannotBeLoadedEndsIt(t *testing.T) {
 func TestSettleIsCalledWhenItAskedFor(t *testing.T) {
 	run(t, func(t *testing.T, c *counter) {
 		begun := time.Now()
-		wakes := []time.Duration{3 * time.Second, 10 * time.Second, 9 * time.Second} // the last has passed when it is asked for
+		wakes := []time.Duration{3 * time.Second, 10 * time.Second,
+			9 * time.Second} // the last has passed when it is asked for
 		c.settle = func(context.Context) (time.Time, error) {
 			if len(wakes) == 0 {
 				return time.Time{}, nil
@@ -316,7 +320,8 @@ func TestSettleIsCalledWhenItAskedFor(t *testing.T) {
 		for _, at := range c.calls {
 			got = append(got, at.Sub(begun))
 		}
-		if want := []time.Duration{0, 3 * time.Second, 10 * time.Second, 10*time.Second + shortest}; !slices.Equal(got, want) {
+		if want := []time.Duration{0, 3 * time.Second, 10 * time.Second, 10*time.Second + shortest}; !slices.Equal(got,
+			want) {
 			t.Errorf("calls: got %v, want %v and none more", got, want)
 		}
 	})

@@ -50,16 +50,20 @@ func TestAnAppWhoseRowCannotBeReadIsLeftAlone(t *testing.T) {
 					}
 					w.must(200, "PUT", "/v2/apps/other", `{"instances":2}`)
 					for _, ask := range []struct{ method, path, body string }{
-						{"POST", "/v2/apps", `{"id":"/web","cmd":"y"}`}, {"PUT", "/v2/apps/web", `{"cmd":"y"}`}, {"PATCH", "/v2/apps/web?force=true", `{"cmd":"y"}`},
-						{"PUT", "/v2/apps", `[{"id":"/web","cmd":"y"}]`}, {"DELETE", "/v2/apps/web", ""}, {"POST", "/v2/apps/web/restart", ""},
+						{"POST", "/v2/apps", `{"id":"/web","cmd":"y"}`}, {"PUT", "/v2/apps/web", `{"cmd":"y"}`}, {"PATCH",
+							"/v2/apps/web?force=true", `{"cmd":"y"}`},
+						{"PUT", "/v2/apps", `[{"id":"/web","cmd":"y"}]`}, {"DELETE", "/v2/apps/web", ""}, {"POST",
+							"/v2/apps/web/restart", ""},
 						{"POST", "/v2/apps", `{"id":"/web/below","cmd":"y"}`}} {
-						if rec := w.call(ask.method, ask.path, ask.body); rec.Code != 409 && !strings.HasPrefix(ask.body, `{"id":"/web/`) || rec.Code < 400 {
+						if rec := w.call(ask.method, ask.path, ask.body); rec.Code != 409 && !strings.HasPrefix(ask.body,
+							`{"id":"/web/`) || rec.Code < 400 {
 							t.Errorf("%s %s: got %d %s, want 409", ask.method, ask.path, rec.Code, rec.Body)
 						} else if rec.Code == 409 && !strings.Contains(rec.Body.String(), "DELETE /v2/apps/web?force=true") {
 							t.Errorf("%s %s: got %s, want what to do", ask.method, ask.path, rec.Body)
 						}
 					}
-					if rec := w.call("GET", "/v2/apps/web", ""); rec.Code != 500 || !strings.Contains(rec.Body.String(), "/v2/apps/web?force=true") {
+					if rec := w.call("GET", "/v2/apps/web", ""); rec.Code != 500 || !strings.Contains(rec.Body.String(),
+						"/v2/apps/web?force=true") {
 						t.Errorf("GET: got %d %s, want 500 that says what to do", rec.Code, rec.Body)
 					}
 					if v := w.must(200, "GET", "/v2/apps/web/versions", "")["versions"].([]any); len(v) != 1 {
@@ -125,7 +129,8 @@ func (w *world) rolling() (deployment string) {
 
 func TestADeploymentWhoseRowCannotBeReadStopsNobody(t *testing.T) {
 	unknown := `{"id":%q,"version":"2026-01-01T00:00:00.000Z","changes":[{"app":"/web"}],"steps":[{"actions":[{"action":"Migrate","app":"/web"}]}],"step":0}`
-	for name, text := range map[string]string{"torn": "{", "empty": "{}", "newer": unknown, "without steps": `{"id":%q,"steps":[]}`} {
+	for name, text := range map[string]string{"torn": "{", "empty": "{}", "newer": unknown,
+		"without steps": `{"id":%q,"steps":[]}`} {
 		t.Run(name, func(t *testing.T) {
 			inWorld(t, func(w *world) {
 				id := w.rolling()
@@ -142,7 +147,8 @@ func TestADeploymentWhoseRowCannotBeReadStopsNobody(t *testing.T) {
 				if len(d) != 1 || d[0].ID != id || d[0].Reason == "" {
 					t.Errorf("deployments: got %+v, want the one that was set aside, with why", d)
 				}
-				if a := w.alarm("deployment " + id); a == nil || !strings.Contains(a.Do, "DELETE /v2/deployments/"+id+"?force=true") {
+				if a := w.alarm("deployment " + id); a == nil || !strings.Contains(a.Do,
+					"DELETE /v2/deployments/"+id+"?force=true") {
 					t.Errorf("alarm: got %+v, want one that says what to do", a)
 				}
 				if rec := w.call("DELETE", "/v2/deployments/"+id, ""); rec.Code != 409 {
@@ -189,7 +195,8 @@ func TestADeploymentWhoseVersionIsGoneIsSetAside(t *testing.T) {
 					if a := w.alarm("deployment " + id); a == nil || !strings.Contains(a.Problem, version) {
 						t.Errorf("alarm: got %+v, want one that names the version", a)
 					}
-					if rec := w.call("PUT", "/v2/apps/web", `{"cmd":"z"}`); rec.Code != 409 || !strings.Contains(rec.Body.String(), id) {
+					if rec := w.call("PUT", "/v2/apps/web", `{"cmd":"z"}`); rec.Code != 409 || !strings.Contains(rec.Body.String(),
+						id) {
 						t.Errorf("a change: got %d %s, want 409 that names the deployment", rec.Code, rec.Body)
 					}
 					w.must(200, "PUT", "/v2/apps/web?force=true", `{"cmd":"z"}`)

@@ -164,7 +164,8 @@ func (t *tx) finish(a, old *marathon.App) (*marathon.App, error) {
 	}
 	for _, p := range a.PublishedPorts() {
 		if other := open[p]; other != "" {
-			return nil, marathon.ContentError([]marathon.Detail{{Path: "/labels", Errors: []string{fmt.Sprintf("service port %d is already open on every machine for app %s", p, other)}}})
+			return nil, marathon.ContentError([]marathon.Detail{{Path: "/labels",
+				Errors: []string{fmt.Sprintf("service port %d is already open on every machine for app %s", p, other)}}})
 		}
 	}
 	a.Version, a.VersionInfo = t.version, &marathon.VersionInfo{LastScalingAt: t.version, LastConfigChangeAt: t.version}
@@ -201,7 +202,8 @@ func (t *tx) usedPorts(but string) (used, open map[int]string) {
 func (t *tx) restore(given map[string]any, old *marathon.App) (*marathon.App, error) {
 	for k, v := range given {
 		if k != "version" && k != "id" && v != nil {
-			return nil, marathon.ContentError([]marathon.Detail{{Path: "/version", Errors: []string{"The 'version' field may only be combined with the 'id' field."}}})
+			return nil, marathon.ContentError([]marathon.Detail{{Path: "/version",
+				Errors: []string{"The 'version' field may only be combined with the 'id' field."}}})
 		}
 	}
 	e := t.earlier[old.ID]
@@ -234,7 +236,8 @@ func (t *tx) deploy(changes []core.Change, force bool) (*core.Deployment, error)
 		return nil, e
 	}
 	if len(changes) > 0 && len(s.state.Deployments)-len(locked) >= core.MaxDeployments {
-		return nil, marathon.Problemf(errdefs.ErrPermissionDenied, "Max number (%d) of running deployments is achieved. Wait for existing deployments to complete or cancel one using force=true parameter. You can increase max deployment number by using --max_running_deployments parameter.", core.MaxDeployments)
+		return nil, marathon.Problemf(errdefs.ErrPermissionDenied,
+			"Max number (%d) of running deployments is achieved. Wait for existing deployments to complete or cancel one using force=true parameter. You can increase max deployment number by using --max_running_deployments parameter.", core.MaxDeployments)
 	}
 	root, ids := t.apps(), []string{}
 	for _, c := range changes {
@@ -246,7 +249,8 @@ func (t *tx) deploy(changes []core.Change, force bool) (*core.Deployment, error)
 		}
 	}
 	if core.Cyclic(root, ids) {
-		return nil, marathon.ContentError([]marathon.Detail{{Path: "/dependencies", Errors: []string{"Dependency graph has cyclic dependencies."}}})
+		return nil, marathon.ContentError([]marathon.Detail{{Path: "/dependencies",
+			Errors: []string{"Dependency graph has cyclic dependencies."}}})
 	}
 	d := core.NewDeployment(s.cfg.NewID(), t.version, changes, root, s.state.Mixed)
 	for _, l := range locked {
@@ -264,11 +268,13 @@ func (t *tx) deploy(changes []core.Change, force bool) (*core.Deployment, error)
 			return nil, err
 		}
 	} else {
-		t.events = append(t.events, core.GroupChanged(d.Version, t.now), core.DeploymentEnd("deployment_success", d, "", t.now))
+		t.events = append(t.events, core.GroupChanged(d.Version, t.now), core.DeploymentEnd("deployment_success", d, "",
+			t.now))
 	}
 	t.then(func() { s.state.Begin(d, locked) })
 	s.count.started.Add(1)
-	s.cfg.Log.Info("deployment begins", "deployment", d.ID, "version", d.Version, "apps", len(changes), "cancels", len(locked))
+	s.cfg.Log.Info("deployment begins", "deployment", d.ID, "version", d.Version, "apps", len(changes), "cancels",
+		len(locked))
 	return d, nil
 }
 
@@ -343,7 +349,8 @@ const maxForgotten = store.MaxTxnOps / 2
 // which still run are kept.
 func (t *tx) rollback(d *core.Deployment) (*core.Deployment, error) {
 	if d.Unreadable {
-		return nil, marathon.Problemf(errdefs.ErrAlreadyExists, "Deployment %s cannot be undone: %s. Cancel it with force=true: what runs stays, and its apps become what their definitions say", d.ID, d.Parked)
+		return nil, marathon.Problemf(errdefs.ErrAlreadyExists,
+			"Deployment %s cannot be undone: %s. Cancel it with force=true: what runs stays, and its apps become what their definitions say", d.ID, d.Parked)
 	}
 	changes := []core.Change{}
 	for _, c := range d.Changes {
@@ -355,7 +362,8 @@ func (t *tx) rollback(d *core.Deployment) (*core.Deployment, error) {
 			used, _ := t.usedPorts(c.App)
 			for _, p := range c.From.ServicePorts() {
 				if used[p] != "" && c.To == nil {
-					return nil, marathon.Problemf(errdefs.ErrInvalidArgument, "service port %d of app %s is now used by app %s", p, c.App, used[p])
+					return nil, marathon.Problemf(errdefs.ErrInvalidArgument, "service port %d of app %s is now used by app %s", p,
+						c.App, used[p])
 				}
 			}
 		}
@@ -388,7 +396,8 @@ func (t *tx) killAndScale(refs []core.Ref) []core.Change {
 	changes := []core.Change{}
 	for _, id := range sortedKeys(victims) {
 		if a := t.apps()[id]; a != nil {
-			changes = append(changes, core.Change{App: id, From: a, To: t.scaled(a, a.Instances-len(victims[id])), Victims: victims[id]})
+			changes = append(changes, core.Change{App: id, From: a, To: t.scaled(a, a.Instances-len(victims[id])),
+				Victims: victims[id]})
 		}
 	}
 	return changes

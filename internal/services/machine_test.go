@@ -64,7 +64,8 @@ func (m *machine) ask(method, path, body string) {
 }
 
 func (m *machine) strategy(t *rapid.T) string {
-	return rapid.SampledFrom([]string{`{"minimumHealthCapacity":1,"maximumOverCapacity":1}`, `{"minimumHealthCapacity":0.5,"maximumOverCapacity":0}`,
+	return rapid.SampledFrom([]string{`{"minimumHealthCapacity":1,"maximumOverCapacity":1}`,
+		`{"minimumHealthCapacity":0.5,"maximumOverCapacity":0}`,
 		`{"minimumHealthCapacity":1,"maximumOverCapacity":0}`, `{"minimumHealthCapacity":0,"maximumOverCapacity":0}`,
 		`{"minimumHealthCapacity":0.7,"maximumOverCapacity":0.2}`}).Draw(t, "strategy")
 }
@@ -79,12 +80,14 @@ func (m *machine) create(t *rapid.T) {
 }
 
 func (m *machine) scale(t *rapid.T) {
-	m.ask("PATCH", "/v2/apps"+appNames.Draw(t, "app")+force(t), fmt.Sprintf(`{"instances":%d}`, rapid.IntRange(0, 4).Draw(t, "n")))
+	m.ask("PATCH", "/v2/apps"+appNames.Draw(t, "app")+force(t), fmt.Sprintf(`{"instances":%d}`, rapid.IntRange(0,
+		4).Draw(t, "n")))
 }
 
 func (m *machine) change(t *rapid.T) {
-	m.ask("PATCH", "/v2/apps"+appNames.Draw(t, "app")+force(t), fmt.Sprintf(`{"cmd":"x%d","instances":%d,"upgradeStrategy":%s}`,
-		rapid.IntRange(0, 3).Draw(t, "cmd"), rapid.IntRange(0, 4).Draw(t, "n"), m.strategy(t)))
+	m.ask("PATCH", "/v2/apps"+appNames.Draw(t, "app")+force(t),
+		fmt.Sprintf(`{"cmd":"x%d","instances":%d,"upgradeStrategy":%s}`,
+			rapid.IntRange(0, 3).Draw(t, "cmd"), rapid.IntRange(0, 4).Draw(t, "n"), m.strategy(t)))
 }
 
 func (m *machine) restart(t *rapid.T) {
@@ -118,7 +121,8 @@ func (m *machine) pick(t *rapid.T, keep func(*kernel.Instance) bool) kernel.Inst
 
 func (m *machine) kill(t *rapid.T) {
 	i := m.pick(t, func(i *kernel.Instance) bool { return true })
-	m.ask("POST", "/v2/tasks/delete?scale="+rapid.SampledFrom([]string{"true", "false"}).Draw(t, "scale"), fmt.Sprintf(`{"ids":[%q]}`, string(i.ID)+marathon.TaskSuffix))
+	m.ask("POST", "/v2/tasks/delete?scale="+rapid.SampledFrom([]string{"true", "false"}).Draw(t, "scale"),
+		fmt.Sprintf(`{"ids":[%q]}`, string(i.ID)+marathon.TaskSuffix))
 	m.before = nil // what a request kills is its own doing
 }
 
@@ -152,7 +156,8 @@ func (m *machine) nudgeReachable() bool {
 func (m *machine) failOne(t *rapid.T) {
 	i := m.pick(t, func(i *kernel.Instance) bool { return i.Goal == kernel.GoalRun })
 	delete(m.before, i.ID)
-	m.kernel.End(i.ID, rapid.SampledFrom([]kernel.State{kernel.Failed, kernel.Finished, kernel.Lost}).Draw(t, "state"), "fault")
+	m.kernel.End(i.ID, rapid.SampledFrom([]kernel.State{kernel.Failed, kernel.Finished, kernel.Lost}).Draw(t, "state"),
+		"fault")
 	synctest.Wait()
 }
 
@@ -219,7 +224,8 @@ func (m *machine) bound() map[string]int {
 	most := func(a *marathon.App) {
 		if a != nil {
 			_, b := bounds(a.Instances, a.UpgradeStrategy)
-			out[a.ID] = max(out[a.ID], b, int(math.Ceil(float64(a.Instances)*(1+a.UpgradeStrategy.MaximumOverCapacity)-rounding)))
+			out[a.ID] = max(out[a.ID], b,
+				int(math.Ceil(float64(a.Instances)*(1+a.UpgradeStrategy.MaximumOverCapacity)-rounding)))
 		}
 	}
 	for _, a := range m.apps() {
@@ -372,11 +378,15 @@ func FuzzApp(f *testing.F) {
 		`{"id":"/a","cmd":"x"}`, `{"id":"a/b","args":["x"],"instances":3,"cpus":0.1,"mem":1e2}`,
 		`{"id":"/a","container":{"docker":{"image":"i","network":"BRIDGE","portMappings":[{"containerPort":80}]}}}`,
 		`{"id":"/a","cmd":"x","healthChecks":[{"protocol":"COMMAND","command":{"value":"y"}},{"protocol":"TCP","port":80}]}`,
-		`{"id":"/a","cmd":"x","env":{"A":{"secret":"b"}},"labels":{"\u0000":"x"}}`, `{"id":"/a","cmd":"x","constraints":[["a","LIKE","("],[],["a","GROUP_BY","x"]]}`,
-		`{"id":"/a","cmd":"x","unreachableStrategy":"disabled","resourceLimits":{"cpus":"unlimited"}}`, `{"id":"/../..","cmd":"x"}`,
-		`{"id":"/a","cmd":"x","upgradeStrategy":{"minimumHealthCapacity":1e-300,"maximumOverCapacity":-0}}`, `[[[[`, `{"id":"/a","id":"/b"}`, `nul`,
+		`{"id":"/a","cmd":"x","env":{"A":{"secret":"b"}},"labels":{"\u0000":"x"}}`,
+		`{"id":"/a","cmd":"x","constraints":[["a","LIKE","("],[],["a","GROUP_BY","x"]]}`,
+		`{"id":"/a","cmd":"x","unreachableStrategy":"disabled","resourceLimits":{"cpus":"unlimited"}}`,
+		`{"id":"/../..","cmd":"x"}`,
+		`{"id":"/a","cmd":"x","upgradeStrategy":{"minimumHealthCapacity":1e-300,"maximumOverCapacity":-0}}`, `[[[[`,
+		`{"id":"/a","id":"/b"}`, `nul`,
 		`{"id":"/a","cmd":"x","portDefinitions":[{"port":0,"name":"a","labels":{"VIP_0":":"}}],"ports":[0,1]}`,
-		`{"id":"/a","cmd":"x","networks":[{"mode":"container/bridge"}],"portDefinitions":[]}`, `{"id":"/a","cmd":"x","cpus":1e308,"disk":0.0000001}`,
+		`{"id":"/a","cmd":"x","networks":[{"mode":"container/bridge"}],"portDefinitions":[]}`,
+		`{"id":"/a","cmd":"x","cpus":1e308,"disk":0.0000001}`,
 	} {
 		f.Add([]byte(seed))
 	}

@@ -40,7 +40,8 @@ type Settings struct {
 // Settings are those of Config.
 func (s *Services) Settings() Settings {
 	c := &s.cfg
-	return Settings{Leader: c.Leader, Build: c.Build, DefaultRole: c.DefaultRole, FirstPort: c.FirstPort, LastPort: c.LastPort,
+	return Settings{Leader: c.Leader, Build: c.Build, DefaultRole: c.DefaultRole, FirstPort: c.FirstPort,
+		LastPort:    c.LastPort,
 		MaxVersions: c.MaxVersions, LaunchTimeout: c.Policy.LaunchTimeout}
 }
 
@@ -154,7 +155,8 @@ func (s *Services) Figures() core.Figures {
 	out := core.Count(s.state)
 	s.mu.RUnlock()
 	c := &s.count
-	out.Launched, out.Stopped, out.Started, out.Finished = c.launched.Load(), c.stopped.Load(), c.started.Load(), c.finished.Load()
+	out.Launched, out.Stopped, out.Started, out.Finished = c.launched.Load(), c.stopped.Load(), c.started.Load(),
+		c.finished.Load()
 	return out
 }
 

@@ -33,7 +33,8 @@ func (s *Services) change(ctx context.Context, plan func(*tx) error) error {
 // posted tells of an accepted change of an app.
 func (t *tx) posted(by Asker, a *marathon.App) {
 	const kind = "api_post_event"
-	t.events = append(t.events, marathon.Event{Type: kind, Data: marathon.APIPost{Head: marathon.NewHead(kind, t.now), ClientIP: by.From, URI: by.Path,
+	t.events = append(t.events, marathon.Event{Type: kind, Data: marathon.APIPost{Head: marathon.NewHead(kind, t.now),
+		ClientIP: by.From, URI: by.Path,
 		AppDefinition: a}})
 }
 

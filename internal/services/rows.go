@@ -122,7 +122,8 @@ func (s *Services) loadDeployments(rows *store.Rows[deploymentRow], versions map
 			s.last = max(s.last, d.Version)
 		}
 	}
-	slices.SortStableFunc(s.state.Deployments, func(a, b *core.Deployment) int { return strings.Compare(a.Version, b.Version) })
+	byAge := func(a, b *core.Deployment) int { return strings.Compare(a.Version, b.Version) }
+	slices.SortStableFunc(s.state.Deployments, byAge)
 	for _, b := range rows.Broken {
 		d := &core.Deployment{}
 		d.ID, _ = deploymentRows.ID(b.Item.Key) // Rows has none without
@@ -137,7 +138,8 @@ func (s *Services) loadDeployments(rows *store.Rows[deploymentRow], versions map
 func unclaimed(s *Services) (out []core.Change) {
 	for _, id := range sortedKeys(s.versions) {
 		_, unreadable := s.state.Unreadable()[id]
-		named := slices.ContainsFunc(s.state.Deployments, func(d *core.Deployment) bool { return len(d.Steps) > 0 && d.Change(id) != nil })
+		names := func(d *core.Deployment) bool { return len(d.Steps) > 0 && d.Change(id) != nil }
+		named := slices.ContainsFunc(s.state.Deployments, names)
 		if s.state.Apps[id] == nil && !unreadable && !named {
 			out = append(out, core.Change{App: id})
 		}
@@ -194,7 +196,8 @@ func resolve(r deploymentRow, versions map[[2]string]*marathon.App) (*core.Deplo
 				continue
 			}
 			if *side.app = versions[[2]string{c.App, side.version}]; *side.app == nil && missing == nil {
-				missing = fmt.Errorf("version %s of app %s is missing or cannot be read: %w", side.version, c.App, errdefs.ErrDataLoss)
+				missing = fmt.Errorf("version %s of app %s is missing or cannot be read: %w", side.version, c.App,
+					errdefs.ErrDataLoss)
 			}
 		}
 		d.Changes = append(d.Changes, k)

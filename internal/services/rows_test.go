@@ -26,11 +26,13 @@ func (w *world) stored(op store.Op, err error) {
 
 // storedApp writes an app and its version.
 func (w *world) storedApp(id, version string, instances int) *marathon.App {
-	a, err := marathon.Read(must(marathon.Parse(fmt.Appendf(nil, `{"id":%q,"cmd":"x","cpus":0.1,"mem":1,"instances":%d}`, id, instances))).(map[string]any), nil, false)
+	a, err := marathon.Read(must(marathon.Parse(fmt.Appendf(nil,
+		`{"id":%q,"cmd":"x","cpus":0.1,"mem":1,"instances":%d}`, id, instances))).(map[string]any), nil, false)
 	if err != nil {
 		w.fail("app %s: %v", id, err)
 	}
-	a.Role, a.Version, a.VersionInfo = "slave_public", version, &marathon.VersionInfo{LastScalingAt: version, LastConfigChangeAt: version}
+	a.Role, a.Version, a.VersionInfo = "slave_public", version, &marathon.VersionInfo{LastScalingAt: version,
+		LastConfigChangeAt: version}
 	w.stored(appRows.Put(id, *a))
 	w.stored(versionRows(id).Put(version, *a))
 	return a
@@ -45,7 +47,8 @@ func TestDeploymentsThatAdvanceAtOnceNeedNotFitOneTransaction(t *testing.T) {
 			id := fmt.Sprintf("/app-%d", n)
 			w.storedApp(id, v, 0)
 			row := deploymentRow{ID: fmt.Sprint("d", n), Version: v, Changes: []changeRow{{App: id, From: v, To: v}},
-				Steps: []marathon.Step{{Actions: []marathon.Action{{Action: marathon.ScaleApplication, App: id}}}, {Actions: []marathon.Action{{Action: marathon.ScaleApplication, App: id}}}}}
+				Steps: []marathon.Step{{Actions: []marathon.Action{{Action: marathon.ScaleApplication, App: id}}},
+					{Actions: []marathon.Action{{Action: marathon.ScaleApplication, App: id}}}}}
 			for k := range 10_000 {
 				row.Changes[0].Victims = append(row.Changes[0].Victims, kernel.GroupID(fmt.Sprintf("app-%d.instance-%050d", n, k)))
 			}
@@ -78,22 +81,26 @@ func TestADeploymentThatCannotBeWrittenIsSetAsideAlone(t *testing.T) {
 	const v = "2026-01-01T00:00:00.000Z"
 	inStoredWorld(t, func(w *world) {
 		w.storedApp("/full", v, 0)
-		row := deploymentRow{ID: "full", Version: v, Changes: []changeRow{{App: "/full", From: v, To: v, Victims: []kernel.GroupID{""}}}, Step: 9}
+		row := deploymentRow{ID: "full", Version: v, Changes: []changeRow{{App: "/full", From: v, To: v,
+			Victims: []kernel.GroupID{""}}}, Step: 9}
 		for range 11 {
-			row.Steps = append(row.Steps, marathon.Step{Actions: []marathon.Action{{Action: marathon.ScaleApplication, App: "/full"}}})
+			row.Steps = append(row.Steps, marathon.Step{Actions: []marathon.Action{{Action: marathon.ScaleApplication,
+				App: "/full"}}})
 		}
 		short := store.MaxValueBytes - len(must(deploymentRows.Put("full", row)).Value)
 		row.Changes[0].Victims[0] = kernel.GroupID(strings.Repeat("x", short))
 		w.stored(deploymentRows.Put("full", row))
 		w.storedApp("/other", v, 0)
-		w.stored(deploymentRows.Put("other", deploymentRow{ID: "other", Version: v, Changes: []changeRow{{App: "/other", From: v, To: v}},
+		w.stored(deploymentRows.Put("other", deploymentRow{ID: "other", Version: v, Changes: []changeRow{{App: "/other",
+			From: v, To: v}},
 			Steps: []marathon.Step{{Actions: []marathon.Action{{Action: marathon.ScaleApplication, App: "/other"}}}}}))
 	}, func(w *world) {
 		got := w.deployments()
 		if len(got) != 1 || got[0].ID != "full" || !strings.Contains(got[0].Reason, "set aside") {
 			t.Fatalf("deployments: got %+v, want full alone, set aside", got)
 		}
-		if a := w.svc.Alarms(); len(a) != 1 || a[0].Subject != "deployment full" || !strings.Contains(a[0].Do, "/v2/deployments/full") || a[0].Since.IsZero() {
+		if a := w.svc.Alarms(); len(a) != 1 || a[0].Subject != "deployment full" || !strings.Contains(a[0].Do,
+			"/v2/deployments/full") || a[0].Since.IsZero() {
 			t.Errorf("alarms: got %+v, want one of deployment full that says what to do", a)
 		}
 		w.must(409, "PUT", "/v2/apps/full", `{"instances":1}`)
@@ -121,7 +128,8 @@ func (s *slowStore) Get(ctx context.Context, key string) (store.Item, error) {
 
 // TestAReadOfAnEarlierVersionStopsNobody has the store be slow to answer for the version that a change goes back to.
 func TestAReadOfAnEarlierVersionStopsNobody(t *testing.T) {
-	for _, ask := range []struct{ path, body string }{{"/v2/apps/web", `{"version":%q}`}, {"/v2/apps", `[{"id":"/web","version":%q}]`}} {
+	for _, ask := range []struct{ path, body string }{{"/v2/apps/web", `{"version":%q}`}, {"/v2/apps",
+		`[{"id":"/web","version":%q}]`}} {
 		inWorld(t, func(w *world) {
 			w.kernel.Auto(true)
 			version := w.must(201, "POST", "/v2/apps", `{"id":"/web","cmd":"x"}`)["version"].(string)

@@ -91,9 +91,11 @@ func New(cfg Config) *Services {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	s := &Services{cfg: cfg, hub: hub{readers: map[*Stream]struct{}{}}, state: core.NewState(), versions: map[string][]string{}}
-	s.loop = scheduler.New(scheduler.Config{Name: "services", Framework: marathon.Framework, Store: cfg.Store, Kernel: cfg.Kernel,
-		Fence: cfg.Fence, Log: cfg.Log, Metrics: cfg.Metrics})
+	s := &Services{cfg: cfg, hub: hub{readers: map[*Stream]struct{}{}}, state: core.NewState(),
+		versions: map[string][]string{}}
+	s.loop = scheduler.New(scheduler.Config{Name: "services", Framework: marathon.Framework, Store: cfg.Store,
+		Kernel: cfg.Kernel,
+		Fence:  cfg.Fence, Log: cfg.Log, Metrics: cfg.Metrics})
 	s.state.Policy, s.state.Stack = cfg.Policy, debug.Stack
 	return s
 }
@@ -114,7 +116,8 @@ func (s *Services) observe(c kernel.Changes) {
 func (s *Services) settle(ctx context.Context) (time.Time, error) {
 	for {
 		s.mu.Lock()
-		d := core.Decide(s.state, time.Now(), func(app string) kernel.GroupID { return kernel.GroupID(marathon.GroupPrefix(app) + s.cfg.NewID()) })
+		d := core.Decide(s.state, time.Now(),
+			func(app string) kernel.GroupID { return kernel.GroupID(marathon.GroupPrefix(app) + s.cfg.NewID()) })
 		s.mu.Unlock()
 		s.hub.publish(d.Events)
 		for _, a := range d.Aside {
@@ -252,7 +255,8 @@ func (s *Services) launch(ctx context.Context, l core.Launch) error {
 	var result kernel.LaunchResult
 	if err == nil {
 		s.count.launched.Add(int64(len(l.Groups)))
-		result, err = s.cfg.Kernel.Launch(ctx, kernel.LaunchRequest{Key: core.Key(l.App.ID, l.App.Config()), Spec: spec, Groups: l.Groups})
+		result, err = s.cfg.Kernel.Launch(ctx, kernel.LaunchRequest{Key: core.Key(l.App.ID, l.App.Config()), Spec: spec,
+			Groups: l.Groups})
 	}
 	if refused(err) { // is this app's matter: it backs off, and the others and this leadership go on
 		s.mu.Lock()
@@ -273,7 +277,8 @@ func (s *Services) launch(ctx context.Context, l core.Launch) error {
 
 // refused reports whether the kernel said no to one launch, to what it asks for or because there is too much already.
 func refused(err error) bool {
-	return errors.Is(err, errdefs.ErrInvalidArgument) || errors.Is(err, errdefs.ErrResourceExhausted) || errors.Is(err, errdefs.ErrAlreadyExists)
+	return errors.Is(err, errdefs.ErrInvalidArgument) || errors.Is(err, errdefs.ErrResourceExhausted) || errors.Is(err,
+		errdefs.ErrAlreadyExists)
 }
 
 // do has the owner plan and commit a change, see scheduler.Loop.Do.

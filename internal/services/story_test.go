@@ -56,10 +56,12 @@ func TestFailoverAtEveryStepOfADeployment(t *testing.T) {
 	for k := 0; ; k++ {
 		reached := false
 		inWorld(t, func(w *world) {
-			w.must(200, "PUT", "/v2/apps", `[{"id":"/web","cmd":"x","instances":3,"upgradeStrategy":{"minimumHealthCapacity":0.6,"maximumOverCapacity":0.3}},{"id":"/old","cmd":"x"}]`)
+			w.must(200, "PUT", "/v2/apps",
+				`[{"id":"/web","cmd":"x","instances":3,"upgradeStrategy":{"minimumHealthCapacity":0.6,"maximumOverCapacity":0.3}},{"id":"/old","cmd":"x"}]`)
 			w.rest()
 			w.must(200, "DELETE", "/v2/apps/old", "")
-			w.must(200, "PUT", "/v2/apps", `[{"id":"/web","cmd":"y"},{"id":"/new","cmd":"z","instances":2,"dependencies":["/web"]}]`)
+			w.must(200, "PUT", "/v2/apps",
+				`[{"id":"/web","cmd":"y"},{"id":"/new","cmd":"z","instances":2,"dependencies":["/web"]}]`)
 			ready := map[kernel.GroupID]bool{}
 			for n := 0; ; n++ {
 				if n == k {
@@ -73,7 +75,8 @@ func TestFailoverAtEveryStepOfADeployment(t *testing.T) {
 					}
 				}
 				if len(web) > 4 || healthy < 2 {
-					t.Fatalf("failover before %d, at %d: %d instances, %d healthy, want at most 4 and at least 2", k, n, len(web), healthy)
+					t.Fatalf("failover before %d, at %d: %d instances, %d healthy, want at most 4 and at least 2", k, n, len(web),
+						healthy)
 				}
 				for _, i := range w.placed("/web", w.apps()["/web"].Config()) {
 					ready[i.ID] = ready[i.ID] || i.State() == kernel.Running
@@ -85,7 +88,8 @@ func TestFailoverAtEveryStepOfADeployment(t *testing.T) {
 			if d := w.deployments(); len(d) != 0 {
 				t.Fatalf("failover before %d: deployments: got %v, want none", k, d)
 			}
-			if a, b, c := len(w.placed("/web", w.apps()["/web"].Config())), len(w.placed("/new", "")), len(w.placed("/old", "")); a != 3 || b != 2 || c != 0 {
+			if a, b, c := len(w.placed("/web", w.apps()["/web"].Config())), len(w.placed("/new", "")), len(w.placed("/old",
+				"")); a != 3 || b != 2 || c != 0 {
 				t.Fatalf("failover before %d: got %d %d %d instances, want 3 2 0", k, a, b, c)
 			}
 			for id := range ready {
@@ -119,7 +123,8 @@ func TestConcurrentUpdatesOfOneApp(t *testing.T) {
 			for i := range out {
 				out[i] = httptest.NewRecorder()
 				wg.Go(func() {
-					w.api.ServeHTTP(out[i], httptest.NewRequest("PUT", "/v2/apps/web"+query, strings.NewReader(fmt.Sprintf(`{"cmd":"y%d"}`, i))))
+					w.api.ServeHTTP(out[i], httptest.NewRequest("PUT", "/v2/apps/web"+query,
+						strings.NewReader(fmt.Sprintf(`{"cmd":"y%d"}`, i))))
 				})
 			}
 			wg.Wait()
@@ -246,7 +251,8 @@ func TestPublishedPortBelongsToOneApp(t *testing.T) {
 	inWorld(t, func(w *world) {
 		const fields = `"cmd":"x","labels":{"HAPROXY_GROUP":"external"},"portDefinitions":[{"port":10050}]`
 		w.must(201, "POST", "/v2/apps", `{"id":"/a",`+fields+`}`)
-		if rec := w.call("POST", "/v2/apps", `{"id":"/b",`+fields+`}`); rec.Code != 422 || !strings.Contains(rec.Body.String(), "app /a") {
+		if rec := w.call("POST", "/v2/apps", `{"id":"/b",`+fields+`}`); rec.Code != 422 ||
+			!strings.Contains(rec.Body.String(), "app /a") {
 			t.Errorf("got %d %s, want 422 naming /a", rec.Code, rec.Body)
 		}
 	})

@@ -95,5 +95,6 @@ func (r *Stream) Close() {
 }
 
 func (r *Stream) attached(kind string) {
-	r.s.hub.publish([]marathon.Event{{Type: kind, Data: marathon.StreamAttached{Head: marathon.NewHead(kind, time.Now()), RemoteAddress: r.from}}})
+	r.s.hub.publish([]marathon.Event{{Type: kind, Data: marathon.StreamAttached{Head: marathon.NewHead(kind,
+		time.Now()), RemoteAddress: r.from}}})
 }

@@ -57,7 +57,8 @@ func inWorld(t *testing.T, f func(w *world)) {
 }
 
 func newWorld(fail func(string, ...any)) *world {
-	return &world{fail: fail, ctx: context.Background(), kernel: kerneltest.New(time.Now), store: memory.New(), policy: core.DefaultPolicy}
+	return &world{fail: fail, ctx: context.Background(), kernel: kerneltest.New(time.Now), store: memory.New(),
+		policy: core.DefaultPolicy}
 }
 
 // lead begins a leadership.
@@ -73,7 +74,8 @@ func (w *world) lead() {
 	if front == nil {
 		front = w.store
 	}
-	w.svc = New(Config{Store: front, Kernel: w.kernel, Fence: l.Fence(), NewID: w.newID, Leader: "127.0.0.1:8080", Policy: w.policy})
+	w.svc = New(Config{Store: front, Kernel: w.kernel, Fence: l.Fence(), NewID: w.newID, Leader: "127.0.0.1:8080",
+		Policy: w.policy})
 	w.api = HandlerOf(w.svc)
 	svc := w.svc
 	go func() { w.done <- svc.Run(l.Context()); _ = l.Resign(context.Background()) }()

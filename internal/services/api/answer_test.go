@@ -23,8 +23,10 @@ func (c *stuckClient) Write(b []byte) (int, error) {
 // changes an app meanwhile. Would the answer be written under the state's lock, the change would wait for the client
 // and the test would not end.
 func TestAClientThatDoesNotReadStopsNobody(t *testing.T) {
-	for _, path := range []string{"/v2/deployments", "/v2/queue", "/v2/groups", "/v2/groups/g", "/v2/groups/versions", "/v2/apps",
-		"/v2/apps/g/web", "/v2/apps/g/web/versions", "/v2/apps/g/web/tasks", "/v2/tasks", "/v2/info", "/metrics", "/v2/apps/nowhere"} {
+	for _, path := range []string{"/v2/deployments", "/v2/queue", "/v2/groups", "/v2/groups/g", "/v2/groups/versions",
+		"/v2/apps",
+		"/v2/apps/g/web", "/v2/apps/g/web/versions", "/v2/apps/g/web/tasks", "/v2/tasks", "/v2/info", "/metrics",
+		"/v2/apps/nowhere"} {
 		t.Run(path, func(t *testing.T) {
 			inWorld(t, func(w *world) {
 				w.must(201, "POST", "/v2/apps", `{"id":"/g/web","cmd":"x","instances":3}`)

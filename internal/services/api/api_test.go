@@ -110,7 +110,8 @@ func TestHeadersOfEveryAnswer(t *testing.T) {
 	inWorld(t, func(w *world) {
 		for _, path := range []string{"/v2/apps", "/v2/apps/none", "/nothing", "/ping"} {
 			h := w.call("GET", path, "").Header()
-			for name, want := range map[string]string{"Cache-Control": "no-cache, no-store, must-revalidate", "Pragma": "no-cache", "Expires": "0",
+			for name, want := range map[string]string{"Cache-Control": "no-cache, no-store, must-revalidate",
+				"Pragma": "no-cache", "Expires": "0",
 				"X-Frame-Options": "DENY", "X-Marathon-Leader": "http://127.0.0.1:8080"} {
 				if got := h.Get(name); got != want {
 					t.Errorf("%s: header %s: got %q, want %q", path, name, got, want)
@@ -130,45 +131,48 @@ func TestBadInputIsRefusedAndLosesNothing(t *testing.T) {
 		status int
 		says   string
 	}{
-		"malformed":        {`{"id":`, 400, "unexpected end"},
-		"empty":            {``, 400, "unexpected end"},
-		"deep":             {deep, 400, "levels of nesting"},
-		"very deep":        {wide, 400, "levels of nesting"},
-		"too large":        {`{"id":"` + strings.Repeat("a", marathon.MaxBody) + `"}`, 413, "larger than"},
-		"trailing":         {`{"id":"/a","cmd":"x"} {}`, 400, "follows"},
-		"twice":            {`{"id":"/a","id":"/b","cmd":"x"}`, 400, "twice"},
-		"not UTF-8":        {"{\"id\":\"/a\",\"cmd\":\"\xff\"}", 400, "UTF-8"},
-		"a list":           {`[]`, 422, "error.expected.jsobject"},
-		"no id":            {`{"cmd":"x"}`, 422, "error.path.missing"},
-		"null id":          {`{"id":null,"cmd":"x"}`, 422, "error.path.missing"},
-		"id a number":      {`{"id":5,"cmd":"x"}`, 422, "error.expected.jsstring"},
-		"parent id":        {`{"id":"/../../etc/passwd","cmd":"x"}`, 422, "above the root"},
-		"unicode id":       {`{"id":"/wéb","cmd":"x"}`, 422, "must fully match regular expression"},
-		"long id":          {`{"id":"/` + long + `","cmd":"x"}`, 422, "at most 128 characters"},
-		"upper case":       {`{"id":"/Web","cmd":"x"}`, 422, "must fully match regular expression"},
-		"null byte id":     {`{"id":"/a\u0000b","cmd":"x"}`, 422, "must fully match"},
-		"reserved":         {`{"id":"/a/restart","cmd":"x"}`, 422, "reserved keywords"},
-		"root":             {`{"id":"/","cmd":"x"}`, 422, "must not be root"},
-		"cpus text":        {app(`"cpus":"1"`), 422, "error.expected.jsnumber"},
-		"cpus negative":    {app(`"cpus":-1`), 422, "error.min"},
-		"cpus zero":        {app(`"cpus":0`), 422, "error.min"},
-		"cpus 1e308":       {app(`"cpus":1e308`), 422, "error.max"},
-		"cpus 1e999":       {app(`"cpus":1e999999`), 422, "error.max"},
-		"cpus NaN":         {app(`"cpus":NaN`), 400, "invalid character"},
-		"mem overflow":     {app(`"mem":9223372036854775807`), 422, "error.max"},
-		"instances half":   {app(`"instances":1.5`), 422, "error.expected.int"},
-		"instances huge":   {app(`"instances":99999999999999999999`), 422, "error.max"},
-		"instances minus":  {app(`"instances":-1`), 422, "error.min"},
-		"port":             {app(`"portDefinitions":[{"port":70000}]`), 422, "/portDefinitions(0)/port"},
-		"protocol":         {app(`"healthChecks":[{"protocol":"SMTP"}]`), 422, "error.unknown.enum.literal"},
-		"nothing to run":   {`{"id":"/bad"}`, 422, "AppDefinition must either contain"},
-		"cmd and args":     {app(`"args":["y"]`), 422, "AppDefinition must either contain"},
-		"constraint":       {app(`"constraints":[["hostname","NEAR"]]`), 422, "operator must be one of"},
-		"VIP of others":    {app(`"portDefinitions":[{"labels":{"VIP_0":"127.0.0.1:8080"}}]`), 422, "/portDefinitions(0)/labels(VIP_0)"},
-		"VIP elsewhere":    {app(`"networks":[{"mode":"container/bridge"}],"container":{"type":"MESOS","portMappings":[{"labels":{"VIP_0":"/ours:80"}},{"labels":{"VIP_1":"203.0.113.9:80"}}]}`), 422, "/container/portMappings(1)/labels(VIP_1)"},
-		"label newline":    {app(`"portDefinitions":[{"labels":{"VIP_0":"/a\nb:80"}}]`), 422, "/portDefinitions(0)/labels(VIP_0)"},
-		"strategy":         {app(`"upgradeStrategy":{"minimumHealthCapacity":2,"maximumOverCapacity":0}`), 422, "error.max"},
-		"strategy half":    {app(`"upgradeStrategy":{"minimumHealthCapacity":1}`), 422, "/upgradeStrategy/maximumOverCapacity"},
+		"malformed":       {`{"id":`, 400, "unexpected end"},
+		"empty":           {``, 400, "unexpected end"},
+		"deep":            {deep, 400, "levels of nesting"},
+		"very deep":       {wide, 400, "levels of nesting"},
+		"too large":       {`{"id":"` + strings.Repeat("a", marathon.MaxBody) + `"}`, 413, "larger than"},
+		"trailing":        {`{"id":"/a","cmd":"x"} {}`, 400, "follows"},
+		"twice":           {`{"id":"/a","id":"/b","cmd":"x"}`, 400, "twice"},
+		"not UTF-8":       {"{\"id\":\"/a\",\"cmd\":\"\xff\"}", 400, "UTF-8"},
+		"a list":          {`[]`, 422, "error.expected.jsobject"},
+		"no id":           {`{"cmd":"x"}`, 422, "error.path.missing"},
+		"null id":         {`{"id":null,"cmd":"x"}`, 422, "error.path.missing"},
+		"id a number":     {`{"id":5,"cmd":"x"}`, 422, "error.expected.jsstring"},
+		"parent id":       {`{"id":"/../../etc/passwd","cmd":"x"}`, 422, "above the root"},
+		"unicode id":      {`{"id":"/wéb","cmd":"x"}`, 422, "must fully match regular expression"},
+		"long id":         {`{"id":"/` + long + `","cmd":"x"}`, 422, "at most 128 characters"},
+		"upper case":      {`{"id":"/Web","cmd":"x"}`, 422, "must fully match regular expression"},
+		"null byte id":    {`{"id":"/a\u0000b","cmd":"x"}`, 422, "must fully match"},
+		"reserved":        {`{"id":"/a/restart","cmd":"x"}`, 422, "reserved keywords"},
+		"root":            {`{"id":"/","cmd":"x"}`, 422, "must not be root"},
+		"cpus text":       {app(`"cpus":"1"`), 422, "error.expected.jsnumber"},
+		"cpus negative":   {app(`"cpus":-1`), 422, "error.min"},
+		"cpus zero":       {app(`"cpus":0`), 422, "error.min"},
+		"cpus 1e308":      {app(`"cpus":1e308`), 422, "error.max"},
+		"cpus 1e999":      {app(`"cpus":1e999999`), 422, "error.max"},
+		"cpus NaN":        {app(`"cpus":NaN`), 400, "invalid character"},
+		"mem overflow":    {app(`"mem":9223372036854775807`), 422, "error.max"},
+		"instances half":  {app(`"instances":1.5`), 422, "error.expected.int"},
+		"instances huge":  {app(`"instances":99999999999999999999`), 422, "error.max"},
+		"instances minus": {app(`"instances":-1`), 422, "error.min"},
+		"port":            {app(`"portDefinitions":[{"port":70000}]`), 422, "/portDefinitions(0)/port"},
+		"protocol":        {app(`"healthChecks":[{"protocol":"SMTP"}]`), 422, "error.unknown.enum.literal"},
+		"nothing to run":  {`{"id":"/bad"}`, 422, "AppDefinition must either contain"},
+		"cmd and args":    {app(`"args":["y"]`), 422, "AppDefinition must either contain"},
+		"constraint":      {app(`"constraints":[["hostname","NEAR"]]`), 422, "operator must be one of"},
+		"VIP of others": {app(`"portDefinitions":[{"labels":{"VIP_0":"127.0.0.1:8080"}}]`), 422,
+			"/portDefinitions(0)/labels(VIP_0)"},
+		"VIP elsewhere": {app(`"networks":[{"mode":"container/bridge"}],"container":{"type":"MESOS","portMappings":[{"labels":{"VIP_0":"/ours:80"}},{"labels":{"VIP_1":"203.0.113.9:80"}}]}`), 422, "/container/portMappings(1)/labels(VIP_1)"},
+		"label newline": {app(`"portDefinitions":[{"labels":{"VIP_0":"/a\nb:80"}}]`), 422,
+			"/portDefinitions(0)/labels(VIP_0)"},
+		"strategy": {app(`"upgradeStrategy":{"minimumHealthCapacity":2,"maximumOverCapacity":0}`), 422, "error.max"},
+		"strategy half": {app(`"upgradeStrategy":{"minimumHealthCapacity":1}`), 422,
+			"/upgradeStrategy/maximumOverCapacity"},
 		"volume escape":    {app(`"container":{"type":"MESOS","volumes":[{"containerPath":"/x","hostPath":"/a/../../etc","mode":"RO"}]}`), 422, "/container/volumes(0)/hostPath"},
 		"env name":         {app(`"env":{"A=B":"c"}`), 422, "/env"},
 		"env secret":       {app(`"env":{"A":{"secret":"s"}}`), 422, "secrets in the environment"},
@@ -202,7 +206,9 @@ func TestGPUsAreAskedForOfTheKernel(t *testing.T) {
 		if rec := w.call("POST", "/v2/apps", `{"id":"/a","cmd":"x","gpus":2}`); rec.Code != 201 {
 			t.Fatalf("got %d %s, want 201", rec.Code, rec.Body)
 		}
-		if rec := w.call("POST", "/v2/apps", `{"id":"/b","gpus":2,"container":{"type":"DOCKER","docker":{"image":"x:1"}}}`); rec.Code != 422 || !strings.Contains(rec.Body.String(), "/gpus") {
+		if rec := w.call("POST", "/v2/apps",
+			`{"id":"/b","gpus":2,"container":{"type":"DOCKER","docker":{"image":"x:1"}}}`); rec.Code != 422 ||
+			!strings.Contains(rec.Body.String(), "/gpus") {
 			t.Errorf("with Docker: got %d %s, want 422 for /gpus", rec.Code, rec.Body)
 		}
 	})
@@ -237,7 +243,8 @@ func TestFieldsThatAreNotBuiltAreNamed(t *testing.T) {
 			rec := w.call("POST", "/v2/apps", `{"id":"/a","cmd":"x",`+field+`}`)
 			var e struct{ Details []marathon.Detail }
 			_ = json.Unmarshal(rec.Body.Bytes(), &e)
-			if rec.Code != 422 || len(e.Details) == 0 || e.Details[0].Path != path || !strings.Contains(e.Details[0].Errors[0], "not supported") {
+			if rec.Code != 422 || len(e.Details) == 0 || e.Details[0].Path != path ||
+				!strings.Contains(e.Details[0].Errors[0], "not supported") {
 				t.Errorf("%s: got %d %s, want 422 for %s", field, rec.Code, rec.Body, path)
 			}
 		}
@@ -256,9 +263,11 @@ func TestPathsAreReadAsSent(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.kernel.Auto(true)
 		w.must(201, "POST", "/v2/apps", `{"id":"prod/web","cmd":"x"}`)
-		for path, want := range map[string]int{"/v2/apps/prod/web": 200, "/v2/apps//prod/web": 200, "//v2//apps///prod/web/": 200,
-			"/v2/apps/prod": 404, "/v2/apps/prod/web/tasks": 200, "/v2/apps/prod/*": 200, "/v2/apps/prod%2Fweb": 400, "/v2/apps/prod/../prod/web": 400,
-			"/v2": 404, "/v2/nothing": 404, "/v3/apps": 404} {
+		for path, want := range map[string]int{"/v2/apps/prod/web": 200, "/v2/apps//prod/web": 200,
+			"//v2//apps///prod/web/": 200,
+			"/v2/apps/prod":          404, "/v2/apps/prod/web/tasks": 200, "/v2/apps/prod/*": 200, "/v2/apps/prod%2Fweb": 400,
+			"/v2/apps/prod/../prod/web": 400,
+			"/v2":                       404, "/v2/nothing": 404, "/v3/apps": 404} {
 			if rec := w.call("GET", path, ""); rec.Code != want {
 				t.Errorf("GET %s: got %d %s, want %d", path, rec.Code, rec.Body, want)
 			}
@@ -271,7 +280,8 @@ func TestNothingIsAnsweredWithoutLeadership(t *testing.T) {
 		w := newWorld(t.Fatalf)
 		w.lead()
 		w.end()
-		for path, want := range map[string]int{"/v2/apps": http.StatusServiceUnavailable, "/v2/deployments": http.StatusServiceUnavailable, "/ping": 200} {
+		for path, want := range map[string]int{"/v2/apps": http.StatusServiceUnavailable,
+			"/v2/deployments": http.StatusServiceUnavailable, "/ping": 200} {
 			if rec := w.call("GET", path, ""); rec.Code != want {
 				t.Errorf("GET %s: got %d, want %d", path, rec.Code, want)
 			}

@@ -108,7 +108,8 @@ func (c *call) listApps() error {
 	}
 	id, cmd := strings.ToLower(q.Get("id")), strings.ToLower(q.Get("cmd"))
 	apps := c.infos(c.embeds(), func(a *marathon.App) bool {
-		if id != "" && !strings.Contains(strings.ToLower(a.ID), id) || cmd != "" && (a.CMD == nil || !strings.Contains(strings.ToLower(*a.CMD), cmd)) {
+		if id != "" && !strings.Contains(strings.ToLower(a.ID), id) || cmd != "" && (a.CMD == nil ||
+			!strings.Contains(strings.ToLower(*a.CMD), cmd)) {
 			return false
 		}
 		return !slices.ContainsFunc(selectors, func(s marathon.Selector) bool { return !s.Matches(a.Labels) })
@@ -117,7 +118,8 @@ func (c *call) listApps() error {
 }
 
 func (c *call) appsBelow(group string) error {
-	return c.answer(map[string]any{"*": c.infos(c.embeds(), func(a *marathon.App) bool { return marathon.Under(a.ID, group) })})
+	below := func(a *marathon.App) bool { return marathon.Under(a.ID, group) }
+	return c.answer(map[string]any{"*": c.infos(c.embeds(), below)})
 }
 
 func (c *call) showApp(id string) error {
@@ -159,7 +161,8 @@ func (c *call) createApp() error {
 		return err
 	}
 	c.out.header.Set("Location", id)
-	return c.started(http.StatusCreated, d, marathon.AppInfo{App: a, TasksStaged: new(0), TasksRunning: new(0), TasksHealthy: new(0),
+	return c.started(http.StatusCreated, d, marathon.AppInfo{App: a, TasksStaged: new(0), TasksRunning: new(0),
+		TasksHealthy:   new(0),
 		TasksUnhealthy: new(0), Deployments: []marathon.DeploymentRef{{ID: d.ID}}})
 }
 
@@ -188,7 +191,8 @@ func (c *call) putApp(id string, partial, create bool) error {
 	if err != nil {
 		return err
 	}
-	d, created, err := c.services.Update(c.r.Context(), []services.Update{{ID: id, Given: given}}, partial, create, c.asker())
+	d, created, err := c.services.Update(c.r.Context(), []services.Update{{ID: id, Given: given}}, partial, create,
+		c.asker())
 	if err != nil {
 		return err
 	}

@@ -85,8 +85,10 @@ func (c *call) listQueue() error {
 }
 
 // reasons are Marathon's names of what the kernel's filters reject, in the order in which Marathon asks.
-var reasons = []string{"UnfulfilledRole", "UnfulfilledConstraint", "NoCorrespondingReservationFound", "AgentMaintenance",
-	"InsufficientCpus", "InsufficientMemory", "InsufficientDisk", "InsufficientGpus", "InsufficientPorts", "DeclinedScarceResources"}
+var reasons = []string{"UnfulfilledRole", "UnfulfilledConstraint", "NoCorrespondingReservationFound",
+	"AgentMaintenance",
+	"InsufficientCpus", "InsufficientMemory", "InsufficientDisk", "InsufficientGpus", "InsufficientPorts",
+	"DeclinedScarceResources"}
 
 func reasonOf(filter string) string {
 	switch filter {

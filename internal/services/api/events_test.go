@@ -38,8 +38,10 @@ func TestEventStream(t *testing.T) {
 		w.after(10 * time.Second)
 		cancel()
 		synctest.Wait()
-		if got, want := all.types(t), []string{"event_stream_attached", "event_stream_attached", "api_post_event", "deployment_info", "deployment_step_success",
-			"deployment_info", "status_update_event", "instance_changed_event", "instance_health_changed_event", "health_status_changed_event",
+		if got, want := all.types(t), []string{"event_stream_attached", "event_stream_attached", "api_post_event",
+			"deployment_info", "deployment_step_success",
+			"deployment_info", "status_update_event", "instance_changed_event", "instance_health_changed_event",
+			"health_status_changed_event",
 			"deployment_step_success", "deployment_success", "group_change_success"}; !cmp.Equal(got[:len(want)], want) {
 			t.Errorf("events: %s", cmp.Diff(want, got))
 		}
@@ -120,11 +122,13 @@ func TestSlowReaderOfEventsIsCutOff(t *testing.T) {
 func TestClientCallMap(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.kernel.Auto(true)
-		created := w.must(201, "POST", "/v2/apps", `{"id":"/app/foo","cmd":"x","instances":2,"cpus":0.1,"mem":64,"args":null,"ports":null,"dependencies":null,"constraints":null,"container":null,"labels":{"HAPROXY_GROUP":"external"},"env":{},"healthChecks":[{"protocol":"HTTP","portIndex":0}]}`)
+		created := w.must(201, "POST", "/v2/apps",
+			`{"id":"/app/foo","cmd":"x","instances":2,"cpus":0.1,"mem":64,"args":null,"ports":null,"dependencies":null,"constraints":null,"container":null,"labels":{"HAPROXY_GROUP":"external"},"env":{},"healthChecks":[{"protocol":"HTTP","portIndex":0}]}`)
 		if created["version"] == nil || created["id"] != "/app/foo" {
 			t.Errorf("CreateApplication: got %v", created)
 		}
-		scaled := w.must(200, "PUT", "/v2/apps/app/foo?force=true", `{"id":"/app/foo","instances":3,"ports":null,"dependencies":null}`)
+		scaled := w.must(200, "PUT", "/v2/apps/app/foo?force=true",
+			`{"id":"/app/foo","instances":3,"ports":null,"dependencies":null}`)
 		for _, d := range w.deployments() {
 			if d.ID == scaled["deploymentId"] {
 				t.Errorf("WaitOnDeployment: %s is still there", d.ID)
@@ -158,15 +162,18 @@ func TestClientCallMap(t *testing.T) {
 			t.Errorf("zdd: got %v", lb)
 		}
 		next := w.app("/app/foo")["tasks"].([]any)[0].(map[string]any)["id"].(string)
-		if got := w.must(200, "POST", "/v2/tasks/delete?scale=true", fmt.Sprintf(`{"ids":[%q]}`, next))["deploymentId"]; got == nil {
+		if got := w.must(200, "POST", "/v2/tasks/delete?scale=true", fmt.Sprintf(`{"ids":[%q]}`,
+			next))["deploymentId"]; got == nil {
 			t.Error("zdd kill and scale: no deployment")
 		}
 		g := w.must(200, "GET", "/v2/groups?embed=group.groups&embed=group.apps&embed=group.pods&embed=group.apps.deployments&embed=group.apps.counts&embed=group.apps.tasks&embed=group.apps.taskStats&embed=group.apps.lastTaskFailure", "")
 		sub := g["groups"].([]any)[0].(map[string]any)
-		if sub["id"] != "/app" || len(sub["apps"].([]any)) != 1 || sub["apps"].([]any)[0].(map[string]any)["taskStats"] == nil || g["dependencies"] == nil {
+		if sub["id"] != "/app" || len(sub["apps"].([]any)) != 1 ||
+			sub["apps"].([]any)[0].(map[string]any)["taskStats"] == nil || g["dependencies"] == nil {
 			t.Errorf("dcos-ui groups: got %v", g)
 		}
-		for _, path := range []string{"/v2/queue?embed=lastUnusedOffers", "/v2/info", "/v2/deployments", "/v2/pods/::status", "/v2/groups/app"} {
+		for _, path := range []string{"/v2/queue?embed=lastUnusedOffers", "/v2/info", "/v2/deployments",
+			"/v2/pods/::status", "/v2/groups/app"} {
 			if rec := w.call("GET", path, ""); rec.Code != 200 {
 				t.Errorf("GET %s: got %d", path, rec.Code)
 			}

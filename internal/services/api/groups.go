@@ -15,7 +15,8 @@ import (
 // groups routes /v2/groups/... Groups are read from the ids of the apps in them; they cannot be written yet.
 func (c *call) groups(rest []string) error {
 	if c.r.Method != http.MethodGet && c.r.Method != http.MethodHead {
-		return marathon.Problemf(errdefs.ErrNotImplemented, "Writing groups is not supported by this version: create, update and remove their apps by /v2/apps")
+		return marathon.Problemf(errdefs.ErrNotImplemented,
+			"Writing groups is not supported by this version: create, update and remove their apps by /v2/apps")
 	}
 	n := len(rest)
 	switch {
@@ -60,8 +61,9 @@ type tree struct {
 
 // group builds the group id of apps that all lie below it, in the order of their ids.
 func (t *tree) group(id string, apps []*marathon.App) marathon.GroupInfo {
-	g := marathon.GroupInfo{ID: id, Apps: []marathon.AppInfo{}, Pods: []struct{}{}, Groups: []marathon.GroupInfo{}, Dependencies: []string{},
-		Version: newest(apps)}
+	g := marathon.GroupInfo{ID: id, Apps: []marathon.AppInfo{}, Pods: []struct{}{}, Groups: []marathon.GroupInfo{},
+		Dependencies: []string{},
+		Version:      newest(apps)}
 	below := map[string][]*marathon.App{}
 	for _, a := range apps {
 		if marathon.Parent(a.ID) == id {

@@ -39,11 +39,13 @@ func (c *call) plugins() error { return c.answer(map[string]any{"plugins": []str
 // info is what Marathon's clients look for. Options that have no meaning here are null, as Marathon's unset ones are.
 func (c *call) info() error {
 	config, set := map[string]any{}, c.services.Settings()
-	for _, name := range []string{"access_control_allow_origin", "decline_offer_duration", "default_network_name", "env_vars_prefix",
+	for _, name := range []string{"access_control_allow_origin", "decline_offer_duration", "default_network_name",
+		"env_vars_prefix",
 		"launch_token", "launch_token_refresh_interval", "leader_proxy_connection_timeout_ms", "leader_proxy_read_timeout_ms",
 		"max_instances_per_offer", "mesos_heartbeat_failure_threshold", "mesos_heartbeat_interval", "mesos_user",
 		"min_revive_offers_interval", "offer_matching_timeout", "on_elected_prepare_timeout", "reconciliation_initial_delay",
-		"reconciliation_interval", "scale_apps_initial_delay", "scale_apps_interval", "store_cache", "task_launch_confirm_timeout",
+		"reconciliation_interval", "scale_apps_initial_delay", "scale_apps_interval", "store_cache",
+		"task_launch_confirm_timeout",
 		"task_lost_expunge_initial_delay", "task_lost_expunge_interval", "task_reservation_timeout", "webui_url", "master"} {
 		config[name] = nil
 	}
@@ -59,7 +61,8 @@ func (c *call) info() error {
 		"name": marathon.Framework, "version": set.Build, "buildref": "unknown", "elected": true, "leader": set.Leader,
 		"frameworkId": marathon.Framework, "marathon_config": config,
 		"zookeeper_config": map[string]any{"zk": "", "zk_compression": false, "zk_compression_threshold": 0,
-			"zk_connection_timeout": 0, "zk_max_node_size": 0, "zk_max_versions": set.MaxVersions, "zk_session_timeout": 0, "zk_timeout": 0},
+			"zk_connection_timeout": 0, "zk_max_node_size": 0, "zk_max_versions": set.MaxVersions, "zk_session_timeout": 0,
+			"zk_timeout": 0},
 		"http_config": map[string]any{"http_port": nil, "https_port": nil},
 	})
 }

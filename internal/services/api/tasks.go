@@ -30,7 +30,8 @@ func (c *call) appTasks(path []string) error {
 		if host := c.r.URL.Query().Get("host"); host != "*" {
 			f.Host = host
 		}
-		return c.kill(services.Victims{Filter: f}, func(killed []marathon.Task) any { return map[string]any{"tasks": killed} })
+		return c.kill(services.Victims{Filter: f},
+			func(killed []marathon.Task) any { return map[string]any{"tasks": killed} })
 	}
 	return errMethod
 }
@@ -101,9 +102,11 @@ func (c *call) deleteTasks() error {
 			return marathon.ShapeError(marathon.Bad(fmt.Sprintf("/ids(%d)", i), "error.expected.jsstring"))
 		}
 		if _, ok := marathon.GroupOfTask(id); !ok {
-			return marathon.Problemf(errdefs.ErrInvalidArgument, "Invalid task id '%.200s'. [it is not of the form app.instance-UUID._app.N]", id)
+			return marathon.Problemf(errdefs.ErrInvalidArgument,
+				"Invalid task id '%.200s'. [it is not of the form app.instance-UUID._app.N]", id)
 		}
 		ids = append(ids, id)
 	}
-	return c.kill(services.Victims{Tasks: ids}, func(killed []marathon.Task) any { return map[string]any{"tasks": killed} })
+	return c.kill(services.Victims{Tasks: ids},
+		func(killed []marathon.Task) any { return map[string]any{"tasks": killed} })
 }

@@ -132,7 +132,8 @@ func (w *world) after(d time.Duration) {
 
 func TestEveryAnswerOfAWorldIsJSON(t *testing.T) {
 	inWorld(t, func(w *world) {
-		for _, path := range []string{"/v2/apps", "/v2/groups", "/v2/deployments", "/v2/queue", "/v2/tasks", "/v2/info", "/metrics", "/v2/apps/none", "/x"} {
+		for _, path := range []string{"/v2/apps", "/v2/groups", "/v2/deployments", "/v2/queue", "/v2/tasks", "/v2/info",
+			"/metrics", "/v2/apps/none", "/x"} {
 			rec := w.call("GET", path, "")
 			if !strings.HasPrefix(rec.Header().Get("Content-Type"), "application/json") || !json.Valid(rec.Body.Bytes()) {
 				t.Errorf("GET %s: got %s %s", path, rec.Header().Get("Content-Type"), rec.Body)

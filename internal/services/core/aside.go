@@ -108,32 +108,6 @@ func (s *State) ParkLaunch(l Launch, p *Panic, now time.Time) Aside {
 // Unreadable lists the apps whose rows cannot be read, with why. It is the state's own.
 func (s *State) Unreadable() map[string]string { return s.broken }
 
-// decideAlone decides about one app. A panic sets that app aside: what was decided of it is dropped, and all others
-// go on.
-func (s *State) decideAlone(id string, now time.Time, mint func(string) kernel.GroupID, d *Decision) {
-	f := s.fleets[id]
-	if f.parked != "" {
-		f.stale, f.wake = false, time.Time{}
-		return
-	}
-	var one Decision
-	var minted []kernel.GroupID
-	p := s.catch(func() {
-		t := turn{s: s, f: f, id: id, now: now, d: &one}
-		t.decide(func(app string) kernel.GroupID {
-			minted = append(minted, mint(app))
-			return minted[len(minted)-1]
-		})
-	})
-	if p != nil {
-		s.undo(f, &one, minted)
-		d.Aside = append(d.Aside, s.ParkApp(id, "deciding about it", p, now))
-		return
-	}
-	d.Withdraw, d.Stop = append(d.Withdraw, one.Withdraw...), append(d.Stop, one.Stop...)
-	d.Forget, d.Launch = append(d.Forget, one.Forget...), append(d.Launch, one.Launch...)
-}
-
 // undo takes back what a decision that is dropped noted of instances.
 func (s *State) undo(f *fleet, d *Decision, minted []kernel.GroupID) {
 	asked := []Ref{}
@@ -158,21 +132,6 @@ func (s *State) undo(f *fleet, d *Decision, minted []kernel.GroupID) {
 	}
 }
 
-// advanceAlone adds the transition of one deployment, if its step is done.
-func (s *State) advanceAlone(dep *Deployment, now time.Time, d *Decision) {
-	if !s.Complete || dep.Parked != "" {
-		return
-	}
-	done := false
-	if p := s.catch(func() { done = s.stepDone(dep) }); p != nil {
-		a := s.Park(dep, panicked("deciding about it", p), now)
-		a.Stack = p.Stack
-		d.Aside = append(d.Aside, a)
-	} else if done {
-		d.Transitions = append(d.Transitions, Transition{Deployment: dep, Step: dep.Step + 1})
-	}
-}
-
 // Intact returns what is wrong with a deployment although its row could be decoded.
 func (d *Deployment) Intact(id string) error {
 	if d.ID != id {
@@ -181,7 +140,8 @@ func (d *Deployment) Intact(id string) error {
 	if d.Step < 0 || d.Step >= len(d.Steps) {
 		return fmt.Errorf("it is at step %d of %d", d.Step+1, len(d.Steps))
 	}
-	known := []string{marathon.StartApplication, marathon.ScaleApplication, marathon.RestartApplication, marathon.StopApplication}
+	known := []string{marathon.StartApplication, marathon.ScaleApplication, marathon.RestartApplication,
+		marathon.StopApplication}
 	for _, step := range d.Steps {
 		for _, a := range step.Actions {
 			c := d.Change(a.App)

@@ -17,7 +17,8 @@ func BenchmarkScale(b *testing.B) {
 		s := NewState()
 		s.Observe(kernel.Changes{Complete: true}, now)
 		v := marathon.Timestamp(now)
-		a := &marathon.App{ID: "/web", CMD: new("x"), CPUs: 0.1, Mem: 1, Instances: n, Version: v, VersionInfo: &marathon.VersionInfo{LastScalingAt: v, LastConfigChangeAt: v},
+		a := &marathon.App{ID: "/web", CMD: new("x"), CPUs: 0.1, Mem: 1, Instances: n, Version: v,
+			VersionInfo:     &marathon.VersionInfo{LastScalingAt: v, LastConfigChangeAt: v},
 			UpgradeStrategy: marathon.UpgradeStrategy{MaximumOverCapacity: 1, MinimumHealthCapacity: 1}}
 		d := NewDeployment("d", v, []Change{{App: "/web", To: a}}, map[string]*marathon.App{"/web": a}, s.Mixed)
 		s.Begin(d, nil)

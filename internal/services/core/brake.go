@@ -25,9 +25,3 @@ func (s *State) wanted() (n int) {
 	}
 	return n
 }
-
-func (f *fleet) wakeAt(t time.Time) {
-	if f.wake.IsZero() || t.Before(f.wake) {
-		f.wake = t
-	}
-}

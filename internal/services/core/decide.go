@@ -87,54 +87,6 @@ func Decide(s *State, now time.Time, mint func(app string) kernel.GroupID) Decis
 	return d
 }
 
-// goal is what an app should be at this moment.
-type goal struct {
-	def     *marathon.App // of which instances are launched; nil: all are to end
-	n       int
-	roll    bool // instances of other versions are to be replaced
-	hold    bool // leave it as it is
-	victims []kernel.GroupID
-	policy  marathon.UnreachableStrategy
-}
-
-// goal finds the app's goal: what the current step of its deployment says, or the one before or after it; without a
-// deployment what the API shows.
-func (s *State) goal(id string) goal {
-	for _, d := range s.Deployments {
-		c := d.Change(id)
-		if c == nil {
-			continue
-		}
-		if d.Unreadable { // what it does to its apps is not known, and they are not to lose by that: see aside.go
-			if s.Apps[id] == nil {
-				return goal{hold: true}
-			}
-			continue
-		}
-		now, later := d.actions(id)
-		switch {
-		case now == marathon.StopApplication && c.From == nil: // it could not be read when it was removed
-			return goal{}
-		case now == marathon.StopApplication:
-			return goal{policy: c.From.UnreachableStrategy}
-		case now == marathon.StartApplication, now == "" && later && c.From == nil:
-			return goal{hold: true}
-		case now == marathon.ScaleApplication:
-			return goal{def: c.To, n: c.To.Instances, victims: c.Victims, policy: c.To.UnreachableStrategy}
-		case now == marathon.RestartApplication:
-			return goal{def: c.To, n: c.To.Instances, roll: true, victims: c.Victims, policy: c.To.UnreachableStrategy}
-		case later:
-			return goal{def: c.From, n: c.From.Instances, policy: c.From.UnreachableStrategy}
-		}
-	}
-	a := s.Apps[id]
-	if a == nil {
-		_, hold := s.broken[id]
-		return goal{hold: hold}
-	}
-	return goal{def: a, n: a.Instances, policy: a.UnreachableStrategy}
-}
-
 // turn is one app's turn to be decided about: what it should be, what there is of it, and what was decided so far.
 type turn struct {
 	s *State
@@ -285,5 +237,46 @@ func (t *turn) judge() {
 		f.why = fmt.Sprintf("%d instances are stopping", c.ending)
 	default:
 		f.why = fmt.Sprintf("%d instances of other versions are left", len(c.old))
+	}
+}
+
+// decideAlone decides about one app. A panic sets that app aside: what was decided of it is dropped, and all others
+// go on.
+func (s *State) decideAlone(id string, now time.Time, mint func(string) kernel.GroupID, d *Decision) {
+	f := s.fleets[id]
+	if f.parked != "" {
+		f.stale, f.wake = false, time.Time{}
+		return
+	}
+	var one Decision
+	var minted []kernel.GroupID
+	p := s.catch(func() {
+		t := turn{s: s, f: f, id: id, now: now, d: &one}
+		t.decide(func(app string) kernel.GroupID {
+			minted = append(minted, mint(app))
+			return minted[len(minted)-1]
+		})
+	})
+	if p != nil {
+		s.undo(f, &one, minted)
+		d.Aside = append(d.Aside, s.ParkApp(id, "deciding about it", p, now))
+		return
+	}
+	d.Withdraw, d.Stop = append(d.Withdraw, one.Withdraw...), append(d.Stop, one.Stop...)
+	d.Forget, d.Launch = append(d.Forget, one.Forget...), append(d.Launch, one.Launch...)
+}
+
+// advanceAlone adds the transition of one deployment, if its step is done.
+func (s *State) advanceAlone(dep *Deployment, now time.Time, d *Decision) {
+	if !s.Complete || dep.Parked != "" {
+		return
+	}
+	done := false
+	if p := s.catch(func() { done = s.stepDone(dep) }); p != nil {
+		a := s.Park(dep, panicked("deciding about it", p), now)
+		a.Stack = p.Stack
+		d.Aside = append(d.Aside, a)
+	} else if done {
+		d.Transitions = append(d.Transitions, Transition{Deployment: dep, Step: dep.Step + 1})
 	}
 }

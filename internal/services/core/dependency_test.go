@@ -52,7 +52,8 @@ func TestDependenciesMeanWhatTheyMultiplyOutTo(t *testing.T) {
 		ids := sortedKeys(root)
 		for range rapid.IntRange(0, 6).Draw(t, "edges") {
 			a := root[rapid.SampledFrom(ids).Draw(t, "app")]
-			a.Dependencies = append(a.Dependencies, rapid.OneOf(rapid.SampledFrom(ids), rapid.StringMatching(`(/[ab]){1,3}`), rapid.Just("/")).Draw(t, "names"))
+			a.Dependencies = append(a.Dependencies, rapid.OneOf(rapid.SampledFrom(ids), rapid.StringMatching(`(/[ab]){1,3}`),
+				rapid.Just("/")).Draw(t, "names"))
 		}
 		cyclic := false
 		for _, id := range ids {

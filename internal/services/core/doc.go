@@ -7,14 +7,17 @@
 // [State] is what is known: apps and deployments as the store has them, instances as the kernel told, and what was
 // asked of it since. [Decide] looks at the apps that changed or whose time has come, one after the other:
 //
-//	decide.go     the goal of an app, and what is missing of it
-//	rolling.go    one version takes the place of another, within its bounds
-//	health.go     what fails its checks or does not come to run
-//	loss.go       what is on machines that do not answer
-//	brake.go      how much of both may go at once
-//	census.go     what an app's instances count as, who of them ends, and who first
-//	deployment.go steps: which apps are scaled, restarted or stopped before which
-//	aside.go      what is set aside, since it cannot be read or something about it panicked
+//	query.go, view.go   what is shown of the state
+//	decide.go           what follows for each app, and which steps are done
+//	rolling.go          one version takes the place of another, within its bounds
+//	loss.go, health.go  what is on machines that do not answer; what fails its checks or does not come to run
+//	brake.go            how much of both may go at once
+//	census.go           what an app's instances count as, who of them ends, and who first
+//	progress.go         deployments begin, come further and end
+//	state.go            what the kernel says is taken in
+//	goal.go             what an app should be at this moment
+//	aside.go            what is set aside, since it cannot be read or something about it panicked
+//	fleet.go, instance.go, deployment.go, dependency.go   the nouns: calls run down to here
 //
 // # Contracts
 //

@@ -12,7 +12,8 @@ import (
 // TestWhatAPanicInterruptedIsTakenBack has the panic come after some instances were stopped and others were minted.
 func TestWhatAPanicInterruptedIsTakenBack(t *testing.T) {
 	d := newDriver()
-	for _, line := range []string{`deploy /bad {"cmd":"x","instances":3} /good {"cmd":"x"}`, "run all", `deploy /bad {"cmd":"y"} /good {"cmd":"y"}`} {
+	for _, line := range []string{`deploy /bad {"cmd":"x","instances":3} /good {"cmd":"x"}`, "run all",
+		`deploy /bad {"cmd":"y"} /good {"cmd":"y"}`} {
 		if err := d.command(line); err != nil {
 			t.Fatal(err)
 		}
@@ -32,10 +33,12 @@ func TestWhatAPanicInterruptedIsTakenBack(t *testing.T) {
 			t.Errorf("launches %v, want none of /bad", launch.Groups)
 		}
 	}
-	if got := d.s.Instances("/bad"); len(got) != 3 || slices.ContainsFunc(got, func(i *Instance) bool { return i.Waiting || i.Stopping }) {
+	if got := d.s.Instances("/bad"); len(got) != 3 || slices.ContainsFunc(got,
+		func(i *Instance) bool { return i.Waiting || i.Stopping }) {
 		t.Errorf("instances: got %v, want the three that run, none stopping", got)
 	}
-	if again := Decide(d.s, d.now, mint); slices.ContainsFunc(again.Launch, func(l Launch) bool { return l.App.ID == "/bad" }) || len(again.Aside) != 0 {
+	if again := Decide(d.s, d.now, mint); slices.ContainsFunc(again.Launch,
+		func(l Launch) bool { return l.App.ID == "/bad" }) || len(again.Aside) != 0 {
 		t.Errorf("decided again: got %+v, want nothing of /bad", again)
 	}
 	d.settle()

@@ -2,7 +2,6 @@ package core
 
 import (
 	"math"
-	"slices"
 	"strings"
 	"time"
 
@@ -15,7 +14,8 @@ import (
 // NoApp says why there is no definition of an app: it does not exist, or its row cannot be read; kind is of the second.
 func NoApp(s *State, id string, kind error) error {
 	if why, ok := s.broken[id]; ok {
-		return marathon.Problemf(kind, "The definition of app '%s' cannot be read (%s), and what runs of it is left alone. You can %s", id, why, wayOut(id))
+		return marathon.Problemf(kind,
+			"The definition of app '%s' cannot be read (%s), and what runs of it is left alone. You can %s", id, why, wayOut(id))
 	}
 	return marathon.Problemf(errdefs.ErrNotFound, "App '%s' does not exist", id)
 }
@@ -39,7 +39,8 @@ func (f *Filter) app(id string) bool {
 }
 
 func (f *Filter) instance(i *Instance) bool {
-	state := !f.Running && !f.Staging || f.Running && i.State() == kernel.Running || f.Staging && i.State() < kernel.Running
+	state := !f.Running && !f.Staging || f.Running && i.State() == kernel.Running || f.Staging &&
+		i.State() < kernel.Running
 	return state && (f.Host == "" || i.Hostname == f.Host)
 }
 
@@ -87,8 +88,10 @@ func Find(s *State, id string) *Instance {
 
 // Describe tells how a deployment is; refusals is why an app's instances wait in the kernel.
 func Describe(s *State, d *Deployment, refusals map[string]string) marathon.DeploymentInfo {
-	out := marathon.DeploymentInfo{ID: d.ID, Version: d.Version, AffectedApps: []string{}, AffectedPods: []string{}, Steps: orEmpty(d.Steps),
-		CurrentActions: []marathon.CurrentAction{}, CurrentStep: d.Step + 1, TotalSteps: len(d.Steps), Reason: s.Why(d, refusals)}
+	out := marathon.DeploymentInfo{ID: d.ID, Version: d.Version, AffectedApps: []string{}, AffectedPods: []string{},
+		Steps:          orEmpty(d.Steps),
+		CurrentActions: []marathon.CurrentAction{}, CurrentStep: d.Step + 1, TotalSteps: len(d.Steps), Reason: s.Why(d,
+			refusals)}
 	for _, c := range d.Changes {
 		out.AffectedApps = append(out.AffectedApps, c.App)
 	}
@@ -96,7 +99,8 @@ func Describe(s *State, d *Deployment, refusals map[string]string) marathon.Depl
 		return out
 	}
 	for _, a := range d.Steps[d.Step].Actions {
-		out.CurrentActions = append(out.CurrentActions, marathon.CurrentAction{Action: a, Readiness: []marathon.ReadinessCheck{}})
+		out.CurrentActions = append(out.CurrentActions, marathon.CurrentAction{Action: a,
+			Readiness: []marathon.ReadinessCheck{}})
 	}
 	return out
 }
@@ -117,7 +121,8 @@ func Queue(s *State, waiting map[string]kernel.Waiting, now time.Time) []Queued 
 		if a == nil || f.missing+len(queued) == 0 {
 			continue
 		}
-		q := Queued{marathon.QueueItem{App: a, Count: f.missing + len(queued), Role: a.Role, Since: marathon.Timestamp(f.since),
+		q := Queued{marathon.QueueItem{App: a, Count: f.missing + len(queued), Role: a.Role,
+			Since: marathon.Timestamp(f.since),
 			Delay: marathon.QueueDelay{Overdue: true}}, waiting[id]}
 		if len(queued) > 0 {
 			q.Since = marathon.Timestamp(s.time(queued[0].since))
@@ -131,10 +136,6 @@ func Queue(s *State, waiting map[string]kernel.Waiting, now time.Time) []Queued 
 		out = append(out, q)
 	}
 	return out
-}
-
-func (f *fleet) waiting() []*Instance {
-	return slices.DeleteFunc(slices.Clone(f.all()), func(i *Instance) bool { return !i.Waiting || i.Stopping })
 }
 
 // Launches reports whether an app has instances left to launch.

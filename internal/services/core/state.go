@@ -1,8 +1,6 @@
 package core
 
 import (
-	"cmp"
-	"fmt"
 	"slices"
 	"time"
 
@@ -59,23 +57,9 @@ type State struct {
 
 // NewState returns a state without apps.
 func NewState() *State {
-	return &State{Policy: DefaultPolicy, Apps: map[string]*marathon.App{}, alarms: map[string]kernel.Alarm{}, broken: map[string]string{}, fleets: map[string]*fleet{}}
+	return &State{Policy: DefaultPolicy, Apps: map[string]*marathon.App{}, alarms: map[string]kernel.Alarm{},
+		broken: map[string]string{}, fleets: map[string]*fleet{}}
 }
-
-// Instance is one instance of an app: what the kernel last said and what was asked of it since.
-type Instance struct {
-	*kernel.Record        // of a waiting instance only ID, Framework, Owner and Version say something
-	Waiting        bool   // in the kernel's queue
-	Stopping       bool   // it was asked to stop
-	Inactive       bool   // its machine has not answered for long: it counts no more
-	forgotten      bool   // the kernel was asked to forget it
-	since          moment // it was launched or first seen
-	forgetAt       moment // not to be forgotten before
-}
-
-// moment is a time, small, since there may be a million instances: so long after State.base, which keeps its
-// monotonic reading. Zero is none.
-type moment time.Duration
 
 func (s *State) moment(t time.Time) moment {
 	if s.base.IsZero() {
@@ -88,49 +72,8 @@ func (s *State) time(m moment) time.Time { return s.base.Add(time.Duration(m)) }
 
 // waiting is an instance of which the kernel has said nothing yet.
 func (s *State) waiting(of *kernel.Origin, id kernel.GroupID, now time.Time) *Instance {
-	return &Instance{Waiting: true, since: s.moment(now), Record: kernel.NewRecord(of, &nowhere, &kernel.Group{ID: id}, nil, false)}
-}
-
-var nowhere kernel.Site
-
-// fleet is one app's instances and how it fares.
-type fleet struct {
-	instances   *kernel.Index[*Instance]
-	order       []*Instance // the same by id, as of Decide; nil since one came or went
-	backoff     Backoff
-	lastFailure *marathon.TaskFailure
-	parked      string // why nothing is decided about it, see aside.go; empty: it is
-
-	// Notes of Decide.
-	stale   bool      // something changed: look at the app
-	wake    time.Time // look at it then, zero: no need
-	missing int       // instances that are to be launched and were not
-	since   time.Time // missing is above zero
-	done    bool      // the app is what its goal says
-	why     string    // why it is not
-}
-
-// Backoff is the pause before an app's next launch. It belongs to one config version.
-type Backoff struct {
-	Version string
-	Delay   time.Duration // the last pause
-	Last    time.Time     // the last failure
-	Until   time.Time
-}
-
-// raise lengthens the pause after a failure of an instance of a.
-func (b *Backoff) raise(a *marathon.App, now time.Time, least time.Duration) {
-	longest := seconds(a.MaxLaunchDelaySeconds)
-	if b.Version != a.Config() || now.Sub(b.Last) > b.Delay+longest {
-		*b = Backoff{Version: a.Config()}
-	}
-	if b.Delay == 0 {
-		b.Delay = seconds(a.BackoffSeconds)
-	} else {
-		b.Delay = time.Duration(min(float64(b.Delay)*a.BackoffFactor, float64(longest)))
-	}
-	b.Delay = max(min(b.Delay, longest), least)
-	b.Last, b.Until = now, now.Add(b.Delay)
+	return &Instance{Waiting: true, since: s.moment(now), Record: kernel.NewRecord(of, &nowhere, &kernel.Group{ID: id},
+		nil, false)}
 }
 
 func (s *State) fleet(app string) *fleet {
@@ -149,29 +92,6 @@ func (s *State) Instances(app string) []*Instance {
 		return nil
 	}
 	return slices.Clone(f.all())
-}
-
-// all lists the instances by id. It is shared.
-func (f *fleet) all() []*Instance {
-	if f.order != nil {
-		return f.order
-	}
-	out := make([]*Instance, 0, f.instances.Len())
-	for i := range f.instances.All {
-		out = append(out, i)
-	}
-	slices.SortFunc(out, func(a, b *Instance) int { return cmp.Compare(a.ID(), b.ID()) })
-	return out
-}
-
-func (f *fleet) add(i *Instance) {
-	f.instances.Put(i)
-	f.order = nil
-}
-
-func (f *fleet) drop(id kernel.GroupID) {
-	f.instances.Delete(id)
-	f.order = nil
 }
 
 // SetApp writes an app into the state, or removes it with nil. It is called once the change is durable.
@@ -287,7 +207,8 @@ func (s *State) LaunchFailed(l Launch, reason string, now time.Time) {
 		f.drop(id)
 	}
 	f.backoff.raise(l.App, now, s.Policy.MinBackoff)
-	f.lastFailure = &marathon.TaskFailure{AppID: l.App.ID, Message: reason, State: kernel.Error.String(), TaskID: string(l.Groups[0]) + marathon.TaskSuffix,
+	f.lastFailure = &marathon.TaskFailure{AppID: l.App.ID, Message: reason, State: kernel.Error.String(),
+		TaskID:    string(l.Groups[0]) + marathon.TaskSuffix,
 		Timestamp: marathon.Timestamp(now), Version: l.App.Config()}
 	f.stale = true
 }
@@ -332,39 +253,6 @@ func (s *State) definition(id, config string) *marathon.App {
 		}
 	}
 	return nil
-}
-
-// healthy reports whether an instance does its work: it runs on a machine that answers, and each of its checks has
-// passed.
-func (i *Instance) healthy(a *marathon.App) bool {
-	if i.Waiting || !i.Away.IsZero() || !i.Known() || !i.Healthy() {
-		return false
-	}
-	checks, _ := i.Checks(0)
-	return a == nil || checks >= min(len(a.HealthChecks), kernel.ChecksCounted)
-}
-
-// failing tells which check says that the instance should be replaced; "" is none.
-func (i *Instance) failing(a *marathon.App) string {
-	if a == nil || i.Waiting || i.Stopping || !i.Away.IsZero() || !i.Known() || i.Len() == 0 {
-		return ""
-	}
-	if state, _ := i.Task(0); state != kernel.Running {
-		return ""
-	}
-	if _, failing := i.Checks(0); !failing {
-		return ""
-	}
-	for k, h := range i.Statuses()[0].Health {
-		if k >= len(a.HealthChecks) || !h.Known || h.Alive {
-			continue
-		}
-		c := &a.HealthChecks[k]
-		if h.Failures >= max(1, c.MaxConsecutiveFailures) && (c.MaxConsecutiveFailures > 0 || c.MesosCheck()) {
-			return fmt.Sprintf("%s health check failed %d times: %s", c.Protocol, h.Failures, h.LastCause)
-		}
-	}
-	return ""
 }
 
 // started is when the instance began, as near as it is known.

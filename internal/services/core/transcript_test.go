@@ -223,7 +223,8 @@ func (d *driver) undo(rollback bool, id string) error {
 			k := Change{App: c.App, From: d.s.Apps[c.App]}
 			if c.From != nil {
 				k.To = c.From.Clone()
-				k.To.Version, k.To.VersionInfo = version, &marathon.VersionInfo{LastScalingAt: version, LastConfigChangeAt: c.From.Config()}
+				k.To.Version, k.To.VersionInfo = version, &marathon.VersionInfo{LastScalingAt: version,
+					LastConfigChangeAt: c.From.Config()}
 			}
 			changes = append(changes, k)
 		}
@@ -348,7 +349,8 @@ func (d *driver) place() {
 		id := d.Queue[0]
 		d.Queue = d.Queue[1:]
 		a := d.wanted[id]
-		i := &kernel.Instance{Group: kernel.Group{ID: id, Placed: d.now, Goal: kernel.GoalRun}, Framework: marathon.Framework, Owner: a.ID,
+		i := &kernel.Instance{Group: kernel.Group{ID: id, Placed: d.now, Goal: kernel.GoalRun},
+			Framework: marathon.Framework, Owner: a.ID,
 			Version: a.Config(), Agent: "a1", Known: true, Statuses: []kernel.Status{{Task: kernel.TaskID(id), Group: id}}}
 		d.placed[id] = i
 		c.Instances = append(c.Instances, i.Record())

@@ -17,54 +17,13 @@ func orEmpty[T any](s []T) []T {
 	return s
 }
 
-func taskOf(i *Instance) string { return string(i.ID()) + marathon.TaskSuffix }
-
-// condition is Marathon's word for an instance's state.
-func condition(i *Instance) string {
-	if !i.Away.IsZero() && !i.Removed() {
-		if i.Inactive {
-			return "UnreachableInactive"
-		}
-		return "Unreachable"
-	}
-	return map[kernel.State]string{kernel.Staging: "Staging", kernel.Starting: "Starting", kernel.Running: "Running",
-		kernel.Killing: "Killing", kernel.Finished: "Finished", kernel.Failed: "Failed", kernel.Killed: "Killed",
-		kernel.Error: "Error", kernel.Lost: "Dropped", kernel.Gone: "Gone"}[i.State()]
-}
-
-func taskState(i *Instance) string {
-	if !i.Away.IsZero() && !i.Removed() {
-		return "TASK_UNREACHABLE"
-	}
-	return i.State().String()
-}
-
-func message(i *kernel.Instance) string {
-	if len(i.Statuses) == 0 {
-		return ""
-	}
-	return i.Statuses[0].Message
-}
-
-func addresses(i *kernel.Instance) []marathon.IPAddress {
-	if !i.Address.IsValid() {
-		return []marathon.IPAddress{}
-	}
-	return []marathon.IPAddress{{IPAddress: i.Address.String(), Protocol: "IPv4"}}
-}
-
-func failureOf(i *Instance, now time.Time) *marathon.TaskFailure {
-	f := &marathon.TaskFailure{AppID: i.Owner, Host: i.Hostname, Message: message(new(i.Instance())), SlaveID: string(i.Agent), State: i.State().String(),
-		TaskID: taskOf(i), Timestamp: marathon.Timestamp(now), Version: i.Version}
-	return f
-}
-
 // TaskOf is an instance's task as the API shows it.
 func TaskOf(s *State, i *Instance, machines map[kernel.AgentID]kernel.AgentView) marathon.Task {
 	k := i.Instance()
 	t := marathon.Task{AppID: i.Owner, Host: i.Hostname, ID: taskOf(i), SlaveID: string(i.Agent), State: taskState(i),
-		Ports: orEmpty(k.HostPorts), IPAddresses: addresses(&k), ServicePorts: []int{}, HealthCheckResults: []marathon.HealthResult{},
-		LocalVolumes: []struct{}{}, StagedAt: marathon.Timestamp(i.Placed()), Version: i.Version}
+		Ports: orEmpty(k.HostPorts), IPAddresses: addresses(&k), ServicePorts: []int{},
+		HealthCheckResults: []marathon.HealthResult{},
+		LocalVolumes:       []struct{}{}, StagedAt: marathon.Timestamp(i.Placed()), Version: i.Version}
 	m := machines[i.Agent]
 	if len(t.IPAddresses) == 0 && m.Address.IsValid() {
 		t.IPAddresses = []marathon.IPAddress{{IPAddress: m.Address.String(), Protocol: "IPv4"}}
@@ -79,8 +38,9 @@ func TaskOf(s *State, i *Instance, machines map[kernel.AgentID]kernel.AgentView)
 	t.StartedAt = marathon.Timestamp(k.Statuses[0].Started)
 	for _, h := range k.Statuses[0].Health {
 		if h.Known {
-			t.HealthCheckResults = append(t.HealthCheckResults, marathon.HealthResult{Alive: h.Alive, ConsecutiveFailures: h.Failures,
-				FirstSuccess: marathon.Timestamp(h.First), InstanceID: string(i.ID()), LastFailure: marathon.Timestamp(h.LastBad),
+			t.HealthCheckResults = append(t.HealthCheckResults, marathon.HealthResult{Alive: h.Alive,
+				ConsecutiveFailures: h.Failures,
+				FirstSuccess:        marathon.Timestamp(h.First), InstanceID: string(i.ID()), LastFailure: marathon.Timestamp(h.LastBad),
 				LastFailureCause: h.LastCause, LastSuccess: marathon.Timestamp(h.LastGood)})
 		}
 	}
@@ -144,15 +104,17 @@ func (s *State) taskStats(a *marathon.App, list []*Instance, now time.Time) *mar
 			after = append(after, i)
 		}
 	}
-	return &marathon.TaskStats{StartedAfterLastScaling: statsOf(after, now), WithLatestConfig: statsOf(latest, now), WithOutdatedConfig: statsOf(outdated, now), TotalSummary: statsOf(list, now)}
+	return &marathon.TaskStats{StartedAfterLastScaling: statsOf(after, now), WithLatestConfig: statsOf(latest, now),
+		WithOutdatedConfig: statsOf(outdated, now), TotalSummary: statsOf(list, now)}
 }
 
 // Info is an app with what embed names, beside its counts and deployments.
 func (s *State) Info(a *marathon.App, embed Embed, machines map[kernel.AgentID]kernel.AgentView, now time.Time) marathon.AppInfo {
 	list := s.placedInstances(a.ID)
 	c := countTasks(list)
-	out := marathon.AppInfo{App: a, TasksStaged: &c.Staged, TasksRunning: &c.Running, TasksHealthy: &c.Healthy, TasksUnhealthy: &c.Unhealthy,
-		Deployments: []marathon.DeploymentRef{}}
+	out := marathon.AppInfo{App: a, TasksStaged: &c.Staged, TasksRunning: &c.Running, TasksHealthy: &c.Healthy,
+		TasksUnhealthy: &c.Unhealthy,
+		Deployments:    []marathon.DeploymentRef{}}
 	for _, d := range s.Deployments {
 		if d.Change(a.ID) != nil {
 			out.Deployments = append(out.Deployments, marathon.DeploymentRef{ID: d.ID})

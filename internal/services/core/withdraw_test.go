@@ -20,7 +20,8 @@ func TestWithdrawnInstanceCountsUntilTheKernelWasAsked(t *testing.T) {
 			return kernel.GroupID(fmt.Sprint(marathon.GroupPrefix(app), minted))
 		}
 		version := func(v string, n int) *marathon.App {
-			return &marathon.App{ID: "/web", Instances: n, Version: v, UpgradeStrategy: marathon.UpgradeStrategy{MinimumHealthCapacity: 1}}
+			return &marathon.App{ID: "/web", Instances: n, Version: v,
+				UpgradeStrategy: marathon.UpgradeStrategy{MinimumHealthCapacity: 1}}
 		}
 		s := NewState()
 		s.Observe(kernel.Changes{Complete: true}, now)
@@ -30,7 +31,8 @@ func TestWithdrawnInstanceCountsUntilTheKernelWasAsked(t *testing.T) {
 			t.Fatalf("got %+v, want 4 launched", first.Launch)
 		}
 		to := version("v2", 8)
-		s.Begin(NewDeployment("d", "v2", []Change{{App: "/web", From: s.Apps["/web"], To: to}}, map[string]*marathon.App{"/web": to}, s.Mixed), nil)
+		s.Begin(NewDeployment("d", "v2", []Change{{App: "/web", From: s.Apps["/web"], To: to}},
+			map[string]*marathon.App{"/web": to}, s.Mixed), nil)
 		live := 0
 		d := Decide(s, now, mint)
 		for _, l := range d.Launch {
@@ -48,7 +50,8 @@ func TestWithdrawnInstanceCountsUntilTheKernelWasAsked(t *testing.T) {
 				t.Errorf("got %d to be stopped, want the 4 that were placed", len(stops))
 			}
 			for _, id := range first.Launch[0].Groups {
-				i := kernel.Instance{Group: kernel.Group{ID: id, Goal: kernel.GoalRun}, Framework: marathon.Framework, Owner: "/web", Version: "v1", Known: true,
+				i := kernel.Instance{Group: kernel.Group{ID: id, Goal: kernel.GoalRun}, Framework: marathon.Framework,
+					Owner: "/web", Version: "v1", Known: true,
 					Statuses: []kernel.Status{{Group: id, State: kernel.Running}}}
 				s.Observe(kernel.Changes{Complete: true, Instances: []*kernel.Record{i.Record()}}, now)
 			}
