@@ -94,8 +94,7 @@ func New(cfg Config) *Services {
 	s := &Services{cfg: cfg, hub: hub{readers: map[*Stream]struct{}{}}, state: core.NewState(),
 		versions: map[string][]string{}}
 	s.loop = scheduler.New(scheduler.Config{Name: "services", Framework: marathon.Framework, Store: cfg.Store,
-		Kernel: cfg.Kernel,
-		Fence:  cfg.Fence, Log: cfg.Log, Metrics: cfg.Metrics})
+		Kernel: cfg.Kernel, Fence: cfg.Fence, Log: cfg.Log, Metrics: cfg.Metrics})
 	s.state.Policy, s.state.Stack = cfg.Policy, debug.Stack
 	return s
 }
@@ -156,13 +155,14 @@ func (s *Services) carryOut(ctx context.Context, d core.Decision) error {
 
 // advance makes transitions durable, each by itself.
 func (s *Services) advance(ctx context.Context, list []core.Transition) error {
-	changes := []*scheduler.Change{}
+	changes, of := []*scheduler.Change{}, map[*scheduler.Change]*core.Deployment{}
 	for _, tr := range list {
 		t := s.begin(&scheduler.Change{})
 		if tr.Finished() {
 			t.forgetDeployment(tr.Deployment, nil)
 		} else if err := t.putErr(rowOf(tr.Deployment, tr.Step)); err != nil {
-			return err
+			park(s, tr.Deployment, err)
+			continue
 		}
 		t.then(func() {
 			s.state.Advance(tr, t.now)
@@ -171,18 +171,21 @@ func (s *Services) advance(ctx context.Context, list []core.Transition) error {
 				s.cfg.Log.Info("deployment finished", "deployment", tr.Deployment.ID)
 			}
 		})
-		changes = append(changes, t.Change)
+		changes, of[t.Change] = append(changes, t.Change), tr.Deployment
 	}
 	refused, err := s.loop.CommitAll(ctx, changes)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for n, c := range changes {
-		if why := refused[c]; why != nil {
-			a := s.state.Park(list[n].Deployment, "its next step cannot be written: "+why.Error(), time.Now())
-			s.cfg.Log.Error("set aside", "subject", a.Subject, "problem", a.Problem)
-		}
+	for c, why := range refused {
+		park(s, of[c], why)
 	}
 	return err
+}
+
+// park sets a deployment aside whose next step cannot be written.
+func park(s *Services, d *core.Deployment, why error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	a := s.state.Park(d, "its next step cannot be written: "+why.Error(), time.Now())
+	s.cfg.Log.Error("set aside", "subject", a.Subject, "problem", a.Problem)
 }
 
 func (s *Services) withdraw(ctx context.Context, list []core.Withdraw) error {
