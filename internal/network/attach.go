@@ -28,6 +28,8 @@ type record struct {
 	MAC    string `json:"mac,omitempty"`    // link address of the group's end
 	Number uint32 `json:"number,omitempty"` // of its named network on this machine; zero is the datacenter's own
 	Done   bool   `json:"done,omitempty"`   // everything was created
+
+	detaching bool // in memory only: Detach or a failed Attach began to remove it
 }
 
 // handle returns the name of a group in file names and for CNI.
@@ -69,7 +71,11 @@ func (n *Network) Attach(ctx context.Context, a kernel.Attachment) (string, erro
 	path := n.netns(a.Group)
 	old, exists := n.records[a.Group]
 	if exists {
-		if old.Done && equalAttachment(old.Attachment, a) && namespacesExist(path, a) && linkExists(old.Link) {
+		if old.Done && !old.detaching && equalAttachment(old.Attachment, a) && namespacesExist(path, a) &&
+			linkExists(old.Link) {
+			if err := n.retryRules(); err != nil && !n.onlyPublished(err) {
+				return "", fmt.Errorf("group %s: %w", a.Group, err)
+			}
 			return path, nil
 		}
 		if err := n.detach(ctx, old); err != nil {
@@ -163,6 +169,8 @@ func (n *Network) connectGroup(ctx context.Context, l Layout, a kernel.Attachmen
 // detach removes an attachment, however much of it exists: first its frontends, last its record and with that the
 // rule against sending from a false address. The mutex is held, but not while plugins run.
 func (n *Network) detach(ctx context.Context, r record) error {
+	r.detaching = true
+	n.records[r.Group] = r
 	if err := n.changeRules(n.removeHostPorts(r)); err != nil && !n.onlyPublished(err) {
 		return err
 	}
@@ -202,6 +210,9 @@ func (n *Network) Hold(_ context.Context, a kernel.Attachment) error {
 			errdefs.ErrInvalidArgument)
 	}
 	if old, ok := n.records[a.Group]; ok && equalAttachment(old.Attachment, a) {
+		if err := n.retryRules(); err != nil && !n.onlyPublished(err) {
+			return err
+		}
 		return nil // its own task may listen by now
 	}
 	for _, m := range a.Ports {
@@ -218,6 +229,7 @@ func (n *Network) Hold(_ context.Context, a kernel.Attachment) error {
 		}
 	}
 	if err := n.saveRecord(record{Attachment: a, Done: true}); err != nil {
+		delete(n.records, a.Group) // a repeated call must save it
 		return err
 	}
 	if err := n.changeRules(nil); err != nil && !n.onlyPublished(err) {

@@ -190,6 +190,8 @@ func (n *Network) Cleanup(context.Context) error {
 	}
 	clear(n.records)
 	n.layout, n.table, n.endpoints, n.applied = Layout{}, newTable(), nil, false
+	n.behind = false
+	clear(n.pending)
 	clear(n.blocked)
 	return errors.Join(os.RemoveAll(n.root), os.RemoveAll(dir))
 }

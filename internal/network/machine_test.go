@@ -84,7 +84,8 @@ type testbed struct {
 	dns          dns.Config
 	n            *network.Network
 	rules        *vip.Rules
-	stop         func() // ends the process but for what it leaves on the machine
+	wrap         func(network.Rules) network.Rules // of the next process; nil for none
+	stop         func()                            // ends the process but for what it leaves on the machine
 }
 
 func newTestbed(t testing.TB) *testbed {
@@ -164,7 +165,11 @@ func (h *testbed) begin() {
 	rules, err := vip.New()
 	h.check(err)
 	names := dns.New(h.dns)
-	h.n, err = network.New(h.cfg, rules, names)
+	wrapped := network.Rules(rules)
+	if h.wrap != nil {
+		wrapped = h.wrap(rules)
+	}
+	h.n, err = network.New(h.cfg, wrapped, names)
 	h.check(err)
 	h.rules = rules
 	ctx, cancel := context.WithCancel(context.Background())

@@ -255,6 +255,36 @@ func TestHalfMadeAttachmentIsCompleted(t *testing.T) {
 	}
 }
 
+// flakyRules refuse some changes.
+type flakyRules struct {
+	network.Rules
+	refuse int // so many
+}
+
+func (r *flakyRules) ChangeRules(c network.RuleChange) error {
+	if r.refuse > 0 {
+		r.refuse--
+		return errors.New("the kernel is busy")
+	}
+	return r.Rules.ChangeRules(c)
+}
+
+func TestAttachIsRepeatedAfterRulesRefusedIt(t *testing.T) {
+	h := newTestbed(t)
+	h.stop()
+	flaky := &flakyRules{}
+	h.wrap = func(r network.Rules) network.Rules { flaky.Rules = r; return flaky }
+	h.start()
+	flaky.refuse = 2 // the change, and the one that undoes it
+	a := kernel.Attachment{Group: "web", Mode: kernel.NetworkBridge, Address: netip.MustParseAddr("10.77.3.10"),
+		Ports: []kernel.Mapping{{Protocol: "tcp", Container: 80, Host: 31080}}}
+	if _, err := h.n.Attach(t.Context(), a); err == nil {
+		t.Error("Attach succeeded although the rules refused the change")
+	}
+	h.attach(a)
+	h.wantGet(h.other, "192.168.50.1:31080", "web", "192.168.50.2")
+}
+
 func TestForeignListenerIsNamedAndNeverHijacked(t *testing.T) {
 	h := newTestbed(t)
 	h.serve("", ":31080", "foreign")

@@ -50,6 +50,8 @@ type Network struct {
 	layout  Layout                    // zero before Configure
 	table   *table
 	ports   portMap
+	pending map[Frontend]bool  // touched by changes of the packet rules that failed
+	behind  bool               // the last change of the packet rules failed
 	blocked map[Frontend]error // published frontends that are closed because another process has their port
 
 	applied   bool              // endpoints were given by this process
@@ -65,7 +67,8 @@ func New(cfg Config, rules Rules, names Names) (*Network, error) {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
 	n := &Network{cfg: cfg, log: cfg.Log, rules: rules, names: names, root: filepath.Join(cfg.State, "network"),
-		busy: map[kernel.GroupID]bool{}, table: newTable(), ports: portMap{}, blocked: map[Frontend]error{}}
+		busy: map[kernel.GroupID]bool{}, table: newTable(), ports: portMap{},
+		pending: map[Frontend]bool{}, blocked: map[Frontend]error{}}
 	n.idle = sync.NewCond(&n.mu)
 	var err error
 	n.records, err = readRecords(n.recordDir())
@@ -210,12 +213,15 @@ func (n *Network) removeHostPorts(r record) map[Frontend]bool {
 // changeRules brings the packet rules in line with table, records and port map: of the frontends only the touched
 // ones, all else whole. A published port that another process has bound is closed and returned as an error, after all
 // else was changed.
+//
+// If the rules refuse the change, the frontends stay pending and the next call includes them.
 func (n *Network) changeRules(touched map[Frontend]bool) error {
-	c := RuleChange{Backends: make(map[Frontend][]netip.AddrPort, len(touched)), Links: map[string]netip.Addr{},
+	maps.Copy(n.pending, touched)
+	c := RuleChange{Backends: make(map[Frontend][]netip.AddrPort, len(n.pending)), Links: map[string]netip.Addr{},
 		Open: map[Port]bool{}}
 	c.Networks, c.Inner = isolation(n.records)
 	var errs []error
-	for f := range touched {
+	for f := range n.pending {
 		c.Backends[f] = n.table.readyAddrs(f)
 		if f.Addr != Anywhere {
 			continue
@@ -251,9 +257,20 @@ func (n *Network) changeRules(touched map[Frontend]bool) error {
 		}
 	}
 	if err := n.rules.ChangeRules(c); err != nil {
+		n.behind = true
 		return err
 	}
+	clear(n.pending)
+	n.behind = false
 	return errors.Join(errs...)
+}
+
+// retryRules repeats a change of the packet rules that failed, so that repeated calls do not succeed without it.
+func (n *Network) retryRules() error {
+	if !n.behind {
+		return nil
+	}
+	return n.changeRules(nil)
 }
 
 // Apply replaces VIPs, published ports and names by those of endpoints; when it returns, new connections follow them.
@@ -276,7 +293,7 @@ func (n *Network) Apply(_ context.Context, endpoints []kernel.Endpoint) error {
 	n.names.ChangeNames(removed, added)
 	n.endpoints, n.applied = append(n.endpoints[:0], endpoints...), true
 	if len(touched) == 0 {
-		return nil
+		return n.retryRules()
 	}
 	return n.changeRules(touched)
 }
@@ -312,7 +329,7 @@ func (n *Network) Run(ctx context.Context) error {
 	return g.Wait()
 }
 
-// repair restores what others changed and tries again to bind the ports that others had.
+// repair restores bridge and route, and the packet rules.
 func (n *Network) repair() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -325,6 +342,12 @@ func (n *Network) repair() {
 			n.log.Error("network is not as it should be", "bridge", n.layout.Bridge, "err", err)
 		}
 	}
+	n.repairRules()
+}
+
+// repairRules restores the packet rules, repeats a change that failed and tries again to bind the ports that others had.
+// The mutex is held.
+func (n *Network) repairRules() {
 	switch repaired, err := n.rules.Repair(); {
 	case err != nil:
 		n.log.Error("packet rules are not as they should be", "err", err)
@@ -340,7 +363,7 @@ func (n *Network) repair() {
 			touched[Frontend{Anywhere, p}] = true
 		}
 	}
-	if len(touched) == 0 {
+	if len(touched) == 0 && !n.behind {
 		return
 	}
 	if err := n.changeRules(touched); err != nil && !errdefs.IsAlreadyExists(err) {
