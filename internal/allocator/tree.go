@@ -131,7 +131,7 @@ func (t *Tree) Charge(role string, r kernel.Resources, preemptible bool) {
 
 // Credit undoes a Charge.
 func (t *Tree) Credit(role string, r kernel.Resources, preemptible bool) {
-	t.Charge(role, kernel.Resources{}.Sub(r), preemptible)
+	t.Charge(role, r.Neg(), preemptible)
 	t.prune(t.nodes[role])
 }
 

@@ -33,6 +33,9 @@ func (r Resources) Sub(o Resources) Resources {
 	return Resources{add(r.MilliCPU, -o.MilliCPU), add(r.Mem, -o.Mem), add(r.Disk, -o.Disk), add(r.GPUs, -o.GPUs)}
 }
 
+// Neg returns r with all signs turned: what gives r back where r was added.
+func (r Resources) Neg() Resources { return Resources{}.Sub(r) }
+
 // Times returns r n times over, saturating.
 func (r Resources) Times(n int64) Resources {
 	return Resources{mul(r.MilliCPU, n), mul(r.Mem, n), mul(r.Disk, n), mul(r.GPUs, n)}

@@ -38,7 +38,7 @@
 //
 // Groups of different networks (Attachment.Network; empty is the datacenter's own, a network like others here) reach
 // each other through VIPs and published ports, never by address. The machine itself reaches every group by address,
-// and groups answer whoever may call them. A group's host ports are for other computers, for the machine, for its own
+// and groups answer every caller that may call them. A group's host ports are for other computers, for the machine, for its own
 // network and for the datacenter's own, and not for other named networks; host ports of the datacenter's own groups
 // are for all.
 //
@@ -67,6 +67,6 @@
 // All outlives the process: New reads the records, Configure finds bridge and rules as they are, and until the first
 // Apply frontends keep their backends. A record is written before anything is created and removed after everything is
 // gone; Attach completes or redoes what a crash left, Attached lists it so that the agent can detach it. What others
-// break (rules flushed, bridge or route deleted) is repaired within repairInterval by Run. Every method can be
-// repeated.
+// break (rules flushed, bridge or route deleted) is repaired within repairInterval by Run. A change that the packet
+// rules refuse stays pending, for the next call or repair. Every method can be repeated.
 package network

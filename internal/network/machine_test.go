@@ -271,7 +271,7 @@ func dial(ns, protocol, at string) (c net.Conn, err error) {
 	return c, err
 }
 
-// get asks over a new connection from a namespace and returns who answered and whom it saw.
+// get asks over a new connection from a namespace and returns the server's name and the client address that it saw.
 func get(ns, at string) (name, seen string, err error) {
 	c, err := dial(ns, "tcp4", at)
 	if err != nil {

@@ -12,7 +12,7 @@ import (
 	"github.com/marinaos/marina/internal/kernel"
 )
 
-// lookup asks the resolver from a namespace and returns the answers' last words, sorted.
+// lookup asks the resolver from a namespace and returns the last field of each answer, sorted.
 func (h *testbed) lookup(ns, protocol, at, name string, kind uint16) ([]string, error) {
 	c, err := dial(ns, protocol, at)
 	if err != nil {

@@ -43,7 +43,7 @@ func (h *testbed) own(path string) {
 	}
 }
 
-// useOwned is what a node does with its network: packet rules with address translation, links, settings.
+// useOwned does with its network what a node does: packet rules with address translation, links, settings.
 func useOwned() error {
 	var errs []error
 	try := func(what string, err error) {

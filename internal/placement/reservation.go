@@ -56,7 +56,7 @@ func (p *Pool) Unclaim(at Placement, role string, r kernel.Resources) {
 	if i, ok := p.ids[at.Agent]; ok {
 		p.machines[i].releaseNetwork(at)
 		p.freed.setMember(i, true)
-		p.Adjust(at.Agent, role, kernel.Resources{}.Sub(r))
+		p.Adjust(at.Agent, role, r.Neg())
 	}
 }
 

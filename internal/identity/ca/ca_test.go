@@ -102,7 +102,7 @@ func TestStoreHoldsNoPlainKey(t *testing.T) {
 	}
 }
 
-// handshake connects a client and a server over loopback and returns what each said.
+// handshake connects a client and a server over loopback and returns the error of each.
 func handshake(t *testing.T, server, client *tls.Config) (serverErr, clientErr error) {
 	t.Helper()
 	l := must(tls.Listen("tcp", "127.0.0.1:0", server))(t)

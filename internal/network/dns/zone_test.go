@@ -77,7 +77,7 @@ func ask(t *testing.T, s *Server, name string, kind uint16) *dns.Msg {
 	return m
 }
 
-// told is an answer's records as words, sorted.
+// answers returns an answer's records without their headers, sorted.
 func answers(m *dns.Msg) []string {
 	var out []string
 	for _, rr := range m.Answer {

@@ -34,7 +34,7 @@ const (
 	frontends = "doors"
 	backends  = "backends"
 	refused   = "refused" // frontends without backends
-	self      = "self"    // a group's address twice: it calls itself through a frontend
+	self      = "self"    // a group's address twice: a group that calls itself through a frontend
 	open      = "open"    // protocol and port on the machine that groups may call
 	bound     = "held"    // protocol and port on the machine that are only reserved: no process answers
 	links     = "links"   // links of the bridge
