@@ -71,12 +71,13 @@ var table = map[string]entry{
 	"services/api":  implementation("access kernel marathon scheduler services services/core"),
 	"services/core": part("kernel marathon").pure().For("sim"),
 
-	"kubernetes": room("access identity kernel kubernetes/archive kubernetes/pki kubernetes/steward kubernetes/wire " +
-		"metrics scheduler store"),
-	"kubernetes/archive": part("disk durable"),
-	"kubernetes/pki":     part("identity"),
-	"kubernetes/steward": part("kubernetes/pki kubernetes/wire scheduler"),
-	"kubernetes/wire":    part("").pure().onlyStandard(),
+	"kubernetes": room("access identity kernel kubernetes/archive kubernetes/definition kubernetes/pki " +
+		"kubernetes/steward kubernetes/wire metrics scheduler store"),
+	"kubernetes/archive":    part("disk durable"),
+	"kubernetes/definition": part("kernel").pure(),
+	"kubernetes/pki":        part("identity"),
+	"kubernetes/steward":    part("kubernetes/pki kubernetes/wire scheduler"),
+	"kubernetes/wire":       part("").pure().onlyStandard(),
 
 	"gateway": room("access audit identity metrics"),
 

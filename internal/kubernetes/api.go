@@ -347,3 +347,7 @@ func (k *api) fail(w http.ResponseWriter, r *http.Request, err error) {
 	}
 	_ = answer(w, status, map[string]string{"message": message})
 }
+
+func invalid(format string, args ...any) error {
+	return fmt.Errorf(format+": %w", append(args, errdefs.ErrInvalidArgument)...)
+}

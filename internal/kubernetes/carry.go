@@ -62,9 +62,9 @@ func (c *cluster) memberNamed(g kernel.GroupID) string {
 // launch starts a member. What cannot be asked for, or the kernel refuses, is the cluster's problem; it is tried
 // again with growing pauses.
 func (k *Clusters) launch(ctx context.Context, c *cluster, name string) error {
-	size := c.nodeSize()
+	size := c.NodeSize()
 	if name == controlPlane {
-		size = c.planeSize()
+		size = c.PlaneSize()
 	}
 	id := kernel.GroupID(groupPrefix(c.Name, name) + k.cfg.NewID())
 	var result kernel.LaunchResult

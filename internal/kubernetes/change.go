@@ -20,7 +20,7 @@ import (
 func (k *Clusters) Create(ctx context.Context, d Definition) error {
 	d, err := d.Complete()
 	if err == nil {
-		err = d.clear(k.cfg.Pool, k.cfg.VIPs)
+		err = d.Clear(k.cfg.Pool, k.cfg.VIPs)
 	}
 	if err != nil {
 		return err
@@ -92,7 +92,7 @@ func (k *Clusters) Change(ctx context.Context, to Definition) error {
 		if err != nil {
 			return err
 		}
-		d, err := c.change(to)
+		d, err := c.Change(to)
 		if err != nil {
 			return err
 		}

@@ -2,6 +2,8 @@ package kubernetes
 
 import (
 	"time"
+
+	"github.com/marinaos/marina/internal/kubernetes/definition"
 )
 
 // Framework is the name under which clusters are the kernel's.
@@ -9,40 +11,17 @@ const Framework = "kubernetes"
 
 // Limits of what one may ask for.
 const (
-	MaxNodes    = 100 // of one cluster
-	MaxName     = 30  // bytes of a cluster's name
+	MaxNodes    = definition.MaxNodes // of one cluster
+	MaxName     = definition.MaxName  // bytes of a cluster's name
 	MaxClusters = 1000
 )
 
-// Definition is what somebody wants of a cluster: the body of POST and PUT /kubernetes/v1/clusters. Fields that are
-// left out have the defaults that Complete fills in.
-type Definition struct {
-	Name         string       `json:"name"`                  // a DNS label of at most MaxName bytes; never changes
-	Group        string       `json:"group,omitempty"`       // whose quota pays, "/team-a"; default "/"; never changes
-	Version      string       `json:"version,omitempty"`     // minor, "1.37"; default: the newest there is; never changes
-	Nodes        Nodes        `json:"nodes"`                 // machines of the cluster
-	ControlPlane ControlPlane `json:"controlPlane"`          //
-	PodCIDR      string       `json:"podCIDR,omitempty"`     // default 10.244.0.0/16; never changes
-	ServiceCIDR  string       `json:"serviceCIDR,omitempty"` // default 10.96.0.0/16; never changes
-	Audit        bool         `json:"audit,omitempty"`       // the API server keeps an audit log; never changes
-	Encryption   *bool        `json:"encryption,omitempty"`  // secrets are encrypted in etcd; default true; never changes
-	Privileged   *bool        `json:"privileged,omitempty"`  // pods may be; default: if nodes have user namespaces; never changes
-}
-
-// Nodes is how many nodes a cluster has and what each is granted.
-type Nodes struct {
-	Count *int    `json:"count,omitempty"` // default 1; 0 is a control plane alone
-	CPUs  float64 `json:"cpus,omitempty"`  // guaranteed and told to Kubernetes, more is used when it is free; default 0.5
-	Mem   float64 `json:"mem,omitempty"`   // MiB; default 1024
-	Disk  float64 `json:"disk,omitempty"`  // MiB of images, logs and volumes; default 8192; never changes
-}
-
-// ControlPlane is what the control plane is granted.
-type ControlPlane struct {
-	CPUs float64 `json:"cpus,omitempty"` // guaranteed, more is used when it is free; default 0.1
-	Mem  float64 `json:"mem,omitempty"`  // MiB guaranteed; it may use four times as much; default 256
-	Disk float64 `json:"disk,omitempty"` // MiB of etcd; default 2048; never changes
-}
+// A cluster's definition, see there.
+type (
+	Definition   = definition.Cluster
+	Nodes        = definition.Nodes
+	ControlPlane = definition.ControlPlane
+)
 
 // State is where a cluster stands.
 type State string

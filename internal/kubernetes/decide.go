@@ -78,7 +78,7 @@ func decide(c *cluster, complete bool, now time.Time) Decision {
 	}
 	plane := c.members[controlPlane]
 	c.decideMember(plane, &d, complete, now)
-	c.decideSize(plane, c.planeSize(), &d)
+	c.decideSize(plane, c.PlaneSize(), &d)
 	_, up := plane.running()
 	for _, m := range c.nodes() {
 		switch {
@@ -93,7 +93,7 @@ func decide(c *cluster, complete bool, now time.Time) Decision {
 			}
 		case plane.claim != nil && (up || m.claim != nil): // nodes are told where it is, and it has its port once it runs
 			c.decideMember(m, &d, complete, now)
-			c.decideSize(m, c.nodeSize(), &d)
+			c.decideSize(m, c.NodeSize(), &d)
 		}
 	}
 	for _, m := range c.nodes() {

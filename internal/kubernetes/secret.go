@@ -44,7 +44,7 @@ func (k *Clusters) Secret(ctx context.Context, agent kernel.AgentID, ref string)
 		if c.unreadable {
 			return fmt.Errorf("cluster %s is parked, its row cannot be read: %w", name, errdefs.ErrFailedPrecondition)
 		}
-		subject.Services = c.service(1)
+		subject.Services = c.Service(1)
 		var err error
 		files, err = k.leaf(ctx, change, &c.Row, who, subject)
 		return err

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/marinaos/marina/internal/kernel"
+	"github.com/marinaos/marina/internal/kubernetes/definition"
 	"github.com/marinaos/marina/internal/kubernetes/wire"
 )
 
@@ -19,10 +20,9 @@ const (
 	pkiFolder  = "/etc/kubernetes/pki"
 	planeData  = "/var/lib/kubernetes"
 	domain     = "cluster.local"
-)
 
-// sandboxDisk is counted for the logs of a member's programs.
-const sandboxDisk = 64 * kernel.MiB
+	controlPlane = "control-plane" // name of that member
+)
 
 // claimName is the claim of a member: "team-a.node-1".
 func claimName(cluster, member string) string { return cluster + "." + member }
@@ -51,32 +51,6 @@ func program(version string) string {
 	return kernel.BundleTarget + "/" + bundle(version) + "/kubernetes-" + minorOf(version)
 }
 
-// planeSize and nodeSize are what members are granted.
-func (d *Definition) planeSize() kernel.Size {
-	return kernel.Size{
-		Guarantee: kernel.Resources{MilliCPU: int64(d.ControlPlane.CPUs * 1000), Mem: mib(d.ControlPlane.Mem),
-			Disk: sandboxDisk},
-		Limit: kernel.Resources{MilliCPU: kernel.Unlimited, Mem: planeBurst * mib(d.ControlPlane.Mem),
-			Disk: kernel.Unlimited},
-	}
-}
-
-func (d *Definition) nodeSize() kernel.Size {
-	return kernel.Size{
-		Guarantee: kernel.Resources{MilliCPU: int64(d.Nodes.CPUs * 1000), Mem: mib(d.Nodes.Mem), Disk: sandboxDisk},
-		Limit:     kernel.Resources{MilliCPU: kernel.Unlimited, Mem: mib(d.Nodes.Mem), Disk: kernel.Unlimited},
-	}
-}
-
-// service is the n-th address of the cluster's service range.
-func (d *Definition) service(n int) netip.Addr {
-	a := netip.MustParsePrefix(d.ServiceCIDR).Addr()
-	for range n {
-		a = a.Next()
-	}
-	return a
-}
-
 // memberSpec is the control plane's spec, or a node's.
 func (c *cluster) memberSpec(name string) (kernel.Spec, error) {
 	if name == controlPlane {
@@ -87,10 +61,10 @@ func (c *cluster) memberSpec(name string) (kernel.Spec, error) {
 
 // controlPlaneSpec is a cluster's control plane.
 func (c *Row) controlPlaneSpec() (kernel.Spec, error) {
-	size := c.planeSize()
+	size := c.PlaneSize()
 	steward, err := json.Marshal(wire.StewardConfig{Listen: ":" + strconv.Itoa(wire.Port),
 		Addons:     kernel.BundleTarget + "/kubernetes/addons",
-		ClusterDNS: c.service(10), ClusterDomain: domain, ServiceCIDR: netip.MustParsePrefix(c.ServiceCIDR),
+		ClusterDNS: c.Service(10), ClusterDomain: domain, ServiceCIDR: netip.MustParsePrefix(c.ServiceCIDR),
 		ClusterCIDR: netip.MustParsePrefix(c.PodCIDR), Privileged: *c.Privileged,
 		EgressSocket: "/run/kubernetes/egress.sock", TunnelPort: tunnelPort})
 	if err != nil {
@@ -124,7 +98,7 @@ func (c *Row) controlPlaneSpec() (kernel.Spec, error) {
 func (c *Row) nodeSpec(name string, plane netip.Addr) (kernel.Spec, error) {
 	conf, err := json.Marshal(wire.NodeConfig{Name: name,
 		Server: "https://" + netip.AddrPortFrom(plane, apiPort).String(), Minor: minorOf(c.Version),
-		ServiceCIDR: c.ServiceCIDR, ClusterCIDR: c.PodCIDR, ClusterDNS: c.service(10).String(), ClusterDomain: domain,
+		ServiceCIDR: c.ServiceCIDR, ClusterCIDR: c.PodCIDR, ClusterDNS: c.Service(10).String(), ClusterDomain: domain,
 		VNI:        c.VNI,
 		Privileged: *c.Privileged, UserNamespace: !c.SharedIDs})
 	if err != nil {
@@ -134,7 +108,7 @@ func (c *Row) nodeSpec(name string, plane netip.Addr) (kernel.Spec, error) {
 	if c.SharedIDs {
 		ids.Operator = "LIKE"
 	}
-	size := c.nodeSize()
+	size := c.NodeSize()
 	return c.spec(name, c.Nodes.Disk, kernel.TaskSpec{
 		Class:   kernel.ClassNode,
 		Bundles: []string{"runtime", bundle(c.Version), "kubernetes/node", "kubernetes/addons"},
@@ -153,7 +127,7 @@ func (c *Row) spec(member string, disk float64, task kernel.TaskSpec, where ...k
 	return kernel.Spec{Framework: Framework, Owner: owner(c.Name, member), Role: c.Group,
 		Network: kernel.Network{Mode: kernel.NetworkBridge, Name: Framework + "/" + c.Name},
 		Claim: &kernel.Claim{Name: claimName(c.Name, member),
-			Volumes: []kernel.ClaimVolume{{Name: "data", Bytes: mib(disk)}}},
+			Volumes: []kernel.ClaimVolume{{Name: "data", Bytes: definition.MiB(disk)}}},
 		Constraints: where, Tasks: []kernel.TaskSpec{task}}.Seal()
 }
 

@@ -199,7 +199,7 @@ func (d *driver) steward(what string, nodes []string) {
 		d.c.told.Nodes = slices.DeleteFunc(d.c.told.Nodes, func(n wire.NodeStatus) bool { return !d.c.wanted(n.Name) })
 	case "sized":
 		for k := range d.c.told.Nodes {
-			size := d.c.nodeSize()
+			size := d.c.NodeSize()
 			d.c.told.Nodes[k].MilliCPU, d.c.told.Nodes[k].Mem = size.Guarantee.MilliCPU, size.Limit.Mem
 		}
 	}
@@ -272,9 +272,9 @@ func (d *driver) place(m *member) {
 		m.claim = &kernel.ClaimView{Claim: kernel.Claim{Name: claimName("a", m.name)}, Agent: "a1",
 			Address: netip.AddrFrom4([4]byte{10, 1, 0, byte(d.next)}), HostPorts: []uint16{uint16(31000 + d.next)}}
 	}
-	size := d.c.nodeSize()
+	size := d.c.NodeSize()
 	if m.name == controlPlane {
-		size = d.c.planeSize()
+		size = d.c.PlaneSize()
 	}
 	d.c.observe(m.name, kernel.Instance{Group: kernel.Group{ID: kernel.GroupID(fmt.Sprint("i", d.next)), Placed: d.now,
 		Goal:    kernel.GoalRun,

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/marinaos/marina/internal/kernel"
+	"github.com/marinaos/marina/internal/kubernetes/definition"
 	"github.com/marinaos/marina/internal/kubernetes/wire"
 )
 
@@ -63,7 +64,7 @@ func (c *cluster) waits() (out []string, changing bool) {
 			add(m.restarts == 0 && !m.hasJoined(), "%s %s", m.name, sentence(state, message))
 		} else if m.problem != "" {
 			add(true, "%s keeps its size: %s", m.name, m.problem)
-		} else if !tells(c.statusOf(m.name), c.nodeSize()) {
+		} else if !tells(c.statusOf(m.name), c.NodeSize()) {
 			add(true, "%s has yet to change its size", m.name)
 		}
 	}
@@ -202,7 +203,7 @@ func (c *cluster) view(agents func() []kernel.AgentView) View {
 		v.Members = append(v.Members, c.memberView(m, c.ControlPlane.CPUs, c.ControlPlane.Mem, c.ControlPlane.Disk))
 	}
 	for _, m := range c.nodes() {
-		size := c.nodeSize()
+		size := c.NodeSize()
 		if m.has != nil {
 			size = *m.has
 		}
@@ -265,7 +266,7 @@ func ownerOf(i kernel.Instance) (cluster, member string, ok bool) {
 // versions tells which minors there are, and which machines have their programs.
 func versions(agents []kernel.AgentView) []VersionView {
 	var out []VersionView
-	for n, minor := range minors {
+	for n, minor := range definition.Minors {
 		v := VersionView{Minor: minor, Default: n == 0}
 		for _, a := range agents {
 			if release, ok := a.Bundles[bundle(minor)]; ok {

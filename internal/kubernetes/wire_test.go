@@ -63,8 +63,8 @@ func TestWhatAStewardSaidIsUnderstood(t *testing.T) {
 	}
 	c := newCluster(Row{Definition: d, ID: "id"})
 	c.told = &s
-	if n := c.statusOf("node-1"); n == nil || !n.Ready || !tells(n, c.nodeSize()) {
-		t.Errorf("node-1: got %+v, want it ready and of the size of %+v", n, c.nodeSize())
+	if n := c.statusOf("node-1"); n == nil || !n.Ready || !tells(n, c.NodeSize()) {
+		t.Errorf("node-1: got %+v, want it ready and of the size of %+v", n, c.NodeSize())
 	}
 	if n := c.statusOf("node-2"); n == nil || n.Ready || n.Message == "" {
 		t.Errorf("node-2: got %+v, want it not ready, with the reason", n)

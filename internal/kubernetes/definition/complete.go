@@ -1,4 +1,4 @@
-package kubernetes
+package definition
 
 import (
 	"fmt"
@@ -14,8 +14,8 @@ import (
 	"github.com/marinaos/marina/internal/kernel"
 )
 
-// minors are the minors of Kubernetes that clusters can have, newest first; bundle/kubernetes has a folder for each.
-var minors = []string{"1.37", "1.36"}
+// Minors are the minors of Kubernetes that clusters can have, newest first; bundle/kubernetes has a folder for each.
+var Minors = []string{"1.37", "1.36"}
 
 var (
 	nameForm  = regexp.MustCompile(`^[a-z]([a-z0-9-]*[a-z0-9])?$`)
@@ -30,7 +30,6 @@ const (
 	minPlaneCPUs         = 0.01
 	minPlaneMem          = 192
 	minPlaneDisk         = 512
-	planeBurst           = 4 // times its guarantee that a control plane's memory may grow
 	defaultNodeCPUs      = 0.5
 	defaultNodeMem       = 1024
 	defaultNodeDisk      = 8192
@@ -42,11 +41,10 @@ const (
 	nodePrefix           = 24 // of each node's pods
 	minServices          = 24 // longest prefix of a service range
 	maxServices          = 12
-	controlPlane         = "control-plane" // name of that member
 )
 
 // Complete fills in defaults and refuses what cannot be, with an errdefs.ErrInvalidArgument that names the field.
-func (d Definition) Complete() (Definition, error) {
+func (d Cluster) Complete() (Cluster, error) {
 	if len(d.Name) > MaxName || !nameForm.MatchString(d.Name) {
 		return d, invalid("name %.60q: expected a to z, 0 to 9 and dashes inside, beginning with a letter, at most %d in all", d.Name, MaxName)
 	}
@@ -55,10 +53,10 @@ func (d Definition) Complete() (Definition, error) {
 		return d, invalid("group %.60q: expected a path of the quota tree, such as /team-a", d.Group)
 	}
 	d.Version = strings.TrimPrefix(d.Version, "v")
-	set(&d.Version, minors[0])
-	if !slices.Contains(minors, d.Version) {
+	set(&d.Version, Minors[0])
+	if !slices.Contains(Minors, d.Version) {
 		return d, invalid("version %.20q: there are %s (the newest release of each)", d.Version,
-			strings.Join(minors, " and "))
+			strings.Join(Minors, " and "))
 	}
 	if d.Nodes.Count == nil {
 		d.Nodes.Count = new(1)
@@ -94,7 +92,7 @@ func (d Definition) Complete() (Definition, error) {
 func number(f float64) string { return strconv.FormatFloat(f, 'f', -1, 64) }
 
 // ranges fills in and checks the address ranges.
-func (d *Definition) ranges() error {
+func (d *Cluster) ranges() error {
 	set(&d.PodCIDR, defaultPods)
 	set(&d.ServiceCIDR, defaultServices)
 	pods, err := netip.ParsePrefix(d.PodCIDR)
@@ -117,8 +115,8 @@ func (d *Definition) ranges() error {
 	return nil
 }
 
-// clear reports a range of the cluster that the datacenter uses itself: nodes could not tell the two apart.
-func (d *Definition) clear(pool, vips netip.Prefix) error {
+// Clear reports a range of the cluster that the datacenter uses itself: nodes could not tell the two apart.
+func (d *Cluster) Clear(pool, vips netip.Prefix) error {
 	for _, f := range []struct{ name, cidr string }{{"podCIDR", d.PodCIDR}, {"serviceCIDR", d.ServiceCIDR}} {
 		p := netip.MustParsePrefix(f.cidr)
 		for what, of := range map[string]netip.Prefix{"addresses of tasks": pool, "VIPs": vips} {
@@ -130,8 +128,8 @@ func (d *Definition) clear(pool, vips netip.Prefix) error {
 	return nil
 }
 
-// change is the definition that an update makes of d. What never changes is an errdefs.ErrInvalidArgument if it would.
-func (d Definition) change(to Definition) (Definition, error) {
+// Change is the definition that an update makes of d. What never changes is an errdefs.ErrInvalidArgument if it would.
+func (d Cluster) Change(to Cluster) (Cluster, error) {
 	for _, f := range []struct {
 		name     string
 		had, now *string
@@ -168,12 +166,10 @@ func (d Definition) change(to Definition) (Definition, error) {
 }
 
 // Guarantee is what all of a cluster takes from the pool.
-func (d *Definition) Guarantee() kernel.Resources {
-	return d.planeSize().Guarantee.Add(kernel.Resources{Disk: mib(d.ControlPlane.Disk)}).
-		Add(d.nodeSize().Guarantee.Add(kernel.Resources{Disk: mib(d.Nodes.Disk)}).Times(int64(*d.Nodes.Count)))
+func (d *Cluster) Guarantee() kernel.Resources {
+	return d.PlaneSize().Guarantee.Add(kernel.Resources{Disk: MiB(d.ControlPlane.Disk)}).
+		Add(d.NodeSize().Guarantee.Add(kernel.Resources{Disk: MiB(d.Nodes.Disk)}).Times(int64(*d.Nodes.Count)))
 }
-
-func mib(n float64) int64 { return int64(n * float64(kernel.MiB)) }
 
 func set[T comparable](field *T, value T) {
 	var zero T
