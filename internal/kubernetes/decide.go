@@ -133,8 +133,8 @@ func (c *cluster) decideMember(m *member, d *Decision, complete bool, now time.T
 		}
 		return
 	}
-	if m.claim != nil && m.claim.Lost && m.name != controlPlane { // a node begins anew elsewhere; what a control plane kept was the cluster
-		d.Release = append(d.Release, m.claim.Name)
+	if m.claim != nil && m.claim.Lost && m.name != controlPlane {
+		c.release(m, d, now) // a node begins anew elsewhere; what a control plane kept was the cluster
 		return
 	}
 	if m.asked != "" || m.waiting != nil || !complete {

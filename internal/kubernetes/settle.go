@@ -102,7 +102,7 @@ func sameClaim(a, b *kernel.ClaimView) bool {
 	if a == nil || b == nil {
 		return a == b
 	}
-	return a.Agent == b.Agent && a.Address == b.Address && a.Released == b.Released &&
+	return a.Agent == b.Agent && a.Address == b.Address && a.Released == b.Released && a.Lost == b.Lost &&
 		slices.Equal(a.HostPorts, b.HostPorts)
 }
 

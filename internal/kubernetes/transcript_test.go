@@ -31,6 +31,7 @@ var update = flag.Bool("update", false, "write what happens into testdata")
 //	run|sick|away|back M...       what becomes of instances
 //	fail M WHY | port M           an instance ends by itself | its host port is somebody else's
 //	end M...                      an instance that was stopped ends
+//	taken M...                    the machine of a member is removed, with what it kept
 //	removed M...                  the agent has deleted a released claim
 //	ready M... | lost M...        the steward tells that nodes are ready | are not
 //	drained                       the steward has removed the nodes that are too many
@@ -244,6 +245,11 @@ func (d *driver) report(what, name, why string) error {
 	i := *m.instance
 	st := i.Statuses[0]
 	switch what {
+	case "taken":
+		claim := *m.claim
+		claim.Lost, i.Removed = true, true
+		m.claim = &claim
+		st.State, st.Message = kernel.Gone, "its machine was removed"
 	case "run", "sick":
 		st.State, st.Health = kernel.Running, []kernel.Health{{Known: true, Alive: what == "run"}}
 		if st.Started.IsZero() {
@@ -368,7 +374,9 @@ func (d *driver) do(dec Decision) bool {
 		d.c.mend(name, releaseStep)
 		claim := *d.c.members[name].claim
 		claim.Released = true
-		d.c.members[name].claim = &claim
+		if d.c.members[name].claim = &claim; claim.Lost { // nobody has to delete anything
+			d.c.members[name].claim = nil
+		}
 	}
 	for _, name := range dec.Load {
 		m := d.c.members[name]
@@ -390,7 +398,7 @@ func (d *driver) launch(m *member) {
 		m.problem = why
 		m.failures++
 		m.ended = d.now
-	case !d.room:
+	case !d.room || m.claim != nil && m.claim.Lost: // the kernel places nothing with a claim that is lost
 		m.waiting = &kernel.Waiting{Key: claimName("a", m.name),
 			Refusal: kernel.Refusal{Agents: 3, Reasons: []kernel.Rejected{{Filter: "mem", Agents: 3}}}}
 	default:
