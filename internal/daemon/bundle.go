@@ -10,14 +10,14 @@ import (
 // for nodes and for add-ons. A checkout has them as bundle/kubernetes/NAME/bin, a release as kubernetes/NAME beside its runtime.
 
 // bundle is the folder of one, if this machine has it.
-func (s *site) bundle(name string) (string, bool) {
+func (c *config) bundle(name string) (string, bool) {
 	if name == "runtime" {
-		return s.Runtime, true
+		return c.Runtime, true
 	}
 	if !filepath.IsLocal(name) {
 		return "", false
 	}
-	for _, dir := range s.bundlePaths(name) {
+	for _, dir := range c.bundlePaths(name) {
 		if _, err := os.Stat(filepath.Join(dir, "VERSION")); err == nil {
 			return dir, true
 		}
@@ -26,14 +26,14 @@ func (s *site) bundle(name string) (string, bool) {
 }
 
 // bundlePaths is where a bundle may be, seen from the runtime's folder.
-func (s *site) bundlePaths(name string) []string {
-	return []string{filepath.Join(s.Runtime, "..", "..", name, "bin"), filepath.Join(s.Runtime, "..", name)}
+func (c *config) bundlePaths(name string) []string {
+	return []string{filepath.Join(c.Runtime, "..", "..", name, "bin"), filepath.Join(c.Runtime, "..", name)}
 }
 
 // bundles lists those there are, with their versions.
-func (s *site) bundles() map[string]string {
+func (c *config) bundles() map[string]string {
 	out := map[string]string{"runtime": Version}
-	for _, pattern := range s.bundlePaths("kubernetes/*") {
+	for _, pattern := range c.bundlePaths("kubernetes/*") {
 		found, _ := filepath.Glob(filepath.Join(pattern, "VERSION")) // the pattern is well-formed
 		for _, file := range found {
 			raw, err := os.ReadFile(file)

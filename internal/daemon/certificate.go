@@ -30,33 +30,33 @@ type datacenter struct {
 	CA string `json:"ca"` // PEM
 }
 
-func (s *site) datacenterFile() string { return s.path("datacenter.json") }
+func (c *config) datacenterFile() string { return c.path("datacenter.json") }
 
-func (s *site) writeDatacenter(id string, ca []byte) error {
+func (c *config) writeDatacenter(id string, ca []byte) error {
 	b, err := json.Marshal(datacenter{ID: id, CA: string(ca)})
 	if err != nil {
 		return err
 	}
-	return replaceFile(s.datacenterFile(), b, 0o644)
+	return replaceFile(c.datacenterFile(), b, 0o644)
 }
 
-func (s *site) readDatacenter() (id string, pool *x509.CertPool, err error) {
-	b, err := os.ReadFile(s.datacenterFile())
+func (c *config) readDatacenter() (id string, pool *x509.CertPool, err error) {
+	b, err := os.ReadFile(c.datacenterFile())
 	if err != nil {
-		return "", nil, fmt.Errorf("no datacenter was started in %s: %w", s.State, errdefs.ErrNotFound)
+		return "", nil, fmt.Errorf("no datacenter was started in %s: %w", c.State, errdefs.ErrNotFound)
 	}
 	var d datacenter
 	pool = x509.NewCertPool()
 	if err := json.Unmarshal(b, &d); err != nil || !pool.AppendCertsFromPEM([]byte(d.CA)) {
-		return "", nil, fmt.Errorf("%s is damaged: `marina up` writes it anew: %w", s.datacenterFile(), errdefs.ErrDataLoss)
+		return "", nil, fmt.Errorf("%s is damaged: `marina up` writes it anew: %w", c.datacenterFile(), errdefs.ErrDataLoss)
 	}
 	return d.ID, pool, nil
 }
 
 // agentID names this machine's agent for as long as the state folder lives. Daemon and agent may ask first at the same time:
 // both get the same. A name that cannot be read is an error, never another name: what runs here would be nobody's.
-func (s *site) agentID() (string, error) {
-	file := s.path("agent.id")
+func (c *config) agentID() (string, error) {
+	file := c.path("agent.id")
 	for {
 		b, err := os.ReadFile(file)
 		if err == nil {
@@ -108,8 +108,8 @@ func replaceFile(name string, b []byte, mode os.FileMode) error {
 const maxAnswer = 1 << 20
 
 // askCertificate makes a key that never leaves this process and has the daemon on this machine certify it.
-func (s *site) askCertificate(ctx context.Context) (*tls.Certificate, error) {
-	id, err := s.agentID()
+func (c *config) askCertificate(ctx context.Context) (*tls.Certificate, error) {
+	id, err := c.agentID()
 	if err != nil {
 		return nil, err
 	}
@@ -122,7 +122,7 @@ func (s *site) askCertificate(ctx context.Context) (*tls.Certificate, error) {
 		return nil, fmt.Errorf("agent certificate: %w", err)
 	}
 	hc := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return (&net.Dialer{}).DialContext(ctx, "unix", s.socket())
+		return (&net.Dialer{}).DialContext(ctx, "unix", c.socket())
 	}}}
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://admin/agent/certificate?id="+id, bytes.NewReader(csr))
 	if err != nil {

@@ -17,8 +17,8 @@ import (
 	"github.com/marinaos/marina/internal/settings"
 )
 
-// site is settings with every default filled in and every text read.
-type site struct {
+// config is settings with every default filled in and every text read.
+type config struct {
 	settings.Datacenter
 	seed       byte   // of the state path, for what else must differ between datacenters of one machine
 	id         string // names what this datacenter has on the machine: bridge, table, cgroup; from the state path
@@ -27,77 +27,69 @@ type site struct {
 	attributes map[string]string
 }
 
-// complete fills in defaults and refuses what cannot work, with errdefs.ErrInvalidArgument.
-func complete(c settings.Datacenter) (*site, error) {
-	abs, err := filepath.Abs(c.State)
-	if c.State == "" || err != nil {
-		return nil, refused("state folder %q is not a path", c.State)
-	}
-	c.State = abs
-	if c.HTTPS == "" {
-		c.HTTPS = settings.HTTPS
-	}
-	if c.HTTP == "" {
-		c.HTTP = settings.HTTP
-	}
-	if c.AgentPort == "" {
-		c.AgentPort = settings.AgentPort
+// complete fills in defaults and refuses what cannot work, with errdefs.ErrInvalidArgument. It asks the machine for its name,
+// its addresses and the ranges that are free, and writes nothing.
+func complete(given settings.Datacenter) (*config, error) {
+	abs, err := filepath.Abs(given.State)
+	if given.State == "" || err != nil {
+		return nil, refused("state folder %q is not a path", given.State)
 	}
 	sum := sha256.Sum256([]byte(abs))
-	s := &site{Datacenter: c, seed: sum[6], id: hex.EncodeToString(sum[:4]), attributes: map[string]string{}}
-	if c.HTTP != settings.Off {
-		host, _, err := net.SplitHostPort(c.HTTP)
-		if ip := net.ParseIP(host); err != nil || ip == nil || !ip.IsLoopback() {
-			return nil, refused("plain HTTP address %q: only a loopback address such as 127.0.0.1:8080 is allowed, or \"off\"", c.HTTP)
-		}
+	c := &config{Datacenter: given, seed: sum[6], id: hex.EncodeToString(sum[:4]), attributes: map[string]string{}}
+	c.State = abs
+	c.HTTPS, c.HTTP = cmp.Or(c.HTTPS, settings.HTTPS), cmp.Or(c.HTTP, settings.HTTP)
+	c.AgentPort = cmp.Or(c.AgentPort, settings.AgentPort)
+	if err := c.checkSaid(); err != nil {
+		return nil, err
 	}
-	if s.Runtime == "" {
-		if s.Runtime, err = findRuntime(); err != nil {
+	if c.Runtime == "" {
+		if c.Runtime, err = findRuntime(); err != nil {
 			return nil, err
 		}
 	}
-	if s.Pool == "" || s.VIPs == "" {
-		r := s.defaultRanges()
-		s.Pool, s.VIPs = cmp.Or(s.Pool, r.Pool.String()), cmp.Or(s.VIPs, r.VIPs.String())
-	}
-	if s.pool, err = prefix("container pool", s.Pool, 8, 20); err != nil {
+	if err := c.chooseRanges(); err != nil {
 		return nil, err
 	}
-	if s.vips, err = prefix("VIP range", s.VIPs, 8, 24); err != nil {
+	if c.address, err = advertised(c.Advertise); err != nil {
 		return nil, err
 	}
-	if err := s.sameRanges(); err != nil {
-		return nil, err
-	}
-	if s.address, err = advertised(c.Advertise); err != nil {
-		return nil, err
-	}
-	if s.Hostname == "" {
-		if s.Hostname, err = os.Hostname(); err != nil {
+	if c.Hostname == "" {
+		if c.Hostname, err = os.Hostname(); err != nil {
 			return nil, fmt.Errorf("hostname: %w", err)
 		}
 	}
-	if !kernel.Strategy(c.Placement).Valid() {
-		return nil, refused("placement %q: expected %q or %q", c.Placement, kernel.StrategySpread, kernel.StrategyBinpack)
+	return c, nil
+}
+
+// checkSaid refuses what cannot work on any machine, and reads the attributes.
+func (c *config) checkSaid() error {
+	if c.HTTP != settings.Off {
+		host, _, err := net.SplitHostPort(c.HTTP)
+		if ip := net.ParseIP(host); err != nil || ip == nil || !ip.IsLoopback() {
+			return refused("plain HTTP address %q: only a loopback address such as 127.0.0.1:8080 is allowed, or \"off\"", c.HTTP)
+		}
 	}
-	for _, folder := range c.HostVolume {
-		if !filepath.IsAbs(folder) || inside(abs, folder) || inside(folder, abs) {
-			return nil, refused("host volume %q: expected an absolute path that neither holds the state folder nor lies in it", folder)
+	if !kernel.Strategy(c.Placement).Valid() {
+		return refused("placement %q: expected %q or %q", c.Placement, kernel.StrategySpread, kernel.StrategyBinpack)
+	}
+	for _, dir := range c.HostVolume {
+		if !filepath.IsAbs(dir) || inside(c.State, dir) || inside(dir, c.State) {
+			return refused("host volume %q: expected an absolute path that neither holds the state folder nor lies in it", dir)
 		}
 	}
 	for _, a := range c.Attribute {
 		name, value, ok := strings.Cut(a, "=")
 		if !ok || name == "" {
-			return nil, refused("attribute %q is not name=value", a)
+			return refused("attribute %q is not name=value", a)
 		}
-		s.attributes[name] = value
+		c.attributes[name] = value
 	}
-	return s, nil
+	return nil
 }
 
 // fingerprint names what this process was started with, so that an agent that was started with something else is told apart.
-func (s *site) fingerprint() string {
-	return fmt.Sprintf("%x", sha256.Sum256(fmt.Appendf(nil, "%+v", s.Datacenter)))[:16]
+func (c *config) fingerprint() string {
+	return fmt.Sprintf("%x", sha256.Sum256(fmt.Appendf(nil, "%+v", c.Datacenter)))[:16]
 }
 
 func refused(format string, args ...any) error {
@@ -164,10 +156,10 @@ func advertised(text string) (netip.Addr, error) {
 }
 
 // Where things are under the state folder.
-func (s *site) path(parts ...string) string {
-	return filepath.Join(append([]string{s.State}, parts...)...)
+func (c *config) path(parts ...string) string {
+	return filepath.Join(append([]string{c.State}, parts...)...)
 }
-func (s *site) socket() string    { return s.path("run", "admin.sock") }
-func (s *site) rootKey() string   { return s.path("root.key") }
-func (s *site) daemonPID() string { return s.path("run", "daemon.pid") }
-func (s *site) agentPID() string  { return s.path("run", "agent.pid") }
+func (c *config) socket() string    { return c.path("run", "admin.sock") }
+func (c *config) rootKey() string   { return c.path("root.key") }
+func (c *config) daemonPID() string { return c.path("run", "daemon.pid") }
+func (c *config) agentPID() string  { return c.path("run", "agent.pid") }

@@ -16,16 +16,16 @@ import (
 	"github.com/marinaos/marina/internal/settings"
 )
 
-func config(t *testing.T) settings.Datacenter {
+func given(t *testing.T) settings.Datacenter {
 	return settings.Datacenter{State: t.TempDir(), Runtime: t.TempDir(), Advertise: "192.0.2.7"}
 }
 
 func TestTwoStatesShareNothingOnTheMachine(t *testing.T) {
-	a, err := complete(config(t))
+	a, err := complete(given(t))
 	if err != nil {
 		t.Fatal(err)
 	}
-	b, err := complete(config(t))
+	b, err := complete(given(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -39,7 +39,7 @@ func TestTwoStatesShareNothingOnTheMachine(t *testing.T) {
 }
 
 func TestADatacenterKeepsTheAddressesOfItsFirstStart(t *testing.T) {
-	c := config(t)
+	c := given(t)
 	first, err := complete(c)
 	if err != nil {
 		t.Fatal(err)
@@ -82,7 +82,7 @@ func TestSettingsThatCannotWorkAreRefusedInWords(t *testing.T) {
 		"address is a name":        {func(c *settings.Datacenter) { c.Advertise = "host.example" }, "not an IP address"},
 	} {
 		t.Run(what, func(t *testing.T) {
-			c := config(t)
+			c := given(t)
 			tc.change(&c)
 			if _, err := complete(c); !errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), tc.says) {
 				t.Errorf("got %v, want an invalid argument that says %q", err, tc.says)
@@ -92,7 +92,7 @@ func TestSettingsThatCannotWorkAreRefusedInWords(t *testing.T) {
 }
 
 func TestPIDFileTellsWhoLivesAndOnlyThat(t *testing.T) {
-	s, err := complete(config(t))
+	s, err := complete(given(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -140,7 +140,7 @@ func TestAProcessThatIgnoresTERMIsEndedAfterItsLimit(t *testing.T) {
 }
 
 func TestAgentIDIsDrawnOnceForAState(t *testing.T) {
-	s, err := complete(config(t))
+	s, err := complete(given(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -154,7 +154,7 @@ func TestAgentIDIsDrawnOnceForAState(t *testing.T) {
 }
 
 func TestPreflightNamesWhatIsMissingAndWhatToDo(t *testing.T) {
-	c := config(t)
+	c := given(t)
 	var said []string
 	for _, f := range Preflight(t.Context(), c) {
 		if f.Severity == "error" {
@@ -171,7 +171,7 @@ func TestPreflightNamesWhatIsMissingAndWhatToDo(t *testing.T) {
 }
 
 func TestReachableFillsInTheMachinesAddress(t *testing.T) {
-	s, err := complete(config(t))
+	s, err := complete(given(t))
 	if err != nil {
 		t.Fatal(err)
 	}

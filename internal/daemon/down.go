@@ -21,7 +21,7 @@ import (
 // Down stops everything of the datacenter on this machine: daemon, agent, tasks with their grace, containerd, network. The
 // state stays. Tasks that do not end within a minute are killed. It works whatever is left of a datacenter, and again.
 func Down(ctx context.Context, cfg settings.Datacenter, progress io.Writer) error {
-	return take(ctx, cfg, progress, func(ctx context.Context, s *site, m *machine) error {
+	return take(ctx, cfg, progress, func(ctx context.Context, s *config, m *machine) error {
 		if m == nil {
 			return nil
 		}
@@ -32,7 +32,7 @@ func Down(ctx context.Context, cfg settings.Datacenter, progress io.Writer) erro
 // Clean is Down, and removes the state folder and all the runtime had. A folder that no datacenter was started in is left as it
 // is: errdefs.ErrFailedPrecondition.
 func Clean(ctx context.Context, cfg settings.Datacenter, progress io.Writer) error {
-	return take(ctx, cfg, progress, func(ctx context.Context, s *site, m *machine) error {
+	return take(ctx, cfg, progress, func(ctx context.Context, s *config, m *machine) error {
 		if m != nil {
 			if err := errors.Join(agent.Unmount(ctx, m.runtime, agent.Config{State: s.path("agent")}), m.runtime.RemoveAll(ctx)); err != nil {
 				return err
@@ -50,7 +50,7 @@ const (
 
 // take ends the processes, the tasks and the network, and has last do the rest; m is nil if no datacenter was started here.
 // Until it returns, neither a daemon nor an agent can start on the state.
-func take(ctx context.Context, cfg settings.Datacenter, progress io.Writer, last func(context.Context, *site, *machine) error) error {
+func take(ctx context.Context, cfg settings.Datacenter, progress io.Writer, last func(context.Context, *config, *machine) error) error {
 	s, err := complete(cfg)
 	if err != nil {
 		return err

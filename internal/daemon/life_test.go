@@ -20,7 +20,7 @@ import (
 
 func TestDownWhereNothingWasStartedDoesNothing(t *testing.T) {
 	for what, dir := range map[string]string{"no folder": filepath.Join(t.TempDir(), "none"), "empty folder": t.TempDir()} {
-		c := config(t)
+		c := given(t)
 		c.State = dir
 		var said strings.Builder
 		if err := Down(t.Context(), c, &said); err != nil || !strings.Contains(said.String(), "no datacenter was started") {
@@ -30,7 +30,7 @@ func TestDownWhereNothingWasStartedDoesNothing(t *testing.T) {
 }
 
 func TestCleanLeavesFoldersAloneThatAreNotOurs(t *testing.T) {
-	c := config(t)
+	c := given(t)
 	file := filepath.Join(c.State, "network", "interfaces")
 	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
 		t.Fatal(err)
@@ -53,7 +53,7 @@ func TestCleanLeavesFoldersAloneThatAreNotOurs(t *testing.T) {
 }
 
 func TestCleanRemovesWhatAStartThatFailedLeft(t *testing.T) {
-	c := config(t)
+	c := given(t)
 	s, err := complete(c)
 	if err != nil {
 		t.Fatal(err)
@@ -77,12 +77,12 @@ func TestCleanRemovesWhatAStartThatFailedLeft(t *testing.T) {
 }
 
 func TestNothingStartsWhileADatacenterIsTakenDown(t *testing.T) {
-	c := config(t)
+	c := given(t)
 	s, err := complete(c)
 	if err != nil {
 		t.Fatal(err)
 	}
-	err = take(t.Context(), c, io.Discard, func(_ context.Context, _ *site, _ *machine) error {
+	err = take(t.Context(), c, io.Discard, func(_ context.Context, _ *config, _ *machine) error {
 		for _, file := range []string{s.daemonPID(), s.agentPID()} {
 			if _, err := s.writePID(t.Context(), file); !errdefs.IsUnavailable(err) {
 				t.Errorf("%s was taken (%v), want unavailable", file, err)
@@ -102,7 +102,7 @@ func TestNothingStartsWhileADatacenterIsTakenDown(t *testing.T) {
 }
 
 func TestAPIDFileThatIsOnlyLookedAtNamesNobody(t *testing.T) {
-	s, err := complete(config(t))
+	s, err := complete(given(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -131,7 +131,7 @@ func TestAPIDFileThatIsOnlyLookedAtNamesNobody(t *testing.T) {
 }
 
 func TestADaemonGoesOnWhileItsAgentCannotBeStarted(t *testing.T) {
-	s, err := complete(config(t))
+	s, err := complete(given(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -146,7 +146,7 @@ func TestADaemonGoesOnWhileItsAgentCannotBeStarted(t *testing.T) {
 }
 
 func TestAStateFolderWithTooLongAPathIsRefused(t *testing.T) {
-	c := config(t)
+	c := given(t)
 	c.State = filepath.Join(c.State, strings.Repeat("a", 100))
 	if err := Run(t.Context(), c); !errdefs.IsFailedPrecondition(err) || !strings.Contains(err.Error(), "bytes") {
 		t.Errorf("run: %v, want a refusal that names the limit", err)
@@ -155,7 +155,7 @@ func TestAStateFolderWithTooLongAPathIsRefused(t *testing.T) {
 
 func TestAgentIDIsOneForAllWhoAskAtOnce(t *testing.T) {
 	for range 20 {
-		s, err := complete(config(t))
+		s, err := complete(given(t))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -179,7 +179,7 @@ func TestAgentIDIsOneForAllWhoAskAtOnce(t *testing.T) {
 }
 
 func TestAnAgentIDThatCannotBeReadIsNotReplaced(t *testing.T) {
-	s, err := complete(config(t))
+	s, err := complete(given(t))
 	if err != nil {
 		t.Fatal(err)
 	}

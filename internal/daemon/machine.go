@@ -28,7 +28,7 @@ type machine struct {
 }
 
 // sysctls remembers what the machine's limits were before an agent raised them.
-func (s *site) sysctls() *host.Sysctls { return host.RecordedIn(s.path("agent", "sysctls.json")) }
+func (c *config) sysctls() *host.Sysctls { return host.RecordedIn(c.path("agent", "sysctls.json")) }
 
 // RunAgent is the agent's process: it runs until ctx ends and leaves the tasks running.
 func RunAgent(ctx context.Context, cfg settings.Datacenter) error {
@@ -71,29 +71,29 @@ func ended(ctx context.Context, err error) error {
 }
 
 // machine builds the parts and starts nothing.
-func (s *site) machine(ctx context.Context, log *slog.Logger) (*machine, error) {
-	dc, pool, err := s.readDatacenter()
+func (c *config) machine(ctx context.Context, log *slog.Logger) (*machine, error) {
+	dc, pool, err := c.readDatacenter()
 	if err != nil {
 		return nil, err
 	}
-	id, err := s.agentID()
+	id, err := c.agentID()
 	if err != nil {
 		return nil, err
 	}
-	source := ca.NewSource(log, s.askCertificate)
+	source := ca.NewSource(log, c.askCertificate)
 	conf := ca.ClientTLS(source, pool, dc)
-	master, client := "https://"+s.master(), &http.Client{Transport: &http.Transport{TLSClientConfig: conf.Clone(), ForceAttemptHTTP2: true}}
-	rt, err := containerd.New(ctx, s.containerd(&containerd.Store{URL: master, Client: client}), log)
+	master, client := "https://"+c.master(), &http.Client{Transport: &http.Transport{TLSClientConfig: conf.Clone(), ForceAttemptHTTP2: true}}
+	rt, err := containerd.New(ctx, c.containerd(&containerd.Store{URL: master, Client: client}), log)
 	if err != nil {
 		return nil, err
 	}
-	nw, err := s.newNetwork(log)
+	nw, err := c.newNetwork(log)
 	if err != nil {
 		return nil, err
 	}
 	ag, err := agent.New(agent.Config{
-		State: s.path("agent"), Bundles: s.bundle, BundleVersions: s.bundles, ID: kernel.AgentID(id), Hostname: s.Hostname, Address: s.address, Attributes: s.attributes, HostVolumes: s.HostVolume,
-		Ports: s.hostPorts(), Masters: []string{s.master()}, TLS: conf, Version: Version,
+		State: c.path("agent"), Bundles: c.bundle, BundleVersions: c.bundles, ID: kernel.AgentID(id), Hostname: c.Hostname, Address: c.address, Attributes: c.attributes, HostVolumes: c.HostVolume,
+		Ports: c.hostPorts(), Masters: []string{c.master()}, TLS: conf, Version: Version,
 	}, agent.Deps{Runtime: rt, Network: nw, Log: log, Secrets: secrets{master, client}})
 	if err != nil {
 		return nil, err
@@ -104,35 +104,35 @@ func (s *site) machine(ctx context.Context, log *slog.Logger) (*machine, error) 
 // Version is the release, told by agents when they register.
 var Version = "dev"
 
-func (s *site) containerd(store *containerd.Store) containerd.Config {
-	return containerd.Config{Instance: s.id, State: s.path("runtime"), Bin: s.Runtime, Store: store, NoUserNamespaces: s.SharedIDs}
+func (c *config) containerd(store *containerd.Store) containerd.Config {
+	return containerd.Config{Instance: c.id, State: c.path("runtime"), Bin: c.Runtime, Store: store, NoUserNamespaces: c.SharedIDs}
 }
 
 // hostPorts is the range that tasks' ports on this machine come from. Each of sixteen instances has a range of its own.
-func (s *site) hostPorts() kernel.PortRange {
-	if s.State == settings.State {
+func (c *config) hostPorts() kernel.PortRange {
+	if c.State == settings.State {
 		return kernel.PortRange{First: 31000, Last: 32000}
 	}
-	first := uint16(20000 + 700*(int(s.seed)%16)) // below the kernel's ephemeral ports
+	first := uint16(20000 + 700*(int(c.seed)%16)) // below the kernel's ephemeral ports
 	return kernel.PortRange{First: first, Last: first + 699}
 }
 
 // published is the range that load balancers of clusters get on this machine, nothing for the default. Instances beside the
 // first have fewer, and sixteen of them each its own.
-func (s *site) published() kernel.PortRange {
-	if s.State == settings.State {
+func (c *config) published() kernel.PortRange {
+	if c.State == settings.State {
 		return kernel.PortRange{}
 	}
-	first := uint16(7100 + 50*(int(s.seed)%16))
+	first := uint16(7100 + 50*(int(c.seed)%16))
 	return kernel.PortRange{First: first, Last: first + 49}
 }
 
-func (s *site) newNetwork(log *slog.Logger) (*network.Network, error) {
+func (c *config) newNetwork(log *slog.Logger) (*network.Network, error) {
 	rules, err := vip.New()
 	if err != nil {
 		return nil, err
 	}
-	_, door := split(s.HTTPS)
-	names := dns.New(dns.Config{Log: log, Leader: func() netip.AddrPort { return netip.AddrPortFrom(s.address, door) }})
-	return network.New(network.Config{State: s.State, ID: s.id, Plugins: s.Runtime, Log: log}, rules, names)
+	_, door := split(c.HTTPS)
+	names := dns.New(dns.Config{Log: log, Leader: func() netip.AddrPort { return netip.AddrPortFrom(c.address, door) }})
+	return network.New(network.Config{State: c.State, ID: c.id, Plugins: c.Runtime, Log: log}, rules, names)
 }

@@ -25,7 +25,7 @@ func Preflight(ctx context.Context, cfg settings.Datacenter) []kernel.Finding {
 		return []kernel.Finding{{Severity: kernel.Fatal, What: err.Error()}}
 	}
 	out := host.Preflight()
-	for _, check := range []func(context.Context, *site) []kernel.Finding{filesystem, programs, ports, neighbours} {
+	for _, check := range []func(context.Context, *config) []kernel.Finding{filesystem, programs, ports, neighbours} {
 		out = append(out, check(ctx, s)...)
 	}
 	return out
@@ -34,7 +34,7 @@ func Preflight(ctx context.Context, cfg settings.Datacenter) []kernel.Finding {
 // leastFree is what a datacenter needs of its state folder's filesystem to begin.
 const leastFree = kernel.GiB
 
-func filesystem(_ context.Context, s *site) []kernel.Finding {
+func filesystem(_ context.Context, s *config) []kernel.Finding {
 	if err := s.checkState(); err != nil {
 		return host.Fatal("", "%v", err)
 	}
@@ -59,7 +59,7 @@ func filesystem(_ context.Context, s *site) []kernel.Finding {
 	return host.Good("%s free under %s", kernel.FormatBytes(free), dir)
 }
 
-func programs(_ context.Context, s *site) []kernel.Finding {
+func programs(_ context.Context, s *config) []kernel.Finding {
 	var out []kernel.Finding
 	for _, p := range []string{"containerd", "containerd-shim-runc-v2", "runc", "bridge", "loopback", "static"} {
 		if _, err := os.Stat(filepath.Join(s.Runtime, p)); err != nil {
@@ -78,7 +78,7 @@ func programs(_ context.Context, s *site) []kernel.Finding {
 }
 
 // ports names whoever holds a port the datacenter wants.
-func ports(_ context.Context, s *site) []kernel.Finding {
+func ports(_ context.Context, s *config) []kernel.Finding {
 	if pid := durable.Holder(s.daemonPID()); pid != 0 {
 		return host.Good("the datacenter's daemon runs already (process %d)", pid)
 	}
@@ -114,7 +114,7 @@ func holder(addr string) string {
 }
 
 // neighbours looks for what others on the machine have that would be in the way, and names it.
-func neighbours(ctx context.Context, s *site) []kernel.Finding {
+func neighbours(ctx context.Context, s *config) []kernel.Finding {
 	bridge := network.BridgeName(s.id)
 	if err := network.CheckConflicts(bridge, s.pool, s.vips); err != nil {
 		return host.Fatal("choose other addresses with --pool and --vips", "%v", err)

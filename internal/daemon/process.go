@@ -18,9 +18,9 @@ import (
 )
 
 // logger writes to standard error, which `marina up` sends to a file.
-func (s *site) logger() *slog.Logger {
+func (c *config) logger() *slog.Logger {
 	level := slog.LevelInfo
-	if s.Verbose {
+	if c.Verbose {
 		level = slog.LevelDebug
 	}
 	return slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level}))
@@ -35,8 +35,8 @@ func lock(ctx context.Context, path string) (*durable.Lock, error) {
 }
 
 // writePID takes a pid file: its lock says that the process lives, its content which one it is.
-func (s *site) writePID(ctx context.Context, path string) (release func(), err error) {
-	if err := s.checkState(); err != nil {
+func (c *config) writePID(ctx context.Context, path string) (release func(), err error) {
+	if err := c.checkState(); err != nil {
 		return nil, err
 	}
 	f, err := lock(ctx, path)
@@ -56,7 +56,7 @@ func Running(cfg settings.Datacenter) bool {
 	if err != nil {
 		return false
 	}
-	return durable.Holder((&site{Datacenter: settings.Datacenter{State: abs}}).daemonPID()) != 0
+	return durable.Holder((&config{Datacenter: settings.Datacenter{State: abs}}).daemonPID()) != 0
 }
 
 // Between two starts of an agent that dies at once.
@@ -67,10 +67,10 @@ const (
 
 // keepAgent has the machine's agent running until ctx ends. One that runs is left alone if it is of this build, and replaced
 // otherwise; one that dies, or cannot be started now, is started again. When ctx ends the agent goes on.
-func (s *site) keepAgent(ctx context.Context, build string, log *slog.Logger) error {
+func (c *config) keepAgent(ctx context.Context, build string, log *slog.Logger) error {
 	for wait := firstWait; ctx.Err() == nil; wait = min(2*wait, longWait) {
 		begun := time.Now()
-		pid, err := s.oneAgent(ctx, build, log)
+		pid, err := c.oneAgent(ctx, build, log)
 		if ctx.Err() != nil {
 			break
 		}
@@ -87,9 +87,9 @@ func (s *site) keepAgent(ctx context.Context, build string, log *slog.Logger) er
 }
 
 // oneAgent finds or starts an agent and returns when it has ended.
-func (s *site) oneAgent(ctx context.Context, build string, log *slog.Logger) (pid int, err error) {
-	pid = durable.Holder(s.agentPID())
-	if b, _ := os.ReadFile(s.path("run", "agent.build")); pid != 0 && string(b) != build {
+func (c *config) oneAgent(ctx context.Context, build string, log *slog.Logger) (pid int, err error) {
+	pid = durable.Holder(c.agentPID())
+	if b, _ := os.ReadFile(c.path("run", "agent.build")); pid != 0 && string(b) != build {
 		log.Info("agent is of another build, replacing it", "pid", pid)
 		if err := end(ctx, pid, 10*time.Second); err != nil {
 			return pid, err
@@ -97,7 +97,7 @@ func (s *site) oneAgent(ctx context.Context, build string, log *slog.Logger) (pi
 		pid = 0
 	}
 	if pid == 0 {
-		if pid, err = s.startAgent(build, log); err != nil {
+		if pid, err = c.startAgent(build, log); err != nil {
 			return 0, err
 		}
 		log.Info("agent started", "pid", pid)
@@ -118,24 +118,24 @@ func openLog(path string) (*os.File, error) {
 }
 
 // startAgent starts the agent's process in a session of its own, so that it outlives this one.
-func (s *site) startAgent(build string, log *slog.Logger) (int, error) {
+func (c *config) startAgent(build string, log *slog.Logger) (int, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return 0, err
 	}
-	logs, err := openLog(s.path("log", "agent.log"))
+	logs, err := openLog(c.path("log", "agent.log"))
 	if err != nil {
 		return 0, err
 	}
 	defer logs.Close()
-	cmd := exec.Command(self, "agent", "--state", s.State) // its settings are there
+	cmd := exec.Command(self, "agent", "--state", c.State) // its settings are there
 	cmd.Stdout, cmd.Stderr, cmd.Dir = logs, logs, "/"
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := cmd.Start(); err != nil {
 		return 0, fmt.Errorf("agent: %w", err)
 	}
 	go cmd.Wait() // reaps it; waitFor watches it
-	if err := replaceFile(s.path("run", "agent.build"), []byte(build), 0o600); err != nil {
+	if err := replaceFile(c.path("run", "agent.build"), []byte(build), 0o600); err != nil {
 		log.Warn("agent's build not noted, the next daemon replaces the agent", "pid", cmd.Process.Pid, "err", err)
 	}
 	return cmd.Process.Pid, nil

@@ -22,7 +22,7 @@ func TestMain(m *testing.M) {
 		os.Exit(m.Run())
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGTERM)
-	s := &site{Datacenter: settings.Datacenter{State: os.Args[3]}}
+	s := &config{Datacenter: settings.Datacenter{State: os.Args[3]}}
 	release, err := s.writePID(ctx, s.agentPID())
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -35,9 +35,9 @@ func TestMain(m *testing.M) {
 	os.Exit(0)
 }
 
-func completed(t *testing.T) *site {
+func completed(t *testing.T) *config {
 	t.Helper()
-	s, err := complete(config(t))
+	s, err := complete(given(t))
 	if err != nil {
 		t.Fatal(err)
 	}

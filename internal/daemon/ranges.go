@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"net/netip"
@@ -17,48 +18,63 @@ type ranges struct {
 	VIPs netip.Prefix `json:"vips"`
 }
 
-func (s *site) rangesFile() string { return s.path("ranges.json") }
+func (c *config) rangesFile() string { return c.path("ranges.json") }
 
 // keptRanges are those of an earlier start, if there was one.
-func (s *site) keptRanges() (r ranges, ok bool) {
-	b, err := os.ReadFile(s.rangesFile())
+func (c *config) keptRanges() (r ranges, ok bool) {
+	b, err := os.ReadFile(c.rangesFile())
 	return r, err == nil && json.Unmarshal(b, &r) == nil && r.Pool.IsValid() && r.VIPs.IsValid()
 }
 
+// chooseRanges settles on the ranges: those that were said, else those of an earlier start, else free ones.
+func (c *config) chooseRanges() (err error) {
+	if c.Pool == "" || c.VIPs == "" {
+		r := c.defaultRanges()
+		c.Pool, c.VIPs = cmp.Or(c.Pool, r.Pool.String()), cmp.Or(c.VIPs, r.VIPs.String())
+	}
+	if c.pool, err = prefix("container pool", c.Pool, 8, 20); err != nil {
+		return err
+	}
+	if c.vips, err = prefix("VIP range", c.VIPs, 8, 24); err != nil {
+		return err
+	}
+	return c.sameRanges()
+}
+
 // sameRanges refuses others than those of an earlier start: machines, groups and VIPs have addresses of those.
-func (s *site) sameRanges() error {
-	r, ok := s.keptRanges()
+func (c *config) sameRanges() error {
+	r, ok := c.keptRanges()
 	switch {
-	case ok && r.Pool != s.pool:
-		return refused("container pool %s: this datacenter's is %s since its first start", s.pool, r.Pool)
-	case ok && r.VIPs != s.vips:
-		return refused("VIP range %s: this datacenter's is %s since its first start", s.vips, r.VIPs)
+	case ok && r.Pool != c.pool:
+		return refused("container pool %s: this datacenter's is %s since its first start", c.pool, r.Pool)
+	case ok && r.VIPs != c.vips:
+		return refused("VIP range %s: this datacenter's is %s since its first start", c.vips, r.VIPs)
 	}
 	return nil
 }
 
 // defaultRanges are those of an earlier start, or free ones.
-func (s *site) defaultRanges() ranges {
-	if r, ok := s.keptRanges(); ok {
+func (c *config) defaultRanges() ranges {
+	if r, ok := c.keptRanges(); ok {
 		return r
 	}
 	var pools, vips []netip.Prefix
-	if s.State == settings.State {
+	if c.State == settings.State {
 		vips = append(vips, netip.MustParsePrefix("198.18.0.0/16"))
 	}
 	for i := range byte(128) { // one /16 of 10.128.0.0/9, beginning with one for each state path
-		pools = append(pools, netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 128 + (s.seed+i)%128, 0, 0}), 16))
+		pools = append(pools, netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 128 + (c.seed+i)%128, 0, 0}), 16))
 	}
 	for i := range byte(32) { // one /20 of 198.18.0.0/15, those last that the usual state path would take
-		vips = append(vips, netip.PrefixFrom(netip.AddrFrom4([4]byte{198, 19 - i/16, (s.seed + i) % 16 * 16, 0}), 20))
+		vips = append(vips, netip.PrefixFrom(netip.AddrFrom4([4]byte{198, 19 - i/16, (c.seed + i) % 16 * 16, 0}), 20))
 	}
-	return ranges{s.free(pools), s.free(vips)}
+	return ranges{c.free(pools), c.free(vips)}
 }
 
 // free is the first of some ranges that nobody on the machine has; if there is none the first, which preflight refuses.
-func (s *site) free(candidates []netip.Prefix) netip.Prefix {
+func (c *config) free(candidates []netip.Prefix) netip.Prefix {
 	for _, p := range candidates {
-		if network.CheckConflicts(network.BridgeName(s.id), p, p) == nil {
+		if network.CheckConflicts(network.BridgeName(c.id), p, p) == nil {
 			return p
 		}
 	}
@@ -66,10 +82,10 @@ func (s *site) free(candidates []netip.Prefix) netip.Prefix {
 }
 
 // keepRanges writes down what this start uses.
-func (s *site) keepRanges() error {
-	b, err := json.Marshal(ranges{s.pool, s.vips})
+func (c *config) keepRanges() error {
+	b, err := json.Marshal(ranges{c.pool, c.vips})
 	if err == nil {
-		err = replaceFile(s.rangesFile(), append(b, '\n'), 0o644)
+		err = replaceFile(c.rangesFile(), append(b, '\n'), 0o644)
 	}
 	if err != nil {
 		return fmt.Errorf("address ranges: %w", err)

@@ -38,7 +38,7 @@ const election = "master"
 
 // daemon is the process of a master: what lives as long as it does. What lives as long as a leadership is a term.
 type daemon struct {
-	site      *site
+	config    *config
 	log       *slog.Logger
 	build     string // of this binary
 	store     store.Store
@@ -69,7 +69,7 @@ func Run(ctx context.Context, cfg settings.Datacenter) error {
 	if err := s.keepRanges(); err != nil {
 		return err
 	}
-	d := &daemon{site: s, log: log, build: Build(), metrics: metrics.New(Version), access: access.Administrators{}}
+	d := &daemon{config: s, log: log, build: Build(), metrics: metrics.New(Version), access: access.Administrators{}}
 	if d.audit, err = audit.Open(audit.Config{Dir: s.path("audit"), Log: log}); err != nil {
 		return err
 	}
@@ -88,11 +88,11 @@ func Run(ctx context.Context, cfg settings.Datacenter) error {
 	return d.run(ctx)
 }
 
-func (s *site) openStore(ctx context.Context, log *slog.Logger) (store.Store, error) {
-	if len(s.Etcd) > 0 {
-		return etcd.OpenExternal(ctx, etcd.External{Endpoints: s.Etcd, CAFile: s.EtcdCA, CertFile: s.EtcdCert, KeyFile: s.EtcdKey, Log: log})
+func (c *config) openStore(ctx context.Context, log *slog.Logger) (store.Store, error) {
+	if len(c.Etcd) > 0 {
+		return etcd.OpenExternal(ctx, etcd.External{Endpoints: c.Etcd, CAFile: c.EtcdCA, CertFile: c.EtcdCert, KeyFile: c.EtcdKey, Log: log})
 	}
-	return etcd.OpenEmbedded(ctx, etcd.Embedded{Dir: s.path("etcd"), Log: log})
+	return etcd.OpenEmbedded(ctx, etcd.Embedded{Dir: c.path("etcd"), Log: log})
 }
 
 // open builds what does not depend on leadership.
@@ -101,7 +101,7 @@ func (d *daemon) open(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	root, err := identity.LoadRootKey(d.site.rootKey())
+	root, err := identity.LoadRootKey(d.config.rootKey())
 	if err != nil {
 		return err
 	}
@@ -109,13 +109,13 @@ func (d *daemon) open(ctx context.Context) error {
 	if d.authority, err = ca.Open(ctx, d.store, root, id); err != nil {
 		return err
 	}
-	if err := d.site.writeDatacenter(id, d.authority.CertPEM()); err != nil {
+	if err := d.config.writeDatacenter(id, d.authority.CertPEM()); err != nil {
 		return err
 	}
 	if d.identity, err = identity.Open(ctx, identity.Config{Datacenter: id, Access: d.access, Audit: d.audit}, d.store, root, d.log); err != nil {
 		return err
 	}
-	d.images, err = images.New(d.site.path("images"), d.store, d.fence, d.log)
+	d.images, err = images.New(d.config.path("images"), d.store, d.fence, d.log)
 	return err
 }
 
@@ -156,29 +156,29 @@ func (d *daemon) run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return ended(ctx, d.audit.Run(ctx)) })
 	g.Go(func() error { return ended(ctx, d.identity.Run(ctx)) })
-	g.Go(func() error { return ended(ctx, d.identity.ServeSocket(ctx, d.site.socket(), d.adminHandler())) })
+	g.Go(func() error { return ended(ctx, d.identity.ServeSocket(ctx, d.config.socket(), d.adminHandler())) })
 	g.Go(func() error { return ended(ctx, gw.Run(ctx)) })
 	g.Go(func() error { return ended(ctx, d.lead(ctx)) })
-	g.Go(func() error { return ended(ctx, d.site.keepAgent(ctx, d.build+d.site.fingerprint(), d.log)) })
+	g.Go(func() error { return ended(ctx, d.config.keepAgent(ctx, d.build+d.config.fingerprint(), d.log)) })
 	return g.Wait()
 }
 
 func (d *daemon) gateway() (*gateway.Gateway, error) {
-	host, _, _ := net.SplitHostPort(d.site.HTTPS)
-	dns, ips := ca.Hosts("localhost", "127.0.0.1", d.site.Hostname, d.site.address.String(), host)
-	source := d.authority.ServerSource(d.log, d.site.Hostname, dns, ips)
-	plain := d.site.HTTP
+	host, _, _ := net.SplitHostPort(d.config.HTTPS)
+	dns, ips := ca.Hosts("localhost", "127.0.0.1", d.config.Hostname, d.config.address.String(), host)
+	source := d.authority.ServerSource(d.log, d.config.Hostname, dns, ips)
+	plain := d.config.HTTP
 	if plain == settings.Off {
 		plain = "-"
 	}
-	return gateway.New(gateway.Config{HTTPS: d.site.HTTPS, HTTP: plain, TLS: ca.ServerTLS(source, d.authority.Pool(), d.authority.Datacenter())},
+	return gateway.New(gateway.Config{HTTPS: d.config.HTTPS, HTTP: plain, TLS: ca.ServerTLS(source, d.authority.Pool(), d.authority.Datacenter())},
 		gateway.Deps{Identity: d.identity, Routes: d.routes(), Services: d, Health: d, Info: d.info(), Log: d.log,
 			Access: d.access, Audit: d.audit, Metrics: d.metrics})
 }
 
 // master is where this machine's agent dials.
-func (s *site) master() string {
-	host, port := split(s.AgentPort)
+func (c *config) master() string {
+	host, port := split(c.AgentPort)
 	if a, err := netip.ParseAddr(host); err == nil && !a.IsUnspecified() {
 		return netip.AddrPortFrom(a, port).String()
 	}

@@ -21,8 +21,8 @@ func (d *daemon) adminHandler() http.Handler {
 	mux.HandleFunc("GET /info", func(w http.ResponseWriter, r *http.Request) {
 		parts := d.parts(r.Context())
 		healthy := !slices.ContainsFunc(parts, func(u unit) bool { return !u.Healthy })
-		plain := "http://" + d.site.HTTP
-		if d.site.HTTP == settings.Off {
+		plain := "http://" + d.config.HTTP
+		if d.config.HTTP == settings.Off {
 			plain = ""
 		}
 		resolver := ""
@@ -32,7 +32,7 @@ func (d *daemon) adminHandler() http.Handler {
 		w.Header().Set("Content-Type", "application/json")
 		json.NewEncoder(w).Encode(map[string]any{
 			"url": d.url(), "http": plain, "ca": string(d.authority.CertPEM()), "version": Version, "build": d.build,
-			"pid": os.Getpid(), "state": d.site.State, "healthy": healthy, "resolver": resolver,
+			"pid": os.Getpid(), "state": d.config.State, "healthy": healthy, "resolver": resolver,
 			"units": append(parts, d.schedulerUnits()...),
 		})
 	})
@@ -52,7 +52,7 @@ func (d *daemon) adminHandler() http.Handler {
 }
 
 // url is where people reach the gateway.
-func (d *daemon) url() string { return "https://" + reachable(d.site.HTTPS, d.site.address) }
+func (d *daemon) url() string { return "https://" + reachable(d.config.HTTPS, d.config.address) }
 
 // reachable fills this machine's address into a listen address that names none.
 func reachable(listen string, address netip.Addr) string {

@@ -61,7 +61,7 @@ func (d *daemon) lead(ctx context.Context) error {
 }
 
 func (d *daemon) oneTerm(ctx context.Context) error {
-	name, err := d.site.agentID()
+	name, err := d.config.agentID()
 	if err != nil {
 		return err
 	}
@@ -79,19 +79,19 @@ func (d *daemon) oneTerm(ctx context.Context) error {
 			d.log.Warn("leadership not handed over", "err", err)
 		}
 	}()
-	listener, err := net.Listen("tcp", d.site.AgentPort)
+	listener, err := net.Listen("tcp", d.config.AgentPort)
 	if err != nil {
 		return fmt.Errorf("agent port: %w", err)
 	}
 	t := &term{leadership: l}
-	t.master = master.New(master.Config{Pool: d.site.pool, VIPs: d.site.vips, Strategy: kernel.Strategy(d.site.Placement)}, master.Deps{
+	t.master = master.New(master.Config{Pool: d.config.pool, VIPs: d.config.vips, Strategy: kernel.Strategy(d.config.Placement)}, master.Deps{
 		Store: d.store, Leadership: l, Log: d.log, Listener: listener, TLS: d.agentTLS(name), AgentID: d.agentOf, Handler: d.agentHandler(), Metrics: d.metrics,
 	})
 	t.services = services.New(services.Config{Kernel: t.master, Store: d.store, Fence: l.Fence(), Log: d.log, Metrics: d.metrics,
-		Leader: reachable(d.site.HTTPS, d.site.address), VIPs: d.site.vips, HostVolumes: append([]string{}, d.site.HostVolume...)})
+		Leader: reachable(d.config.HTTPS, d.config.address), VIPs: d.config.vips, HostVolumes: append([]string{}, d.config.HostVolume...)})
 	t.clusters = kubernetes.New(kubernetes.Config{Kernel: t.master, Store: d.store, Fence: l.Fence(), Root: d.root, Log: d.log, Metrics: d.metrics,
-		Pool: d.site.pool, VIPs: d.site.vips, Publish: d.site.published(), Images: d.site.path("kubernetes"),
-		Machine: []string{d.site.Hostname}, Quotas: t.master.Quotas, Exec: t.taskExec, Usage: t.taskUsage})
+		Pool: d.config.pool, VIPs: d.config.vips, Publish: d.config.published(), Images: d.config.path("kubernetes"),
+		Machine: []string{d.config.Hostname}, Quotas: t.master.Quotas, Exec: t.taskExec, Usage: t.taskUsage})
 	t.schedulers = []scheduler{
 		{"services", t.services.Run, api.New(t.services, d.access), t.services.Alarms},
 		{"kubernetes", t.clusters.Run, t.clusters.Handler(d.access), t.clusters.Alarms},
@@ -126,7 +126,7 @@ func (d *daemon) deposePredecessor(ctx context.Context, name string) error {
 
 // agentTLS is for the listener that agents dial: certificates on both sides.
 func (d *daemon) agentTLS(name string) *tls.Config {
-	dns, ips := ca.Hosts("localhost", "127.0.0.1", d.site.Hostname, d.site.address.String())
+	dns, ips := ca.Hosts("localhost", "127.0.0.1", d.config.Hostname, d.config.address.String())
 	source := d.authority.ServerSource(d.log, name, dns, ips)
 	return ca.ServerTLS(source, d.authority.Pool(), d.authority.Datacenter(), ca.Agent)
 }

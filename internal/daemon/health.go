@@ -3,52 +3,12 @@ package daemon
 import (
 	"context"
 	"fmt"
-	"net/http"
 	"net/netip"
 	"strings"
 
 	"github.com/marinaos/marina/internal/gateway"
 	"github.com/marinaos/marina/internal/kernel"
 )
-
-// Limits on bodies of single routes.
-const (
-	definitionLimit = 2 << 20  // an app's definition
-	imageLimit      = 32 << 30 // an image's archive
-)
-
-// routes is what the gateway serves of the rooms that have an API.
-func (d *daemon) routes() []gateway.Route {
-	marathon := d.leading(func(t *term) http.Handler { return t.scheduler("services").handler })
-	kernel := d.leading(func(t *term) http.Handler { return t.master.Handler(d.access) })
-	clusters := d.leading(func(t *term) http.Handler { return t.clusters.Handler(d.access) })
-	events := func(prefix string) gateway.Route {
-		return gateway.Route{Prefix: prefix + "/v2/events", Handler: strip(prefix, marathon), Streaming: true, Asks: true}
-	}
-	return []gateway.Route{
-		{Prefix: "/service/marathon", Strip: true, Asks: true, Handler: marathon, BodyLimit: definitionLimit}, events("/service/marathon"),
-		{Prefix: "/marathon", Strip: true, Asks: true, Handler: marathon, BodyLimit: definitionLimit}, events("/marathon"),
-		{Prefix: "/v2", Asks: true, Handler: marathon, BodyLimit: definitionLimit}, events(""),
-		{Prefix: "/machines/v1", Asks: true, Handler: kernel},
-		{Prefix: "/quota/v1", Asks: true, Handler: kernel},
-		{Prefix: "/net/v1", Asks: true, Handler: kernel},
-		{Prefix: "/tasks/v1", Asks: true, Handler: kernel, Streaming: true, BodyLimit: -1},
-		{Prefix: "/kubernetes/v1", Asks: true, Handler: clusters, Streaming: true, BodyLimit: imageLimit},
-		{Prefix: "/images/v1", Asks: true, Handler: d.images.Handler(d.access), Streaming: true, BodyLimit: imageLimit},
-	}
-}
-
-// strip is http.StripPrefix that also accepts no prefix.
-func strip(prefix string, h http.Handler) http.Handler {
-	if prefix == "" {
-		return h
-	}
-	return http.StripPrefix(prefix, h)
-}
-
-func (d *daemon) info() gateway.Info {
-	return gateway.Info{Datacenter: d.authority.Datacenter(), PublicIPv4: d.site.address.String(), Version: Version, CA: d.authority.CertPEM()}
-}
 
 // unit is one part of the datacenter and how it is.
 type unit struct {
@@ -76,7 +36,7 @@ func (d *daemon) parts(ctx context.Context) []unit {
 	agents := unit{ID: "marina-agent.service", Name: "agent", Output: "this machine has not joined yet"}
 	if t := d.term.Load(); t != nil {
 		lead.Healthy, lead.Output = true, ""
-		id, _ := d.site.agentID()
+		id, _ := d.config.agentID()
 		for _, a := range t.master.Agents() {
 			if string(a.ID) == id {
 				agents.Healthy, agents.Output = a.Connected, ""
@@ -129,10 +89,10 @@ func alarmed(id, name string, alarms []kernel.Alarm) unit {
 
 // Health is DC/OS's view of units.
 func (d *daemon) Health(ctx context.Context) gateway.HealthReport {
-	ip := d.site.address.String()
+	ip := d.config.address.String()
 	node := gateway.HealthNode{IP: ip, Role: "master"}
 	for _, u := range d.units(ctx) {
-		h := gateway.HealthUnit{ID: u.ID, Name: u.Name, Output: u.Output, Description: "Marina " + u.Name, Help: "less " + d.site.path("log", "daemon.log")}
+		h := gateway.HealthUnit{ID: u.ID, Name: u.Name, Output: u.Output, Description: "Marina " + u.Name, Help: "less " + d.config.path("log", "daemon.log")}
 		if !u.Healthy {
 			h.Health, node.Health = gateway.Unhealthy, gateway.Unhealthy
 		}
@@ -150,8 +110,8 @@ func (d *daemon) Health(ctx context.Context) gateway.HealthReport {
 			}
 		}
 	}
-	id, _ := d.site.agentID()
-	return gateway.HealthReport{Hostname: d.site.Hostname, IP: ip, Version: Version, AgentID: id, Nodes: nodes}
+	id, _ := d.config.agentID()
+	return gateway.HealthReport{Hostname: d.config.Hostname, IP: ip, Version: Version, AgentID: id, Nodes: nodes}
 }
 
 // resolver is the datacenter's name server on this machine, once it has its subnet.
@@ -160,21 +120,11 @@ func (d *daemon) resolver() netip.Addr {
 	if t == nil {
 		return netip.Addr{}
 	}
-	id, _ := d.site.agentID()
+	id, _ := d.config.agentID()
 	for _, a := range t.master.Agents() {
 		if string(a.ID) == id && a.Subnet.IsValid() {
 			return a.Subnet.Masked().Addr().Next()
 		}
 	}
 	return netip.Addr{}
-}
-
-// Resolve finds the app that wants to be seen under /service by a name.
-func (d *daemon) Resolve(name string) (gateway.Upstream, bool) {
-	t := d.term.Load()
-	if t == nil {
-		return gateway.Upstream{}, false
-	}
-	at, scheme, keep, ok := t.services.Door(name)
-	return gateway.Upstream{Endpoint: at, Scheme: scheme, KeepPath: keep}, ok
 }

@@ -20,32 +20,32 @@ var early = []string{"log", "run", "settings.json", "lost+found"}
 
 // checkState refuses a state folder that cannot be one, with errdefs.ErrFailedPrecondition: one whose path is too long, and one
 // that is somebody else's. What is in a state folder is removed by `marina down --clean-state`, so it must be ours alone.
-func (s *site) checkState() error {
-	if len(s.socket()) > maxSocketPath {
+func (c *config) checkState() error {
+	if len(c.socket()) > maxSocketPath {
 		return fmt.Errorf("state folder %s: its path has more than %d bytes, which the sockets in it do not allow: %w",
-			s.State, maxSocketPath-len(s.socket())+len(s.State), errdefs.ErrFailedPrecondition)
+			c.State, maxSocketPath-len(c.socket())+len(c.State), errdefs.ErrFailedPrecondition)
 	}
-	for _, mark := range []string{s.datacenterFile(), s.rootKey(), s.daemonPID()} {
+	for _, mark := range []string{c.datacenterFile(), c.rootKey(), c.daemonPID()} {
 		if _, err := os.Lstat(mark); err == nil {
 			return nil
 		}
 	}
-	found, err := os.ReadDir(s.State)
+	found, err := os.ReadDir(c.State)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("state folder: %w", err)
 	}
 	for _, f := range found {
 		if !slices.Contains(early, f.Name()) {
 			return fmt.Errorf("%s is no datacenter's state folder and is not empty (it has %s): name an empty or new one by MARINA_STATE: %w",
-				s.State, f.Name(), errdefs.ErrFailedPrecondition)
+				c.State, f.Name(), errdefs.ErrFailedPrecondition)
 		}
 	}
 	return nil
 }
 
 // removeState removes what is in the state folder, the locks last, and the folder unless something is mounted there.
-func (s *site) removeState() error {
-	found, err := os.ReadDir(s.State)
+func (c *config) removeState() error {
+	found, err := os.ReadDir(c.State)
 	if err != nil {
 		return err
 	}
@@ -53,14 +53,14 @@ func (s *site) removeState() error {
 		if f.Name() == "run" || f.Name() == "lost+found" {
 			continue
 		}
-		if err := os.RemoveAll(filepath.Join(s.State, f.Name())); err != nil {
+		if err := os.RemoveAll(filepath.Join(c.State, f.Name())); err != nil {
 			return err
 		}
 	}
-	if err := os.RemoveAll(s.path("run")); err != nil {
+	if err := os.RemoveAll(c.path("run")); err != nil {
 		return err
 	}
-	if err := os.Remove(s.State); err != nil && !errors.Is(err, unix.EBUSY) && !errors.Is(err, unix.ENOTEMPTY) && !errors.Is(err, fs.ErrNotExist) {
+	if err := os.Remove(c.State); err != nil && !errors.Is(err, unix.EBUSY) && !errors.Is(err, unix.ENOTEMPTY) && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	return nil
