@@ -52,7 +52,8 @@ func openDoor(t *testing.T) *door {
 	st, root := memory.New(), must(identity.NewRootKey(raw))(t)
 	log := slog.New(slog.NewTextHandler(io.Discard, nil))
 	authority := must(ca.Open(t.Context(), st, root, "dc-1"))(t)
-	d := &door{dir: must(identity.Open(t.Context(), identity.Config{Datacenter: "dc-1"}, st, root, log))(t), api: clitest.Record(t), state: t.TempDir()}
+	d := &door{dir: must(identity.Open(t.Context(), identity.Config{Datacenter: "dc-1"}, st, root, log))(t),
+		api: clitest.Record(t), state: t.TempDir()}
 	d.ca = filepath.Join(t.TempDir(), "ca.pem")
 	if err := os.WriteFile(d.ca, authority.CertPEM(), 0o600); err != nil {
 		t.Fatal(err)
@@ -67,8 +68,10 @@ func openDoor(t *testing.T) *door {
 	})
 	routes = append(routes, gateway.Route{Prefix: "/quota/v1", Handler: leaderless, Asks: true})
 	_, ips := ca.Hosts("127.0.0.1")
-	gw := must(gateway.New(gateway.Config{HTTPS: "127.0.0.1:0", HTTP: "-", TLS: ca.ServerTLS(authority.ServerSource(log, "m1", nil, ips), nil, "dc-1")},
-		gateway.Deps{Identity: d.dir, Routes: routes, Info: gateway.Info{Datacenter: "dc-1", CA: authority.CertPEM()}, Log: log}))(t)
+	gw := must(gateway.New(gateway.Config{HTTPS: "127.0.0.1:0", HTTP: "-",
+		TLS: ca.ServerTLS(authority.ServerSource(log, "m1", nil, ips), nil, "dc-1")},
+		gateway.Deps{Identity: d.dir, Routes: routes, Info: gateway.Info{Datacenter: "dc-1", CA: authority.CertPEM()},
+			Log: log}))(t)
 	info := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		json.NewEncoder(w).Encode(client.Info{URL: d.url, CA: string(authority.CertPEM())})
 	})
@@ -108,7 +111,8 @@ func TestWhoLogsInIsRememberedUntilTheTokenIsRevoked(t *testing.T) {
 	issued := must(d.dir.IssueRoot(t.Context(), time.Hour, "test"))(t)
 	t.Setenv("MARINA_TOKEN", issued.Secret)
 	d.marina(t, "", "login", d.url).Says(t, "login without the CA", exit.Denied, "a CA that is not trusted", "--ca FILE")
-	d.marina(t, "", "login", d.url, "--ca", d.ca, "--token", "wrong").Says(t, "login with a wrong token", exit.Denied, "marina login URL")
+	d.marina(t, "", "login", d.url, "--ca", d.ca, "--token", "wrong").Says(t, "login with a wrong token", exit.Denied,
+		"marina login URL")
 	file := filepath.Join(home, ".config", "marina", "login.json")
 	if _, err := os.Stat(file); err == nil {
 		t.Error("a login that failed was saved")
@@ -179,7 +183,8 @@ func TestCommandsInTasksRunThroughTheGateway(t *testing.T) {
 	t.Setenv("MARINA_URL", d.url)
 	t.Setenv("MARINA_CA", d.ca)
 	big := strings.Repeat("0123456789abcdef", 64<<10/16) + "end"
-	if r := d.marina(t, big, "task", "exec", "x", "--", "cat"); r.Code != 0 || r.Out != "[cat] tty=false "+big+"\n" || r.Err != "a warning\n" {
+	if r := d.marina(t, big, "task", "exec", "x", "--", "cat"); r.Code != 0 || r.Out != "[cat] tty=false "+big+"\n" ||
+		r.Err != "a warning\n" {
 		t.Errorf("cat: exit %d, %d bytes of output, error %q; want all that was sent", r.Code, len(r.Out), r.Err)
 	}
 	if r := d.marina(t, "", "task", "exec", "x", "--", "false"); r.Code != 3 {
@@ -230,6 +235,7 @@ func TestRootOnTheMachineNeedsNoLogin(t *testing.T) {
 func TestAnAddressThatIsSaidWinsOverTheMachinesOwn(t *testing.T) {
 	d := openDoor(t)
 	clitest.Home(t)
-	r := clitest.RunWith(t, cli.Programs{}, "", "--state", d.state, "--url", "https://127.0.0.1:1", "--token", "t", "app", "list")
+	r := clitest.RunWith(t, cli.Programs{}, "", "--state", d.state, "--url", "https://127.0.0.1:1", "--token", "t", "app",
+		"list")
 	r.Says(t, "nobody there", exit.Unreachable, fmt.Sprintf("%s does not answer", "https://127.0.0.1:1"), "another --url")
 }

@@ -44,7 +44,8 @@ func newSession(t *testing.T) *session {
 	utc := time.Local
 	time.Local = time.UTC
 	t.Cleanup(func() { time.Local = utc })
-	for name, text := range map[string]string{"app.json": `{"id":"/new","cmd":"sleep 1"}`, "noid.json": `{"cmd":"x"}`, "bad.json": `{`, "image.tar": strings.Repeat("x", 3000),
+	for name, text := range map[string]string{"app.json": `{"id":"/new","cmd":"sleep 1"}`, "noid.json": `{"cmd":"x"}`,
+		"bad.json": `{`, "image.tar": strings.Repeat("x", 3000),
 		"cluster.yaml": "name: demo\nversion: 1.37\nnodes: {count: 1}\n"} {
 		if err := os.WriteFile(filepath.Join(s.home, name), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
@@ -70,7 +71,8 @@ func (s *session) programs(errOut io.Writer) cli.Programs {
 	return cli.Programs{Daemon: told("daemon"), Agent: told("agent"), Down: ends("down"), Clean: ends("clean"),
 		Build: func() string { return "build" }, Running: func(settings.Datacenter) bool { return false },
 		Preflight: func(context.Context, settings.Datacenter) []kernel.Finding {
-			return []kernel.Finding{{Severity: kernel.Good, What: "kernel 6.1"}, {Severity: kernel.Warning, What: "few keys", Do: "sysctl"},
+			return []kernel.Finding{{Severity: kernel.Good, What: "kernel 6.1"},
+				{Severity: kernel.Warning, What: "few keys", Do: "sysctl"},
 				{Severity: kernel.Fatal, What: "no root", Do: "sudo marina up"}}
 		}}
 }
@@ -173,7 +175,8 @@ func TestGoldenHelpAndFlags(t *testing.T) {
 		s.run("", append(words(c), "--help")...)
 		for _, set := range []*pflag.FlagSet{c.LocalFlags(), c.PersistentFlags()} {
 			set.VisitAll(func(f *pflag.Flag) {
-				fmt.Fprintf(&s.transcript, "# %s --%s %q %s %q hidden=%v\n", c.CommandPath(), f.Name, f.Shorthand, f.Value.Type(), f.DefValue, f.Hidden)
+				fmt.Fprintf(&s.transcript, "# %s --%s %q %s %q hidden=%v\n", c.CommandPath(), f.Name, f.Shorthand, f.Value.Type(),
+					f.DefValue, f.Hidden)
 			})
 		}
 	}

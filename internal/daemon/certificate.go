@@ -62,7 +62,8 @@ func (c *config) agentID() (string, error) {
 		if err == nil {
 			id := strings.TrimSpace(string(b))
 			if id == "" {
-				err = fmt.Errorf("%s is empty: write the agent's name back, `marina machine list` tells it: %w", file, errdefs.ErrDataLoss)
+				err = fmt.Errorf("%s is empty: write the agent's name back, `marina machine list` tells it: %w",
+					file, errdefs.ErrDataLoss)
 			}
 			return id, err
 		}
@@ -121,10 +122,12 @@ func (c *config) askCertificate(ctx context.Context) (*tls.Certificate, error) {
 	if err != nil {
 		return nil, fmt.Errorf("agent certificate: %w", err)
 	}
-	hc := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return (&net.Dialer{}).DialContext(ctx, "unix", c.socket())
-	}}}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://admin/agent/certificate?id="+id, bytes.NewReader(csr))
+	}
+	hc := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: dial}}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://admin/agent/certificate?id="+id,
+		bytes.NewReader(csr))
 	if err != nil {
 		return nil, err
 	}
@@ -135,7 +138,8 @@ func (c *config) askCertificate(ctx context.Context) (*tls.Certificate, error) {
 	defer resp.Body.Close()
 	der, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
 	if err != nil || resp.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("agent certificate: the daemon answered %s: %.200s: %w", resp.Status, der, errdefs.ErrUnavailable)
+		return nil, fmt.Errorf("agent certificate: the daemon answered %s: %.200s: %w", resp.Status, der,
+			errdefs.ErrUnavailable)
 	}
 	leaf, err := x509.ParseCertificate(der)
 	if err != nil {

@@ -23,12 +23,21 @@ type config struct {
 	seed       byte   // of the state path, for what else must differ between datacenters of one machine
 	id         string // names what this datacenter has on the machine: bridge, table, cgroup; from the state path
 	address    netip.Addr
-	pool, vips netip.Prefix
+	pool, vips netip.Prefix // by resolve
 	attributes map[string]string
 }
 
-// complete fills in defaults and refuses what cannot work, with errdefs.ErrInvalidArgument. It asks the machine for its name,
-// its addresses and the ranges that are free, and writes nothing.
+// resolve is complete, and settles on the ranges of addresses, which only a start needs.
+func resolve(given settings.Datacenter) (*config, error) {
+	c, err := complete(given)
+	if err != nil {
+		return nil, err
+	}
+	return c, c.chooseRanges()
+}
+
+// complete fills in defaults and refuses what cannot work, with errdefs.ErrInvalidArgument. It asks the machine for its name and
+// its addresses, and writes nothing.
 func complete(given settings.Datacenter) (*config, error) {
 	abs, err := filepath.Abs(given.State)
 	if given.State == "" || err != nil {
@@ -47,9 +56,6 @@ func complete(given settings.Datacenter) (*config, error) {
 			return nil, err
 		}
 	}
-	if err := c.chooseRanges(); err != nil {
-		return nil, err
-	}
 	if c.address, err = advertised(c.Advertise); err != nil {
 		return nil, err
 	}
@@ -66,7 +72,8 @@ func (c *config) checkSaid() error {
 	if c.HTTP != settings.Off {
 		host, _, err := net.SplitHostPort(c.HTTP)
 		if ip := net.ParseIP(host); err != nil || ip == nil || !ip.IsLoopback() {
-			return refused("plain HTTP address %q: only a loopback address such as 127.0.0.1:8080 is allowed, or \"off\"", c.HTTP)
+			return refused("plain HTTP address %q: only a loopback address such as 127.0.0.1:8080 is allowed, or \"off\"",
+				c.HTTP)
 		}
 	}
 	if !kernel.Strategy(c.Placement).Valid() {
@@ -105,7 +112,8 @@ func inside(name, folder string) bool {
 func prefix(what, text string, least, most int) (netip.Prefix, error) {
 	p, err := netip.ParsePrefix(text)
 	if err != nil || !p.Addr().Is4() || p.Bits() < least || p.Bits() > most {
-		return netip.Prefix{}, refused("%s %q: expected an IPv4 network of /%d to /%d, such as 10.200.0.0/16", what, text, least, most)
+		return netip.Prefix{}, refused("%s %q: expected an IPv4 network of /%d to /%d, such as 10.200.0.0/16", what, text,
+			least, most)
 	}
 	return p.Masked(), nil
 }
@@ -123,7 +131,8 @@ func findRuntime() (string, error) {
 			return filepath.Clean(candidate), nil
 		}
 	}
-	return "", fmt.Errorf("no containerd beside %s: build it with `make build`, or name its folder with --runtime: %w", self, errdefs.ErrNotFound)
+	return "", fmt.Errorf("no containerd beside %s: build it with `make build`, or name its folder with --runtime: %w",
+		self, errdefs.ErrNotFound)
 }
 
 // advertised is the address by which other machines reach this one. Without a route to anywhere it is loopback's.

@@ -21,18 +21,18 @@ func given(t *testing.T) settings.Datacenter {
 }
 
 func TestTwoStatesShareNothingOnTheMachine(t *testing.T) {
-	a, err := complete(given(t))
+	a, err := resolve(given(t))
 	if err != nil {
 		t.Fatal(err)
 	}
-	b, err := complete(given(t))
+	b, err := resolve(given(t))
 	if err != nil {
 		t.Fatal(err)
 	}
 	if a.id == b.id {
 		t.Errorf("both are instance %s, want different ones", a.id)
 	}
-	again, err := complete(a.Datacenter)
+	again, err := resolve(a.Datacenter)
 	if err != nil || again.id != a.id || again.pool != a.pool || again.vips != a.vips {
 		t.Errorf("the same state gave %v, then %v (%v), want the same names and addresses", a, again, err)
 	}
@@ -40,7 +40,7 @@ func TestTwoStatesShareNothingOnTheMachine(t *testing.T) {
 
 func TestADatacenterKeepsTheAddressesOfItsFirstStart(t *testing.T) {
 	c := given(t)
-	first, err := complete(c)
+	first, err := resolve(c)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -48,7 +48,7 @@ func TestADatacenterKeepsTheAddressesOfItsFirstStart(t *testing.T) {
 		t.Errorf("chose %v and %v, want a /16 and a /20 apart", first.pool, first.vips)
 	}
 	c.Pool, c.VIPs = "10.77.0.0/16", "198.18.240.0/20"
-	named, err := complete(c)
+	named, err := resolve(c)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -56,13 +56,14 @@ func TestADatacenterKeepsTheAddressesOfItsFirstStart(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.Pool, c.VIPs = "", ""
-	later, err := complete(c)
+	later, err := resolve(c)
 	if err != nil || later.pool != named.pool || later.vips != named.vips {
 		t.Errorf("a later start has %v and %v (%v), want %v and %v", later.pool, later.vips, err, named.pool, named.vips)
 	}
-	for _, change := range []func(){func() { c.Pool = "10.78.0.0/16" }, func() { c.Pool, c.VIPs = "", "198.18.224.0/20" }} {
+	for _, change := range []func(){func() { c.Pool = "10.78.0.0/16" },
+		func() { c.Pool, c.VIPs = "", "198.18.224.0/20" }} {
 		change()
-		if _, err := complete(c); !errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), "since its first start") {
+		if _, err := resolve(c); !errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), "since its first start") {
 			t.Errorf("a later start with %+v: %v, want it refused", c, err)
 		}
 	}
@@ -84,7 +85,7 @@ func TestSettingsThatCannotWorkAreRefusedInWords(t *testing.T) {
 		t.Run(what, func(t *testing.T) {
 			c := given(t)
 			tc.change(&c)
-			if _, err := complete(c); !errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), tc.says) {
+			if _, err := resolve(c); !errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), tc.says) {
 				t.Errorf("got %v, want an invalid argument that says %q", err, tc.says)
 			}
 		})
@@ -92,7 +93,7 @@ func TestSettingsThatCannotWorkAreRefusedInWords(t *testing.T) {
 }
 
 func TestPIDFileTellsWhoLivesAndOnlyThat(t *testing.T) {
-	s, err := complete(given(t))
+	s, err := resolve(given(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -140,7 +141,7 @@ func TestAProcessThatIgnoresTERMIsEndedAfterItsLimit(t *testing.T) {
 }
 
 func TestAgentIDIsDrawnOnceForAState(t *testing.T) {
-	s, err := complete(given(t))
+	s, err := resolve(given(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -171,11 +172,12 @@ func TestPreflightNamesWhatIsMissingAndWhatToDo(t *testing.T) {
 }
 
 func TestReachableFillsInTheMachinesAddress(t *testing.T) {
-	s, err := complete(given(t))
+	s, err := resolve(given(t))
 	if err != nil {
 		t.Fatal(err)
 	}
-	for listen, want := range map[string]string{":8443": "192.0.2.7:8443", "0.0.0.0:9443": "192.0.2.7:9443", "127.0.0.1:1": "127.0.0.1:1"} {
+	for listen, want := range map[string]string{":8443": "192.0.2.7:8443", "0.0.0.0:9443": "192.0.2.7:9443",
+		"127.0.0.1:1": "127.0.0.1:1"} {
 		if got := reachable(listen, s.address); got != want {
 			t.Errorf("reachable(%q) = %q, want %q", listen, got, want)
 		}

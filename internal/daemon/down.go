@@ -21,7 +21,7 @@ import (
 // Down stops everything of the datacenter on this machine: daemon, agent, tasks with their grace, containerd, network. The
 // state stays. Tasks that do not end within a minute are killed. It works whatever is left of a datacenter, and again.
 func Down(ctx context.Context, cfg settings.Datacenter, progress io.Writer) error {
-	return take(ctx, cfg, progress, func(ctx context.Context, s *config, m *machine) error {
+	return take(ctx, cfg, progress, func(ctx context.Context, c *config, m *machine) error {
 		if m == nil {
 			return nil
 		}
@@ -32,14 +32,15 @@ func Down(ctx context.Context, cfg settings.Datacenter, progress io.Writer) erro
 // Clean is Down, and removes the state folder and all the runtime had. A folder that no datacenter was started in is left as it
 // is: errdefs.ErrFailedPrecondition.
 func Clean(ctx context.Context, cfg settings.Datacenter, progress io.Writer) error {
-	return take(ctx, cfg, progress, func(ctx context.Context, s *config, m *machine) error {
+	return take(ctx, cfg, progress, func(ctx context.Context, c *config, m *machine) error {
 		if m != nil {
-			if err := errors.Join(agent.Unmount(ctx, m.runtime, agent.Config{State: s.path("agent")}), m.runtime.RemoveAll(ctx)); err != nil {
+			if err := errors.Join(agent.Unmount(ctx, m.runtime, agent.Config{State: c.path("agent")}),
+				m.runtime.RemoveAll(ctx)); err != nil {
 				return err
 			}
 		}
-		fmt.Fprintln(progress, "removing", s.State)
-		return s.removeState()
+		fmt.Fprintln(progress, "removing", c.State)
+		return c.removeState()
 	})
 }
 
@@ -51,28 +52,28 @@ const (
 // take ends the processes, the tasks and the network, and has last do the rest; m is nil if no datacenter was started here.
 // Until it returns, neither a daemon nor an agent can start on the state.
 func take(ctx context.Context, cfg settings.Datacenter, progress io.Writer, last func(context.Context, *config, *machine) error) error {
-	s, err := complete(cfg)
+	c, err := complete(cfg)
 	if err != nil {
 		return err
 	}
 	if os.Geteuid() != 0 {
 		return fmt.Errorf("only root takes a datacenter down: use sudo: %w", errdefs.ErrPermissionDenied)
 	}
-	if _, err := os.Stat(s.State); errors.Is(err, os.ErrNotExist) {
-		fmt.Fprintln(progress, "no datacenter was started in", s.State)
+	if _, err := os.Stat(c.State); errors.Is(err, os.ErrNotExist) {
+		fmt.Fprintln(progress, "no datacenter was started in", c.State)
 		return nil
 	}
-	if err := s.checkState(); err != nil {
+	if err := c.checkState(); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, takeDown, errors.New("taking the datacenter down took too long"))
 	defer cancel()
-	alone, err := lock(ctx, s.path("run", "down.lock"))
+	alone, err := lock(ctx, c.path("run", "down.lock"))
 	if err != nil {
 		return fmt.Errorf("another `marina down` is at work: %w", err)
 	}
 	defer alone.Close()
-	for _, p := range []struct{ name, pidFile string }{{"daemon", s.daemonPID()}, {"agent", s.agentPID()}} {
+	for _, p := range []struct{ name, pidFile string }{{"daemon", c.daemonPID()}, {"agent", c.agentPID()}} {
 		if pid := durable.Holder(p.pidFile); pid != 0 {
 			fmt.Fprintln(progress, "stopping the", p.name)
 			if err := end(ctx, pid, 20*time.Second); err != nil {
@@ -85,11 +86,11 @@ func take(ctx context.Context, cfg settings.Datacenter, progress io.Writer, last
 		}
 		defer held.Close()
 	}
-	if _, err := os.Stat(s.datacenterFile()); errors.Is(err, os.ErrNotExist) {
-		fmt.Fprintln(progress, "no datacenter was started in", s.State)
-		return last(ctx, s, nil)
+	if _, err := os.Stat(c.datacenterFile()); errors.Is(err, os.ErrNotExist) {
+		fmt.Fprintln(progress, "no datacenter was started in", c.State)
+		return last(ctx, c, nil)
 	}
-	m, err := s.machine(ctx, slog.New(slog.DiscardHandler))
+	m, err := c.machine(ctx, slog.New(slog.DiscardHandler))
 	if err != nil {
 		return err
 	}
@@ -101,12 +102,12 @@ func take(ctx context.Context, cfg settings.Datacenter, progress io.Writer, last
 	if err := m.network.Cleanup(ctx); err != nil {
 		return err
 	}
-	if network.Neighbour(network.BridgeName(s.id)) == "" { // else another datacenter on this machine needs the limits that were raised
-		if err := s.sysctls().Restore(); err != nil {
+	if network.Neighbour(network.BridgeName(c.id)) == "" { // else another datacenter on this machine needs the limits that were raised
+		if err := c.sysctls().Restore(); err != nil {
 			return err
 		}
 	}
-	return last(ctx, s, m)
+	return last(ctx, c, m)
 }
 
 // drain has an agent of our own end every task, and kills those that are left after the grace or that it does not know.

@@ -18,10 +18,9 @@ type unit struct {
 	Output  string `json:"output"`
 }
 
-// units asks every part how it is, and the schedulers for their alarms.
+// units asks every part how it is, and whoever sets something aside for its alarms.
 func (d *daemon) units(ctx context.Context) []unit {
-	changes := alarmed("marina-audit.service", "audit", d.audit.Alarms())
-	return append(append(d.parts(ctx), changes), d.schedulerUnits()...)
+	return append(d.parts(ctx), d.alarmUnits()...)
 }
 
 // parts are the processes of the datacenter on this machine: while all are well it is up, whatever alarms a scheduler has.
@@ -49,15 +48,14 @@ func (d *daemon) parts(ctx context.Context) []unit {
 	return []unit{store, lead, agents}
 }
 
-// schedulerUnits are the schedulers of the present term: one is unhealthy while it has alarms, and its output lists them.
-func (d *daemon) schedulerUnits() []unit {
-	t := d.term.Load()
-	if t == nil {
-		return nil
-	}
-	out := []unit{}
-	for _, s := range t.schedulers {
-		out = append(out, alarmed("marina-"+s.name+".service", s.name, s.alarms()))
+// alarmUnits are the audit log and the schedulers of the present term: one is unhealthy while it has alarms, and its output
+// lists them.
+func (d *daemon) alarmUnits() []unit {
+	out := []unit{alarmed("marina-audit.service", "audit", d.audit.Alarms())}
+	if t := d.term.Load(); t != nil {
+		for _, s := range t.schedulers {
+			out = append(out, alarmed("marina-"+s.name+".service", s.name, s.alarms()))
+		}
 	}
 	return out
 }
@@ -92,7 +90,8 @@ func (d *daemon) Health(ctx context.Context) gateway.HealthReport {
 	ip := d.config.address.String()
 	node := gateway.HealthNode{IP: ip, Role: "master"}
 	for _, u := range d.units(ctx) {
-		h := gateway.HealthUnit{ID: u.ID, Name: u.Name, Output: u.Output, Description: "Marina " + u.Name, Help: "less " + d.config.path("log", "daemon.log")}
+		h := gateway.HealthUnit{ID: u.ID, Name: u.Name, Output: u.Output, Description: "Marina " + u.Name,
+			Help: "less " + d.config.path("log", "daemon.log")}
 		if !u.Healthy {
 			h.Health, node.Health = gateway.Unhealthy, gateway.Unhealthy
 		}

@@ -19,7 +19,8 @@ import (
 )
 
 func TestDownWhereNothingWasStartedDoesNothing(t *testing.T) {
-	for what, dir := range map[string]string{"no folder": filepath.Join(t.TempDir(), "none"), "empty folder": t.TempDir()} {
+	for what, dir := range map[string]string{"no folder": filepath.Join(t.TempDir(), "none"),
+		"empty folder": t.TempDir()} {
 		c := given(t)
 		c.State = dir
 		var said strings.Builder
@@ -38,7 +39,8 @@ func TestCleanLeavesFoldersAloneThatAreNotOurs(t *testing.T) {
 	if err := os.WriteFile(file, []byte("precious"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := Clean(t.Context(), c, io.Discard); !errdefs.IsFailedPrecondition(err) || !strings.Contains(err.Error(), "network") {
+	if err := Clean(t.Context(), c, io.Discard); !errdefs.IsFailedPrecondition(err) ||
+		!strings.Contains(err.Error(), "network") {
 		t.Errorf("clean: %v, want a refusal that says what is there", err)
 	}
 	if err := Run(t.Context(), c); !errdefs.IsFailedPrecondition(err) {

@@ -32,21 +32,21 @@ func (c *config) sysctls() *host.Sysctls { return host.RecordedIn(c.path("agent"
 
 // RunAgent is the agent's process: it runs until ctx ends and leaves the tasks running.
 func RunAgent(ctx context.Context, cfg settings.Datacenter) error {
-	s, err := complete(cfg)
+	c, err := complete(cfg)
 	if err != nil {
 		return err
 	}
-	log := s.logger()
+	log := c.logger()
 	host.RaiseOpenFiles(log)
-	release, err := s.writePID(ctx, s.agentPID())
+	release, err := c.writePID(ctx, c.agentPID())
 	if err != nil {
 		return err
 	}
 	defer release()
-	if err := s.sysctls().RaiseLimits(log); err != nil {
+	if err := c.sysctls().RaiseLimits(log); err != nil {
 		log.Warn("kernel limits could not be raised", "err", err)
 	}
-	m, err := s.machine(ctx, log)
+	m, err := c.machine(ctx, log)
 	if err != nil {
 		return err
 	}
@@ -82,7 +82,8 @@ func (c *config) machine(ctx context.Context, log *slog.Logger) (*machine, error
 	}
 	source := ca.NewSource(log, c.askCertificate)
 	conf := ca.ClientTLS(source, pool, dc)
-	master, client := "https://"+c.master(), &http.Client{Transport: &http.Transport{TLSClientConfig: conf.Clone(), ForceAttemptHTTP2: true}}
+	master := "https://" + c.master()
+	client := &http.Client{Transport: &http.Transport{TLSClientConfig: conf.Clone(), ForceAttemptHTTP2: true}}
 	rt, err := containerd.New(ctx, c.containerd(&containerd.Store{URL: master, Client: client}), log)
 	if err != nil {
 		return nil, err
@@ -92,7 +93,8 @@ func (c *config) machine(ctx context.Context, log *slog.Logger) (*machine, error
 		return nil, err
 	}
 	ag, err := agent.New(agent.Config{
-		State: c.path("agent"), Bundles: c.bundle, BundleVersions: c.bundles, ID: kernel.AgentID(id), Hostname: c.Hostname, Address: c.address, Attributes: c.attributes, HostVolumes: c.HostVolume,
+		State: c.path("agent"), Bundles: c.bundle, BundleVersions: c.bundles, ID: kernel.AgentID(id), Hostname: c.Hostname,
+		Address: c.address, Attributes: c.attributes, HostVolumes: c.HostVolume,
 		Ports: c.hostPorts(), Masters: []string{c.master()}, TLS: conf, Version: Version,
 	}, agent.Deps{Runtime: rt, Network: nw, Log: log, Secrets: secrets{master, client}})
 	if err != nil {
@@ -105,7 +107,8 @@ func (c *config) machine(ctx context.Context, log *slog.Logger) (*machine, error
 var Version = "dev"
 
 func (c *config) containerd(store *containerd.Store) containerd.Config {
-	return containerd.Config{Instance: c.id, State: c.path("runtime"), Bin: c.Runtime, Store: store, NoUserNamespaces: c.SharedIDs}
+	return containerd.Config{Instance: c.id, State: c.path("runtime"), Bin: c.Runtime, Store: store,
+		NoUserNamespaces: c.SharedIDs}
 }
 
 // hostPorts is the range that tasks' ports on this machine come from. Each of sixteen instances has a range of its own.

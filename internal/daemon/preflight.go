@@ -20,13 +20,13 @@ import (
 
 // Preflight checks whether this machine can be a datacenter. It changes nothing.
 func Preflight(ctx context.Context, cfg settings.Datacenter) []kernel.Finding {
-	s, err := complete(cfg)
+	c, err := resolve(cfg)
 	if err != nil {
 		return []kernel.Finding{{Severity: kernel.Fatal, What: err.Error()}}
 	}
 	out := host.Preflight()
 	for _, check := range []func(context.Context, *config) []kernel.Finding{filesystem, programs, ports, neighbours} {
-		out = append(out, check(ctx, s)...)
+		out = append(out, check(ctx, c)...)
 	}
 	return out
 }
@@ -34,11 +34,11 @@ func Preflight(ctx context.Context, cfg settings.Datacenter) []kernel.Finding {
 // leastFree is what a datacenter needs of its state folder's filesystem to begin.
 const leastFree = kernel.GiB
 
-func filesystem(_ context.Context, s *config) []kernel.Finding {
-	if err := s.checkState(); err != nil {
+func filesystem(_ context.Context, c *config) []kernel.Finding {
+	if err := c.checkState(); err != nil {
 		return host.Fatal("", "%v", err)
 	}
-	dir := s.State
+	dir := c.State
 	for {
 		if _, err := os.Stat(dir); err == nil || dir == "/" {
 			break
@@ -47,11 +47,12 @@ func filesystem(_ context.Context, s *config) []kernel.Finding {
 	}
 	var st unix.Statfs_t
 	if err := unix.Statfs(dir, &st); err != nil {
-		return host.Fatal("", "state folder %s: %v", s.State, err)
+		return host.Fatal("", "state folder %s: %v", c.State, err)
 	}
 	free := int64(st.Bavail) * st.Bsize
 	if free < leastFree {
-		return host.Fatal("free some, or choose another folder with MARINA_STATE", "%s has %s free, %s are needed", dir, kernel.FormatBytes(free), kernel.FormatBytes(leastFree))
+		return host.Fatal("free some, or choose another folder with MARINA_STATE", "%s has %s free, %s are needed", dir,
+			kernel.FormatBytes(free), kernel.FormatBytes(leastFree))
 	}
 	if b, err := os.ReadFile("/proc/filesystems"); err == nil && !strings.Contains(string(b), "overlay") {
 		return host.Fatal("modprobe overlay", "the kernel has no overlay filesystem")
@@ -59,31 +60,32 @@ func filesystem(_ context.Context, s *config) []kernel.Finding {
 	return host.Good("%s free under %s", kernel.FormatBytes(free), dir)
 }
 
-func programs(_ context.Context, s *config) []kernel.Finding {
+func programs(_ context.Context, c *config) []kernel.Finding {
 	var out []kernel.Finding
 	for _, p := range []string{"containerd", "containerd-shim-runc-v2", "runc", "bridge", "loopback", "static"} {
-		if _, err := os.Stat(filepath.Join(s.Runtime, p)); err != nil {
-			out = append(out, host.Fatal("make build", "%s is missing in %s", p, s.Runtime)...)
+		if _, err := os.Stat(filepath.Join(c.Runtime, p)); err != nil {
+			out = append(out, host.Fatal("make build", "%s is missing in %s", p, c.Runtime)...)
 		}
 	}
 	if len(out) == 0 {
-		out = host.Good("container runtime in %s", s.Runtime)
+		out = host.Good("container runtime in %s", c.Runtime)
 	}
 	for program, of := range map[string]string{"nft": "nftables", "mkfs.ext4": "e2fsprogs"} {
 		if _, err := exec.LookPath(program); err != nil {
-			out = append(out, host.Warning("apt-get install "+of, "the program %s is missing: Kubernetes clusters need it", program)...)
+			out = append(out, host.Warning("apt-get install "+of, "the program %s is missing: Kubernetes clusters need it",
+				program)...)
 		}
 	}
 	return out
 }
 
 // ports names whoever holds a port the datacenter wants.
-func ports(_ context.Context, s *config) []kernel.Finding {
-	if pid := durable.Holder(s.daemonPID()); pid != 0 {
+func ports(_ context.Context, c *config) []kernel.Finding {
+	if pid := durable.Holder(c.daemonPID()); pid != 0 {
 		return host.Good("the datacenter's daemon runs already (process %d)", pid)
 	}
 	var out []kernel.Finding
-	for flag, addr := range map[string]string{"--https": s.HTTPS, "--http": s.HTTP, "--agent-port": s.AgentPort} {
+	for flag, addr := range map[string]string{"--https": c.HTTPS, "--http": c.HTTP, "--agent-port": c.AgentPort} {
 		if addr == settings.Off {
 			continue
 		}
@@ -92,10 +94,11 @@ func ports(_ context.Context, s *config) []kernel.Finding {
 			l.Close()
 			continue
 		}
-		out = append(out, host.Fatal("stop it, or choose another port with "+flag, "port %s is taken%s", addr, holder(addr))...)
+		out = append(out, host.Fatal("stop it, or choose another port with "+flag, "port %s is taken%s", addr,
+			holder(addr))...)
 	}
 	if len(out) == 0 {
-		out = host.Good("ports %s, %s and %s are free", s.HTTPS, s.HTTP, s.AgentPort)
+		out = host.Good("ports %s, %s and %s are free", c.HTTPS, c.HTTP, c.AgentPort)
 	}
 	return out
 }
@@ -114,9 +117,9 @@ func holder(addr string) string {
 }
 
 // neighbours looks for what others on the machine have that would be in the way, and names it.
-func neighbours(ctx context.Context, s *config) []kernel.Finding {
-	bridge := network.BridgeName(s.id)
-	if err := network.CheckConflicts(bridge, s.pool, s.vips); err != nil {
+func neighbours(ctx context.Context, c *config) []kernel.Finding {
+	bridge := network.BridgeName(c.id)
+	if err := network.CheckConflicts(bridge, c.pool, c.vips); err != nil {
 		return host.Fatal("choose other addresses with --pool and --vips", "%v", err)
 	}
 	found, err := network.Preflight(ctx, bridge)
@@ -128,7 +131,7 @@ func neighbours(ctx context.Context, s *config) []kernel.Finding {
 		out = append(out, host.Warning(f.Do, "%s: tasks would be cut off", f.What)...)
 	}
 	if len(out) == 0 {
-		out = host.Good("containers get addresses of %s, services of %s", s.pool, s.vips)
+		out = host.Good("containers get addresses of %s, services of %s", c.pool, c.vips)
 	}
 	return out
 }

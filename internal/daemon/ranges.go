@@ -3,9 +3,13 @@ package daemon
 import (
 	"cmp"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
 	"net/netip"
 	"os"
+
+	"github.com/containerd/errdefs"
 
 	"github.com/marinaos/marina/internal/network"
 	"github.com/marinaos/marina/internal/settings"
@@ -20,44 +24,55 @@ type ranges struct {
 
 func (c *config) rangesFile() string { return c.path("ranges.json") }
 
-// keptRanges are those of an earlier start, if there was one.
-func (c *config) keptRanges() (r ranges, ok bool) {
+// keptRanges are those of an earlier start, if there was one. A file that is there and cannot be read is no first start: what
+// runs has addresses of the ranges that it said.
+func (c *config) keptRanges() (r ranges, ok bool, err error) {
 	b, err := os.ReadFile(c.rangesFile())
-	return r, err == nil && json.Unmarshal(b, &r) == nil && r.Pool.IsValid() && r.VIPs.IsValid()
+	if errors.Is(err, fs.ErrNotExist) {
+		return r, false, nil
+	}
+	if err == nil {
+		err = json.Unmarshal(b, &r)
+	}
+	if err == nil && (!r.Pool.IsValid() || !r.VIPs.IsValid()) {
+		err = errors.New("it does not say pool and vips")
+	}
+	if err != nil {
+		return ranges{}, false, fmt.Errorf("%s: %w: write back {\"pool\": ..., \"vips\": ...} as they were (marina machine list knows parts of the pool): %w",
+			c.rangesFile(), err, errdefs.ErrDataLoss)
+	}
+	return r, true, nil
 }
 
-// chooseRanges settles on the ranges: those that were said, else those of an earlier start, else free ones.
-func (c *config) chooseRanges() (err error) {
-	if c.Pool == "" || c.VIPs == "" {
-		r := c.defaultRanges()
-		c.Pool, c.VIPs = cmp.Or(c.Pool, r.Pool.String()), cmp.Or(c.VIPs, r.VIPs.String())
-	}
-	if c.pool, err = prefix("container pool", c.Pool, 8, 20); err != nil {
+// chooseRanges settles on the ranges: those that were said, else those of an earlier start, else free ones. Others than those of
+// an earlier start are refused: machines, groups and VIPs have addresses of those.
+func (c *config) chooseRanges() error {
+	kept, known, err := c.keptRanges()
+	if err != nil {
 		return err
 	}
-	if c.vips, err = prefix("VIP range", c.VIPs, 8, 24); err != nil {
+	if !known && (c.Pool == "" || c.VIPs == "") {
+		kept = c.freeRanges()
+	}
+	pool, vips := cmp.Or(c.Pool, kept.Pool.String()), cmp.Or(c.VIPs, kept.VIPs.String())
+	if c.pool, err = prefix("container pool", pool, 8, 20); err != nil {
 		return err
 	}
-	return c.sameRanges()
-}
-
-// sameRanges refuses others than those of an earlier start: machines, groups and VIPs have addresses of those.
-func (c *config) sameRanges() error {
-	r, ok := c.keptRanges()
+	if c.vips, err = prefix("VIP range", vips, 8, 24); err != nil {
+		return err
+	}
 	switch {
-	case ok && r.Pool != c.pool:
-		return refused("container pool %s: this datacenter's is %s since its first start", c.pool, r.Pool)
-	case ok && r.VIPs != c.vips:
-		return refused("VIP range %s: this datacenter's is %s since its first start", c.vips, r.VIPs)
+	case known && kept.Pool != c.pool:
+		return refused("container pool %s: this datacenter's is %s since its first start", c.pool, kept.Pool)
+	case known && kept.VIPs != c.vips:
+		return refused("VIP range %s: this datacenter's is %s since its first start", c.vips, kept.VIPs)
 	}
+	c.Pool, c.VIPs = pool, vips
 	return nil
 }
 
-// defaultRanges are those of an earlier start, or free ones.
-func (c *config) defaultRanges() ranges {
-	if r, ok := c.keptRanges(); ok {
-		return r
-	}
+// freeRanges are what nobody on the machine has.
+func (c *config) freeRanges() ranges {
 	var pools, vips []netip.Prefix
 	if c.State == settings.State {
 		vips = append(vips, netip.MustParsePrefix("198.18.0.0/16"))

@@ -21,7 +21,8 @@ func (d *daemon) routes() []gateway.Route {
 		return gateway.Route{Prefix: prefix + "/v2/events", Handler: strip(prefix, marathon), Streaming: true, Asks: true}
 	}
 	return []gateway.Route{
-		{Prefix: "/service/marathon", Strip: true, Asks: true, Handler: marathon, BodyLimit: definitionLimit}, events("/service/marathon"),
+		{Prefix: "/service/marathon", Strip: true, Asks: true, Handler: marathon, BodyLimit: definitionLimit},
+		events("/service/marathon"),
 		{Prefix: "/marathon", Strip: true, Asks: true, Handler: marathon, BodyLimit: definitionLimit}, events("/marathon"),
 		{Prefix: "/v2", Asks: true, Handler: marathon, BodyLimit: definitionLimit}, events(""),
 		{Prefix: "/machines/v1", Asks: true, Handler: kernel},
@@ -42,7 +43,8 @@ func strip(prefix string, h http.Handler) http.Handler {
 }
 
 func (d *daemon) info() gateway.Info {
-	return gateway.Info{Datacenter: d.authority.Datacenter(), PublicIPv4: d.config.address.String(), Version: Version, CA: d.authority.CertPEM()}
+	return gateway.Info{Datacenter: d.authority.Datacenter(), PublicIPv4: d.config.address.String(), Version: Version,
+		CA: d.authority.CertPEM()}
 }
 
 // Resolve finds the app that wants to be seen under /service by a name.

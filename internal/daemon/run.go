@@ -54,27 +54,27 @@ type daemon struct {
 
 // Run is the daemon: it runs until ctx ends, and leaves agent and tasks running.
 func Run(ctx context.Context, cfg settings.Datacenter) error {
-	s, err := complete(cfg)
+	c, err := resolve(cfg)
 	if err != nil {
 		return err
 	}
-	log := s.logger()
+	log := c.logger()
 	host.RaiseOpenFiles(log)
 	heap.Tighten()
-	release, err := s.writePID(ctx, s.daemonPID())
+	release, err := c.writePID(ctx, c.daemonPID())
 	if err != nil {
 		return err
 	}
 	defer release()
-	if err := s.keepRanges(); err != nil {
+	if err := c.keepRanges(); err != nil {
 		return err
 	}
-	d := &daemon{config: s, log: log, build: Build(), metrics: metrics.New(Version), access: access.Administrators{}}
-	if d.audit, err = audit.Open(audit.Config{Dir: s.path("audit"), Log: log}); err != nil {
+	d := &daemon{config: c, log: log, build: Build(), metrics: metrics.New(Version), access: access.Administrators{}}
+	if d.audit, err = audit.Open(audit.Config{Dir: c.path("audit"), Log: log}); err != nil {
 		return err
 	}
 	defer d.audit.Close()
-	if d.store, err = s.openStore(ctx, log); err != nil {
+	if d.store, err = c.openStore(ctx, log); err != nil {
 		return err
 	}
 	defer func() {
@@ -90,7 +90,8 @@ func Run(ctx context.Context, cfg settings.Datacenter) error {
 
 func (c *config) openStore(ctx context.Context, log *slog.Logger) (store.Store, error) {
 	if len(c.Etcd) > 0 {
-		return etcd.OpenExternal(ctx, etcd.External{Endpoints: c.Etcd, CAFile: c.EtcdCA, CertFile: c.EtcdCert, KeyFile: c.EtcdKey, Log: log})
+		return etcd.OpenExternal(ctx, etcd.External{Endpoints: c.Etcd, CAFile: c.EtcdCA, CertFile: c.EtcdCert,
+			KeyFile: c.EtcdKey, Log: log})
 	}
 	return etcd.OpenEmbedded(ctx, etcd.Embedded{Dir: c.path("etcd"), Log: log})
 }
@@ -112,7 +113,8 @@ func (d *daemon) open(ctx context.Context) error {
 	if err := d.config.writeDatacenter(id, d.authority.CertPEM()); err != nil {
 		return err
 	}
-	if d.identity, err = identity.Open(ctx, identity.Config{Datacenter: id, Access: d.access, Audit: d.audit}, d.store, root, d.log); err != nil {
+	if d.identity, err = identity.Open(ctx, identity.Config{Datacenter: id, Access: d.access, Audit: d.audit}, d.store,
+		root, d.log); err != nil {
 		return err
 	}
 	d.images, err = images.New(d.config.path("images"), d.store, d.fence, d.log)
@@ -131,7 +133,8 @@ func (d *daemon) datacenterID(ctx context.Context) (string, error) {
 			return "", fmt.Errorf("datacenter id: %w", err)
 		}
 		id := uuid.NewString()
-		_, err = d.store.Commit(ctx, store.Txn{Guards: []store.Guard{store.Absent(key)}, Ops: []store.Op{store.Put(key, []byte(id))}})
+		_, err = d.store.Commit(ctx, store.Txn{Guards: []store.Guard{store.Absent(key)},
+			Ops: []store.Op{store.Put(key, []byte(id))}})
 		if err == nil {
 			return id, nil
 		}
@@ -171,7 +174,8 @@ func (d *daemon) gateway() (*gateway.Gateway, error) {
 	if plain == settings.Off {
 		plain = "-"
 	}
-	return gateway.New(gateway.Config{HTTPS: d.config.HTTPS, HTTP: plain, TLS: ca.ServerTLS(source, d.authority.Pool(), d.authority.Datacenter())},
+	conf := ca.ServerTLS(source, d.authority.Pool(), d.authority.Datacenter())
+	return gateway.New(gateway.Config{HTTPS: d.config.HTTPS, HTTP: plain, TLS: conf},
 		gateway.Deps{Identity: d.identity, Routes: d.routes(), Services: d, Health: d, Info: d.info(), Log: d.log,
 			Access: d.access, Audit: d.audit, Metrics: d.metrics})
 }

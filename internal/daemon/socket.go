@@ -20,7 +20,7 @@ func (d *daemon) adminHandler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /info", func(w http.ResponseWriter, r *http.Request) {
 		parts := d.parts(r.Context())
-		healthy := !slices.ContainsFunc(parts, func(u unit) bool { return !u.Healthy })
+		healthy := !slices.ContainsFunc(parts, func(u unit) bool { return !u.Healthy }) // whatever alarms there are
 		plain := "http://" + d.config.HTTP
 		if d.config.HTTP == settings.Off {
 			plain = ""
@@ -33,7 +33,7 @@ func (d *daemon) adminHandler() http.Handler {
 		json.NewEncoder(w).Encode(map[string]any{
 			"url": d.url(), "http": plain, "ca": string(d.authority.CertPEM()), "version": Version, "build": d.build,
 			"pid": os.Getpid(), "state": d.config.State, "healthy": healthy, "resolver": resolver,
-			"units": append(parts, d.schedulerUnits()...),
+			"units": append(parts, d.alarmUnits()...),
 		})
 	})
 	mux.HandleFunc("POST /agent/certificate", func(w http.ResponseWriter, r *http.Request) {

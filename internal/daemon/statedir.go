@@ -60,7 +60,8 @@ func (c *config) removeState() error {
 	if err := os.RemoveAll(c.path("run")); err != nil {
 		return err
 	}
-	if err := os.Remove(c.State); err != nil && !errors.Is(err, unix.EBUSY) && !errors.Is(err, unix.ENOTEMPTY) && !errors.Is(err, fs.ErrNotExist) {
+	if err := os.Remove(c.State); err != nil && !errors.Is(err, unix.EBUSY) && !errors.Is(err, unix.ENOTEMPTY) &&
+		!errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	return nil

@@ -83,19 +83,7 @@ func (d *daemon) oneTerm(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("agent port: %w", err)
 	}
-	t := &term{leadership: l}
-	t.master = master.New(master.Config{Pool: d.config.pool, VIPs: d.config.vips, Strategy: kernel.Strategy(d.config.Placement)}, master.Deps{
-		Store: d.store, Leadership: l, Log: d.log, Listener: listener, TLS: d.agentTLS(name), AgentID: d.agentOf, Handler: d.agentHandler(), Metrics: d.metrics,
-	})
-	t.services = services.New(services.Config{Kernel: t.master, Store: d.store, Fence: l.Fence(), Log: d.log, Metrics: d.metrics,
-		Leader: reachable(d.config.HTTPS, d.config.address), VIPs: d.config.vips, HostVolumes: append([]string{}, d.config.HostVolume...)})
-	t.clusters = kubernetes.New(kubernetes.Config{Kernel: t.master, Store: d.store, Fence: l.Fence(), Root: d.root, Log: d.log, Metrics: d.metrics,
-		Pool: d.config.pool, VIPs: d.config.vips, Publish: d.config.published(), Images: d.config.path("kubernetes"),
-		Machine: []string{d.config.Hostname}, Quotas: t.master.Quotas, Exec: t.taskExec, Usage: t.taskUsage})
-	t.schedulers = []scheduler{
-		{"services", t.services.Run, api.New(t.services, d.access), t.services.Alarms},
-		{"kubernetes", t.clusters.Run, t.clusters.Handler(d.access), t.clusters.Alarms},
-	}
+	t := d.newTerm(l, listener, name)
 	g, running := errgroup.WithContext(l.Context())
 	g.Go(func() error { return t.master.Run(running) })
 	for _, s := range t.schedulers {
@@ -104,6 +92,29 @@ func (d *daemon) oneTerm(ctx context.Context) error {
 	d.term.Store(t)
 	defer d.term.Store(nil)
 	return g.Wait()
+}
+
+// newTerm builds the master and the schedulers of a leadership, and starts nothing.
+func (d *daemon) newTerm(l *store.Leadership, listener net.Listener, name string) *term {
+	c, t := d.config, &term{leadership: l}
+	t.master = master.New(master.Config{Pool: c.pool, VIPs: c.vips, Strategy: kernel.Strategy(c.Placement)}, master.Deps{
+		Store: d.store, Leadership: l, Log: d.log, Metrics: d.metrics,
+		Listener: listener, TLS: d.agentTLS(name), AgentID: d.agentOf, Handler: d.agentHandler(),
+	})
+	t.services = services.New(services.Config{
+		Kernel: t.master, Store: d.store, Fence: l.Fence(), Log: d.log, Metrics: d.metrics,
+		Leader: reachable(c.HTTPS, c.address), VIPs: c.vips, HostVolumes: append([]string{}, c.HostVolume...),
+	})
+	t.clusters = kubernetes.New(kubernetes.Config{
+		Kernel: t.master, Store: d.store, Fence: l.Fence(), Root: d.root, Log: d.log, Metrics: d.metrics,
+		Pool: c.pool, VIPs: c.vips, Publish: c.published(), Images: c.path("kubernetes"), Machine: []string{c.Hostname},
+		Quotas: t.master.Quotas, Exec: t.taskExec, Usage: t.taskUsage,
+	})
+	t.schedulers = []scheduler{
+		{"services", t.services.Run, api.New(t.services, d.access), t.services.Alarms},
+		{"kubernetes", t.clusters.Run, t.clusters.Handler(d.access), t.clusters.Alarms},
+	}
+	return t
 }
 
 // deposePredecessor ends the leadership of an earlier process of this very state folder. Its lock is ours, so it is dead, and
@@ -117,7 +128,8 @@ func (d *daemon) deposePredecessor(ctx context.Context, name string) error {
 	if err != nil {
 		return fmt.Errorf("election: %w", err)
 	}
-	_, err = d.store.Commit(ctx, store.Txn{Guards: []store.Guard{store.Unchanged(key, item.Revision)}, Ops: []store.Op{store.Delete(key)}})
+	_, err = d.store.Commit(ctx, store.Txn{Guards: []store.Guard{store.Unchanged(key, item.Revision)},
+		Ops: []store.Op{store.Delete(key)}})
 	if err != nil && !errors.Is(err, store.ErrConflict) {
 		return fmt.Errorf("election: %w", err)
 	}

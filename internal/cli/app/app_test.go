@@ -30,7 +30,8 @@ func (s *service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	b, _ := io.ReadAll(r.Body)
 	path := strings.TrimPrefix(r.URL.Path, "/service/marathon/v2")
 	if r.Method != http.MethodGet {
-		s.sent = append(s.sent, strings.TrimSpace(fmt.Sprintf("%s %s %s", r.Method, strings.TrimSuffix(path+"?"+r.URL.RawQuery, "?"), b)))
+		s.sent = append(s.sent, strings.TrimSpace(fmt.Sprintf("%s %s %s", r.Method,
+			strings.TrimSuffix(path+"?"+r.URL.RawQuery, "?"), b)))
 		io.WriteString(w, `{"deploymentId":"d1"}`)
 		return
 	}
@@ -61,7 +62,8 @@ func TestWaitBelievesAnAppThatStaysAsItShouldBe(t *testing.T) {
 		counts = append(counts, strings.SplitN(count, " ", 2)[0])
 	}
 	if got := strings.Join(counts, ""); got != "01212" || s.looks < 10 {
-		t.Errorf("showed %q after %d looks, want every change, and that it was looked at for a while at the end", got, s.looks)
+		t.Errorf("showed %q after %d looks, want every change, and that it was looked at for a while at the end", got,
+			s.looks)
 	}
 }
 
@@ -130,7 +132,8 @@ func TestShowLeavesOutWhatItCannotHave(t *testing.T) {
 	s := &service{app: func(int) string { return `{"id":"/x","instances":1,"cmd":"sleep\u001b[2J","mem":32,"cpus":0.1}` }}
 	r := clitest.Run(t, s, "", "app", "show", "x")
 	r.Says(t, "show", exit.OK)
-	clitest.Same(t, "what is shown", r.Out, "id         /x\nruns       sleep\uFFFD[2J\ninstances  1\nrunning    0\ncpus       0.1\nmem        32 MiB\n")
+	clitest.Same(t, "what is shown", r.Out,
+		"id         /x\nruns       sleep\uFFFD[2J\ninstances  1\nrunning    0\ncpus       0.1\nmem        32 MiB\n")
 	s.other = map[string]func() string{"/queue": func() string {
 		return `{"queue":[{"app":{"id":"/other"},"count":9,"refusal":"no"},{"app":{"id":"/x"},"count":1,"refusal":""},{"app":{"id":"/x"},"count":2,"refusal":"no cpus"}]}`
 	}}
@@ -141,7 +144,8 @@ func TestShowLeavesOutWhatItCannotHave(t *testing.T) {
 
 func TestListOfNothingSaysWhatToDo(t *testing.T) {
 	clitest.Home(t)
-	if r := clitest.Run(t, clitest.Answers(200, `{"apps":[]}`), "", "app", "list"); r.Code != 0 || !strings.Contains(r.Out, "marina app add") {
+	if r := clitest.Run(t, clitest.Answers(200, `{"apps":[]}`), "", "app", "list"); r.Code != 0 ||
+		!strings.Contains(r.Out, "marina app add") {
 		t.Errorf("got %+v, want how to add one", r)
 	}
 	r := clitest.Run(t, clitest.Answers(200, `{"apps":[]}`), "", "app", "list", "--json")
@@ -149,7 +153,8 @@ func TestListOfNothingSaysWhatToDo(t *testing.T) {
 	if err := json.Unmarshal([]byte(r.Out), &answer); err != nil || answer.Apps == nil {
 		t.Errorf("with --json: %q (%v), want the API's answer", r.Out, err)
 	}
-	if r := clitest.Run(t, clitest.Answers(200, `[]`), "", "deployment", "list"); r.Code != 0 || r.Out != "Nothing is being deployed.\n" {
+	if r := clitest.Run(t, clitest.Answers(200, `[]`), "", "deployment", "list"); r.Code != 0 ||
+		r.Out != "Nothing is being deployed.\n" {
 		t.Errorf("deployments: %+v", r)
 	}
 }

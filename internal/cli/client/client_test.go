@@ -52,7 +52,8 @@ func TestTheLocalDatacenterIsAskedWhereItListens(t *testing.T) {
 }
 
 func TestARedirectTakesNoTokenIntoTheClear(t *testing.T) {
-	for to, want := range map[string]bool{"https://marina.invalid/x": true, "http://127.0.0.1:8080/x": true, "http://marina.invalid/x": false} {
+	for to, want := range map[string]bool{"https://marina.invalid/x": true, "http://127.0.0.1:8080/x": true,
+		"http://marina.invalid/x": false} {
 		req := httptest.NewRequest(http.MethodGet, to, nil)
 		if err := followRedirect(req, nil); err != nil {
 			t.Errorf("to %s without a token: %v, want it followed", to, err)
@@ -62,7 +63,8 @@ func TestARedirectTakesNoTokenIntoTheClear(t *testing.T) {
 			t.Errorf("to %s with a token: %v, want followed %v", to, err, want)
 		}
 	}
-	if err := followRedirect(httptest.NewRequest(http.MethodGet, "https://marina.invalid/", nil), make([]*http.Request, 10)); err == nil {
+	if err := followRedirect(httptest.NewRequest(http.MethodGet, "https://marina.invalid/", nil),
+		make([]*http.Request, 10)); err == nil {
 		t.Error("an eleventh redirect was followed, want an end")
 	}
 }
@@ -73,7 +75,8 @@ func TestWhomToSpeakToIsFoundInOrder(t *testing.T) {
 	t.Setenv("XDG_CONFIG_HOME", "")
 	t.Setenv("MARINA_TOKEN", "")
 	nowhere := t.TempDir()
-	if _, err := (&Options{State: nowhere}).account(t.Context()); !exit.Is(err, exit.Unreachable) || !strings.Contains(err.Error(), "no datacenter found") {
+	if _, err := (&Options{State: nowhere}).account(t.Context()); !exit.Is(err, exit.Unreachable) ||
+		!strings.Contains(err.Error(), "no datacenter found") {
 		t.Errorf("with nothing: %v, want that there is none", err)
 	}
 	file, err := LoginFile()
@@ -97,14 +100,20 @@ func TestWhomToSpeakToIsFoundInOrder(t *testing.T) {
 		env  string
 		want Account
 	}{
-		"a saved login":                     {Options{State: nowhere}, "", saved},
-		"a saved login, another token":      {Options{State: nowhere}, "env", Account{URL: saved.URL, Token: "env", CA: saved.CA}},
-		"the machine's own":                 {Options{State: here}, "", Account{URL: "https://here:8443", Token: "socket", CA: "here CA"}},
-		"the machine's own, with a token":   {Options{State: here, Token: "flag"}, "env", Account{URL: "https://here:8443", Token: "flag", CA: "here CA"}},
-		"an address":                        {Options{State: here, URL: "https://said:8443/"}, "env", Account{URL: "https://said:8443", Token: "env"}},
-		"the saved address":                 {Options{State: here, URL: "https://saved:8443"}, "", saved},
-		"the saved address, another token":  {Options{State: here, URL: "https://saved:8443/", Token: "flag"}, "", Account{URL: saved.URL, Token: "flag", CA: saved.CA}},
-		"another address gets no old token": {Options{State: here, URL: "https://other:8443"}, "", Account{URL: "https://other:8443"}},
+		"a saved login": {Options{State: nowhere}, "", saved},
+		"a saved login, another token": {Options{State: nowhere}, "env",
+			Account{URL: saved.URL, Token: "env", CA: saved.CA}},
+		"the machine's own": {Options{State: here}, "",
+			Account{URL: "https://here:8443", Token: "socket", CA: "here CA"}},
+		"the machine's own, with a token": {Options{State: here, Token: "flag"}, "env",
+			Account{URL: "https://here:8443", Token: "flag", CA: "here CA"}},
+		"an address": {Options{State: here, URL: "https://said:8443/"}, "env",
+			Account{URL: "https://said:8443", Token: "env"}},
+		"the saved address": {Options{State: here, URL: "https://saved:8443"}, "", saved},
+		"the saved address, another token": {Options{State: here, URL: "https://saved:8443/", Token: "flag"}, "",
+			Account{URL: saved.URL, Token: "flag", CA: saved.CA}},
+		"another address gets no old token": {Options{State: here, URL: "https://other:8443"}, "",
+			Account{URL: "https://other:8443"}},
 	} {
 		t.Setenv("MARINA_TOKEN", tc.env)
 		got, err := tc.o.account(t.Context())
@@ -185,7 +194,8 @@ func TestRequestsCarryTokenAndJSON(t *testing.T) {
 			t.Errorf("%v: %d %q (%v), want 201 %q", in, status, b, err, want)
 		}
 	}
-	if b, err := cl.Call(t.Context(), http.MethodPost, "/raw", []byte("as it is")); err != nil || !bytes.HasSuffix(b, []byte("as it is")) {
+	if b, err := cl.Call(t.Context(), http.MethodPost, "/raw", []byte("as it is")); err != nil ||
+		!bytes.HasSuffix(b, []byte("as it is")) {
 		t.Errorf("bytes: %q (%v), want them sent as they are", b, err)
 	}
 	if _, err := cl.Call(t.Context(), http.MethodPost, "/x", func() {}); err == nil {
@@ -239,12 +249,14 @@ func TestAnswersSayWhatToDoNext(t *testing.T) {
 		next    string
 	}{
 		{404, `{"message":"App '/x' does not exist"}`, exit.NotFound, "App '/x' does not exist", ""},
-		{409, `{"message":"locked","deployments":[{"id":"d1"},{"id":"d2"}]}`, exit.Conflict, "locked", "marina deployment follow d1, or --force"},
+		{409, `{"message":"locked","deployments":[{"id":"d1"},{"id":"d2"}]}`, exit.Conflict, "locked",
+			"marina deployment follow d1, or --force"},
 		{409, `{"message":"exists"}`, exit.Conflict, "exists", ""},
 		{401, `{"description":"no token"}`, exit.Denied, "no token", "marina login URL --token TOKEN"},
 		{403, `{}`, exit.Denied, "the datacenter answered 403", ""},
 		{503, ``, exit.Unreachable, "the datacenter answered 503", "again in a moment; marina status tells what is not well"},
-		{502, `<html>`, exit.Unreachable, "the datacenter answered 502", "again in a moment; marina status tells what is not well"},
+		{502, `<html>`, exit.Unreachable, "the datacenter answered 502",
+			"again in a moment; marina status tells what is not well"},
 		{422, `{"message":"not valid","details":[{"path":"/cpus","errors":["error.min","odd"]},{"path":"/id","errors":["bad"]}]}`,
 			exit.Failed, "not valid\n  /cpus: error.min; odd\n  /id: bad", ""},
 		{422, `{"message":"not valid","details":"in words"}`, exit.Failed, "not valid: in words", ""},
@@ -260,7 +272,8 @@ func TestAnswersSayWhatToDoNext(t *testing.T) {
 func TestWhoDoesNotAnswerIsNamed(t *testing.T) {
 	cl := serve(t, func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) })
 	_, err := cl.Call(t.Context(), http.MethodGet, "/", nil)
-	if e, ok := errors.AsType[*exit.Error](err); !ok || e.Code != exit.Unreachable || !strings.HasPrefix(e.Message, cl.URL+" does not answer: ") || strings.Contains(e.Message, "Get ") {
+	if e, ok := errors.AsType[*exit.Error](err); !ok || e.Code != exit.Unreachable ||
+		!strings.HasPrefix(e.Message, cl.URL+" does not answer: ") || strings.Contains(e.Message, "Get ") {
 		t.Errorf("got %v, want who does not answer and why, in one sentence", err)
 	}
 	cl.URL = "http://bad host"
@@ -270,7 +283,10 @@ func TestWhoDoesNotAnswerIsNamed(t *testing.T) {
 }
 
 func TestACAIsReadFromAFile(t *testing.T) {
-	srv := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "{}") }))
+	srv := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter,
+		_ *http.Request) {
+		io.WriteString(w, "{}")
+	}))
 	defer srv.Close()
 	srv.Config.ErrorLog = nil
 	t.Setenv("HOME", t.TempDir())
@@ -299,7 +315,8 @@ func TestACAIsReadFromAFile(t *testing.T) {
 	if cl, err = o.Client(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := cl.Call(t.Context(), http.MethodGet, "/", nil); !exit.Is(err, exit.Denied) || !strings.Contains(err.Error(), "not trusted") {
+	if _, err := cl.Call(t.Context(), http.MethodGet, "/", nil); !exit.Is(err, exit.Denied) ||
+		!strings.Contains(err.Error(), "not trusted") {
 		t.Errorf("without its CA: %v, want that it is not trusted", err)
 	}
 }

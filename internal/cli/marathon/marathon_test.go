@@ -77,7 +77,8 @@ func at(t *testing.T, h http.Handler) (e *command.Env, cl *client.Client, out, e
 	t.Cleanup(func() { srv.CloseClientConnections(); srv.Close() })
 	t.Setenv("HOME", t.TempDir())
 	out, errOut = &bytes.Buffer{}, &bytes.Buffer{}
-	e = &command.Env{Printer: output.Printer{Out: out, Err: errOut, In: strings.NewReader("")}, Options: client.Options{URL: srv.URL, Token: "t"}}
+	e = &command.Env{Printer: output.Printer{Out: out, Err: errOut, In: strings.NewReader("")},
+		Options: client.Options{URL: srv.URL, Token: "t"}}
 	cl, err := e.Client(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -97,10 +98,14 @@ func TestFollowTellsSuccessFromFailureByTheEvents(t *testing.T) {
 		code   int
 		says   string
 	}{
-		"success":           {[]string{said("deployment_success", "other", ""), "data: torn\n\n", said("deployment_success", "d1", "")}, exit.OK, ""},
-		"failure":           {[]string{said("deployment_failed", "d1", `,"reason":"its instances die"`)}, exit.Failed, "ended without success: its instances die"},
-		"cancelled":         {[]string{said("deployment_failed", "other", ""), said("deployment_failed", "d1", "")}, exit.Failed, "cancelled"},
-		"of another, first": {[]string{said("deployment_failed", "other", ""), said("deployment_success", "d1", "")}, exit.OK, ""},
+		"success": {[]string{said("deployment_success", "other", ""), "data: torn\n\n",
+			said("deployment_success", "d1", "")}, exit.OK, ""},
+		"failure": {[]string{said("deployment_failed", "d1", `,"reason":"its instances die"`)}, exit.Failed,
+			"ended without success: its instances die"},
+		"cancelled": {[]string{said("deployment_failed", "other", ""), said("deployment_failed", "d1", "")},
+			exit.Failed, "cancelled"},
+		"of another, first": {[]string{said("deployment_failed", "other", ""), said("deployment_success", "d1", "")},
+			exit.OK, ""},
 	} {
 		o := &orchestra{running: func(int) int { return 2 }, events: make(chan string, 10)}
 		for _, e := range tc.events {
@@ -163,7 +168,8 @@ func TestADeploymentThatEndedBeforeAnybodyLookedIsASuccess(t *testing.T) {
 func TestFollowGivesUpAfterItsTimeAndSaysSo(t *testing.T) {
 	o := &orchestra{running: func(int) int { return 1 }, events: make(chan string)}
 	e, cl, _, _ := at(t, o)
-	if err := Follow(t.Context(), e, cl, "d1", 50*time.Millisecond); exit.Code(err) != exit.Timeout || !strings.Contains(err.Error(), "d1 still runs") {
+	if err := Follow(t.Context(), e, cl, "d1", 50*time.Millisecond); exit.Code(err) != exit.Timeout ||
+		!strings.Contains(err.Error(), "d1 still runs") {
 		t.Errorf("got %v, want that it still runs", err)
 	}
 	o.refuse = true
@@ -179,12 +185,16 @@ func TestFinishTellsWhatWasDoneAndHowToFollowIt(t *testing.T) {
 		set    func(*command.Env, *Change)
 		out    string
 	}{
-		"a change":       {`{"deploymentId":"d1"}`, func(*command.Env, *Change) {}, "scaled /x, deployment d1 (follow it: marina deployment follow d1)\n"},
-		"a new app":      {`{"id":"/x","deployments":[{"id":"d1"}]}`, func(*command.Env, *Change) {}, "scaled /x, deployment d1 (follow it: marina deployment follow d1)\n"},
-		"quiet":          {`{"deploymentId":"d1"}`, func(e *command.Env, _ *Change) { e.Quiet = true }, ""},
-		"JSON":           {`{"deploymentId":"d1"}`, func(e *command.Env, _ *Change) { e.JSON = true }, "{\n  \"deploymentId\": \"d1\"\n}\n"},
-		"followed":       {`{"deploymentId":"d1"}`, func(_ *command.Env, ch *Change) { ch.wait = true }, "scaled /x\n"},
-		"followed, JSON": {`{"deploymentId":"d1"}`, func(e *command.Env, ch *Change) { e.JSON, ch.wait = true, true }, "{\n  \"deploymentId\": \"d1\"\n}\n"},
+		"a change": {`{"deploymentId":"d1"}`, func(*command.Env, *Change) {},
+			"scaled /x, deployment d1 (follow it: marina deployment follow d1)\n"},
+		"a new app": {`{"id":"/x","deployments":[{"id":"d1"}]}`, func(*command.Env, *Change) {},
+			"scaled /x, deployment d1 (follow it: marina deployment follow d1)\n"},
+		"quiet": {`{"deploymentId":"d1"}`, func(e *command.Env, _ *Change) { e.Quiet = true }, ""},
+		"JSON": {`{"deploymentId":"d1"}`, func(e *command.Env, _ *Change) { e.JSON = true },
+			"{\n  \"deploymentId\": \"d1\"\n}\n"},
+		"followed": {`{"deploymentId":"d1"}`, func(_ *command.Env, ch *Change) { ch.wait = true }, "scaled /x\n"},
+		"followed, JSON": {`{"deploymentId":"d1"}`, func(e *command.Env, ch *Change) { e.JSON, ch.wait = true, true },
+			"{\n  \"deploymentId\": \"d1\"\n}\n"},
 	} {
 		e, cl, out, _ := at(t, ended)
 		ch := Change{timeout: patience}
@@ -194,7 +204,8 @@ func TestFinishTellsWhatWasDoneAndHowToFollowIt(t *testing.T) {
 		}
 	}
 	e, cl, _, _ := at(t, ended)
-	if err := new(Change).Finish(t.Context(), e, cl, []byte("<html>"), "scaled"); err == nil || !strings.Contains(err.Error(), "not what this version expects") {
+	if err := new(Change).Finish(t.Context(), e, cl, []byte("<html>"), "scaled"); err == nil ||
+		!strings.Contains(err.Error(), "not what this version expects") {
 		t.Errorf("an answer that is none: %v", err)
 	}
 }
@@ -215,9 +226,10 @@ func TestForceIsSaidInTheQuery(t *testing.T) {
 
 func TestAppsInWords(t *testing.T) {
 	for text, want := range map[string][3]string{
-		`{"cmd":"sleep 1","instances":2,"tasksRunning":2}`:                                         {"sleep 1", "", "true"},
-		`{"container":{"docker":{"image":"nginx:1"}},"instances":2,"tasksRunning":1}`:              {"nginx:1", "", "false"},
-		`{"container":{},"cmd":"` + strings.Repeat("x", 50) + `"}`:                                 {strings.Repeat("x", 39) + "…", "", "true"},
+		`{"cmd":"sleep 1","instances":2,"tasksRunning":2}`:                            {"sleep 1", "", "true"},
+		`{"container":{"docker":{"image":"nginx:1"}},"instances":2,"tasksRunning":1}`: {"nginx:1", "", "false"},
+		`{"container":{},"cmd":"` + strings.Repeat("x", 50) + `"}`: {strings.Repeat("x",
+			39) + "…", "", "true"},
 		`{"healthChecks":[{}],"instances":3,"tasksRunning":3,"tasksHealthy":2}`:                    {"", "2/3", "false"},
 		`{"healthChecks":[{}],"instances":3,"tasksRunning":3,"tasksHealthy":3}`:                    {"", "3/3", "true"},
 		`{"instances":1,"tasksRunning":1,"deployments":[{"id":"d"}]}`:                              {"", "", "false"},
@@ -234,7 +246,8 @@ func TestAppsInWords(t *testing.T) {
 }
 
 func TestPathsOfAppsKeepTheirSlashes(t *testing.T) {
-	for id, want := range map[string]string{"/a/b": "/apps/a/b", "a": "/apps/a", "/a/": "/apps/a", "/a b/ü?": "/apps/a%20b/%C3%BC%3F"} {
+	for id, want := range map[string]string{"/a/b": "/apps/a/b", "a": "/apps/a", "/a/": "/apps/a",
+		"/a b/ü?": "/apps/a%20b/%C3%BC%3F"} {
 		if got := AppPath(id); got != API+want {
 			t.Errorf("%q: %q, want %q", id, got, API+want)
 		}

@@ -18,7 +18,8 @@ func printer() (*Printer, *bytes.Buffer) {
 
 func TestTablesStayTablesWhateverStandsInThem(t *testing.T) {
 	p, out := printer()
-	p.Table([]string{"ID", "SAYS"}, [][]string{{"/a", "two\nlines\tand a tab"}, {"/longer", ""}, {"/b\x1b[2J", "ünïcode 世界"}})
+	p.Table([]string{"ID", "SAYS"}, [][]string{{"/a", "two\nlines\tand a tab"}, {"/longer", ""},
+		{"/b\x1b[2J", "ünïcode 世界"}})
 	want := "ID       SAYS\n" +
 		"/a       two lines and a tab\n" +
 		"/longer  -\n" +
@@ -29,13 +30,15 @@ func TestTablesStayTablesWhateverStandsInThem(t *testing.T) {
 }
 
 func TestFittedShortensOneColumnAndNoMoreThanNeeded(t *testing.T) {
-	for n, want := range map[int]int{10: 10, 70: 70, 71: 70, 500: 70} { // 80 columns, less "a" with its heading and two spaces
+	for n, want := range map[int]int{10: 10, 70: 70, 71: 70,
+		500: 70} { // 80 columns, less "a" with its heading and two spaces
 		p, out := printer()
 		p.Fitted([]string{"NAME", "B"}, [][]string{{strings.Repeat("x", n), strings.Repeat("y", 8)}}, 0)
 		row := strings.Split(out.String(), "\n")[1]
 		name, _, _ := strings.Cut(row, " ")
 		if got := len([]rune(name)); got != want || len([]rune(row)) > Columns {
-			t.Errorf("a name of %d: shown with %d in a row of %d, want %d and at most %d", n, got, len([]rune(row)), want, Columns)
+			t.Errorf("a name of %d: shown with %d in a row of %d, want %d and at most %d", n, got, len([]rune(row)), want,
+				Columns)
 		}
 		if cut := n > want; cut != strings.HasSuffix(name, "…") {
 			t.Errorf("a name of %d is shown as %q: want a mark where it was cut and nowhere else", n, name)
@@ -157,7 +160,8 @@ func TestNothingIsShownWithJSONOrQuiet(t *testing.T) {
 
 func TestWithoutATerminalNobodyIsAsked(t *testing.T) {
 	p, out := printer()
-	for what, err := range map[string]error{"confirm": p.Confirm("Remove it?"), "name": p.ConfirmName("a", "it takes all", "Delete it?")} {
+	for what, err := range map[string]error{"confirm": p.Confirm("Remove it?"),
+		"name": p.ConfirmName("a", "it takes all", "Delete it?")} {
 		if !exit.Is(err, exit.BadUsage) || !strings.Contains(err.Error(), "obody is there to ask") {
 			t.Errorf("%s: %v, want an error of usage that says so", what, err)
 		}

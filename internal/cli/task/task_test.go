@@ -110,7 +110,8 @@ func TestACommandHasTheTerminalOfThePersonInFrontOfIt(t *testing.T) {
 	term := clitest.OpenTerminal(t)
 	code := make(chan int, 1)
 	go func() {
-		code <- clitest.RunOn(t, cli.Programs{}, term.Slave, term.Slave, term.Slave, "--url", srv.URL, "--token", "t", "task", "exec", "-t", "web", "--", "sh", "-i")
+		code <- clitest.RunOn(t, cli.Programs{}, term.Slave, term.Slave, term.Slave, "--url", srv.URL, "--token", "t",
+			"task", "exec", "-t", "web", "--", "sh", "-i")
 	}()
 	start := <-started
 	if strings.Join(start.Argv, " ") != "sh -i" || !start.TTY || start.Size != (kernel.ExecSize{Columns: 80, Rows: 24}) ||
@@ -184,7 +185,8 @@ func TestWhatGoesWrongWithACommandIsTold(t *testing.T) {
 
 func TestATaskIsFoundByWhatTellsItApart(t *testing.T) {
 	clitest.Home(t)
-	a := &agent{t: t, tasks: running(web1, "/web") + "," + running("web.instance-2._app.1", "/web") + "," + running("db.instance-3._app.1", "/data/db") +
+	a := &agent{t: t, tasks: running(web1, "/web") + "," + running("web.instance-2._app.1", "/web") + "," +
+		running("db.instance-3._app.1", "/data/db") +
 		`,{"id":"old.instance-4._app.1","appId":"/old","state":"TASK_STAGING"}`}
 	var asked string
 	a.log = func(w http.ResponseWriter, r *http.Request) { asked = r.URL.Path }
@@ -197,8 +199,10 @@ func TestATaskIsFoundByWhatTellsItApart(t *testing.T) {
 			t.Errorf("%q: asked %s, want %s", part, asked, want)
 		}
 	}
-	clitest.Run(t, a, "", "task", "log", "_app").Says(t, "several", exit.BadUsage, `4 tasks match "_app": give more of the id`)
-	clitest.Run(t, a, "", "task", "log", "none").Says(t, "none", exit.NotFound, `no running task matches "none"`, "marina task list")
+	clitest.Run(t, a, "", "task", "log", "_app").Says(t, "several", exit.BadUsage,
+		`4 tasks match "_app": give more of the id`)
+	clitest.Run(t, a, "", "task", "log", "none").Says(t, "none", exit.NotFound, `no running task matches "none"`,
+		"marina task list")
 }
 
 func TestFollowingALogEndsWithItsReader(t *testing.T) {
@@ -247,11 +251,13 @@ func TestFollowingTheLastLinesGoesOnWhereTheyEnd(t *testing.T) {
 		io.WriteString(w, " and more\n")
 	}}
 	r := clitest.Run(t, a, "", "task", "log", "web", "-n", "2", "-f")
-	if want := "offset=-1048576 offset=1013&follow=true"; strings.Join(queries, " ") != want || r.Out != "two\nthree and more\n" {
+	if want := "offset=-1048576 offset=1013&follow=true"; strings.Join(queries, " ") != want ||
+		r.Out != "two\nthree and more\n" {
 		t.Errorf("asked %q and printed %q, want %q and the last two lines with what follows", queries, r.Out, want)
 	}
 	a.log = func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "no offset") }
-	clitest.Run(t, a, "", "task", "log", "web", "-n", "2").Says(t, "an answer without an offset", exit.Failed, "not what this version expects")
+	clitest.Run(t, a, "", "task", "log", "web", "-n", "2").Says(t, "an answer without an offset", exit.Failed,
+		"not what this version expects")
 	a.log = func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(http.StatusNotFound) }
 	clitest.Run(t, a, "", "task", "log", "web", "-n", "2").Says(t, "no log", exit.NotFound)
 }
