@@ -10,6 +10,8 @@
 # make tour       run the README's own ten-minute tour
 # make lint vuln  staticcheck, and known vulnerabilities; make test runs both
 # make house      where the house stands: sizes, tests, how calls run between files, which room imports which
+# make race       the race detector over every room; race-some over those that are quick
+# make upgrade    the last release becomes this one under running apps and a running cluster
 # make sim        the simulator, many more seeds than make test has
 # make release    a tarball with everything prebuilt
 
@@ -17,7 +19,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .ONESHELL:
 .DEFAULT_GOAL := build
-.PHONY: build kubernetes kubernetes-all deps up down clean-state test bench bench-kernel bench-peers bench-density soak tour conformance conformance-report house lint vuln vuln-update sim release fmt check
+.PHONY: build kubernetes kubernetes-all deps up down clean-state test bench bench-kernel bench-peers bench-density soak tour conformance conformance-report house lint race race-some vuln vuln-update upgrade sim release fmt check
 
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS := -s -w -X github.com/marinaos/marina/internal/cli.Version=$(VERSION)
@@ -90,6 +92,18 @@ test: build kubernetes-all
 lint:
 	@go tool -modfile=tools/go.mod staticcheck ./...
 	@cd tools && go vet ./... && go test ./...
+
+# Rooms with goroutines whose tests need neither etcd nor containerd; make race takes all of them.
+RACE := agent/... audit durable gateway identity/... images kubernetes/... metrics network/dns runtime/process scheduler services/... store/memory
+race-some:
+	@CGO_ENABLED=1 go test -race -vet=off -timeout 20m $(patsubst %,./internal/%,$(RACE))
+race:
+	@CGO_ENABLED=1 go test -race -vet=off -timeout 90m ./internal/...
+
+# From the last release (test/house/release.txt) to this one: apps, then a cluster, which make test leaves out.
+upgrade: build kubernetes
+	@MARINA_REQUIRE_REAL=1 go test -count=1 -timeout 20m -v -run TestAnUpgrade ./test/stories
+	@cd test/clusters && MARINA_REQUIRE_REAL=1 go test -vet=off -count=1 -timeout 40m -v -run TestAnUpgrade ./...
 
 # Known vulnerabilities that our code reaches, by the database that tools/vulndb pins; vuln-update pins today's.
 vuln:

@@ -70,8 +70,8 @@ func minors(w *house.Workshop) (built []string) {
 	return built
 }
 
-// enter opens the shared datacenter, if it is not open, or skips the test.
-func enter(t *testing.T) *world {
+// built is where the programs of clusters are, or skips the test.
+func built(t *testing.T) *house.Workshop {
 	t.Helper()
 	required := os.Getenv("MARINA_REQUIRE_REAL") != ""
 	w, err := shop()
@@ -96,6 +96,13 @@ func enter(t *testing.T) *world {
 	case len(built) == 0:
 		t.Skip("no minor of Kubernetes is built: make -C bundle/kubernetes all")
 	}
+	return w
+}
+
+// enter opens the shared datacenter, if it is not open, or skips the test.
+func enter(t *testing.T) *world {
+	t.Helper()
+	built(t)
 	x, err := shared()
 	if err != nil {
 		t.Fatal(err)

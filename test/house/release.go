@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"testing"
 )
 
 //go:embed release.txt
@@ -68,4 +69,24 @@ func releaseName(text string) (string, error) {
 		}
 	}
 	return "", errors.New("release.txt names no release")
+}
+
+// Become replaces the datacenter's program, by `marina up` of another, and waits until daemon and agent run that.
+func (h *House) Become(t testing.TB, program string) {
+	t.Helper()
+	if out, err := h.UpAs(program); err != nil {
+		t.Fatalf("up of %s: %v\n%s", program, err, out)
+	}
+	Until(t, commandLimit, "daemon and agent of "+program, func() error {
+		for _, name := range []string{"daemon", "agent"} {
+			pid, err := h.PID(name)
+			if err != nil {
+				return err
+			}
+			if exe, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid)); err != nil || exe != program {
+				return fmt.Errorf("the %s runs %s, %v", name, exe, err)
+			}
+		}
+		return nil
+	})
 }

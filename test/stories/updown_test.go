@@ -85,19 +85,7 @@ func (s *tenure) upAgain() {
 }
 
 func (s *tenure) upWithNewBuild(newer string) {
-	s.up(newer)
-	house.Until(s.T, 30*time.Second, "daemon and agent of the new build", func() error {
-		for _, name := range []string{"daemon", "agent"} {
-			pid, err := s.h.PID(name)
-			if err != nil {
-				return err
-			}
-			if exe, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid)); err != nil || exe != newer {
-				return fmt.Errorf("the %s runs %s, %v", name, exe, err)
-			}
-		}
-		return nil
-	})
+	s.h.Become(s.T, newer)
 	s.stayed("after up with a new build")
 	s.c.Deploy(s.T, s.h.Truthful("/newer", 1)) // it works
 	s.c.Remove(s.T, "/newer")

@@ -2,8 +2,6 @@ package stories
 
 import (
 	"errors"
-	"fmt"
-	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -50,7 +48,7 @@ func TestAnUpgradeFromTheLastReleaseRestartsNoTask(t *testing.T) {
 	}
 	s.goesOn()
 
-	s.become(w.Marina) // the last release reads what the new one wrote
+	s.become(w.Marina) // which reads what the new one wrote
 	s.answers("after going back")
 	s.waitsStill("after going back", "/small/waits")
 	s.become(newer)
@@ -76,19 +74,7 @@ func lastRelease(t *testing.T, w *house.Workshop) string {
 // become replaces the datacenter's program, and judges that the tasks did not notice.
 func (s *tenure) become(program string) {
 	s.Helper()
-	s.up(program)
-	house.Until(s.T, 60*time.Second, "daemon and agent of "+program, func() error {
-		for _, name := range []string{"daemon", "agent"} {
-			pid, err := s.h.PID(name)
-			if err != nil {
-				return err
-			}
-			if exe, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid)); err != nil || exe != program {
-				return fmt.Errorf("the %s runs %s, %v", name, exe, err)
-			}
-		}
-		return nil
-	})
+	s.h.Become(s.T, program)
 	s.stayed("with " + program)
 }
 
