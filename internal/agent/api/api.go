@@ -150,7 +150,7 @@ func (p *API) serveLogs(w http.ResponseWriter, r *http.Request) error {
 	follow := r.URL.Query().Get("follow") == "true"
 
 	buf := make([]byte, logChunk)
-	n, at, end, err := p.cfg.Sandboxes.Read(task, stream, max(0, offset), buf[:0], p.cfg.LogKeep)
+	_, at, end, err := p.cfg.Sandboxes.Read(task, stream, max(0, offset), buf[:0], p.cfg.LogKeep)
 	if err != nil {
 		return fmt.Errorf("%s of task %s: %w", stream, task, err)
 	}
@@ -168,9 +168,11 @@ func (p *API) serveLogs(w http.ResponseWriter, r *http.Request) error {
 	for left > 0 {
 		now, live := p.cfg.Task(task) // before the read: what was written before its end is read
 		live = live && !now.Status.State.Terminal()
-		if n, at, _, err = p.cfg.Sandboxes.Read(task, stream, at, buf[:min(int64(len(buf)), left)], p.cfg.LogKeep); err != nil {
+		n, from, _, err := p.cfg.Sandboxes.Read(task, stream, at, buf[:min(int64(len(buf)), left)], p.cfg.LogKeep)
+		if err != nil {
 			return nil // collected meanwhile; what was there was sent
 		}
+		at = from
 		if n > 0 {
 			if _, err := w.Write(buf[:n]); err != nil {
 				return nil

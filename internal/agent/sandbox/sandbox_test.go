@@ -220,12 +220,12 @@ func TestOffsetsMeanTheSameBeforeAndAfterRotations(t *testing.T) {
 		if err := d.Rotate("t", "stdout", 2*block, keep); err != nil {
 			t.Fatal(err)
 		}
-		n, at, end, err := d.Read("t", "stdout", 0, make([]byte, block), keep)
+		_, at, end, err := d.Read("t", "stdout", 0, make([]byte, block), keep)
 		if err != nil || end != int64(len(all)) {
 			t.Fatalf("after %d chunks: ends at %d, %v, want %d", i+1, end, err, len(all))
 		}
 		buf := make([]byte, block)
-		for off := at; off < end; off += int64(n) {
+		for off, n := at, 0; off < end; off += int64(n) {
 			var from int64
 			if n, from, _, err = d.Read("t", "stdout", off, buf, keep); err != nil || n == 0 || from != off {
 				t.Fatalf("at %d: got %d bytes at %d, %v", off, n, from, err)

@@ -144,11 +144,3 @@ type Embed struct{ Tasks, LastTaskFailure, TaskStats, Readiness bool }
 func seconds(n int) time.Duration { return time.Duration(n) * time.Second }
 
 func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }
-
-// must is for values that always encode.
-func must[T any](v T, err error) T {
-	if err != nil {
-		panic(err) // this cannot be: own types without cycles, channels or NaN
-	}
-	return v
-}
