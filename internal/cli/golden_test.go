@@ -340,6 +340,8 @@ machine reserve m-1 /prod --cpus 2
 machine reserve m-1 /prod --none
 machine reserve m-1 /prod
 machine reserve m-1 /prod --cpus x
+machine remove m-1 --force --yes
+machine remove m-1
 quota
 quota show
 quota show /prod

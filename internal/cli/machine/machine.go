@@ -1,6 +1,7 @@
 package machine
 
 import (
+	"encoding/json"
 	"fmt"
 	"maps"
 	"net/http"
@@ -19,7 +20,7 @@ import (
 
 // Command is the noun with its verbs.
 func Command(e *command.Env) *cobra.Command {
-	return command.Group("machine", "Machines of the pool", list(e), show(e), reserve(e))
+	return command.Group("machine", "Machines of the pool", list(e), show(e), reserve(e), remove(e))
 }
 
 func list(e *command.Env) *cobra.Command {
@@ -119,6 +120,54 @@ func reserve(e *command.Env) *cobra.Command {
 		}}
 	kept.Flags(c.Flags(), "", "")
 	c.Flags().BoolVar(&none, "none", false, "keep nothing any more")
+	return c
+}
+
+func remove(e *command.Env) *cobra.Command {
+	var force, yes bool
+	c := &cobra.Command{Use: "remove ID", Short: "Take a machine out of the datacenter for good", Args: command.Exactly(1),
+		Long: "Ends what runs on the machine, for schedulers to place it elsewhere, gives its addresses back and forgets it.\n" +
+			"While it is connected and runs something, or keeps volumes, that takes --force, and the volumes are lost.\n" +
+			"It cannot come back as what it was: run `marina down` on it.",
+		Example: "marina machine remove m-abcdefghijkl\nmarina machine remove m-abcdefghijkl --force --yes",
+		RunE: func(c *cobra.Command, args []string) error {
+			cl, err := e.Client(c.Context())
+			if err != nil {
+				return err
+			}
+			path := "/machines/v1/" + url.PathEscape(args[0])
+			if !yes {
+				var m kernel.AgentView
+				if _, err := cl.Get(c.Context(), path, &m); err != nil {
+					return err
+				}
+				if err := e.Confirm(fmt.Sprintf("Remove machine %s (%s, %s), which runs %d instances?", args[0], m.Hostname, reached(&m),
+					m.Groups)); err != nil {
+					return err
+				}
+			}
+			if force {
+				path += "?force=true"
+			}
+			b, err := cl.Call(c.Context(), http.MethodDelete, path, nil)
+			if err != nil {
+				return err
+			}
+			if e.JSON {
+				return e.Raw(b)
+			}
+			var gone kernel.Removal
+			if err := json.Unmarshal(b, &gone); err != nil {
+				return fmt.Errorf("the answer is not what is expected: %w", err)
+			}
+			fmt.Fprintf(e.Out, "%s (%s) is removed, %d instances ended\n", gone.Machine, gone.Hostname, len(gone.Groups))
+			for _, claim := range gone.Lost {
+				fmt.Fprintf(e.Out, "lost: the volumes of %s (%s)\n", claim.Name, claim.Framework)
+			}
+			return nil
+		}}
+	c.Flags().BoolVar(&force, "force", false, "also while it runs something or keeps volumes")
+	c.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask")
 	return c
 }
 
