@@ -133,26 +133,6 @@ func (s *State) hold(c *claim, i *instance) {
 	}
 }
 
-// takeBack gives the pool and the quota what an instance that ended took, but for what its claim keeps.
-func (s *State) takeBack(i *instance) {
-	g := i.Group()
-	at := placement.Placement{Agent: i.agent.info.ID, Address: g.Address, HostPorts: g.HostPorts}
-	c := s.claimOf(i)
-	if c != nil {
-		at = placement.Placement{Agent: at.Agent}
-	}
-	s.pool.Release(i.spec.request, at)
-	s.pool.Adjust(at.Agent, i.spec.fills(), i.spec.need.Sub(i.need()))
-	s.quota.Credit(i.spec.Role, i.need(), i.spec.Lent())
-	if i.spec.Lent() {
-		s.lent--
-	}
-	if c != nil {
-		c.holder = nil
-		s.count(c)
-	}
-}
-
 // claimOf is the claim that an instance holds.
 func (s *State) claimOf(i *instance) *claim {
 	if i.spec.Claim == nil {

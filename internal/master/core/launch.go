@@ -227,42 +227,6 @@ func (s *State) forget(framework string, groups []kernel.GroupID) error {
 	return nil
 }
 
-// giveUp ends an instance without its agent, which may be running it still.
-func (s *State) giveUp(i *instance, why string) {
-	statuses := i.Statuses()
-	for k := range statuses {
-		if st := &statuses[k]; !st.State.Terminal() {
-			st.State, st.Reason, st.Message, st.Time = kernel.Gone, kernel.ReasonAgentGone, why, s.now.UTC().Round(0)
-			st.Health = nil
-		}
-	}
-	i.Record = i.Report(statuses)
-	s.end(i)
-}
-
-// end removes an instance for good: its row, what it used, its endpoints; its id is remembered as ended.
-func (s *State) end(i *instance) {
-	a := i.agent
-	s.charge(Charge{Placement: i.placement(), Ends: true})
-	i.Record = i.Remove()
-	s.change(i)
-	s.remember(i.Record)
-	chunk := a.chunks[i.chunk]
-	at := slices.Index(chunk, i)
-	a.chunks[i.chunk] = slices.Delete(chunk, at, at+1)
-	a.count--
-	s.groups.Delete(i.ID())
-	s.dirty(Row{Kind: RowAssigned, ID: string(a.info.ID), Chunk: int(i.chunk)})
-	slot := s.endedOf(i.Framework).add(kernel.GroupID(strings.Clone(string(i.ID())))) // the record's text has more in it
-	s.dirty(Row{Kind: RowEnded, ID: i.Framework, Chunk: slot})
-	out := s.outbox(a)
-	out.drops = append(out.drops, i.ID())
-	s.takeBack(i)
-	i.spec.placed--
-	s.unuse(i.spec)
-	s.roomAppeared()
-}
-
 func (s *State) setQuota(ev SetQuota) error {
 	if ev.Remove {
 		if _, ok := s.quota.Quota(ev.Quota.Role); !ok {

@@ -138,27 +138,6 @@ func (sp *spec) fills() string {
 	return sp.Role
 }
 
-// instance is a placed group. There may be a million: what is known of it is a record, shared with all who watch.
-type instance struct {
-	*kernel.Record // as it is now
-	spec           *spec
-	agent          *agent
-	standings      uint64 // how each task stands in the newest endpoints, in two bits
-	chunk          int32
-	changed        bool // it is among step.changed
-	told           bool // it is in its agent's outbox
-	resized        bool // it has sizes of its own
-}
-
-// need is what it takes from its machine: the spec's, unless it was resized.
-func (i *instance) need() kernel.Resources {
-	if !i.resized {
-		return i.spec.need
-	}
-	g := i.Group()
-	return g.Guarantee(&i.spec.Spec)
-}
-
 // NewState returns an empty state.
 func NewState(cfg Config) *State {
 	cfg = cfg.WithDefaults()
@@ -289,40 +268,6 @@ func (s *State) all(yield func(*instance) bool) {
 			}
 		}
 	}
-}
-
-// newInstance puts a group on an agent: into its rows, the indexes and what is used. Resources are the pool's already.
-func (s *State) newInstance(g kernel.Group, sp *spec, a *agent, chunk int, known bool) *instance {
-	i := &instance{Record: kernel.NewRecord(sp.origin, a.site, &g, make([]kernel.Status, len(sp.Tasks)), known), spec: sp, agent: a,
-		chunk: int32(chunk), resized: g.Sizes != nil}
-	for len(a.chunks) <= chunk {
-		a.chunks = append(a.chunks, nil)
-	}
-	a.chunks[chunk] = append(a.chunks[chunk], i)
-	a.count++
-	s.groups.Put(i)
-	sp.uses++
-	sp.placed++
-	s.quota.Charge(sp.Role, i.need(), sp.Lent())
-	if sp.Lent() {
-		s.lent++
-	}
-	return i
-}
-
-// room is the first chunk of an agent that takes another group.
-func (a *agent) room() int {
-	if a.count >= (len(a.chunks)-1)*groupsPerChunk { // the earlier ones may all be full: look at the last first
-		if last := len(a.chunks) - 1; last >= 0 && len(a.chunks[last]) < groupsPerChunk {
-			return last
-		}
-	}
-	for k, c := range a.chunks {
-		if len(c) < groupsPerChunk {
-			return k
-		}
-	}
-	return len(a.chunks)
 }
 
 // touch queues an instance to be told to its agent.
