@@ -18,6 +18,7 @@ import (
 	"github.com/marinaos/marina/internal/kernel"
 
 	"github.com/marinaos/marina/internal/machine"
+	"github.com/marinaos/marina/internal/metrics"
 	"github.com/marinaos/marina/internal/runtime"
 )
 
@@ -91,6 +92,7 @@ type Deps struct {
 	Runtime runtime.Runtime
 	Network Network
 	Log     *slog.Logger
+	Metrics *metrics.Registry // nil: nothing is measured
 
 	// Secrets is asked for the secrets of tasks that have some. Without it no such task starts.
 	Secrets Secrets

@@ -19,6 +19,7 @@ import (
 	"github.com/marinaos/marina/internal/agent/checkpoint"
 	"github.com/marinaos/marina/internal/agent/endpoint"
 	"github.com/marinaos/marina/internal/agent/locks"
+	"github.com/marinaos/marina/internal/agent/measure"
 	"github.com/marinaos/marina/internal/agent/retry"
 	"github.com/marinaos/marina/internal/agent/sandbox"
 	"github.com/marinaos/marina/internal/agent/secret"
@@ -38,6 +39,7 @@ type Agent struct {
 	log         *slog.Logger
 	dial        func(ctx context.Context, address string) (net.Conn, error)
 	incarnation string
+	measured    measure.Agent
 
 	starts locks.Slots
 	pulls  locks.Slots
@@ -78,7 +80,7 @@ func New(cfg Config, deps Deps) (*Agent, error) {
 		return nil, err
 	}
 	return &Agent{
-		cfg: cfg, log: deps.Log, dial: deps.Dial, incarnation: rand.Text(), secrets: deps.Secrets,
+		measured: measure.New(deps.Metrics), cfg: cfg, log: deps.Log, dial: deps.Dial, incarnation: rand.Text(), secrets: deps.Secrets,
 		rt: runtime.Bounded(deps.Runtime, cfg.CallTimeout), network: bounded{deps.Network, cfg.CallTimeout},
 		starts: make(locks.Slots, cfg.ParallelStarts), pulls: make(locks.Slots, cfg.ParallelPulls), checks: make(locks.Slots, cfg.ParallelChecks),
 		prober: check.Prober{Exec: deps.Runtime.Exec}, fetching: fetching(), making: making(),
@@ -137,9 +139,9 @@ func (a *Agent) assemble() {
 // link is the agent's way to its masters, and what it serves them.
 func (a *Agent) link() *session.Link {
 	serve := api.New(api.Config{Runtime: a.rt, Sandboxes: a.sandboxes, State: a.dir.Path, LogKeep: a.cfg.LogKeep, Log: a.log,
-		Agent: a.self.ID, Task: a.task, Up: a.up})
+		Agent: a.self.ID, Task: a.task, Up: a.up, Metrics: a.measured.Registry})
 	return session.New(session.Config{Masters: a.cfg.Masters, TLS: a.cfg.TLS, Dial: a.dial, Heartbeat: a.cfg.Heartbeat,
-		BackoffMax: a.cfg.BackoffMax, Suspect: a.cfg.Suspect, Agent: frames{a}, Handler: serve.Handler(), Log: a.log})
+		BackoffMax: a.cfg.BackoffMax, Suspect: a.cfg.Suspect, Agent: frames{a}, Handler: serve.Handler(), Log: a.log, Metrics: a.measured.Registry})
 }
 
 // filesFolder is where the files of running groups are mounted, below Config.Run.

@@ -55,7 +55,7 @@ func (f *failure) Unwrap() error { return f.err }
 // prepare prepares stages in their order, and answers with the end of the group if one fails.
 func (g *group) prepare(ctx context.Context, stages []stage) *ending {
 	for _, s := range stages {
-		if err := s.Prepare(ctx, g); err != nil {
+		if err := g.a.measured.Stage(s, func() error { return s.Prepare(ctx, g) }); err != nil {
 			return failed(ctx, err)
 		}
 	}

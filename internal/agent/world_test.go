@@ -35,6 +35,7 @@ import (
 
 	"github.com/marinaos/marina/internal/agent"
 	"github.com/marinaos/marina/internal/kernel"
+	"github.com/marinaos/marina/internal/metrics"
 	"github.com/marinaos/marina/internal/runtime"
 	"github.com/marinaos/marina/internal/runtime/process"
 )
@@ -119,10 +120,11 @@ func (n *netTwin) ready() []kernel.TaskID {
 
 // world is one machine: its runtime, network and disk, and the agent that runs on it now.
 type world struct {
-	t     *testing.T
-	rt    runtime.Runtime
-	procs *process.Runtime
-	net   *netTwin
+	metrics *metrics.Registry
+	t       *testing.T
+	rt      runtime.Runtime
+	procs   *process.Runtime
+	net     *netTwin
 
 	dial    func(context.Context, string) (net.Conn, error)
 	network agent.Network // what the agent gets: net, or something around it
@@ -189,7 +191,7 @@ func newWorld(t *testing.T) *world {
 // start starts an agent on the machine.
 func (w *world) start() {
 	w.t.Helper()
-	a, err := agent.New(w.cfg, agent.Deps{Runtime: w.rt, Network: w.network, Secrets: w.secrets, Dial: w.dial, Log: slog.New(slog.NewTextHandler(w.log, nil))})
+	a, err := agent.New(w.cfg, agent.Deps{Runtime: w.rt, Network: w.network, Secrets: w.secrets, Dial: w.dial, Metrics: w.metrics, Log: slog.New(slog.NewTextHandler(w.log, nil))})
 	if err != nil {
 		w.t.Fatal(err)
 	}

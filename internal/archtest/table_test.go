@@ -45,19 +45,20 @@ var table = map[string]entry{
 	"runtime/process":     implementation("durable kernel machine runtime"),
 	"runtime/runtimetest": suite("runtime"),
 
-	"agent": room("agent/api agent/check agent/checkpoint agent/endpoint agent/locks agent/naming agent/node agent/retry " +
-		"agent/sandbox agent/secret agent/session agent/volume kernel machine runtime"),
-	"agent/api":        part("agent/naming agent/retry agent/sandbox kernel machine runtime"),
+	"agent": room("agent/api agent/check agent/checkpoint agent/endpoint agent/locks agent/measure agent/naming agent/node agent/retry " +
+		"agent/sandbox agent/secret agent/session agent/volume kernel machine metrics runtime"),
+	"agent/api":        part("agent/naming agent/retry agent/sandbox kernel machine metrics runtime"),
 	"agent/check":      part("agent/locks agent/retry kernel runtime"),
 	"agent/checkpoint": part("durable"),
 	"agent/endpoint":   part("agent/checkpoint agent/retry kernel"),
 	"agent/locks":      part(""),
+	"agent/measure":    part("metrics"),
 	"agent/naming":     part("kernel"),
 	"agent/node":       part("durable kernel runtime"),
 	"agent/retry":      part(""),
 	"agent/sandbox":    part("agent/locks kernel"),
 	"agent/secret":     part("agent/locks agent/naming agent/retry durable kernel runtime"),
-	"agent/session":    part("agent/retry kernel"),
+	"agent/session":    part("agent/retry kernel metrics"),
 	"agent/volume":     part("agent/locks agent/naming agent/retry durable kernel runtime"),
 
 	"master":      room("access kernel master/core metrics store"),

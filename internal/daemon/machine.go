@@ -12,6 +12,7 @@ import (
 	"github.com/marinaos/marina/internal/identity/ca"
 	"github.com/marinaos/marina/internal/kernel"
 	host "github.com/marinaos/marina/internal/machine"
+	"github.com/marinaos/marina/internal/metrics"
 	"github.com/marinaos/marina/internal/network"
 	"github.com/marinaos/marina/internal/network/dns"
 	"github.com/marinaos/marina/internal/network/vip"
@@ -96,7 +97,7 @@ func (c *config) machine(ctx context.Context, log *slog.Logger) (*machine, error
 		State: c.path("agent"), Bundles: c.bundle, BundleVersions: c.bundles, ID: kernel.AgentID(id), Hostname: c.Hostname,
 		Address: c.address, Attributes: c.attributes, HostVolumes: c.HostVolume,
 		Ports: c.hostPorts(), Masters: []string{c.master()}, TLS: conf, Version: Version,
-	}, agent.Deps{Runtime: rt, Network: nw, Log: log, Secrets: secrets{master, client}})
+	}, agent.Deps{Runtime: rt, Network: nw, Log: log, Secrets: secrets{master, client}, Metrics: metrics.New(Version)})
 	if err != nil {
 		return nil, err
 	}

@@ -107,9 +107,13 @@ func (m *api) machines(w http.ResponseWriter, r *http.Request, rest string) erro
 	if id, role, ok := strings.Cut(rest, "/reserved"); ok && (role == "" || role[0] == '/') {
 		return m.reservations(w, r, id, role)
 	}
+	rest, metrics := strings.CutSuffix(rest, "/metrics")
 	id, err := url.PathUnescape(rest)
 	if err != nil {
 		return fmt.Errorf("machine %s: %w", rest, errdefs.ErrInvalidArgument)
+	}
+	if metrics {
+		return m.machineMetrics(w, r, kernel.AgentID(id))
 	}
 	methods := []string{http.MethodGet, http.MethodHead}
 	if id != "" {
@@ -137,6 +141,22 @@ func (m *api) machines(w http.ResponseWriter, r *http.Request, rest string) erro
 		}
 	}
 	return fmt.Errorf("machine %s: %w", id, errdefs.ErrNotFound)
+}
+
+// machineMetrics has a machine's agent answer what it counts and times.
+func (m *api) machineMetrics(w http.ResponseWriter, r *http.Request, id kernel.AgentID) error {
+	if err := allow(w, r, http.MethodGet, http.MethodHead); err != nil {
+		return err
+	}
+	if err := m.may(r, access.Read, access.Metrics.Of(string(id))); err != nil {
+		return err
+	}
+	transport, err := m.AgentClient(id)
+	if err != nil {
+		return fmt.Errorf("machine %s: %w", id, err)
+	}
+	m.forward(w, r, transport, "/agent/v1/metrics", false)
+	return nil
 }
 
 // removeMachine takes a machine out for good: DELETE /machines/v1/ID?force=true.
@@ -337,7 +357,7 @@ func (m *api) taskFiles(w http.ResponseWriter, r *http.Request, id kernel.TaskID
 		if err != nil {
 			return fmt.Errorf("task %s: %w", id, err)
 		}
-		if again := m.forward(w, r, transport, id, rest, n < len(agents)-1); !again {
+		if again := m.forward(w, r, transport, "/agent/v1/tasks/"+url.PathEscape(string(id))+"/"+rest, n < len(agents)-1); !again {
 			return nil
 		}
 	}
@@ -367,13 +387,12 @@ var errElsewhere = errors.New("not this agent's")
 
 // forward lets an agent answer a request, both directions at once. With more agents to ask, one that does not know the task
 // is passed over: again is then true and nothing has been written.
-func (m *Master) forward(w http.ResponseWriter, r *http.Request, transport http.RoundTripper, id kernel.TaskID, rest string, more bool) (again bool) {
+func (m *Master) forward(w http.ResponseWriter, r *http.Request, transport http.RoundTripper, path string, more bool) (again bool) {
 	_ = http.NewResponseController(w).EnableFullDuplex() // HTTP/2 has it anyway
 	proxy := httputil.ReverseProxy{
 		Transport:     transport,
 		FlushInterval: -1,
 		Rewrite: func(p *httputil.ProxyRequest) {
-			path := "/agent/v1/tasks/" + url.PathEscape(string(id)) + "/" + rest
 			p.Out.URL = &url.URL{Scheme: "https", Host: "agent", RawPath: path, RawQuery: p.In.URL.RawQuery}
 			p.Out.URL.Path, _ = url.PathUnescape(path)
 			p.Out.Header.Del("Authorization")
@@ -389,8 +408,8 @@ func (m *Master) forward(w http.ResponseWriter, r *http.Request, transport http.
 			if again = errors.Is(err, errElsewhere); again || r.Context().Err() != nil {
 				return
 			}
-			m.log.Info("agent did not answer", "task", id, "err", err)
-			writeError(w, fmt.Errorf("the connection to the task's machine was lost: try again: %w", errdefs.ErrUnavailable))
+			m.log.Info("agent did not answer", "path", path, "err", err)
+			writeError(w, fmt.Errorf("the connection to the machine was lost: try again: %w", errdefs.ErrUnavailable))
 		},
 	}
 	proxy.ServeHTTP(w, r)

@@ -150,6 +150,8 @@ func TestNothingIsToldOrDoneWithoutTheRight(t *testing.T) {
 		{"GET", "/machines/v1/a1", "", 403, "marina:machines:/a1"},
 		{"PUT", "/machines/v1/a1/reserved/prod", `{"milliCPU":1000}`, 403, "update marina:machines:/a1"},
 		{"DELETE", "/machines/v1/a1/reserved/prod", "", 403, "marina:machines:/a1"},
+		{"GET", "/machines/v1/a1/metrics", "", 403, "read marina:metrics:/a1"},
+		{"DELETE", "/machines/v1/a1?force=true", "", 403, "delete marina:machines:/a1"},
 		{"GET", "/quota/v1", "", 200, `{"quotas":[]}`},
 		{"PUT", "/quota/v1/prod", `{"weight":2}`, 403, "dcos:mesos:master:quota:role:/prod"},
 		{"DELETE", "/quota/v1/prod", "", 403, "delete dcos:mesos:master:quota:role:/prod"},
@@ -176,5 +178,23 @@ func TestNothingIsToldOrDoneWithoutTheRight(t *testing.T) {
 	}
 	if a := h.Agents(); len(a[0].Reserved) != 0 {
 		t.Errorf("a part was reserved without the right: %+v", a[0])
+	}
+}
+
+func TestAMachinesMetricsAreItsAgents(t *testing.T) {
+	_, server, _ := withTask(t)
+	for path, want := range map[string]struct {
+		status int
+		says   string
+	}{"a1": {200, "marina_agent_groups 1"}, "none": {503, "none"}} {
+		resp, err := server.Client().Get(server.URL + "/machines/v1/" + path + "/metrics")
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, _ := io.ReadAll(resp.Body)
+		resp.Body.Close()
+		if resp.StatusCode != want.status || !strings.Contains(string(body), want.says) {
+			t.Errorf("%s: %d %s, want %d with %q", path, resp.StatusCode, body, want.status, want.says)
+		}
 	}
 }

@@ -153,6 +153,7 @@ func (s *stub) serve(conn net.Conn) {
 		fmt.Fprintf(w, "%s of %s from %s", r.PathValue("stream"), r.PathValue("id"), r.URL.Query().Get("tail"))
 	})
 	mux.HandleFunc("POST /agent/v1/tasks/{id}/exec", echo)
+	mux.HandleFunc("GET /agent/v1/metrics", func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "marina_agent_groups 1\n") })
 	mux.HandleFunc("GET /agent/v1/tasks/{id}/files/{path...}", func(w http.ResponseWriter, r *http.Request) {
 		io.WriteString(w, r.PathValue("path"))
 	})

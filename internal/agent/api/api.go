@@ -25,6 +25,7 @@ import (
 	"github.com/marinaos/marina/internal/agent/sandbox"
 	"github.com/marinaos/marina/internal/kernel"
 	"github.com/marinaos/marina/internal/machine"
+	"github.com/marinaos/marina/internal/metrics"
 	"github.com/marinaos/marina/internal/runtime"
 )
 
@@ -52,6 +53,7 @@ type Config struct {
 	Sandboxes *sandbox.Dir
 	LogKeep   int // rotated files of an output that are kept
 	Log       *slog.Logger
+	Metrics   *metrics.Registry // nil: there are none
 
 	Task func(kernel.TaskID) (t Task, ok bool) // ok is false for one that no group here has
 	Up   func() map[kernel.TaskID]Task         // those that are up
@@ -71,6 +73,9 @@ func (p *API) Handler() http.Handler {
 	mux.HandleFunc("POST /agent/v1/tasks/{id}/exec", p.answer(p.serveExec))
 	mux.HandleFunc("GET /agent/v1/tasks/{id}/usage", p.answer(p.serveUsage))
 	mux.HandleFunc("GET /agent/v1/stats", p.answer(p.serveStats))
+	if p.cfg.Metrics != nil {
+		mux.Handle("GET /agent/v1/metrics", p.cfg.Metrics.Handler())
+	}
 	return mux
 }
 

@@ -14,6 +14,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"strconv"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -21,6 +22,7 @@ import (
 
 	"github.com/marinaos/marina/internal/agent/retry"
 	"github.com/marinaos/marina/internal/kernel"
+	"github.com/marinaos/marina/internal/metrics"
 )
 
 const (
@@ -59,16 +61,23 @@ type Config struct {
 	Agent   Agent
 	Handler http.Handler // what a master asks beside the session
 	Log     *slog.Logger
+	Metrics *metrics.Registry // nil: nothing is measured
 
 	// Dial reaches a master before TLS; default: TCP.
 	Dial func(ctx context.Context, address string) (net.Conn, error)
 }
 
 // Link is an agent's way to its masters.
-type Link struct{ cfg Config }
+type Link struct {
+	cfg      Config
+	sessions metrics.CounterVec
+}
 
 // New makes a Link that does nothing until Run.
-func New(cfg Config) *Link { return &Link{cfg} }
+func New(cfg Config) *Link {
+	return &Link{cfg, cfg.Metrics.Counters("marina_agent_connections_total",
+		"Connections to a master that ended, by whether there was a session.", "session")}
+}
 
 // Run keeps a connection to a master until ctx ends: the next one in the list after each that ended, at once after one
 // that had a session and with backoff after one that had none.
@@ -103,6 +112,7 @@ func (l *Link) Run(ctx context.Context) error {
 
 // visit serves one connection to a master until it ends, and tells whether there was a session.
 func (l *Link) visit(ctx context.Context, address string) (lived bool, err error) {
+	defer func() { l.sessions.WithLabelValues(strconv.FormatBool(lived)).Inc() }()
 	conn, err := l.reach(ctx, address)
 	if err != nil {
 		return false, err
