@@ -94,6 +94,16 @@ func openDoor(t *testing.T) *door {
 	case <-time.After(clitest.Limit):
 		t.Fatal("the gateway does not listen")
 	}
+	for late := time.After(clitest.Limit); ; {
+		if _, err := os.Stat(client.Socket(d.state)); err == nil {
+			break
+		}
+		select {
+		case <-late:
+			t.Fatal("the admin socket is not there")
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
 	https, _ := gw.Addrs()
 	d.url = "https://" + https.String()
 	return d

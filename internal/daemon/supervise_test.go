@@ -36,11 +36,7 @@ func supervised(t *testing.T, c *config, build string) (log *bytes.Buffer, stop 
 	stop = sync.OnceFunc(func() { cancel(); wg.Wait() })
 	t.Cleanup(func() {
 		stop()
-		if pid := durable.Holder(c.agentPID()); pid != 0 {
-			if err := end(context.Background(), pid, time.Second); err != nil {
-				t.Error(err)
-			}
-		}
+		endAgent(t, c)
 	})
 	return log, stop
 }
