@@ -90,8 +90,8 @@ func start(t *testing.T, s settings.Datacenter) *running {
 
 // endAgent ends the agent of a state that nobody keeps any more. One that was only just started may not have said yet who it is.
 func endAgent(t *testing.T, c *config) {
-	if _, err := os.Stat(c.path("run", "agent.build")); err != nil {
-		return // none was started
+	if err := os.Remove(c.path("run", "agent.build")); err != nil {
+		return // none was started, or it was ended
 	}
 	pid := durable.Holder(c.agentPID())
 	for late := time.After(5 * time.Second); pid == 0; pid = durable.Holder(c.agentPID()) {
