@@ -519,7 +519,7 @@ func TestOtherSettingsHaveAnotherFingerprint(t *testing.T) {
 	if c.fingerprint() == before {
 		t.Error("another attribute has the same fingerprint: the agent would not learn of it")
 	}
-	if Build() != Build() || len(Build()) != 16 {
-		t.Errorf("build %q, want 16 characters that stay", Build())
+	if first, again := Build(), Build(); first != again || len(first) != 16 {
+		t.Errorf("build %q, then %q: want the same 16 characters", first, again)
 	}
 }
