@@ -166,15 +166,15 @@ func TestALockIsWaitedForWhileSomebodyLooksAtIt(t *testing.T) {
 		return f
 	}
 	synctest.Test(t, func(t *testing.T) {
-		looker := look()
-		time.AfterFunc(lookPatience/2, func() { looker.Close() })
+		brief := look()
+		time.AfterFunc(lookPatience/2, func() { brief.Close() })
 		l, err := TakeLock(t.Context(), name)
 		if err != nil {
 			t.Fatalf("while somebody looks for a moment: %v, want it taken afterwards", err)
 		}
 		l.Close()
 
-		looker = look()
+		looker := look()
 		defer looker.Close()
 		if _, err := TakeLock(t.Context(), name); !errdefs.IsUnavailable(err) {
 			t.Errorf("while somebody looks for ever: %v, want unavailable in the end", err)
