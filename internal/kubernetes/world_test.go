@@ -27,7 +27,7 @@ import (
 )
 
 // patience bounds every wait of a test.
-const patience = 20 * time.Second
+const patience = 60 * time.Second
 
 // world is clusters on the kernel's twin, with stewards that are told what to say.
 type world struct {

@@ -296,8 +296,8 @@ func TestAControlPlaneIsFollowedWhereItIs(t *testing.T) {
 	w.followers.Attend("a", "id-a", here, want())
 	w.until("a word", pods(0))
 	there := here.Next()
-	w.say("2", 2)
 	w.followers.Attend("a", "id-a", there, want())
+	w.say("2", 2) // only now: the connection to where it was could bring it, too
 	w.until("a word from where it is now", pods(2))
 	if got := addresses(); !got["10.128.0.5:6444"] || !got["10.128.0.6:6444"] || len(got) != 2 {
 		t.Errorf("dialled %v", got)
