@@ -297,8 +297,15 @@ func TestAControlPlaneIsFollowedWhereItIs(t *testing.T) {
 	w.until("a word", pods(0))
 	there := here.Next()
 	w.followers.Attend("a", "id-a", there, want())
-	w.say("2", 2) // only now: the connection to where it was could bring it, too
-	w.until("a word from where it is now", pods(2))
+	w.say("2", 2)
+	w.until("a word from where it is now", pods(2)) // or the last one of the connection to where it was
+	for limit := time.After(patience); len(addresses()) < 2; {
+		select {
+		case <-limit:
+			t.Fatal("it is not followed to where it is now")
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
 	if got := addresses(); !got["10.128.0.5:6444"] || !got["10.128.0.6:6444"] || len(got) != 2 {
 		t.Errorf("dialled %v", got)
 	}
