@@ -95,7 +95,7 @@ lint:
 	@cd tools && go vet ./... && go test ./...
 
 # Rooms with goroutines whose tests need neither etcd nor containerd; make race takes all of them.
-RACE := agent/... audit durable gateway identity/... images kubernetes/archive kubernetes/pki kubernetes/steward metrics network/dns runtime/process scheduler services/... store/memory
+RACE := agent/... audit durable gateway identity/... images kubernetes/... metrics network/dns runtime/process scheduler services/... store/memory
 race-some:
 	@CGO_ENABLED=1 go test -race -vet=off -timeout 20m $(patsubst %,./internal/%,$(RACE))
 race:

@@ -282,13 +282,31 @@ func (s *standIn) change(f func(*wire.Status)) {
 	s.moved = make(chan struct{})
 }
 
-// join has nodes be ready.
+// join has nodes be ready, once they are wanted: what is said before that takes them out again.
 func (s *standIn) join(names ...string) {
+	for limit := time.After(patience); !s.wants(names); {
+		s.mu.Lock()
+		moved := s.moved
+		s.mu.Unlock()
+		if s.wants(names) {
+			break
+		}
+		select {
+		case <-moved:
+		case <-limit:
+			panic(fmt.Sprintf("the steward is not told to want %v within %v", names, patience))
+		}
+	}
 	s.change(func(st *wire.Status) {
 		for _, n := range names {
 			st.Nodes = append(slices.Clone(st.Nodes), wire.NodeStatus{Name: n, Ready: true, Version: "v1.37.2"})
 		}
 	})
+}
+
+func (s *standIn) wants(names []string) bool {
+	desired := s.lastDesired().Nodes
+	return !slices.ContainsFunc(names, func(n string) bool { return !slices.Contains(desired, n) })
 }
 
 func (s *standIn) lastDesired() wire.Desired {
