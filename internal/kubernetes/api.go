@@ -38,11 +38,17 @@ type api struct {
 
 // may asks about a cluster that is there: its resource is its name below its group.
 func (k *api) may(r *http.Request, a access.Action, name string) error {
+	_, err := k.allowed(r, a, name)
+	return err
+}
+
+// allowed is may, and returns the cluster that it looked at.
+func (k *api) allowed(r *http.Request, a access.Action, name string) (View, error) {
 	v, _, err := k.Get(name)
 	if err != nil {
-		return err
+		return View{}, err
 	}
-	return k.mayIn(r, a, v.Group, name)
+	return v, k.mayIn(r, a, v.Group, name)
 }
 
 // mayIn asks about a cluster of a group.
@@ -182,10 +188,7 @@ func (k *api) put(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (k *api) get(w http.ResponseWriter, r *http.Request) error {
-	if err := k.may(r, access.Read, r.PathValue("name")); err != nil {
-		return err
-	}
-	v, _, err := k.Get(r.PathValue("name"))
+	v, err := k.allowed(r, access.Read, r.PathValue("name"))
 	if err != nil {
 		return err
 	}
@@ -281,10 +284,7 @@ func (k *api) kubeconfig(w http.ResponseWriter, r *http.Request) error {
 		}
 		ttl = d
 	}
-	if err := k.may(r, access.Exec, r.PathValue("name")); err != nil {
-		return err
-	}
-	v, _, err := k.Get(r.PathValue("name"))
+	v, err := k.allowed(r, access.Exec, r.PathValue("name"))
 	if err != nil {
 		return err
 	}
