@@ -101,7 +101,7 @@ race-some:
 race:
 	@CGO_ENABLED=1 go test -race -vet=off -timeout 90m ./internal/...
 
-# From the last release (test/house/release.txt) to this one: apps, then a cluster, which make test leaves out.
+# From the last release (test/testbed/release.txt) to this one: apps, then a cluster, which make test leaves out.
 upgrade: build kubernetes
 	@MARINA_REQUIRE_REAL=1 go test -count=1 -timeout 20m -v -run TestAnUpgrade ./test/stories
 	@cd test/clusters && MARINA_REQUIRE_REAL=1 go test -vet=off -count=1 -timeout 40m -v -run TestAnUpgrade ./...

@@ -10,8 +10,9 @@ import (
 	"github.com/marinaos/marina/internal/placement"
 )
 
-// traceShapes are the 8,152 pods of Alibaba's trace of a GPU cluster of 2023 (github.com/alibaba/clusterdata, cluster-trace-gpu-v2023,
-// openb_pod_list_default.csv) by what they ask for: thousandths of a core, MiB, whole GPUs, and how many pods do. Its shared GPUs count as whole ones.
+// traceShapes are the 8,152 pods of Alibaba's trace of a GPU cluster of 2023 (github.com/alibaba/clusterdata,
+// cluster-trace-gpu-v2023, openb_pod_list_default.csv) by what they ask for: thousandths of a core, MiB, whole GPUs,
+// and how many pods do. Its shared GPUs count as whole ones.
 //
 //go:embed shapes.csv
 var traceShapes string
@@ -105,8 +106,8 @@ func packMarina(all []kernel.Resources, machine kernel.Resources) (int, error) {
 	return len(used), nil
 }
 
-// packBestFit is the textbook's: of the machines in use on which an instance fits, the one that is left with the least, as the sum of the fractions of each
-// resource; a new one if none fits.
+// packBestFit is the textbook's: of the machines in use on which an instance fits, the one that is left with the least,
+// as the sum of the fractions of each resource; a new one if none fits.
 func packBestFit(all []kernel.Resources, machine kernel.Resources) int {
 	var free []kernel.Resources
 	whole := machine.Parts()

@@ -74,8 +74,8 @@ func spreadName(spread bool) string {
 	return "-"
 }
 
-// marina places for two seconds: distinct specs, k instances of each, with preparing and forgetting them. What was placed is given back
-// whenever it is a twenty-fifth of the pool, off the clock.
+// marina places for two seconds: distinct specs, k instances of each, with preparing and forgetting them. What was
+// placed is given back whenever it is a twenty-fifth of the pool, off the clock.
 func (c shape) marina() (rate float64, p50, p99 int64) {
 	pool := placement.NewPool(kernel.StrategySpread)
 	for i := range c.machines {
@@ -127,7 +127,8 @@ func (c shape) marina() (rate float64, p50, p99 int64) {
 	return float64(placed) / spent.Seconds(), took[len(took)/2], took[len(took)*99/100]
 }
 
-// swarmkit has SwarmKit's scheduler place n tasks of n/k services on the same machines, filled alike, and returns tasks a second.
+// swarmkit has SwarmKit's scheduler place n tasks of n/k services on the same machines, filled alike, and returns tasks
+// a second.
 func (c shape) swarmkit(n int) (float64, error) {
 	bare, err := c.swarmkitRun(0)
 	if err != nil {
@@ -140,7 +141,8 @@ func (c shape) swarmkit(n int) (float64, error) {
 	return float64(n) / max(took-bare, time.Microsecond).Seconds(), nil
 }
 
-// swarmkitRun is how long it takes from the scheduler's start until the last task is assigned; of none, until it has read its nodes.
+// swarmkitRun is how long it takes from the scheduler's start until the last task is assigned; of none, until it has
+// read its nodes.
 func (c shape) swarmkitRun(n int) (time.Duration, error) {
 	s := store.NewMemoryStore(nil)
 	defer s.Close()

@@ -41,7 +41,8 @@ func sharing(int) error {
 	return nil
 }
 
-// drawClaimants draws roles with weights 1 to 4 whose instances take up to a thousandth of each resource; a third want less than they could get.
+// drawClaimants draws roles with weights 1 to 4 whose instances take up to a thousandth of each resource; a third want
+// less than they could get.
 func drawClaimants(rng *rand.Rand, n int) (kernel.Resources, []claimant) {
 	total := kernel.Resources{MilliCPU: 10_000_000, Mem: 10_000_000, Disk: 10_000_000, GPUs: 10_000}
 	all := make([]claimant, n)
@@ -64,7 +65,8 @@ func dominant(r, total kernel.Resources) (most float64) {
 	return most
 }
 
-// progressive is the exact result: all dominant shares rise together, by their weights, until a role has all it wants or a resource it needs is used up.
+// progressive is the exact result: all dominant shares rise together, by their weights, until a role has all it wants
+// or a resource it needs is used up.
 func progressive(total kernel.Resources, all []claimant) []float64 {
 	whole := total.Parts()
 	share, left := make([]float64, len(all)), [len(kernel.Components)]float64{}

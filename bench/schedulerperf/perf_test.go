@@ -1,5 +1,5 @@
-// Package schedulerperf runs upstream's scheduler_perf: kube-scheduler with the real API server and etcd, and nodes that are rows. It is what
-// placements from the API to the durable commit are compared with.
+// Package schedulerperf runs upstream's scheduler_perf: kube-scheduler with the real API server and etcd, and nodes
+// that are rows. It is what placements from the API to the durable commit are compared with.
 package schedulerperf
 
 import (
@@ -12,7 +12,7 @@ import (
 	perf "k8s.io/kubernetes/test/integration/scheduler_perf"
 )
 
-// config is upstream's own file of workloads, in the folder of its module.
+// config is upstream's own file of workloads, in the directory of its module.
 var config = flag.String("config", "", "path of scheduler_perf/misc/performance-config.yaml")
 
 func TestMain(m *testing.M) {

@@ -1,5 +1,5 @@
-// Command hello is the example service: it answers every request with who it is, says whether it is well at /health, and
-// finishes what it began when it is told to stop.
+// Command hello is the example service: it answers every request with who it is, says whether it is well at /health,
+// and finishes what it began when it is told to stop.
 package main
 
 import (

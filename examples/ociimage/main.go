@@ -3,7 +3,8 @@
 //	go run ./examples/ociimage -name hello:1 -o hello.tar ./hello
 //
 // The binary becomes /<base name> and the image's entrypoint; the user is nobody. Flags say otherwise: -path where the
-// binary lies, -link a further name for it (again and again), -entrypoint what runs, -cmd what runs unless told otherwise,
+// binary lies, -link a further name for it (again and again), -entrypoint what runs, -cmd what runs unless told
+// otherwise,
 // -user who runs it, -name a further reference. The same input gives the same archive, byte for byte; images of the same binary and links share their layer.
 package main
 
@@ -126,7 +127,7 @@ func pack(to io.Writer, from fs.FS) error {
 	return w.Close()
 }
 
-// image is one layer that holds the binary and the folders every program expects.
+// image is one layer that holds the binary and the directories every program expects.
 func (s spec) image() (v1.Image, error) {
 	content, err := os.ReadFile(s.binary)
 	if err != nil {

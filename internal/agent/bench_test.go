@@ -66,7 +66,7 @@ func (r *instant) MountMemory(context.Context, string, int64, uint32) error { re
 func (r *instant) Unmount(context.Context, string) error                    { return nil }
 func (r *instant) Mounted(context.Context, string) (at []string, err error) { return at, nil }
 
-// BenchmarkGroups starts 100 groups, waits until the master has heard that all run, and ends them.
+// BenchmarkGroups starts 100 instances, waits until the master has heard that all run, and ends them.
 func BenchmarkGroups(b *testing.B) {
 	const n = 100
 	m := newMaster(b)
@@ -93,13 +93,13 @@ func BenchmarkGroups(b *testing.B) {
 		i++
 		began := time.Now()
 		for k := range n {
-			m.launch(specOf("true"), kernel.Group{ID: kernel.GroupID(fmt.Sprintf("g%d-%d", i, k))})
+			m.launch(specOf("true"), kernel.Assignment{ID: kernel.InstanceID(fmt.Sprintf("g%d-%d", i, k))})
 		}
 		all(i, kernel.Running)
 		running += time.Since(began)
 		began = time.Now()
 		for k := range n {
-			m.end(kernel.GroupID(fmt.Sprintf("g%d-%d", i, k)))
+			m.end(kernel.InstanceID(fmt.Sprintf("g%d-%d", i, k)))
 		}
 		all(i, kernel.Killed)
 		ending += time.Since(began)

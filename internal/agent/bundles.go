@@ -7,15 +7,15 @@ import (
 	"github.com/containerd/errdefs"
 )
 
-// bundles finds the folders of the bundles a task wants.
+// bundles finds the directories of the bundles a task wants.
 func (a *Agent) bundles(names []string) (map[string]string, error) {
 	out := make(map[string]string, len(names))
 	for _, n := range names {
-		folder, ok := a.cfg.Bundles(n)
+		dir, ok := a.cfg.Bundles(n)
 		if !ok {
 			return nil, fmt.Errorf("bundle %s is not on this machine: %w", n, errdefs.ErrNotFound)
 		}
-		out[n] = folder
+		out[n] = dir
 	}
 	return out, nil
 }

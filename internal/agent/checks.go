@@ -10,14 +10,14 @@ import (
 	"github.com/marinaos/marina/internal/kernel"
 )
 
-// checked is the outcome of one check of a group's tasks.
+// checked is the outcome of one check of an instance's tasks.
 type checked struct {
 	task, check int
 	outcome     check.Outcome
 }
 
-// check runs the checks of the group's tasks until ctx ends. The checks of tasks that were there before the agent are
-// spread over their intervals.
+// check runs the checks of the instance's tasks until ctx ends. The checks of tasks that were there before the agent
+// are spread over their intervals.
 func (g *group) check(ctx context.Context, fresh bool) {
 	for i := range g.spec.Tasks {
 		started := g.rec.Tasks[i].Status.Started

@@ -24,9 +24,9 @@ import (
 
 // Config is what an agent is told. Zero values mean the defaults.
 type Config struct {
-	State string // the agent's own folder, required; one agent at a time
+	State string // the agent's own directory, required; one agent at a time
 
-	ID         kernel.AgentID    // default: the one in the folder, else drawn
+	ID         kernel.AgentID    // default: the one in the directory, else drawn
 	Hostname   string            // default: the machine's
 	Address    netip.Addr        // where other machines reach this one, required
 	Attributes map[string]string // for constraints
@@ -42,13 +42,13 @@ type Config struct {
 	Masters []string    // host:port, tried in turn
 	TLS     *tls.Config // for dialing a master, required; NextProtos is set by the agent
 
-	HostVolumes []string // folders of the machine that tasks may bind, links resolved; default none
+	HostVolumes []string // directories of the machine that tasks may bind, links resolved; default none
 
-	// Run is the folder below which the files of running groups are mounted, in memory; default: "run" in State.
+	// Run is the directory below which the files of running instances are mounted, in memory; default: "run" in State.
 	Run string
 
-	// Bundles finds the folder of a bundle when a task that wants it is about to start; default: there is none.
-	Bundles func(name string) (folder string, ok bool)
+	// Bundles finds the directory of a bundle when a task that wants it is about to start; default: there is none.
+	Bundles func(name string) (dir string, ok bool)
 
 	// BundleVersions lists the bundles there are by name, with the version of each. It is asked often and should be cheap;
 	// when the answer changes the agent registers anew. Default: none are told.
@@ -59,10 +59,10 @@ type Config struct {
 	SecretsEvery    time.Duration // between looks for newer contents of secrets; default 10 min
 	SecretsPatience time.Duration // how long a start waits for its secrets; default 1 min
 
-	ParallelStarts int           // groups being started at a time; default 8
+	ParallelStarts int           // instances being started at a time; default 8
 	ParallelPulls  int           // images being pulled at a time; default 4
 	ParallelChecks int           // checks being run at a time; default 64
-	Drain          time.Duration // from "no new connections" to TERM for groups that have any; default 500 ms, negative: none
+	Drain          time.Duration // from "no new connections" to TERM for instances that have any; default 500 ms, negative: none
 	CallTimeout    time.Duration // of one call to the runtime or the network; default 30 s
 	PullTimeout    time.Duration // of one image; default 15 min
 	Stuck          time.Duration // from KILL to saying that a task does not end; default 5 s
@@ -101,12 +101,12 @@ type Deps struct {
 	Dial func(ctx context.Context, address string) (net.Conn, error)
 }
 
-func (c Config) runFolder() string { return cmp.Or(c.Run, filepath.Join(c.State, "run")) }
+func (c Config) runDir() string { return cmp.Or(c.Run, filepath.Join(c.State, "run")) }
 
 // complete fills in defaults and refuses what cannot work, with errdefs.ErrInvalidArgument.
 func (c Config) complete() (Config, error) {
 	if c.State == "" || !c.Address.IsValid() {
-		return c, fmt.Errorf("agent needs a state folder and an address: %w", errdefs.ErrInvalidArgument)
+		return c, fmt.Errorf("agent needs a state directory and an address: %w", errdefs.ErrInvalidArgument)
 	}
 	if len(c.Masters) > 0 && c.TLS == nil {
 		return c, fmt.Errorf("agent needs a TLS configuration to reach its masters: %w", errdefs.ErrInvalidArgument)
@@ -128,7 +128,7 @@ func (c Config) complete() (Config, error) {
 	if c.Ports == (kernel.PortRange{}) {
 		c.Ports = kernel.PortRange{First: 31000, Last: 32000}
 	}
-	c.Run = c.runFolder()
+	c.Run = c.runDir()
 	if c.Bundles == nil {
 		c.Bundles = func(string) (string, bool) { return "", false }
 	}

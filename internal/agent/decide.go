@@ -21,7 +21,7 @@ type fact struct {
 // fresh reports that the task's process was never started.
 func (f fact) fresh() bool { return !f.running && f.exit == nil && !f.gone }
 
-// verb is how a group goes on.
+// verb is how an instance goes on.
 type verb uint8
 
 const (
@@ -31,14 +31,14 @@ const (
 	verbClean              // its end is decided; remove what is left
 )
 
-// plan is how a group goes on after the agent started.
+// plan is how an instance goes on after the agent started.
 type plan struct {
 	do    verb
 	rec   record
 	facts []fact
 }
 
-// decideRecovery compares a group's checkpoint with the containers there are.
+// decideRecovery compares an instance's checkpoint with the containers there are.
 func decideRecovery(rec record, boot string, found map[string]runtime.Found) plan {
 	p := plan{rec: rec, facts: make([]fact, len(rec.Tasks))}
 	if rec.terminal() {
@@ -103,7 +103,7 @@ func sameProcess(a, b runtime.Process) bool {
 	return a.Started.IsZero() || b.Started.IsZero() || a.Started.Sub(b.Started).Abs() <= startSlack
 }
 
-// endedBy is the end of a group one task of which ended by itself or vanished.
+// endedBy is the end of an instance one task of which ended by itself or vanished.
 func endedBy(rec *record, task int, f fact) *ending {
 	if f.exit == nil {
 		return &ending{State: kernel.Failed, Reason: kernel.ReasonVanished, Why: "its container is gone", Task: task}
@@ -112,10 +112,10 @@ func endedBy(rec *record, task int, f fact) *ending {
 		Why: fmt.Sprintf("task %s of its group ended", rec.Spec.Tasks[task].Name)}
 }
 
-// adoptRecord makes the record of a group that the master assigned and of which containers are there but no checkpoint
-// is. What was reported about it before is unknown, so its sequence goes on from a number larger than any that can have
-// been reached: the seconds since 1970.
-func adoptRecord(self agentRecord, g kernel.Group, s kernel.Spec, found []runtime.Found, now time.Time) record {
+// adoptRecord makes the record of an instance that the master assigned and of which containers are there but no
+// checkpoint is. What was reported about it before is unknown, so its sequence goes on from a number larger than any
+// that can have been reached: the seconds since 1970.
+func adoptRecord(self agentRecord, g kernel.Assignment, s kernel.Spec, found []runtime.Found, now time.Time) record {
 	boot := self.Boot
 	if b := found[0].Labels[runtime.LabelBoot]; b != "" {
 		boot = b
@@ -178,17 +178,17 @@ func exitVerdict(t kernel.Size, e runtime.Exit) (kernel.State, kernel.Reason, st
 
 // frameActions is what a frame of the master asks for.
 type frameActions struct {
-	begin  []kernel.Group   // new here
-	stop   []kernel.Group   // known here, to be ended
-	resize []kernel.Group   // known here, and their sizes may be others
-	forget []kernel.GroupID // known here, to be ended and not reported any more than needed
+	begin  []kernel.Assignment // new here
+	stop   []kernel.Assignment // known here, to be ended
+	resize []kernel.Assignment // known here, and their sizes may be others
+	forget []kernel.InstanceID // known here, to be ended and not reported any more than needed
 }
 
-// decideFrame compares a frame with the groups there are. All answers are in the order of ids.
-func decideFrame(have map[kernel.GroupID]bool, d *kernel.Down) frameActions {
+// decideFrame compares a frame with the instances there are. All answers are in the order of ids.
+func decideFrame(have map[kernel.InstanceID]bool, d *kernel.Down) frameActions {
 	var a frameActions
-	named := make(map[kernel.GroupID]bool, len(d.Groups))
-	for _, g := range d.Groups {
+	named := make(map[kernel.InstanceID]bool, len(d.Assignments))
+	for _, g := range d.Assignments {
 		if named[g.ID] {
 			continue
 		}
@@ -213,7 +213,7 @@ func decideFrame(have map[kernel.GroupID]bool, d *kernel.Down) frameActions {
 			a.forget = append(a.forget, id)
 		}
 	}
-	byID := func(a, b kernel.Group) int { return cmp.Compare(a.ID, b.ID) }
+	byID := func(a, b kernel.Assignment) int { return cmp.Compare(a.ID, b.ID) }
 	slices.SortFunc(a.begin, byID)
 	slices.SortFunc(a.stop, byID)
 	slices.SortFunc(a.resize, byID)

@@ -61,7 +61,7 @@ func TestRecoveryFollowsTheContainers(t *testing.T) {
 			for i := range parts {
 				s.Tasks = append(s.Tasks, kernel.TaskSpec{Name: fmt.Sprint(i), Suffix: fmt.Sprintf(".%d", i)})
 			}
-			rec := newRecord(agentRecord{ID: "a"}, "boot", kernel.Group{ID: "g"}, s)
+			rec := newRecord(agentRecord{ID: "a"}, "boot", kernel.Assignment{ID: "g"}, s)
 			found := map[string]runtime.Found{}
 			boot := "boot"
 			for i, part := range parts {
@@ -103,24 +103,26 @@ func TestRecoveryFollowsTheContainers(t *testing.T) {
 }
 
 func TestFramesAreCompared(t *testing.T) {
-	have := map[kernel.GroupID]bool{"a": true, "b": true}
-	g := func(id kernel.GroupID, goal kernel.Goal) kernel.Group { return kernel.Group{ID: id, Goal: goal} }
+	have := map[kernel.InstanceID]bool{"a": true, "b": true}
+	g := func(id kernel.InstanceID, goal kernel.Goal) kernel.Assignment {
+		return kernel.Assignment{ID: id, Goal: goal}
+	}
 	for _, c := range []struct {
 		name string
 		down kernel.Down
 		want frameActions
 	}{
 		{"nothing", kernel.Down{}, frameActions{}},
-		{"sync with the same", kernel.Down{Sync: true, Groups: []kernel.Group{g("b", "run"), g("a", "run")}},
-			frameActions{resize: []kernel.Group{g("a", "run"), g("b", "run")}}}, // each compares its own
-		{"sync with nothing", kernel.Down{Sync: true}, frameActions{forget: []kernel.GroupID{"a", "b"}}},
-		{"sync with others", kernel.Down{Sync: true, Groups: []kernel.Group{g("d", "run"), g("c", "stop"), g("a", "stop")}},
-			frameActions{begin: []kernel.Group{g("c", "stop"), g("d", "run")}, stop: []kernel.Group{g("a", "stop")}, forget: []kernel.GroupID{"b"}}},
-		{"changes", kernel.Down{Groups: []kernel.Group{g("c", "run"), g("c", "run"), g("a", "stop")}, Drop: []kernel.GroupID{"b", "b", "z"}},
-			frameActions{begin: []kernel.Group{g("c", "run")}, stop: []kernel.Group{g("a", "stop")}, forget: []kernel.GroupID{"b"}}},
+		{"sync with the same", kernel.Down{Sync: true, Assignments: []kernel.Assignment{g("b", "run"), g("a", "run")}},
+			frameActions{resize: []kernel.Assignment{g("a", "run"), g("b", "run")}}}, // each compares its own
+		{"sync with nothing", kernel.Down{Sync: true}, frameActions{forget: []kernel.InstanceID{"a", "b"}}},
+		{"sync with others", kernel.Down{Sync: true, Assignments: []kernel.Assignment{g("d", "run"), g("c", "stop"), g("a", "stop")}},
+			frameActions{begin: []kernel.Assignment{g("c", "stop"), g("d", "run")}, stop: []kernel.Assignment{g("a", "stop")}, forget: []kernel.InstanceID{"b"}}},
+		{"changes", kernel.Down{Assignments: []kernel.Assignment{g("c", "run"), g("c", "run"), g("a", "stop")}, Drop: []kernel.InstanceID{"b", "b", "z"}},
+			frameActions{begin: []kernel.Assignment{g("c", "run")}, stop: []kernel.Assignment{g("a", "stop")}, forget: []kernel.InstanceID{"b"}}},
 	} {
 		if d := cmp.Diff(decideFrame(have, &c.down), c.want, cmp.AllowUnexported(frameActions{}),
-			cmp.Comparer(func(a, b kernel.Group) bool { return a.ID == b.ID && a.Goal == b.Goal })); d != "" {
+			cmp.Comparer(func(a, b kernel.Assignment) bool { return a.ID == b.ID && a.Goal == b.Goal })); d != "" {
 			t.Errorf("%s: got -, want +:\n%s", c.name, d)
 		}
 	}

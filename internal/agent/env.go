@@ -16,23 +16,23 @@ import (
 	"github.com/marinaos/marina/internal/runtime"
 )
 
-// place is what a group's tasks need to know about where they are.
+// place is what an instance's tasks need to know about where they are.
 type place struct {
 	hostname  string     // the machine's
 	machine   netip.Addr // its address
 	sandbox   string     // the task's, on the machine
-	generated string     // folder of the group's resolv.conf, hosts and hostname
+	generated string     // directory of the instance's resolv.conf, hosts and hostname
 	netns     string
-	lent      []string // folders of the machine that tasks may bind
+	lent      []string // directories of the machine that tasks may bind
 
-	ids     *kernel.IDRange   // the group's own on the machine; nil: those that all share
+	ids     *kernel.IDRange   // the instance's own on the machine; nil: those that all share
 	userns  string            // path of the user namespace of netns, if it has one of its own
-	volumes map[string]string // where the claim's are mounted, by name
-	bundles map[string]string // the folders of those the task wants, by name
+	volumes map[string]string // where the reservation's are mounted, by name
+	bundles map[string]string // the directories of those the task wants, by name
 	files   []runtime.Bind    // the mounts of the task's files
 }
 
-// address is where a group's ports are reached from this machine.
+// address is where an instance's ports are reached from this machine.
 func address(rec *record, machine netip.Addr) netip.Addr {
 	if rec.Spec.Network.Mode == kernel.NetworkBridge && rec.Group.Address.IsValid() {
 		return rec.Group.Address
@@ -72,9 +72,9 @@ func effective(p kernel.Port, host uint16) uint16 {
 	return p.Container
 }
 
-// attachment is a group's place in the machine's network. ids is its own range, if it has one.
+// attachment is an instance's place in the machine's network. ids is its own range, if it has one.
 func attachment(rec *record, ids *kernel.IDRange) kernel.Attachment {
-	a := kernel.Attachment{Group: rec.Group.ID, Mode: rec.Spec.Network.Mode, Address: rec.Group.Address, Network: rec.Spec.Network.Name}
+	a := kernel.Attachment{Instance: rec.Group.ID, Mode: rec.Spec.Network.Mode, Address: rec.Group.Address, Network: rec.Spec.Network.Name}
 	if hasNode(&rec.Spec) {
 		a.IDs = ids
 	}
@@ -89,7 +89,8 @@ func attachment(rec *record, ids *kernel.IDRange) kernel.Attachment {
 	return a
 }
 
-// reachable reports whether others connect to the group by VIPs or published ports, so that they need a moment to stop.
+// reachable reports whether others connect to the instance by VIPs or published ports, so that they need a moment to
+// stop.
 func reachable(s *kernel.Spec) bool {
 	for _, p := range s.Ports() {
 		if p.Publish || len(p.VIPs) > 0 {
@@ -132,7 +133,7 @@ func field(rec *record, task int, w place, f kernel.Field) string {
 		return w.hostname
 	case kernel.FieldTaskID:
 		return string(rec.Tasks[task].Status.Task)
-	case kernel.FieldGroupID:
+	case kernel.FieldInstanceID:
 		return string(rec.Group.ID)
 	case kernel.FieldAddress:
 		return address(rec, w.machine).String()
@@ -209,7 +210,7 @@ func container(rec *record, task int, w place) (runtime.Container, error) {
 		c.Binds = append(c.Binds, runtime.Bind{Source: w.bundles[name], Target: path.Join(kernel.BundleTarget, name), ReadOnly: true})
 	}
 	if t.Class == kernel.ClassNode {
-		c.Binds = append(c.Binds, node.Binds(filepath.Join(w.generated, nodeFolder(task)))...)
+		c.Binds = append(c.Binds, node.Binds(filepath.Join(w.generated, nodeDir(task)))...)
 	}
 	c.Binds = append(c.Binds, w.files...)
 	return c, nil
@@ -226,11 +227,11 @@ func limitsOf(rec *record, task int) runtime.Limits {
 }
 
 // bind is a volume's mount. Relative paths are the sandbox's, on either side; absolute ones of the machine must be in a
-// folder that it lends, wherever links lead. Root inside of a container is root in what is bound, so nothing is lent by
-// default.
+// directory that it lends, wherever links lead. Root inside of a container is root in what is bound, so nothing is lent
+// by default.
 func bind(v kernel.Volume, w place) (runtime.Bind, error) {
 	b := runtime.Bind{Source: v.HostPath, Target: v.ContainerPath, ReadOnly: v.ReadOnly}
-	if v.Claimed == "" && v.HostPath == "" || v.ContainerPath == "" {
+	if v.Reserved == "" && v.HostPath == "" || v.ContainerPath == "" {
 		return b, fmt.Errorf("volume at %q needs a host path and a container path: %w", v.ContainerPath, errdefs.ErrInvalidArgument)
 	}
 	if !path.IsAbs(b.Target) {
@@ -239,8 +240,8 @@ func bind(v kernel.Volume, w place) (runtime.Bind, error) {
 		}
 		b.Target = path.Join(runtime.SandboxTarget, b.Target)
 	}
-	if v.Claimed != "" {
-		b.Source = w.volumes[v.Claimed]
+	if v.Reserved != "" {
+		b.Source = w.volumes[v.Reserved]
 		return b, nil
 	}
 	if !path.IsAbs(b.Source) {
@@ -252,10 +253,10 @@ func bind(v kernel.Volume, w place) (runtime.Bind, error) {
 	}
 	real, err := filepath.EvalSymlinks(b.Source)
 	if err != nil {
-		return b, fmt.Errorf("volume of %q: no such folder on this machine: %w", v.HostPath, errdefs.ErrNotFound)
+		return b, fmt.Errorf("volume of %q: no such directory on this machine: %w", v.HostPath, errdefs.ErrNotFound)
 	}
-	for _, folder := range w.lent {
-		if top, err := filepath.EvalSymlinks(folder); err == nil && (real == top || top == "/" || strings.HasPrefix(real, top+"/")) {
+	for _, dir := range w.lent {
+		if top, err := filepath.EvalSymlinks(dir); err == nil && (real == top || top == "/" || strings.HasPrefix(real, top+"/")) {
 			b.Source = real
 			return b, nil
 		}
@@ -264,7 +265,7 @@ func bind(v kernel.Volume, w place) (runtime.Bind, error) {
 		v.HostPath, v.HostPath, errdefs.ErrPermissionDenied)
 }
 
-// generated is the content of the files every group is given.
+// generated is the content of the files every instance is given.
 func generated(rec *record, w place, resolver netip.Addr, machineResolv []byte) map[string][]byte {
 	name := w.hostname
 	if rec.Spec.Network.Mode == kernel.NetworkBridge {

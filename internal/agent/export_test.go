@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// Stages names what groups are given, in order.
+// Stages names what instances are given, in order.
 func Stages() (out []string) {
 	for _, s := range append(fetching(), making()...) {
 		out = append(out, stageName(s))

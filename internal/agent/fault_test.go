@@ -20,7 +20,7 @@ import (
 func TestVanishedContainerIsFoundMissing(t *testing.T) {
 	w := newWorld(t)
 	w.start()
-	w.master.launch(specOf("exec sleep 600"), kernel.Group{ID: "a"})
+	w.master.launch(specOf("exec sleep 600"), kernel.Assignment{ID: "a"})
 	st := w.master.reaches("a.t0", kernel.Running)
 	if err := w.procs.Remove(t.Context(), w.containerOf("a.t0")); err != nil { // behind the agent's back
 		t.Fatal(err)
@@ -34,11 +34,11 @@ func TestContainerNobodyAskedForIsRemoved(t *testing.T) {
 	w := newWorld(t)
 	w.start()
 	w.master.connected(0)
-	w.master.launch(specOf("exec sleep 600"), kernel.Group{ID: "mine"})
+	w.master.launch(specOf("exec sleep 600"), kernel.Assignment{ID: "mine"})
 	w.master.reaches("mine.t0", kernel.Running)
 	ctx := t.Context()
 	if err := errors.Join(w.procs.Create(ctx, runtime.Container{ID: "stray", Shell: "exec sleep 600", Labels: map[string]string{runtime.LabelGroup: "x"}}),
-		w.net.Hold(ctx, kernel.Attachment{Group: "x"})); err != nil {
+		w.net.Hold(ctx, kernel.Attachment{Instance: "x"})); err != nil {
 		t.Fatal(err)
 	}
 	p, err := w.procs.Start(ctx, "stray")
@@ -48,7 +48,7 @@ func TestContainerNobodyAskedForIsRemoved(t *testing.T) {
 	eventually(t, "only the other is left", func() bool {
 		c := w.containers()
 		attached, _ := w.net.Attached(ctx)
-		return len(c) == 1 && c[0].Labels[runtime.LabelGroup] == "mine" && slices.Equal(attached, []kernel.GroupID{"mine"})
+		return len(c) == 1 && c[0].Labels[runtime.LabelGroup] == "mine" && slices.Equal(attached, []kernel.InstanceID{"mine"})
 	})
 	eventually(t, "its process is gone", func() bool { return errors.Is(syscall.Kill(p.PID, 0), syscall.ESRCH) })
 }
@@ -76,8 +76,8 @@ func TestTaskThatSurvivesKILLIsSaidToBeStuck(t *testing.T) {
 	w.start()
 	s := specOf("exec sleep 600")
 	s.Tasks[0].KillGrace = 10 * time.Millisecond
-	w.master.launch(s, kernel.Group{ID: "a"})
-	w.master.launch(specOf("exec sleep 600"), kernel.Group{ID: "b"})
+	w.master.launch(s, kernel.Assignment{ID: "a"})
+	w.master.launch(specOf("exec sleep 600"), kernel.Assignment{ID: "b"})
 	w.master.reaches("a.t0", kernel.Running)
 	w.master.reaches("b.t0", kernel.Running)
 	w.master.end("a")
@@ -112,10 +112,10 @@ func TestGroupIsStoppedWhileItsImageIsFetched(t *testing.T) {
 	w.start()
 	slow := specOf("exec sleep 600")
 	slow.Tasks[0].Image = "slow"
-	w.master.launch(slow, kernel.Group{ID: "slow"})
+	w.master.launch(slow, kernel.Assignment{ID: "slow"})
 	other := specOf("exec sleep 600")
 	other.Tasks[0].Image = "example/image:1"
-	w.master.launch(other, kernel.Group{ID: "other"})
+	w.master.launch(other, kernel.Assignment{ID: "other"})
 	w.master.reaches("other.t0", kernel.Running)
 	w.master.end("slow")
 	if st := w.master.reaches("slow.t0", kernel.Killed); st.Message != "scaled down" {
@@ -127,11 +127,11 @@ func TestSandboxesOfEndedTasksAreCollected(t *testing.T) {
 	w := newWorld(t)
 	w.cfg.SandboxCount = 2
 	w.start()
-	w.master.launch(specOf("exec sleep 600"), kernel.Group{ID: "lives"})
+	w.master.launch(specOf("exec sleep 600"), kernel.Assignment{ID: "lives"})
 	w.master.reaches("lives.t0", kernel.Running)
 	for i := range 5 {
-		g := kernel.GroupID(fmt.Sprintf("job%d", i))
-		w.master.launch(specOf("exit 0"), kernel.Group{ID: g})
+		g := kernel.InstanceID(fmt.Sprintf("job%d", i))
+		w.master.launch(specOf("exit 0"), kernel.Assignment{ID: g})
 		w.master.reaches(kernel.TaskID(g+".t0"), kernel.Finished)
 	}
 	eventually(t, "three are left: the newest two and that of the task that runs", func() bool {
@@ -152,8 +152,8 @@ func TestAdoptedTasksKeepTheirConnections(t *testing.T) {
 	const n = 20
 	var want []kernel.TaskID
 	for i := range n {
-		g := kernel.GroupID(fmt.Sprintf("g%02d", i))
-		w.master.launch(specOf("exec sleep 600"), kernel.Group{ID: g})
+		g := kernel.InstanceID(fmt.Sprintf("g%02d", i))
+		w.master.launch(specOf("exec sleep 600"), kernel.Assignment{ID: g})
 		want = append(want, kernel.TaskID(g+".t0"))
 	}
 	for _, id := range want {

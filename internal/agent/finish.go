@@ -16,8 +16,8 @@ import (
 
 const settleTimeout = 2 * time.Second // for the network to stop sending new connections
 
-// finish ends the group for the reason in the record, and makes the verdict on every task durable. It leaves what is
-// left of the group to clean. If ctx ends first, the next agent goes on.
+// finish ends the instance for the reason in the record, and makes the verdict on every task durable. It leaves what is
+// left of the instance to clean. If ctx ends first, the next agent goes on.
 func (g *group) finish(ctx context.Context) {
 	for _, t := range g.tasks {
 		g.a.ends.SetLocal(t, endpoint.View{})
@@ -151,8 +151,8 @@ func (g *group) insistently(ctx context.Context, message string, f func() error)
 	return retry.Until(ctx, retry.Last, f, func(err error) { g.log.Error(message, "err", err) })
 }
 
-// clean removes what is left of a group whose end is durable, and then tells the end: who hears of it may give the
-// group's address and ports away.
+// clean removes what is left of an instance whose end is durable, and then tells the end: who hears of it may give the
+// instance's address and ports away.
 func (g *group) clean(ctx context.Context) bool {
 	if !g.insistently(ctx, "what is left of the group cannot be removed, trying again", func() error { return g.undo(ctx) }) {
 		return false
@@ -162,7 +162,7 @@ func (g *group) clean(ctx context.Context) bool {
 	return true
 }
 
-// awaitAcks keeps the group's statuses until the master has them for good, then drops the checkpoint.
+// awaitAcks keeps the instance's statuses until the master has them for good, then drops the checkpoint.
 func (g *group) awaitAcks(ctx context.Context) bool {
 	for !g.settled(g.rec.Tasks) {
 		select {
@@ -177,7 +177,7 @@ func (g *group) awaitAcks(ctx context.Context) bool {
 	return true
 }
 
-// waitEnd waits until nothing is left of the group, or ctx ends.
+// waitEnd waits until nothing is left of the instance, or ctx ends.
 func (g *group) waitEnd(ctx context.Context) error {
 	select {
 	case <-g.over:

@@ -117,7 +117,7 @@ func (a *Agent) placeMachine(d *kernel.Down) error {
 }
 
 // configure sets the machine's network up. What does not work now is tried again with the next Sync, and attaching a
-// group says what is wrong.
+// instance says what is wrong.
 func (a *Agent) configure(ctx context.Context, r *agentRecord) {
 	if r.Network == nil {
 		return
@@ -127,11 +127,11 @@ func (a *Agent) configure(ctx context.Context, r *agentRecord) {
 	}
 }
 
-// assign begins, ends and forgets groups.
+// assign begins, ends and forgets instances.
 func (a *Agent) assign(specs map[kernel.SpecID]kernel.Spec, d *kernel.Down) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	have := make(map[kernel.GroupID]bool, len(a.groups))
+	have := make(map[kernel.InstanceID]bool, len(a.groups))
 	for id := range a.groups {
 		have[id] = true
 	}
@@ -169,8 +169,8 @@ func (a *Agent) assign(specs map[kernel.SpecID]kernel.Spec, d *kernel.Down) erro
 	return nil
 }
 
-// planLocked is how a group begins that has no checkpoint: anew, or from the containers that an earlier agent left.
-func (a *Agent) planLocked(g kernel.Group, spec kernel.Spec) plan {
+// planLocked is how an instance begins that has no checkpoint: anew, or from the containers that an earlier agent left.
+func (a *Agent) planLocked(g kernel.Assignment, spec kernel.Spec) plan {
 	found := a.orphans[g.ID]
 	if len(found) == 0 {
 		rec := newRecord(a.self, a.cfg.Boot, g, spec)
@@ -193,7 +193,7 @@ func (a *Agent) planLocked(g kernel.Group, spec kernel.Spec) plan {
 	return decideRecovery(rec, a.cfg.Boot, byID)
 }
 
-// ack hands acknowledgements to the groups they concern.
+// ack hands acknowledgements to the instances they concern.
 func (a *Agent) ack(acks []kernel.StatusAck) {
 	a.mu.Lock()
 	defer a.mu.Unlock()

@@ -18,11 +18,11 @@ import (
 	"github.com/marinaos/marina/internal/runtime"
 )
 
-// claimSpec is a spec of one task with a claim of one volume.
+// claimSpec is a spec of one task with a reservation of one volume.
 func claimSpec(shell string) kernel.Spec {
 	s := specOf(shell)
-	s.Claim = &kernel.Claim{Name: "a.one", Volumes: []kernel.ClaimVolume{{Name: "data", Bytes: 16 * kernel.MiB}}}
-	s.Tasks[0].Volumes = []kernel.Volume{{ContainerPath: "/data", Claimed: "data"}}
+	s.Reservation = &kernel.Reservation{Name: "a.one", Volumes: []kernel.ReservedVolume{{Name: "data", Bytes: 16 * kernel.MiB}}}
+	s.Tasks[0].Volumes = []kernel.Volume{{ContainerPath: "/data", Reserved: "data"}}
 	return s
 }
 
@@ -70,7 +70,7 @@ func (w *world) mounted() []string {
 func TestVolumesOutliveGroupsUntilTheirClaimIsReleased(t *testing.T) {
 	w := newWorld(t)
 	w.start()
-	w.master.launch(claimSpec("sleep 600"), kernel.Group{ID: "g1"})
+	w.master.launch(claimSpec("sleep 600"), kernel.Assignment{ID: "g1"})
 	w.master.reaches("g1.t0", kernel.Running)
 	if err := os.WriteFile(filepath.Join(w.source("/data"), "kept"), []byte("kept"), 0o644); err != nil {
 		t.Fatal(err)
@@ -81,7 +81,7 @@ func TestVolumesOutliveGroupsUntilTheirClaimIsReleased(t *testing.T) {
 		t.Errorf("a claim in use was released: %q", got)
 	}
 
-	w.kill() // with a claim to be released: the next agent hears it from the next session
+	w.kill() // with a reservation to be released: the next agent hears it from the next session
 	w.start()
 	w.master.connected(1)
 	if got := readFile(t, filepath.Join(w.source("/data"), "kept")); got != "kept" {
@@ -92,7 +92,7 @@ func TestVolumesOutliveGroupsUntilTheirClaimIsReleased(t *testing.T) {
 	if got := w.mounted(); len(got) != 0 {
 		t.Errorf("after the end: got %q mounted, want nothing", got)
 	}
-	w.master.launch(claimSpec("sleep 601"), kernel.Group{ID: "g2"})
+	w.master.launch(claimSpec("sleep 601"), kernel.Assignment{ID: "g2"})
 	w.master.reaches("g2.t0", kernel.Running)
 	if got := readFile(t, filepath.Join(w.source("/data"), "kept")); got != "kept" {
 		t.Errorf("a later group with the claim: got %q, want what the first wrote", got)
@@ -125,12 +125,12 @@ func TestDamagedVolumeFailsOnlyItsGroup(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "data.img"), []byte("junk"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	w.master.launch(claimSpec("sleep 600"), kernel.Group{ID: "g1"})
+	w.master.launch(claimSpec("sleep 600"), kernel.Assignment{ID: "g1"})
 	s := w.master.reaches("g1.t0", kernel.Failed)
 	if s.Reason != kernel.ReasonRuntime || !strings.Contains(s.Message, "volume data of claim a.one") {
 		t.Errorf("got %s: %s, want the runtime to blame and the volume named", s.Reason, s.Message)
 	}
-	w.master.launch(specOf("sleep 600"), kernel.Group{ID: "g2"})
+	w.master.launch(specOf("sleep 600"), kernel.Assignment{ID: "g2"})
 	w.master.reaches("g2.t0", kernel.Running)
 }
 
@@ -164,7 +164,7 @@ func TestFilesAreInPlaceKeptUpToDateAndGoneAtTheEnd(t *testing.T) {
 	w.start()
 	s := specOf("sleep 600")
 	s.Tasks[0].Files = []kernel.File{{Path: "/etc/kubernetes/node.json", Content: []byte("{}")}, {Path: "/etc/kubernetes/pki", Secret: "pki"}}
-	w.master.launch(s, kernel.Group{ID: "g1"})
+	w.master.launch(s, kernel.Assignment{ID: "g1"})
 	w.master.reaches("g1.t0", kernel.Running)
 	pki := w.source("/etc/kubernetes/pki")
 	if got := readFile(t, w.source("/etc/kubernetes/node.json")); got != "{}" {
@@ -212,7 +212,7 @@ func TestStartWaitsForSecretsAndThenSaysWhichIsMissing(t *testing.T) {
 	w.start()
 	s := specOf("sleep 600")
 	s.Tasks[0].Files = []kernel.File{{Path: "/pki", Secret: "late"}}
-	w.master.launch(s, kernel.Group{ID: "g1"})
+	w.master.launch(s, kernel.Assignment{ID: "g1"})
 	got := w.master.reaches("g1.t0", kernel.Failed)
 	if !strings.Contains(got.Message, "secret late") {
 		t.Errorf("got %q, want it to name the secret", got.Message)
@@ -242,7 +242,7 @@ func TestBundlesAreBoundToldAndMissed(t *testing.T) {
 	w.start()
 	s := specOf("sleep 600")
 	s.Tasks[0].Bundles = []string{"kubernetes/v1.37"}
-	w.master.launch(s, kernel.Group{ID: "g1"})
+	w.master.launch(s, kernel.Assignment{ID: "g1"})
 	got := w.master.reaches("g1.t0", kernel.Failed)
 	if got.Reason != kernel.ReasonRuntime || !strings.Contains(got.Message, "bundle kubernetes/v1.37") {
 		t.Errorf("got %s: %s, want the bundle named", got.Reason, got.Message)
@@ -255,7 +255,7 @@ func TestBundlesAreBoundToldAndMissed(t *testing.T) {
 		defer w.master.mu.Unlock()
 		return w.master.last != nil && w.master.last.Agent.Bundles["kubernetes/v1.37"] == "v1.37.2"
 	})
-	w.master.launch(s, kernel.Group{ID: "g2"})
+	w.master.launch(s, kernel.Assignment{ID: "g2"})
 	w.master.reaches("g2.t0", kernel.Running)
 	if got := w.source("/opt/marina/kubernetes/v1.37"); got != "/bundles/kubernetes/v1.37" {
 		t.Errorf("bound from %s", got)
@@ -267,7 +267,7 @@ func TestSizesChangeWhileTasksRunAndOutliveTheAgent(t *testing.T) {
 	w.start()
 	s := specOf("sleep 600")
 	s.Network.Mode, s.Tasks[0].Class = kernel.NetworkBridge, kernel.ClassNode
-	g := kernel.Group{ID: "g1"}
+	g := kernel.Assignment{ID: "g1"}
 	w.master.launch(s, g)
 	w.master.reaches("g1.t0", kernel.Running)
 	size := func() string { return readFile(t, filepath.Join(w.source(kernel.NodeTarget), "size.json")) }
@@ -280,7 +280,7 @@ func TestSizesChangeWhileTasksRunAndOutliveTheAgent(t *testing.T) {
 	g.Sizes = to
 	w.master.groups["g1"] = g
 	w.master.mu.Unlock()
-	w.master.send(kernel.Down{Groups: []kernel.Group{g}})
+	w.master.send(kernel.Down{Assignments: []kernel.Assignment{g}})
 	sized := func() bool {
 		c := w.made()
 		return c.MilliCPU == 500 && c.CPULimit == 2000 && c.MemLimit == 128*kernel.MiB

@@ -15,11 +15,11 @@ import (
 	"github.com/marinaos/marina/internal/runtime"
 )
 
-// group is the life of one group on this machine. Its goroutine (run) owns the record and the facts; others talk to it
-// through the mailbox and stop.
+// instance is the life of one instance on this machine. Its goroutine (run) owns the record and the facts; others talk
+// to it through the mailbox and stop.
 type group struct {
 	a   *Agent
-	id  kernel.GroupID
+	id  kernel.InstanceID
 	log *slog.Logger
 
 	mailbox
@@ -56,7 +56,7 @@ func (a *Agent) newGroup(p plan, stop context.CancelCauseFunc) *group {
 	g := &group{a: a, id: p.rec.Group.ID, log: a.log.With("group", p.rec.Group.ID), rec: p.rec, facts: p.facts, do: p.do,
 		stop: stop, over: make(chan struct{}), results: make(chan checked), spec: &p.rec.Spec,
 		sizes: p.rec.Group.Sizes, pending: len(p.rec.Group.Sizes) > 0, mailbox: newMailbox()}
-	if c := p.rec.Spec.Claim; c != nil {
+	if c := p.rec.Spec.Reservation; c != nil {
 		g.claim = p.rec.Spec.Framework + "/" + c.Name
 	}
 	g.ids, g.idsErr = ownRange(&p.rec, a.self.Subnet, a.rt.IDs())
@@ -70,8 +70,8 @@ func (a *Agent) newGroup(p plan, stop context.CancelCauseFunc) *group {
 	return g
 }
 
-// run lives the group's life. It returns when the group is ended and acknowledged, or, with the tasks left as they are,
-// when ctx ends; stopping is a context below ctx that ends when the group is to end.
+// run lives the instance's life. It returns when the instance is ended and acknowledged, or, with the tasks left as
+// they are, when ctx ends; stopping is a context below ctx that ends when the instance is to end.
 func (g *group) run(ctx, stopping context.Context) {
 	defer g.checks.Wait()
 	fresh := g.do == verbStart
@@ -169,7 +169,7 @@ func (g *group) running(i int, p runtime.Process) {
 	})
 }
 
-// watch waits for the first reason to end the group. Nil means that ctx ended.
+// watch waits for the first reason to end the instance. Nil means that ctx ended.
 func (g *group) watch(ctx, stopping context.Context, fresh bool) *ending {
 	cctx, cancel := context.WithCancel(stopping)
 	defer cancel()
@@ -220,7 +220,7 @@ func (g *group) collect() *ending {
 		}
 		switch x, gone := g.fate(id); {
 		case x != nil:
-			if x.Code != 0 && g.rec.Spec.Claim != nil {
+			if x.Code != 0 && g.rec.Spec.Reservation != nil {
 				x.Said = g.a.sandboxes.LastWords(g.rec.Tasks[i].Status.Task)
 			}
 			f.running, f.exit = false, x

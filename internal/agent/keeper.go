@@ -45,7 +45,7 @@ func (k keeper) begin(ctx context.Context, eg *errgroup.Group) {
 	}
 }
 
-// dispatch hands exits to the groups they concern.
+// dispatch hands exits to the instances they concern.
 func (k keeper) dispatch(ctx context.Context) error {
 	for e := range k.a.rt.Exits(ctx) {
 		k.a.mu.Lock()
@@ -117,7 +117,7 @@ func (k keeper) compare(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// detachUnknown disconnects groups that are attached and not there.
+// detachUnknown disconnects instances that are attached and not there.
 func (k keeper) detachUnknown(ctx context.Context) error {
 	attached, err := k.a.network.Attached(ctx)
 	if err != nil {
@@ -135,7 +135,7 @@ func (k keeper) detachUnknown(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// known tells which groups are here by the names of their files, from when it is first asked.
+// known tells which instances are here by the names of their files, from when it is first asked.
 func (k keeper) known() func(name string) bool {
 	names := sync.OnceValue(func() map[string]bool {
 		k.a.mu.Lock()

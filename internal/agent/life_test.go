@@ -15,7 +15,7 @@ import (
 func TestGroupRunsAndIsStopped(t *testing.T) {
 	w := newWorld(t)
 	w.start()
-	w.master.launch(specOf(`echo "$HOSTNAME_IS on $MESOS_SANDBOX"; exec sleep 600`), kernel.Group{ID: "web.1"})
+	w.master.launch(specOf(`echo "$HOSTNAME_IS on $MESOS_SANDBOX"; exec sleep 600`), kernel.Assignment{ID: "web.1"})
 	st := w.master.reaches("web.1.t0", kernel.Running)
 	if c := w.containers(); len(c) != 1 || c[0].Process.PID != st.PID || !st.Healthy() {
 		t.Errorf("got status %+v and containers %+v, want one with that pid, healthy", st, c)
@@ -53,35 +53,35 @@ func TestEndsAreToldWithTheirReason(t *testing.T) {
 	for _, c := range []struct {
 		name   string
 		spec   kernel.Spec
-		group  kernel.Group
+		group  kernel.Assignment
 		state  kernel.State
 		reason kernel.Reason
 		says   string
 	}{
-		{"ok", specOf("exit 0"), kernel.Group{}, kernel.Finished, kernel.ReasonExit, "exited with 0"},
-		{"fails", specOf("exit 3"), kernel.Group{}, kernel.Failed, kernel.ReasonExit, "exited with 3"},
-		{"port", host, kernel.Group{HostPorts: []uint16{8080}}, kernel.Failed, kernel.ReasonPort, "nginx"},
-		{"image", image, kernel.Group{}, kernel.Failed, kernel.ReasonImage, "registry.example/none:1"},
-		{"volume", volume, kernel.Group{}, kernel.Error, kernel.ReasonRuntime, "leaves the sandbox"},
-		{"stopped", specOf("true"), kernel.Group{Goal: kernel.GoalStop}, kernel.Killed, kernel.ReasonKilled, "before it was started"},
+		{"ok", specOf("exit 0"), kernel.Assignment{}, kernel.Finished, kernel.ReasonExit, "exited with 0"},
+		{"fails", specOf("exit 3"), kernel.Assignment{}, kernel.Failed, kernel.ReasonExit, "exited with 3"},
+		{"port", host, kernel.Assignment{HostPorts: []uint16{8080}}, kernel.Failed, kernel.ReasonPort, "nginx"},
+		{"image", image, kernel.Assignment{}, kernel.Failed, kernel.ReasonImage, "registry.example/none:1"},
+		{"volume", volume, kernel.Assignment{}, kernel.Error, kernel.ReasonRuntime, "leaves the sandbox"},
+		{"stopped", specOf("true"), kernel.Assignment{Goal: kernel.GoalStop}, kernel.Killed, kernel.ReasonKilled, "before it was started"},
 	} {
-		c.group.ID = kernel.GroupID(c.name)
+		c.group.ID = kernel.InstanceID(c.name)
 		w.master.launch(c.spec, c.group)
 		st := w.master.reaches(kernel.TaskID(c.name+".t0"), c.state)
 		if st.Reason != c.reason || !strings.Contains(st.Message, c.says) {
 			t.Errorf("%s: got %s %q, want %s and %q", c.name, st.Reason, st.Message, c.reason, c.says)
 		}
 	}
-	w.master.launch(specOf("true"), kernel.Group{ID: "../../etc"})
-	if st := w.master.reaches("../../etc.t0", kernel.Error); !strings.Contains(st.Message, "cannot name a folder") {
-		t.Errorf("got %q, want that the id cannot name a folder", st.Message)
+	w.master.launch(specOf("true"), kernel.Assignment{ID: "../../etc"})
+	if st := w.master.reaches("../../etc.t0", kernel.Error); !strings.Contains(st.Message, "cannot name a directory") {
+		t.Errorf("got %q, want that the id cannot name a directory", st.Message)
 	}
 }
 
 func TestTasksOfAGroupEndTogether(t *testing.T) {
 	w := newWorld(t)
 	w.start()
-	w.master.launch(specOf("sleep 0.1; exit 4", "exec sleep 600"), kernel.Group{ID: "pod"})
+	w.master.launch(specOf("sleep 0.1; exit 4", "exec sleep 600"), kernel.Assignment{ID: "pod"})
 	if st := w.master.reaches("pod.t0", kernel.Failed); st.Exit == nil || *st.Exit != 4 {
 		t.Errorf("got %+v, want exit 4", st)
 	}
@@ -95,7 +95,7 @@ func TestTaskThatIgnoresTERMIsKilledAfterItsGrace(t *testing.T) {
 	w.start()
 	s := specOf(`trap '' TERM; echo up; while :; do sleep 0.01; done`)
 	s.Tasks[0].KillGrace = 200 * time.Millisecond
-	w.master.launch(s, kernel.Group{ID: "deaf"})
+	w.master.launch(s, kernel.Assignment{ID: "deaf"})
 	w.master.reaches("deaf.t0", kernel.Running)
 	out := filepath.Join(w.cfg.State, "sandboxes/deaf.t0/stdout")
 	eventually(t, "it is up", func() bool { return readFile(t, out) == "up\n" })
@@ -112,12 +112,12 @@ func TestEnvironmentFieldsAreFilledIn(t *testing.T) {
 	w.start()
 	s := specOf(`env; exec sleep 600`)
 	s.Tasks[0].Ports = []kernel.Port{{Protocol: "tcp", Host: 0}, {Protocol: "tcp", Host: 0}}
-	for f, n := range map[kernel.Field]string{kernel.FieldHost: "HOST", kernel.FieldTaskID: "TASK", kernel.FieldGroupID: "GROUP",
+	for f, n := range map[kernel.Field]string{kernel.FieldHost: "HOST", kernel.FieldTaskID: "TASK", kernel.FieldInstanceID: "GROUP",
 		kernel.FieldAddress: "ADDRESS", kernel.FieldPorts: "PORTS", kernel.FieldPort(1): "PORT1"} {
 		s.Tasks[0].Env = append(s.Tasks[0].Env, kernel.EnvVar{Name: n, From: f})
 	}
 	s.Tasks[0].Env = append(s.Tasks[0].Env, kernel.EnvVar{Name: "X", Value: "1"}, kernel.EnvVar{Name: "X", Value: "2"})
-	w.master.launch(s, kernel.Group{ID: "env", HostPorts: []uint16{31001, 31002}})
+	w.master.launch(s, kernel.Assignment{ID: "env", HostPorts: []uint16{31001, 31002}})
 	w.master.reaches("env.t0", kernel.Running)
 	box := filepath.Join(w.cfg.State, "sandboxes/env.t0")
 	for _, want := range []string{"HOST=host1", "TASK=env.t0", "GROUP=env", "ADDRESS=127.0.0.1", "PORTS=31001,31002",
@@ -131,7 +131,7 @@ func TestDiskOverItsLimitEndsTheTask(t *testing.T) {
 	w.start()
 	s := specOf(`head -c 3000000 /dev/zero > "$MESOS_SANDBOX/big"; exec sleep 600`)
 	s.Tasks[0].Guarantee.Disk = 2 * kernel.MiB
-	w.master.launch(s, kernel.Group{ID: "big"})
+	w.master.launch(s, kernel.Assignment{ID: "big"})
 	if st := w.master.reaches("big.t0", kernel.Failed); st.Reason != kernel.ReasonDisk || !strings.Contains(st.Message, "its limit is 2 MiB") {
 		t.Errorf("got %s %q, want disk and the limit", st.Reason, st.Message)
 	}
@@ -140,12 +140,12 @@ func TestDiskOverItsLimitEndsTheTask(t *testing.T) {
 func TestNearlyFullDiskRefusesStartsAndNothingElse(t *testing.T) {
 	w := newWorld(t)
 	w.start()
-	w.master.launch(specOf("exec sleep 600"), kernel.Group{ID: "there"})
+	w.master.launch(specOf("exec sleep 600"), kernel.Assignment{ID: "there"})
 	pid := w.master.reaches("there.t0", kernel.Running).PID
 	w.kill()
 	w.cfg.MinFreeDisk = 1 << 62
 	w.start()
-	w.master.launch(specOf("exec sleep 600"), kernel.Group{ID: "new"})
+	w.master.launch(specOf("exec sleep 600"), kernel.Assignment{ID: "new"})
 	if st := w.master.reaches("new.t0", kernel.Failed); st.Reason != kernel.ReasonDisk || !strings.Contains(st.Message, "nearly full") {
 		t.Errorf("got %s %q, want disk and nearly full", st.Reason, st.Message)
 	}
@@ -158,7 +158,7 @@ func TestDrainLeavesNothingRunning(t *testing.T) {
 	w := newWorld(t)
 	w.start()
 	for i := range 5 {
-		w.master.launch(specOf("exec sleep 600"), kernel.Group{ID: kernel.GroupID(fmt.Sprintf("g%d", i))})
+		w.master.launch(specOf("exec sleep 600"), kernel.Assignment{ID: kernel.InstanceID(fmt.Sprintf("g%d", i))})
 	}
 	for i := range 5 {
 		w.master.reaches(kernel.TaskID(fmt.Sprintf("g%d.t0", i)), kernel.Running)

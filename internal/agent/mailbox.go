@@ -8,8 +8,8 @@ import (
 	"github.com/marinaos/marina/internal/runtime"
 )
 
-// mailbox is where others leave what a group's goroutine is to know. Its methods are safe for concurrent use and never
-// wait.
+// mailbox is where others leave what an instance's goroutine is to know. Its methods are safe for concurrent use and
+// never wait.
 type mailbox struct {
 	mu     sync.Mutex
 	exits  map[string]runtime.Exit  // by container, the first of each; guarded by mu
@@ -25,7 +25,7 @@ func newMailbox() mailbox {
 	return mailbox{exits: map[string]runtime.Exit{}, gone: map[string]bool{}, acks: map[kernel.TaskID]uint64{}, wake: make(chan struct{}, 1)}
 }
 
-// leave changes what is in the mailbox and has the group look.
+// leave changes what is in the mailbox and has the instance look.
 func (m *mailbox) leave(change func()) {
 	m.mu.Lock()
 	change()
@@ -53,10 +53,10 @@ func (m *mailbox) acked(ack kernel.StatusAck) {
 	m.leave(func() { m.acks[ack.Task] = max(m.acks[ack.Task], ack.Seq) })
 }
 
-// forgotten leaves that nobody waits for the group's statuses.
+// forgotten leaves that nobody waits for the instance's statuses.
 func (m *mailbox) forgotten() { m.leave(func() { m.forget = true }) }
 
-// resized leaves which sizes the group's tasks are to have from now on.
+// resized leaves which sizes the instance's tasks are to have from now on.
 func (m *mailbox) resized(sizes []kernel.Size) {
 	sizes = slices.Clone(sizes)
 	m.leave(func() { m.want = &sizes })

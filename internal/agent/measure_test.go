@@ -17,12 +17,12 @@ func TestStagesOfAStartAreMeasured(t *testing.T) {
 	shell, _ := truth(t, "exec sleep 600")
 	spec := fullSpec(w, shell)
 	w.start()
-	w.master.launch(spec, kernel.Group{ID: "g"})
+	w.master.launch(spec, kernel.Assignment{ID: "g"})
 	w.master.reaches("g.t0", kernel.Running)
 	bad := spec
 	bad.Tasks = append([]kernel.TaskSpec{}, spec.Tasks...)
 	bad.Tasks[0].Image = "example/none:1"
-	w.master.launch(named(bad), kernel.Group{ID: "h"})
+	w.master.launch(named(bad), kernel.Assignment{ID: "h"})
 	w.master.reaches("h.t0", kernel.Failed)
 	scrape := httptest.NewRecorder()
 	w.metrics.Handler().ServeHTTP(scrape, httptest.NewRequest("GET", "/metrics", nil))

@@ -8,25 +8,25 @@ import (
 	"github.com/marinaos/marina/internal/kernel"
 )
 
-// Network connects groups and keeps names and addresses of the datacenter on this machine. internal/network is the real
-// one. What it sets up outlives this process and serves without it; every method can be repeated.
+// Network connects instances and keeps names and addresses of the datacenter on this machine. internal/network is the
+// real one. What it sets up outlives this process and serves without it; every method can be repeated.
 type Network interface {
 	// Configure sets the machine up for its subnet of the datacenter: bridge, routes, rules, name server.
 	Configure(ctx context.Context, subnet netip.Prefix, info kernel.NetworkInfo) error
 
-	// Attach gives a bridge-mode group its namespace, address and host ports, and returns the namespace's path. A host
+	// Attach gives a bridge-mode instance its namespace, address and host ports, and returns the namespace's path. A host
 	// port that somebody else listens on is errdefs.ErrAlreadyExists and names the owner if it can be told.
 	Attach(ctx context.Context, a kernel.Attachment) (netns string, err error)
 
-	// Hold takes the host ports of a host-mode group's VIPs and published ports into account; it checks that fixed host
+	// Hold takes the host ports of a host-mode instance's VIPs and published ports into account; it checks that fixed host
 	// ports are free, with the same error as Attach.
 	Hold(ctx context.Context, a kernel.Attachment) error
 
-	// Detach takes everything Attach and Hold gave back. Unknown groups are not an error.
-	Detach(ctx context.Context, group kernel.GroupID) error
+	// Detach takes everything Attach and Hold gave back. Unknown instances are not an error.
+	Detach(ctx context.Context, group kernel.InstanceID) error
 
-	// Attached lists the groups that are attached, by this or an earlier process.
-	Attached(ctx context.Context) ([]kernel.GroupID, error)
+	// Attached lists the instances that are attached, by this or an earlier process.
+	Attached(ctx context.Context) ([]kernel.InstanceID, error)
 
 	// Apply makes the machine's VIPs, published ports and DNS answers those of endpoints; it returns when connections go
 	// that way. Established connections are left alone. The slice is the whole table, sorted by task, and is not kept.
@@ -60,13 +60,13 @@ func (b bounded) Hold(ctx context.Context, a kernel.Attachment) error {
 	return b.Network.Hold(ctx, a)
 }
 
-func (b bounded) Detach(ctx context.Context, g kernel.GroupID) error {
+func (b bounded) Detach(ctx context.Context, g kernel.InstanceID) error {
 	ctx, cancel := context.WithTimeout(ctx, b.limit)
 	defer cancel()
 	return b.Network.Detach(ctx, g)
 }
 
-func (b bounded) Attached(ctx context.Context) ([]kernel.GroupID, error) {
+func (b bounded) Attached(ctx context.Context) ([]kernel.InstanceID, error) {
 	ctx, cancel := context.WithTimeout(ctx, b.limit)
 	defer cancel()
 	return b.Network.Attached(ctx)

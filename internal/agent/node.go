@@ -28,11 +28,12 @@ func hasNode(s *kernel.Spec) bool {
 	return false
 }
 
-// ownRange is the ids on the machine that a group has for itself: of those above the shared ones, the one that stands
-// where its address stands in the agent's subnet. Addresses are one group's at a time, and a claim keeps its own, so
-// ranges are too. Groups without claim and node share theirs, and so does all where there are no user namespaces: nil.
+// ownRange is the ids on the machine that an instance has for itself: of those above the shared ones, the one that
+// stands where its address stands in the agent's subnet. Addresses are one instance's at a time, and a reservation
+// keeps its own, so ranges are too. Groups without claim and node share theirs, and so does all where there are no user
+// namespaces: nil.
 func ownRange(rec *record, subnet netip.Prefix, shared kernel.IDRange) (*kernel.IDRange, error) {
-	if rec.Spec.Claim == nil && !hasNode(&rec.Spec) || rec.Spec.Network.Mode != kernel.NetworkBridge || shared.Count == 0 {
+	if rec.Spec.Reservation == nil && !hasNode(&rec.Spec) || rec.Spec.Network.Mode != kernel.NetworkBridge || shared.Count == 0 {
 		return nil, nil
 	}
 	at := rec.Group.Address
@@ -51,7 +52,7 @@ func ownRange(rec *record, subnet netip.Prefix, shared kernel.IDRange) (*kernel.
 	return &kernel.IDRange{First: uint32(first), Count: rangeSize}, nil
 }
 
-// hostname is what a bridge-mode group calls itself: what a node's HOSTNAME says, else its id.
+// hostname is what a bridge-mode instance calls itself: what a node's HOSTNAME says, else its id.
 func hostname(rec *record) string {
 	for i := range rec.Spec.Tasks {
 		if rec.Spec.Tasks[i].Class != kernel.ClassNode {
@@ -67,19 +68,19 @@ func hostname(rec *record) string {
 	return naming.Dashed(string(rec.Group.ID), 63)
 }
 
-// nodeFolder is the folder of a node's files among its group's generated ones.
-func nodeFolder(task int) string { return "node-" + strconv.Itoa(task) }
+// nodeDir is the directory of a node's files among its instance's generated ones.
+func nodeDir(task int) string { return "node-" + strconv.Itoa(task) }
 
 // writeNode tells a node what it is and what it was granted.
 func writeNode(root *os.Root, rec *record, task int) error {
-	dir := path.Join(generatedFolder, naming.Group(rec.Group.ID), nodeFolder(task))
+	dir := path.Join(generatedDir, naming.Group(rec.Group.ID), nodeDir(task))
 	return node.Write(root, dir, machineID(rec, task), limitsOf(rec, task))
 }
 
-// machineID is a node's: the same for as long as its claim, or else its group, is there.
+// machineID is a node's: the same for as long as its reservation, or else its instance, is there.
 func machineID(rec *record, task int) string {
 	name := string(rec.Group.ID)
-	if c := rec.Spec.Claim; c != nil {
+	if c := rec.Spec.Reservation; c != nil {
 		name = c.Name
 	}
 	sum := sha256.Sum256(fmt.Appendf(nil, "%s\x00%s\x00%s\x00%d", rec.Agent, rec.Spec.Framework, name, task))

@@ -16,10 +16,10 @@ import (
 	"github.com/marinaos/marina/internal/machine"
 )
 
-// generatedFolder is where the files are that tell groups where they are, each group's by its name.
-const generatedFolder = "network"
+// generatedDir is where the files are that tell instances where they are, each instance's by its name.
+const generatedDir = "network"
 
-// owner says whose the group's files are: the machine's id of the root of its containers.
+// owner says whose the instance's files are: the machine's id of the root of its containers.
 func (g *group) owner() secret.Group {
 	id := g.a.rt.IDs().First
 	switch {
@@ -31,10 +31,10 @@ func (g *group) owner() secret.Group {
 	return secret.Group{ID: g.id, Spec: g.spec, Owner: id}
 }
 
-// makePlace makes a task's sandbox and its group's generated files; what is there is kept.
+// makePlace makes a task's sandbox and its instance's generated files; what is there is kept.
 func (g *group) makePlace(task int) (place, error) {
 	a, id := g.a, g.tasks[task]
-	dir := path.Join(generatedFolder, naming.Group(g.id))
+	dir := path.Join(generatedDir, naming.Group(g.id))
 	w := place{lent: a.cfg.HostVolumes, hostname: a.cfg.Hostname, machine: a.cfg.Address, sandbox: a.sandboxes.Path(id),
 		generated: filepath.Join(a.dir.Path, dir), netns: g.given.netns, volumes: g.given.volumes, ids: g.ids,
 		files: a.files.Binds(g.id, g.spec, task)}
@@ -65,9 +65,9 @@ func (g *group) makePlace(task int) (place, error) {
 	return w, nil
 }
 
-// leavePlace removes the group's generated files and marks its sandboxes as ended now.
+// leavePlace removes the instance's generated files and marks its sandboxes as ended now.
 func (g *group) leavePlace() {
-	if err := g.a.dir.Root.RemoveAll(path.Join(generatedFolder, naming.Group(g.id))); err != nil {
+	if err := g.a.dir.Root.RemoveAll(path.Join(generatedDir, naming.Group(g.id))); err != nil {
 		g.log.Warn("generated files not removed", "err", err)
 	}
 	for _, t := range g.tasks {

@@ -21,18 +21,18 @@ type agentRecord struct {
 	Network *kernel.NetworkInfo `json:"network,omitempty"`
 }
 
-// record is a group's checkpoint: everything needed to go on with it after any crash.
+// record is an instance's checkpoint: everything needed to go on with it after any crash.
 type record struct {
-	Agent  kernel.AgentID `json:"agent"`
-	Epoch  int64          `json:"epoch"` // under which it was assigned
-	Boot   string         `json:"boot"`  // the machine's when its containers were made
-	Group  kernel.Group   `json:"group"`
-	Spec   kernel.Spec    `json:"spec"`
-	Tasks  []taskRecord   `json:"tasks"`
-	Ending *ending        `json:"ending,omitempty"` // it is decided that it ends, and why
+	Agent  kernel.AgentID    `json:"agent"`
+	Epoch  int64             `json:"epoch"` // under which it was assigned
+	Boot   string            `json:"boot"`  // the machine's when its containers were made
+	Group  kernel.Assignment `json:"group"`
+	Spec   kernel.Spec       `json:"spec"`
+	Tasks  []taskRecord      `json:"tasks"`
+	Ending *ending           `json:"ending,omitempty"` // it is decided that it ends, and why
 }
 
-// taskRecord is a task's part of its group's checkpoint.
+// taskRecord is a task's part of its instance's checkpoint.
 type taskRecord struct {
 	Container string        `json:"container,omitempty"`
 	Phase     phase         `json:"phase,omitempty"`
@@ -49,7 +49,7 @@ const (
 	phaseEnded   phase = "ended"   // its terminal status is decided; what is left of it is to be removed
 )
 
-// ending is why a group ends. Tasks that ended by themselves keep their own verdict.
+// ending is why an instance ends. Tasks that ended by themselves keep their own verdict.
 type ending struct {
 	State  kernel.State  `json:"state"` // Killed when it was told to
 	Reason kernel.Reason `json:"reason"`
@@ -59,11 +59,11 @@ type ending struct {
 
 const all = -1
 
-// newRecord is a group before anything was done for it.
-func newRecord(self agentRecord, boot string, g kernel.Group, s kernel.Spec) record {
+// newRecord is an instance before anything was done for it.
+func newRecord(self agentRecord, boot string, g kernel.Assignment, s kernel.Spec) record {
 	r := record{Agent: self.ID, Epoch: self.Epoch, Boot: boot, Group: g, Spec: s}
 	for _, id := range s.TaskIDs(g.ID) {
-		r.Tasks = append(r.Tasks, taskRecord{Container: naming.Container(id, boot), Status: kernel.Status{Task: id, Group: g.ID}})
+		r.Tasks = append(r.Tasks, taskRecord{Container: naming.Container(id, boot), Status: kernel.Status{Task: id, Instance: g.ID}})
 	}
 	return r
 }
@@ -86,7 +86,7 @@ func (r *record) valid() bool {
 	}
 	for i, id := range ids {
 		s := r.Tasks[i].Status
-		if s.Task != id || s.Group != r.Group.ID {
+		if s.Task != id || s.Instance != r.Group.ID {
 			return false
 		}
 		if len(s.Health) != 0 && len(s.Health) != len(r.Spec.Tasks[i].Checks) {
@@ -96,19 +96,19 @@ func (r *record) valid() bool {
 	return r.Ending == nil || r.Ending.Task >= all && r.Ending.Task < len(ids)
 }
 
-// groupFile is the name of a group's checkpoint.
-func groupFile(g kernel.GroupID) string {
-	return path.Join(groupsFolder, naming.Group(g)+checkpoint.Ext)
+// groupFile is the name of an instance's checkpoint.
+func groupFile(g kernel.InstanceID) string {
+	return path.Join(groupsDir, naming.Group(g)+checkpoint.Ext)
 }
 
 const (
-	groupsFolder = "groups"
-	agentFile    = "agent" + checkpoint.Ext
+	groupsDir = "groups"
+	agentFile = "agent" + checkpoint.Ext
 )
 
-// readGroups reads the checkpoints of all groups. Damaged ones are set aside and missing from the answer.
+// readGroups reads the checkpoints of all instances. Damaged ones are set aside and missing from the answer.
 func readGroups(d *checkpoint.Dir) ([]record, error) {
-	names, err := d.List(groupsFolder)
+	names, err := d.List(groupsDir)
 	if err != nil {
 		return nil, err
 	}

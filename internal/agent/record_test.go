@@ -15,16 +15,16 @@ import (
 
 func sampleRecord() record {
 	s := kernel.Spec{ID: "s", Framework: "marathon", Owner: "/web", Role: "/", Tasks: []kernel.TaskSpec{{Name: "a", Suffix: ".a"}}}
-	r := newRecord(agentRecord{ID: "agent-1", Epoch: 3}, "boot", kernel.Group{ID: "g", Spec: "s"}, s)
+	r := newRecord(agentRecord{ID: "agent-1", Epoch: 3}, "boot", kernel.Assignment{ID: "g", Spec: "s"}, s)
 	r.Tasks[0].Phase, r.Tasks[0].Status.Seq = phaseStarted, 7
 	return r
 }
 
-// A record that is under another group's name, or whose parts do not fit, is as bad as one that is damaged.
+// A record that is under another instance's name, or whose parts do not fit, is as bad as one that is damaged.
 func TestRecordsThatDoNotFitAreSetAsideAndMissedByNoOther(t *testing.T) {
 	dir := t.TempDir()
 	var log bytes.Buffer
-	d, err := checkpoint.Open(t.Context(), dir, slog.New(slog.NewTextHandler(&log, nil)), groupsFolder)
+	d, err := checkpoint.Open(t.Context(), dir, slog.New(slog.NewTextHandler(&log, nil)), groupsDir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -40,7 +40,7 @@ func TestRecordsThatDoNotFitAreSetAsideAndMissedByNoOther(t *testing.T) {
 	if err != nil || len(got) != 1 || got[0].Group.ID != "g" || got[0].Tasks[0].Status.Seq != 7 {
 		t.Errorf("got %+v, %v, want what was saved of g", got, err)
 	}
-	for _, id := range []kernel.GroupID{"other", "short"} {
+	for _, id := range []kernel.InstanceID{"other", "short"} {
 		file := filepath.Join(dir, groupFile(id)) + ".corrupt"
 		if _, err := os.Stat(file); err != nil || !strings.Contains(log.String(), file) {
 			t.Errorf("%s: got %v, want it set aside and named in the log", id, err)

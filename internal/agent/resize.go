@@ -11,7 +11,7 @@ import (
 	"github.com/marinaos/marina/internal/kernel"
 )
 
-// sizing has a group's containers follow the sizes the master says. It is owned by the group's run.
+// sizing has an instance's containers follow the sizes the master says. It is owned by the instance's run.
 type sizing struct {
 	timer *time.Timer // until the next attempt, after one that failed
 	wait  time.Duration

@@ -50,7 +50,7 @@ func TestKilledAgentComesBackWithItsTasks(t *testing.T) {
 	w := newWorld(t)
 	w.start()
 	shell, file := truth(t, "exec sleep 600")
-	w.master.launch(named(specOf(shell)), kernel.Group{ID: "web"})
+	w.master.launch(named(specOf(shell)), kernel.Assignment{ID: "web"})
 	before := w.master.reaches("web.t0", kernel.Running)
 	for i := range 3 {
 		n := w.sessions()
@@ -79,8 +79,8 @@ func (w *world) sessions() int {
 func TestWhatEndedWhileTheAgentWasAwayIsTold(t *testing.T) {
 	w := newWorld(t)
 	w.start()
-	for _, g := range []kernel.GroupID{"ends", "vanishes", "stays"} {
-		w.master.launch(specOf(`trap 'exit 5' TERM; while :; do sleep 0.01; done`), kernel.Group{ID: g})
+	for _, g := range []kernel.InstanceID{"ends", "vanishes", "stays"} {
+		w.master.launch(specOf(`trap 'exit 5' TERM; while :; do sleep 0.01; done`), kernel.Assignment{ID: g})
 	}
 	pids := map[kernel.TaskID]int{}
 	for _, id := range []kernel.TaskID{"ends.t0", "vanishes.t0", "stays.t0"} {
@@ -111,7 +111,7 @@ func TestWhatEndedWhileTheAgentWasAwayIsTold(t *testing.T) {
 func TestMachineThatStartedAnewLosesItsTasks(t *testing.T) {
 	w := newWorld(t)
 	w.start()
-	w.master.launch(specOf("exec sleep 600"), kernel.Group{ID: "web"})
+	w.master.launch(specOf("exec sleep 600"), kernel.Assignment{ID: "web"})
 	w.master.reaches("web.t0", kernel.Running)
 	w.kill()
 	w.cfg.Boot = "boot-2"
@@ -128,7 +128,7 @@ func TestTerminalStatusIsRepeatedUntilAcknowledged(t *testing.T) {
 	w := newWorld(t)
 	w.master.mute = true
 	w.start()
-	w.master.launch(specOf("exit 0"), kernel.Group{ID: "job"})
+	w.master.launch(specOf("exit 0"), kernel.Assignment{ID: "job"})
 	w.master.reaches("job.t0", kernel.Finished)
 	w.master.drop()
 	w.master.connected(1)
@@ -150,8 +150,8 @@ func TestTerminalStatusIsRepeatedUntilAcknowledged(t *testing.T) {
 	})
 }
 
-// checkpoint is the file of a group, found by its content.
-func checkpoint(t *testing.T, w *world, g kernel.GroupID) string {
+// checkpoint is the file of an instance, found by its content.
+func checkpoint(t *testing.T, w *world, g kernel.InstanceID) string {
 	t.Helper()
 	all, _ := filepath.Glob(w.cfg.State + "/groups/*.ckpt")
 	for _, name := range all {
@@ -173,8 +173,8 @@ func TestDamagedCheckpointsCostNothingButThemselves(t *testing.T) {
 			w := newWorld(t)
 			w.start()
 			shell, file := truth(t, "exec sleep 600")
-			for _, g := range []kernel.GroupID{"a", "b", "orphan"} {
-				w.master.launch(named(specOf(shell)), kernel.Group{ID: g})
+			for _, g := range []kernel.InstanceID{"a", "b", "orphan"} {
+				w.master.launch(named(specOf(shell)), kernel.Assignment{ID: g})
 			}
 			pids := map[kernel.TaskID]int{}
 			for _, id := range []kernel.TaskID{"a.t0", "b.t0", "orphan.t0"} {
@@ -217,7 +217,7 @@ func TestDamagedCheckpointsCostNothingButThemselves(t *testing.T) {
 	}
 }
 
-func TestTwoAgentsNeverShareAFolder(t *testing.T) {
+func TestTwoAgentsNeverShareADirectory(t *testing.T) {
 	w := newWorld(t)
 	w.start()
 	w.master.connected(0)
@@ -306,13 +306,13 @@ func (n netCrasher) Hold(ctx context.Context, a kernel.Attachment) error {
 	return n.c.step(func() error { return n.netTwin.Hold(ctx, a) })
 }
 
-func (n netCrasher) Detach(ctx context.Context, g kernel.GroupID) error {
+func (n netCrasher) Detach(ctx context.Context, g kernel.InstanceID) error {
 	return n.c.step(func() error { return n.netTwin.Detach(ctx, g) })
 }
 
-// TestAgentKilledAtAnyCallGoesOn lets groups begin and end while the agent is killed again and again around its calls
-// to the runtime and the network. The master judges numbers and terminal states; the tasks write down their starts
-// themselves.
+// TestAgentKilledAtAnyCallGoesOn lets instances begin and end while the agent is killed again and again around its
+// calls to the runtime and the network. The master judges numbers and terminal states; the tasks write down their
+// starts themselves.
 func TestAgentKilledAtAnyCallGoesOn(t *testing.T) {
 	for seed := range uint64(6) {
 		t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) { killRandomly(t, seed) })
@@ -342,7 +342,7 @@ func killRandomly(t *testing.T, seed uint64) {
 	w.start()
 	const groups = 8
 	for i := range groups {
-		w.master.launch(named(specOf(shell)), kernel.Group{ID: kernel.GroupID(fmt.Sprintf("g%d", i))})
+		w.master.launch(named(specOf(shell)), kernel.Assignment{ID: kernel.InstanceID(fmt.Sprintf("g%d", i))})
 	}
 	id := func(i int) kernel.TaskID { return kernel.TaskID(fmt.Sprintf("g%d.t0", i)) }
 	crashes, ended := 0, 0
@@ -363,7 +363,7 @@ func killRandomly(t *testing.T, seed uint64) {
 		for i := range groups {
 			switch st := w.master.status(id(i)); {
 			case st.State == kernel.Running:
-				w.master.end(kernel.GroupID(fmt.Sprintf("g%d", i)))
+				w.master.end(kernel.InstanceID(fmt.Sprintf("g%d", i)))
 			case st.State.Terminal():
 				ended++
 			}

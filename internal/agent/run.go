@@ -46,31 +46,31 @@ type Agent struct {
 	checks locks.Slots
 	prober check.Prober
 
-	fetching, making []stage // what groups are given, in order
+	fetching, making []stage // what instances are given, in order
 
 	// The parts of what an agent keeps, from Run on.
 	dir       *checkpoint.Dir
 	ends      *endpoint.Table
 	sandboxes *sandbox.Dir
-	claims    *volume.Claims
+	claims    *volume.Volumes
 	files     *secret.Files
 
-	// base is Run's context: groups that a session begins outlive the session.
+	// base is Run's context: instances that a session begins outlive the session.
 	base context.Context
 
 	mu       sync.Mutex
-	self     agentRecord                        // guarded by mu
-	groups   map[kernel.GroupID]*group          // guarded by mu
-	owners   map[string]*group                  // by container, guarded by mu
-	orphans  map[kernel.GroupID][]runtime.Found // containers without a checkpoint, until the first Sync; guarded by mu
-	synced   bool                               // a master has said what is assigned; guarded by mu
-	draining bool                               // nothing new is begun; guarded by mu
-	closing  bool                               // Run is about to return; guarded by mu
-	live     *session.Outbox                    // of the session, if there is one; guarded by mu
-	told     map[string]string                  // bundles, as registered; guarded by mu
-	lives    sync.WaitGroup                     // groups' goroutines
-	ready    chan struct{}                      // closed when recovery is done
-	recon    chan struct{}                      // asks for a comparison with the runtime now
+	self     agentRecord                           // guarded by mu
+	groups   map[kernel.InstanceID]*group          // guarded by mu
+	owners   map[string]*group                     // by container, guarded by mu
+	orphans  map[kernel.InstanceID][]runtime.Found // containers without a checkpoint, until the first Sync; guarded by mu
+	synced   bool                                  // a master has said what is assigned; guarded by mu
+	draining bool                                  // nothing new is begun; guarded by mu
+	closing  bool                                  // Run is about to return; guarded by mu
+	live     *session.Outbox                       // of the session, if there is one; guarded by mu
+	told     map[string]string                     // bundles, as registered; guarded by mu
+	lives    sync.WaitGroup                        // instances' goroutines
+	ready    chan struct{}                         // closed when recovery is done
+	recon    chan struct{}                         // asks for a comparison with the runtime now
 }
 
 // New checks the configuration (errdefs.ErrInvalidArgument) and makes an agent that does nothing until Run.
@@ -84,16 +84,16 @@ func New(cfg Config, deps Deps) (*Agent, error) {
 		rt: runtime.Bounded(deps.Runtime, cfg.CallTimeout), network: bounded{deps.Network, cfg.CallTimeout},
 		starts: make(locks.Slots, cfg.ParallelStarts), pulls: make(locks.Slots, cfg.ParallelPulls), checks: make(locks.Slots, cfg.ParallelChecks),
 		prober: check.Prober{Exec: deps.Runtime.Exec}, fetching: fetching(), making: making(),
-		groups: map[kernel.GroupID]*group{}, owners: map[string]*group{}, orphans: map[kernel.GroupID][]runtime.Found{},
+		groups: map[kernel.InstanceID]*group{}, owners: map[string]*group{}, orphans: map[kernel.InstanceID][]runtime.Found{},
 		ready: make(chan struct{}), recon: make(chan struct{}, 1),
 	}, nil
 }
 
-// Run takes the state folder, goes on with the tasks there are, and then with what masters ask for, until ctx ends.
-// Tasks are left running then: the next agent on the folder goes on with them. A folder held by another agent is
+// Run takes the state directory, goes on with the tasks there are, and then with what masters ask for, until ctx ends.
+// Tasks are left running then: the next agent on the directory goes on with them. A directory held by another agent is
 // errdefs.ErrUnavailable. Run can be called once.
 func (a *Agent) Run(ctx context.Context) error {
-	dir, err := checkpoint.Open(ctx, a.cfg.State, a.log, groupsFolder, generatedFolder, sandbox.Folder, volume.Folder)
+	dir, err := checkpoint.Open(ctx, a.cfg.State, a.log, groupsDir, generatedDir, sandbox.Root, volume.Dir)
 	if err != nil {
 		return err
 	}
@@ -131,8 +131,8 @@ func (a *Agent) Run(ctx context.Context) error {
 func (a *Agent) assemble() {
 	a.ends = endpoint.New(a.self.ID, a.network, a.log)
 	a.sandboxes = sandbox.In(a.dir.Root)
-	a.claims = volume.New(volume.Config{Root: a.dir.Root, Storage: a.rt, Log: a.log, InUse: a.claimed, Released: a.released})
-	a.files = secret.New(secret.Config{Dir: filepath.Join(a.cfg.Run, filesFolder), Storage: a.rt, Source: a.secrets, Timeout: a.cfg.CallTimeout,
+	a.claims = volume.New(volume.Config{Root: a.dir.Root, Storage: a.rt, Log: a.log, InUse: a.usesReservation, Released: a.released})
+	a.files = secret.New(secret.Config{Dir: filepath.Join(a.cfg.Run, filesDir), Storage: a.rt, Source: a.secrets, Timeout: a.cfg.CallTimeout,
 		Patience: a.cfg.SecretsPatience, Log: a.log})
 }
 
@@ -144,11 +144,11 @@ func (a *Agent) link() *session.Link {
 		BackoffMax: a.cfg.BackoffMax, Suspect: a.cfg.Suspect, Agent: frames{a}, Handler: serve.Handler(), Log: a.log, Metrics: a.measured.Registry})
 }
 
-// filesFolder is where the files of running groups are mounted, below Config.Run.
-const filesFolder = "files"
+// filesDir is where the files of running instances are mounted, below Config.Run.
+const filesDir = "files"
 
 // identify reads who the agent is and what it was doing. An agent whose own checkpoint is damaged finds its name in
-// those of its groups.
+// those of its instances.
 func (a *Agent) identify() ([]record, error) {
 	recs, err := readGroups(a.dir)
 	if err != nil {
@@ -180,7 +180,7 @@ func (a *Agent) identify() ([]record, error) {
 	return recs, a.dir.Save(agentFile, &a.self)
 }
 
-// recover goes on with the groups of earlier agents. It waits for the runtime as long as it takes.
+// recover goes on with the instances of earlier agents. It waits for the runtime as long as it takes.
 func (a *Agent) recover(ctx context.Context, recs []record) error {
 	if a.self.Network != nil {
 		a.configure(ctx, &a.self)
@@ -204,7 +204,7 @@ func (a *Agent) recover(ctx context.Context, recs []record) error {
 	}
 	for _, f := range found {
 		if _, unknown := byID[f.ID]; unknown {
-			g := kernel.GroupID(f.Labels[runtime.LabelGroup])
+			g := kernel.InstanceID(f.Labels[runtime.LabelGroup])
 			a.orphans[g] = append(a.orphans[g], f)
 			a.log.Warn("container without a checkpoint, kept until a master says whose it is", "container", f.ID, "group", g)
 		}
@@ -231,7 +231,7 @@ func (a *Agent) recover(ctx context.Context, recs []record) error {
 	return nil
 }
 
-// beginLocked gives a group its goroutine.
+// beginLocked gives an instance its goroutine.
 func (a *Agent) beginLocked(p plan) {
 	if a.closing {
 		return
@@ -249,7 +249,7 @@ func (a *Agent) beginLocked(p plan) {
 	})
 }
 
-// ended forgets a group whose end is known to whom it concerns.
+// ended forgets an instance whose end is known to whom it concerns.
 func (a *Agent) ended(g *group) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -262,7 +262,7 @@ func (a *Agent) ended(g *group) {
 	}
 }
 
-// show makes a group's statuses those that are told, and sends what changed.
+// show makes an instance's statuses those that are told, and sends what changed.
 func (a *Agent) show(g *group, now []kernel.Status) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -281,8 +281,8 @@ func (a *Agent) show(g *group, now []kernel.Status) {
 	}
 }
 
-// Drain stops every group and begins no others; it returns when nothing runs any more. Run must be running. Their ends
-// are told to a master when there is one, now or at the next start.
+// Drain stops every instance and begins no others; it returns when nothing runs any more. Run must be running. Their
+// ends are told to a master when there is one, now or at the next start.
 func (a *Agent) Drain(ctx context.Context) error {
 	select {
 	case <-a.ready:
@@ -305,8 +305,8 @@ func (a *Agent) Drain(ctx context.Context) error {
 	return nil
 }
 
-// claimed reports whether a group here may use a claim.
-func (a *Agent) claimed(claim string) bool {
+// claimed reports whether an instance here may use a reservation.
+func (a *Agent) usesReservation(claim string) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for _, g := range a.groups {
@@ -322,7 +322,7 @@ func (a *Agent) claimed(claim string) bool {
 	return false
 }
 
-// released tells the master that nothing is left of a claim.
+// released tells the master that nothing is left of a reservation.
 func (a *Agent) released(claim string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -331,8 +331,8 @@ func (a *Agent) released(claim string) {
 	}
 }
 
-// Unmount takes away everything that an agent with this configuration has mounted: before its folder is removed, when
-// no agent runs on it and no container is left. Volumes keep their content.
+// Unmount takes away everything that an agent with this configuration has mounted: before its directory is removed,
+// when no agent runs on it and no container is left. Volumes keep their content.
 func Unmount(ctx context.Context, s runtime.Storage, cfg Config) error {
-	return errors.Join(volume.UnmountBelow(ctx, s, filepath.Join(cfg.State, volume.Folder)), volume.UnmountBelow(ctx, s, cfg.runFolder()))
+	return errors.Join(volume.UnmountBelow(ctx, s, filepath.Join(cfg.State, volume.Dir)), volume.UnmountBelow(ctx, s, cfg.runDir()))
 }

@@ -25,7 +25,7 @@ func TestRotationLosesNoLine(t *testing.T) {
 	w.cfg.LogLimit, w.cfg.LogKeep, w.cfg.LogInterval = 16<<10, 500, time.Millisecond
 	w.start()
 	const lines = 60_000
-	w.master.launch(specOf(fmt.Sprintf(`i=0; while [ $i -lt %d ]; do i=$((i+1)); echo "line number $i is here"; done; echo end`, lines)), kernel.Group{ID: "log"})
+	w.master.launch(specOf(fmt.Sprintf(`i=0; while [ $i -lt %d ]; do i=$((i+1)); echo "line number $i is here"; done; echo end`, lines)), kernel.Assignment{ID: "log"})
 	w.master.reaches("log.t0", kernel.Finished)
 	code, all := w.master.get("/agent/v1/tasks/log.t0/logs/stdout")
 	if code != http.StatusOK {
@@ -52,7 +52,7 @@ func TestFollowedLogGoesOnOverRotationsUntilTheEnd(t *testing.T) {
 	w.cfg.LogLimit, w.cfg.LogInterval = 16<<10, time.Millisecond
 	w.start()
 	w.master.launch(specOf(`i=0; while [ $i -lt 40 ]; do seq -f "$i %05.0f ...................................." 1 100; i=$((i+1)); sleep 0.02; done; echo end`),
-		kernel.Group{ID: "log"})
+		kernel.Assignment{ID: "log"})
 	w.master.reaches("log.t0", kernel.Running)
 	code, all := w.master.get("/agent/v1/tasks/log.t0/logs/stdout?follow=true")
 	n := 0
@@ -93,7 +93,7 @@ func TestFollowedLogGoesOnOverRotationsUntilTheEnd(t *testing.T) {
 func TestFilesStayInTheSandbox(t *testing.T) {
 	w := newWorld(t)
 	w.start()
-	w.master.launch(specOf("exec sleep 600"), kernel.Group{ID: "f"})
+	w.master.launch(specOf("exec sleep 600"), kernel.Assignment{ID: "f"})
 	w.master.reaches("f.t0", kernel.Running)
 	box := filepath.Join(w.cfg.State, "sandboxes/f.t0")
 	for name, content := range map[string]string{"out.html": "<script>", "dir/inner": "in"} {
@@ -132,11 +132,11 @@ func TestFilesStayInTheSandbox(t *testing.T) {
 		}
 	}
 	var list []struct {
-		Name   string
-		Folder bool
+		Name string
+		Dir  bool `json:"folder"`
 	}
 	_, body := w.master.get(base)
-	if err := json.Unmarshal([]byte(body), &list); err != nil || len(list) != 10 || list[0].Name != "dir" || !list[0].Folder {
+	if err := json.Unmarshal([]byte(body), &list); err != nil || len(list) != 10 || list[0].Name != "dir" || !list[0].Dir {
 		t.Errorf("listing: got %v of %s, want 10 entries, dir first", err, body)
 	}
 }
@@ -144,7 +144,7 @@ func TestFilesStayInTheSandbox(t *testing.T) {
 func TestLogsStayInTheSandbox(t *testing.T) {
 	w := newWorld(t)
 	w.start()
-	w.master.launch(specOf("echo hello; exec sleep 600"), kernel.Group{ID: "l"})
+	w.master.launch(specOf("echo hello; exec sleep 600"), kernel.Assignment{ID: "l"})
 	w.master.reaches("l.t0", kernel.Running)
 	box := filepath.Join(w.cfg.State, "sandboxes/l.t0")
 	eventually(t, "it wrote", func() bool { return readFile(t, box+"/stdout") == "hello\n" })
@@ -222,7 +222,7 @@ func (w *world) exec(task kernel.TaskID, req kernel.ExecRequest, talk func(send 
 func TestExecTalksBothWays(t *testing.T) {
 	w := newWorld(t)
 	w.start()
-	w.master.launch(specOf("exec sleep 600"), kernel.Group{ID: "x"})
+	w.master.launch(specOf("exec sleep 600"), kernel.Assignment{ID: "x"})
 	w.master.reaches("x.t0", kernel.Running)
 
 	big := bytes.Repeat([]byte("0123456789abcdef"), 64<<10) // 1 MiB, many frames
@@ -264,7 +264,7 @@ func TestExecTalksBothWays(t *testing.T) {
 func TestStatsTellWhatTasksUse(t *testing.T) {
 	w := newWorld(t)
 	w.start()
-	w.master.launch(specOf(`head -c 200000 /dev/zero > "$MESOS_SANDBOX/f"; echo up; exec sleep 600`), kernel.Group{ID: "s"})
+	w.master.launch(specOf(`head -c 200000 /dev/zero > "$MESOS_SANDBOX/f"; echo up; exec sleep 600`), kernel.Assignment{ID: "s"})
 	w.master.reaches("s.t0", kernel.Running)
 	eventually(t, "it is up", func() bool { return readFile(t, w.cfg.State+"/sandboxes/s.t0/stdout") == "up\n" })
 	var got api.AgentStats
@@ -281,7 +281,7 @@ func TestUnhealthyTaskIsToldAndNotEnded(t *testing.T) {
 	s := specOf("exec sleep 600")
 	s.Tasks[0].Checks = []kernel.Check{{Kind: kernel.CheckCommand, Shell: `echo "sick today"; test -e "$MESOS_SANDBOX/well"`,
 		Interval: 20 * time.Millisecond, Timeout: 5 * time.Second, MaxFailed: 2}}
-	w.master.launch(s, kernel.Group{ID: "h"})
+	w.master.launch(s, kernel.Assignment{ID: "h"})
 	box := filepath.Join(w.cfg.State, "sandboxes/h.t0")
 	w.master.reaches("h.t0", kernel.Running)
 	w.master.tell(endpointOf("h.t0", w.master.last.Agent.ID))

@@ -39,15 +39,15 @@ func TestFramesOfAnOldLeaderAreRefusedForGood(t *testing.T) {
 	w := newWorld(t)
 	w.master.epoch = 5
 	w.start()
-	w.master.launch(specOf("exec sleep 600"), kernel.Group{ID: "web"})
+	w.master.launch(specOf("exec sleep 600"), kernel.Assignment{ID: "web"})
 	w.master.reaches("web.t0", kernel.Running)
 	s := w.master.connected(0)
-	s.send(4, kernel.Down{Drop: []kernel.GroupID{"web"}})
+	s.send(4, kernel.Down{Drop: []kernel.InstanceID{"web"}})
 	s.ends(t, "a frame of an older epoch")
 	w.kill()
 	w.master.mu.Lock()
 	w.master.epoch = 4
-	w.master.groups = map[kernel.GroupID]kernel.Group{} // an old leader that knows nothing would have all stopped
+	w.master.groups = map[kernel.InstanceID]kernel.Assignment{} // an old leader that knows nothing would have all stopped
 	w.master.mu.Unlock()
 	w.start()
 	s = w.master.connected(1)
@@ -68,7 +68,7 @@ func TestGapsAndNonsenseEndTheSession(t *testing.T) {
 		"no JSON":          func(s *masterSession) { _, _ = s.w.Write([]byte("{\"epoch\":\n")) },
 		"too long a frame": func(s *masterSession) { _, _ = s.w.Write([]byte(strings.Repeat(" ", kernel.MaxFrame+10) + "\n")) },
 		"a spec not sent": func(s *masterSession) {
-			s.send(1, kernel.Down{Groups: []kernel.Group{{ID: "x", Spec: "none", Goal: "run"}}})
+			s.send(1, kernel.Down{Assignments: []kernel.Assignment{{ID: "x", Spec: "none", Goal: "run"}}})
 		},
 		"a delta from afar":  func(s *masterSession) { s.send(1, kernel.Down{Endpoints: &kernel.EndpointDelta{From: 77, To: 78}}) },
 		"the connection cut": func(s *masterSession) { s.conn.Close() },
@@ -86,14 +86,14 @@ func TestFrameIsAppliedOnce(t *testing.T) {
 	w.start()
 	s := w.master.connected(0)
 	spec, _ := specOf("exec sleep 600").Seal()
-	s.send(1, kernel.Down{Specs: []kernel.Spec{spec}, Groups: []kernel.Group{{ID: "a", Spec: spec.ID, Goal: kernel.GoalRun}}})
+	s.send(1, kernel.Down{Specs: []kernel.Spec{spec}, Assignments: []kernel.Assignment{{ID: "a", Spec: spec.ID, Goal: kernel.GoalRun}}})
 	w.master.reaches("a.t0", kernel.Running)
-	s.send(1, kernel.Down{Drop: []kernel.GroupID{"a"}})
+	s.send(1, kernel.Down{Drop: []kernel.InstanceID{"a"}})
 	w.master.reaches("a.t0", kernel.Killed)
 	s.skip(-2)
-	s.send(1, kernel.Down{Groups: []kernel.Group{{ID: "a", Spec: spec.ID, Goal: kernel.GoalRun}}}) // again, late
+	s.send(1, kernel.Down{Assignments: []kernel.Assignment{{ID: "a", Spec: spec.ID, Goal: kernel.GoalRun}}}) // again, late
 	s.send(1, kernel.Down{})
-	s.send(1, kernel.Down{Groups: []kernel.Group{{ID: "b", Spec: spec.ID, Goal: kernel.GoalRun}}})
+	s.send(1, kernel.Down{Assignments: []kernel.Assignment{{ID: "b", Spec: spec.ID, Goal: kernel.GoalRun}}})
 	w.master.reaches("b.t0", kernel.Running)
 	if got := len(w.containers()); got != 1 {
 		t.Errorf("got %d containers, want only b's", got)
@@ -134,8 +134,8 @@ func toStrings(ids []kernel.TaskID) (out []string) {
 func TestDeadTasksOfThisMachineGetNoConnectionsWithoutAMaster(t *testing.T) {
 	w := newWorld(t)
 	w.start()
-	for _, g := range []kernel.GroupID{"a", "b", "c"} {
-		w.master.launch(specOf(`trap 'exit 1' TERM; while :; do sleep 0.01; done`), kernel.Group{ID: g})
+	for _, g := range []kernel.InstanceID{"a", "b", "c"} {
+		w.master.launch(specOf(`trap 'exit 1' TERM; while :; do sleep 0.01; done`), kernel.Assignment{ID: g})
 	}
 	for _, id := range []kernel.TaskID{"a.t0", "b.t0", "c.t0"} {
 		w.master.reaches(id, kernel.Running)
@@ -185,7 +185,7 @@ func TestStoppingTaskGetsNoConnectionsBeforeTERM(t *testing.T) {
 	w.start()
 	s := specOf(`trap 'exit 0' TERM; while :; do sleep 0.01; done`)
 	s.Tasks[0].Ports = []kernel.Port{{Protocol: "tcp", VIPs: []kernel.VIP{{Name: "web", Port: 80}}}}
-	w.master.launch(s, kernel.Group{ID: "a", HostPorts: []uint16{31000}})
+	w.master.launch(s, kernel.Assignment{ID: "a", HostPorts: []uint16{31000}})
 	st := w.master.reaches("a.t0", kernel.Running)
 	w.master.tell(endpointOf("a.t0", w.master.last.Agent.ID))
 	w.becomesReady("a.t0")
@@ -270,7 +270,7 @@ func TestSilentMasterIsGivenUp(t *testing.T) {
 		return &mutable{Conn: c, silent: &silent, closed: make(chan struct{})}, err
 	}
 	w.start()
-	w.master.launch(specOf("exec sleep 600"), kernel.Group{ID: "a"})
+	w.master.launch(specOf("exec sleep 600"), kernel.Assignment{ID: "a"})
 	w.master.reaches("a.t0", kernel.Running)
 	silent.Store(true)
 	w.master.connected(1)

@@ -9,14 +9,14 @@ import (
 	"github.com/marinaos/marina/internal/kernel"
 )
 
-// stage is one thing that a group needs before its processes are started: an image, a mount, a network. Stages are
+// stage is one thing that an instance needs before its processes are started: an image, a mount, a network. Stages are
 // prepared in the order of their list and undone in the reverse of it. What they make outlives the agent, and an agent
 // can be killed within any of them, so the next agent may call either at any time: both find what they make there, in
-// part, or not at all, and both go by the group's record alone. A group that ends is undone by all stages, also by
-// those that were never prepared.
+// part, or not at all, and both go by the instance's record alone. An instance that ends is undone by all stages, also
+// by those that were never prepared.
 type stage interface {
-	// Prepare makes it be there. What later stages need of it is left in g.given. An error ends the group: a *failure says
-	// for which task, and an *ending how.
+	// Prepare makes it be there. What later stages need of it is left in g.given. An error ends the instance: a *failure
+	// says for which task, and an *ending how.
 	Prepare(ctx context.Context, g *group) error
 
 	// Undo takes away whatever Prepare may have made. It is called again until it returns nil.
@@ -28,16 +28,16 @@ type kept struct{}
 
 func (kept) Undo(context.Context, *group) error { return nil }
 
-// fetching lists what can be done before a group counts as starting: it costs others nothing and may take long.
+// fetching lists what can be done before an instance counts as starting: it costs others nothing and may take long.
 func fetching() []stage { return []stage{admission{}, secrets{}, images{}} }
 
-// making lists what is made for a group once its intent is on disk. To give groups something new, add a stage.
+// making lists what is made for an instance once its intent is on disk. To give instances something new, add a stage.
 func making() []stage { return []stage{volumes{}, files{}, connection{}, sandboxes{}, containers{}} }
 
 // given is what stages made, for those after them.
 type given struct {
 	secrets map[string]kernel.Secret // by reference; until they are in place
-	volumes map[string]string        // where the claim's are mounted, by name
+	volumes map[string]string        // where the reservation's are mounted, by name
 	netns   string                   // path of the network namespace
 	places  []place                  // by task
 }
@@ -52,7 +52,7 @@ type failure struct {
 func (f *failure) Error() string { return f.err.Error() }
 func (f *failure) Unwrap() error { return f.err }
 
-// prepare prepares stages in their order, and answers with the end of the group if one fails.
+// prepare prepares stages in their order, and answers with the end of the instance if one fails.
 func (g *group) prepare(ctx context.Context, stages []stage) *ending {
 	for _, s := range stages {
 		if err := g.a.measured.Stage(s, func() error { return s.Prepare(ctx, g) }); err != nil {
@@ -73,8 +73,8 @@ func (g *group) undo(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// failed is the end of a group that could not be started because of err; all that is reported is the first such cause,
-// and a group that was told to stop meanwhile just stops.
+// failed is the end of an instance that could not be started because of err; all that is reported is the first such
+// cause, and an instance that was told to stop meanwhile just stops.
 func failed(ctx context.Context, err error) *ending {
 	for _, err := range []error{err, context.Cause(ctx)} {
 		if e, ok := errors.AsType[*ending](err); ok {

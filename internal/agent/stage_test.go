@@ -27,7 +27,7 @@ func fullSpec(w *world, shell string) kernel.Spec {
 	return named(s)
 }
 
-// left lists what is left of groups on the machine beside what is meant to stay: volumes and sandboxes.
+// left lists what is left of instances on the machine beside what is meant to stay: volumes and sandboxes.
 func (w *world) left() (out []string) {
 	for _, c := range w.containers() {
 		out = append(out, "container "+c.ID)
@@ -84,7 +84,7 @@ func killAround(t *testing.T, stage string, undo, after bool) {
 	shell, file := truth(t, "exec sleep 600")
 	spec := fullSpec(w, shell)
 	w.start()
-	w.master.launch(spec, kernel.Group{ID: "g"})
+	w.master.launch(spec, kernel.Assignment{ID: "g"})
 	if !undo {
 		<-killed
 		w.kill()
@@ -111,8 +111,8 @@ func killAround(t *testing.T, stage string, undo, after bool) {
 	}
 }
 
-// A stage that fails ends the group; all stages are undone in reverse, also those that were never prepared, and the one
-// that cannot be undone again and again until it can. The end is told after that.
+// A stage that fails ends the instance; all stages are undone in reverse, also those that were never prepared, and the
+// one that cannot be undone again and again until it can. The end is told after that.
 func TestStagesAreUndoneInReverseAndTheEndIsToldAfterThat(t *testing.T) {
 	w := newWorld(t)
 	var mu sync.Mutex
@@ -140,7 +140,7 @@ func TestStagesAreUndoneInReverseAndTheEndIsToldAfterThat(t *testing.T) {
 	}
 	spec := fullSpec(w, "exec sleep 600")
 	w.start()
-	w.master.launch(spec, kernel.Group{ID: "g"})
+	w.master.launch(spec, kernel.Assignment{ID: "g"})
 	s := w.master.reaches("g.t0", kernel.Failed)
 	if s.Reason != kernel.ReasonRuntime || s.Message != "broken as the test wants it" {
 		t.Errorf("got %s: %s, want the stage's error", s.Reason, s.Message)

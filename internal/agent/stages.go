@@ -23,7 +23,7 @@ func (admission) Prepare(_ context.Context, g *group) error {
 	for i, t := range g.tasks {
 		if !naming.IsTask(t) {
 			return &ending{State: kernel.Error, Reason: kernel.ReasonRuntime, Task: i,
-				Why: fmt.Sprintf("task id %.40q cannot name a folder: use at most %d letters, digits and ._-~@+=", t, naming.MaxTask)}
+				Why: fmt.Sprintf("task id %.40q cannot name a directory: use at most %d letters, digits and ._-~@+=", t, naming.MaxTask)}
 		}
 		if _, err := container(&g.rec, i, place{lent: g.a.cfg.HostVolumes}); err != nil {
 			return &ending{State: kernel.Error, Reason: kernel.ReasonRuntime, Why: err.Error(), Task: i}
@@ -35,7 +35,7 @@ func (admission) Prepare(_ context.Context, g *group) error {
 	return g.a.diskFree()
 }
 
-// secrets fetches the contents of the group's secrets.
+// secrets fetches the contents of the instance's secrets.
 type secrets struct{ kept }
 
 func (secrets) Prepare(ctx context.Context, g *group) (err error) {
@@ -76,14 +76,14 @@ func pull(ctx context.Context, a *Agent, t *kernel.TaskSpec) error {
 	return nil
 }
 
-// volumes mounts those of the group's claim. Their content stays when they are unmounted.
+// volumes mounts those of the instance's claim. Their content stays when they are unmounted.
 type volumes struct{}
 
 func (volumes) Prepare(ctx context.Context, g *group) (err error) {
-	if g.spec.Claim == nil {
+	if g.spec.Reservation == nil {
 		return nil
 	}
-	g.given.volumes, err = g.a.claims.Mount(ctx, g.claim, g.spec.Claim.Volumes)
+	g.given.volumes, err = g.a.claims.Mount(ctx, g.claim, g.spec.Reservation.Volumes)
 	if m, ok := errors.AsType[*volume.MountError](err); ok {
 		return &failure{task: g.mounts(m.Volume), err: m}
 	}
@@ -97,7 +97,7 @@ func (volumes) Undo(ctx context.Context, g *group) error {
 	return g.a.claims.Unmount(ctx, g.claim)
 }
 
-// files puts the files of the group's tasks in memory.
+// files puts the files of the instance's tasks in memory.
 type files struct{}
 
 func (files) Prepare(ctx context.Context, g *group) error {
@@ -111,7 +111,7 @@ func (files) Prepare(ctx context.Context, g *group) error {
 
 func (files) Undo(ctx context.Context, g *group) error { return g.a.files.Drop(ctx, g.owner()) }
 
-// connection connects the group to the network, or holds its host ports.
+// connection connects the instance to the network, or holds its host ports.
 type connection struct{}
 
 func (connection) Prepare(ctx context.Context, g *group) (err error) {
@@ -129,8 +129,8 @@ func (connection) Prepare(ctx context.Context, g *group) (err error) {
 
 func (connection) Undo(ctx context.Context, g *group) error { return g.a.network.Detach(ctx, g.id) }
 
-// sandboxes makes the tasks' folders, and the files that tell the group where it is. Sandboxes stay, for people to
-// read.
+// sandboxes makes the tasks' directories, and the files that tell the instance where it is. Sandboxes stay, for people
+// to read.
 type sandboxes struct{}
 
 func (sandboxes) Prepare(_ context.Context, g *group) error {

@@ -7,7 +7,7 @@ import (
 	"github.com/marinaos/marina/internal/kernel"
 )
 
-// start makes the group run, or says why it does not. What it made is left for finish and clean.
+// start makes the instance run, or says why it does not. What it made is left for finish and clean.
 func (g *group) start(ctx context.Context) *ending {
 	if e := g.prepare(ctx, g.a.fetching); e != nil {
 		return e
@@ -67,11 +67,11 @@ func (g *group) begin(ctx context.Context) *ending {
 	return nil
 }
 
-// mounts is the first task that mounts a volume of the claim, all if none does.
+// mounts is the first task that mounts a volume of the reservation, all if none does.
 func (g *group) mounts(volume string) int {
 	for i := range g.spec.Tasks {
 		for _, v := range g.spec.Tasks[i].Volumes {
-			if v.Claimed == volume {
+			if v.Reserved == volume {
 				return i
 			}
 		}

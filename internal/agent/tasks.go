@@ -9,7 +9,7 @@ import (
 type sight struct {
 	api.Task
 	group *group
-	index int // in its group
+	index int // in its instance
 }
 
 func (g *group) sightLocked(i int) sight {
@@ -20,7 +20,7 @@ func (g *group) sightLocked(i int) sight {
 	return s
 }
 
-// tasks are those of all groups there are, or those that are up.
+// tasks are those of all instances there are, or those that are up.
 func (a *Agent) tasks(up bool) map[kernel.TaskID]sight {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -44,7 +44,7 @@ func (a *Agent) up() map[kernel.TaskID]api.Task {
 	return out
 }
 
-// task is one of those there are; ok is false if no group here has it.
+// task is one of those there are; ok is false if no instance here has it.
 func (a *Agent) task(id kernel.TaskID) (t api.Task, ok bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -62,5 +62,5 @@ func (a *Agent) task(id kernel.TaskID) (t api.Task, ok bool) {
 func (a *Agent) sizeOf(s sight) kernel.Size {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return (&kernel.Group{Sizes: s.group.sizes}).Size(s.group.spec, s.index)
+	return (&kernel.Assignment{Sizes: s.group.sizes}).Size(s.group.spec, s.index)
 }

@@ -10,7 +10,7 @@ import (
 	"github.com/marinaos/marina/internal/kernel"
 )
 
-// Root inside of a container is root in what is bound into it: only folders that the machine lends may be.
+// Root inside of a container is root in what is bound into it: only directories that the machine lends may be.
 func TestTasksBindOnlyWhatTheMachineLends(t *testing.T) {
 	lent, other := t.TempDir(), t.TempDir()
 	for link, to := range map[string]string{"out": other, "in": filepath.Join(lent, "data"), "up": "/"} {

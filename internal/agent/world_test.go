@@ -46,15 +46,15 @@ const limit = 20 * time.Second
 // netTwin is agent.Network in memory. Like the real one it outlives the agents that use it.
 type netTwin struct {
 	mu       sync.Mutex
-	attached map[kernel.GroupID]kernel.Attachment // guarded by mu
-	foreign  map[uint16]string                    // host ports of others, guarded by mu
-	table    []kernel.Endpoint                    // guarded by mu
-	judge    func([]kernel.Endpoint)              // sees every table, guarded by mu
-	subnet   netip.Prefix                         // guarded by mu
+	attached map[kernel.InstanceID]kernel.Attachment // guarded by mu
+	foreign  map[uint16]string                       // host ports of others, guarded by mu
+	table    []kernel.Endpoint                       // guarded by mu
+	judge    func([]kernel.Endpoint)                 // sees every table, guarded by mu
+	subnet   netip.Prefix                            // guarded by mu
 }
 
 func newNetTwin() *netTwin {
-	return &netTwin{attached: map[kernel.GroupID]kernel.Attachment{}, foreign: map[uint16]string{}}
+	return &netTwin{attached: map[kernel.InstanceID]kernel.Attachment{}, foreign: map[uint16]string{}}
 }
 
 func (n *netTwin) Configure(_ context.Context, subnet netip.Prefix, _ kernel.NetworkInfo) error {
@@ -76,18 +76,18 @@ func (n *netTwin) Hold(_ context.Context, a kernel.Attachment) error {
 			return fmt.Errorf("host port %d is held by %s: %w", p.Host, owner, errdefs.ErrAlreadyExists)
 		}
 	}
-	n.attached[a.Group] = a
+	n.attached[a.Instance] = a
 	return nil
 }
 
-func (n *netTwin) Detach(_ context.Context, g kernel.GroupID) error {
+func (n *netTwin) Detach(_ context.Context, g kernel.InstanceID) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	delete(n.attached, g)
 	return nil
 }
 
-func (n *netTwin) Attached(context.Context) ([]kernel.GroupID, error) {
+func (n *netTwin) Attached(context.Context) ([]kernel.InstanceID, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return slices.Sorted(maps.Keys(n.attached)), nil
@@ -244,21 +244,21 @@ type master struct {
 	conns     sync.WaitGroup
 
 	mu       sync.Mutex
-	epoch    int64                             // of Down frames, guarded by mu
-	specs    map[kernel.SpecID]kernel.Spec     // guarded by mu
-	groups   map[kernel.GroupID]kernel.Group   // guarded by mu
-	statuses map[kernel.TaskID]kernel.Status   // latest, guarded by mu
-	history  map[kernel.TaskID][]kernel.Status // each once, guarded by mu
-	repeats  map[kernel.TaskID]int             // terminal statuses that came again, guarded by mu
-	last     *kernel.Registration              // guarded by mu
-	sessions int                               // guarded by mu
-	live     *masterSession                    // guarded by mu
-	mute     bool                              // acknowledges nothing, guarded by mu
-	refuse   bool                              // takes no connections, guarded by mu
-	ends     map[kernel.TaskID]kernel.Endpoint // guarded by mu
-	version  uint64                            // of ends, guarded by mu
-	release  []string                          // told in each session, guarded by mu
-	released []string                          // answers, guarded by mu
+	epoch    int64                                   // of Down frames, guarded by mu
+	specs    map[kernel.SpecID]kernel.Spec           // guarded by mu
+	groups   map[kernel.InstanceID]kernel.Assignment // guarded by mu
+	statuses map[kernel.TaskID]kernel.Status         // latest, guarded by mu
+	history  map[kernel.TaskID][]kernel.Status       // each once, guarded by mu
+	repeats  map[kernel.TaskID]int                   // terminal statuses that came again, guarded by mu
+	last     *kernel.Registration                    // guarded by mu
+	sessions int                                     // guarded by mu
+	live     *masterSession                          // guarded by mu
+	mute     bool                                    // acknowledges nothing, guarded by mu
+	refuse   bool                                    // takes no connections, guarded by mu
+	ends     map[kernel.TaskID]kernel.Endpoint       // guarded by mu
+	version  uint64                                  // of ends, guarded by mu
+	release  []string                                // told in each session, guarded by mu
+	released []string                                // answers, guarded by mu
 }
 
 // masterSession is one session.
@@ -295,7 +295,7 @@ func newMaster(t testing.TB) *master {
 		t.Fatal(err)
 	}
 	m := &master{t: t, ln: ln, clientTLS: &tls.Config{RootCAs: pool}, epoch: 1, specs: map[kernel.SpecID]kernel.Spec{},
-		groups: map[kernel.GroupID]kernel.Group{}, statuses: map[kernel.TaskID]kernel.Status{},
+		groups: map[kernel.InstanceID]kernel.Assignment{}, statuses: map[kernel.TaskID]kernel.Status{},
 		history: map[kernel.TaskID][]kernel.Status{}, repeats: map[kernel.TaskID]int{}, ends: map[kernel.TaskID]kernel.Endpoint{}}
 	m.conns.Go(m.accept)
 	return m
@@ -376,7 +376,7 @@ func (m *master) register(s *masterSession, r *kernel.Registration) {
 	d := kernel.Down{Sync: true, Release: m.release, Subnet: netip.MustParsePrefix("10.0.0.0/24"), Network: &kernel.NetworkInfo{
 		Pool: netip.MustParsePrefix("10.0.0.0/8"), VIPs: netip.MustParsePrefix("198.18.0.0/16")}}
 	for _, g := range m.groups {
-		d.Groups = append(d.Groups, g)
+		d.Assignments = append(d.Assignments, g)
 	}
 	for _, sp := range m.specs {
 		d.Specs = append(d.Specs, sp)
@@ -436,7 +436,7 @@ func (m *master) take(s *masterSession, all []kernel.Status) (acks []kernel.Stat
 		}
 		if st.State.Terminal() && !m.mute {
 			acks = append(acks, kernel.StatusAck{Task: st.Task, Seq: st.Seq})
-			delete(m.groups, st.Group)
+			delete(m.groups, st.Instance)
 		}
 	}
 	return acks
@@ -476,8 +476,8 @@ func (m *master) send(d kernel.Down) {
 	}
 }
 
-// launch assigns a group.
-func (m *master) launch(spec kernel.Spec, g kernel.Group) {
+// launch assigns an instance.
+func (m *master) launch(spec kernel.Spec, g kernel.Assignment) {
 	m.t.Helper()
 	spec, err := spec.Seal()
 	if err != nil {
@@ -488,11 +488,11 @@ func (m *master) launch(spec kernel.Spec, g kernel.Group) {
 	m.mu.Lock()
 	m.specs[spec.ID], m.groups[g.ID] = spec, g
 	m.mu.Unlock()
-	m.send(kernel.Down{Specs: []kernel.Spec{spec}, Groups: []kernel.Group{g}})
+	m.send(kernel.Down{Specs: []kernel.Spec{spec}, Assignments: []kernel.Assignment{g}})
 }
 
-// end asks for a group's end.
-func (m *master) end(id kernel.GroupID) {
+// end asks for an instance's end.
+func (m *master) end(id kernel.InstanceID) {
 	m.mu.Lock()
 	g, ok := m.groups[id]
 	g.Goal, g.Why = kernel.GoalStop, "scaled down"
@@ -501,7 +501,7 @@ func (m *master) end(id kernel.GroupID) {
 	}
 	m.mu.Unlock()
 	if ok {
-		m.send(kernel.Down{Groups: []kernel.Group{g}})
+		m.send(kernel.Down{Assignments: []kernel.Assignment{g}})
 	}
 }
 

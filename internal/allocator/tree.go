@@ -29,7 +29,7 @@ type node struct {
 	firm          kernel.Resources // used by the role itself, not preemptible
 	entitledBelow kernel.Resources // sum of entitled of its children
 	entitled      kernel.Resources // its guarantee, or firm and entitledBelow if that is more
-	setAside      kernel.Resources // of its limit, for groups that wait
+	setAside      kernel.Resources // of its limit, for instances that wait
 }
 
 // node returns the node of a role, created if need be.
@@ -135,7 +135,7 @@ func (t *Tree) Credit(role string, r kernel.Resources, preemptible bool) {
 	t.prune(t.nodes[role])
 }
 
-// SetAside reserves r within the limits of role and its ancestors for a waiting group; a negative r returns it. It
+// SetAside reserves r within the limits of role and its ancestors for a waiting instance; a negative r returns it. It
 // counts neither as use nor toward a guarantee.
 func (t *Tree) SetAside(role string, r kernel.Resources) {
 	n := t.node(role)
@@ -244,7 +244,7 @@ func (t *Tree) View(role string) kernel.QuotaView {
 	if n == nil {
 		return v
 	}
-	v.Used, v.Lent, v.Weight = n.used, n.preemptible, n.weight()
+	v.Used, v.Preemptible, v.Weight = n.used, n.preemptible, n.weight()
 	if n.hasQuota {
 		v.Limit = new(n.quota.Limit)
 	}

@@ -13,7 +13,7 @@
 //
 // A package is of one of these kinds:
 //
-//   - room: a folder of internal/. Rooms import rooms, never in a circle, and only contracts: not what lies below a
+//   - room: a directory of internal/. Rooms import rooms, never in a circle, and only contracts: not what lies below a
 //     room.
 //   - wiring: a room that may also import implementations, to put the pieces together. Only daemon and sim are.
 //   - implementation: a child that imports its parent, which holds the contract. The parent never imports it, and

@@ -65,11 +65,11 @@ var breaks = map[string]struct {
 	},
 	"a room below a room": {
 		change: set("store/disk", room("store")),
-		want:   "folders of internal/ are rooms",
+		want:   "directories of internal/ are rooms",
 	},
 	"an implementation at the top": {
 		change: set("disk", implementation("store")),
-		want:   "folders of internal/ are rooms",
+		want:   "directories of internal/ are rooms",
 	},
 	"a suite by another name": {
 		change: set("kernel/suite", suite("kernel")),

@@ -51,10 +51,10 @@ func TestPackagesImportExactlyWhatTheTableSays(t *testing.T) {
 }
 
 func TestTheRestOfTheProductImportsWhatItMay(t *testing.T) {
-	for folder, allowed := range outside {
+	for dir, allowed := range outside {
 		var got []string
 		for _, p := range load(t) {
-			if p.Path == folder || strings.HasPrefix(p.Path, folder+"/") {
+			if p.Path == dir || strings.HasPrefix(p.Path, dir+"/") {
 				got = append(got, p.Imports()...)
 			}
 		}
@@ -62,12 +62,12 @@ func TestTheRestOfTheProductImportsWhatItMay(t *testing.T) {
 		got = slices.Compact(got)
 		for _, imp := range got {
 			if !slices.Contains(strings.Fields(allowed), imp) {
-				t.Errorf("%s imports internal/%s: `outside` in table_test.go does not allow it", folder, imp)
+				t.Errorf("%s imports internal/%s: `outside` in table_test.go does not allow it", dir, imp)
 			}
 		}
 		for _, imp := range strings.Fields(allowed) {
 			if !slices.Contains(got, imp) {
-				t.Errorf("%s does not import internal/%s: remove it from `outside` in table_test.go", folder, imp)
+				t.Errorf("%s does not import internal/%s: remove it from `outside` in table_test.go", dir, imp)
 			}
 		}
 	}
@@ -115,7 +115,7 @@ func wrongKind(table map[string]entry, name string) []string {
 	top := e.kind == "room" || e.kind == "wiring"
 	switch {
 	case child == top:
-		say("internal/%s: folders of internal/ are rooms or wiring, and nothing below them is; it is a %s", name, e.kind)
+		say("internal/%s: directories of internal/ are rooms or wiring, and nothing below them is; it is a %s", name, e.kind)
 	case e.kind == "implementation" && !slices.Contains(e.imports, parent):
 		say("internal/%s: an implementation imports its parent's contract; if %s imports it, it is a part", name, parent)
 	case e.kind == "part" && slices.Contains(e.imports, parent):

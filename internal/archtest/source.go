@@ -19,7 +19,7 @@ import (
 // Module is the import path of the repository.
 const Module = "github.com/marinaos/marina"
 
-// Package is a folder with Go files, tests included.
+// Package is a directory with Go files, tests included.
 type Package struct {
 	Path  string // from the top of the repository: internal/agent
 	Files []*File
@@ -55,12 +55,12 @@ var clock = map[string][]string{
 	"context": {"WithTimeout", "WithTimeoutCause", "WithDeadline", "WithDeadlineCause"},
 }
 
-// Load reads the packages below the given folders of the repository at root, ordered by path. Folders called
+// Load reads the packages below the given directories of the repository at root, ordered by path. Directories called
 // testdata or bin and hidden ones are not read.
-func Load(root string, folders ...string) ([]*Package, error) {
+func Load(root string, dirs ...string) ([]*Package, error) {
 	byPath := map[string]*Package{}
-	for _, folder := range folders {
-		err := filepath.WalkDir(filepath.Join(root, folder), func(p string, d fs.DirEntry, err error) error {
+	for _, dir := range dirs {
+		err := filepath.WalkDir(filepath.Join(root, dir), func(p string, d fs.DirEntry, err error) error {
 			switch {
 			case err != nil:
 				return err

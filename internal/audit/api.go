@@ -15,8 +15,8 @@ import (
 // Base is the prefix under which Handler answers.
 const Base = "/audit/v1"
 
-// Handler answers GET /audit/v1?who=&path=&since=&after=&outcome=&limit= with {"records": [...]}, oldest first. since is a time
-// (RFC 3339) or a duration back from now ("1h").
+// Handler answers GET /audit/v1?who=&path=&since=&after=&outcome=&limit= with {"records": [...]}, oldest first. since
+// is a time (RFC 3339) or a duration back from now ("1h").
 func (l *Log) Handler() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "application/json")

@@ -113,7 +113,8 @@ func (l *Log) numberAfter(name string) (int64, error) {
 	return next, err
 }
 
-// openLocked opens the newest file, or a new one for the record first. A last line that was torn by a crash is ended, so that it spoils no other.
+// openLocked opens the newest file, or a new one for the record first. A last line that was torn by a crash is ended,
+// so that it spoils no other.
 func (l *Log) openLocked(names []string, first int64) error {
 	name := fileName(first)
 	if len(names) > 0 {
@@ -143,7 +144,8 @@ func (l *Log) openLocked(names []string, first int64) error {
 	return nil
 }
 
-// Append numbers a record and writes it. It never fails for its caller: what cannot be written is counted and told by Alarms.
+// Append numbers a record and writes it. It never fails for its caller: what cannot be written is counted and told by
+// Alarms.
 func (l *Log) Append(r Record) {
 	if l == nil {
 		return
@@ -315,7 +317,8 @@ func (q *Query) wants(r *Record) bool {
 		r.Number > q.After && (q.Outcome == "" || q.Outcome == r.Outcome)
 }
 
-// Read returns the records that a query wants, oldest first. A limit above MaxLimit or below zero is errdefs.ErrInvalidArgument.
+// Read returns the records that a query wants, oldest first. A limit above MaxLimit or below zero is
+// errdefs.ErrInvalidArgument.
 func (l *Log) Read(ctx context.Context, q Query) ([]Record, error) {
 	q.Limit = cmp.Or(q.Limit, 100)
 	if q.Limit < 0 || q.Limit > MaxLimit {
@@ -352,7 +355,8 @@ func (l *Log) Read(ctx context.Context, q Query) ([]Record, error) {
 	return out[max(0, len(out)-q.Limit):], nil
 }
 
-// scan calls f with each whole record of a file until f says false. Lines that are no record are left out: a crash tore them.
+// scan calls f with each whole record of a file until f says false. Lines that are no record are left out: a crash tore
+// them.
 func scan(path string, f func(*Record) bool) error {
 	file, err := os.Open(path)
 	if err != nil {

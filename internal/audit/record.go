@@ -74,8 +74,8 @@ func WithNotes(ctx context.Context) (context.Context, func() map[string]string) 
 	}
 }
 
-// Note adds a fact to the record of the request that ctx belongs to. It does nothing where there is no record. At most 8 facts
-// of 512 bytes are kept. What it says must be no secret.
+// Note adds a fact to the record of the request that ctx belongs to. It does nothing where there is no record. At most
+// 8 facts of 512 bytes are kept. What it says must be no secret.
 func Note(ctx context.Context, key, value string) {
 	n, ok := ctx.Value(notesKey{}).(*notes)
 	if !ok {

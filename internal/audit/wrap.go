@@ -5,8 +5,9 @@ import (
 	"time"
 )
 
-// Wrap records what is asked of a handler by other methods than GET and HEAD. who names the asker and where it is. It is for
-// small handlers beside the gateway, which records by itself: an answer cannot be flushed or hijacked through it.
+// Wrap records what is asked of a handler by other methods than GET and HEAD. who names the asker and where it is. It
+// is for small handlers beside the gateway, which records by itself: an answer cannot be flushed or hijacked through
+// it.
 func (l *Log) Wrap(next http.Handler, who func(*http.Request) (name, from string)) http.Handler {
 	if l == nil {
 		return next

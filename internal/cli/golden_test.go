@@ -24,11 +24,13 @@ import (
 	"github.com/marinaos/marina/internal/settings"
 )
 
-// The golden files hold the whole command as people and scripts see it: help, flags, completions, what each verb asks the API,
-// what it prints, and how it ends. go test ./internal/cli -run Golden -update writes them anew; read the difference.
+// The golden files hold the whole command as people and scripts see it: help, flags, completions, what each verb asks
+// the API, what it prints, and how it ends. go test ./internal/cli -run Golden -update writes them anew; read the
+// difference.
 var update = flag.Bool("update", false, "write the golden files anew")
 
-// session is a person at a terminal that is none, with a home of their own and a datacenter that always answers the same.
+// session is a person at a terminal that is none, with a home of their own and a datacenter that always answers the
+// same.
 type session struct {
 	t          *testing.T
 	api        *clitest.Recorded

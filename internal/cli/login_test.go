@@ -14,7 +14,7 @@ import (
 	"github.com/marinaos/marina/internal/cli/exit"
 )
 
-// nobody is an environment without a home folder and without anything said.
+// nobody is an environment without a home directory and without anything said.
 func nobody(t *testing.T) (temp string) {
 	clitest.Home(t)
 	temp = t.TempDir()

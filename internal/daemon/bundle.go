@@ -6,10 +6,11 @@ import (
 	"strings"
 )
 
-// Bundles are folders of programs that Marina brings for tasks: "runtime", and below bundle/kubernetes a folder for each minor,
-// for nodes and for add-ons. A checkout has them as bundle/kubernetes/NAME/bin, a release as kubernetes/NAME beside its runtime.
+// Bundles are directories of programs that Marina brings for tasks: "runtime", and below bundle/kubernetes a directory
+// for each minor, for nodes and for add-ons. A checkout has them as bundle/kubernetes/NAME/bin, a release as
+// kubernetes/NAME beside its runtime.
 
-// bundle is the folder of one, if this machine has it.
+// bundle is the directory of one, if this machine has it.
 func (c *config) bundle(name string) (string, bool) {
 	if name == "runtime" {
 		return c.Runtime, true
@@ -25,7 +26,7 @@ func (c *config) bundle(name string) (string, bool) {
 	return "", false
 }
 
-// bundlePaths is where a bundle may be, seen from the runtime's folder.
+// bundlePaths is where a bundle may be, seen from the runtime's directory.
 func (c *config) bundlePaths(name string) []string {
 	return []string{filepath.Join(c.Runtime, "..", "..", name, "bin"), filepath.Join(c.Runtime, "..", name)}
 }

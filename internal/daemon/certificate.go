@@ -53,8 +53,9 @@ func (c *config) readDatacenter() (id string, pool *x509.CertPool, err error) {
 	return d.ID, pool, nil
 }
 
-// agentID names this machine's agent for as long as the state folder lives. Daemon and agent may ask first at the same time:
-// both get the same. A name that cannot be read is an error, never another name: what runs here would be nobody's.
+// agentID names this machine's agent for as long as the state directory lives. Daemon and agent may ask first at the
+// same time: both get the same. A name that cannot be read is an error, never another name: what runs here would be
+// nobody's.
 func (c *config) agentID() (string, error) {
 	file := c.path("agent.id")
 	for {

@@ -36,12 +36,12 @@ func resolve(given settings.Datacenter) (*config, error) {
 	return c, c.chooseRanges()
 }
 
-// complete fills in defaults and refuses what cannot work, with errdefs.ErrInvalidArgument. It asks the machine for its name and
-// its addresses, and writes nothing.
+// complete fills in defaults and refuses what cannot work, with errdefs.ErrInvalidArgument. It asks the machine for its
+// name and its addresses, and writes nothing.
 func complete(given settings.Datacenter) (*config, error) {
 	abs, err := filepath.Abs(given.State)
 	if given.State == "" || err != nil {
-		return nil, refused("state folder %q is not a path", given.State)
+		return nil, refused("state directory %q is not a path", given.State)
 	}
 	sum := sha256.Sum256([]byte(abs))
 	c := &config{Datacenter: given, seed: sum[6], id: hex.EncodeToString(sum[:4]), attributes: map[string]string{}}
@@ -81,7 +81,7 @@ func (c *config) checkSaid() error {
 	}
 	for _, dir := range c.HostVolume {
 		if !filepath.IsAbs(dir) || inside(c.State, dir) || inside(dir, c.State) {
-			return refused("host volume %q: expected an absolute path that neither holds the state folder nor lies in it", dir)
+			return refused("host volume %q: expected an absolute path that neither holds the state directory nor lies in it", dir)
 		}
 	}
 	for _, a := range c.Attribute {
@@ -94,7 +94,8 @@ func (c *config) checkSaid() error {
 	return nil
 }
 
-// fingerprint names what this process was started with, so that an agent that was started with something else is told apart.
+// fingerprint names what this process was started with, so that an agent that was started with something else is told
+// apart.
 func (c *config) fingerprint() string {
 	return fmt.Sprintf("%x", sha256.Sum256(fmt.Appendf(nil, "%+v", c.Datacenter)))[:16]
 }
@@ -103,9 +104,9 @@ func refused(format string, args ...any) error {
 	return fmt.Errorf(format+": %w", append(args, errdefs.ErrInvalidArgument)...)
 }
 
-// inside reports whether a path is that of a folder or below it.
-func inside(name, folder string) bool {
-	rel, err := filepath.Rel(folder, name)
+// inside reports whether a path is that of a directory or below it.
+func inside(name, dir string) bool {
+	rel, err := filepath.Rel(dir, name)
 	return err == nil && filepath.IsLocal(rel)
 }
 
@@ -131,7 +132,7 @@ func findRuntime() (string, error) {
 			return filepath.Clean(candidate), nil
 		}
 	}
-	return "", fmt.Errorf("no containerd beside %s: build it with `make build`, or name its folder with --runtime: %w",
+	return "", fmt.Errorf("no containerd beside %s: build it with `make build`, or name its directory with --runtime: %w",
 		self, errdefs.ErrNotFound)
 }
 
@@ -164,7 +165,7 @@ func advertised(text string) (netip.Addr, error) {
 	return netip.AddrFrom4([4]byte{127, 0, 0, 1}), nil
 }
 
-// Where things are under the state folder.
+// Where things are under the state directory.
 func (c *config) path(parts ...string) string {
 	return filepath.Join(append([]string{c.State}, parts...)...)
 }

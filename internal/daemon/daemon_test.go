@@ -75,7 +75,7 @@ func TestSettingsThatCannotWorkAreRefusedInWords(t *testing.T) {
 		says   string
 	}{
 		"plain HTTP for everybody": {func(c *settings.Datacenter) { c.HTTP = "0.0.0.0:8080" }, "loopback"},
-		"no state":                 {func(c *settings.Datacenter) { c.State = "" }, "state folder"},
+		"no state":                 {func(c *settings.Datacenter) { c.State = "" }, "state directory"},
 		"pool is no network":       {func(c *settings.Datacenter) { c.Pool = "10.0.0.1" }, "container pool"},
 		"pool is too small":        {func(c *settings.Datacenter) { c.Pool = "10.0.0.0/24" }, "container pool"},
 		"VIPs are IPv6":            {func(c *settings.Datacenter) { c.VIPs = "fd00::/64" }, "VIP range"},
@@ -164,10 +164,10 @@ func TestPreflightNamesWhatIsMissingAndWhatToDo(t *testing.T) {
 	}
 	all := strings.Join(said, "\n")
 	if !strings.Contains(all, "containerd is missing in "+c.Runtime+" -> make build") {
-		t.Errorf("an empty runtime folder was told as:\n%s", all)
+		t.Errorf("an empty runtime directory was told as:\n%s", all)
 	}
 	if _, err := os.Stat(filepath.Join(c.State, "run")); err == nil {
-		t.Error("the check wrote into the state folder")
+		t.Error("the check wrote into the state directory")
 	}
 }
 

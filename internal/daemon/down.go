@@ -18,8 +18,9 @@ import (
 	"github.com/marinaos/marina/internal/settings"
 )
 
-// Down stops everything of the datacenter on this machine: daemon, agent, tasks with their grace, containerd, network. The
-// state stays. Tasks that do not end within a minute are killed. It works whatever is left of a datacenter, and again.
+// Down stops everything of the datacenter on this machine: daemon, agent, tasks with their grace, containerd, network.
+// The state stays. Tasks that do not end within a minute are killed. It works whatever is left of a datacenter, and
+// again.
 func Down(ctx context.Context, cfg settings.Datacenter, progress io.Writer) error {
 	return take(ctx, cfg, progress, func(ctx context.Context, c *config, m *machine) error {
 		if m == nil {
@@ -29,8 +30,8 @@ func Down(ctx context.Context, cfg settings.Datacenter, progress io.Writer) erro
 	})
 }
 
-// Clean is Down, and removes the state folder and all the runtime had. A folder that no datacenter was started in is left as it
-// is: errdefs.ErrFailedPrecondition.
+// Clean is Down, and removes the state directory and all the runtime had. A directory that no datacenter was started in
+// is left as it is: errdefs.ErrFailedPrecondition.
 func Clean(ctx context.Context, cfg settings.Datacenter, progress io.Writer) error {
 	return take(ctx, cfg, progress, func(ctx context.Context, c *config, m *machine) error {
 		if m != nil {
@@ -49,8 +50,8 @@ const (
 	taskGrace = time.Minute     // for tasks to end by themselves
 )
 
-// take ends the processes, the tasks and the network, and has last do the rest; m is nil if no datacenter was started here.
-// Until it returns, neither a daemon nor an agent can start on the state.
+// take ends the processes, the tasks and the network, and has last do the rest; m is nil if no datacenter was started
+// here. Until it returns, neither a daemon nor an agent can start on the state.
 func take(ctx context.Context, cfg settings.Datacenter, progress io.Writer, last func(context.Context, *config, *machine) error) error {
 	c, err := complete(cfg)
 	if err != nil {

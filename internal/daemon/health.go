@@ -23,7 +23,8 @@ func (d *daemon) units(ctx context.Context) []unit {
 	return append(d.parts(ctx), d.alarmUnits()...)
 }
 
-// parts are the processes of the datacenter on this machine: while all are well it is up, whatever alarms a scheduler has.
+// parts are the processes of the datacenter on this machine: while all are well it is up, whatever alarms a scheduler
+// has.
 func (d *daemon) parts(ctx context.Context) []unit {
 	store := unit{ID: "marina-store.service", Name: "store"}
 	if st, err := d.store.Status(ctx); err != nil {
@@ -48,8 +49,8 @@ func (d *daemon) parts(ctx context.Context) []unit {
 	return []unit{store, lead, agents}
 }
 
-// alarmUnits are the audit log and the schedulers of the present term: one is unhealthy while it has alarms, and its output
-// lists them.
+// alarmUnits are the audit log and the schedulers of the present term: one is unhealthy while it has alarms, and its
+// output lists them.
 func (d *daemon) alarmUnits() []unit {
 	out := []unit{alarmed("marina-audit.service", "audit", d.audit.Alarms())}
 	if t := d.term.Load(); t != nil {

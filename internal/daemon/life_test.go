@@ -19,8 +19,8 @@ import (
 )
 
 func TestDownWhereNothingWasStartedDoesNothing(t *testing.T) {
-	for what, dir := range map[string]string{"no folder": filepath.Join(t.TempDir(), "none"),
-		"empty folder": t.TempDir()} {
+	for what, dir := range map[string]string{"no directory": filepath.Join(t.TempDir(), "none"),
+		"empty directory": t.TempDir()} {
 		c := given(t)
 		c.State = dir
 		var said strings.Builder
@@ -30,7 +30,7 @@ func TestDownWhereNothingWasStartedDoesNothing(t *testing.T) {
 	}
 }
 
-func TestCleanLeavesFoldersAloneThatAreNotOurs(t *testing.T) {
+func TestCleanLeavesDirectoriesAloneThatAreNotOurs(t *testing.T) {
 	c := given(t)
 	file := filepath.Join(c.State, "network", "interfaces")
 	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
@@ -50,7 +50,7 @@ func TestCleanLeavesFoldersAloneThatAreNotOurs(t *testing.T) {
 		t.Errorf("somebody's file: %v", err)
 	}
 	if _, err := os.Stat(filepath.Join(c.State, "run")); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("somebody's folder was written to: %v", err)
+		t.Errorf("somebody's directory was written to: %v", err)
 	}
 }
 
@@ -74,7 +74,7 @@ func TestCleanRemovesWhatAStartThatFailedLeft(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err := os.Stat(c.State); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("state folder: %v, want it gone", err)
+		t.Errorf("state directory: %v, want it gone", err)
 	}
 }
 
@@ -137,7 +137,7 @@ func TestADaemonGoesOnWhileItsAgentCannotBeStarted(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// There is no folder for the agent's log: starting it fails, as on a full disk.
+	// There is no directory for the agent's log: starting it fails, as on a full disk.
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
@@ -147,7 +147,7 @@ func TestADaemonGoesOnWhileItsAgentCannotBeStarted(t *testing.T) {
 	})
 }
 
-func TestAStateFolderWithTooLongAPathIsRefused(t *testing.T) {
+func TestAStateDirectoryWithTooLongAPathIsRefused(t *testing.T) {
 	c := given(t)
 	c.State = filepath.Join(c.State, strings.Repeat("a", 100))
 	if err := Run(t.Context(), c); !errdefs.IsFailedPrecondition(err) || !strings.Contains(err.Error(), "bytes") {

@@ -20,8 +20,8 @@ import (
 	"github.com/marinaos/marina/internal/settings"
 )
 
-// machine is what one machine runs tasks with: its agent, runtime and network. The agent's process keeps it running; Down and
-// Clean build it once more to take everything back.
+// machine is what one machine runs tasks with: its agent, runtime and network. The agent's process keeps it running;
+// Down and Clean build it once more to take everything back.
 type machine struct {
 	agent   *agent.Agent
 	runtime *containerd.Runtime
@@ -121,8 +121,8 @@ func (c *config) hostPorts() kernel.PortRange {
 	return kernel.PortRange{First: first, Last: first + 699}
 }
 
-// published is the range that load balancers of clusters get on this machine, nothing for the default. Instances beside the
-// first have fewer, and sixteen of them each its own.
+// published is the range that load balancers of clusters get on this machine, nothing for the default. Instances beside
+// the first have fewer, and sixteen of them each its own.
 func (c *config) published() kernel.PortRange {
 	if c.State == settings.State {
 		return kernel.PortRange{}

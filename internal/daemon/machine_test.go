@@ -281,27 +281,27 @@ func TestRemovingAStateLeavesWhatTheFilesystemHas(t *testing.T) {
 	}
 }
 
-func TestAStateFolderIsKnownByWhatADatacenterLeavesInIt(t *testing.T) {
+func TestAStateDirectoryIsKnownByWhatADatacenterLeavesInIt(t *testing.T) {
 	for name, ours := range map[string]bool{"datacenter.json": true, "root.key": true, "run/daemon.pid": true,
 		"settings.json": true, "log/daemon.log": true,
 		"lost+found/x": true, "photos/cat.jpg": false, ".profile": false} {
 		c := completed(t)
 		write(t, c.path(name), "x")
 		if err := c.checkState(); (err == nil) != ours || err != nil && !errdefs.IsFailedPrecondition(err) {
-			t.Errorf("a folder with %s: %v, want ours %v", name, err, ours)
+			t.Errorf("a directory with %s: %v, want ours %v", name, err, ours)
 		}
 	}
 	c := completed(t)
 	write(t, c.path("root.key"), "x")
 	write(t, c.path("photos/cat.jpg"), "x")
 	if err := c.checkState(); err != nil {
-		t.Errorf("a datacenter's folder with something else in it: %v, want it to stay one", err)
+		t.Errorf("a datacenter's directory with something else in it: %v, want it to stay one", err)
 	}
 	file := filepath.Join(t.TempDir(), "file")
 	write(t, file, "x")
 	c.State = file
 	if err := c.checkState(); err == nil {
-		t.Error("a file is no state folder")
+		t.Error("a file is no state directory")
 	}
 }
 
@@ -372,7 +372,7 @@ func TestProgramsAndSpaceAreLookedAt(t *testing.T) {
 	c.State = c.Runtime
 	write(t, filepath.Join(c.Runtime, "photo"), "")
 	if f := filesystem(t.Context(), c); len(f) != 1 || f[0].Severity != kernel.Fatal {
-		t.Errorf("found %+v, want that somebody else's folder is refused", f)
+		t.Errorf("found %+v, want that somebody else's directory is refused", f)
 	}
 }
 

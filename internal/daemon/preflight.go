@@ -31,7 +31,7 @@ func Preflight(ctx context.Context, cfg settings.Datacenter) []kernel.Finding {
 	return out
 }
 
-// leastFree is what a datacenter needs of its state folder's filesystem to begin.
+// leastFree is what a datacenter needs of its state directory's filesystem to begin.
 const leastFree = kernel.GiB
 
 func filesystem(_ context.Context, c *config) []kernel.Finding {
@@ -47,11 +47,11 @@ func filesystem(_ context.Context, c *config) []kernel.Finding {
 	}
 	var st unix.Statfs_t
 	if err := unix.Statfs(dir, &st); err != nil {
-		return host.Fatal("", "state folder %s: %v", c.State, err)
+		return host.Fatal("", "state directory %s: %v", c.State, err)
 	}
 	free := int64(st.Bavail) * st.Bsize
 	if free < leastFree {
-		return host.Fatal("free some, or choose another folder with MARINA_STATE", "%s has %s free, %s are needed", dir,
+		return host.Fatal("free some, or choose another directory with MARINA_STATE", "%s has %s free, %s are needed", dir,
 			kernel.FormatBytes(free), kernel.FormatBytes(leastFree))
 	}
 	if b, err := os.ReadFile("/proc/filesystems"); err == nil && !strings.Contains(string(b), "overlay") {

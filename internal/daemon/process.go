@@ -50,7 +50,7 @@ func (c *config) writePID(ctx context.Context, path string) (release func(), err
 	return func() { f.Close() }, nil
 }
 
-// Running reports whether a daemon lives on a state folder, also one that does not answer yet.
+// Running reports whether a daemon lives on a state directory, also one that does not answer yet.
 func Running(cfg settings.Datacenter) bool {
 	abs, err := filepath.Abs(cfg.State)
 	if err != nil {
@@ -65,8 +65,8 @@ const (
 	longWait  = 5 * time.Second
 )
 
-// keepAgent has the machine's agent running until ctx ends. One that runs is left alone if it is of this build, and replaced
-// otherwise; one that dies, or cannot be started now, is started again. When ctx ends the agent goes on.
+// keepAgent has the machine's agent running until ctx ends. One that runs is left alone if it is of this build, and
+// replaced otherwise; one that dies, or cannot be started now, is started again. When ctx ends the agent goes on.
 func (c *config) keepAgent(ctx context.Context, build string, log *slog.Logger) error {
 	for wait := firstWait; ctx.Err() == nil; wait = min(2*wait, longWait) {
 		begun := time.Now()

@@ -16,7 +16,8 @@ import (
 	"github.com/marinaos/marina/internal/settings"
 )
 
-// TestMain is a machine's agent when a test starts this program as one: it says who it is and lives until it is told to end.
+// TestMain is a machine's agent when a test starts this program as one: it says who it is and lives until it is told to
+// end.
 func TestMain(m *testing.M) {
 	if len(os.Args) != 4 || os.Args[1] != "agent" {
 		os.Exit(m.Run())

@@ -15,8 +15,8 @@ import (
 	"github.com/marinaos/marina/internal/settings"
 )
 
-// ranges are the datacenter's addresses on this machine, in a file of the state folder. Those that nobody named are chosen
-// once, among what nobody on the machine has, and stay: what has an address keeps it.
+// ranges are the datacenter's addresses on this machine, in a file of the state directory. Those that nobody named are
+// chosen once, among what nobody on the machine has, and stay: what has an address keeps it.
 type ranges struct {
 	Pool netip.Prefix `json:"pool"`
 	VIPs netip.Prefix `json:"vips"`
@@ -24,8 +24,8 @@ type ranges struct {
 
 func (c *config) rangesFile() string { return c.path("ranges.json") }
 
-// keptRanges are those of an earlier start, if there was one. A file that is there and cannot be read is no first start: what
-// runs has addresses of the ranges that it said.
+// keptRanges are those of an earlier start, if there was one. A file that is there and cannot be read is no first
+// start: what runs has addresses of the ranges that it said.
 func (c *config) keptRanges() (r ranges, ok bool, err error) {
 	b, err := os.ReadFile(c.rangesFile())
 	if errors.Is(err, fs.ErrNotExist) {
@@ -44,8 +44,8 @@ func (c *config) keptRanges() (r ranges, ok bool, err error) {
 	return r, true, nil
 }
 
-// chooseRanges settles on the ranges: those that were said, else those of an earlier start, else free ones. Others than those of
-// an earlier start are refused: machines, groups and VIPs have addresses of those.
+// chooseRanges settles on the ranges: those that were said, else those of an earlier start, else free ones. Others than
+// those of an earlier start are refused: machines, instances and VIPs have addresses of those.
 func (c *config) chooseRanges() error {
 	kept, known, err := c.keptRanges()
 	if err != nil {

@@ -117,8 +117,8 @@ func (d *daemon) newTerm(l *store.Leadership, listener net.Listener, name string
 	return t
 }
 
-// deposePredecessor ends the leadership of an earlier process of this very state folder. Its lock is ours, so it is dead, and
-// waiting for its lease would only cost time; were it not, its writes would fail by the fence.
+// deposePredecessor ends the leadership of an earlier process of this very state directory. Its lock is ours, so it is
+// dead, and waiting for its lease would only cost time; were it not, its writes would fail by the fence.
 func (d *daemon) deposePredecessor(ctx context.Context, name string) error {
 	key := store.LeaderKey(election)
 	item, err := d.store.Get(ctx, key)

@@ -41,8 +41,8 @@ func await(t *testing.T, what string, so func() bool) {
 	}
 }
 
-// running is a whole daemon in the test's process: real store, certificates, gateway and admin socket. Its agent is this program
-// again, which only says that it lives.
+// running is a whole daemon in the test's process: real store, certificates, gateway and admin socket. Its agent is
+// this program again, which only says that it lives.
 type running struct {
 	*config
 	t    *testing.T
@@ -88,7 +88,8 @@ func start(t *testing.T, s settings.Datacenter) *running {
 	return d
 }
 
-// endAgent ends the agent of a state that nobody keeps any more. One that was only just started may not have said yet who it is.
+// endAgent ends the agent of a state that nobody keeps any more. One that was only just started may not have said yet
+// who it is.
 func endAgent(t *testing.T, c *config) {
 	if err := os.Remove(c.path("run", "agent.build")); err != nil {
 		return // none was started, or it was ended

@@ -53,8 +53,8 @@ func Check(dir string, more int64) error {
 	return s.Check(more)
 }
 
-// Meter passes on what is written to it. Before each piece it asks Take for its bytes, and now and then Check whether the
-// filesystem has room; either's error ends the writing. It never gives back what it took.
+// Meter passes on what is written to it. Before each piece it asks Take for its bytes, and now and then Check whether
+// the filesystem has room; either's error ends the writing. It never gives back what it took.
 type Meter struct {
 	To    io.Writer
 	Take  func(n int64) error

@@ -120,7 +120,7 @@ func listenSocket(path string) (net.Listener, error) {
 		return nil, err
 	}
 	if !info.IsDir() || info.Mode().Perm()&0o022 != 0 {
-		return nil, fmt.Errorf("folder %s has mode %v, others could put their own socket there: chmod 700: %w",
+		return nil, fmt.Errorf("directory %s has mode %v, others could put their own socket there: chmod 700: %w",
 			dir, info.Mode(), errdefs.ErrPermissionDenied)
 	}
 	if c, err := net.DialTimeout("unix", path, time.Second); err == nil {

@@ -28,7 +28,7 @@ const (
 	signingKeyBits = 2048
 )
 
-// claims are the claims of a token. All of them are required.
+// reservations are the reservations of a token. All of them are required.
 type claims struct {
 	UID string `json:"uid"`
 	jwt.RegisteredClaims
@@ -83,7 +83,7 @@ func (s *signer) sign(id, uid string, issued, expires time.Time) (string, error)
 	return signed, nil
 }
 
-// parse returns the claims of a token that this datacenter signed and that is in its time. Any other is
+// parse returns the reservations of a token that this datacenter signed and that is in its time. Any other is
 // ErrUnauthenticated. Headers that name or contain a key are refused.
 func (s *signer) parse(token string) (*claims, error) {
 	if len(token) > MaxTokenBytes {
@@ -132,7 +132,7 @@ func newJWK(k *rsa.PublicKey) jwk {
 	return j
 }
 
-// serviceClaims are the claims of a service account's login token, which it signed itself. Only uid and exp are
+// serviceClaims are the reservations of a service account's login token, which it signed itself. Only uid and exp are
 // required.
 type serviceClaims struct {
 	UID string `json:"uid"`

@@ -41,7 +41,7 @@ func goodClaims() map[string]any {
 	return map[string]any{"uid": "ann", "jti": "1", "iss": testDatacenter, "aud": Audience, "iat": now, "exp": now + 3600}
 }
 
-// forge signs any header and claims by any method.
+// forge signs any header and reservations by any method.
 func forge(t testing.TB, header, claims map[string]any, method jwt.SigningMethod, key any) string {
 	t.Helper()
 	h, c := must(json.Marshal(header))(t), must(json.Marshal(claims))(t)

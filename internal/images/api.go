@@ -15,7 +15,8 @@ import (
 	"github.com/marinaos/marina/internal/access"
 )
 
-// Handler serves /images/v1: GET lists, POST (an archive, ?name=) loads, DELETE /images/v1/{reference} removes. It asks z.
+// Handler serves /images/v1: GET lists, POST (an archive, ?name=) loads, DELETE /images/v1/{reference} removes. It asks
+// z.
 func (s *Images) Handler(z access.Authorizer) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /images/v1", func(w http.ResponseWriter, r *http.Request) {
@@ -70,8 +71,8 @@ func (s *Images) answer(w http.ResponseWriter, r *http.Request, code int, body a
 
 var pull = regexp.MustCompile(`^/v2/([a-z0-9._/-]{1,255})/(manifests|blobs)/([A-Za-z0-9._:-]{1,128})$`)
 
-// Registry serves the reading half of the registry protocol to agents: the registry a reference names comes in the query
-// parameter "ns", as containerd's mirrors send it.
+// Registry serves the reading half of the registry protocol to agents: the registry a reference names comes in the
+// query parameter "ns", as containerd's mirrors send it.
 func (s *Images) Registry() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Docker-Distribution-Api-Version", "registry/2.0")

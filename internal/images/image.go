@@ -49,8 +49,8 @@ type Images struct {
 	collecting sync.RWMutex // loads hold it for reading, Collect for writing: a blob in use is never removed
 }
 
-// New opens the image store whose content is in dir, which it creates. fence guards every write to the store; its error is
-// the answer while this process does not lead.
+// New opens the image store whose content is in dir, which it creates. fence guards every write to the store; its error
+// is the answer while this process does not lead.
 func New(dir string, st store.Store, fence func() (store.Guard, error), log *slog.Logger) (*Images, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("image store: %w", err)

@@ -31,9 +31,9 @@ var blobName = regexp.MustCompile(`^blobs/sha256/([0-9a-f]{64})$`)
 // emptyIndex is what a fresh layout begins with.
 var emptyIndex = empty.Index
 
-// Load reads an archive and keeps every image in it. as names the image if the archive does not, or names it otherwise than
-// wanted; it is an error if the archive holds several. Nothing is kept under any name unless all of it is whole. Errors of
-// kind ErrInvalidArgument say what is wrong with the archive.
+// Load reads an archive and keeps every image in it. as names the image if the archive does not, or names it otherwise
+// than wanted; it is an error if the archive holds several. Nothing is kept under any name unless all of it is whole.
+// Errors of kind ErrInvalidArgument say what is wrong with the archive.
 func (s *Images) Load(ctx context.Context, archive io.Reader, as string) ([]Image, error) {
 	s.collecting.RLock()
 	defer s.collecting.RUnlock()
@@ -85,7 +85,7 @@ func (s *Images) Load(ctx context.Context, archive io.Reader, as string) ([]Imag
 	return found, nil
 }
 
-// unpack moves the blobs of an archive into the content folder and returns the images its index names.
+// unpack moves the blobs of an archive into the content directory and returns the images its index names.
 func (s *Images) unpack(archive io.Reader) ([]Image, error) {
 	dir := "incoming/" + rand.Text()
 	if err := s.root.Mkdir(dir, 0o700); err != nil {

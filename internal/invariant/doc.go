@@ -1,6 +1,6 @@
-// Package invariant is what must always hold in a datacenter, as code. The simulator judges every step by it, the tests with
-// real processes judge the records that tasks write about themselves, and the cheap checks run in production: one function
-// each, so that a simulated run and a real one are judged alike.
+// Package invariant is what must always hold in a datacenter, as code. The simulator judges every step by it, the tests
+// with real processes judge the records that tasks write about themselves, and the cheap checks run in production: one
+// function each, so that a simulated run and a real one are judged alike.
 //
 // # The catalogue
 //
@@ -18,19 +18,21 @@
 //
 // # Views
 //
-// Checks look at small values of the kernel's vocabulary and never at another room's insides; bounds of policy come in as
-// plain numbers. Those that need history are trackers: they are told what happened, keep what they need, and answer with
-// violations at once ([Identities], [Terminals], [Intents], [Fences]) or when asked ([Ledger.Judge] after each revision,
-// [Orphans.Judge] after each step). A [Ledger] is [Books] and the placements beside them, for whoever has those from nowhere else. A tracker looks only at what changed since it was last asked, so that judging every step
+// Checks look at small values of the kernel's vocabulary and never at another room's insides; bounds of policy come in
+// as plain numbers. Those that need history are trackers: they are told what happened, keep what they need, and answer
+// with violations at once ([Identities], [Terminals], [Intents], [Fences]) or when asked ([Ledger.Judge] after each
+// revision, [Orphans.Judge] after each step). A [Ledger] is [Totals] and the placements beside them, for whoever has
+// those from nowhere else. A tracker looks only at what changed since it was last asked, so that judging every step
 // costs what the step did. While everything holds nothing is allocated but what is remembered.
 //
 // # Ownership and failure
 //
 // A tracker belongs to one goroutine. A check never panics and never changes what it looks at. A violation is a bug in
-// the program that was judged, never a condition to handle: a test fails with it, and production stops rather than commit it.
+// the program that was judged, never a condition to handle: a test fails with it, and production stops rather than
+// commit it.
 //
 // # Rare paths
 //
-// A simulation that never reaches its rare paths proves little. [Sometimes] is a list of their names: code that reaches one
-// says so, and the run fails if one of them was never reached.
+// A simulation that never reaches its rare paths proves little. [Sometimes] is a list of their names: code that reaches
+// one says so, and the run fails if one of them was never reached.
 package invariant

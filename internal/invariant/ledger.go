@@ -8,9 +8,9 @@ import (
 	"github.com/marinaos/marina/internal/kernel"
 )
 
-// Placement is a group on an agent as the store has it.
+// Placement is an instance on an agent as the store has it.
 type Placement struct {
-	Group     kernel.GroupID
+	Instance  kernel.InstanceID
 	Agent     kernel.AgentID
 	Role      string           // that pays: "/prod/web"
 	Guarantee kernel.Resources // of all its tasks
@@ -24,8 +24,8 @@ type HostPort struct {
 	Protocol string // "tcp" or "udp"
 }
 
-// HostPorts lists what a group of this spec holds with these host ports: one for each port that has a number, two for one of
-// both protocols.
+// HostPorts lists what an instance of this spec holds with these host ports: one for each port that has a number, two
+// for one of both protocols.
 func HostPorts(s *kernel.Spec, numbers []uint16) []HostPort {
 	var out []HostPort
 	i := 0
@@ -42,39 +42,40 @@ func HostPorts(s *kernel.Spec, numbers []uint16) []HostPort {
 	return out
 }
 
-// Ledger judges I13 and I14 over the placements that are durable. It is told what each revision of the store changed and
-// judges it with Judge; a revision is judged as a whole, so the order of its changes does not matter.
+// Ledger judges I13 and I14 over the placements that are durable. It is told what each revision of the store changed
+// and judges it with Judge; a revision is judged as a whole, so the order of its changes does not matter.
 //
-// I13: a revision that places a group leaves the guarantees on its agent within what the agent has, and those of its role
-// and of all roles above within their quotas, in what the group has; so does one that gives a group more. What was placed before a quota sank, or a machine shrank, may stay; when one
-// revision does both, the larger limit counts.
+// I13Capacity: a revision that places an instance leaves the guarantees on its agent within what the agent has, and
+// those of its role and of all roles above within their quotas, in what the instance has; so does one that gives an
+// instance more. What was placed before a quota sank, or a machine shrank, may stay; when one revision does both, the
+// larger limit counts.
 //
-// I14: a group, a host port of an agent, and an address have one holder; a VIP has one address, which it keeps, and an address one VIP; no two
-// subnets overlap.
+// I14Exclusive: an instance, a host port of an agent, and an address have one holder; a VIP has one address, which it
+// keeps, and an address one VIP; no two subnets overlap.
 type Ledger struct {
-	Books
-	groups map[kernel.GroupID]Placement
+	Totals
+	groups map[kernel.InstanceID]Placement
 }
 
 // NewLedger returns a ledger of an empty datacenter.
 func NewLedger() *Ledger {
-	return &Ledger{Books: *NewBooks(), groups: map[kernel.GroupID]Placement{}}
+	return &Ledger{Totals: *NewTotals(), groups: map[kernel.InstanceID]Placement{}}
 }
 
-// Place tells that a group is durable on an agent. Telling it again changes nothing.
+// Place tells that an instance is durable on an agent. Telling it again changes nothing.
 func (l *Ledger) Place(p Placement) {
-	if old, ok := l.groups[p.Group]; ok {
+	if old, ok := l.groups[p.Instance]; ok {
 		if old.Agent != p.Agent {
-			l.pending = append(l.pending, violated(I14, "group %s is on agent %s and on agent %s", p.Group, old.Agent, p.Agent)...)
+			l.pending = append(l.pending, violated(I14Exclusive, "group %s is on agent %s and on agent %s", p.Instance, old.Agent, p.Agent)...)
 		}
 		return
 	}
-	l.groups[p.Group] = p
+	l.groups[p.Instance] = p
 	l.Take(p)
 }
 
-// Resize tells that a durable group's guarantee is another one.
-func (l *Ledger) Resize(group kernel.GroupID, guarantee kernel.Resources) {
+// Resize tells that a durable instance's guarantee is another one.
+func (l *Ledger) Resize(group kernel.InstanceID, guarantee kernel.Resources) {
 	p, ok := l.groups[group]
 	if !ok {
 		return
@@ -84,8 +85,8 @@ func (l *Ledger) Resize(group kernel.GroupID, guarantee kernel.Resources) {
 	l.groups[group] = p
 }
 
-// Remove tells that a group is not durable on the agent any more.
-func (l *Ledger) Remove(group kernel.GroupID, agent kernel.AgentID) {
+// Remove tells that an instance is not durable on the agent any more.
+func (l *Ledger) Remove(group kernel.InstanceID, agent kernel.AgentID) {
 	p, ok := l.groups[group]
 	if !ok || p.Agent != agent {
 		return
@@ -94,21 +95,21 @@ func (l *Ledger) Remove(group kernel.GroupID, agent kernel.AgentID) {
 	l.GiveBack(p)
 }
 
-// On reports whether a group is durable on an agent now.
-func (l *Ledger) On(group kernel.GroupID, agent kernel.AgentID) bool {
+// On reports whether an instance is durable on an agent now.
+func (l *Ledger) On(group kernel.InstanceID, agent kernel.AgentID) bool {
 	p, ok := l.groups[group]
 	return ok && p.Agent == agent
 }
 
 // Get returns a durable placement.
-func (l *Ledger) Get(group kernel.GroupID) (Placement, bool) {
+func (l *Ledger) Get(group kernel.InstanceID) (Placement, bool) {
 	p, ok := l.groups[group]
 	return p, ok
 }
 
 // Judge answers with what the changes since the last call broke; revision goes into the facts.
 func (l *Ledger) Judge(revision int64) []Violation {
-	return l.Books.Judge(revision, func(holds func(*Placement) bool) (holders []kernel.GroupID) {
+	return l.Totals.Judge(revision, func(holds func(*Placement) bool) (holders []kernel.InstanceID) {
 		for id, p := range l.groups {
 			if holds(&p) {
 				holders = append(holders, id)

@@ -15,19 +15,19 @@ type Members struct {
 
 	machines map[kernel.AgentID]netip.Prefix // members, with their subnets
 	left     map[kernel.AgentID]bool
-	claims   map[string]keptClaim
+	claims   map[string]keptReservation
 	came     []kernel.AgentID // since the last Judge
 }
 
-// keptClaim is a claim with volumes.
-type keptClaim struct {
+// keptClaim is a reservation with volumes.
+type keptReservation struct {
 	agent kernel.AgentID
 	lost  bool
 }
 
 // NewMembers returns a datacenter without machines, with so many subnets for them.
 func NewMembers(subnets int) *Members {
-	return &Members{Subnets: subnets, machines: map[kernel.AgentID]netip.Prefix{}, left: map[kernel.AgentID]bool{}, claims: map[string]keptClaim{}}
+	return &Members{Subnets: subnets, machines: map[kernel.AgentID]netip.Prefix{}, left: map[kernel.AgentID]bool{}, claims: map[string]keptReservation{}}
 }
 
 // All lists the members.
@@ -54,21 +54,21 @@ func (m *Members) Left(id kernel.AgentID) {
 // Answered tells that somebody was told that a machine was removed.
 func (m *Members) Answered(id kernel.AgentID) []Violation {
 	if m.Has(id) {
-		return violated(I42, "somebody was told that machine %s was removed, and it is a member", id)
+		return violated(I42Removed, "somebody was told that machine %s was removed, and it is a member", id)
 	}
 	return nil
 }
 
-// Claim tells of a claim with volumes; without an agent it is gone.
-func (m *Members) Claim(name string, agent kernel.AgentID, lost bool) []Violation {
+// Claim tells of a reservation with volumes; without an agent it is gone.
+func (m *Members) Reservation(name string, agent kernel.AgentID, lost bool) []Violation {
 	old, had := m.claims[name]
 	if agent == "" {
 		delete(m.claims, name)
 		return nil
 	}
-	m.claims[name] = keptClaim{agent, lost}
+	m.claims[name] = keptReservation{agent, lost}
 	if had && old.agent != agent && !old.lost {
-		return violated(I42, "claim %s is on machine %s, what it keeps on %s", name, agent, old.agent)
+		return violated(I42Removed, "claim %s is on machine %s, what it keeps on %s", name, agent, old.agent)
 	}
 	return nil
 }
@@ -78,16 +78,16 @@ func (m *Members) Judge(revision int64) (out []Violation) {
 	for _, id := range m.came {
 		subnet, is := m.machines[id]
 		if is && m.left[id] {
-			out = append(out, violated(I42, "machine %s was removed and is a member again at revision %d", id, revision)...)
+			out = append(out, violated(I42Removed, "machine %s was removed and is a member again at revision %d", id, revision)...)
 		}
 		if is && !subnet.IsValid() && len(m.machines) <= m.Subnets {
-			out = append(out, violated(I42, "machine %s has no addresses at revision %d: %d machines share %d subnets", id, revision, len(m.machines), m.Subnets)...)
+			out = append(out, violated(I42Removed, "machine %s has no addresses at revision %d: %d machines share %d subnets", id, revision, len(m.machines), m.Subnets)...)
 		}
 	}
 	m.came = m.came[:0]
 	for _, name := range slices.Sorted(maps.Keys(m.claims)) {
 		if c := m.claims[name]; !c.lost && !m.Has(c.agent) {
-			out = append(out, violated(I42, "claim %s is on machine %s, which is no member, and is not called lost at revision %d", name, c.agent, revision)...)
+			out = append(out, violated(I42Removed, "claim %s is on machine %s, which is no member, and is not called lost at revision %d", name, c.agent, revision)...)
 		}
 	}
 	return out
@@ -99,5 +99,5 @@ func (m *Members) Awaited(complete bool, missing []kernel.AgentID) []Violation {
 	if complete || len(missing) > 0 {
 		return nil
 	}
-	return violated(I42, "the leader waits for machines to report, and all %d members did", len(m.machines))
+	return violated(I42Removed, "the leader waits for machines to report, and all %d members did", len(m.machines))
 }

@@ -23,8 +23,8 @@ func NewSometimes(names ...string) *Sometimes {
 	return s
 }
 
-// Reached counts a name. One that is not on the list is a mistake in the program: it panics, or a misspelt path would never
-// be missed.
+// Reached counts a name. One that is not on the list is a mistake in the program: it panics, or a misspelt path would
+// never be missed.
 func (s *Sometimes) Reached(name string) {
 	if s == nil {
 		return

@@ -2,22 +2,22 @@ package invariant
 
 import "fmt"
 
-// ID is an invariant's number in the catalogue of the package comment.
+// ID names an invariant: its number in the catalogue of the package comment, and the noun for it.
 type ID string
 
 // The invariants that are checked here, by their numbers.
 const (
-	I5  ID = "I5"  // upper bound of live instances
-	I7  ID = "I7"  // convergence after faults
-	I8  ID = "I8"  // identity of processes
-	I10 ID = "I10" // terminal states absorb
-	I11 ID = "I11" // no orphans
-	I12 ID = "I12" // intent before act
-	I13 ID = "I13" // capacity and quota
-	I14 ID = "I14" // uniqueness
-	I19 ID = "I19" // fencing
-	I41 ID = "I41" // rights of priorities
-	I42 ID = "I42" // membership
+	I5UpperBound     ID = "I5 upper bound"
+	I7Converged      ID = "I7 convergence"
+	I8OneProcess     ID = "I8 one process"
+	I10TerminalStays ID = "I10 terminal states"
+	I11NoOrphan      ID = "I11 orphans"
+	I12IntentFirst   ID = "I12 intent before act"
+	I13Capacity      ID = "I13 capacity and quota"
+	I14Exclusive     ID = "I14 one holder"
+	I19Fenced        ID = "I19 fencing"
+	I41Preemption    ID = "I41 rights of priorities"
+	I42Removed       ID = "I42 membership"
 )
 
 // Violation is one broken invariant with the facts that show it. It is an error.
@@ -26,7 +26,7 @@ type Violation struct {
 	Facts string // one sentence with names and numbers
 }
 
-// Error is the number and the facts: "I13: agent a1 has 5 cpus guaranteed of 4 cpus at revision 12".
+// Error is the number and the facts: "I13 capacity and quota: agent a1 has 5 cpus guaranteed of 4 cpus at revision 12".
 func (v Violation) Error() string { return string(v.ID) + ": " + v.Facts }
 
 func violated(id ID, format string, args ...any) []Violation {

@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// AgentID names an agent for as long as its state folder lives.
+// AgentID names an agent for as long as its state directory lives.
 type AgentID string
 
 // Agent is a machine as its agent describes it when it registers.
@@ -39,26 +39,26 @@ type PortRange struct {
 // AgentView is an agent as the master sees it.
 type AgentView struct {
 	Agent
-	Subnet    netip.Prefix `json:"subnet"`        // from which its groups get their addresses
+	Subnet    netip.Prefix `json:"subnet"`        // from which its instances get their addresses
 	Connected bool         `json:"connected"`     // it has a live session
 	Since     time.Time    `json:"since"`         // of that fact
 	Away      time.Time    `json:"away,omitzero"` // unreachable since
 	Used      Resources    `json:"used"`          // sum of guarantees placed on it
 	Free      Resources    `json:"free"`          // for anybody: neither used, nor reserved, nor kept for what waits
 
-	Reserved []Reservation `json:"reserved,omitempty"`
+	Reserved []ReservedPart `json:"reserved,omitempty"`
 
-	Groups     int       `json:"groups"`          // placed on it
+	Instances  int       `json:"groups"`          // placed on it
 	Registered time.Time `json:"registered"`      // first seen
 	Epoch      int64     `json:"epoch,omitempty"` // of the leader it talks to
 }
 
 // Removal is what a machine's removal from the datacenter gave up.
 type Removal struct {
-	Machine  AgentID     `json:"machine"`
-	Hostname string      `json:"hostname"`
-	Groups   []GroupID   `json:"groups"` // that ended with it
-	Lost     []ClaimView `json:"lost"`   // claims with volumes: what those held went with it
+	Machine   AgentID           `json:"machine"`
+	Hostname  string            `json:"hostname"`
+	Instances []InstanceID      `json:"groups"` // that ended with it
+	Lost      []ReservationView `json:"lost"`   // reservations with volumes: what those held went with it
 }
 
 // Usage is what a task uses, as its agent reads it when asked: GET /agent/v1/tasks/ID/usage.

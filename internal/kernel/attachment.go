@@ -2,19 +2,19 @@ package kernel
 
 import "net/netip"
 
-// Attachment is a group's place in its machine's network.
+// Attachment is an instance's place in its machine's network.
 type Attachment struct {
-	Group   GroupID     `json:"group"`
-	Mode    NetworkMode `json:"mode"`
-	Address netip.Addr  `json:"address,omitzero"` // static, bridge mode
-	Ports   []Mapping   `json:"ports,omitempty"`
+	Instance InstanceID  `json:"group"`
+	Mode     NetworkMode `json:"mode"`
+	Address  netip.Addr  `json:"address,omitzero"` // static, bridge mode
+	Ports    []Mapping   `json:"ports,omitempty"`
 
-	// Network is the named network it is in; empty is the datacenter's own. Groups of different networks reach each other by
-	// VIPs and published ports only.
+	// Network is the named network it is in; empty is the datacenter's own. Groups of different networks reach each other
+	// by VIPs and published ports only.
 	Network string `json:"network,omitempty"`
 
-	// IDs, if set, makes the group's network namespace belong to a user namespace of its own with these ids, which is held at
-	// UserNamespace(netns). Bridge mode only.
+	// IDs, if set, makes the instance's network namespace belong to a user namespace of its own with these ids, which is
+	// held at UserNamespace(netns). Bridge mode only.
 	IDs *IDRange `json:"ids,omitempty"`
 }
 
@@ -27,7 +27,7 @@ type IDRange struct {
 // UserNamespace is where the user namespace is held that a network namespace belongs to, see Attachment.IDs.
 func UserNamespace(netns string) string { return netns + ".user" }
 
-// Mapping is one port of a group; Host is zero if it is not mapped.
+// Mapping is one port of an instance; Host is zero if it is not mapped.
 type Mapping struct {
 	Protocol  string `json:"protocol"` // "tcp" or "udp"
 	Container uint16 `json:"container,omitempty"`

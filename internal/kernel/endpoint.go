@@ -2,11 +2,11 @@ package kernel
 
 import "net/netip"
 
-// Endpoint is where one task can be reached. Agents get all endpoints of the datacenter as deltas on their streams; names,
-// VIPs and published ports are made from nothing else.
+// Endpoint is where one task can be reached. Agents get all endpoints of the datacenter as deltas on their streams;
+// names, VIPs and published ports are made from nothing else.
 type Endpoint struct {
 	Task      TaskID         `json:"task"`
-	Group     GroupID        `json:"group"`
+	Instance  InstanceID     `json:"group"`
 	Framework string         `json:"framework"`
 	Owner     string         `json:"owner"`
 	Discovery string         `json:"discovery,omitempty"`

@@ -6,12 +6,14 @@ import (
 	"io"
 )
 
-// Running a further process in a task is one request, POST ExecPath of the task on the agent's connection: its body is a
-// stream of exec frames to the agent, its answer a stream of exec frames back. A frame is one byte of kind, four bytes of
-// payload length (big endian), and the payload. The first frame of the body is ExecStart, the last of the answer ExecExit.
+// Running a further process in a task is one request, POST ExecPath of the task on the agent's connection: its body is
+// a stream of exec frames to the agent, its answer a stream of exec frames back. A frame is one byte of kind, four
+// bytes of payload length (big endian), and the payload. The first frame of the body is ExecStart, the last of the
+// answer ExecExit.
 type ExecKind byte
 
-// The kinds of exec frames. To the agent: ExecStart, ExecStdin, ExecStdinEOF, ExecResize. Back: ExecStdout, ExecStderr, ExecExit.
+// The kinds of exec frames. To the agent: ExecStart, ExecStdin, ExecStdinEOF, ExecResize. Back: ExecStdout, ExecStderr,
+// ExecExit.
 const (
 	ExecStart    ExecKind = iota + 1 // JSON of ExecRequest
 	ExecStdin                        // bytes
@@ -60,8 +62,8 @@ func WriteExecFrame(w io.Writer, kind ExecKind, payload []byte) error {
 	return err
 }
 
-// ReadExecFrame reads one frame. The error is io.EOF only between frames, and errdefs.ErrInvalidArgument for a frame that
-// is none. The payload is the caller's.
+// ReadExecFrame reads one frame. The error is io.EOF only between frames, and errdefs.ErrInvalidArgument for a frame
+// that is none. The payload is the caller's.
 func ReadExecFrame(r io.Reader) (ExecKind, []byte, error) {
 	var head [5]byte
 	if _, err := io.ReadFull(r, head[:]); err != nil {

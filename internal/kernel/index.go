@@ -5,11 +5,11 @@ import (
 	"math/bits"
 )
 
-// Index finds things by the ids of their groups. It keeps no ids of its own: those of a million instances are more than all else that an
-// index needs. It is a linear hash table, which grows by one bucket at a time: an insertion moves at most
-// what is in one.
-type Index[T interface{ ID() GroupID }] struct {
-	hash    func(GroupID) uint64
+// Index finds things by the ids of their instances. It keeps no ids of its own: those of a million instances are more
+// than all else that an index needs. It is a linear hash table, which grows by one bucket at a time: an insertion moves
+// at most what is in one.
+type Index[T interface{ ID() InstanceID }] struct {
+	hash    func(InstanceID) uint64
 	buckets [][]T
 	len     int
 }
@@ -18,16 +18,16 @@ type Index[T interface{ ID() GroupID }] struct {
 const indexLoad = 3
 
 // NewIndex returns an empty index.
-func NewIndex[T interface{ ID() GroupID }]() *Index[T] {
+func NewIndex[T interface{ ID() InstanceID }]() *Index[T] {
 	seed := maphash.MakeSeed()
-	return &Index[T]{hash: func(id GroupID) uint64 { return maphash.String(seed, string(id)) }, buckets: make([][]T, 1)}
+	return &Index[T]{hash: func(id InstanceID) uint64 { return maphash.String(seed, string(id)) }, buckets: make([][]T, 1)}
 }
 
 // Len is how many there are.
 func (x *Index[T]) Len() int { return x.len }
 
 // bucket is where an id belongs: the last bits of its hash say so, one bit fewer where the bucket is not split yet.
-func (x *Index[T]) bucket(id GroupID) int {
+func (x *Index[T]) bucket(id InstanceID) int {
 	mask := uint64(1)<<bits.Len(uint(len(x.buckets)-1)) - 1
 	at := x.hash(id) & mask
 	if at >= uint64(len(x.buckets)) {
@@ -36,7 +36,7 @@ func (x *Index[T]) bucket(id GroupID) int {
 	return int(at)
 }
 
-func (x *Index[T]) find(id GroupID) (bucket, at int) {
+func (x *Index[T]) find(id InstanceID) (bucket, at int) {
 	bucket = x.bucket(id)
 	for at, t := range x.buckets[bucket] {
 		if t.ID() == id {
@@ -47,7 +47,7 @@ func (x *Index[T]) find(id GroupID) (bucket, at int) {
 }
 
 // Get finds one; if there is none it is T's zero and false.
-func (x *Index[T]) Get(id GroupID) (t T, ok bool) {
+func (x *Index[T]) Get(id InstanceID) (t T, ok bool) {
 	if b, at := x.find(id); at >= 0 {
 		return x.buckets[b][at], true
 	}
@@ -84,7 +84,7 @@ func (x *Index[T]) split() {
 }
 
 // Delete takes one out.
-func (x *Index[T]) Delete(id GroupID) {
+func (x *Index[T]) Delete(id InstanceID) {
 	b, at := x.find(id)
 	if at < 0 {
 		return

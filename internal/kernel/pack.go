@@ -14,8 +14,8 @@ const packFrom = 4 << 10
 // maxUnpacked is how large a delta may become when it is unpacked.
 const maxUnpacked = 16 * MaxFrame
 
-// Pack is the delta as JSON for the wire: a large one is compressed into {"packed": "..."}, once for all agents. Reading it
-// as JSON unpacks it again.
+// Pack is the delta as JSON for the wire: a large one is compressed into {"packed": "..."}, once for all agents.
+// Reading it as JSON unpacks it again.
 func (d *EndpointDelta) Pack() ([]byte, error) {
 	plain, err := json.Marshal(d)
 	if err != nil || len(plain) < packFrom {

@@ -1,7 +1,7 @@
 package kernel
 
-// Quota says what the groups of a role get together. Roles form a tree by their paths: what "/prod/web" uses counts against
-// "/prod" and "/" as well.
+// Quota says what the instances of a role get together. Roles form a tree by their paths: what "/prod/web" uses counts
+// against "/prod" and "/" as well.
 type Quota struct {
 	Role string `json:"role"` // "/prod"
 
@@ -9,29 +9,29 @@ type Quota struct {
 	Guarantee Resources `json:"guarantee,omitzero"`
 	Limit     Resources `json:"limit"` // a component of Unlimited (-1) is not bounded; zero allows nothing
 
-	// Weight is how much the role gets beside its siblings while there is not enough for all that wait: one with 2 gets twice
-	// as much as one with 1. Zero is 1.
+	// Weight is how much the role gets beside its siblings while there is not enough for all that wait: one with 2 gets
+	// twice as much as one with 1. Zero is 1.
 	Weight float64 `json:"weight,omitempty"`
 }
 
 // QuotaView is a role with its quota, what counts against it, and what waits.
 type QuotaView struct {
-	Role      string     `json:"role"`
-	Guarantee *Resources `json:"guarantee,omitempty"` // nil: none
-	Limit     *Resources `json:"limit,omitempty"`     // nil: the role has no quota of its own
-	Weight    float64    `json:"weight"`
-	Used      Resources  `json:"used"`
-	Lent      Resources  `json:"lent,omitzero"`      // of it: by work with a priority below zero
-	Held      Resources  `json:"held,omitzero"`      // of its guarantee and those below it: not used yet
-	Share     float64    `json:"share"`              // the largest of what it uses as a fraction of what all machines have
-	Dominant  string     `json:"dominant,omitempty"` // which resource that is: "cpus", "mem", "disk", "gpus"
-	Waiting   int        `json:"waiting,omitempty"`  // groups, those of roles below it included
-	Asks      Resources  `json:"asks,omitzero"`      // what all of them need
-	Why       string     `json:"why,omitempty"`      // why the next of its own waits
+	Role        string     `json:"role"`
+	Guarantee   *Resources `json:"guarantee,omitempty"` // nil: none
+	Limit       *Resources `json:"limit,omitempty"`     // nil: the role has no quota of its own
+	Weight      float64    `json:"weight"`
+	Used        Resources  `json:"used"`
+	Preemptible Resources  `json:"lent,omitzero"`      // of it: by work with a priority below zero
+	Held        Resources  `json:"held,omitzero"`      // of its guarantee and those below it: not used yet
+	Share       float64    `json:"share"`              // the largest of what it uses as a fraction of what all machines have
+	Dominant    string     `json:"dominant,omitempty"` // which resource that is: "cpus", "mem", "disk", "gpus"
+	Waiting     int        `json:"waiting,omitempty"`  // instances, those of roles below it included
+	Asks        Resources  `json:"asks,omitzero"`      // what all of them need
+	Why         string     `json:"why,omitempty"`      // why the next of its own waits
 }
 
-// Reservation is an amount of one machine that is kept for a role and those below it, whether they use it or not.
-type Reservation struct {
+// ReservedPart is an amount of one machine that is kept for a role and those below it, whether they use it or not.
+type ReservedPart struct {
 	Role   string    `json:"role"`
 	Amount Resources `json:"amount"`
 }
@@ -50,8 +50,8 @@ func (q Quota) Over(used Resources) (over []string) {
 	return over
 }
 
-// Within returns the names of the components that more asks for and in which used plus more exceeds the quota: none means it fits. What is exceeded
-// already and not asked for stands in nobody's way.
+// Within returns the names of the components that more asks for and in which used plus more exceeds the quota: none
+// means it fits. What is exceeded already and not asked for stands in nobody's way.
 func (q Quota) Within(used, more Resources) (over []string) {
 	limit, sum := q.Limit.Parts(), used.Add(more).Parts()
 	for c, n := range more.Parts() {

@@ -8,11 +8,12 @@ import (
 	"time"
 )
 
-// Record is an Instance, packed: a datacenter has a million of them. It is immutable and shared by all who know of the instance; what
-// changes is another Record. What is decided by most often is at hand, the rest is unpacked by Group, Statuses and Instance.
+// Record is an Instance, packed: a datacenter has a million of them. It is immutable and shared by all who know of the
+// instance; what changes is another Record. What is decided by most often is at hand, the rest is unpacked by Group,
+// Statuses and Instance.
 type Record struct {
 	*Origin
-	*Site
+	*Host
 	data    string // two bytes for each task, see Task and Checks; the id; when it was placed; groupFlags; and the rest, see pack
 	started int64  // when the first task's process started; noTime: not known
 	idLen   uint16
@@ -29,11 +30,11 @@ type Origin struct {
 	Tasks     []TaskName
 }
 
-// TaskName is how a task is called in its group, and what its id has after the group's.
+// TaskName is how a task is called in its instance, and what its id has after the instance's.
 type TaskName struct{ Name, Suffix string }
 
-// Site is what all instances on a machine have in common, for as long as it lasts.
-type Site struct {
+// Host is what all instances on a machine have in common, for as long as it lasts.
+type Host struct {
 	Agent    AgentID
 	Hostname string
 	Away     time.Time // since when the machine has been unreachable; zero: it is not
@@ -65,9 +66,10 @@ const ChecksCounted = math.MaxUint8
 
 const noTime = math.MinInt64 // a zero time
 
-// NewRecord packs an instance that was placed. Tasks of which nothing was reported are Staging; statuses may be fewer than tasks.
-func NewRecord(of *Origin, at *Site, g *Group, statuses []Status, known bool) *Record {
-	r := &Record{Origin: of, Site: at}
+// NewRecord packs an instance that was placed. Tasks of which nothing was reported are Staging; statuses may be fewer
+// than tasks.
+func NewRecord(of *Origin, at *Host, g *Assignment, statuses []Status, known bool) *Record {
+	r := &Record{Origin: of, Host: at}
 	if known {
 		r.flags = recordKnown
 	}
@@ -80,15 +82,15 @@ func (i *Instance) Record() *Record {
 	for k := range i.Statuses {
 		of.Tasks = append(of.Tasks, TaskName{Suffix: string(i.Statuses[k].Task[min(len(i.ID), len(i.Statuses[k].Task)):])})
 	}
-	r := NewRecord(of, &Site{Agent: i.Agent, Hostname: i.Hostname, Away: i.Away}, &i.Group, i.Statuses, i.Known)
+	r := NewRecord(of, &Host{Agent: i.Agent, Hostname: i.Hostname, Away: i.Away}, &i.Assignment, i.Statuses, i.Known)
 	if i.Removed {
 		r.flags |= recordRemoved
 	}
 	return r
 }
 
-// ID is the group's id.
-func (r *Record) ID() GroupID { return GroupID(r.data[2*int(r.tasks):][:r.idLen]) }
+// ID is the instance's id.
+func (r *Record) ID() InstanceID { return InstanceID(r.data[2*int(r.tasks):][:r.idLen]) }
 
 // Known is Instance.Known.
 func (r *Record) Known() bool { return r.flags&recordKnown != 0 }
@@ -96,7 +98,7 @@ func (r *Record) Known() bool { return r.flags&recordKnown != 0 }
 // Removed is Instance.Removed.
 func (r *Record) Removed() bool { return r.flags&recordRemoved != 0 }
 
-// Goal is what its agent should make of the group.
+// Goal is what its agent should make of the instance.
 func (r *Record) Goal() Goal {
 	if r.groupFlags()&hasStop != 0 {
 		return GoalStop
@@ -113,7 +115,8 @@ func (r *Record) Task(k int) (State, bool) {
 	return State(b &^ (taskHealthy | taskFailing)), b&taskHealthy != 0
 }
 
-// Checks is how many checks of a task there is word of, up to ChecksCounted, and whether one of them says that it does not work.
+// Checks is how many checks of a task there is word of, up to ChecksCounted, and whether one of them says that it does
+// not work.
 func (r *Record) Checks(k int) (n int, failing bool) {
 	return int(r.data[2*k+1]), r.data[2*k]&taskFailing != 0
 }
@@ -155,29 +158,29 @@ func (r *Record) Healthy() bool {
 // Started is when the first task's process started; zero: it is not known.
 func (r *Record) Started() time.Time { return unpackTime(r.started) }
 
-// Placed is when the group was placed, by the leader's clock.
+// Placed is when the instance was placed, by the leader's clock.
 func (r *Record) Placed() time.Time {
 	return unpackTime(int64(binary.LittleEndian.Uint64([]byte(r.data[r.rest()-9:][:8]))))
 }
 
-// rest is where begins what is unpacked, after the flags of the group.
+// rest is where begins what is unpacked, after the flags of the instance.
 func (r *Record) rest() int { return 2*int(r.tasks) + int(r.idLen) + 9 }
 
 func (r *Record) groupFlags() byte { return r.data[r.rest()-1] }
 
 // Report is the record with other statuses.
 func (r *Record) Report(statuses []Status) *Record {
-	g := r.Group()
+	g := r.Assignment()
 	return r.pack(&g, statuses)
 }
 
 // Regroup is the record with another goal, or other sizes.
-func (r *Record) Regroup(g *Group) *Record { return r.pack(g, r.Statuses()) }
+func (r *Record) Reassign(g *Assignment) *Record { return r.pack(g, r.Statuses()) }
 
 // At is the record on a machine of which something else holds.
-func (r *Record) At(at *Site, known bool) *Record {
+func (r *Record) At(at *Host, known bool) *Record {
 	n := *r
-	n.Site = at
+	n.Host = at
 	if n.flags &^= recordKnown; known {
 		n.flags |= recordKnown
 	}
@@ -242,8 +245,8 @@ func (p *packer) moment(has func(bool, byte) bool, t time.Time, flag byte) {
 	}
 }
 
-// pack is a record like r of this group and these statuses. Times are told from the group's placement on.
-func (r *Record) pack(g *Group, statuses []Status) *Record {
+// pack is a record like r of this instance and these statuses. Times are told from the instance's placement on.
+func (r *Record) pack(g *Assignment, statuses []Status) *Record {
 	n := *r
 	n.idLen, n.tasks, n.started = uint16(len(g.ID)), uint8(len(statuses)), noTime
 	if len(statuses) > 0 {
@@ -262,7 +265,7 @@ func (r *Record) pack(g *Group, statuses []Status) *Record {
 	}
 	p.b = append(p.b, g.ID...)
 	p.b = binary.LittleEndian.AppendUint64(p.b, uint64(p.placed))
-	p.b = appendGroup(append(p.b, groupFlags(g)), g)
+	p.b = appendAssignment(append(p.b, assignmentFlags(g)), g)
 	for k := range statuses {
 		p.status(&statuses[k])
 	}
@@ -310,16 +313,16 @@ func (p *packer) health(h *Health) {
 	}
 }
 
-// Group is the group as it was placed.
-func (r *Record) Group() Group {
-	g, _ := r.unpackGroup()
+// Assignment is the instance as it was placed.
+func (r *Record) Assignment() Assignment {
+	g, _ := r.unpackAssignment()
 	return g
 }
 
-func (r *Record) unpackGroup() (Group, *unpacker) {
+func (r *Record) unpackAssignment() (Assignment, *unpacker) {
 	u := &unpacker{rest: r.data[r.rest():]}
-	g := Group{ID: r.ID(), Spec: r.Spec, Placed: r.Placed()}
-	u.group(r.groupFlags(), &g)
+	g := Assignment{ID: r.ID(), Spec: r.Spec, Placed: r.Placed()}
+	u.assignment(r.groupFlags(), &g)
 	return g, u
 }
 
@@ -329,15 +332,15 @@ func (r *Record) Statuses() []Status {
 	return out
 }
 
-func (r *Record) unpack() (Group, []Status) {
-	g, u := r.unpackGroup()
+func (r *Record) unpack() (Assignment, []Status) {
+	g, u := r.unpackAssignment()
 	if r.tasks == 0 {
 		return g, nil
 	}
 	out := make([]Status, r.tasks)
 	for k := range out {
 		s := &out[k]
-		s.Group = g.ID
+		s.Instance = g.ID
 		if k < len(r.Tasks) {
 			s.Task = r.TaskID(k)
 		}
@@ -394,11 +397,12 @@ func (r *unpacker) status(s *Status, placed int64) {
 // Instance unpacks the record.
 func (r *Record) Instance() Instance {
 	g, statuses := r.unpack()
-	return Instance{Group: g, Framework: r.Framework, Owner: r.Owner, Version: r.Version, Agent: r.Agent, Hostname: r.Hostname,
+	return Instance{Assignment: g, Framework: r.Framework, Owner: r.Owner, Version: r.Version, Agent: r.Agent, Hostname: r.Hostname,
 		Statuses: statuses, Removed: r.Removed(), Away: r.Away, Known: r.Known()}
 }
 
-// packTime is nanoseconds since 1970. What is before 1678 or after 2261 is no clock's time, and becomes the last that there is.
+// packTime is nanoseconds since 1970. What is before 1678 or after 2261 is no clock's time, and becomes the last that
+// there is.
 func packTime(t time.Time) int64 {
 	switch year := t.Year(); {
 	case t.IsZero():

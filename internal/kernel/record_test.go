@@ -19,7 +19,7 @@ var moments = rapid.Custom(func(t *rapid.T) time.Time {
 })
 
 func drawInstance(t *rapid.T) Instance {
-	i := Instance{Group: Group{ID: GroupID(rapid.String().Draw(t, "id")), Spec: "s", Placed: moments.Draw(t, "placed"), Goal: GoalRun, Why: rapid.String().Draw(t, "why")},
+	i := Instance{Assignment: Assignment{ID: InstanceID(rapid.String().Draw(t, "id")), Spec: "s", Placed: moments.Draw(t, "placed"), Goal: GoalRun, Why: rapid.String().Draw(t, "why")},
 		Framework: "f", Owner: "/web", Version: "v", Agent: "a", Hostname: "a.example", Away: moments.Draw(t, "away"),
 		Known: rapid.Bool().Draw(t, "known"), Removed: rapid.Bool().Draw(t, "removed")}
 	if rapid.Bool().Draw(t, "stops") {
@@ -38,7 +38,7 @@ func drawInstance(t *rapid.T) Instance {
 		i.Sizes = []Size{{Guarantee: Resources{MilliCPU: rapid.Int64().Draw(t, "cpus")}, Limit: Resources{Mem: Unlimited}}}
 	}
 	for k := range rapid.IntRange(0, 3).Draw(t, "tasks") {
-		s := Status{Task: TaskID(fmt.Sprintf("%s._app.%d", i.ID, k)), Group: i.ID, Seq: rapid.Uint64().Draw(t, "seq"), State: State(rapid.IntRange(0, int(Gone)).Draw(t, "state")),
+		s := Status{Task: TaskID(fmt.Sprintf("%s._app.%d", i.ID, k)), Instance: i.ID, Seq: rapid.Uint64().Draw(t, "seq"), State: State(rapid.IntRange(0, int(Gone)).Draw(t, "state")),
 			Reason: Reason(rapid.SampledFrom([]string{"", "exit", "unheard of"}).Draw(t, "reason")), Message: rapid.String().Draw(t, "message"),
 			Time: moments.Draw(t, "time"), Started: moments.Draw(t, "started"), PID: rapid.Int().Draw(t, "pid")}
 		if rapid.Bool().Draw(t, "exits") {
@@ -68,7 +68,7 @@ func TestARecordHoldsAllOfAnInstance(t *testing.T) {
 		i := drawInstance(t)
 		r := i.Record()
 		same(t, "instance", i, r.Instance())
-		same(t, "group", i.Group, r.Group())
+		same(t, "group", i.Assignment, r.Assignment())
 		same(t, "what is at hand", []any{i.ID, i.Goal, i.Known, i.Removed, i.State(), i.Healthy(), i.Placed, len(i.Statuses)},
 			[]any{r.ID(), r.Goal(), r.Known(), r.Removed(), r.State(), r.Healthy(), r.Placed(), r.Len()})
 		for k := range i.Statuses {
@@ -89,13 +89,13 @@ func TestARecordThatChangesLeavesTheOneBefore(t *testing.T) {
 		i, j := drawInstance(t), drawInstance(t)
 		r := i.Record()
 		j.ID = i.ID
-		g := j.Group
+		g := j.Assignment
 		want := i
-		want.Group = g
-		same(t, "regrouped", want, r.Regroup(&g).Instance())
+		want.Assignment = g
+		same(t, "regrouped", want, r.Reassign(&g).Instance())
 		want = i
 		want.Away, want.Known = j.Away, j.Known
-		same(t, "elsewhere", want, r.At(&Site{Agent: i.Agent, Hostname: i.Hostname, Away: j.Away}, j.Known).Instance())
+		same(t, "elsewhere", want, r.At(&Host{Agent: i.Agent, Hostname: i.Hostname, Away: j.Away}, j.Known).Instance())
 		want = i
 		want.Removed = true
 		same(t, "removed", want, r.Remove().Instance())
@@ -112,29 +112,29 @@ func TestARecordThatChangesLeavesTheOneBefore(t *testing.T) {
 
 func TestAnIndexFindsWhatAMapWould(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		x, want := NewIndex[*Record](), map[GroupID]*Record{}
+		x, want := NewIndex[*Record](), map[InstanceID]*Record{}
 		if rapid.Bool().Draw(t, "clashes") {
-			x.hash = func(id GroupID) uint64 { return uint64(len(id)) % 2 }
+			x.hash = func(id InstanceID) uint64 { return uint64(len(id)) % 2 }
 		}
-		ids := rapid.SampledFrom([]GroupID{"a", "b", "c", "aa", "bb", "cc"})
+		ids := rapid.SampledFrom([]InstanceID{"a", "b", "c", "aa", "bb", "cc"})
 		for range rapid.IntRange(0, 40).Draw(t, "steps") {
 			id := ids.Draw(t, "id")
 			if rapid.Bool().Draw(t, "put") {
-				r := (&Instance{Group: Group{ID: id}}).Record()
+				r := (&Instance{Assignment: Assignment{ID: id}}).Record()
 				x.Put(r)
 				want[id] = r
 			} else {
 				x.Delete(id)
 				delete(want, id)
 			}
-			got := map[GroupID]*Record{}
+			got := map[InstanceID]*Record{}
 			for r := range x.All {
 				if got[r.ID()] != nil {
 					t.Fatalf("%s is there twice", r.ID())
 				}
 				got[r.ID()] = r
 			}
-			for _, id := range []GroupID{"a", "b", "c", "aa", "bb", "cc"} {
+			for _, id := range []InstanceID{"a", "b", "c", "aa", "bb", "cc"} {
 				r, ok := x.Get(id)
 				if r != want[id] || ok != (want[id] != nil) || got[id] != want[id] {
 					t.Fatalf("%s: got %p, %v and %p in all, want %p", id, r, ok, got[id], want[id])

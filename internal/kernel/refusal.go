@@ -19,7 +19,8 @@ type Rejected struct {
 	Detail string `json:"detail,omitempty"` // "asks 64 GiB, the most free on one machine is 20 GiB"
 }
 
-// String is one sentence for people: "0 of 3 machines fit: 2 lack mem (asks 64 GiB, the most free is 20 GiB), 1 unreachable".
+// String is one sentence for people: "0 of 3 machines fit: 2 lack mem (asks 64 GiB, the most free is 20 GiB), 1
+// unreachable".
 func (r Refusal) String() string {
 	if r.Quota != "" {
 		return r.Quota

@@ -12,37 +12,37 @@ import (
 // an error of kind errdefs.ErrUnavailable means that this process does not lead (any more) and nothing is known of
 // the outcome.
 type Kernel interface {
-	// Launch asks for the request's groups. What fits now is placed before it returns; the rest waits in the queue under
-	// the request's Key and is placed as room appears, without being asked again. Group ids already placed or waiting are
-	// left alone, so repeating a request is harmless. An id that has ended is never launched again.
+	// Launch asks for the request's instances. What fits now is placed before it returns; the rest waits in the queue
+	// under the request's Key and is placed as room appears, without being asked again. Group ids already placed or
+	// waiting are left alone, so repeating a request is harmless. An id that has ended is never launched again.
 	Launch(ctx context.Context, r LaunchRequest) (LaunchResult, error)
 
-	// Withdraw takes groups that still wait under key out of the queue, all with nil, and returns those: others were
+	// Withdraw takes instances that still wait under key out of the queue, all with nil, and returns those: others were
 	// placed before, have ended, or were never asked for.
-	Withdraw(ctx context.Context, framework, key string, groups []GroupID) ([]GroupID, error)
+	Withdraw(ctx context.Context, framework, key string, instances []InstanceID) ([]InstanceID, error)
 
-	// Stop asks for groups to be ended, gracefully, each within its kill grace. Unknown ones are ignored.
-	Stop(ctx context.Context, framework string, groups []GroupID, why string) error
+	// Stop asks for instances to be ended, gracefully, each within its kill grace. Unknown ones are ignored.
+	Stop(ctx context.Context, framework string, instances []InstanceID, why string) error
 
-	// Forget gives up groups whose agent is away: they count no more, and are stopped should the agent return. It is
-	// refused with errdefs.ErrFailedPrecondition for groups whose agent is connected and while the brake holds (too large
-	// a share of the agents is away at once).
-	Forget(ctx context.Context, framework string, groups []GroupID) error
+	// Forget gives up instances whose agent is away: they count no more, and are stopped should the agent return. It is
+	// refused with errdefs.ErrFailedPrecondition for instances whose agent is connected and while the brake holds (too
+	// large a share of the agents is away at once).
+	Forget(ctx context.Context, framework string, instances []InstanceID) error
 
-	// Resize changes what a placed group's tasks are guaranteed and limited to, one Size for each, while they run. It is
-	// refused with errdefs.ErrResourceExhausted, and a sentence with numbers, when the quota or the group's machine has
-	// not enough.
-	Resize(ctx context.Context, framework string, group GroupID, sizes []Size) error
+	// Resize changes what a placed instance's tasks are guaranteed and limited to, one Size for each, while they run. It
+	// is refused with errdefs.ErrResourceExhausted, and a sentence with numbers, when the quota or the instance's machine
+	// has not enough.
+	Resize(ctx context.Context, framework string, instance InstanceID, sizes []Size) error
 
-	// Release frees claims: volumes are deleted, addresses and ports may be given to others. It is refused with
-	// errdefs.ErrFailedPrecondition while a group with the claim is placed or waits. Unknown ones are ignored. The agent
-	// deletes when it hears of it; Claims tells until it has. A claim that is Lost is gone at once, and then groups that
-	// wait for it may stay: they are placed with a new one.
+	// Release frees reservations: volumes are deleted, addresses and ports may be given to others. It is refused with
+	// errdefs.ErrFailedPrecondition while an instance with the reservation is placed or waits. Unknown ones are ignored.
+	// The agent deletes when it hears of it; Reservations tells until it has. A reservation that is Lost is gone at once,
+	// and then instances that wait for it may stay: they are placed with a new one.
 	Release(ctx context.Context, framework string, claims []string) error
 
-	// Claims tells the claims of a framework, from memory: all that was decided before any answer or change that the
-	// caller has. The list is shared: nobody changes it.
-	Claims(framework string) []ClaimView
+	// Reservations tells the reservations of a framework, from memory: all that was decided before any answer or change
+	// that the caller has. The list is shared: nobody changes it.
+	Reservations(framework string) []ReservationView
 
 	// Expose gives all instances of an owner further ports, beside those of their specs, and returns them with the
 	// addresses of their VIPs; nil takes them away. They have no host ports. They are kept until they are changed.
@@ -54,15 +54,16 @@ type Kernel interface {
 	// Queue tells what of a framework waits, and why.
 	Queue(framework string) []Waiting
 
-	// Agents tells the machines of the datacenter, from memory, as Claims does. The list is shared: nobody changes it.
+	// Agents tells the machines of the datacenter, from memory, as Reservations does. The list is shared: nobody changes
+	// it.
 	Agents() []AgentView
 }
 
 // LaunchRequest asks for instances of one spec.
 type LaunchRequest struct {
-	Key    string    `json:"key"`  // names the queue entry, unique in the framework: "/prod/web@2026-11-23T10:00:00.000Z"
-	Spec   Spec      `json:"spec"` // sealed
-	Groups []GroupID `json:"groups"`
+	Key       string       `json:"key"`  // names the queue entry, unique in the framework: "/prod/web@2026-11-23T10:00:00.000Z"
+	Spec      Spec         `json:"spec"` // sealed
+	Instances []InstanceID `json:"groups"`
 }
 
 // LaunchResult tells what became of a request.
@@ -74,16 +75,16 @@ type LaunchResult struct {
 
 // Waiting is one entry of the queue.
 type Waiting struct {
-	Key     string    `json:"key"`
-	Owner   string    `json:"owner"`
-	Version string    `json:"version"`
-	Groups  []GroupID `json:"groups"`
-	Since   time.Time `json:"since"`
-	Refusal Refusal   `json:"refusal"` // why it waits now
-	Tries   int       `json:"tries"`
+	Key       string       `json:"key"`
+	Owner     string       `json:"owner"`
+	Version   string       `json:"version"`
+	Instances []InstanceID `json:"groups"`
+	Since     time.Time    `json:"since"`
+	Refusal   Refusal      `json:"refusal"` // why it waits now
+	Tries     int          `json:"tries"`
 
 	Priority int    `json:"priority,omitempty"`
-	Hold     string `json:"hold,omitempty"` // the hostname of a machine on which room is kept for one of the groups
+	Backfill string `json:"hold,omitempty"` // the hostname of a machine on which room is kept for one of the instances
 }
 
 // InstanceWatch delivers the instances of a framework. A slow reader gets fewer, newer values and never a gap:
@@ -122,9 +123,9 @@ type Changes struct {
 	Room bool
 }
 
-// ClaimView is a claim as the master keeps it.
-type ClaimView struct {
-	Claim
+// ReservationView is a reservation as the master keeps it.
+type ReservationView struct {
+	Reservation
 	Framework string     `json:"framework"`
 	Role      string     `json:"role"`
 	Agent     AgentID    `json:"agent"`
@@ -133,7 +134,7 @@ type ClaimView struct {
 	Released  bool       `json:"released,omitempty"` // its agent has yet to delete it
 
 	// Lost is set once its machine was removed from the datacenter: what its volumes held went with that. It counts
-	// against nothing, address and ports may be others' by now, groups wait for it in vain, and only its owner can tell
+	// against nothing, address and ports may be others' by now, instances wait for it in vain, and only its owner can tell
 	// whether to begin anew: Release makes its name free at once.
 	Lost bool `json:"lost,omitempty"`
 }

@@ -17,13 +17,13 @@ import (
 
 // Limits on what a scheduler may hand in.
 const (
-	MaxSpecBytes    = 128 << 10 // one spec, encoded
-	MaxTasks        = 32        // tasks of one group
-	MaxPorts        = 64        // ports of one group
-	MaxMessage      = 1024      // bytes of a status message kept
-	MaxLaunchGroups = 100_000   // groups of one LaunchRequest
-	MaxExposed      = 256       // ports of one Expose
-	MaxPriority     = 1000      // of a spec; the lowest is -MaxPriority
+	MaxSpecBytes       = 128 << 10 // one spec, encoded
+	MaxTasks           = 32        // tasks of one instance
+	MaxPorts           = 64        // ports of one instance
+	MaxMessage         = 1024      // bytes of a status message kept
+	MaxLaunchInstances = 100_000   // instances of one LaunchRequest
+	MaxExposed         = 256       // ports of one Expose
+	MaxPriority        = 1000      // of a spec; the lowest is -MaxPriority
 )
 
 // SpecID names a Spec by its content: equal specs have equal ids.
@@ -44,34 +44,36 @@ type Spec struct {
 	Constraints []Constraint `json:"constraints,omitempty"`
 	Strategy    Strategy     `json:"strategy,omitempty"` // which of those; empty: the datacenter's
 
-	// Priority is what goes first, and what may be ended for what, among the roles of one top-level group. Below zero an instance
-	// runs on what others do not use, and makes way for any of theirs that has none below zero.
+	// Priority is what goes first, and what may be ended for what, among the roles of one top-level group. Below zero an
+	// instance runs on what others do not use, and makes way for any of theirs that has none below zero.
 	Priority int `json:"priority,omitempty"`
 
 	// Reserved says whether instances use what machines have reserved for their role.
 	Reserved Reserved `json:"reserved,omitempty"`
 
-	// Claim names what outlives the groups of this spec. With a claim, at most one group is placed at a time.
-	Claim *Claim `json:"claim,omitempty"`
+	// Reservation names what outlives the instances of this spec. With a reservation, at most one instance is placed at a
+	// time.
+	Reservation *Reservation `json:"claim,omitempty"`
 }
 
-// Claim is what outlives the groups that are placed with it: the agent they run on, their address and host ports, and
-// volumes. The master makes it with the first group that is placed, keeps later groups with the same claim where it is, gives
-// them the same address and host ports, and frees it when it is told to (Kernel.Release). The disk of its volumes counts as used,
-// against the quota too, for as long as the claim is there.
-type Claim struct {
-	Name    string        `json:"name"` // unique in the framework: "team-a.control-plane"
-	Volumes []ClaimVolume `json:"volumes,omitempty"`
+// Reservation is what outlives the instances that are placed with it: the agent they run on, their address and host
+// ports, and volumes. The master makes it with the first instance that is placed, keeps later instances with the same
+// reservation where it is, gives them the same address and host ports, and frees it when it is told to
+// (Kernel.Release). The disk of its volumes counts as used, against the quota too, for as long as the reservation is
+// there.
+type Reservation struct {
+	Name    string           `json:"name"` // unique in the framework: "team-a.control-plane"
+	Volumes []ReservedVolume `json:"volumes,omitempty"`
 }
 
-// ClaimVolume is a filesystem of its own (ext4 in a sparse file) on the claim's machine. What a claim has once is never
-// made smaller or anew while it lasts; a later group whose spec names a larger size grows it.
-type ClaimVolume struct {
+// ReservedVolume is a filesystem of its own (ext4 in a sparse file) on the reservation's machine. What a reservation
+// has once is never made smaller or anew while it lasts; a later instance whose spec names a larger size grows it.
+type ReservedVolume struct {
 	Name  string `json:"name"`
 	Bytes int64  `json:"bytes"`
 }
 
-// NetworkMode says where a group's ports are.
+// NetworkMode says where an instance's ports are.
 type NetworkMode string
 
 // The network modes.
@@ -80,7 +82,7 @@ const (
 	NetworkBridge NetworkMode = "bridge" // own namespace with an address of the datacenter; host ports are mapped
 )
 
-// Network is how a group is connected.
+// Network is how an instance is connected.
 type Network struct {
 	Mode NetworkMode `json:"mode"`
 	Name string      `json:"name,omitempty"` // a named network; empty is the default one
@@ -116,12 +118,12 @@ const (
 )
 
 // Lent reports whether instances of the spec run on what others do not use.
-func (s *Spec) Lent() bool { return s.Priority < 0 }
+func (s *Spec) Preemptible() bool { return s.Priority < 0 }
 
-// TaskSpec is one container of a group.
+// TaskSpec is one container of an instance.
 type TaskSpec struct {
-	Name   string `json:"name"`            // unique in the group: "_app"
-	Suffix string `json:"suffix"`          // task id = group id + Suffix: "._app.1"
+	Name   string `json:"name"`            // unique in the instance: "_app"
+	Suffix string `json:"suffix"`          // task id = instance id + Suffix: "._app.1"
 	Image  string `json:"image,omitempty"` // reference; empty: the machine's own programs
 	Pull   bool   `json:"pull,omitempty"`  // ask the image's source again even if it is present
 
@@ -149,14 +151,15 @@ type TaskSpec struct {
 // Class is what kind of container a task gets.
 type Class string
 
-// ClassNode is a machine in a container: a user namespace and a range of ids of its own, a network namespace that belongs to
-// it, all capabilities within, control groups of its own to divide, no seccomp profile. It has no rights on the machine. Its
-// /proc/meminfo says what its limit is, and the folder NodeTarget tells its size, also when that changes.
+// ClassNode is a machine in a container: a user namespace and a range of ids of its own, a network namespace that
+// belongs to it, all capabilities within, control groups of its own to divide, no seccomp profile. It has no rights on
+// the machine. Its /proc/meminfo says what its limit is, and the directory NodeTarget tells its size, also when that
+// changes.
 const ClassNode Class = "node"
 
 // Where tasks find what they are given.
 const (
-	BundleTarget = "/opt/marina"      // a bundle's folder is below, by its name
+	BundleTarget = "/opt/marina"      // a bundle's directory is below, by its name
 	NodeTarget   = "/run/marina/node" // of a ClassNode task: the file size.json, a NodeSize, replaced when it changes
 )
 
@@ -170,25 +173,26 @@ type NodeSize struct {
 type File struct {
 	Path    string `json:"path"`              // absolute, in the container
 	Content []byte `json:"content,omitempty"` // of a file at Path; not for secrets, specs are stored and shown
-	Secret  string `json:"secret,omitempty"`  // or a reference: Path is then a folder with the files the owner of it gives, kept up to date by rename
+	Secret  string `json:"secret,omitempty"`  // or a reference: Path is then a directory with the files the owner of it gives, kept up to date by rename
 }
 
 // DefaultKillGrace is how long a task has between TERM and KILL when its spec does not say.
 const DefaultKillGrace = 3 * time.Second
 
-// Field is a value known only once a group is placed; an agent fills it in.
+// Field is a value known only once an instance is placed; an agent fills it in.
 type Field string
 
 // The fields an EnvVar can take its value from. FieldPort(i) is the i-th port's.
 const (
-	FieldHost    Field = "host"     // the agent's hostname
-	FieldTaskID  Field = "task.id"  // this task's id
-	FieldGroupID Field = "group.id" // its group's id
-	FieldAddress Field = "address"  // the group's address
-	FieldPorts   Field = "ports"    // all effective ports of the task, comma-separated
+	FieldHost       Field = "host"     // the agent's hostname
+	FieldTaskID     Field = "task.id"  // this task's id
+	FieldInstanceID Field = "group.id" // its instance's id
+	FieldAddress    Field = "address"  // the instance's address
+	FieldPorts      Field = "ports"    // all effective ports of the task, comma-separated
 )
 
-// FieldPort is the effective port number of the task's i-th port: the host port if there is one, else the container port.
+// FieldPort is the effective port number of the task's i-th port: the host port if there is one, else the container
+// port.
 func FieldPort(i int) Field { return Field(fmt.Sprintf("port.%d", i)) }
 
 // EnvVar is one variable of a task's environment: a value, or a field filled in by the agent.
@@ -227,7 +231,7 @@ type VIP struct {
 type Volume struct {
 	ContainerPath string `json:"containerPath"`
 	HostPath      string `json:"hostPath,omitempty"`
-	Claimed       string `json:"claimed,omitempty"` // or the name of a volume of the spec's claim
+	Reserved      string `json:"claimed,omitempty"` // or the name of a volume of the spec's reservation
 	ReadOnly      bool   `json:"readOnly,omitempty"`
 }
 
@@ -276,9 +280,9 @@ func (s Spec) Seal() (Spec, error) {
 	return s, nil
 }
 
-// Guarantee is what placing one group of this spec takes from an agent, its claim's volumes included.
+// Guarantee is what placing one instance of this spec takes from an agent, its reservation's volumes included.
 func (s *Spec) Guarantee() Resources {
-	sum := Resources{Disk: s.Claim.Disk()}
+	sum := Resources{Disk: s.Reservation.Disk()}
 	for i := range s.Tasks {
 		sum = sum.Add(s.Tasks[i].Guarantee)
 	}
@@ -294,8 +298,8 @@ func (s *Spec) Ports() []Port {
 	return out
 }
 
-// TaskIDs lists the ids of a group's tasks, in the order of Tasks.
-func (s *Spec) TaskIDs(g GroupID) []TaskID {
+// TaskIDs lists the ids of an instance's tasks, in the order of Tasks.
+func (s *Spec) TaskIDs(g InstanceID) []TaskID {
 	out := make([]TaskID, len(s.Tasks))
 	for i := range s.Tasks {
 		out[i] = TaskID(string(g) + s.Tasks[i].Suffix)
@@ -322,7 +326,7 @@ func (s *Spec) validate() error {
 	case s.Network.Mode != NetworkHost && s.Network.Mode != NetworkBridge:
 		return invalid("spec of %s: network mode %q, expected %q or %q", s.Owner, s.Network.Mode, NetworkHost, NetworkBridge)
 	}
-	if err := s.validateClaim(); err != nil {
+	if err := s.validateReservation(); err != nil {
 		return err
 	}
 	names, held := map[string]bool{}, map[string]bool{}
@@ -385,40 +389,40 @@ func (s *Spec) validateClass(t *TaskSpec) error {
 		}
 	}
 	for _, v := range t.Volumes {
-		if v.Claimed != "" && (v.HostPath != "" || s.Claim == nil || !slices.ContainsFunc(s.Claim.Volumes, func(c ClaimVolume) bool { return c.Name == v.Claimed })) {
-			return invalid("spec of %s: task %s mounts volume %q, which is not of the spec's claim", s.Owner, t.Name, v.Claimed)
+		if v.Reserved != "" && (v.HostPath != "" || s.Reservation == nil || !slices.ContainsFunc(s.Reservation.Volumes, func(c ReservedVolume) bool { return c.Name == v.Reserved })) {
+			return invalid("spec of %s: task %s mounts volume %q, which is not of the spec's reservation", s.Owner, t.Name, v.Reserved)
 		}
 	}
 	return nil
 }
 
-// maxClaimName bounds names of claims and their volumes: they become names of files.
-const maxClaimName = 100
+// maxReservationName bounds names of reservations and their volumes: they become names of files.
+const maxReservationName = 100
 
-func (s *Spec) validateClaim() error {
-	if s.Claim == nil {
+func (s *Spec) validateReservation() error {
+	if s.Reservation == nil {
 		return nil
 	}
 	named := func(n string) bool {
-		return n != "" && len(n) <= maxClaimName && n[0] != '.' && !strings.ContainsFunc(n, func(r rune) bool {
+		return n != "" && len(n) <= maxReservationName && n[0] != '.' && !strings.ContainsFunc(n, func(r rune) bool {
 			return !(r >= 'a' && r <= 'z' || r >= '0' && r <= '9' || r == '-' || r == '.')
 		})
 	}
-	if !named(s.Claim.Name) || len(s.Claim.Volumes) > MaxTasks {
-		return invalid("spec of %s: claim %q: expected at most %d of a-z, 0-9, dash and dot", s.Owner, s.Claim.Name, maxClaimName)
+	if !named(s.Reservation.Name) || len(s.Reservation.Volumes) > MaxTasks {
+		return invalid("spec of %s: reservation %q: expected at most %d of a-z, 0-9, dash and dot", s.Owner, s.Reservation.Name, maxReservationName)
 	}
 	seen := map[string]bool{}
-	for _, v := range s.Claim.Volumes {
+	for _, v := range s.Reservation.Volumes {
 		if !named(v.Name) || v.Bytes < 16*MiB || seen[v.Name] {
-			return invalid("spec of %s: volume %q of claim %s: expected a name of its own and at least 16 MiB", s.Owner, v.Name, s.Claim.Name)
+			return invalid("spec of %s: volume %q of reservation %s: expected a name of its own and at least 16 MiB", s.Owner, v.Name, s.Reservation.Name)
 		}
 		seen[v.Name] = true
 	}
 	return nil
 }
 
-// Disk is what the claim's volumes take together.
-func (c *Claim) Disk() int64 {
+// Disk is what the reservation's volumes take together.
+func (c *Reservation) Disk() int64 {
 	var sum int64
 	if c != nil {
 		for _, v := range c.Volumes {

@@ -26,12 +26,12 @@ type Down struct {
 	Seq   uint64 `json:"seq"`
 
 	// Sync starts a session, after frames of nothing but Specs if there are many, or repairs one: Groups is then
-	// everything assigned to the agent, and a group that is not in it is to be stopped and forgotten. Otherwise Groups
-	// holds additions and changes, Drop removals.
-	Sync   bool      `json:"sync,omitempty"`
-	Specs  []Spec    `json:"specs,omitempty"` // those Groups need and the agent has not been sent in this session
-	Groups []Group   `json:"groups,omitempty"`
-	Drop   []GroupID `json:"drop,omitempty"`
+	// everything assigned to the agent, and a group that is not in it is to be stopped and forgotten. Otherwise
+	// Assignments holds additions and changes, Drop removals.
+	Sync        bool         `json:"sync,omitempty"`
+	Specs       []Spec       `json:"specs,omitempty"` // those Assignments need and the agent has not been sent in this session
+	Assignments []Assignment `json:"groups,omitempty"`
+	Drop        []InstanceID `json:"drop,omitempty"`
 
 	// Removed, with a Sync of nothing, says that the machine was removed from the datacenter, and what to do: all its
 	// tasks are to end, and it is given nothing more.
@@ -40,7 +40,8 @@ type Down struct {
 	Subnet  netip.Prefix `json:"subnet,omitzero"` // with Sync: where this agent's groups live
 	Network *NetworkInfo `json:"network,omitempty"`
 
-	// Release is claims, as FRAMEWORK/NAME, whose volumes are to be deleted; told again in every session until Released.
+	// Release is reservations, as FRAMEWORK/NAME, whose volumes are to be deleted; told again in every session until
+	// Released.
 	Release []string `json:"release,omitempty"`
 
 	Acks []StatusAck `json:"acks,omitempty"` // terminal statuses that are durable: the agent may forget the tasks
@@ -79,7 +80,7 @@ type Up struct {
 	Register *Registration `json:"register,omitempty"`
 	Statuses []Status      `json:"statuses,omitempty"`
 	Applied  uint64        `json:"applied,omitempty"`  // highest Down.Seq applied
-	Released []string      `json:"released,omitempty"` // claims of which nothing is left
+	Released []string      `json:"released,omitempty"` // reservations of which nothing is left
 	// A frame with none of these is a heartbeat. Agents send at least one frame each HeartbeatInterval.
 }
 

@@ -111,7 +111,7 @@ func TestAClusterIsFollowedToItsEnd(t *testing.T) {
 	}
 	next("ready", isReady)
 	node := w.member("a", "node-1")
-	w.kernel.End(kernel.GroupID(strings.TrimSuffix(node.Task, ".node-1")), kernel.Failed, "killed")
+	w.kernel.End(kernel.InstanceID(strings.TrimSuffix(node.Task, ".node-1")), kernel.Failed, "killed")
 	next("with another node", func(v View) bool { return v.Members[1].Restarts == 1 && v.Members[1].Task != "" })
 	s.join("node-1")
 	if err := w.clusters.Delete(t.Context(), "a"); err != nil {

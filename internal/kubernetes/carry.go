@@ -13,7 +13,7 @@ import (
 func (k *Clusters) carryOut(ctx context.Context, c *cluster, d Decision) error {
 	k.stale = k.stale || len(d.Withdraw)+len(d.Stop)+len(d.Launch)+len(d.Release) > 0
 	for _, m := range d.Withdraw {
-		if _, err := k.cfg.Kernel.Withdraw(ctx, Framework, claimName(c.Name, m), nil); err != nil {
+		if _, err := k.cfg.Kernel.Withdraw(ctx, Framework, reservationName(c.Name, m), nil); err != nil {
 			return over{fmt.Errorf("cluster %s: withdraw %s: %w", c.Name, m, err)}
 		}
 	}
@@ -36,7 +36,7 @@ func (k *Clusters) carryOut(ctx context.Context, c *cluster, d Decision) error {
 		}
 	}
 	for _, m := range d.Release {
-		err := asked(k.cfg.Kernel.Release(ctx, Framework, []string{claimName(c.Name, m)}))
+		err := asked(k.cfg.Kernel.Release(ctx, Framework, []string{reservationName(c.Name, m)}))
 		if err := k.settled(c, m, releaseStep, err); err != nil {
 			return err
 		}
@@ -50,7 +50,7 @@ func (k *Clusters) carryOut(ctx context.Context, c *cluster, d Decision) error {
 	return nil
 }
 
-func (c *cluster) memberNamed(g kernel.GroupID) string {
+func (c *cluster) memberNamed(g kernel.InstanceID) string {
 	for name, m := range c.members {
 		if m.instance != nil && m.instance.ID == g {
 			return name
@@ -66,11 +66,11 @@ func (k *Clusters) launch(ctx context.Context, c *cluster, name string) error {
 	if name == controlPlane {
 		size = c.PlaneSize()
 	}
-	id := kernel.GroupID(groupPrefix(c.Name, name) + k.cfg.NewID())
+	id := kernel.InstanceID(groupPrefix(c.Name, name) + k.cfg.NewID())
 	var result kernel.LaunchResult
 	spec, err := c.memberSpec(name)
 	if err == nil {
-		r := kernel.LaunchRequest{Key: claimName(c.Name, name), Spec: spec, Groups: []kernel.GroupID{id}}
+		r := kernel.LaunchRequest{Key: reservationName(c.Name, name), Spec: spec, Instances: []kernel.InstanceID{id}}
 		result, err = k.cfg.Kernel.Launch(ctx, r)
 		err = asked(err)
 	}
@@ -98,7 +98,7 @@ func (k *Clusters) launch(ctx context.Context, c *cluster, name string) error {
 	return nil
 }
 
-func (k *Clusters) resize(ctx context.Context, c *cluster, g kernel.GroupID, sizes []kernel.Size) error {
+func (k *Clusters) resize(ctx context.Context, c *cluster, g kernel.InstanceID, sizes []kernel.Size) error {
 	err := asked(k.cfg.Kernel.Resize(ctx, Framework, g, sizes))
 	if ends(err) {
 		return fmt.Errorf("cluster %s: resize: %w", c.Name, err)

@@ -52,7 +52,7 @@ func TestWhatEndsComesBackWhereItWas(t *testing.T) {
 	w := newWorld(t)
 	w.ready(Definition{Name: "a"})
 	before := w.member("a", "node-1")
-	w.kernel.End(kernel.GroupID(strings.TrimSuffix(before.Task, ".node-1")), kernel.Failed, "killed")
+	w.kernel.End(kernel.InstanceID(strings.TrimSuffix(before.Task, ".node-1")), kernel.Failed, "killed")
 	w.until("a", "with another node-1", func(v View) bool {
 		return v.Members[1].Task != before.Task &&
 			v.Members[1].Task != ""
@@ -64,7 +64,7 @@ func TestWhatEndsComesBackWhereItWas(t *testing.T) {
 	}
 }
 
-// A claim keeps its port for good; one that is somebody else's from the start would never be had. Nodes that were
+// A reservation keeps its port for good; one that is somebody else's from the start would never be had. Nodes that were
 // told where the control plane is are told anew.
 func TestPortThatIsTakenIsGivenUp(t *testing.T) {
 	w := newWorld(t)
@@ -75,7 +75,7 @@ func TestPortThatIsTakenIsGivenUp(t *testing.T) {
 		return v.Server != "" && len(v.Members) == 2 && v.Members[0].Task != "" && v.Members[1].Task != ""
 	}
 	before := w.until("a", "an address", started)
-	w.kernel.Report(kernel.GroupID(strings.TrimSuffix(before.Members[0].Task, "."+controlPlane)), func(s *kernel.Status) {
+	w.kernel.Report(kernel.InstanceID(strings.TrimSuffix(before.Members[0].Task, "."+controlPlane)), func(s *kernel.Status) {
 		s.State, s.Reason, s.Message = kernel.Failed, kernel.ReasonPort, "tcp port is taken by another"
 	})
 	w.until("a", "another address", func(v View) bool {
@@ -90,7 +90,7 @@ func TestNodeOfARemovedMachineBeginsAnew(t *testing.T) {
 	w.kernel.Bundle("a2", map[string]string{"kubernetes/v1.37": "v1.37.2"})
 	s := w.ready(Definition{Name: "a", Nodes: Nodes{Count: new(2)}})
 	on := func(member string) kernel.AgentID {
-		for _, c := range w.kernel.Claims(Framework) {
+		for _, c := range w.kernel.Reservations(Framework) {
 			if strings.HasSuffix(c.Name, member) {
 				return c.Agent
 			}
@@ -121,7 +121,7 @@ func TestNodesLeaveDrainedAndStopped(t *testing.T) {
 	if got := s.lastDesired().Nodes; len(got) != 1 || got[0] != "node-1" {
 		t.Errorf("the steward was told nodes %v, want node-1", got)
 	}
-	if claims := w.kernel.Claims(Framework); len(claims) != 2 {
+	if claims := w.kernel.Reservations(Framework); len(claims) != 2 {
 		t.Errorf("got %d claims, want those of the control plane and one node: %v", len(claims), claims)
 	}
 	if err := w.clusters.Change(t.Context(), Definition{Name: "a", Nodes: Nodes{Count: new(2)}}); err != nil {
@@ -167,7 +167,7 @@ func TestDeletedClusterLeavesNothing(t *testing.T) {
 	if left := w.groups("a"); len(left) > 0 {
 		t.Errorf("groups left: %v", left)
 	}
-	if left := w.kernel.Claims(Framework); len(left) > 0 {
+	if left := w.kernel.Reservations(Framework); len(left) > 0 {
 		t.Errorf("claims left: %v", left)
 	}
 	snap, err := w.store.Snapshot(t.Context(), "kubernetes/")
@@ -211,7 +211,7 @@ func TestNextLeaderGoesOn(t *testing.T) {
 	w.lead()
 	w.kernel.Complete(true)
 	w.gone("a")
-	if left := w.kernel.Claims(Framework); len(left) > 0 {
+	if left := w.kernel.Reservations(Framework); len(left) > 0 {
 		t.Errorf("claims left: %v", left)
 	}
 }

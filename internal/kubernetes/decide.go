@@ -13,14 +13,14 @@ const leaveLimit = 90 * time.Second
 
 // Decision is what follows from how a cluster stands.
 type Decision struct {
-	Launch   []string                         // members
-	Withdraw []string                         // members: what waits of them is not wanted any more
-	Stop     map[string][]kernel.GroupID      // by reason
-	Resize   map[kernel.GroupID][]kernel.Size //
-	Release  []string                         // members: their claims
-	Load     []string                         // nodes that lack images that were loaded into the cluster
-	Gone     bool                             // nothing is left: the rows go
-	Wake     time.Time                        // look again then; zero: when something changes
+	Launch   []string                            // members
+	Withdraw []string                            // members: what waits of them is not wanted any more
+	Stop     map[string][]kernel.InstanceID      // by reason
+	Resize   map[kernel.InstanceID][]kernel.Size //
+	Release  []string                            // members: their reservations
+	Load     []string                            // nodes that lack images that were loaded into the cluster
+	Gone     bool                                // nothing is left: the rows go
+	Wake     time.Time                           // look again then; zero: when something changes
 }
 
 // later notes when to look again.
@@ -35,7 +35,7 @@ func (d *Decision) stop(m *member, why string) {
 		return
 	}
 	if d.Stop == nil {
-		d.Stop = map[string][]kernel.GroupID{}
+		d.Stop = map[string][]kernel.InstanceID{}
 	}
 	d.Stop[why] = append(d.Stop[why], m.instance.ID)
 }
@@ -46,7 +46,7 @@ func (c *cluster) mark(now time.Time) {
 		switch {
 		case c.wanted(m.name):
 			m.leaving = time.Time{}
-		case m.claim == nil && m.instance == nil && m.waiting == nil && m.asked == "":
+		case m.reservation == nil && m.instance == nil && m.waiting == nil && m.asked == "":
 			c.forget(m)
 		case m.leaving.IsZero():
 			m.leaving = now
@@ -57,7 +57,7 @@ func (c *cluster) mark(now time.Time) {
 // pending reports whether something of the cluster changes without telling.
 func (c *cluster) pending() bool {
 	for _, m := range c.members {
-		if m.waiting != nil || m.asked != "" || m.claim != nil && m.claim.Released {
+		if m.waiting != nil || m.asked != "" || m.reservation != nil && m.reservation.Released {
 			return true
 		}
 	}
@@ -91,7 +91,7 @@ func decide(c *cluster, complete bool, now time.Time) Decision {
 			if m.instance != nil {
 				d.stop(m, "the control plane gets another port")
 			}
-		case plane.claim != nil && (up || m.claim != nil): // nodes are told where it is, and it has its port once it runs
+		case plane.reservation != nil && (up || m.reservation != nil): // nodes are told where it is, and it has its port once it runs
 			c.decideMember(m, &d, complete, now)
 			c.decideSize(m, c.NodeSize(), &d)
 		}
@@ -133,14 +133,14 @@ func (c *cluster) decideMember(m *member, d *Decision, complete bool, now time.T
 		}
 		return
 	}
-	if m.claim != nil && m.claim.Lost && m.name != controlPlane {
+	if m.reservation != nil && m.reservation.Lost && m.name != controlPlane {
 		c.release(m, d, now) // a node begins anew elsewhere; what a control plane kept was the cluster
 		return
 	}
 	if m.asked != "" || m.waiting != nil || !complete {
 		return
 	}
-	if m.claim != nil && m.claim.Released {
+	if m.reservation != nil && m.reservation.Released {
 		return // a node of that number was removed a moment ago
 	}
 	if m.moves(c.ReadyAt.IsZero()) { // nobody knows its port yet: the next claim has another one
@@ -154,10 +154,10 @@ func (c *cluster) decideMember(m *member, d *Decision, complete bool, now time.T
 	d.Launch = append(d.Launch, m.name)
 }
 
-// moves reports whether a member gives up its claim for another, since its port was somebody else's from the start,
-// or has.
+// moves reports whether a member gives up its reservation for another, since its port was somebody else's from the
+// start, or has.
 func (m *member) moves(fresh bool) bool {
-	return m.claim != nil && (m.claim.Released || fresh && m.taken && m.instance == nil)
+	return m.reservation != nil && (m.reservation.Released || fresh && m.taken && m.instance == nil)
 }
 
 // unhealthy reports whether a running instance fails its checks for good.
@@ -182,12 +182,13 @@ func (c *cluster) decideSize(m *member, want kernel.Size, d *Decision) {
 		return
 	}
 	if d.Resize == nil {
-		d.Resize = map[kernel.GroupID][]kernel.Size{}
+		d.Resize = map[kernel.InstanceID][]kernel.Size{}
 	}
 	d.Resize[m.instance.ID] = []kernel.Size{want}
 }
 
-// decideLeave takes a node out that is too many: the steward drains it, then it is stopped, then its claim released.
+// decideLeave takes a node out that is too many: the steward drains it, then it is stopped, then its reservation
+// released.
 func (c *cluster) decideLeave(m *member, d *Decision, now time.Time) {
 	if m.waiting != nil {
 		d.Withdraw = append(d.Withdraw, m.name)
@@ -201,7 +202,7 @@ func (c *cluster) decideLeave(m *member, d *Decision, now time.Time) {
 		}
 		d.stop(m, "the cluster has fewer nodes now")
 	case m.asked != "":
-	case m.claim != nil && !m.claim.Released:
+	case m.reservation != nil && !m.reservation.Released:
 		c.release(m, d, now)
 	}
 }
@@ -220,9 +221,9 @@ func (c *cluster) decideEnd(d *Decision, now time.Time) {
 			left = true
 		case m.asked != "":
 			left = true
-		case m.claim != nil:
+		case m.reservation != nil:
 			left = true
-			if !m.claim.Released {
+			if !m.reservation.Released {
 				c.release(m, d, now)
 			}
 		}

@@ -7,25 +7,25 @@
 //	task  CLUSTER control-plane   one process: etcd, API server, controller-manager, scheduler, steward
 //	task  CLUSTER node-N          containerd, kubelet, node-network, the pods
 //
-// Each has a claim of its name (kernel.Claim): machine, address, host port and volume outlive the process, so that a
-// control plane that comes back is the same one to its nodes and to everybody with a kubeconfig. What it runs are
-// programs that Marina brings (bundles); all clusters of a minor execute the same file. The tasks of a cluster are in
-// a network of its own.
+// Each has a reservation of its name (kernel.Reservation): machine, address, host port and volume outlive the process,
+// so that a control plane that comes back is the same one to its nodes and to everybody with a kubeconfig. What it runs
+// are programs that Marina brings (bundles); all clusters of a minor execute the same file. The tasks of a cluster are
+// in a network of its own.
 //
 // # The steward
 //
-// Nothing here speaks Kubernetes' API. Inside every control plane works a steward (bundle/kubernetes/hyper/steward):
-// it applies add-ons, removes nodes gracefully, answers for load balancers, and tells in one document how the cluster
-// is. This room holds one long poll to each steward and sends it what is wanted, over TLS with the cluster's own
-// authority on both sides.
+// Nothing here speaks Kubernetes' API. Inside every control plane works a steward
+// (bundle/kubernetes/hyperkube/steward): it applies add-ons, removes nodes gracefully, answers for load balancers, and
+// tells in one document how the cluster is. This room holds one long poll to each steward and sends it what is wanted,
+// over TLS with the cluster's own authority on both sides.
 //
 // # Deciding
 //
-// decide is pure: a cluster's row, its claims and instances, the steward's last word and the time go in, actions come
-// out. There is no plan that is half done: whatever was interrupted, the next look at what is there says what is
-// missing. What is wanted is in the row alone; what exists is the kernel's claims and instances. A node that is too
-// many is drained by the steward, stopped, and then its claim released; a deleted cluster is stopped, its claims
-// released, and its rows go last, so that its name is free only when nothing is left of it.
+// decide is pure: a cluster's row, its reservations and instances, the steward's last word and the time go in, actions
+// come out. There is no plan that is half done: whatever was interrupted, the next look at what is there says what is
+// missing. What is wanted is in the row alone; what exists is the kernel's reservations and instances. A node that is
+// too many is drained by the steward, stopped, and then its reservation released; a deleted cluster is stopped, its
+// reservations released, and its rows go last, so that its name is free only when nothing is left of it.
 //
 // # Certificates and keys
 //

@@ -231,7 +231,7 @@ func TestAClusterWhoseRowCannotBeReadIsLeftAlone(t *testing.T) {
 				t.Fatal(err)
 			}
 			w.gone("a")
-			for _, c := range w.kernel.Claims(Framework) {
+			for _, c := range w.kernel.Reservations(Framework) {
 				if strings.HasPrefix(c.Name, "a.") {
 					t.Errorf("claim %s is left", c.Name)
 				}

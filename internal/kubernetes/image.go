@@ -103,7 +103,7 @@ func (c *cluster) loaded(file string, old []string, have []runningNode) {
 // supplied is what became of giving a node images that were loaded into its cluster before it came.
 type supplied struct {
 	id, member string // of the cluster
-	group      kernel.GroupID
+	group      kernel.InstanceID
 	files      []string // that it has now
 	lost       []string // that are not there, or cannot be read: nobody will ever have them
 	broken     []string // of those, what could not be read

@@ -78,7 +78,7 @@ func (k *Clusters) Costs(ctx context.Context, v *View) {
 // runningNode is a node whose process runs, and where.
 type runningNode struct {
 	member string
-	group  kernel.GroupID
+	group  kernel.InstanceID
 	task   kernel.TaskID
 	agent  kernel.AgentID
 }

@@ -34,7 +34,7 @@ type Config struct {
 
 	Pool, VIPs netip.Prefix     // of the datacenter: clusters use other addresses
 	Publish    kernel.PortRange // of the machines, for load balancers; default 20001 to 21000
-	Images     string           // folder for images loaded into clusters
+	Images     string           // directory for images loaded into clusters
 	Machine    []string         // further names and addresses of machines, for API servers' certificates
 
 	// Quotas tells the quota tree; nil: nothing is judged when a cluster is asked for.
@@ -68,7 +68,7 @@ type Clusters struct {
 
 	complete bool   // the owner goroutine's own, as all below
 	agenda   agenda // which clusters are to be settled
-	stale    bool   // the kernel's claims or queue may have changed since they were read
+	stale    bool   // the kernel's reservations or queue may have changed since they were read
 	stewards *steward.Followers
 }
 

@@ -55,7 +55,7 @@ func (k *Clusters) Secret(ctx context.Context, agent kernel.AgentID, ref string)
 	return kernel.Secret{Files: files}, nil
 }
 
-// subject is a member that an agent runs, as far as the kernel's claims tell; ok is false for everybody else.
+// subject is a member that an agent runs, as far as the kernel's reservations tell; ok is false for everybody else.
 func (k *Clusters) subject(name, who string, agent kernel.AgentID) (c *cluster, s pki.Subject, ok bool) {
 	k.mu.RLock()
 	defer k.mu.RUnlock()
@@ -63,10 +63,10 @@ func (k *Clusters) subject(name, who string, agent kernel.AgentID) (c *cluster, 
 		return nil, s, false
 	}
 	m, plane := c.members[who], c.members[controlPlane]
-	if m == nil || m.claim == nil || m.claim.Agent != agent || m.claim.Released || plane == nil || plane.claim == nil {
+	if m == nil || m.reservation == nil || m.reservation.Agent != agent || m.reservation.Released || plane == nil || plane.reservation == nil {
 		return nil, s, false
 	}
-	s = pki.Subject{Node: who, Address: m.claim.Address, Plane: plane.claim.Address, Domain: domain,
+	s = pki.Subject{Node: who, Address: m.reservation.Address, Plane: plane.reservation.Address, Domain: domain,
 		Hosts: append([]string{c.machine}, k.cfg.Machine...)}
 	if who == controlPlane {
 		s.Node = ""

@@ -13,7 +13,7 @@ import (
 	"github.com/marinaos/marina/internal/scheduler"
 )
 
-// lookAgain is how often the kernel's queue and claims are looked at while something waits.
+// lookAgain is how often the kernel's queue and reservations are looked at while something waits.
 const lookAgain = time.Second
 
 // settle decides and carries out what follows for the clusters that were touched or whose time has come, and returns
@@ -54,13 +54,13 @@ func (k *Clusters) announce() {
 	k.moved = make(chan struct{})
 }
 
-// look reads the kernel's claims and queue, and touches the clusters of which something is otherwise.
+// look reads the kernel's reservations and queue, and touches the clusters of which something is otherwise.
 func (k *Clusters) look() {
-	claims, queue, agents := k.cfg.Kernel.Claims(Framework), k.cfg.Kernel.Queue(Framework), k.cfg.Kernel.Agents()
+	claims, queue, agents := k.cfg.Kernel.Reservations(Framework), k.cfg.Kernel.Queue(Framework), k.cfg.Kernel.Agents()
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.stale = false
-	claimed := map[*member]*kernel.ClaimView{}
+	claimed := map[*member]*kernel.ReservationView{}
 	for n := range claims {
 		if name, member, ok := memberOf(claims[n].Name); ok && k.clusters[name] != nil {
 			claimed[k.clusters[name].member(member)] = &claims[n]
@@ -71,7 +71,7 @@ func (k *Clusters) look() {
 		name, member, ok := memberOf(queue[n].Key)
 		if c := k.clusters[name]; ok && c != nil {
 			m := c.member(member)
-			if waiting[m] = &queue[n]; slices.Contains(queue[n].Groups, m.asked) {
+			if waiting[m] = &queue[n]; slices.Contains(queue[n].Instances, m.asked) {
 				m.asked = ""
 			}
 		}
@@ -84,13 +84,13 @@ func (k *Clusters) look() {
 	}
 	for name, c := range k.clusters {
 		for _, m := range c.members {
-			if !sameClaim(m.claim, claimed[m]) || (m.waiting == nil) != (waiting[m] == nil) {
+			if !sameReservation(m.reservation, claimed[m]) || (m.waiting == nil) != (waiting[m] == nil) {
 				k.agenda.touch(name)
 			}
-			m.claim, m.waiting = claimed[m], waiting[m]
+			m.reservation, m.waiting = claimed[m], waiting[m]
 		}
-		if plane := c.members[controlPlane]; plane != nil && plane.claim != nil {
-			if host := hosts[plane.claim.Agent]; host != "" && host != c.machine {
+		if plane := c.members[controlPlane]; plane != nil && plane.reservation != nil {
+			if host := hosts[plane.reservation.Agent]; host != "" && host != c.machine {
 				c.machine = host
 				k.agenda.touch(name)
 			}
@@ -98,7 +98,7 @@ func (k *Clusters) look() {
 	}
 }
 
-func sameClaim(a, b *kernel.ClaimView) bool {
+func sameReservation(a, b *kernel.ReservationView) bool {
 	if a == nil || b == nil {
 		return a == b
 	}

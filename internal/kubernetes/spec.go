@@ -17,15 +17,15 @@ import (
 const (
 	apiPort    = 6443
 	tunnelPort = 10260
-	pkiFolder  = "/etc/kubernetes/pki"
+	pkiDir     = "/etc/kubernetes/pki"
 	planeData  = "/var/lib/kubernetes"
 	domain     = "cluster.local"
 
 	controlPlane = "control-plane" // name of that member
 )
 
-// claimName is the claim of a member: "team-a.node-1".
-func claimName(cluster, member string) string { return cluster + "." + member }
+// claimName is the reservation of a member: "team-a.node-1".
+func reservationName(cluster, member string) string { return cluster + "." + member }
 
 // owner is whose instances the nodes, or the control plane, of a cluster are.
 func owner(cluster, member string) string {
@@ -56,7 +56,7 @@ func (c *cluster) memberSpec(name string) (kernel.Spec, error) {
 	if name == controlPlane {
 		return c.controlPlaneSpec()
 	}
-	return c.nodeSpec(name, c.members[controlPlane].claim.Address)
+	return c.nodeSpec(name, c.members[controlPlane].reservation.Address)
 }
 
 // controlPlaneSpec is a cluster's control plane.
@@ -70,7 +70,7 @@ func (c *Row) controlPlaneSpec() (kernel.Spec, error) {
 	if err != nil {
 		return kernel.Spec{}, err
 	}
-	argv := []string{program(c.Version), controlPlane, "--data-dir=" + planeData + "/etcd", "--pki-dir=" + pkiFolder,
+	argv := []string{program(c.Version), controlPlane, "--data-dir=" + planeData + "/etcd", "--pki-dir=" + pkiDir,
 		"--run-dir=/run/kubernetes",
 		"--service-cluster-ip-range=" + c.ServiceCIDR, "--cluster-cidr=" + c.PodCIDR,
 		"--steward-config=/etc/kubernetes/steward.json",
@@ -79,13 +79,13 @@ func (c *Row) controlPlaneSpec() (kernel.Spec, error) {
 		argv = append(argv, "--audit")
 	}
 	if *c.Encryption {
-		argv = append(argv, "--encryption-config="+pkiFolder+"/encryption.yaml")
+		argv = append(argv, "--encryption-config="+pkiDir+"/encryption.yaml")
 	}
 	return c.spec(controlPlane, c.ControlPlane.Disk, kernel.TaskSpec{
 		Bundles: []string{bundle(c.Version), "kubernetes/addons"}, Argv: argv,
 		Files: []kernel.File{{Path: "/etc/kubernetes/steward.json", Content: steward},
-			{Path: pkiFolder, Secret: secretRef(c.Name, controlPlane)}},
-		Volumes: []kernel.Volume{{ContainerPath: planeData, Claimed: "data"}},
+			{Path: pkiDir, Secret: secretRef(c.Name, controlPlane)}},
+		Volumes: []kernel.Volume{{ContainerPath: planeData, Reserved: "data"}},
 		Ports:   []kernel.Port{{Name: "api", Protocol: "tcp", Container: apiPort, Host: kernel.AnyHostPort}},
 		Checks: []kernel.Check{{Kind: kernel.CheckHTTPS, PortNumber: apiPort, Path: "/readyz", Grace: 3 * time.Minute,
 			Interval: 5 * time.Second,
@@ -115,8 +115,8 @@ func (c *Row) nodeSpec(name string, plane netip.Addr) (kernel.Spec, error) {
 		Argv:    []string{kernel.BundleTarget + "/kubernetes/node/marina-node", "/etc/kubernetes/node.json"},
 		Env:     []kernel.EnvVar{{Name: "HOSTNAME", Value: name}, {Name: "NODE_ADDRESS", From: kernel.FieldAddress}},
 		Files: []kernel.File{{Path: "/etc/kubernetes/node.json", Content: conf},
-			{Path: pkiFolder, Secret: secretRef(c.Name, name)}},
-		Volumes: []kernel.Volume{{ContainerPath: "/var", Claimed: "data"}},
+			{Path: pkiDir, Secret: secretRef(c.Name, name)}},
+		Volumes: []kernel.Volume{{ContainerPath: "/var", Reserved: "data"}},
 		PIDs:    16384, KillGrace: 15 * time.Second, Guarantee: size.Guarantee, Limit: size.Limit,
 	}, ids)
 }
@@ -126,12 +126,12 @@ func (c *Row) spec(member string, disk float64, task kernel.TaskSpec, where ...k
 	task.Name, task.Suffix, task.User = member, "."+member, "root"
 	return kernel.Spec{Framework: Framework, Owner: owner(c.Name, member), Role: c.Group,
 		Network: kernel.Network{Mode: kernel.NetworkBridge, Name: Framework + "/" + c.Name},
-		Claim: &kernel.Claim{Name: claimName(c.Name, member),
-			Volumes: []kernel.ClaimVolume{{Name: "data", Bytes: definition.MiB(disk)}}},
+		Reservation: &kernel.Reservation{Name: reservationName(c.Name, member),
+			Volumes: []kernel.ReservedVolume{{Name: "data", Bytes: definition.MiB(disk)}}},
 		Constraints: where, Tasks: []kernel.TaskSpec{task}}.Seal()
 }
 
-// memberOf reads a claim's name.
+// memberOf reads a reservation's name.
 func memberOf(claim string) (cluster, member string, ok bool) { return strings.Cut(claim, ".") }
 
 // nodeName and nodeNumber are of the n-th node, from 1.

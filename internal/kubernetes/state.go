@@ -32,18 +32,18 @@ type cluster struct {
 
 // member is the control plane or a node.
 type member struct {
-	name      string
-	claim     *kernel.ClaimView // nil: nothing of it exists
-	instance  *kernel.Instance  // nil: none is placed
-	waiting   *kernel.Waiting   // in the kernel's queue
-	asked     kernel.GroupID    // launched by this leader and not heard of yet
-	problem   string            // why the last launch or resize was refused
-	has       *kernel.Size      // what its instance was launched with or resized to by this leader
-	leaving   time.Time         // since when it is too many
-	given     []string          // archives of images that givenTo has
-	givenTo   kernel.GroupID
-	supplying kernel.GroupID // the instance that is being given images now
-	joined    kernel.GroupID // the instance whose node was ready once
+	name        string
+	reservation *kernel.ReservationView // nil: nothing of it exists
+	instance    *kernel.Instance        // nil: none is placed
+	waiting     *kernel.Waiting         // in the kernel's queue
+	asked       kernel.InstanceID       // launched by this leader and not heard of yet
+	problem     string                  // why the last launch or resize was refused
+	has         *kernel.Size            // what its instance was launched with or resized to by this leader
+	leaving     time.Time               // since when it is too many
+	given       []string                // archives of images that givenTo has
+	givenTo     kernel.InstanceID
+	supplying   kernel.InstanceID // the instance that is being given images now
+	joined      kernel.InstanceID // the instance whose node was ready once
 
 	failures int       // ends by itself in a row
 	ended    time.Time // last one

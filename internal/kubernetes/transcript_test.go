@@ -225,7 +225,7 @@ func (d *driver) report(what, name, why string) error {
 	}
 	switch what {
 	case "removed":
-		m.claim = nil
+		m.reservation = nil
 		return nil
 	case "given":
 		for _, file := range d.c.archives {
@@ -246,9 +246,9 @@ func (d *driver) report(what, name, why string) error {
 	st := i.Statuses[0]
 	switch what {
 	case "taken":
-		claim := *m.claim
+		claim := *m.reservation
 		claim.Lost, i.Removed = true, true
-		m.claim = &claim
+		m.reservation = &claim
 		st.State, st.Message = kernel.Gone, "its machine was removed"
 	case "run", "sick":
 		st.State, st.Health = kernel.Running, []kernel.Health{{Known: true, Alive: what == "run"}}
@@ -271,20 +271,20 @@ func (d *driver) report(what, name, why string) error {
 	return nil
 }
 
-// place gives a member its claim, unless it has it, and an instance.
+// place gives a member its reservation, unless it has it, and an instance.
 func (d *driver) place(m *member) {
 	d.next++
-	if m.claim == nil {
-		m.claim = &kernel.ClaimView{Claim: kernel.Claim{Name: claimName("a", m.name)}, Agent: "a1",
+	if m.reservation == nil {
+		m.reservation = &kernel.ReservationView{Reservation: kernel.Reservation{Name: reservationName("a", m.name)}, Agent: "a1",
 			Address: netip.AddrFrom4([4]byte{10, 1, 0, byte(d.next)}), HostPorts: []uint16{uint16(31000 + d.next)}}
 	}
 	size := d.c.NodeSize()
 	if m.name == controlPlane {
 		size = d.c.PlaneSize()
 	}
-	d.c.observe(m.name, kernel.Instance{Group: kernel.Group{ID: kernel.GroupID(fmt.Sprint("i", d.next)), Placed: d.now,
+	d.c.observe(m.name, kernel.Instance{Assignment: kernel.Assignment{ID: kernel.InstanceID(fmt.Sprint("i", d.next)), Placed: d.now,
 		Goal:    kernel.GoalRun,
-		Address: m.claim.Address, Sizes: []kernel.Size{size}},
+		Address: m.reservation.Address, Sizes: []kernel.Size{size}},
 		Framework: Framework, Agent: "a1", Hostname: "m1",
 		Statuses: []kernel.Status{{State: kernel.Starting}}}, d.now)
 }
@@ -295,8 +295,8 @@ func (d *driver) failover() {
 	d.c, d.complete = newCluster(old.Row), false
 	d.c.archives = old.archives
 	for name, m := range old.members {
-		if m.claim != nil {
-			d.c.member(name).claim = m.claim
+		if m.reservation != nil {
+			d.c.member(name).reservation = m.reservation
 		}
 		if m.instance != nil {
 			d.c.observe(name, *m.instance, d.now)
@@ -372,10 +372,10 @@ func (d *driver) do(dec Decision) bool {
 			continue
 		}
 		d.c.mend(name, releaseStep)
-		claim := *d.c.members[name].claim
+		claim := *d.c.members[name].reservation
 		claim.Released = true
-		if d.c.members[name].claim = &claim; claim.Lost { // nobody has to delete anything
-			d.c.members[name].claim = nil
+		if d.c.members[name].reservation = &claim; claim.Lost { // nobody has to delete anything
+			d.c.members[name].reservation = nil
 		}
 	}
 	for _, name := range dec.Load {
@@ -398,8 +398,8 @@ func (d *driver) launch(m *member) {
 		m.problem = why
 		m.failures++
 		m.ended = d.now
-	case !d.room || m.claim != nil && m.claim.Lost: // the kernel places nothing with a claim that is lost
-		m.waiting = &kernel.Waiting{Key: claimName("a", m.name),
+	case !d.room || m.reservation != nil && m.reservation.Lost: // the kernel places nothing with a claim that is lost
+		m.waiting = &kernel.Waiting{Key: reservationName("a", m.name),
 			Refusal: kernel.Refusal{Agents: 3, Reasons: []kernel.Rejected{{Filter: "mem", Agents: 3}}}}
 	default:
 		m.problem, m.taken = "", false

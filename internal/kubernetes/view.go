@@ -21,7 +21,7 @@ func (c *cluster) stand() (State, []string) {
 		for _, name := range sortedKeys(c.members) {
 			if m := c.members[name]; m.instance != nil {
 				left = append(left, name+" is stopping")
-			} else if m.claim != nil {
+			} else if m.reservation != nil {
 				left = append(left, "the volume of "+name+" is being removed")
 			}
 		}
@@ -168,10 +168,10 @@ func (c *cluster) view(agents func() []kernel.AgentView) View {
 		v.Release = release(agents(), c.Version)
 	}
 	v.State, v.WaitsFor = c.stand()
-	if plane := c.members[controlPlane]; plane != nil && plane.claim != nil && c.machine != "" &&
-		len(plane.claim.HostPorts) > 0 {
+	if plane := c.members[controlPlane]; plane != nil && plane.reservation != nil && c.machine != "" &&
+		len(plane.reservation.HostPorts) > 0 {
 		if a, err := netip.ParseAddr(c.machine); err == nil {
-			v.Server = "https://" + netip.AddrPortFrom(a, plane.claim.HostPorts[0]).String()
+			v.Server = "https://" + netip.AddrPortFrom(a, plane.reservation.HostPorts[0]).String()
 		}
 	}
 	if c.told != nil {
@@ -228,8 +228,8 @@ func (c *cluster) view(agents func() []kernel.AgentView) View {
 // parkedView is a member of a cluster of which nothing can be told but what the kernel has.
 func (m *member) parkedView() Member {
 	v := Member{Name: m.name, State: "parked"}
-	if m.claim != nil {
-		v.Address = m.claim.Address.String()
+	if m.reservation != nil {
+		v.Address = m.reservation.Address.String()
 	}
 	if m.instance != nil {
 		v.Machine, v.Task = m.instance.Hostname, string(m.instance.Statuses[0].Task)
@@ -240,8 +240,8 @@ func (m *member) parkedView() Member {
 func (c *cluster) memberView(m *member, cpus, mem, disk float64) Member {
 	v := Member{Name: m.name, Restarts: m.restarts, CPUs: cpus, Mem: mem, Disk: disk}
 	v.State, v.Message = c.memberState(m)
-	if m.claim != nil {
-		v.Address = m.claim.Address.String()
+	if m.reservation != nil {
+		v.Address = m.reservation.Address.String()
 	}
 	if m.instance != nil {
 		v.Machine, v.Task = m.instance.Hostname, string(m.instance.Statuses[0].Task)

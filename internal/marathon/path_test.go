@@ -39,8 +39,8 @@ func TestIdsThatNameNoAppAreRefused(t *testing.T) {
 	}
 }
 
-// TestAnIdStaysWhatItIs: it is itself in any group, lies below its groups and nothing else, and fits into the names that
-// are made of it.
+// TestAnIdStaysWhatItIs: it is itself in any group, lies below its groups and nothing else, and fits into the names
+// that are made of it.
 func TestAnIdStaysWhatItIs(t *testing.T) {
 	segment := rapid.StringMatching(`[a-z0-9]([a-z0-9-]{0,3}[a-z0-9])?(\.[a-z0-9]{1,2})?|\.\.?|[A-Z_]`)
 	rapid.Check(t, func(t *rapid.T) {

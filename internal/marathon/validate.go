@@ -199,7 +199,7 @@ func (a *App) ForeignVIPs(ours netip.Prefix) []Detail {
 	return v.found
 }
 
-// ForeignVolumes refuses folders that the machines do not lend. Root inside of a container is root in what is bound
+// ForeignVolumes refuses directories that the machines do not lend. Root inside of a container is root in what is bound
 // into it.
 func (a *App) ForeignVolumes(lent []string) []Detail {
 	v := &validator{}
@@ -207,7 +207,7 @@ func (a *App) ForeignVolumes(lent []string) []Detail {
 		return nil
 	}
 	for i, vol := range a.Container.Volumes {
-		isLent := func(folder string) bool { return inFolder(vol.HostPath, folder) }
+		isLent := func(dir string) bool { return inDir(vol.HostPath, dir) }
 		if vol.HostPath != "" && !slices.ContainsFunc(lent, isLent) {
 			v.add(fmt.Sprintf("/container/volumes(%d)/hostPath", i),
 				fmt.Sprintf("this datacenter lends %s to no task; its operator can, by marina up --host-volume %s", vol.HostPath,
@@ -217,9 +217,9 @@ func (a *App) ForeignVolumes(lent []string) []Detail {
 	return v.found
 }
 
-func inFolder(name, folder string) bool {
-	name, folder = path.Clean(name), path.Clean(folder)
-	return name == folder || folder == "/" || strings.HasPrefix(name, folder+"/")
+func inDir(name, dir string) bool {
+	name, dir = path.Clean(name), path.Clean(dir)
+	return name == dir || dir == "/" || strings.HasPrefix(name, dir+"/")
 }
 
 func (v *validator) container(a *App) {

@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-func TestOnlyLentFoldersMayBeVolumes(t *testing.T) {
+func TestOnlyLentDirectoriesMayBeVolumes(t *testing.T) {
 	app := func(host string) *App {
 		return &App{Container: &Container{Volumes: []Volume{{ContainerPath: "/data", HostPath: host, Mode: "RW"}}}}
 	}

@@ -28,23 +28,23 @@ const (
 
 // Task is one task as the API shows it.
 type Task struct {
-	ID        kernel.TaskID  `json:"id"`
-	Group     kernel.GroupID `json:"group"`
-	Name      string         `json:"name,omitempty"` // in its group
-	Framework string         `json:"framework"`
-	Owner     string         `json:"owner"`
-	Version   string         `json:"version,omitempty"`
-	Machine   kernel.AgentID `json:"machine"`
-	Hostname  string         `json:"hostname"`
-	Address   netip.Addr     `json:"address,omitzero"`
-	HostPorts []uint16       `json:"hostPorts,omitempty"` // the group's
-	Goal      kernel.Goal    `json:"goal"`
-	Why       string         `json:"why,omitempty"`
-	State     kernel.State   `json:"state"`
-	Healthy   bool           `json:"healthy"`
-	Placed    time.Time      `json:"placed"`
-	Away      time.Time      `json:"away,omitzero"` // its machine cannot be reached since
-	Status    kernel.Status  `json:"status"`
+	ID        kernel.TaskID     `json:"id"`
+	Group     kernel.InstanceID `json:"group"`
+	Name      string            `json:"name,omitempty"` // in its group
+	Framework string            `json:"framework"`
+	Owner     string            `json:"owner"`
+	Version   string            `json:"version,omitempty"`
+	Machine   kernel.AgentID    `json:"machine"`
+	Hostname  string            `json:"hostname"`
+	Address   netip.Addr        `json:"address,omitzero"`
+	HostPorts []uint16          `json:"hostPorts,omitempty"` // the group's
+	Goal      kernel.Goal       `json:"goal"`
+	Why       string            `json:"why,omitempty"`
+	State     kernel.State      `json:"state"`
+	Healthy   bool              `json:"healthy"`
+	Placed    time.Time         `json:"placed"`
+	Away      time.Time         `json:"away,omitzero"` // its machine cannot be reached since
+	Status    kernel.Status     `json:"status"`
 }
 
 // tasksOf lists the tasks of an instance.
@@ -69,9 +69,9 @@ func (m *api) may(r *http.Request, a access.Action, of access.Resource) error {
 	return access.Check(r.Context(), m.access, a, of)
 }
 
-// Handler answers /machines/v1, /quota/v1, /tasks/v1 and /net/v1. Paths are taken as they were sent, so that an escaped slash stays in
-// its segment. It asks z about what a request is about, and leaves out of lists what its reader may not see: tasks and VIPs by their
-// owner, quotas by their role.
+// Handler answers /machines/v1, /quota/v1, /tasks/v1 and /net/v1. Paths are taken as they were sent, so that an escaped
+// slash stays in its segment. It asks z about what a request is about, and leaves out of lists what its reader may not
+// see: tasks and VIPs by their owner, quotas by their role.
 func (m *Master) Handler(z access.Authorizer) http.Handler { return (&api{m, z}).handler() }
 
 func (m *api) handler() http.Handler {
@@ -172,7 +172,7 @@ func (m *api) removeMachine(w http.ResponseWriter, r *http.Request, id kernel.Ag
 	if err != nil {
 		return err
 	}
-	m.log.Info("machine removed", "agent", id, "groups", len(what.Groups), "lost", len(what.Lost))
+	m.log.Info("machine removed", "agent", id, "groups", len(what.Instances), "lost", len(what.Lost))
 	return writeJSON(w, what)
 }
 
@@ -198,7 +198,7 @@ func (m *api) reservations(w http.ResponseWriter, r *http.Request, id, role stri
 	if err := m.may(r, access.Update, access.Machines.Of(id)); err != nil {
 		return err
 	}
-	kept := kernel.Reservation{Role: "/" + strings.Trim(role, "/")}
+	kept := kernel.ReservedPart{Role: "/" + strings.Trim(role, "/")}
 	if r.Method == http.MethodPut {
 		if err := readBody(w, r, &kept.Amount); err != nil {
 			return fmt.Errorf("reservation for %s: the body is not what is expected, {\"milliCPU\": 4000, \"mem\": 8589934592}: %w", kept.Role, errdefs.ErrInvalidArgument)
@@ -364,8 +364,9 @@ func (m *api) taskFiles(w http.ResponseWriter, r *http.Request, id kernel.TaskID
 	return unknownTask(id)
 }
 
-// holders is the agent of a task. One that the master does not know may have ended under an earlier leader: its agent keeps
-// its files for a while, so, with a few agents, each is asked; whose it was is not known then, and the owner is "/".
+// holders is the agent of a task. One that the master does not know may have ended under an earlier leader: its agent
+// keeps its files for a while, so, with a few agents, each is asked; whose it was is not known then, and the owner is
+// "/".
 func (m *Master) holders(ctx context.Context, id kernel.TaskID, ended bool) (out []kernel.AgentID, owner string, err error) {
 	owner = "/"
 	err = m.look(ctx, func(s *core.State) {
@@ -385,8 +386,8 @@ func (m *Master) holders(ctx context.Context, id kernel.TaskID, ended bool) (out
 
 var errElsewhere = errors.New("not this agent's")
 
-// forward lets an agent answer a request, both directions at once. With more agents to ask, one that does not know the task
-// is passed over: again is then true and nothing has been written.
+// forward lets an agent answer a request, both directions at once. With more agents to ask, one that does not know the
+// task is passed over: again is then true and nothing has been written.
 func (m *Master) forward(w http.ResponseWriter, r *http.Request, transport http.RoundTripper, path string, more bool) (again bool) {
 	_ = http.NewResponseController(w).EnableFullDuplex() // HTTP/2 has it anyway
 	proxy := httputil.ReverseProxy{

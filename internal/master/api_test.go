@@ -74,7 +74,7 @@ func TestAPIShowsMachinesQuotasAndTasks(t *testing.T) {
 	}
 	w := h.Watch("marathon")
 	defer w.Close()
-	follow(t, w, func(seen map[kernel.GroupID]kernel.Instance, _ kernel.Changes) bool {
+	follow(t, w, func(seen map[kernel.InstanceID]kernel.Instance, _ kernel.Changes) bool {
 		return count(seen, kernel.Running) == 0
 	})
 	var got master.Task
@@ -122,13 +122,13 @@ func withTask(t *testing.T, z ...access.Authorizer) (*hall, *httptest.Server, st
 	h := lead(t, memory.New(), master.Config{})
 	newStub("a1", 4000).connect(t, h)
 	h.agents(t, 1)
-	got, err := h.Launch(t.Context(), kernel.LaunchRequest{Key: "/app@1", Spec: app(t, "/app"), Groups: ids("app", 1)})
+	got, err := h.Launch(t.Context(), kernel.LaunchRequest{Key: "/app@1", Spec: app(t, "/app"), Instances: ids("app", 1)})
 	if err != nil || len(got.Placed) != 1 {
 		t.Fatalf("launch: %v, error %v", got, err)
 	}
 	w := h.Watch("marathon")
 	defer w.Close()
-	follow(t, w, func(seen map[kernel.GroupID]kernel.Instance, _ kernel.Changes) bool {
+	follow(t, w, func(seen map[kernel.InstanceID]kernel.Instance, _ kernel.Changes) bool {
 		return count(seen, kernel.Running) == 1
 	})
 	server := httptest.NewUnstartedServer(h.Handler(append(z, nil)[0]))

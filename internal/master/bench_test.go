@@ -16,15 +16,15 @@ import (
 	"github.com/marinaos/marina/internal/store/etcd"
 )
 
-// BenchmarkFleet measures a master with stub agents over real TLS connections and an embedded etcd that syncs every write:
-// one app from 0 to 10,000 instances, until all run as a scheduler sees it; and requests of one instance each from many
-// callers at once. MARINA_BENCH_AGENTS overrides 1,000 agents.
+// BenchmarkFleet measures a master with stub agents over real TLS connections and an embedded etcd that syncs every
+// write: one app from 0 to 10,000 instances, until all run as a scheduler sees it; and requests of one instance each
+// from many callers at once. MARINA_BENCH_AGENTS overrides 1,000 agents.
 func BenchmarkFleet(b *testing.B) {
 	agents := 1000
 	if n, err := strconv.Atoi(os.Getenv("MARINA_BENCH_AGENTS")); err == nil {
 		agents = n
 	}
-	dir := os.Getenv("MARINA_BENCH_DIR") // a folder on a real disk; the temporary folder may be memory
+	dir := os.Getenv("MARINA_BENCH_DIR") // a directory on a real disk; the temporary directory may be memory
 	if dir == "" {
 		dir = b.TempDir()
 	} else if sub, err := os.MkdirTemp(dir, "fleet"); err == nil {
@@ -51,12 +51,12 @@ func BenchmarkFleet(b *testing.B) {
 			w := h.Watch("marathon")
 			groups := ids(fmt.Sprintf("big%d-%d", b.N, n), instances)
 			began := time.Now()
-			got, err := h.Launch(b.Context(), kernel.LaunchRequest{Key: "/big@1", Spec: app(b, fmt.Sprintf("/big%d", n)), Groups: groups})
+			got, err := h.Launch(b.Context(), kernel.LaunchRequest{Key: "/big@1", Spec: app(b, fmt.Sprintf("/big%d", n)), Instances: groups})
 			if err != nil || len(got.Placed) != instances {
 				b.Fatalf("launch: placed %d, error %v", len(got.Placed), err)
 			}
 			commit += time.Since(began)
-			follow(b, w, func(seen map[kernel.GroupID]kernel.Instance, _ kernel.Changes) bool {
+			follow(b, w, func(seen map[kernel.InstanceID]kernel.Instance, _ kernel.Changes) bool {
 				return len(seen) >= instances && count(seen, kernel.Running) == instances
 			})
 			running += time.Since(began)
@@ -94,7 +94,7 @@ func single(b *testing.B, h *hall, callers int) {
 				for k := range each {
 					id := groups[c*each+k]
 					began := time.Now()
-					got, err := h.Launch(b.Context(), kernel.LaunchRequest{Key: string(id), Spec: spec, Groups: []kernel.GroupID{id}})
+					got, err := h.Launch(b.Context(), kernel.LaunchRequest{Key: string(id), Spec: spec, Instances: []kernel.InstanceID{id}})
 					if err != nil || len(got.Placed) != 1 {
 						return fmt.Errorf("launch: %v, %w", got, err)
 					}
@@ -118,14 +118,14 @@ func single(b *testing.B, h *hall, callers int) {
 	}
 }
 
-// end stops groups and waits until all have ended.
-func end(b *testing.B, h *hall, w kernel.InstanceWatch, groups []kernel.GroupID) {
+// end stops instances and waits until all have ended.
+func end(b *testing.B, h *hall, w kernel.InstanceWatch, groups []kernel.InstanceID) {
 	b.Helper()
 	if err := h.Stop(b.Context(), "marathon", groups, "measured"); err != nil {
 		b.Fatal(err)
 	}
-	gone := map[kernel.GroupID]bool{}
-	follow(b, w, func(_ map[kernel.GroupID]kernel.Instance, c kernel.Changes) bool {
+	gone := map[kernel.InstanceID]bool{}
+	follow(b, w, func(_ map[kernel.InstanceID]kernel.Instance, c kernel.Changes) bool {
 		for _, i := range c.Instances {
 			if i.Removed() {
 				gone[i.ID()] = true

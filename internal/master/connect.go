@@ -99,7 +99,8 @@ func (m *Master) accept(ctx context.Context) error {
 	}
 }
 
-// serve finds out what a connection is and serves it until it ends; those that are not agents' sessions are handed over.
+// serve finds out what a connection is and serves it until it ends; those that are not agents' sessions are handed
+// over.
 func (m *Master) serve(ctx context.Context, conn *tls.Conn, others *handover) {
 	hctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
 	err := conn.HandshakeContext(hctx)
@@ -230,8 +231,8 @@ func (s *session) write(ctx context.Context, w io.Writer) error {
 	}
 }
 
-// write writes the frame as a line. Encoded endpoints are put in by hand: encoding them anew for every agent would cost the
-// number of agents times the number of endpoints.
+// write writes the frame as a line. Encoded endpoints are put in by hand: encoding them anew for every agent would cost
+// the number of agents times the number of endpoints.
 func (o *outgoing) write(w *bufio.Writer) error {
 	raw, err := json.Marshal(&o.down)
 	if err != nil {

@@ -19,32 +19,32 @@ func (m *Master) Launch(ctx context.Context, r kernel.LaunchRequest) (kernel.Lau
 }
 
 // Withdraw is kernel.Kernel's.
-func (m *Master) Withdraw(ctx context.Context, framework, key string, groups []kernel.GroupID) ([]kernel.GroupID, error) {
-	reply, err := m.request(ctx, core.Withdraw{Framework: framework, Key: key, Groups: groups})
+func (m *Master) Withdraw(ctx context.Context, framework, key string, groups []kernel.InstanceID) ([]kernel.InstanceID, error) {
+	reply, err := m.request(ctx, core.Withdraw{Framework: framework, Key: key, Instances: groups})
 	return reply.Withdrawn, err
 }
 
 // Stop is kernel.Kernel's.
-func (m *Master) Stop(ctx context.Context, framework string, groups []kernel.GroupID, why string) error {
-	_, err := m.request(ctx, core.Stop{Framework: framework, Groups: groups, Why: why})
+func (m *Master) Stop(ctx context.Context, framework string, groups []kernel.InstanceID, why string) error {
+	_, err := m.request(ctx, core.Stop{Framework: framework, Instances: groups, Why: why})
 	return err
 }
 
 // Forget is kernel.Kernel's.
-func (m *Master) Forget(ctx context.Context, framework string, groups []kernel.GroupID) error {
-	_, err := m.request(ctx, core.Forget{Framework: framework, Groups: groups})
+func (m *Master) Forget(ctx context.Context, framework string, groups []kernel.InstanceID) error {
+	_, err := m.request(ctx, core.Forget{Framework: framework, Instances: groups})
 	return err
 }
 
 // Resize is kernel.Kernel's.
-func (m *Master) Resize(ctx context.Context, framework string, group kernel.GroupID, sizes []kernel.Size) error {
-	_, err := m.request(ctx, core.Resize{Framework: framework, Group: group, Sizes: sizes})
+func (m *Master) Resize(ctx context.Context, framework string, group kernel.InstanceID, sizes []kernel.Size) error {
+	_, err := m.request(ctx, core.Resize{Framework: framework, Instance: group, Sizes: sizes})
 	return err
 }
 
 // Release is kernel.Kernel's.
 func (m *Master) Release(ctx context.Context, framework string, claims []string) error {
-	_, err := m.request(ctx, core.Release{Framework: framework, Claims: claims})
+	_, err := m.request(ctx, core.Release{Framework: framework, Reservations: claims})
 	return err
 }
 
@@ -79,8 +79,8 @@ func (m *Master) RemoveQuota(ctx context.Context, role string) error {
 }
 
 // Reserve keeps an amount of a machine for a role, in place of what it had; zero keeps nothing any more.
-func (m *Master) Reserve(ctx context.Context, agent kernel.AgentID, r kernel.Reservation) error {
-	_, err := m.request(ctx, core.Reserve{Agent: agent, Reservation: r})
+func (m *Master) Reserve(ctx context.Context, agent kernel.AgentID, r kernel.ReservedPart) error {
+	_, err := m.request(ctx, core.Reserve{Agent: agent, ReservedPart: r})
 	return err
 }
 
@@ -99,7 +99,7 @@ func (m *Master) SetPool(ctx context.Context, pool netip.Prefix) error {
 
 // Watch is kernel.Kernel's.
 func (m *Master) Watch(framework string) kernel.InstanceWatch {
-	return &watch{m: m, framework: framework, wake: make(chan struct{}, 1), at: map[kernel.GroupID]int{}}
+	return &watch{m: m, framework: framework, wake: make(chan struct{}, 1), at: map[kernel.InstanceID]int{}}
 }
 
 // watch merges changes until they are read. One goroutine reads it.
@@ -110,11 +110,11 @@ type watch struct {
 	joined    bool          // the reader's
 
 	mu       sync.Mutex
-	at       map[kernel.GroupID]int // index in list; guarded by mu
-	list     []*kernel.Record       // guarded by mu
-	complete bool                   // guarded by mu
-	room     bool                   // guarded by mu
-	news     bool                   // something to deliver; guarded by mu
+	at       map[kernel.InstanceID]int // index in list; guarded by mu
+	list     []*kernel.Record          // guarded by mu
+	complete bool                      // guarded by mu
+	room     bool                      // guarded by mu
+	news     bool                      // something to deliver; guarded by mu
 }
 
 // Next is kernel.InstanceWatch's.

@@ -44,9 +44,9 @@ func TestCommitCutsWhatIsTooLargeForOneTransaction(t *testing.T) {
 }
 
 func TestSlowWatcherGetsTheNewestOfEachInstance(t *testing.T) {
-	w := &watch{framework: "f", wake: make(chan struct{}, 1), at: map[kernel.GroupID]int{}}
+	w := &watch{framework: "f", wake: make(chan struct{}, 1), at: map[kernel.InstanceID]int{}}
 	record := func(framework, id, why string, removed bool) *kernel.Record {
-		i := kernel.Instance{Framework: framework, Group: kernel.Group{ID: kernel.GroupID(id), Why: why}, Removed: removed}
+		i := kernel.Instance{Framework: framework, Assignment: kernel.Assignment{ID: kernel.InstanceID(id), Why: why}, Removed: removed}
 		return i.Record()
 	}
 	a2, b2 := record("f", "a", "2", false), record("f", "b", "2", true)
@@ -77,7 +77,7 @@ func TestAWatchThatJoinsMissesNothingOfItsBatch(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	launch := core.Launch{LaunchRequest: kernel.LaunchRequest{Key: "k", Spec: spec, Groups: []kernel.GroupID{"g1"}}}
+	launch := core.Launch{LaunchRequest: kernel.LaunchRequest{Key: "k", Spec: spec, Instances: []kernel.InstanceID{"g1"}}}
 	m := &Master{done: make(chan struct{}), measures: newMeasures(nil)}
 	w := m.Watch("marathon").(*watch)
 	b, err := m.step(state, core.NewAudit(state), []item{{event: up}, {look: w.join}, {event: launch}})

@@ -16,7 +16,7 @@ func TestBatchesCommitsAndSessionsAreMeasured(t *testing.T) {
 	h := lead(t, memory.New(), master.Config{}, func(d *master.Deps) { d.Metrics = m })
 	newStub("a1", 4000).connect(t, h)
 	h.agents(t, 1)
-	if _, err := h.Launch(t.Context(), kernel.LaunchRequest{Key: "/app@1", Spec: app(t, "/app"), Groups: ids("app", 3)}); err != nil {
+	if _, err := h.Launch(t.Context(), kernel.LaunchRequest{Key: "/app@1", Spec: app(t, "/app"), Instances: ids("app", 3)}); err != nil {
 		t.Fatal(err)
 	}
 	w := httptest.NewRecorder()

@@ -29,10 +29,11 @@ import (
 	"github.com/marinaos/marina/internal/store/etcd"
 )
 
-// BenchmarkMemory prints what a leading process takes: embedded etcd, master and services, with all agents registered and all tasks running and
-// healthy, launched by Marathon's API. There are no connections: registrations and statuses are handed to the owner of the state as sessions would, and
-// what it tells agents goes nowhere. Endpoints wait, since sessions would drain them. MARINA_BENCH_AGENTS, MARINA_BENCH_TASKS and MARINA_BENCH_DIR, a
-// folder on a real disk, override 100,000 agents, ten tasks on each, and the temporary folder.
+// BenchmarkMemory prints what a leading process takes: embedded etcd, master and services, with all agents registered
+// and all tasks running and healthy, launched by Marathon's API. There are no connections: registrations and statuses
+// are handed to the owner of the state as sessions would, and what it tells agents goes nowhere. Endpoints wait, since
+// sessions would drain them. MARINA_BENCH_AGENTS, MARINA_BENCH_TASKS and MARINA_BENCH_DIR, a directory on a real disk,
+// override 100,000 agents, ten tasks on each, and the temporary directory.
 func BenchmarkMemory(b *testing.B) {
 	agents := 100_000
 	if n, err := strconv.Atoi(os.Getenv("MARINA_BENCH_AGENTS")); err == nil {
@@ -141,7 +142,7 @@ func (f *fleet) launch(tasks int) {
 					f.b.Fatalf("instance %s ended: %v", r.ID(), r.Instance())
 				case state == kernel.Staging:
 					now := time.Now().UTC().Round(0)
-					said[r.Agent] = append(said[r.Agent], kernel.Status{Task: r.TaskID(0), Group: kernel.GroupID(strings.Clone(string(r.ID()))), Seq: 3,
+					said[r.Agent] = append(said[r.Agent], kernel.Status{Task: r.TaskID(0), Instance: kernel.InstanceID(strings.Clone(string(r.ID()))), Seq: 3,
 						State: kernel.Running, Time: now, Started: now, PID: 4711, Health: []kernel.Health{{Known: true, Alive: true, First: now, LastGood: now}}})
 				case state == kernel.Running:
 					running++

@@ -51,8 +51,8 @@ type Deps struct {
 // Config is the policy of a master.
 type Config = core.Config
 
-// Master is a leader for one leadership. It implements kernel.Kernel; its methods may be called from when it is made, wait
-// until it has loaded the state, and answer errdefs.ErrUnavailable once the leadership is over.
+// Master is a leader for one leadership. It implements kernel.Kernel; its methods may be called from when it is made,
+// wait until it has loaded the state, and answer errdefs.ErrUnavailable once the leadership is over.
 type Master struct {
 	cfg   Config
 	deps  Deps
@@ -80,8 +80,8 @@ type item struct {
 	event  core.Event
 	answer chan core.Reply // of a request event; takes one
 
-	// look is called after the steps of its batch, so that nothing comes between what it sees and the changes of the next; what it returns is
-	// called once that is durable.
+	// look is called after the steps of its batch, so that nothing comes between what it sees and the changes of the next;
+	// what it returns is called once that is durable.
 	look func(*core.State) func()
 }
 
@@ -93,8 +93,8 @@ func New(cfg Config, deps Deps) *Master {
 		sessions: map[core.SessionID]*session{}, agents: map[kernel.AgentID]*session{}}
 }
 
-// Run leads until ctx or the leadership ends, or a commit does not succeed, and returns why. The caller resigns the leadership
-// after an error: what this process holds in memory may differ from what is durable.
+// Run leads until ctx or the leadership ends, or a commit does not succeed, and returns why. The caller resigns the
+// leadership after an error: what this process holds in memory may differ from what is durable.
 func (m *Master) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -290,8 +290,8 @@ func (m *Master) commit(ctx context.Context, ops []store.Op) error {
 	return nil
 }
 
-// release lets out what a batch led to: it is durable now. Watches come before replies, so that whoever has an answer finds in
-// its watch all that was decided before it.
+// release lets out what a batch led to: it is durable now. Watches come before replies, so that whoever has an answer
+// finds in its watch all that was decided before it.
 func (m *Master) release(b *batch) {
 	m.deliver(b.fx.Sends, b.fx.Ends)
 	m.mu.Lock()

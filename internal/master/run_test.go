@@ -26,11 +26,11 @@ func TestInstancesRunAndEndOverARealConnection(t *testing.T) {
 	w := h.Watch("marathon")
 	defer w.Close()
 	groups := ids("app", 10)
-	got, err := h.Launch(t.Context(), kernel.LaunchRequest{Key: "/app@1", Spec: app(t, "/app"), Groups: groups})
+	got, err := h.Launch(t.Context(), kernel.LaunchRequest{Key: "/app@1", Spec: app(t, "/app"), Instances: groups})
 	if err != nil || len(got.Placed) != 10 {
 		t.Fatalf("launch: placed %d, error %v, want 10", len(got.Placed), err)
 	}
-	follow(t, w, func(seen map[kernel.GroupID]kernel.Instance, _ kernel.Changes) bool {
+	follow(t, w, func(seen map[kernel.InstanceID]kernel.Instance, _ kernel.Changes) bool {
 		return count(seen, kernel.Running) == 10
 	})
 	if a.count(kernel.Running) != 5 || b.count(kernel.Running) != 5 {
@@ -39,8 +39,8 @@ func TestInstancesRunAndEndOverARealConnection(t *testing.T) {
 	if err := h.Stop(t.Context(), "marathon", groups[:4], "scaled down"); err != nil {
 		t.Fatal(err)
 	}
-	follow(t, w, func(seen map[kernel.GroupID]kernel.Instance, _ kernel.Changes) bool { return removed(seen) == 4 })
-	again, err := h.Launch(t.Context(), kernel.LaunchRequest{Key: "/app@1", Spec: app(t, "/app"), Groups: groups[:5]})
+	follow(t, w, func(seen map[kernel.InstanceID]kernel.Instance, _ kernel.Changes) bool { return removed(seen) == 4 })
+	again, err := h.Launch(t.Context(), kernel.LaunchRequest{Key: "/app@1", Spec: app(t, "/app"), Instances: groups[:5]})
 	if err != nil || len(again.Placed) != 1 || again.Waiting != 0 {
 		t.Errorf("launch of four that ended and one that runs: placed %d, waiting %d, error %v, want 1, 0", len(again.Placed), again.Waiting, err)
 	}
@@ -54,16 +54,16 @@ func TestNextLeaderTakesOverWhatRuns(t *testing.T) {
 	h.agents(t, 1)
 	w := h.Watch("marathon")
 	defer w.Close()
-	if _, err := h.Launch(t.Context(), kernel.LaunchRequest{Key: "/app@1", Spec: app(t, "/app"), Groups: ids("app", 3)}); err != nil {
+	if _, err := h.Launch(t.Context(), kernel.LaunchRequest{Key: "/app@1", Spec: app(t, "/app"), Instances: ids("app", 3)}); err != nil {
 		t.Fatal(err)
 	}
-	follow(t, w, func(seen map[kernel.GroupID]kernel.Instance, _ kernel.Changes) bool {
+	follow(t, w, func(seen map[kernel.InstanceID]kernel.Instance, _ kernel.Changes) bool {
 		return count(seen, kernel.Running) == 3
 	})
 
 	// A write whose outcome nobody knows ends the leadership, and everyone who waits is told.
 	st.LoseReply(true)
-	if _, err := h.Launch(t.Context(), kernel.LaunchRequest{Key: "/more@1", Spec: app(t, "/more"), Groups: ids("more", 1)}); !errors.Is(err, errdefs.ErrUnavailable) {
+	if _, err := h.Launch(t.Context(), kernel.LaunchRequest{Key: "/more@1", Spec: app(t, "/more"), Instances: ids("more", 1)}); !errors.Is(err, errdefs.ErrUnavailable) {
 		t.Errorf("launch with unknown outcome: got %v, want an errdefs.ErrUnavailable", err)
 	}
 	if err := <-h.ended; !errors.Is(err, store.ErrUnknownOutcome) {
@@ -79,14 +79,14 @@ func TestNextLeaderTakesOverWhatRuns(t *testing.T) {
 	next := leadWith(t, st, master.Config{}, h.authority)
 	w = next.Watch("marathon")
 	defer w.Close()
-	follow(t, w, func(seen map[kernel.GroupID]kernel.Instance, c kernel.Changes) bool {
+	follow(t, w, func(seen map[kernel.InstanceID]kernel.Instance, c kernel.Changes) bool {
 		if c.Complete {
 			t.Error("complete before the agent has reported")
 		}
 		return len(seen) == 4
 	})
 	a.connect(t, next)
-	seen := follow(t, w, func(seen map[kernel.GroupID]kernel.Instance, c kernel.Changes) bool {
+	seen := follow(t, w, func(seen map[kernel.InstanceID]kernel.Instance, c kernel.Changes) bool {
 		return c.Complete && count(seen, kernel.Running) >= 3
 	})
 	for id, i := range seen {
@@ -179,7 +179,7 @@ func TestNoMoreConnectionsAreOpenThanTheLimit(t *testing.T) {
 	}
 }
 
-func count(seen map[kernel.GroupID]kernel.Instance, state kernel.State) (n int) {
+func count(seen map[kernel.InstanceID]kernel.Instance, state kernel.State) (n int) {
 	for _, i := range seen {
 		if !i.Removed && i.State() == state {
 			n++
@@ -188,7 +188,7 @@ func count(seen map[kernel.GroupID]kernel.Instance, state kernel.State) (n int) 
 	return n
 }
 
-func removed(seen map[kernel.GroupID]kernel.Instance) (n int) {
+func removed(seen map[kernel.InstanceID]kernel.Instance) (n int) {
 	for _, i := range seen {
 		if i.Removed {
 			n++
@@ -205,14 +205,14 @@ func TestLookingAtTheStateChangesNothingForWatches(t *testing.T) {
 	h.agents(t, 1)
 	w := h.Watch("marathon")
 	defer w.Close()
-	follow(t, w, func(_ map[kernel.GroupID]kernel.Instance, c kernel.Changes) bool { return c.Complete })
+	follow(t, w, func(_ map[kernel.InstanceID]kernel.Instance, c kernel.Changes) bool { return c.Complete })
 	for range 50 {
 		h.Queue("marathon")
 	}
-	if _, err := h.Launch(t.Context(), kernel.LaunchRequest{Key: "/app@1", Spec: app(t, "/app"), Groups: ids("app", 1)}); err != nil {
+	if _, err := h.Launch(t.Context(), kernel.LaunchRequest{Key: "/app@1", Spec: app(t, "/app"), Instances: ids("app", 1)}); err != nil {
 		t.Fatal(err)
 	}
-	follow(t, w, func(seen map[kernel.GroupID]kernel.Instance, c kernel.Changes) bool {
+	follow(t, w, func(seen map[kernel.InstanceID]kernel.Instance, c kernel.Changes) bool {
 		if !c.Complete {
 			t.Error("the watch says that agents have yet to report")
 		}
@@ -228,20 +228,20 @@ func TestRemovedMachineEndsItsTasksAndStaysOut(t *testing.T) {
 	h.agents(t, 1)
 	w := h.Watch("marathon")
 	defer w.Close()
-	if _, err := h.Launch(t.Context(), kernel.LaunchRequest{Key: "/app@1", Spec: app(t, "/app"), Groups: ids("app", 2)}); err != nil {
+	if _, err := h.Launch(t.Context(), kernel.LaunchRequest{Key: "/app@1", Spec: app(t, "/app"), Instances: ids("app", 2)}); err != nil {
 		t.Fatal(err)
 	}
-	follow(t, w, func(seen map[kernel.GroupID]kernel.Instance, _ kernel.Changes) bool {
+	follow(t, w, func(seen map[kernel.InstanceID]kernel.Instance, _ kernel.Changes) bool {
 		return count(seen, kernel.Running) == 2
 	})
 	if _, err := h.RemoveMachine(t.Context(), "a1", false); !errdefs.IsFailedPrecondition(err) {
 		t.Fatalf("removing a connected machine that runs something: got %v, want an errdefs.ErrFailedPrecondition", err)
 	}
 	what, err := h.RemoveMachine(t.Context(), "a1", true)
-	if err != nil || len(what.Groups) != 2 {
+	if err != nil || len(what.Instances) != 2 {
 		t.Fatalf("removal: got %v, error %v, want two groups", what, err)
 	}
-	follow(t, w, func(seen map[kernel.GroupID]kernel.Instance, _ kernel.Changes) bool { return removed(seen) == 2 })
+	follow(t, w, func(seen map[kernel.InstanceID]kernel.Instance, _ kernel.Changes) bool { return removed(seen) == 2 })
 	for range 2 { // what it is told to do is in it, and the session ends after it has heard so
 		if told := <-a.dismissed; !strings.Contains(told, "machine a1 (a1) was removed") {
 			t.Errorf("told %q, want that it was removed", told)

@@ -58,9 +58,9 @@ func (m *Master) Agents() []kernel.AgentView {
 }
 
 // Claims is kernel.Kernel's; nothing once the leadership is over. It asks nobody.
-func (m *Master) Claims(framework string) []kernel.ClaimView {
+func (m *Master) Reservations(framework string) []kernel.ReservationView {
 	if s := m.snapshot(); s != nil {
-		return s.Claims[framework]
+		return s.Reservations[framework]
 	}
 	return nil
 }

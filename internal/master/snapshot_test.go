@@ -26,7 +26,8 @@ func (s *slowStore) Commit(ctx context.Context, txn store.Txn) (int64, error) {
 	return s.Store.Commit(ctx, txn)
 }
 
-// Proxies ask for the machines with every request: a disk that is slow must not hold them up, and what they see is durable.
+// Proxies ask for the machines with every request: a disk that is slow must not hold them up, and what they see is
+// durable.
 func TestMachinesAreReadWhileACommitIsUnderWay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		st := &slowStore{Store: memory.New()}
@@ -54,19 +55,19 @@ func TestMachinesAreReadWhileACommitIsUnderWay(t *testing.T) {
 
 		st.gate = make(chan struct{})
 		spec, err := (&kernel.Spec{Framework: "f", Owner: "/a", Version: "1", Role: "/", Network: kernel.Network{Mode: kernel.NetworkHost},
-			Claim: &kernel.Claim{Name: "c", Volumes: []kernel.ClaimVolume{{Name: "v", Bytes: 16 * kernel.MiB}}},
-			Tasks: []kernel.TaskSpec{{Name: "t", Suffix: ".t", Shell: "true"}}}).Seal()
+			Reservation: &kernel.Reservation{Name: "c", Volumes: []kernel.ReservedVolume{{Name: "v", Bytes: 16 * kernel.MiB}}},
+			Tasks:       []kernel.TaskSpec{{Name: "t", Suffix: ".t", Shell: "true"}}}).Seal()
 		if err != nil {
 			t.Fatal(err)
 		}
 		launched := make(chan error, 1)
 		go func() {
-			_, err := m.Launch(ctx, kernel.LaunchRequest{Key: "k", Spec: spec, Groups: []kernel.GroupID{"g1"}})
+			_, err := m.Launch(ctx, kernel.LaunchRequest{Key: "k", Spec: spec, Instances: []kernel.InstanceID{"g1"}})
 			launched <- err
 		}()
 		synctest.Wait() // its commit is under way
 		read := make(chan [2]int, 1)
-		go func() { read <- [2]int{m.Agents()[0].Groups, len(m.Claims("f"))} }()
+		go func() { read <- [2]int{m.Agents()[0].Instances, len(m.Reservations("f"))} }()
 		synctest.Wait()
 		select {
 		case got := <-read:
@@ -80,7 +81,7 @@ func TestMachinesAreReadWhileACommitIsUnderWay(t *testing.T) {
 		if err := <-launched; err != nil {
 			t.Fatal(err)
 		}
-		if groups, claims := m.Agents()[0].Groups, m.Claims("f"); groups != 1 || len(claims) != 1 || claims[0].Agent != "a1" {
+		if groups, claims := m.Agents()[0].Instances, m.Reservations("f"); groups != 1 || len(claims) != 1 || claims[0].Agent != "a1" {
 			t.Errorf("after the launch was answered: got %d groups and claims %v, want 1 and that of g1 on a1", groups, claims)
 		}
 		if a, b := m.Agents(), m.Agents(); &a[0] != &b[0] {

@@ -217,14 +217,14 @@ func (s *stub) apply(d *kernel.Down) (news []kernel.Status) {
 	for _, sp := range d.Specs {
 		s.specs[sp.ID] = sp
 	}
-	for _, g := range d.Groups {
+	for _, g := range d.Assignments {
 		sp := s.specs[g.Spec]
 		for _, id := range sp.TaskIDs(g.ID) {
 			st, known := s.statuses[id]
 			if known && (st.State.Terminal() || g.Goal == kernel.GoalRun) {
 				continue
 			}
-			st.Task, st.Group, st.Time = id, g.ID, time.Now()
+			st.Task, st.Instance, st.Time = id, g.ID, time.Now()
 			st.Seq++
 			st.State = kernel.Running
 			if g.Goal == kernel.GoalStop {
@@ -292,20 +292,20 @@ func app(t testing.TB, owner string) kernel.Spec {
 	return sp
 }
 
-func ids(prefix string, n int) []kernel.GroupID {
-	out := make([]kernel.GroupID, n)
+func ids(prefix string, n int) []kernel.InstanceID {
+	out := make([]kernel.InstanceID, n)
 	for k := range out {
-		out[k] = kernel.GroupID(fmt.Sprintf("%s.instance-%08d-0000-0000-0000-000000000000", prefix, k))
+		out[k] = kernel.InstanceID(fmt.Sprintf("%s.instance-%08d-0000-0000-0000-000000000000", prefix, k))
 	}
 	return out
 }
 
 // follow reads a watch until it has seen enough, and keeps the latest of each instance.
-func follow(t testing.TB, w kernel.InstanceWatch, enough func(map[kernel.GroupID]kernel.Instance, kernel.Changes) bool) map[kernel.GroupID]kernel.Instance {
+func follow(t testing.TB, w kernel.InstanceWatch, enough func(map[kernel.InstanceID]kernel.Instance, kernel.Changes) bool) map[kernel.InstanceID]kernel.Instance {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
 	defer cancel()
-	seen := map[kernel.GroupID]kernel.Instance{}
+	seen := map[kernel.InstanceID]kernel.Instance{}
 	for {
 		c, err := w.Next(ctx)
 		if err != nil {
@@ -325,7 +325,7 @@ func (h *hall) agents(t testing.TB, n int) {
 	t.Helper()
 	w := h.Watch("")
 	defer w.Close()
-	follow(t, w, func(map[kernel.GroupID]kernel.Instance, kernel.Changes) bool {
+	follow(t, w, func(map[kernel.InstanceID]kernel.Instance, kernel.Changes) bool {
 		up := 0
 		for _, a := range h.Agents() {
 			if a.Connected {

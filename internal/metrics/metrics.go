@@ -29,8 +29,8 @@ var Sizes = []float64{1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 1000
 // Registry holds the instruments of a process.
 type Registry struct{ reg *prometheus.Registry }
 
-// New returns the registry of a process. Its Handler also serves what libraries register by themselves: the Go runtime's and the
-// kernel's view of the process, and etcd's.
+// New returns the registry of a process. Its Handler also serves what libraries register by themselves: the Go
+// runtime's and the kernel's view of the process, and etcd's.
 func New(version string) *Registry {
 	r := &Registry{prometheus.NewRegistry()}
 	goVersion := "unknown"
@@ -61,8 +61,8 @@ func (r *Registry) Gauges(name, help string, labels ...string) GaugeVec {
 	return register(r, prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: name, Help: help}, labels))
 }
 
-// GaugeFunc adds a gauge whose value is asked for at each scrape; f must be quick and safe for concurrent use. The first f of a name
-// stays: it is for what lives as long as the process.
+// GaugeFunc adds a gauge whose value is asked for at each scrape; f must be quick and safe for concurrent use. The
+// first f of a name stays: it is for what lives as long as the process.
 func (r *Registry) GaugeFunc(name, help string, f func() float64) {
 	register(r, prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, f))
 }

@@ -24,31 +24,31 @@ import (
 // gone, so that a half-made attachment is known.
 type record struct {
 	kernel.Attachment
-	Link   string `json:"link,omitempty"`   // the machine's end of the group's link
-	MAC    string `json:"mac,omitempty"`    // link address of the group's end
+	Link   string `json:"link,omitempty"`   // the machine's end of the instance's link
+	MAC    string `json:"mac,omitempty"`    // link address of the instance's end
 	Number uint32 `json:"number,omitempty"` // of its named network on this machine; zero is the datacenter's own
 	Done   bool   `json:"done,omitempty"`   // everything was created
 
 	detaching bool // in memory only: Detach or a failed Attach began to remove it
 }
 
-// handle returns the name of a group in file names and for CNI.
-func handle(g kernel.GroupID) string {
+// handle returns the name of an instance in file names and for CNI.
+func handle(g kernel.InstanceID) string {
 	sum := sha256.Sum256([]byte(g))
 	return hex.EncodeToString(sum[:10])
 }
 
-func (n *Network) netns(g kernel.GroupID) string {
+func (n *Network) netns(g kernel.InstanceID) string {
 	return filepath.Join(n.cfg.State, "netns", handle(g))
 }
 
-func (n *Network) recordPath(g kernel.GroupID) string {
+func (n *Network) recordPath(g kernel.InstanceID) string {
 	return filepath.Join(n.recordDir(), handle(g)+".json")
 }
 
-// lockGroup waits until no other call works on the group, and keeps others out until done is called. The mutex is held
-// before and after.
-func (n *Network) lockGroup(g kernel.GroupID) (done func()) {
+// lockGroup waits until no other call works on the instance, and keeps others out until done is called. The mutex is
+// held before and after.
+func (n *Network) lockGroup(g kernel.InstanceID) (done func()) {
 	for n.busy[g] {
 		n.idle.Wait()
 	}
@@ -59,22 +59,23 @@ func (n *Network) lockGroup(g kernel.GroupID) (done func()) {
 	}
 }
 
-// Attach gives a bridge-mode group its namespace, address and host ports, and returns the namespace's path. Repeated,
-// it completes what is missing. A host port that is taken is an errdefs.ErrAlreadyExists that names its owner.
+// Attach gives a bridge-mode instance its namespace, address and host ports, and returns the namespace's path.
+// Repeated, it completes what is missing. A host port that is taken is an errdefs.ErrAlreadyExists that names its
+// owner.
 func (n *Network) Attach(ctx context.Context, a kernel.Attachment) (string, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	defer n.lockGroup(a.Group)()
+	defer n.lockGroup(a.Instance)()
 	if err := n.checkAttachment(a); err != nil {
 		return "", err
 	}
-	path := n.netns(a.Group)
-	old, exists := n.records[a.Group]
+	path := n.netns(a.Instance)
+	old, exists := n.records[a.Instance]
 	if exists {
 		if old.Done && !old.detaching && equalAttachment(old.Attachment, a) && namespacesExist(path, a) &&
 			linkExists(old.Link) {
 			if err := n.retryRules(); err != nil && !n.onlyPublished(err) {
-				return "", fmt.Errorf("group %s: %w", a.Group, err)
+				return "", fmt.Errorf("group %s: %w", a.Instance, err)
 			}
 			return path, nil
 		}
@@ -89,7 +90,7 @@ func (n *Network) Attach(ctx context.Context, a kernel.Attachment) (string, erro
 			for _, p := range taken {
 				n.ports.release(p, b.owner)
 			}
-			return "", fmt.Errorf("group %s: %w", a.Group, err)
+			return "", fmt.Errorf("group %s: %w", a.Instance, err)
 		}
 		taken = append(taken, f.Port)
 	}
@@ -107,7 +108,7 @@ func (n *Network) Attach(ctx context.Context, a kernel.Attachment) (string, erro
 		}
 	}
 	if err != nil && !n.onlyPublished(err) {
-		return "", fmt.Errorf("group %s: %w", a.Group, errors.Join(err, n.detach(context.WithoutCancel(ctx), r)))
+		return "", fmt.Errorf("group %s: %w", a.Instance, errors.Join(err, n.detach(context.WithoutCancel(ctx), r)))
 	}
 	return path, nil
 }
@@ -121,25 +122,25 @@ func (n *Network) checkAttachment(a kernel.Attachment) error {
 	switch {
 	case !n.layout.Subnet.IsValid():
 		return notConfigured()
-	case a.Group == "" || a.Mode != kernel.NetworkBridge:
-		return fmt.Errorf("group %q with network mode %q has no namespace to attach: %w", a.Group, a.Mode,
+	case a.Instance == "" || a.Mode != kernel.NetworkBridge:
+		return fmt.Errorf("group %q with network mode %q has no namespace to attach: %w", a.Instance, a.Mode,
 			errdefs.ErrInvalidArgument)
 	case !n.layout.Subnet.Contains(a.Address) || a.Address == n.layout.Gateway:
-		return fmt.Errorf("group %s: address %s is not for groups of subnet %s: %w", a.Group, a.Address, n.layout.Subnet,
+		return fmt.Errorf("group %s: address %s is not for groups of subnet %s: %w", a.Instance, a.Address, n.layout.Subnet,
 			errdefs.ErrInvalidArgument)
 	}
 	if r := a.IDs; r != nil && (r.First == 0 || r.Count == 0 || uint64(r.First)+uint64(r.Count) > maxID) {
-		return fmt.Errorf("group %s: %d ids from %d on are not for a user namespace: %w", a.Group, r.Count, r.First,
+		return fmt.Errorf("group %s: %d ids from %d on are not for a user namespace: %w", a.Instance, r.Count, r.First,
 			errdefs.ErrInvalidArgument)
 	}
 	for _, m := range a.Ports {
 		if m.Protocol != "tcp" && m.Protocol != "udp" || m.Host != 0 && m.Container == 0 {
-			return fmt.Errorf("group %s: port %+v: %w", a.Group, m, errdefs.ErrInvalidArgument)
+			return fmt.Errorf("group %s: port %+v: %w", a.Instance, m, errdefs.ErrInvalidArgument)
 		}
 	}
 	for _, r := range n.records {
-		if r.Group != a.Group && r.Address.IsValid() && r.Address == a.Address {
-			return fmt.Errorf("group %s: address %s is group %s's: %w", a.Group, a.Address, r.Group, errdefs.ErrAlreadyExists)
+		if r.Instance != a.Instance && r.Address.IsValid() && r.Address == a.Address {
+			return fmt.Errorf("group %s: address %s is group %s's: %w", a.Instance, a.Address, r.Instance, errdefs.ErrAlreadyExists)
 		}
 	}
 	return nil
@@ -153,63 +154,64 @@ func equalAttachment(a, b kernel.Attachment) bool {
 		(a.IDs == nil) == (b.IDs == nil) && (a.IDs == nil || *a.IDs == *b.IDs)
 }
 
-// connectGroup creates namespace and link and returns the link's name on the machine and the group's link address.
+// connectGroup creates namespace and link and returns the link's name on the machine and the instance's link address.
 // The mutex is not held.
 func (n *Network) connectGroup(ctx context.Context, l Layout, a kernel.Attachment) (link, mac string, err error) {
-	path := n.netns(a.Group)
+	path := n.netns(a.Instance)
 	if err := dropNamespace(path); err != nil { // of before a boot
 		return "", "", err
 	}
 	if err := makeNamespace(path, a.IDs); err != nil {
 		return "", "", err
 	}
-	return n.cni(l).add(ctx, handle(a.Group), path, a.Address)
+	return n.cni(l).add(ctx, handle(a.Instance), path, a.Address)
 }
 
 // detach removes an attachment, however much of it exists: first its frontends, last its record and with that the
 // rule against sending from a false address. The mutex is held, but not while plugins run.
 func (n *Network) detach(ctx context.Context, r record) error {
 	r.detaching = true
-	n.records[r.Group] = r
+	n.records[r.Instance] = r
 	if err := n.changeRules(n.removeHostPorts(r)); err != nil && !n.onlyPublished(err) {
 		return err
 	}
 	if r.Mode == kernel.NetworkBridge {
-		l, path := n.layout, n.netns(r.Group)
+		l, path := n.layout, n.netns(r.Instance)
 		n.mu.Unlock()
-		err := n.cni(l).del(ctx, handle(r.Group), path)
+		err := n.cni(l).del(ctx, handle(r.Instance), path)
 		if r.Link != "" {
 			err = errors.Join(err, deleteLink(r.Link))
 		}
 		err = errors.Join(err, dropNamespace(path))
 		n.mu.Lock()
 		if err != nil {
-			return fmt.Errorf("group %s: %w", r.Group, err)
+			return fmt.Errorf("group %s: %w", r.Instance, err)
 		}
 	}
-	if err := os.Remove(n.recordPath(r.Group)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("group %s: %w", r.Group, err)
+	if err := os.Remove(n.recordPath(r.Instance)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("group %s: %w", r.Instance, err)
 	}
-	delete(n.records, r.Group)
+	delete(n.records, r.Instance)
 	if err := n.changeRules(nil); err != nil && !n.onlyPublished(err) {
 		return err
 	}
 	return nil
 }
 
-// Hold opens the host ports of a host-mode group to other groups. The first call for a group checks that they are free.
+// Hold opens the host ports of a host-mode instance to other instances. The first call for an instance checks that they
+// are free.
 func (n *Network) Hold(_ context.Context, a kernel.Attachment) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	defer n.lockGroup(a.Group)()
+	defer n.lockGroup(a.Instance)()
 	switch {
 	case !n.layout.Subnet.IsValid():
 		return notConfigured()
-	case a.Group == "" || a.Mode != kernel.NetworkHost:
-		return fmt.Errorf("group %q with network mode %q has no ports of the machine: %w", a.Group, a.Mode,
+	case a.Instance == "" || a.Mode != kernel.NetworkHost:
+		return fmt.Errorf("group %q with network mode %q has no ports of the machine: %w", a.Instance, a.Mode,
 			errdefs.ErrInvalidArgument)
 	}
-	if old, ok := n.records[a.Group]; ok && equalAttachment(old.Attachment, a) {
+	if old, ok := n.records[a.Instance]; ok && equalAttachment(old.Attachment, a) {
 		if err := n.retryRules(); err != nil && !n.onlyPublished(err) {
 			return err
 		}
@@ -221,15 +223,15 @@ func (n *Network) Hold(_ context.Context, a kernel.Attachment) error {
 		}
 		p := Port{m.Protocol, m.Host}
 		if h := n.ports[p]; h != nil {
-			return fmt.Errorf("group %s: %s port %d is held by %s: %w", a.Group, p.Protocol, p.Number, h.owner,
+			return fmt.Errorf("group %s: %s port %d is held by %s: %w", a.Instance, p.Protocol, p.Number, h.owner,
 				errdefs.ErrAlreadyExists)
 		}
 		if err := checkFree(p); err != nil {
-			return fmt.Errorf("group %s: %w", a.Group, err)
+			return fmt.Errorf("group %s: %w", a.Instance, err)
 		}
 	}
 	if err := n.saveRecord(record{Attachment: a, Done: true}); err != nil {
-		delete(n.records, a.Group) // a repeated call must save it
+		delete(n.records, a.Instance) // a repeated call must save it
 		return err
 	}
 	if err := n.changeRules(nil); err != nil && !n.onlyPublished(err) {
@@ -238,8 +240,8 @@ func (n *Network) Hold(_ context.Context, a kernel.Attachment) error {
 	return nil
 }
 
-// Detach undoes Attach and Hold. Unknown groups are not an error.
-func (n *Network) Detach(ctx context.Context, g kernel.GroupID) error {
+// Detach undoes Attach and Hold. Unknown instances are not an error.
+func (n *Network) Detach(ctx context.Context, g kernel.InstanceID) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	defer n.lockGroup(g)()
@@ -253,8 +255,8 @@ func (n *Network) Detach(ctx context.Context, g kernel.GroupID) error {
 	return n.detach(ctx, r)
 }
 
-// Attached lists the groups that are attached, half-made ones included, by this or an earlier process.
-func (n *Network) Attached(context.Context) ([]kernel.GroupID, error) {
+// Attached lists the instances that are attached, half-made ones included, by this or an earlier process.
+func (n *Network) Attached(context.Context) ([]kernel.InstanceID, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return slices.Sorted(maps.Keys(n.records)), nil
@@ -262,12 +264,12 @@ func (n *Network) Attached(context.Context) ([]kernel.GroupID, error) {
 
 // saveRecord puts a record into memory and onto disk.
 func (n *Network) saveRecord(r record) error {
-	n.records[r.Group] = r
-	return writeJSON(n.recordPath(r.Group), r)
+	n.records[r.Instance] = r
+	return writeJSON(n.recordPath(r.Instance), r)
 }
 
-func readRecords(dir string) (map[kernel.GroupID]record, error) {
-	out := map[kernel.GroupID]record{}
+func readRecords(dir string) (map[kernel.InstanceID]record, error) {
+	out := map[kernel.InstanceID]record{}
 	entries, err := os.ReadDir(dir)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
@@ -280,7 +282,7 @@ func readRecords(dir string) (map[kernel.GroupID]record, error) {
 		if err := readJSON(filepath.Join(dir, e.Name()), &r); err != nil {
 			return nil, err
 		}
-		out[r.Group] = r
+		out[r.Instance] = r
 	}
 	return out, nil
 }

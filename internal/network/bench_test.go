@@ -19,7 +19,7 @@ func manyServices(services int) []kernel.Endpoint {
 		name := fmt.Sprintf("s%05d", s)
 		for i := range 3 {
 			all = append(all, kernel.Endpoint{Task: kernel.TaskID(fmt.Sprintf("%s.%d", name, i)),
-				Group:     kernel.GroupID(fmt.Sprintf("%s.%d", name, i)),
+				Instance:  kernel.InstanceID(fmt.Sprintf("%s.%d", name, i)),
 				Framework: "marathon", Owner: "/" + name, Discovery: name, Agent: "c0ffee-S1", Machine: machine,
 				Address: netip.AddrFrom4([4]byte{10, 77, byte(s / 200 % 200), byte(10 + s%200)}), Running: true, Ready: true,
 				Ports: []kernel.EndpointPort{{Name: "web", Protocol: "tcp", Container: uint16(8000 + i),

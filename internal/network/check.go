@@ -20,7 +20,8 @@ import (
 	"github.com/marinaos/marina/internal/kernel"
 )
 
-// Preflight finds chains of others that would drop groups' packets. It changes nothing. The bridge need not exist yet.
+// Preflight finds chains of others that would drop instances' packets. It changes nothing. The bridge need not exist
+// yet.
 func Preflight(ctx context.Context, bridge string) ([]kernel.Finding, error) {
 	c, err := nftables.New()
 	if err != nil {

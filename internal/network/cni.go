@@ -29,11 +29,11 @@ func (n *Network) cni(l Layout) cni {
 	return cni{l, n.cfg.Plugins, filepath.Join(n.root, "cni"), machineMTU()}
 }
 
-// conf returns the CNI configuration of a group's network. The group's address is a /32: all it sends goes through
-// the gateway, packets to neighbours included, so that the same rules apply to every pair of groups and replies pass
-// their frontend on the way back. Where br_netfilter is on, the kernel passes a packet that a frontend redirects to a
-// neighbour, or back to its sender, from bridge port to bridge port: hairpin mode allows that, port isolation would
-// not.
+// conf returns the CNI configuration of an instance's network. The instance's address is a /32: all it sends goes
+// through the gateway, packets to neighbours included, so that the same rules apply to every pair of instances and
+// replies pass their frontend on the way back. Where br_netfilter is on, the kernel passes a packet that a frontend
+// redirects to a neighbour, or back to its sender, from bridge port to bridge port: hairpin mode allows that, port
+// isolation would not.
 func (c cni) conf(addr netip.Addr) ([]byte, error) {
 	const linkScope = 253 // RT_SCOPE_LINK
 	type object = map[string]any
@@ -61,7 +61,7 @@ func (c cni) configure(id, netns string, addr netip.Addr) (
 		&libcni.RuntimeConf{ContainerID: id, NetNS: netns, IfName: groupLink}, nil
 }
 
-// add connects the namespace and returns the machine's end of the link and the address of the group's.
+// add connects the namespace and returns the machine's end of the link and the address of the instance's.
 func (c cni) add(ctx context.Context, id, netns string, addr netip.Addr) (link, mac string, err error) {
 	x, list, rt, err := c.configure(id, netns, addr)
 	if err != nil {
@@ -123,8 +123,8 @@ func deleteLink(name string) error {
 	return nil
 }
 
-// pinMAC makes the bridge deliver frames for mac, and no others, to the link. Learning is off, because a group that
-// owns its namespace can send from any address and would else receive another group's frames; flooding of unknown
+// pinMAC makes the bridge deliver frames for mac, and no others, to the link. Learning is off, because an instance that
+// owns its namespace can send from any address and would else receive another instance's frames; flooding of unknown
 // addresses is off too.
 func pinMAC(name, mac string) error {
 	hw, err := net.ParseMAC(mac)
@@ -144,7 +144,7 @@ func pinMAC(name, mac string) error {
 	return nil
 }
 
-// rejoinBridge attaches a group's link to the bridge again if it is not there.
+// rejoinBridge attaches an instance's link to the bridge again if it is not there.
 func rejoinBridge(r record, bridge string) error {
 	l, err := netlink.LinkByName(r.Link)
 	if err != nil {

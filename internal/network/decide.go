@@ -14,12 +14,12 @@ type table struct {
 	backends map[Frontend][]backend
 }
 
-// backend is one address that a frontend leads to. Its owner is a task, or a group for its host ports.
+// backend is one address that a frontend leads to. Its owner is a task, or an instance for its host ports.
 type backend struct {
 	owner string
 	addr  netip.AddrPort
 	ready bool
-	fixed bool // a group's host port: it shuts out all other backends of its frontend
+	fixed bool // an instance's host port: it shuts out all other backends of its frontend
 }
 
 func newTable() *table { return &table{backends: map[Frontend][]backend{}} }
@@ -43,7 +43,7 @@ func difference(old, now []kernel.Endpoint) (removed, added []kernel.Endpoint) {
 }
 
 func equalEndpoint(a, b *kernel.Endpoint) bool {
-	return a.Task == b.Task && a.Group == b.Group &&
+	return a.Task == b.Task && a.Instance == b.Instance &&
 		a.Framework == b.Framework && a.Owner == b.Owner && a.Discovery == b.Discovery &&
 		a.Agent == b.Agent && a.Machine == b.Machine && a.Address == b.Address &&
 		a.Running == b.Running && a.Ready == b.Ready &&
@@ -117,8 +117,8 @@ func (t *table) backendsOf(e *kernel.Endpoint) map[Frontend][]backend {
 	return out
 }
 
-// backendAddr returns the address and port by which this machine reaches a port of an endpoint: the group's own if the
-// group is here or has no host port, else the host port of its machine. It reports false if there is neither.
+// backendAddr returns the address and port by which this machine reaches a port of an endpoint: the instance's own if
+// the instance is here or has no host port, else the host port of its machine. It reports false if there is neither.
 func (t *table) backendAddr(e *kernel.Endpoint, p kernel.EndpointPort) (netip.AddrPort, bool) {
 	switch {
 	case e.Address.Is4() && p.Container != 0 && (t.subnet.Contains(e.Address) || p.Host == 0):
@@ -129,11 +129,11 @@ func (t *table) backendAddr(e *kernel.Endpoint, p kernel.EndpointPort) (netip.Ad
 	return netip.AddrPort{}, false
 }
 
-// isLocal reports whether an address is a group's on this machine or the machine's own.
+// isLocal reports whether an address is an instance's on this machine or the machine's own.
 func (t *table) isLocal(a netip.Addr) bool { return t.subnet.Contains(a) || t.ownAddrs[a] }
 
 // hostBackends returns the frontends of an attachment's host ports, each with its fixed backend. They serve as long
-// as the group is attached.
+// as the instance is attached.
 func hostBackends(a kernel.Attachment) map[Frontend]backend {
 	out := map[Frontend]backend{}
 	if a.Mode != kernel.NetworkBridge {
@@ -143,7 +143,7 @@ func hostBackends(a kernel.Attachment) map[Frontend]backend {
 		if m.Host == 0 {
 			continue
 		}
-		b := backend{owner: "group " + string(a.Group), addr: netip.AddrPortFrom(a.Address, m.Container), ready: true,
+		b := backend{owner: "group " + string(a.Instance), addr: netip.AddrPortFrom(a.Address, m.Container), ready: true,
 			fixed: true}
 		out[Frontend{Anywhere, Port{m.Protocol, m.Host}}] = b
 		out[Frontend{Loopback, Port{m.Protocol, m.Host}}] = b
@@ -174,9 +174,9 @@ func (t *table) readyAddrs(f Frontend) []netip.AddrPort {
 	return slices.Compact(out)
 }
 
-// networkNumber returns the number of a named network on this machine: the one its groups here have, or the lowest
+// networkNumber returns the number of a named network on this machine: the one its instances here have, or the lowest
 // free one. Records keep it, so that later processes find the same. The datacenter's own network has zero.
-func networkNumber(records map[kernel.GroupID]record, network string) uint32 {
+func networkNumber(records map[kernel.InstanceID]record, network string) uint32 {
 	if network == "" {
 		return 0
 	}
@@ -194,9 +194,9 @@ func networkNumber(records map[kernel.GroupID]record, network string) uint32 {
 	return n
 }
 
-// isolation returns the network numbers of groups in named networks, by address, and those of their host ports.
+// isolation returns the network numbers of instances in named networks, by address, and those of their host ports.
 // Groups that are half attached count.
-func isolation(records map[kernel.GroupID]record) (networks map[netip.Addr]uint32, inner map[Port]uint32) {
+func isolation(records map[kernel.InstanceID]record) (networks map[netip.Addr]uint32, inner map[Port]uint32) {
 	networks, inner = map[netip.Addr]uint32{}, map[Port]uint32{}
 	for _, r := range records {
 		if r.Number == 0 || r.Mode != kernel.NetworkBridge {

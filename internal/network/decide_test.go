@@ -76,9 +76,9 @@ func TestFrontendsOfEndpoints(t *testing.T) {
 	if d := cmp.Diff(want, got); d != "" {
 		t.Error(d)
 	}
-	a := kernel.Attachment{Group: "g", Mode: kernel.NetworkBridge, Address: here,
+	a := kernel.Attachment{Instance: "g", Mode: kernel.NetworkBridge, Address: here,
 		Ports: []kernel.Mapping{{Protocol: "tcp", Container: 90, Host: 8080}}}
-	for d, l := range hostBackends(a) { // a group's host port stands before a published one
+	for d, l := range hostBackends(a) { // an instance's host port stands before a published one
 		tb.backends[d] = append(tb.backends[d], l)
 		if got := tb.readyAddrs(d); !slices.Equal(got, []netip.AddrPort{netip.MustParseAddrPort("10.77.3.10:90")}) {
 			t.Errorf("%v leads to %v", d, got)
@@ -93,14 +93,14 @@ func TestFrontendsOfEndpoints(t *testing.T) {
 }
 
 func TestNumbersOfNetworks(t *testing.T) {
-	records := map[kernel.GroupID]record{}
+	records := map[kernel.InstanceID]record{}
 	add := func(group, network string, last byte, want uint32) {
 		t.Helper()
 		n := networkNumber(records, network)
 		if n != want {
 			t.Errorf("network %q has number %d, want %d", network, n, want)
 		}
-		records[kernel.GroupID(group)] = record{Number: n,
+		records[kernel.InstanceID(group)] = record{Number: n,
 			Attachment: kernel.Attachment{Network: network, Mode: kernel.NetworkBridge,
 				Address: netip.AddrFrom4([4]byte{10, 77, 3, last}),
 				Ports: []kernel.Mapping{{Protocol: "tcp", Container: 80, Host: 31000 + uint16(last)},

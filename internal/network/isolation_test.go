@@ -14,7 +14,7 @@ import (
 	"github.com/marinaos/marina/internal/kernel"
 )
 
-// isolationTestbed is a machine with groups of three networks, all with frontends.
+// isolationTestbed is a machine with instances of three networks, all with frontends.
 type isolationTestbed struct {
 	*testbed
 	a1, a2, b1, b2, own string // namespaces
@@ -24,7 +24,7 @@ func newIsolationTestbed(t *testing.T) *isolationTestbed {
 	h := &isolationTestbed{testbed: newTestbed(t)}
 	var all []kernel.Endpoint
 	settle := func(name, network string, last byte, host uint16) string {
-		a := kernel.Attachment{Group: kernel.GroupID(name), Mode: kernel.NetworkBridge, Network: network,
+		a := kernel.Attachment{Instance: kernel.InstanceID(name), Mode: kernel.NetworkBridge, Network: network,
 			Address: netip.AddrFrom4([4]byte{10, 77, 3, last}),
 			Ports:   []kernel.Mapping{{Protocol: "tcp", Container: 80, Host: host}}}
 		e := endpoint(a)
@@ -86,7 +86,7 @@ func TestNamedNetworksReachEachOtherThroughFrontendsOnly(t *testing.T) {
 	h.check(h.n.Detach(t.Context(), "a1"))
 	h.check(h.n.Detach(t.Context(), "a2"))
 	for i, network := range []string{"kubernetes/c", "kubernetes/d"} {
-		h.attach(kernel.Attachment{Group: kernel.GroupID(network), Mode: kernel.NetworkBridge, Network: network,
+		h.attach(kernel.Attachment{Instance: kernel.InstanceID(network), Mode: kernel.NetworkBridge, Network: network,
 			Address: netip.AddrFrom4([4]byte{10, 77, 3, byte(11 + i)})})
 	}
 	h.wantRefused(h.b1, "tcp4", "10.77.3.11:80")
@@ -175,7 +175,7 @@ func TestNextOwnerOfAnAddressInheritsNoConnections(t *testing.T) {
 		}
 	}
 	h.check(h.n.Detach(t.Context(), "a1"))
-	next := h.attach(kernel.Attachment{Group: "b3", Mode: kernel.NetworkBridge, Network: "kubernetes/b",
+	next := h.attach(kernel.Attachment{Instance: "b3", Mode: kernel.NetworkBridge, Network: "kubernetes/b",
 		Address: netip.MustParseAddr("10.77.3.11")})
 	if received(next) {
 		t.Error("a packet of the former owner's connection arrived from another network")

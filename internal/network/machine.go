@@ -117,7 +117,8 @@ func removeBridge(l Layout) error {
 	return nil
 }
 
-// machineMTU returns the MTU, in bytes, of the default route's link: groups must not send larger packets than it takes.
+// machineMTU returns the MTU, in bytes, of the default route's link: instances must not send larger packets than it
+// takes.
 func machineMTU() int {
 	routes, err := netlink.RouteList(nil, netlink.FAMILY_V4)
 	if err != nil {

@@ -147,7 +147,7 @@ func addr(p netip.Prefix) *netlink.Addr {
 	return &netlink.Addr{IPNet: &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), 32)}}
 }
 
-// routeFromOther makes the other computer send to the groups' subnet by this machine.
+// routeFromOther makes the other computer send to the instances' subnet by this machine.
 func (h *testbed) routeFromOther() {
 	h.Helper()
 	h.check(within(h.other, func() error {
@@ -194,21 +194,21 @@ func (h *testbed) start() {
 	h.check(h.n.Configure(context.Background(), subnet, info))
 }
 
-// group attaches a group with port 80 and serves its name there.
+// instance attaches an instance with port 80 and serves its name there.
 func (h *testbed) group(name string, last byte, ports ...kernel.Mapping) kernel.Attachment {
 	h.Helper()
-	a := kernel.Attachment{Group: kernel.GroupID(name), Mode: kernel.NetworkBridge,
+	a := kernel.Attachment{Instance: kernel.InstanceID(name), Mode: kernel.NetworkBridge,
 		Address: netip.AddrFrom4([4]byte{10, 77, 3, last}), Ports: ports}
 	h.attach(a)
 	return a
 }
 
-// attach attaches a group and serves its name on port 80.
+// attach attaches an instance and serves its name on port 80.
 func (h *testbed) attach(a kernel.Attachment) string {
 	h.Helper()
 	path, err := h.n.Attach(h.Context(), a)
 	h.check(err)
-	h.serve(path, ":80", string(a.Group))
+	h.serve(path, ":80", string(a.Instance))
 	return path
 }
 
@@ -306,14 +306,14 @@ func (h *testbed) wantGet(ns, at, name, seen string) {
 	}
 }
 
-// endpoint is a ready task of a group with the VIP on port 80.
+// endpoint is a ready task of an instance with the VIP on port 80.
 func endpoint(a kernel.Attachment) kernel.Endpoint {
 	p := kernel.EndpointPort{Name: "web", Protocol: "tcp", Container: 80,
 		VIPs: []kernel.EndpointVIP{{Name: "hello.marathon", Addr: vipAddr, Port: 80}}}
 	for _, m := range a.Ports {
 		p.Host = m.Host
 	}
-	return kernel.Endpoint{Task: kernel.TaskID(a.Group) + ".task", Group: a.Group,
+	return kernel.Endpoint{Task: kernel.TaskID(a.Instance) + ".task", Instance: a.Instance,
 		Framework: "marathon", Owner: "/hello", Discovery: "hello", Agent: "c0ffee-S1", Machine: machine,
 		Address: a.Address, Ports: []kernel.EndpointPort{p}, Running: true, Ready: true}
 }

@@ -82,7 +82,7 @@ func TestNamesAreAnsweredToTheDatacenterOnly(t *testing.T) {
 			t.Errorf("another computer gets an answer at %s: %v", at, got)
 		}
 	}
-	// SRV answers can be connected to from a group and from the machine.
+	// SRV answers can be connected to from an instance and from the machine.
 	for _, from := range []string{ns, ""} {
 		srv, err := h.lookup(from, "udp4", "10.77.3.1:53", "_hello._tcp.marathon.mesos.", mdns.TypeSRV)
 		if err != nil || len(srv) != 1 {

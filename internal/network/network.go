@@ -21,8 +21,8 @@ type Layout struct {
 	ID      string       `json:"id"`      // the instance's, 8 hex digits
 	Bridge  string       `json:"bridge"`  // link of the datacenter
 	Gateway netip.Addr   `json:"gateway"` // the bridge's address, first of Subnet; the name server listens there
-	Subnet  netip.Prefix `json:"subnet"`  // addresses of this machine's groups
-	Pool    netip.Prefix `json:"pool"`    // addresses of all groups of the datacenter; Subnet is part of it
+	Subnet  netip.Prefix `json:"subnet"`  // addresses of this machine's instances
+	Pool    netip.Prefix `json:"pool"`    // addresses of all instances of the datacenter; Subnet is part of it
 	VIPs    netip.Prefix `json:"vips"`
 }
 
@@ -51,14 +51,15 @@ type RuleChange struct {
 	Backends map[Frontend][]netip.AddrPort
 
 	// Links, Open and Bound replace what was there; nil leaves it. Links maps a link of the bridge to the only address
-	// it may send from. Open are ports of the machine that groups may call. Bound are ports that a process only reserves
-	// and never answers on: connections that no frontend redirects are refused there.
+	// it may send from. Open are ports of the machine that instances may call. Bound are ports that a process only
+	// reserves and never answers on: connections that no frontend redirects are refused there.
 	Links       map[string]netip.Addr
 	Open, Bound map[Port]bool
 
 	// Networks and Inner replace what was there too; their values are numbers of named networks, from 1 on. Networks has
-	// the addresses of groups in them; all others are in the datacenter's own. Groups of different networks reach each
-	// other by frontends only. Inner are host ports of such groups: groups of other named networks may not call them.
+	// the addresses of instances in them; all others are in the datacenter's own. Groups of different networks reach each
+	// other by frontends only. Inner are host ports of such instances: instances of other named networks may not call
+	// them.
 	Networks map[netip.Addr]uint32
 	Inner    map[Port]uint32
 }

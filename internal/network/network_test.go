@@ -59,7 +59,7 @@ func TestServiceIsReachedFromEverywhere(t *testing.T) {
 	}
 }
 
-// The kernel takes another way for packets between groups where br_netfilter is off.
+// The kernel takes another way for packets between instances where br_netfilter is off.
 func TestServiceIsReachedWhereBridgesDoNotCallIptables(t *testing.T) {
 	const setting = "/proc/sys/net/bridge/bridge-nf-call-iptables"
 	if b, err := os.ReadFile(setting); err != nil || b[0] == '0' {
@@ -175,8 +175,8 @@ func TestBackendsChangeWithoutFailedRequests(t *testing.T) {
 		t.Errorf("%d of %d requests failed", failed.Load(), asked.Load())
 	}
 	for _, e := range all {
-		if _, ok := answered.Load(string(e.Group)); !ok {
-			t.Errorf("%s never answered", e.Group)
+		if _, ok := answered.Load(string(e.Instance)); !ok {
+			t.Errorf("%s never answered", e.Instance)
 		}
 	}
 	if name, _, err := ask(kept); err != nil || name != "web0" {
@@ -207,7 +207,7 @@ func TestProcessMayEndAndComeBack(t *testing.T) {
 	h.start()
 	serving("after Configure")
 	groups, err := h.n.Attached(t.Context())
-	if want := []kernel.GroupID{"client", "web", "web2"}; err != nil || !slices.Equal(groups, want) {
+	if want := []kernel.InstanceID{"client", "web", "web2"}; err != nil || !slices.Equal(groups, want) {
 		t.Errorf("attached after the restart: %v, %v; want %v", groups, err, want)
 	}
 	if l, err := net.Listen("tcp4", ":31080"); err == nil {
@@ -276,7 +276,7 @@ func TestAttachIsRepeatedAfterRulesRefusedIt(t *testing.T) {
 	h.wrap = func(r network.Rules) network.Rules { flaky.Rules = r; return flaky }
 	h.start()
 	flaky.refuse = 2 // the change, and the one that undoes it
-	a := kernel.Attachment{Group: "web", Mode: kernel.NetworkBridge, Address: netip.MustParseAddr("10.77.3.10"),
+	a := kernel.Attachment{Instance: "web", Mode: kernel.NetworkBridge, Address: netip.MustParseAddr("10.77.3.10"),
 		Ports: []kernel.Mapping{{Protocol: "tcp", Container: 80, Host: 31080}}}
 	if _, err := h.n.Attach(t.Context(), a); err == nil {
 		t.Error("Attach succeeded although the rules refused the change")
@@ -291,13 +291,13 @@ func TestForeignListenerIsNamedAndNeverHijacked(t *testing.T) {
 	h.serve("", "127.0.0.1:8088", "foreign")
 	owner := fmt.Sprintf("process %d (", os.Getpid())
 
-	a := kernel.Attachment{Group: "web", Mode: kernel.NetworkBridge, Address: netip.MustParseAddr("10.77.3.10"),
+	a := kernel.Attachment{Instance: "web", Mode: kernel.NetworkBridge, Address: netip.MustParseAddr("10.77.3.10"),
 		Ports: []kernel.Mapping{{Protocol: "tcp", Container: 80, Host: 31080}}}
 	_, err := h.n.Attach(t.Context(), a)
 	if !errdefs.IsAlreadyExists(err) || !strings.Contains(err.Error(), owner) {
 		t.Errorf("Attach: %v, want ErrAlreadyExists naming %s", err, owner)
 	}
-	host := kernel.Attachment{Group: "host", Mode: kernel.NetworkHost,
+	host := kernel.Attachment{Instance: "host", Mode: kernel.NetworkHost,
 		Ports: []kernel.Mapping{{Protocol: "tcp", Host: 31080}}}
 	if err := h.n.Hold(t.Context(), host); !errdefs.IsAlreadyExists(err) || !strings.Contains(err.Error(), owner) {
 		t.Errorf("Hold: %v, want ErrAlreadyExists naming %s", err, owner)
@@ -345,14 +345,14 @@ func TestGroupsReachNothingOfTheMachineButWhatIsOpen(t *testing.T) {
 	h.check(err)
 	port := free.Addr().(*net.TCPAddr).Port
 	free.Close()
-	host := kernel.Attachment{Group: "host", Mode: kernel.NetworkHost,
+	host := kernel.Attachment{Instance: "host", Mode: kernel.NetworkHost,
 		Ports: []kernel.Mapping{{Protocol: "tcp", Host: uint16(port)}}}
 	h.check(h.n.Hold(t.Context(), host))
 	h.serve("", fmt.Sprint(":", port), "hosted")
 	h.check(h.n.Hold(t.Context(), host)) // again, its own task listening
 	h.wantGet(ns, fmt.Sprint("192.168.50.1:", port), "hosted", "10.77.3.10")
 
-	e := kernel.Endpoint{Task: "host.task", Group: "host", Framework: "marathon", Owner: "/host", Machine: machine,
+	e := kernel.Endpoint{Task: "host.task", Instance: "host", Framework: "marathon", Owner: "/host", Machine: machine,
 		Running: true, Ready: true,
 		Ports: []kernel.EndpointPort{{Protocol: "tcp", Host: uint16(port),
 			VIPs: []kernel.EndpointVIP{{Addr: vipAddr, Port: 80}}}}}
@@ -368,7 +368,7 @@ func TestGroupsReachTheOutsideAsTheMachine(t *testing.T) {
 	h := newTestbed(t)
 	h.serve(h.other, ":80", "outside")
 	h.wantGet(h.netns(h.group("client", 10)), "192.168.50.2:80", "outside", "192.168.50.1")
-	// From outside, a group's address leads nowhere even to those who route it here.
+	// From outside, an instance's address leads nowhere even to those who route it here.
 	h.group("web", 11)
 	h.routeFromOther()
 	if _, _, err := get(h.other, "10.77.3.11:80"); err == nil {
@@ -610,7 +610,7 @@ func TestCleanupLeavesNothing(t *testing.T) {
 	h.stop()
 	h.start()
 	a := h.group("web", 10, kernel.Mapping{Protocol: "tcp", Container: 80, Host: 31080})
-	h.attach(kernel.Attachment{Group: "node", Mode: kernel.NetworkBridge, Address: netip.MustParseAddr("10.77.3.11"),
+	h.attach(kernel.Attachment{Instance: "node", Mode: kernel.NetworkBridge, Address: netip.MustParseAddr("10.77.3.11"),
 		IDs: &ids, Network: "kubernetes/a"})
 	h.check(h.n.Apply(t.Context(), []kernel.Endpoint{endpoint(a)}))
 	if snapshot() == before {
@@ -689,7 +689,7 @@ func TestTwoDatacentersOnOneMachine(t *testing.T) {
 	e.Ports[0].Publish = 8088
 	h.check(h.n.Apply(t.Context(), []kernel.Endpoint{e}))
 
-	b := kernel.Attachment{Group: "web", Mode: kernel.NetworkBridge, Address: netip.MustParseAddr("10.78.3.10"),
+	b := kernel.Attachment{Instance: "web", Mode: kernel.NetworkBridge, Address: netip.MustParseAddr("10.78.3.10"),
 		Ports: []kernel.Mapping{{Protocol: "tcp", Container: 80, Host: 31081}}}
 	path, err := second.n.Attach(t.Context(), b)
 	h.check(err)
@@ -706,7 +706,7 @@ func TestTwoDatacentersOnOneMachine(t *testing.T) {
 			t.Errorf("a group of the second datacenter reaches %s of the first", at)
 		}
 	}
-	b.Group, b.Address, b.Ports = "greedy", netip.MustParseAddr("10.78.3.11"), a.Ports
+	b.Instance, b.Address, b.Ports = "greedy", netip.MustParseAddr("10.78.3.11"), a.Ports
 	if _, err := second.n.Attach(t.Context(), b); !errdefs.IsAlreadyExists(err) {
 		t.Errorf("host port of the other datacenter: %v, want ErrAlreadyExists", err)
 	}
@@ -723,7 +723,7 @@ func TestManyGroupsAttachAtOnce(t *testing.T) {
 	var wg sync.WaitGroup
 	for i := range count {
 		wg.Go(func() {
-			a := kernel.Attachment{Group: kernel.GroupID(fmt.Sprint("g", i/2)), Mode: kernel.NetworkBridge, // each twice
+			a := kernel.Attachment{Instance: kernel.InstanceID(fmt.Sprint("g", i/2)), Mode: kernel.NetworkBridge, // each twice
 				Address: netip.AddrFrom4([4]byte{10, 77, 3, byte(10 + i/2)}),
 				Ports:   []kernel.Mapping{{Protocol: "tcp", Container: 80, Host: uint16(31000 + i/2)}}}
 			if _, err := h.n.Attach(t.Context(), a); err != nil {
@@ -738,7 +738,7 @@ func TestManyGroupsAttachAtOnce(t *testing.T) {
 	}
 	for i := range count / 2 {
 		wg.Go(func() {
-			if err := h.n.Detach(t.Context(), kernel.GroupID(fmt.Sprint("g", i))); err != nil {
+			if err := h.n.Detach(t.Context(), kernel.InstanceID(fmt.Sprint("g", i))); err != nil {
 				t.Error(err)
 			}
 		})

@@ -20,13 +20,13 @@ import (
 	"github.com/marinaos/marina/internal/network"
 )
 
-// owner tells this binary that it was started as root of a group's user namespace.
+// owner tells this binary that it was started as root of an instance's user namespace.
 const owner = "MARINA_TEST_OWNER"
 
 var ids = kernel.IDRange{First: 700_000, Count: 65_536}
 
 func node(name string, last byte) kernel.Attachment {
-	return kernel.Attachment{Group: kernel.GroupID(name), Mode: kernel.NetworkBridge,
+	return kernel.Attachment{Instance: kernel.InstanceID(name), Mode: kernel.NetworkBridge,
 		Address: netip.AddrFrom4([4]byte{10, 77, 3, last}), IDs: &ids}
 }
 
@@ -183,7 +183,7 @@ func TestIDsAreChecked(t *testing.T) {
 	}
 }
 
-// A group that owns its namespace gives its link the address of another one's.
+// An instance that owns its namespace gives its link the address of another one's.
 func TestGroupGetsNothingThatIsForAnother(t *testing.T) {
 	h := newTestbed(t)
 	victim, liar := h.group("honest", 10), h.attach(node("liar", 11))

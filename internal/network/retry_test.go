@@ -90,7 +90,7 @@ func TestHoldIsRepeatedAfterRulesRefusedIt(t *testing.T) {
 	}
 	port := uint16(l.Addr().(*net.TCPAddr).Port)
 	l.Close()
-	a := kernel.Attachment{Group: "host", Mode: kernel.NetworkHost, Ports: []kernel.Mapping{{Protocol: "tcp", Host: port}}}
+	a := kernel.Attachment{Instance: "host", Mode: kernel.NetworkHost, Ports: []kernel.Mapping{{Protocol: "tcp", Host: port}}}
 	rules.refuse = 1
 	if err := n.Hold(t.Context(), a); err == nil {
 		t.Error("Hold succeeded although the rules refused the change")

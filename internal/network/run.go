@@ -31,11 +31,11 @@ type Config struct {
 	State   string       // the datacenter's directory; netns and network in it are ours
 	ID      string       // instance id: 8 hex digits
 	Plugins string       // directory of the CNI plugins bridge and static
-	Open    []Port       // ports of the machine that groups may call beside DNS and frontends; default none
+	Open    []Port       // ports of the machine that instances may call beside DNS and frontends; default none
 	Log     *slog.Logger // default: discarded
 }
 
-// Network connects groups on one machine. Its methods are safe for concurrent use.
+// Network connects instances on one machine. Its methods are safe for concurrent use.
 type Network struct {
 	cfg   Config
 	log   *slog.Logger
@@ -44,10 +44,10 @@ type Network struct {
 	root  string // cfg.State/network
 
 	mu      sync.Mutex
-	idle    *sync.Cond // on mu: a group stopped being worked on
-	busy    map[kernel.GroupID]bool
-	records map[kernel.GroupID]record // as on disk
-	layout  Layout                    // zero before Configure
+	idle    *sync.Cond // on mu: an instance stopped being worked on
+	busy    map[kernel.InstanceID]bool
+	records map[kernel.InstanceID]record // as on disk
+	layout  Layout                       // zero before Configure
 	table   *table
 	ports   portMap
 	pending map[Frontend]bool  // touched by changes of the packet rules that failed
@@ -58,7 +58,7 @@ type Network struct {
 	endpoints []kernel.Endpoint // the last given
 }
 
-// New reads the records of groups that earlier processes attached. Nothing on the machine changes before Configure.
+// New reads the records of instances that earlier processes attached. Nothing on the machine changes before Configure.
 func New(cfg Config, rules Rules, names Names) (*Network, error) {
 	if len(cfg.ID) != 8 {
 		return nil, fmt.Errorf("instance id %q: expected 8 hex digits: %w", cfg.ID, errdefs.ErrInvalidArgument)
@@ -67,7 +67,7 @@ func New(cfg Config, rules Rules, names Names) (*Network, error) {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
 	n := &Network{cfg: cfg, log: cfg.Log, rules: rules, names: names, root: filepath.Join(cfg.State, "network"),
-		busy: map[kernel.GroupID]bool{}, table: newTable(), ports: portMap{},
+		busy: map[kernel.InstanceID]bool{}, table: newTable(), ports: portMap{},
 		pending: map[Frontend]bool{}, blocked: map[Frontend]error{}}
 	n.idle = sync.NewCond(&n.mu)
 	var err error
@@ -78,7 +78,7 @@ func New(cfg Config, rules Rules, names Names) (*Network, error) {
 func (n *Network) recordDir() string { return filepath.Join(n.root, "groups") }
 
 // Configure sets the machine up for its subnet: bridge, routes, rules, name server. It can be repeated; another subnet
-// than before is refused while groups are attached.
+// than before is refused while instances are attached.
 func (n *Network) Configure(ctx context.Context, subnet netip.Prefix, info kernel.NetworkInfo) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -128,7 +128,7 @@ func (n *Network) sweep() error {
 	return errors.Join(durable.In(root).Sweep("."), durable.In(root).Sweep("groups"))
 }
 
-// newLayout checks the master's prefixes against each other and the attached groups, and derives the layout.
+// newLayout checks the master's prefixes against each other and the attached instances, and derives the layout.
 func (n *Network) newLayout(subnet netip.Prefix, info kernel.NetworkInfo) (Layout, error) {
 	subnet, pool, vips := subnet.Masked(), info.Pool.Masked(), info.VIPs.Masked()
 	switch {
@@ -147,13 +147,13 @@ func (n *Network) newLayout(subnet netip.Prefix, info kernel.NetworkInfo) (Layou
 	for _, r := range n.records {
 		if r.Mode == kernel.NetworkBridge && !subnet.Contains(r.Address) {
 			return Layout{}, fmt.Errorf("group %s has address %s, which is not of the new subnet %s; stop it first: %w",
-				r.Group, r.Address, subnet, errdefs.ErrFailedPrecondition)
+				r.Instance, r.Address, subnet, errdefs.ErrFailedPrecondition)
 		}
 	}
 	return l, nil
 }
 
-// prepareMachine creates bridge and route, changes the settings, and attaches groups to the bridge again if it was
+// prepareMachine creates bridge and route, changes the settings, and attaches instances to the bridge again if it was
 // lost.
 func (n *Network) prepareMachine(l Layout) error {
 	if err := n.sysctls().Set("net/ipv4/ip_forward", "1"); err != nil {
@@ -162,7 +162,7 @@ func (n *Network) prepareMachine(l Layout) error {
 	if err := ensureBridge(l, machineMTU()); err != nil {
 		return err
 	}
-	// route_localnet of the bridge lets the machine call host ports at 127.0.0.1; a packet rule keeps groups from
+	// route_localnet of the bridge lets the machine call host ports at 127.0.0.1; a packet rule keeps instances from
 	// sending to or from there. The other two settings only save work: without them rules would drop the packets.
 	if err := machine.SetSysctl("net/ipv4/conf/"+l.Bridge+"/route_localnet", "1"); err != nil {
 		n.log.Error("127.0.0.1 will not lead to groups", "err", err)
@@ -172,7 +172,7 @@ func (n *Network) prepareMachine(l Layout) error {
 	for _, r := range n.records {
 		if r.Done && r.Link != "" {
 			if err := rejoinBridge(r, l.Bridge); err != nil {
-				n.log.Error("group lost its network", "group", r.Group, "err", err)
+				n.log.Error("group lost its network", "group", r.Instance, "err", err)
 			}
 		}
 	}
@@ -184,7 +184,7 @@ func (n *Network) sysctls() *machine.Sysctls {
 	return machine.RecordedIn(filepath.Join(n.root, "sysctls.json"))
 }
 
-// addHostPorts adds the frontends of an attached group's host ports to the table, binds the ports, and returns the
+// addHostPorts adds the frontends of an attached instance's host ports to the table, binds the ports, and returns the
 // frontends that changed. The mutex is held.
 func (n *Network) addHostPorts(r record) map[Frontend]bool {
 	touched := map[Frontend]bool{}
@@ -193,7 +193,7 @@ func (n *Network) addHostPorts(r record) map[Frontend]bool {
 		n.table.backends[f] = append(n.table.backends[f], b)
 		touched[f] = true
 		if err := n.ports.rebind(f.Port, b.owner); err != nil {
-			n.log.Error("host port was taken while nobody held it; it still leads to its group", "group", r.Group, "err", err)
+			n.log.Error("host port was taken while nobody held it; it still leads to its group", "group", r.Instance, "err", err)
 		}
 	}
 	return touched
@@ -234,7 +234,7 @@ func (n *Network) changeRules(touched map[Frontend]bool) error {
 			errs = append(errs, err)
 		}
 	}
-	for f := range n.blocked { // a group's own host port still serves
+	for f := range n.blocked { // an instance's own host port still serves
 		if n.ports[f.Port] == nil {
 			c.Backends[f], c.Backends[Frontend{Loopback, f.Port}] = nil, nil
 		}
@@ -345,8 +345,8 @@ func (n *Network) repair() {
 	n.repairRules()
 }
 
-// repairRules restores the packet rules, repeats a change that failed and tries again to bind the ports that others had.
-// The mutex is held.
+// repairRules restores the packet rules, repeats a change that failed and tries again to bind the ports that others
+// had. The mutex is held.
 func (n *Network) repairRules() {
 	switch repaired, err := n.rules.Repair(); {
 	case err != nil:

@@ -15,7 +15,7 @@ type addresses struct {
 	next   uint32 // offset to try first
 }
 
-// reservedAddresses is the number of a subnet's addresses that no group gets.
+// reservedAddresses is the number of a subnet's addresses that no instance gets.
 const reservedAddresses = 3
 
 func newAddresses(subnet netip.Prefix) addresses {
@@ -55,7 +55,7 @@ func (a *addresses) takeNext() netip.Addr {
 	return netip.Addr{}
 }
 
-// take marks one address as taken; false if it is not one for groups or is taken already.
+// take marks one address as taken; false if it is not one for instances or is taken already.
 func (a *addresses) take(addr netip.Addr) bool {
 	i, ok := a.offset(addr)
 	if !ok || a.taken[i/64]&(1<<(i%64)) != 0 {

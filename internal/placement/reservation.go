@@ -8,12 +8,12 @@ import (
 	"github.com/marinaos/marina/internal/kernel"
 )
 
-// A reservation (kernel.Claim) owns the address and host ports of its instances: the pool takes them for the
+// A reservation (kernel.Reservation) owns the address and host ports of its instances: the pool takes them for the
 // reservation, and places its instances without.
 
 // Claim takes address, host ports and an amount for a reservation, as decided earlier. A port or address that is
 // taken is an errdefs.ErrAlreadyExists, an unknown machine an errdefs.ErrNotFound; nothing is taken then.
-func (p *Pool) Claim(at Placement, role string, r kernel.Resources) error {
+func (p *Pool) TakeReserved(at Placement, role string, r kernel.Resources) error {
 	i, ok := p.ids[at.Agent]
 	if !ok {
 		return fmt.Errorf("machine %s: %w", at.Agent, errdefs.ErrNotFound)
@@ -52,7 +52,7 @@ func (m *machine) releaseNetwork(at Placement) {
 }
 
 // Unclaim returns what Claim took.
-func (p *Pool) Unclaim(at Placement, role string, r kernel.Resources) {
+func (p *Pool) ReturnReserved(at Placement, role string, r kernel.Resources) {
 	if i, ok := p.ids[at.Agent]; ok {
 		p.machines[i].releaseNetwork(at)
 		p.freed.setMember(i, true)

@@ -10,7 +10,7 @@ import (
 
 // The labels every container of an agent carries, so that its truth can be told without the agent's checkpoints.
 const (
-	LabelGroup = "marina.group" // kernel.GroupID
+	LabelGroup = "marina.group" // kernel.InstanceID
 	LabelTask  = "marina.task"  // kernel.TaskID
 	LabelSpec  = "marina.spec"  // kernel.SpecID
 	LabelBoot  = "marina.boot"  // boot id of the machine when it was made
@@ -48,8 +48,8 @@ type Runtime interface {
 	// have not been removed; duplicates are possible. It ends with ctx.
 	Exits(ctx context.Context) <-chan Exit
 
-	// Exec runs a further process in a running container, with the container's environment, folder and user, and returns
-	// when it has ended, with its exit code. When ctx ends, the process is killed and the error is ctx's.
+	// Exec runs a further process in a running container, with the container's environment, directory and user, and
+	// returns when it has ended, with its exit code. When ctx ends, the process is killed and the error is ctx's.
 	Exec(ctx context.Context, id string, e Exec) (code int, err error)
 
 	// Stats reads what a container uses.
@@ -70,20 +70,20 @@ type Runtime interface {
 // Storage keeps what outlives containers, and what must not outlive them. What it mounts is the machine's: it stays
 // when this process ends. Every method can be repeated; calls for one place are not made concurrently.
 type Storage interface {
-	// MountVolume has the filesystem that is kept in the file image be at the folder at. It is made if there is none,
+	// MountVolume has the filesystem that is kept in the file image be at the directory at. It is made if there is none,
 	// repaired if it was not left in order, and grown if it is smaller than size; nothing makes it smaller. One that is
 	// beyond repair is errdefs.ErrDataLoss, and the error says what the repair said.
 	MountVolume(ctx context.Context, image, at string, size int64) error
 
-	// MountMemory has an empty folder in memory be at the folder at, of at most size bytes, entered by owner only and
-	// never swapped out where the kernel can promise that. One that is there already is left as it is.
+	// MountMemory has an empty directory in memory be at the directory at, of at most size bytes, entered by owner only
+	// and never swapped out where the kernel can promise that. One that is there already is left as it is.
 	MountMemory(ctx context.Context, at string, size int64, owner uint32) error
 
-	// Unmount takes away what is mounted at the folder, and the folder: the file of a volume stays, memory is gone. What
-	// is not mounted is not an error.
+	// Unmount takes away what is mounted at the directory, and the directory: the file of a volume stays, memory is gone.
+	// What is not mounted is not an error.
 	Unmount(ctx context.Context, at string) error
 
-	// Mounted lists what is mounted below a folder.
+	// Mounted lists what is mounted below a directory.
 	Mounted(ctx context.Context, below string) ([]string, error)
 }
 

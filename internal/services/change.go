@@ -389,9 +389,9 @@ func (t *tx) scaled(a *marathon.App, n int) *marathon.App {
 
 // killAndScale makes the change that ends instances and wants as many fewer.
 func (t *tx) killAndScale(refs []core.Ref) []core.Change {
-	victims := map[string][]kernel.GroupID{}
+	victims := map[string][]kernel.InstanceID{}
 	for _, r := range refs {
-		victims[r.App] = append(victims[r.App], r.Group)
+		victims[r.App] = append(victims[r.App], r.Instance)
 	}
 	changes := []core.Change{}
 	for _, id := range sortedKeys(victims) {

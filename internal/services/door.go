@@ -47,7 +47,7 @@ func doorName(label string) string {
 
 // portOf is where the index-th port of an instance is reached: at its own address if it has one, else at its machine's.
 func portOf(a *marathon.App, i *core.Instance, index int, machine netip.Addr) netip.AddrPort {
-	g := i.Group()
+	g := i.Assignment()
 	if a.Container != nil && !a.HostNetwork() && g.Address.IsValid() {
 		if index >= 0 && index < len(a.Container.PortMappings) && a.Container.PortMappings[index].ContainerPort != 0 {
 			return netip.AddrPortFrom(g.Address, uint16(a.Container.PortMappings[index].ContainerPort))

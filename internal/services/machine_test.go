@@ -48,10 +48,10 @@ type machine struct {
 	*world
 	rt        *rapid.T
 	lost      []kernel.AgentID
-	tolerated map[string]int          // instances of an app above its bound that were there when the bound fell
-	bounds    map[string]int          // as of the last check
-	lives     map[string]int          // likewise
-	before    map[kernel.GroupID]bool // healthy before the step
+	tolerated map[string]int             // instances of an app above its bound that were there when the bound fell
+	bounds    map[string]int             // as of the last check
+	lives     map[string]int             // likewise
+	before    map[kernel.InstanceID]bool // healthy before the step
 }
 
 var appNames = rapid.SampledFrom([]string{"/a", "/b", "/g/c"})
@@ -301,7 +301,7 @@ func (m *machine) check() {
 // the least are left healthy.
 func (m *machine) checkHealthy() {
 	left, taken := map[string]int{}, map[string]int{}
-	now := map[kernel.GroupID]bool{}
+	now := map[kernel.InstanceID]bool{}
 	for _, i := range m.kernel.Instances() {
 		healthy := i.Healthy() && i.Away.IsZero()
 		switch {

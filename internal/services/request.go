@@ -124,7 +124,7 @@ func (v *Victims) find(s *core.State) (out []*core.Instance, err error) {
 	if v.Tasks == nil {
 		return core.Pick(s, v.Filter), nil
 	}
-	seen := map[kernel.GroupID]bool{}
+	seen := map[kernel.InstanceID]bool{}
 	for _, id := range v.Tasks {
 		i := core.Find(s, id)
 		if v.Must && (i == nil || s.Apps[v.App] != nil && i.Owner != v.App) {
@@ -171,7 +171,7 @@ func (s *Services) KillAndScale(ctx context.Context, v Victims, force bool) (d *
 
 func refs(list []*core.Instance) (out []core.Ref) {
 	for _, i := range list {
-		out = append(out, core.Ref{App: i.Owner, Group: i.ID()})
+		out = append(out, core.Ref{App: i.Owner, Instance: i.ID()})
 	}
 	return out
 }

@@ -37,10 +37,10 @@ type deploymentRow struct {
 }
 
 type changeRow struct {
-	App     string           `json:"app"`
-	From    string           `json:"from,omitempty"` // a version; empty: the app is new
-	To      string           `json:"to,omitempty"`   // empty: it is removed
-	Victims []kernel.GroupID `json:"victims,omitempty"`
+	App     string              `json:"app"`
+	From    string              `json:"from,omitempty"` // a version; empty: the app is new
+	To      string              `json:"to,omitempty"`   // empty: it is removed
+	Victims []kernel.InstanceID `json:"victims,omitempty"`
 }
 
 func rowOf(d *core.Deployment, step int) (store.Op, error) {
@@ -128,14 +128,14 @@ func (s *Services) loadDeployments(rows *store.Rows[deploymentRow], versions map
 		d := &core.Deployment{}
 		d.ID, _ = deploymentRows.ID(b.Item.Key) // Rows has none without
 		aside(d, b.Err)
-		d.Changes = unclaimed(s)
+		d.Changes = unowned(s)
 		s.state.Deployments = append(s.state.Deployments, d)
 	}
 }
 
 // unclaimed are the apps that only a deployment of which nothing is known can still need: they have versions, but no
 // row, and no deployment that is known names them. It removes them.
-func unclaimed(s *Services) (out []core.Change) {
+func unowned(s *Services) (out []core.Change) {
 	for _, id := range sortedKeys(s.versions) {
 		_, unreadable := s.state.Unreadable()[id]
 		names := func(d *core.Deployment) bool { return len(d.Steps) > 0 && d.Change(id) != nil }

@@ -50,7 +50,7 @@ func TestDeploymentsThatAdvanceAtOnceNeedNotFitOneTransaction(t *testing.T) {
 				Steps: []marathon.Step{{Actions: []marathon.Action{{Action: marathon.ScaleApplication, App: id}}},
 					{Actions: []marathon.Action{{Action: marathon.ScaleApplication, App: id}}}}}
 			for k := range 10_000 {
-				row.Changes[0].Victims = append(row.Changes[0].Victims, kernel.GroupID(fmt.Sprintf("app-%d.instance-%050d", n, k)))
+				row.Changes[0].Victims = append(row.Changes[0].Victims, kernel.InstanceID(fmt.Sprintf("app-%d.instance-%050d", n, k)))
 			}
 			w.stored(deploymentRows.Put(row.ID, row))
 		}
@@ -82,13 +82,13 @@ func TestADeploymentThatCannotBeWrittenIsSetAsideAlone(t *testing.T) {
 	inStoredWorld(t, func(w *world) {
 		w.storedApp("/full", v, 0)
 		row := deploymentRow{ID: "full", Version: v, Changes: []changeRow{{App: "/full", From: v, To: v,
-			Victims: []kernel.GroupID{""}}}, Step: 9}
+			Victims: []kernel.InstanceID{""}}}, Step: 9}
 		for range 11 {
 			row.Steps = append(row.Steps, marathon.Step{Actions: []marathon.Action{{Action: marathon.ScaleApplication,
 				App: "/full"}}})
 		}
 		short := store.MaxValueBytes - len(must(deploymentRows.Put("full", row)).Value)
-		row.Changes[0].Victims[0] = kernel.GroupID(strings.Repeat("x", short))
+		row.Changes[0].Victims[0] = kernel.InstanceID(strings.Repeat("x", short))
 		w.stored(deploymentRows.Put("full", row))
 		w.storedApp("/other", v, 0)
 		w.stored(deploymentRows.Put("other", deploymentRow{ID: "other", Version: v, Changes: []changeRow{{App: "/other",

@@ -36,7 +36,7 @@ type Config struct {
 	DefaultRole         string            // of apps in no group; "slave_public", as in DC/OS
 	Leader              string            // host:port by which clients reach this process, for /v2/leader and /v2/info
 	VIPs                netip.Prefix      // what VIPs given by address must be of; 198.18.0.0/16
-	HostVolumes         []string          // folders of the machines that apps may bind; nil: machines decide alone
+	HostVolumes         []string          // directories of the machines that apps may bind; nil: machines decide alone
 	Build               string            // version for /v2/info; "1.11.0", whose API this is
 	NewID               func() string     // a UUID, never the same twice; uuid.NewString
 	Policy              core.Policy       // DefaultPolicy
@@ -116,7 +116,9 @@ func (s *Services) settle(ctx context.Context) (time.Time, error) {
 	for {
 		s.mu.Lock()
 		d := core.Decide(s.state, time.Now(),
-			func(app string) kernel.GroupID { return kernel.GroupID(marathon.GroupPrefix(app) + s.cfg.NewID()) })
+			func(app string) kernel.InstanceID {
+				return kernel.InstanceID(marathon.GroupPrefix(app) + s.cfg.NewID())
+			})
 		s.mu.Unlock()
 		s.hub.publish(d.Events)
 		for _, a := range d.Aside {
@@ -189,11 +191,11 @@ func park(s *Services, d *core.Deployment, why error) {
 }
 
 func (s *Services) withdraw(ctx context.Context, list []core.Withdraw) error {
-	byKey := map[string][]kernel.GroupID{}
+	byKey := map[string][]kernel.InstanceID{}
 	for _, w := range list {
-		byKey[core.Key(w.App, w.Version)] = append(byKey[core.Key(w.App, w.Version)], w.Group)
+		byKey[core.Key(w.App, w.Version)] = append(byKey[core.Key(w.App, w.Version)], w.Instance)
 	}
-	var out []kernel.GroupID
+	var out []kernel.InstanceID
 	for _, key := range sortedKeys(byKey) {
 		taken, err := s.cfg.Kernel.Withdraw(ctx, marathon.Framework, key, byKey[key])
 		if err != nil {
@@ -208,10 +210,10 @@ func (s *Services) withdraw(ctx context.Context, list []core.Withdraw) error {
 }
 
 func (s *Services) stop(ctx context.Context, list []core.Stop) error {
-	byWhy := map[string][]kernel.GroupID{}
+	byWhy := map[string][]kernel.InstanceID{}
 	for _, k := range list {
-		byWhy[k.Why] = append(byWhy[k.Why], k.Group)
-		s.cfg.Log.Info("instance is to stop", "app", k.App, "instance", k.Group, "why", k.Why)
+		byWhy[k.Why] = append(byWhy[k.Why], k.Instance)
+		s.cfg.Log.Info("instance is to stop", "app", k.App, "instance", k.Instance, "why", k.Why)
 	}
 	for _, why := range sortedKeys(byWhy) {
 		s.count.stopped.Add(int64(len(byWhy[why])))
@@ -228,9 +230,9 @@ func (s *Services) forget(ctx context.Context, list []core.Ref) error {
 		byApp[r.App] = append(byApp[r.App], r)
 	}
 	for _, app := range sortedKeys(byApp) {
-		groups := []kernel.GroupID{}
+		groups := []kernel.InstanceID{}
 		for _, r := range byApp[app] {
-			groups = append(groups, r.Group)
+			groups = append(groups, r.Instance)
 		}
 		err := s.cfg.Kernel.Forget(ctx, marathon.Framework, groups)
 		switch {
@@ -259,7 +261,7 @@ func (s *Services) launch(ctx context.Context, l core.Launch) error {
 	if err == nil {
 		s.count.launched.Add(int64(len(l.Groups)))
 		result, err = s.cfg.Kernel.Launch(ctx, kernel.LaunchRequest{Key: core.Key(l.App.ID, l.App.Config()), Spec: spec,
-			Groups: l.Groups})
+			Instances: l.Groups})
 	}
 	if refused(err) { // is this app's matter: it backs off, and the others and this leadership go on
 		s.mu.Lock()

@@ -62,7 +62,7 @@ func TestFailoverAtEveryStepOfADeployment(t *testing.T) {
 			w.must(200, "DELETE", "/v2/apps/old", "")
 			w.must(200, "PUT", "/v2/apps",
 				`[{"id":"/web","cmd":"y"},{"id":"/new","cmd":"z","instances":2,"dependencies":["/web"]}]`)
-			ready := map[kernel.GroupID]bool{}
+			ready := map[kernel.InstanceID]bool{}
 			for n := 0; ; n++ {
 				if n == k {
 					reached = true

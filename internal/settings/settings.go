@@ -14,11 +14,11 @@ const Off = "off"
 
 // Datacenter is what a datacenter is started with. An empty field is its default, but for State.
 type Datacenter struct {
-	State      string   // folder of everything the datacenter keeps; required: the command line fills in State
+	State      string   // directory of everything the datacenter keeps; required: the command line fills in State
 	HTTPS      string   // listen address of the gateway; default HTTPS
 	HTTP       string   // listen address of plain HTTP, loopback only; default HTTP; Off for none
 	AgentPort  string   // listen address for agents; default AgentPort
-	Runtime    string   // folder of containerd, runc and CNI plugins; default: bundle/runtime/bin beside the binary
+	Runtime    string   // directory of containerd, runc and CNI plugins; default: bundle/runtime/bin beside the binary
 	Advertise  string   // this machine's address for others; default: that of the default route
 	Hostname   string   // this machine's name in the datacenter; default: the kernel's
 	Pool       string   // container addresses; default: a /16 of 10.128.0.0/9 that is free at the first start
@@ -27,7 +27,7 @@ type Datacenter struct {
 	EtcdCA     string   // PEM files for the external etcd
 	EtcdCert   string
 	EtcdKey    string
-	HostVolume []string // folders of this machine that tasks may bind; default none
+	HostVolume []string // directories of this machine that tasks may bind; default none
 	Attribute  []string // name=value of this machine, for constraints
 	Placement  string   // strategy for tasks that name none, "spread" or "binpack"; default Placement
 	SharedIDs  bool     // run containers with this machine's own user ids, as where there are no user namespaces

@@ -21,8 +21,8 @@ const (
 	fixedPorts    = 3  // the first of them, which specs ask for by number
 )
 
-// agent is a stub of one machine: its agent's process, its disk, and the containers that outlive the process. It speaks the
-// frames of kernel and keeps to their contract.
+// agent is a stub of one machine: its agent's process, its disk, and the containers that outlive the process. It speaks
+// the frames of kernel and keeps to their contract.
 type agent struct {
 	actor
 	w    *World
@@ -61,7 +61,7 @@ type agent struct {
 // container is ground truth: a process of a task on a machine.
 type container struct {
 	task    kernel.TaskID
-	group   kernel.GroupID
+	group   kernel.InstanceID
 	ports   []uint16
 	pid     int
 	boot    int
@@ -76,9 +76,9 @@ type endpoint struct {
 	machine netip.Addr
 }
 
-// local is a group as the agent keeps it on disk.
+// local is an instance as the agent keeps it on disk.
 type local struct {
-	kernel.Group
+	kernel.Assignment
 	spec    *kernel.Spec
 	tasks   []kernel.Status
 	acked   []bool
@@ -302,7 +302,7 @@ func (a *agent) receive(l *link, f kernel.Down) {
 func (a *agent) apply(f kernel.Down) {
 	if f.Sync && !a.w.plant.on(AgentKeepsUnknown) {
 		for _, g := range append([]*local(nil), a.groups...) {
-			if !mentions(f.Groups, g.ID) {
+			if !mentions(f.Assignments, g.ID) {
 				a.w.reach(SyncDropped)
 				a.drop(g)
 			}
@@ -317,8 +317,8 @@ func (a *agent) apply(f kernel.Down) {
 		a.acknowledge(ack)
 	}
 	a.specs = append(a.specs, f.Specs...)
-	for i := range f.Groups {
-		a.assign(f.Groups[i])
+	for i := range f.Assignments {
+		a.assign(f.Assignments[i])
 	}
 	if f.Endpoints != nil {
 		a.learn(f.Endpoints)
@@ -344,7 +344,7 @@ func (a *agent) learn(d *kernel.EndpointDelta) {
 	}
 }
 
-func mentions(groups []kernel.Group, id kernel.GroupID) bool {
+func mentions(groups []kernel.Assignment, id kernel.InstanceID) bool {
 	for i := range groups {
 		if groups[i].ID == id {
 			return true
@@ -353,7 +353,7 @@ func mentions(groups []kernel.Group, id kernel.GroupID) bool {
 	return false
 }
 
-func (a *agent) local(id kernel.GroupID) *local {
+func (a *agent) local(id kernel.InstanceID) *local {
 	for _, g := range a.groups {
 		if g.ID == id {
 			return g
@@ -362,8 +362,8 @@ func (a *agent) local(id kernel.GroupID) *local {
 	return nil
 }
 
-// assign makes a group, or changes the goal of one.
-func (a *agent) assign(want kernel.Group) {
+// assign makes an instance, or changes the goal of one.
+func (a *agent) assign(want kernel.Assignment) {
 	g := a.local(want.ID)
 	if g == nil {
 		spec := a.specOf(want.Spec)
@@ -371,9 +371,9 @@ func (a *agent) assign(want kernel.Group) {
 			a.w.fail("agent %s was given group %s without its spec %s", a.name, want.ID, want.Spec)
 			return
 		}
-		g = &local{Group: want, spec: spec, acked: make([]bool, len(spec.Tasks))}
+		g = &local{Assignment: want, spec: spec, acked: make([]bool, len(spec.Tasks))}
 		for _, id := range spec.TaskIDs(want.ID) {
-			g.tasks = append(g.tasks, kernel.Status{Task: id, Group: want.ID, State: kernel.Staging, Time: a.w.wall()})
+			g.tasks = append(g.tasks, kernel.Status{Task: id, Instance: want.ID, State: kernel.Staging, Time: a.w.wall()})
 		}
 		a.groups = append(a.groups, g)
 		a.note("takes group on", string(want.ID), 0, 0)
@@ -416,7 +416,7 @@ func (a *agent) acknowledge(ack kernel.StatusAck) {
 	}
 }
 
-// forgetIfDone takes a group off the disk once all its tasks ended and nobody needs to hear of it any more.
+// forgetIfDone takes an instance off the disk once all its tasks ended and nobody needs to hear of it any more.
 func (a *agent) forgetIfDone(g *local) {
 	for i := range g.tasks {
 		if !g.tasks[i].State.Terminal() || !g.acked[i] && !g.dropped {

@@ -8,8 +8,8 @@ import (
 // epoch is when every simulation begins, by every clock in it.
 var epoch = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 
-// actor is a process that time passes for: an agent's, a master's, or nature itself. What is scheduled for an actor is lost
-// when it dies and kept back while it is paused.
+// actor is a process that time passes for: an agent's, a master's, or nature itself. What is scheduled for an actor is
+// lost when it dies and kept back while it is paused.
 type actor struct {
 	life    int  // rises with each death
 	paused  bool // stopped by a signal: it sees nothing and then everything at once
@@ -89,7 +89,8 @@ func (t *timeline) pop() occasion {
 	return o
 }
 
-// next lets the next thing happen. It reports false when nothing is left before the deadline, at which time then stands.
+// next lets the next thing happen. It reports false when nothing is left before the deadline, at which time then
+// stands.
 func (t *timeline) next(deadline time.Duration) bool {
 	for len(t.heap) > 0 && t.heap[0].at <= deadline {
 		switch o := t.pop(); {

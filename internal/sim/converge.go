@@ -42,28 +42,28 @@ func (j *judge) converged() { j.hold(j.adrift()) }
 func (j *judge) adrift() (out []invariant.Violation) {
 	m := j.w.leader()
 	if m == nil {
-		return []invariant.Violation{{ID: invariant.I7, Facts: "nobody leads"}}
+		return []invariant.Violation{{ID: invariant.I7Converged, Facts: "nobody leads"}}
 	}
 	waits := map[string]kernel.Waiting{}
 	clear(j.kept)
 	for _, q := range append(m.state.Queue(framework), m.state.Queue(marathon.Framework)...) {
-		if q.Hold != "" {
+		if q.Backfill != "" {
 			j.w.reach(RoomKept)
-			j.kept[q.Hold] = true
+			j.kept[q.Backfill] = true
 		}
-		q.Groups = append(q.Groups, waits[q.Owner].Groups...)
+		q.Instances = append(q.Instances, waits[q.Owner].Instances...)
 		waits[q.Owner] = q
 	}
 	live := j.live()
 	fleet := func(owner string, n int, rolling bool) {
 		q := waits[owner]
-		if rolling && len(q.Groups) > 0 { // a deployment holds as many of the old as its strategy says until there is room
-			n = live[owner] + len(q.Groups)
+		if rolling && len(q.Instances) > 0 { // a deployment holds as many of the old as its strategy says until there is room
+			n = live[owner] + len(q.Instances)
 		}
-		f := invariant.Fleet{Owner: owner, Instances: n, Live: live[owner], Waiting: len(q.Groups), Reason: q.Refusal.String()}
+		f := invariant.OwnerInstances{Owner: owner, Instances: n, Live: live[owner], Waiting: len(q.Instances), Reason: q.Refusal.String()}
 		delete(live, owner)
 		if f.Waiting > 0 {
-			f.Room = j.roomFor(&q)
+			f.Fits = j.roomFor(&q)
 		}
 		out = append(out, invariant.Converged(f)...)
 	}
@@ -77,8 +77,8 @@ func (j *judge) adrift() (out []invariant.Violation) {
 		fleet(owner, 0, false)
 	}
 	for _, d := range j.w.intents.deployments {
-		if !slices.ContainsFunc(d.Changes, func(c services.Change) bool { return len(waits[c.App].Groups) > 0 }) {
-			out = append(out, invariant.Violation{ID: invariant.I7, Facts: fmt.Sprintf("deployment %s of %s does not end", d.ID, d.Changes[0].App)})
+		if !slices.ContainsFunc(d.Changes, func(c services.Change) bool { return len(waits[c.App].Instances) > 0 }) {
+			out = append(out, invariant.Violation{ID: invariant.I7Converged, Facts: fmt.Sprintf("deployment %s of %s does not end", d.ID, d.Changes[0].App)})
 		}
 	}
 	out = append(out, clinging(j)...)
@@ -100,7 +100,7 @@ func clinging(j *judge) (out []invariant.Violation) {
 			for i := range j.rows.chunks[key] {
 				g := &j.rows.chunks[key][i]
 				if spec := j.rows.specs[g.Spec]; spec != nil && spec.Framework == framework {
-					out = append(out, invariant.Violation{ID: invariant.I7, Facts: fmt.Sprintf("group %s is still on machine %s, which is gone", g.ID, a.name)})
+					out = append(out, invariant.Violation{ID: invariant.I7Converged, Facts: fmt.Sprintf("group %s is still on machine %s, which is gone", g.ID, a.name)})
 				}
 			}
 		}
@@ -126,7 +126,7 @@ func (j *judge) roomFor(q *kernel.Waiting) string {
 		j.w.reach(GuaranteeHeld)
 		return ""
 	}
-	if spec.ID == "" || spec.Claim != nil || len(spec.Constraints) > 0 || len(spec.Ports()) > 0 || !j.ledger.Affords(spec.Role, spec.Guarantee()) {
+	if spec.ID == "" || spec.Reservation != nil || len(spec.Constraints) > 0 || len(spec.Ports()) > 0 || !j.ledger.Affords(spec.Role, spec.Guarantee()) {
 		return ""
 	}
 	for _, a := range j.w.agents {
@@ -155,7 +155,7 @@ func (j *judge) specOf(q *kernel.Waiting) (none kernel.Spec) {
 // strays lists what runs and should not, and agents that go by other endpoints than there are.
 func (j *judge) strays() (out []invariant.Violation) {
 	adrift := func(format string, args ...any) {
-		out = append(out, invariant.Violation{ID: invariant.I7, Facts: fmt.Sprintf(format, args...)})
+		out = append(out, invariant.Violation{ID: invariant.I7Converged, Facts: fmt.Sprintf(format, args...)})
 	}
 	ready := map[kernel.TaskID]endpoint{}
 	for _, a := range j.w.agents {

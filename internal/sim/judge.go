@@ -28,7 +28,7 @@ type judge struct {
 	ledger     *invariant.Ledger
 	members    *invariant.Members
 
-	truth map[kernel.GroupID]*truth
+	truth map[kernel.InstanceID]*truth
 	count map[string]*tally
 	rows  durable
 
@@ -37,7 +37,7 @@ type judge struct {
 	quiet   time.Duration   // since when all has been as asked for; negative: it is not
 }
 
-// truth is what is known of a group that is durable or runs.
+// truth is what is known of an instance that is durable or runs.
 type truth struct {
 	owner   string
 	agent   *agent // where it runs
@@ -60,8 +60,8 @@ type tally struct {
 
 func newJudge(w *World) *judge {
 	return &judge{w: w, ledger: invariant.NewLedger(), members: invariant.NewMembers(subnets), orphans: invariant.Orphans{Limit: w.slow(orphanLimit)},
-		kept: map[string]bool{}, truth: map[kernel.GroupID]*truth{}, count: map[string]*tally{},
-		rows: durable{specs: map[kernel.SpecID]*kernel.Spec{}, chunks: map[string][]kernel.Group{}}}
+		kept: map[string]bool{}, truth: map[kernel.InstanceID]*truth{}, count: map[string]*tally{},
+		rows: durable{specs: map[kernel.SpecID]*kernel.Spec{}, chunks: map[string][]kernel.Assignment{}}}
 }
 
 func (j *judge) hold(v []invariant.Violation) {
@@ -143,13 +143,13 @@ func (j *judge) dialed(a *agent, m *master) {
 func (j *judge) connected(a *agent, is bool) { j.orphans.Connected(a.id, is, j.w.wall()) }
 
 // replaced takes an instance that the leader's scheduler gave up because its agent is away.
-func (j *judge) replaced(id kernel.GroupID) {
+func (j *judge) replaced(id kernel.InstanceID) {
 	t := j.of(id)
 	t.excused = true
 	j.recount(id, t)
 }
 
-func (j *judge) of(id kernel.GroupID) *truth {
+func (j *judge) of(id kernel.InstanceID) *truth {
 	t := j.truth[id]
 	if t == nil {
 		owner, _, _ := strings.Cut(string(id), ".instance-")
@@ -159,8 +159,8 @@ func (j *judge) of(id kernel.GroupID) *truth {
 	return t
 }
 
-// explain tells the judge of orphans whether a group's containers are asked for.
-func (j *judge) explain(id kernel.GroupID, t *truth) {
+// explain tells the judge of orphans whether an instance's containers are asked for.
+func (j *judge) explain(id kernel.InstanceID, t *truth) {
 	if t.agent == nil {
 		return
 	}
@@ -182,8 +182,8 @@ func (j *judge) wants(a *app) {
 	j.bound(a.owner, c)
 }
 
-// recount brings an owner's tally up to date with one of its groups.
-func (j *judge) recount(id kernel.GroupID, t *truth) {
+// recount brings an owner's tally up to date with one of its instances.
+func (j *judge) recount(id kernel.InstanceID, t *truth) {
 	counts := t.running > 0 && t.durable && t.goal == kernel.GoalRun && !t.excused && !t.broken
 	if counts == t.counted {
 		return
@@ -197,7 +197,8 @@ func (j *judge) recount(id kernel.GroupID, t *truth) {
 	j.bound(t.owner, c)
 }
 
-// exact takes that the leader's scheduler has just as many instances of an app as are asked for: from now on that binds.
+// exact takes that the leader's scheduler has just as many instances of an app as are asked for: from now on that
+// binds.
 func (j *judge) exact(a *app) {
 	c := j.tally(a.owner)
 	c.bound = a.target
@@ -210,8 +211,8 @@ func (j *judge) deploys(app string, to *marathon.App) {
 	c.bound, c.sinking = max(c.bound, upper(to)), false
 }
 
-// deployed takes that services is done with an app: from now on its new definition binds. What is live beyond that, such as
-// instances of an app that was removed and made anew in the meantime, may only become less.
+// deployed takes that services is done with an app: from now on its new definition binds. What is live beyond that,
+// such as instances of an app that was removed and made anew in the meantime, may only become less.
 func (j *judge) deployed(app string, to *marathon.App) {
 	c := j.tally(app)
 	c.goal, c.sinking = upper(to), true
@@ -232,5 +233,5 @@ func (j *judge) bound(owner string, c *tally) {
 	if c.sinking {
 		c.bound = max(c.goal, min(c.bound, c.live))
 	}
-	j.hold(invariant.UpperBound(invariant.Fleet{Owner: owner, Instances: c.bound, Live: c.live}))
+	j.hold(invariant.UpperBound(invariant.OwnerInstances{Owner: owner, Instances: c.bound, Live: c.live}))
 }

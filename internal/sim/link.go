@@ -11,8 +11,8 @@ type weather struct {
 	lose, double, reorder, slow float64
 }
 
-// link is one connection of an agent to a master: a session, or what will be one. Each end believes for itself whether it
-// stands.
+// link is one connection of an agent to a master: a session, or what will be one. Each end believes for itself whether
+// it stands.
 type link struct {
 	w        *World
 	serial   int
@@ -115,7 +115,8 @@ func (l *link) masterHears() {
 	}
 }
 
-// broken is what follows when one end's process is gone or the way between them is cut: each end that still stands notices.
+// broken is what follows when one end's process is gone or the way between them is cut: each end that still stands
+// notices.
 func (l *link) broken() {
 	if l.agentEnd {
 		l.w.after(l.w.dice.between(silenceMin, silenceMax), &l.agent.actor, l.agentHears)

@@ -16,15 +16,15 @@ import (
 	"github.com/marinaos/marina/internal/store"
 )
 
-// intents is what services keeps in the store: apps as they should be, and the deployments under way. It changes only at the
-// moment at which a fenced write takes effect. Its values are never changed in place.
+// intents is what services keeps in the store: apps as they should be, and the deployments under way. It changes only
+// at the moment at which a fenced write takes effect. Its values are never changed in place.
 type intents struct {
 	apps        map[string]*marathon.App
 	deployments []*services.Deployment
 }
 
-// servicesLoop drives the pure core of services as its real loop does: observe, decide, carry out, again. It lives and dies with
-// its leader.
+// servicesLoop drives the pure core of services as its real loop does: observe, decide, carry out, again. It lives and
+// dies with its leader.
 type servicesLoop struct {
 	m     *master
 	state *services.State
@@ -49,7 +49,8 @@ func newServicesLoop(m *master) *servicesLoop {
 	return s
 }
 
-// hear takes news of the kernel. While a decision is being carried out, later news of an instance take the place of earlier.
+// hear takes news of the kernel. While a decision is being carried out, later news of an instance take the place of
+// earlier.
 func (s *servicesLoop) hear(changes []*kernel.Record, complete bool) {
 	for _, c := range changes {
 		if c.Framework != marathon.Framework {
@@ -90,8 +91,8 @@ func (s *servicesLoop) turn() {
 		ask()
 		return
 	}
-	d := services.Decide(s.state, s.m.clock(), func(app string) kernel.GroupID {
-		return kernel.GroupID(fmt.Sprint(marathon.GroupPrefix(app), w.serial()))
+	d := services.Decide(s.state, s.m.clock(), func(app string) kernel.InstanceID {
+		return kernel.InstanceID(fmt.Sprint(marathon.GroupPrefix(app), w.serial()))
 	})
 	s.excuse()
 	if len(d.Transitions)+len(d.Withdraw)+len(d.Stop)+len(d.Forget)+len(d.Launch) == 0 {
@@ -145,22 +146,22 @@ func (s *servicesLoop) carryOut(d *services.Decision) {
 		x := d.Withdraw[0]
 		d.Withdraw = d.Withdraw[1:]
 		s.ask(d, func(r brain.RequestID) brain.Event {
-			return brain.Withdraw{Request: r, Framework: marathon.Framework, Key: services.Key(x.App, x.Version), Groups: []kernel.GroupID{x.Group}}
+			return brain.Withdraw{Request: r, Framework: marathon.Framework, Key: services.Key(x.App, x.Version), Instances: []kernel.InstanceID{x.Instance}}
 		}, nil, func(r brain.Reply) {
 			d.Stop = append(s.state.Withdrawn([]services.Withdraw{x}, r.Withdrawn), d.Stop...)
 		})
 	case len(d.Stop) > 0:
 		x := d.Stop[0]
 		d.Stop = d.Stop[1:]
-		s.m.note("stops: "+x.Why+":", string(x.Group), 0, 0)
+		s.m.note("stops: "+x.Why+":", string(x.Instance), 0, 0)
 		s.ask(d, func(r brain.RequestID) brain.Event {
-			return brain.Stop{Request: r, Framework: marathon.Framework, Groups: []kernel.GroupID{x.Group}, Why: x.Why}
+			return brain.Stop{Request: r, Framework: marathon.Framework, Instances: []kernel.InstanceID{x.Instance}, Why: x.Why}
 		}, nil)
 	case len(d.Forget) > 0:
 		x := d.Forget[0]
 		d.Forget = d.Forget[1:]
 		s.ask(d, func(r brain.RequestID) brain.Event {
-			return brain.Forget{Request: r, Framework: marathon.Framework, Groups: []kernel.GroupID{x.Group}}
+			return brain.Forget{Request: r, Framework: marathon.Framework, Instances: []kernel.InstanceID{x.Instance}}
 		}, func(err error) bool {
 			s.state.ForgetRefused([]services.Ref{x}, s.m.clock())
 			return errdefs.IsFailedPrecondition(err)
@@ -175,15 +176,15 @@ func (s *servicesLoop) carryOut(d *services.Decision) {
 		}
 		s.m.note("launches %d of", x.App.ID, int64(len(x.Groups)), 0)
 		s.ask(d, func(r brain.RequestID) brain.Event {
-			return brain.Launch{Request: r, LaunchRequest: kernel.LaunchRequest{Key: services.Key(x.App.ID, x.App.Config()), Spec: spec, Groups: x.Groups}}
+			return brain.Launch{Request: r, LaunchRequest: kernel.LaunchRequest{Key: services.Key(x.App.ID, x.App.Config()), Spec: spec, Instances: x.Groups}}
 		}, nil)
 	default:
 		s.idle()
 	}
 }
 
-// ask makes one request of the kernel and goes on with the rest of the decision. A refusal that refused does not take is an
-// end of the simulation.
+// ask makes one request of the kernel and goes on with the rest of the decision. A refusal that refused does not take
+// is an end of the simulation.
 func (s *servicesLoop) ask(rest *services.Decision, event func(brain.RequestID) brain.Event, refused func(error) bool, took ...func(brain.Reply)) {
 	s.m.request(event, func(r brain.Reply) {
 		if r.Err != nil && (refused == nil || !refused(r.Err)) {
@@ -310,8 +311,8 @@ func (in *intents) begin(d *services.Deployment, locked []*services.Deployment) 
 	}
 }
 
-// upper is how many instances of an app may be live: its strategy's share more than it has, and one more where otherwise
-// nothing could be replaced.
+// upper is how many instances of an app may be live: its strategy's share more than it has, and one more where
+// otherwise nothing could be replaced.
 func upper(a *marathon.App) int {
 	if a == nil {
 		return 0

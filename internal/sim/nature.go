@@ -176,8 +176,8 @@ func (w *World) drawSpec(owner, role string, version int) kernel.Spec {
 	if w.dice.chance(0.2) {
 		tasks = 2
 	}
-	if w.dice.chance(0.1) { // the claim's name is the owner's: the next version keeps it
-		s.Claim = &kernel.Claim{Name: owner[1:], Volumes: []kernel.ClaimVolume{{Name: "data", Bytes: 64 * kernel.MiB}}}
+	if w.dice.chance(0.1) { // the reservation's name is the owner's: the next version keeps it
+		s.Reservation = &kernel.Reservation{Name: owner[1:], Volumes: []kernel.ReservedVolume{{Name: "data", Bytes: 64 * kernel.MiB}}}
 	}
 	for i := range tasks {
 		t := kernel.TaskSpec{Name: fmt.Sprint("t", i), Suffix: fmt.Sprint(".t", i), Shell: "sleep 1000",

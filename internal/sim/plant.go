@@ -28,15 +28,15 @@ const (
 	AgentTakesLowerEpoch Bug = "accept-lower-epoch"    // an agent applies frames of a leader that was replaced
 	AckBeforeDurable     Bug = "ack-before-durable"    // terminal statuses are acknowledged before their commit
 	ForgetQueue          Bug = "forget-the-queue"      // what waits is not tried again when room appears
-	AgentForgetsRunning  Bug = "forget-at-restart"     // an agent process starts without its disk and runs its groups anew
+	AgentForgetsRunning  Bug = "forget-at-restart"     // an agent process starts without its disk and runs its instances anew
 	TrustUnknownOutcome  Bug = "trust-unknown-outcome" // a leader goes on after a write of unknown outcome as if it were durable
-	DoubleHostPort       Bug = "double-host-port"      // two groups of an agent are given one host port
+	DoubleHostPort       Bug = "double-host-port"      // two instances of an agent are given one host port
 	CountOnlyKnown       Bug = "count-only-known"      // a scheduler replaces what has not reported to a new leader yet
 	NewsOutOfOrder       Bug = "news-out-of-order"     // schedulers hear of the changes of one commit backwards
 	PrioritiesReversed   Bug = "priorities-reversed"   // what is launched with a high priority gets a low one
 	LoseDurable          Bug = "lose-durable"          // the store answers that a write is durable and loses it
 	ForgetBeforeAck      Bug = "forget-before-ack"     // an agent forgets a task that ended as soon as it has told so once
-	DoubleAddress        Bug = "double-address"        // two groups of an agent are given one address
+	DoubleAddress        Bug = "double-address"        // two instances of an agent are given one address
 	LoadSkipsChunk       Bug = "load-skips-chunk"      // a new leader does not read one of the rows of what is assigned
 	NewsLost             Bug = "news-lost"             // schedulers do not hear of the end of some instances
 	EpochInSession       Bug = "epoch-in-session"      // an agent forgets the newest leader's epoch when it dials
@@ -44,7 +44,7 @@ const (
 	SubnetKept           Bug = "subnet-kept"           // the subnets of machines that were removed are not given to others
 	BrakeCountsRemoved   Bug = "brake-counts-removed"  // machines that were removed count as away when something is to be given up
 	WaitForRemoved       Bug = "wait-for-removed"      // a new leader waits for machines that were removed
-	ClaimForgotten       Bug = "claim-forgotten"       // the claims of a machine that was removed are not called lost
+	ReservationForgotten Bug = "reservation-forgotten" // the reservations of a machine that was removed are not called lost
 	LoadNoRemoved        Bug = "load-no-removed"       // a new leader does not read which machines were removed
 	RemovedRunsOn        Bug = "removed-runs-on"       // a machine that was removed is not told
 	StopOnce             Bug = "stop-once"             // an agent's process does not go on with stopping what the one before it began to stop
@@ -55,7 +55,7 @@ func Bugs() []Bug {
 	return []Bug{SkipFence, SendBeforeCommit, LoseGroupsOnReturn, AgentKeepsUnknown, LoadStaleRows, LoadNoQuotas,
 		AgentTakesLowerEpoch, AckBeforeDurable, ForgetQueue, AgentForgetsRunning, TrustUnknownOutcome, DoubleHostPort,
 		CountOnlyKnown, NewsOutOfOrder, PrioritiesReversed, LoseDurable, ForgetBeforeAck, DoubleAddress, LoadSkipsChunk, NewsLost,
-		EpochInSession, StopOnce, LoseRemoval, SubnetKept, BrakeCountsRemoved, WaitForRemoved, ClaimForgotten, LoadNoRemoved, RemovedRunsOn}
+		EpochInSession, StopOnce, LoseRemoval, SubnetKept, BrakeCountsRemoved, WaitForRemoved, ReservationForgotten, LoadNoRemoved, RemovedRunsOn}
 }
 
 func (b Bug) on(this Bug) bool { return b == this }
@@ -73,8 +73,8 @@ func (m *master) spoil(e brain.Effects) brain.Effects {
 	case LoseGroupsOnReturn:
 		for i := range e.Sends {
 			l, d := m.link(e.Sends[i].Session), &e.Sends[i].Down
-			if l != nil && !l.robbed && !d.Sync && len(d.Groups) > 0 {
-				l.robbed, d.Groups = true, nil
+			if l != nil && !l.robbed && !d.Sync && len(d.Assignments) > 0 {
+				l.robbed, d.Assignments = true, nil
 			}
 		}
 	}
@@ -153,7 +153,7 @@ func (w *World) spoilOps(ops []store.Op) {
 		if !w.plant.on(DoubleHostPort) && !w.plant.on(DoubleAddress) || !strings.HasPrefix(ops[i].Key, store.Prefix("kernel", "assigned")) {
 			continue
 		}
-		groups, err := kernel.UnpackGroups(ops[i].Value)
+		groups, err := kernel.UnpackAssignments(ops[i].Value)
 		if ops[i].Kind != store.OpPut || err != nil || len(groups) < 2 {
 			continue
 		}

@@ -13,11 +13,12 @@ import (
 
 // durable is the rows as the judge read them last.
 type durable struct {
-	specs  map[kernel.SpecID]*kernel.Spec // kept for good: a group's row may outlive its spec's for a moment
-	chunks map[string][]kernel.Group
+	specs  map[kernel.SpecID]*kernel.Spec // kept for good: an instance's row may outlive its spec's for a moment
+	chunks map[string][]kernel.Assignment
 }
 
-// revision judges what one revision of the store changed. writer is the leader whose write it is, or 0 for the election's.
+// revision judges what one revision of the store changed. writer is the leader whose write it is, or 0 for the
+// election's.
 func (j *judge) revision(writer int64, b store.Batch) {
 	if writer != 0 {
 		j.hold(j.fences.Committed(writer, b.Revision))
@@ -42,7 +43,7 @@ func (j *judge) revision(writer int64, b store.Batch) {
 			}
 			j.agentRow(kernel.AgentID(seg[2]), c)
 		case "claims":
-			j.claimRow(seg[2], c)
+			j.reservationRow(seg[2], c)
 		case "quotas":
 			j.quotaRow(seg[2], c)
 		case "vips":
@@ -88,13 +89,13 @@ func (j *judge) agentRow(id kernel.AgentID, c *store.Change) {
 	}
 }
 
-func (j *judge) claimRow(name string, c *store.Change) {
-	var row kernel.ClaimView
+func (j *judge) reservationRow(name string, c *store.Change) {
+	var row kernel.ReservationView
 	j.read(c, &row)
 	if row.Lost {
-		j.w.reach(ClaimLost)
+		j.w.reach(ReservationLost)
 	}
-	j.hold(j.members.Claim(name, row.Agent, row.Lost))
+	j.hold(j.members.Reservation(name, row.Agent, row.Lost))
 }
 
 func (j *judge) quotaRow(role string, c *store.Change) {
@@ -117,12 +118,12 @@ func (j *judge) vipRow(name string, c *store.Change) {
 	j.ledger.VIP(name, row.Addr)
 }
 
-// assignedRow compares a chunk of an agent's groups with what it held before.
+// assignedRow compares a chunk of an agent's instances with what it held before.
 func (j *judge) assignedRow(agent kernel.AgentID, c *store.Change, revision int64) {
-	var now []kernel.Group
+	var now []kernel.Assignment
 	if !c.Deleted {
 		var err error
-		if now, err = kernel.UnpackGroups(c.Value); err != nil {
+		if now, err = kernel.UnpackAssignments(c.Value); err != nil {
 			j.w.fail("row %s: %v", c.Key, err)
 		}
 	}
@@ -138,8 +139,8 @@ func (j *judge) assignedRow(agent kernel.AgentID, c *store.Change, revision int6
 	}
 }
 
-// madeWay judges a group that is to stop, if it is for another's sake.
-func (j *judge) madeWay(g *kernel.Group) {
+// madeWay judges an instance that is to stop, if it is for another's sake.
+func (j *judge) madeWay(g *kernel.Assignment) {
 	var owner string
 	var priority, own int
 	if n, _ := fmt.Sscanf(g.Why, "it makes way for %s which has priority %d, this %d", &owner, &priority, &own); n < 3 {
@@ -164,7 +165,7 @@ func (j *judge) workOf(owner string, claimed int) invariant.Work {
 	return invariant.Work{Name: owner + ", of which no version has that priority", Role: "?", Priority: -kernel.MaxPriority}
 }
 
-func (j *judge) unassigned(agent kernel.AgentID, id kernel.GroupID) {
+func (j *judge) unassigned(agent kernel.AgentID, id kernel.InstanceID) {
 	j.ledger.Remove(id, agent)
 	if !j.ledger.On(id, agent) {
 		t := j.of(id)
@@ -174,7 +175,7 @@ func (j *judge) unassigned(agent kernel.AgentID, id kernel.GroupID) {
 	}
 }
 
-func (j *judge) assigned(agent kernel.AgentID, g *kernel.Group, revision int64) {
+func (j *judge) assigned(agent kernel.AgentID, g *kernel.Assignment, revision int64) {
 	if j.ledger.On(g.ID, agent) {
 		if t := j.of(g.ID); t.goal != g.Goal {
 			t.goal = g.Goal
@@ -189,7 +190,7 @@ func (j *judge) assigned(agent kernel.AgentID, g *kernel.Group, revision int64) 
 		return
 	}
 	j.hold(j.intents.Durable(g.ID, agent, revision))
-	j.ledger.Place(invariant.Placement{Group: g.ID, Agent: agent, Role: spec.Role, Guarantee: spec.Guarantee(),
+	j.ledger.Place(invariant.Placement{Instance: g.ID, Agent: agent, Role: spec.Role, Guarantee: spec.Guarantee(),
 		Ports: invariant.HostPorts(spec, g.HostPorts), Address: g.Address})
 	t := j.of(g.ID)
 	t.durable, t.goal = true, g.Goal

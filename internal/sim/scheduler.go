@@ -31,20 +31,20 @@ type app struct {
 // with its leader and learns everything anew from the kernel.
 type scheduler struct {
 	m         *master
-	instances map[kernel.GroupID]*kernel.Instance
-	order     map[string][]kernel.GroupID // of instances, by owner, as they came
-	waiting   map[string][]kernel.GroupID // launched and not placed
-	busy      map[string]bool             // a request of the owner is under way
-	keys      map[kernel.GroupID]string   // under which they wait
-	replaced  map[kernel.GroupID]bool     // away for too long: counts no more
-	stopping  map[kernel.GroupID]bool
+	instances map[kernel.InstanceID]*kernel.Instance
+	order     map[string][]kernel.InstanceID // of instances, by owner, as they came
+	waiting   map[string][]kernel.InstanceID // launched and not placed
+	busy      map[string]bool                // a request of the owner is under way
+	keys      map[kernel.InstanceID]string   // under which they wait
+	replaced  map[kernel.InstanceID]bool     // away for too long: counts no more
+	stopping  map[kernel.InstanceID]bool
 	complete  bool
 }
 
 func newScheduler(m *master) *scheduler {
-	return &scheduler{m: m, instances: map[kernel.GroupID]*kernel.Instance{}, order: map[string][]kernel.GroupID{},
-		waiting: map[string][]kernel.GroupID{}, busy: map[string]bool{}, keys: map[kernel.GroupID]string{}, replaced: map[kernel.GroupID]bool{},
-		stopping: map[kernel.GroupID]bool{}}
+	return &scheduler{m: m, instances: map[kernel.InstanceID]*kernel.Instance{}, order: map[string][]kernel.InstanceID{},
+		waiting: map[string][]kernel.InstanceID{}, busy: map[string]bool{}, keys: map[kernel.InstanceID]string{}, replaced: map[kernel.InstanceID]bool{},
+		stopping: map[kernel.InstanceID]bool{}}
 }
 
 // hear takes news of the kernel and looks at the apps they are about.
@@ -88,7 +88,7 @@ func (s *scheduler) hear(changes []*kernel.Record, complete bool) {
 	}
 }
 
-func without(ids []kernel.GroupID, id kernel.GroupID) []kernel.GroupID {
+func without(ids []kernel.InstanceID, id kernel.InstanceID) []kernel.InstanceID {
 	if i := slices.Index(ids, id); i >= 0 {
 		return slices.Delete(ids, i, i+1)
 	}
@@ -132,12 +132,12 @@ func (s *scheduler) watchAway(c *kernel.Instance) {
 }
 
 // forget gives an instance up for good, again and again while the brake holds.
-func (s *scheduler) forget(id kernel.GroupID, still func() bool) {
+func (s *scheduler) forget(id kernel.InstanceID, still func() bool) {
 	if !still() {
 		return
 	}
 	s.m.request(func(r brain.RequestID) brain.Event {
-		return brain.Forget{Request: r, Framework: framework, Groups: []kernel.GroupID{id}}
+		return brain.Forget{Request: r, Framework: framework, Instances: []kernel.InstanceID{id}}
 	}, func(r brain.Reply) {
 		if r.Err == nil {
 			s.m.w.reach(Forgotten)
@@ -149,7 +149,7 @@ func (s *scheduler) forget(id kernel.GroupID, still func() bool) {
 }
 
 // counted lists the instances of an app that count.
-func (s *scheduler) counted(owner string) (out []kernel.GroupID) {
+func (s *scheduler) counted(owner string) (out []kernel.InstanceID) {
 	for _, id := range s.order[owner] {
 		i := s.instances[id]
 		if s.m.w.plant.on(CountOnlyKnown) && !i.Known {
@@ -178,22 +178,22 @@ func (s *scheduler) reconcile(a *app) {
 	case surplus > 0 && len(waiting) > 0:
 		s.withdraw(a, waiting[max(0, len(waiting)-surplus):])
 	case surplus > 0:
-		slices.SortStableFunc(counted, func(x, y kernel.GroupID) int { // the least useful first
+		slices.SortStableFunc(counted, func(x, y kernel.InstanceID) int { // the least useful first
 			return int(s.instances[x].State()) - int(s.instances[y].State())
 		})
 		s.stop(a, counted[:surplus])
 	}
 }
 
-// beginAnew gives up the claim of an app whose machine was removed with what it kept.
+// beginAnew gives up the reservation of an app whose machine was removed with what it kept.
 func (s *scheduler) beginAnew(a *app) {
-	if a.spec.Claim == nil {
+	if a.spec.Reservation == nil {
 		return
 	}
-	for _, c := range s.m.state.Claims(framework) {
-		if c.Name == a.spec.Claim.Name && c.Lost {
-			s.m.w.reach(ClaimBegunAnew)
-			s.m.step(brain.Release{Framework: framework, Claims: []string{c.Name}})
+	for _, c := range s.m.state.Reservations(framework) {
+		if c.Name == a.spec.Reservation.Name && c.Lost {
+			s.m.w.reach(ReservationBegunAnew)
+			s.m.step(brain.Release{Framework: framework, Reservations: []string{c.Name}})
 		}
 	}
 }
@@ -208,9 +208,9 @@ func (s *scheduler) begin(a *app) func() {
 
 func (s *scheduler) launch(a *app, n int) {
 	w := s.m.w
-	var ids []kernel.GroupID
+	var ids []kernel.InstanceID
 	for range n {
-		ids = append(ids, kernel.GroupID(fmt.Sprint(a.owner[1:], ".instance-", w.serial())))
+		ids = append(ids, kernel.InstanceID(fmt.Sprint(a.owner[1:], ".instance-", w.serial())))
 	}
 	s.waiting[a.owner] = append(s.waiting[a.owner], ids...)
 	key := a.owner + "@" + a.spec.Version
@@ -224,7 +224,7 @@ func (s *scheduler) launch(a *app, n int) {
 		spec.Priority = -spec.Priority
 	}
 	s.m.request(func(r brain.RequestID) brain.Event {
-		return brain.Launch{Request: r, LaunchRequest: kernel.LaunchRequest{Key: key, Spec: spec, Groups: ids}}
+		return brain.Launch{Request: r, LaunchRequest: kernel.LaunchRequest{Key: key, Spec: spec, Instances: ids}}
 	}, func(r brain.Reply) {
 		done()
 		if r.Err != nil {
@@ -243,13 +243,13 @@ func (s *scheduler) launch(a *app, n int) {
 	})
 }
 
-func (s *scheduler) withdraw(a *app, groups []kernel.GroupID) {
+func (s *scheduler) withdraw(a *app, groups []kernel.InstanceID) {
 	key := s.keys[groups[len(groups)-1]] // one entry of the queue at a time
-	groups = slices.DeleteFunc(slices.Clone(groups), func(g kernel.GroupID) bool { return s.keys[g] != key })
+	groups = slices.DeleteFunc(slices.Clone(groups), func(g kernel.InstanceID) bool { return s.keys[g] != key })
 	s.m.note("withdraws %d of", a.owner, int64(len(groups)), 0)
 	done := s.begin(a)
 	s.m.request(func(r brain.RequestID) brain.Event {
-		return brain.Withdraw{Request: r, Framework: framework, Key: key, Groups: groups}
+		return brain.Withdraw{Request: r, Framework: framework, Key: key, Instances: groups}
 	}, func(r brain.Reply) {
 		done()
 		if r.Err != nil {
@@ -262,7 +262,7 @@ func (s *scheduler) withdraw(a *app, groups []kernel.GroupID) {
 	})
 }
 
-func (s *scheduler) stop(a *app, groups []kernel.GroupID) {
+func (s *scheduler) stop(a *app, groups []kernel.InstanceID) {
 	groups = slices.Clone(groups)
 	s.m.note("stops %d of", a.owner, int64(len(groups)), 0)
 	for _, g := range groups {
@@ -270,7 +270,7 @@ func (s *scheduler) stop(a *app, groups []kernel.GroupID) {
 	}
 	done := s.begin(a)
 	s.m.request(func(r brain.RequestID) brain.Event {
-		return brain.Stop{Request: r, Framework: framework, Groups: groups, Why: "too many"}
+		return brain.Stop{Request: r, Framework: framework, Instances: groups, Why: "too many"}
 	}, func(r brain.Reply) {
 		done()
 		if r.Err != nil {

@@ -8,7 +8,7 @@ import (
 	"github.com/marinaos/marina/internal/kernel"
 )
 
-// pursue brings a group towards its goal, from whatever point it was left at.
+// pursue brings an instance towards its goal, from whatever point it was left at.
 func (a *agent) pursue(g *local) {
 	if g.Goal == kernel.GoalStop || g.dropped {
 		a.stop(g)
@@ -25,7 +25,7 @@ func (a *agent) pursue(g *local) {
 	}
 }
 
-// step does the next thing to a task, unless its group is to stop or it ended by then.
+// step does the next thing to a task, unless its instance is to stop or it ended by then.
 func (a *agent) step(g *local, i int, d time.Duration, do func(*local, int)) {
 	a.w.after(d, &a.actor, func() {
 		if !g.killing && !g.tasks[i].State.Terminal() {
@@ -104,7 +104,7 @@ func (a *agent) container(task kernel.TaskID) *container {
 	return nil
 }
 
-// stop ends all tasks of a group, each within its grace.
+// stop ends all tasks of an instance, each within its grace.
 func (a *agent) stop(g *local) {
 	if g.killing {
 		return
@@ -160,7 +160,7 @@ func (a *agent) crash(c *container, code int) {
 					state = kernel.Killed
 				}
 				a.report(g, i, state, kernel.ReasonExit)
-				a.stop(g) // one task of a group ends the others
+				a.stop(g) // one task of an instance ends the others
 			}
 		}
 		a.forgetIfDone(g)

@@ -28,8 +28,8 @@ func (t *trace) text(s string) {
 	}
 }
 
-// note tells one thing that happened: who did what to which thing, with two numbers. what is a phrase with two verbs for
-// the numbers at most.
+// note tells one thing that happened: who did what to which thing, with two numbers. what is a phrase with two verbs
+// for the numbers at most.
 func (t *trace) note(now time.Duration, who, what, which string, a, b int64) {
 	t.word(uint64(now))
 	t.text(who)

@@ -92,7 +92,7 @@ func (v *turnover) spoil(ops []store.Op) []store.Op {
 				ops[i].Value = changed(ops[i].Value, "subnet", netip.Prefix{})
 			}
 		}
-	case w.plant.on(ClaimForgotten):
+	case w.plant.on(ReservationForgotten):
 		for i := range ops {
 			if under(&ops[i], "claims") && ops[i].Kind == store.OpPut {
 				ops[i].Value = changed(ops[i].Value, "lost", false)

@@ -237,8 +237,8 @@ func (w *World) rows() *store.Snapshot {
 	return w.spoilRows(snap)
 }
 
-// commit carries a transaction to the store and its answer back. Both take time; the master may be gone when it gets there.
-// Then applied looks whether it took effect; done gets the answer.
+// commit carries a transaction to the store and its answer back. Both take time; the master may be gone when it gets
+// there. Then applied looks whether it took effect; done gets the answer.
 func (w *World) commit(m *master, txn store.Txn, applied func(), done func(error)) {
 	writer, fault, life := m.epoch(), w.fault, m.life
 	there, back := w.dice.between(commitMin, commitMax), w.dice.between(commitMin, commitMax)

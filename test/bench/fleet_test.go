@@ -26,7 +26,7 @@ import (
 	"golang.org/x/net/http2"
 
 	"github.com/marinaos/marina/internal/kernel"
-	"github.com/marinaos/marina/test/house"
+	"github.com/marinaos/marina/test/testbed"
 )
 
 const (
@@ -48,7 +48,7 @@ func BenchmarkFleet(b *testing.B) {
 	f := join(b, h, stubs)
 	defer f.leave()
 	var machines struct{ Machines []struct{ Connected bool } }
-	house.Until(b, patience, "all stubs to have joined", func() error {
+	testbed.Until(b, patience, "all stubs to have joined", func() error {
 		c.Ask(b, "GET", "/machines/v1", nil, 200, &machines)
 		n := 0
 		for _, m := range machines.Machines {
@@ -62,14 +62,14 @@ func BenchmarkFleet(b *testing.B) {
 		return nil
 	})
 
-	app := sleeper(h, "/big", 0).With(house.Definition{"constraints": [][]string{{"stub", "IS", "yes"}}})
-	c.Ask(b, "POST", house.Marathon+"/apps", app, 201, nil)
+	app := sleeper(h, "/big", 0).With(testbed.Definition{"constraints": [][]string{{"stub", "IS", "yes"}}})
+	c.Ask(b, "POST", testbed.Marathon+"/apps", app, 201, nil)
 	c.Settle(b, "/big", patience)
 	var answered, placed, ran, gone, busy, read []time.Duration
 	var full float64
 	for range rounds {
 		begin := time.Now()
-		c.Ask(b, "PATCH", house.Marathon+"/apps/big", house.Definition{"instances": instances}, 200, nil)
+		c.Ask(b, "PATCH", testbed.Marathon+"/apps/big", testbed.Definition{"instances": instances}, 200, nil)
 		answered = append(answered, time.Since(begin))
 		placed = append(placed, counted(b, c, begin, func(staged, running int) bool { return staged+running >= instances }))
 		ran = append(ran, counted(b, c, begin, func(_, running int) bool { return running >= instances }))
@@ -77,7 +77,7 @@ func BenchmarkFleet(b *testing.B) {
 		full = pss(b, pid)
 		ask := func() time.Duration {
 			begin := time.Now()
-			c.Ask(b, "GET", house.Marathon+"/apps?id=/big", nil, 200, nil)
+			c.Ask(b, "GET", testbed.Marathon+"/apps?id=/big", nil, 200, nil)
 			return time.Since(begin)
 		}
 		for told := time.Now().Add(telling); time.Now().Before(told); {
@@ -87,7 +87,7 @@ func BenchmarkFleet(b *testing.B) {
 			read = append(read, ask())
 		}
 		begin = time.Now()
-		c.Ask(b, "PATCH", house.Marathon+"/apps/big", house.Definition{"instances": 0}, 200, nil)
+		c.Ask(b, "PATCH", testbed.Marathon+"/apps/big", testbed.Definition{"instances": 0}, 200, nil)
 		c.Settle(b, "/big", patience)
 		gone = append(gone, time.Since(begin))
 	}
@@ -107,13 +107,13 @@ func median(times []time.Duration) string {
 }
 
 // counted waits until the API counts as many tasks as enough wants, and returns how long that took since begin.
-func counted(b *testing.B, c *house.Client, begin time.Time, enough func(staged, running int) bool) time.Duration {
+func counted(b *testing.B, c *testbed.Client, begin time.Time, enough func(staged, running int) bool) time.Duration {
 	b.Helper()
 	var counts struct {
 		Apps []struct{ TasksStaged, TasksRunning int }
 	}
-	house.Until(b, patience, "10,000 instances", func() error {
-		c.Ask(b, "GET", house.Marathon+"/apps?id=/big", nil, 200, &counts)
+	testbed.Until(b, patience, "10,000 instances", func() error {
+		c.Ask(b, "GET", testbed.Marathon+"/apps?id=/big", nil, 200, &counts)
 		if a := counts.Apps[0]; !enough(a.TasksStaged, a.TasksRunning) {
 			return fmt.Errorf("%+v", a)
 		}
@@ -122,14 +122,15 @@ func counted(b *testing.B, c *house.Client, begin time.Time, enough func(staged,
 	return time.Since(begin)
 }
 
-// crowd is stub agents in this process: what they are told to run runs at once, what they are told to stop ends at once.
+// crowd is stub agents in this process: what they are told to run runs at once, what they are told to stop ends at
+// once.
 type crowd struct {
 	cancel context.CancelFunc
 	wait   sync.WaitGroup
 }
 
 // join connects n stubs with certificates that the daemon signs.
-func join(b *testing.B, h *house.House, n int) *crowd {
+func join(b *testing.B, h *testbed.Datacenter, n int) *crowd {
 	b.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -213,14 +214,14 @@ func (s *stub) apply(d *kernel.Down) (news []kernel.Status) {
 	for _, sp := range d.Specs {
 		s.specs[sp.ID] = sp
 	}
-	for _, g := range d.Groups {
+	for _, g := range d.Assignments {
 		sp := s.specs[g.Spec]
 		for _, id := range sp.TaskIDs(g.ID) {
 			st, known := s.statuses[id]
 			if known && (st.State.Terminal() || g.Goal == kernel.GoalRun) {
 				continue
 			}
-			st.Task, st.Group, st.Time = id, g.ID, time.Now()
+			st.Task, st.Instance, st.Time = id, g.ID, time.Now()
 			st.Seq++
 			st.State = kernel.Running
 			if g.Goal == kernel.GoalStop {

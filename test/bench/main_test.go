@@ -9,10 +9,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/marinaos/marina/test/house"
+	"github.com/marinaos/marina/test/testbed"
 )
 
-var shop = sync.OnceValues(house.OpenWorkshop)
+var shop = sync.OnceValues(testbed.OpenWorkshop)
 
 // rows are the lines of the table, in the order they were measured.
 var rows [][4]string
@@ -40,10 +40,10 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-func workshop(b *testing.B) *house.Workshop {
+func workshop(b *testing.B) *testbed.Workshop {
 	b.Helper()
 	w, err := shop()
-	if errors.Is(err, house.ErrNotReal) {
+	if errors.Is(err, testbed.ErrNotReal) {
 		b.Skip(err)
 	}
 	if err != nil {
@@ -53,10 +53,10 @@ func workshop(b *testing.B) *house.Workshop {
 }
 
 // open starts a datacenter that is taken away at the end.
-func open(b *testing.B, flags ...string) (*house.House, *house.Client) {
+func open(b *testing.B, flags ...string) (*testbed.Datacenter, *testbed.Client) {
 	b.Helper()
 	w := workshop(b)
-	ranges, err := house.Ranges()
+	ranges, err := testbed.Ranges()
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -72,7 +72,7 @@ func open(b *testing.B, flags ...string) (*house.House, *house.Client) {
 	if _, err := h.Up(); err != nil {
 		b.Fatal(err)
 	}
-	if err := h.Load(w.Truth); err != nil {
+	if err := h.Load(w.Probe); err != nil {
 		b.Fatal(err)
 	}
 	c, err := h.Client()
@@ -84,7 +84,7 @@ func open(b *testing.B, flags ...string) (*house.House, *house.Client) {
 
 // spread says the middle and the 99th of a hundred of some times.
 func spread(times []time.Duration) string {
-	return fmt.Sprintf("p50 %s, p99 %s", brief(house.Percentile(times, 0.5)), brief(house.Percentile(times, 0.99)))
+	return fmt.Sprintf("p50 %s, p99 %s", brief(testbed.Percentile(times, 0.5)), brief(testbed.Percentile(times, 0.99)))
 }
 
 func brief(d time.Duration) string {
@@ -94,4 +94,4 @@ func brief(d time.Duration) string {
 	return fmt.Sprintf("%.1f s", d.Seconds())
 }
 
-func middle(times []time.Duration) time.Duration { return house.Percentile(slices.Clone(times), 0.5) }
+func middle(times []time.Duration) time.Duration { return testbed.Percentile(slices.Clone(times), 0.5) }

@@ -13,7 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/marinaos/marina/test/house"
+	"github.com/marinaos/marina/test/testbed"
 )
 
 const (
@@ -31,7 +31,7 @@ func BenchmarkUp(b *testing.B) {
 	w := workshop(b)
 	var first, again []time.Duration
 	for range ups {
-		ranges, err := house.Ranges()
+		ranges, err := testbed.Ranges()
 		if err != nil {
 			b.Fatal(err)
 		}
@@ -62,9 +62,9 @@ func BenchmarkUp(b *testing.B) {
 }
 
 // sleeper is an app of processes that do nothing, with an address and a VIP and no check.
-func sleeper(h *house.House, id string, instances int) house.Definition {
-	d := h.Truthful(id, instances).With(house.Definition{"args": []string{"sleep"}, "cpus": 0.01, "mem": 16,
-		"resourceLimits": house.Definition{"cpus": "unlimited"}})
+func sleeper(h *testbed.Datacenter, id string, instances int) testbed.Definition {
+	d := h.ProbeApp(id, instances).With(testbed.Definition{"args": []string{"sleep"}, "cpus": 0.01, "mem": 16,
+		"resourceLimits": testbed.Definition{"cpus": "unlimited"}})
 	delete(d, "healthChecks")
 	return d
 }
@@ -74,11 +74,11 @@ func BenchmarkDeploy(b *testing.B) {
 	var byAPI, byTask []time.Duration
 	for i := range deploys {
 		id := fmt.Sprintf("/one-%d", i)
-		app := h.Truthful(id, 1)
+		app := h.ProbeApp(id, 1)
 		delete(app, "healthChecks")
 		begin := time.Now()
-		c.Ask(b, "POST", house.Marathon+"/apps", app, 201, nil)
-		house.Until(b, patience, id, func() error { return runningTasks(c, id, 1) })
+		c.Ask(b, "POST", testbed.Marathon+"/apps", app, 201, nil)
+		testbed.Until(b, patience, id, func() error { return runningTasks(c, id, 1) })
 		byAPI = append(byAPI, time.Since(begin))
 		byTask = append(byTask, life(b, h, id, 1).Start.Sub(begin))
 		c.Remove(b, id)
@@ -89,9 +89,9 @@ func BenchmarkDeploy(b *testing.B) {
 }
 
 // life waits for the n-th process of an app to have told that it started, and returns what it told.
-func life(b *testing.B, h *house.House, app string, n int) (l house.Life) {
+func life(b *testing.B, h *testbed.Datacenter, app string, n int) (l testbed.Life) {
 	b.Helper()
-	house.Until(b, patience, "a first line of "+app, func() error {
+	testbed.Until(b, patience, "a first line of "+app, func() error {
 		lives, err := h.Lives(app)
 		if err == nil && len(lives) < n {
 			err = fmt.Errorf("%d of %d told so", len(lives), n)
@@ -104,7 +104,7 @@ func life(b *testing.B, h *house.House, app string, n int) (l house.Life) {
 	return l
 }
 
-func runningTasks(c *house.Client, id string, n int) error {
+func runningTasks(c *testbed.Client, id string, n int) error {
 	a, err := c.Show(id)
 	if err == nil && a.TasksRunning < n {
 		err = fmt.Errorf("%d of %d run", a.TasksRunning, n)
@@ -116,8 +116,8 @@ func BenchmarkStart100BesideCtr(b *testing.B) {
 	h, c := open(b)
 	c.Deploy(b, sleeper(h, "/warm", 1)) // image unpacked, everything touched once
 	begin := time.Now()
-	c.Ask(b, "POST", house.Marathon+"/apps", sleeper(h, "/fleet", fleet), 201, nil)
-	house.Until(b, patience, "the fleet", func() error { return runningTasks(c, "/fleet", fleet) })
+	c.Ask(b, "POST", testbed.Marathon+"/apps", sleeper(h, "/fleet", fleet), 201, nil)
+	testbed.Until(b, patience, "the fleet", func() error { return runningTasks(c, "/fleet", fleet) })
 	took := time.Since(begin)
 	if err := h.Witness(); err != nil {
 		b.Error(err)
@@ -138,12 +138,12 @@ func rate(n int, took time.Duration) string {
 	return fmt.Sprintf("%.1f a second (%s)", float64(n)/took.Seconds(), brief(took))
 }
 
-// ctr is containerd's own client, at the house's containerd, in a namespace of its own.
+// ctr is containerd's own client, at the datacenter's containerd, in a namespace of its own.
 type ctr struct {
 	program, socket, image, fifos string
 }
 
-func plainCtr(b *testing.B, h *house.House) *ctr {
+func plainCtr(b *testing.B, h *testbed.Datacenter) *ctr {
 	b.Helper()
 	program := filepath.Join(b.TempDir(), "ctr")
 	build := exec.Command("go", "build", "-o", program, "github.com/containerd/containerd/v2/cmd/ctr")
@@ -151,8 +151,8 @@ func plainCtr(b *testing.B, h *house.House) *ctr {
 	if out, err := build.CombinedOutput(); err != nil {
 		b.Fatalf("ctr: %v\n%s", err, out)
 	}
-	c := &ctr{program: program, socket: "/run/marina-" + h.ID + "/c.sock", image: house.TruthImage, fifos: b.TempDir()}
-	c.run(b, "images", "import", h.Workshop.Truth)
+	c := &ctr{program: program, socket: "/run/marina-" + h.ID + "/c.sock", image: testbed.ProbeImage, fifos: b.TempDir()}
+	c.run(b, "images", "import", h.Workshop.Probe)
 	b.Cleanup(func() { c.run(b, "images", "rm", "--sync", c.image) })
 	return c
 }
@@ -181,7 +181,7 @@ func (c *ctr) start(b *testing.B, n, workers int) time.Duration {
 	}
 	begin := time.Now()
 	each(func(id string) {
-		c.run(b, "run", "-d", "--fifo-dir", c.fifos, "--runc-root", c.fifos, c.image, id, "/truthtask", "sleep")
+		c.run(b, "run", "-d", "--fifo-dir", c.fifos, "--runc-root", c.fifos, c.image, id, "/probe", "sleep")
 	})
 	took := time.Since(begin)
 	each(func(id string) {
@@ -208,7 +208,7 @@ func BenchmarkIdle(b *testing.B) {
 	for name, pid := range pids {
 		before[name] = cpuTime(b, pid)
 	}
-	house.Always(b, idleFor, "an idle datacenter", func() error { return nil })
+	testbed.Always(b, idleFor, "an idle datacenter", func() error { return nil })
 	elapsed := time.Since(begin)
 	budget := map[string]string{"agent": "60 MiB, 1 % of a core"}
 	for _, name := range names {
@@ -266,11 +266,11 @@ func BenchmarkReplace(b *testing.B) {
 		var times []time.Duration
 		for i := range deaths {
 			id := fmt.Sprintf("/mortal-%d-%d", backoff, i)
-			app := h.Truthful(id, 1).With(house.Definition{"backoffSeconds": backoff})
+			app := h.ProbeApp(id, 1).With(testbed.Definition{"backoffSeconds": backoff})
 			delete(app, "healthChecks")
 			c.Deploy(b, app)
 			life(b, h, id, 1)
-			victims, err := h.Processes(house.Prefix(id))
+			victims, err := h.Processes(testbed.Prefix(id))
 			if err != nil || len(victims) != 1 {
 				b.Fatalf("%s: %v, %v", id, victims, err)
 			}

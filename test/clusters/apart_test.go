@@ -223,7 +223,7 @@ func TestAPrivilegedPodOwnsItsNodeAndNothingOfTheMachine(t *testing.T) {
 		}
 		var paths []string
 		for _, root := range []string{"/node", "/proc/1/root"} {
-			for _, path := range []string{x.State, x.Truth, "/root", "/home", "/var/lib/marina/agent", "/dev/vda", "/dev/mem", "/dev/kmsg", "/dev/loop0", "/dev/loop-control", "/boot"} {
+			for _, path := range []string{x.State, x.Reports, "/root", "/home", "/var/lib/marina/agent", "/dev/vda", "/dev/mem", "/dev/kmsg", "/dev/loop0", "/dev/loop-control", "/boot"} {
 				if path == "/root" || path == "/home" || path == "/boot" {
 					path += "/."
 				}

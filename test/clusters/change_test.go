@@ -10,7 +10,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"github.com/marinaos/marina/test/house"
+	"github.com/marinaos/marina/test/testbed"
 )
 
 // same fails if a pod is another one than it was, or was started again.
@@ -34,7 +34,7 @@ func TestANodeIsResizedAndItsPodsGoOn(t *testing.T) {
 	size := func(milli, mib int64) {
 		t.Helper()
 		x.Must(t, "cluster", "resize", c.name, "--cpus", fmt.Sprint(float64(milli)/1000), "--mem", fmt.Sprint(mib))
-		house.Eventually(t, settleLimit, pace, "the node's new size", func() error {
+		testbed.Eventually(t, settleLimit, pace, "the node's new size", func() error {
 			n, err := c.kube.CoreV1().Nodes().Get(t.Context(), "node-1", metav1.GetOptions{})
 			if err != nil {
 				return err
@@ -78,13 +78,13 @@ func TestAClusterGrowsAndShrinksAndItsPodsMove(t *testing.T) {
 		}
 		return fmt.Errorf("no pod runs on %s", node)
 	}
-	house.Eventually(t, settleLimit, pace, "the pod on node-2", func() error { return runsOn("node-2") })
+	testbed.Eventually(t, settleLimit, pace, "the pod on node-2", func() error { return runsOn("node-2") })
 	x.Must(t, "cluster", "scale", c.name, "1", "--wait", "--timeout", readyLimit.String())
-	house.Eventually(t, settleLimit, pace, "the pod on node-1", func() error { return runsOn("node-1") })
+	testbed.Eventually(t, settleLimit, pace, "the pod on node-1", func() error { return runsOn("node-1") })
 	if _, err := c.kube.CoreV1().Nodes().Get(t.Context(), "node-2", metav1.GetOptions{}); !apierrors.IsNotFound(err) {
 		t.Errorf("node-2 after scaling to one node: %v, want not found", err)
 	}
-	house.Eventually(t, settleLimit, pace, "the volume of node-2 to go", func() error {
+	testbed.Eventually(t, settleLimit, pace, "the volume of node-2 to go", func() error {
 		if v, err := x.look(c.name); err != nil || len(v.Members) != 2 {
 			return errors.Join(err, fmt.Errorf("members %+v", v.Members))
 		}

@@ -12,14 +12,14 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"github.com/marinaos/marina/test/house"
+	"github.com/marinaos/marina/test/testbed"
 )
 
 // askingTask deploys a task of a service that gets URLs when it is asked, and returns how.
 func (x *world) askingTask(t *testing.T, id string) func(url string) (string, error) {
 	t.Helper()
 	t.Cleanup(func() { x.dc.Remove(t, id) })
-	x.dc.Deploy(t, x.Truthful(id, 1))
+	x.dc.Deploy(t, x.ProbeApp(id, 1))
 	task := x.dc.App(t, id).Tasks[0].Address()
 	client := &http.Client{Timeout: 10 * time.Second}
 	return func(u string) (string, error) {
@@ -54,7 +54,7 @@ func TestALoadBalancerIsReachedFromTheDatacenterAndFromOutside(t *testing.T) {
 	t.Parallel()
 	x := enter(t)
 	task := x.askingTask(t, "/caller")
-	other, err := house.NewComputer()
+	other, err := testbed.NewComputer()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -72,7 +72,7 @@ func TestALoadBalancerIsReachedFromTheDatacenterAndFromOutside(t *testing.T) {
 			"outside at " + published[0]: func(string) (string, error) { return fetch(outside, "http://"+published[0]+"/") },
 			"a task at " + name:          func(string) (string, error) { return task("http://" + name + "/") },
 		} {
-			house.Eventually(t, settleLimit, pace, c.name+": the load balancer from "+from, func() error {
+			testbed.Eventually(t, settleLimit, pace, c.name+": the load balancer from "+from, func() error {
 				got, err := get("http://" + vip + "/")
 				if err == nil && strings.TrimSpace(got) != "web" {
 					err = fmt.Errorf("got %q", got)
@@ -83,7 +83,7 @@ func TestALoadBalancerIsReachedFromTheDatacenterAndFromOutside(t *testing.T) {
 		if err := s.kube.CoreV1().Services(s.ns).Delete(t.Context(), "web", metav1.DeleteOptions{}); err != nil {
 			t.Fatal(err)
 		}
-		house.Eventually(t, settleLimit, pace, c.name+": the load balancer to go", func() error {
+		testbed.Eventually(t, settleLimit, pace, c.name+": the load balancer to go", func() error {
 			v, err := c.look(c.name)
 			if err == nil && strings.Contains(fmt.Sprint(v.Balanced), s.ns) {
 				err = fmt.Errorf("there are %v", v.Balanced)
@@ -96,10 +96,11 @@ func TestALoadBalancerIsReachedFromTheDatacenterAndFromOutside(t *testing.T) {
 	})
 }
 
-// balanced waits until a load balancer has an address and a published port, and Kubernetes and the datacenter agree on it.
+// balanced waits until a load balancer has an address and a published port, and Kubernetes and the datacenter agree on
+// it.
 func (s *space) balanced(t testing.TB, name string) (vip, dns string, published []string) {
 	t.Helper()
-	house.Eventually(t, settleLimit, pace, s.name+": an address for "+name, func() error {
+	testbed.Eventually(t, settleLimit, pace, s.name+": an address for "+name, func() error {
 		svc, err := s.kube.CoreV1().Services(s.ns).Get(t.Context(), name, metav1.GetOptions{})
 		if err != nil {
 			return err

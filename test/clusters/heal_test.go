@@ -16,10 +16,11 @@ import (
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/tools/cache"
 
-	"github.com/marinaos/marina/test/house"
+	"github.com/marinaos/marina/test/testbed"
 )
 
-// process finds the first process of a member: of the programs of clusters, number 1 in its container, at the member's address.
+// process finds the first process of a member: of the programs of clusters, number 1 in its container, at the member's
+// address.
 func (x *world) process(address string) (int, error) {
 	dirs, err := filepath.Glob("/proc/[0-9]*")
 	if err != nil {
@@ -55,7 +56,7 @@ func (x *world) kill(t testing.TB, address string) {
 	if err := unix.Kill(pid, unix.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
-	house.Until(t, settleLimit, "the killed process to end", func() error {
+	testbed.Until(t, settleLimit, "the killed process to end", func() error {
 		if err := unix.Kill(pid, 0); !errors.Is(err, unix.ESRCH) {
 			return fmt.Errorf("process %d is there: %v", pid, err)
 		}
@@ -88,11 +89,11 @@ func TestAKilledControlPlaneComesBackAndNeitherPodsNorInformersNotice(t *testing
 	}
 	before := c.address(t, "control-plane")
 	x.kill(t, before)
-	house.Eventually(t, settleLimit, pace, "an object to be made", func() error {
+	testbed.Eventually(t, settleLimit, pace, "an object to be made", func() error {
 		_, err := c.kube.CoreV1().ConfigMaps(s.ns).Create(t.Context(), &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "later"}}, metav1.CreateOptions{})
 		return err
 	})
-	house.Eventually(t, settleLimit, pace, "the informer to see an object made after the kill", func() error {
+	testbed.Eventually(t, settleLimit, pace, "the informer to see an object made after the kill", func() error {
 		for {
 			select {
 			case name := <-seen:
@@ -118,7 +119,7 @@ func TestAKilledNodeComesBackWithItsPods(t *testing.T) {
 	s.start(t, prober("pod"))
 	was := s.podReady(t, "pod")
 	x.kill(t, c.address(t, "node-1"))
-	house.Eventually(t, readyLimit, pace, "the pod to run again", func() error {
+	testbed.Eventually(t, readyLimit, pace, "the pod to run again", func() error {
 		now, err := s.kube.CoreV1().Pods(s.ns).Get(t.Context(), "pod", metav1.GetOptions{})
 		if err != nil {
 			return err
@@ -172,7 +173,7 @@ func TestADaemonKilledInTheMiddleOfCreateScaleAndDeleteGoesOn(t *testing.T) {
 	was := s.podReady(t, "pod")
 
 	c := x.third(t, "life")
-	house.Until(t, settleLimit, "the control plane to be placed", func() error {
+	testbed.Until(t, settleLimit, "the control plane to be placed", func() error {
 		v, err := x.look(c.name)
 		if err == nil {
 			_, err = member(v, "control-plane")
@@ -198,7 +199,7 @@ func TestADaemonKilledInTheMiddleOfCreateScaleAndDeleteGoesOn(t *testing.T) {
 
 	x.Must(t, "cluster", "delete", c.name, "--yes")
 	x.killDaemon(t)
-	house.Eventually(t, settleLimit, pace, "the cluster to be gone", func() error {
+	testbed.Eventually(t, settleLimit, pace, "the cluster to be gone", func() error {
 		if v, err := x.look(c.name); err == nil {
 			return fmt.Errorf("it is %s: %+v", v.State, v.Members)
 		}

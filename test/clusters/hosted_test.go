@@ -24,7 +24,7 @@ import (
 	"k8s.io/client-go/tools/remotecommand"
 
 	api "github.com/marinaos/marina/internal/kubernetes"
-	"github.com/marinaos/marina/test/house"
+	"github.com/marinaos/marina/test/testbed"
 )
 
 // hosted is one cluster.
@@ -88,7 +88,7 @@ func (c *hosted) address(t testing.TB, name string) string {
 // ready waits until a cluster is ready.
 func (x *world) ready(t testing.TB, name string, limit time.Duration) {
 	t.Helper()
-	house.Eventually(t, limit, pace, "cluster "+name+" to be ready", func() error {
+	testbed.Eventually(t, limit, pace, "cluster "+name+" to be ready", func() error {
 		v, err := x.look(name)
 		if err == nil && v.State != api.Ready {
 			err = fmt.Errorf("it is %s and waits for %q; members %+v", v.State, v.WaitsFor, v.Members)
@@ -100,7 +100,7 @@ func (x *world) ready(t testing.TB, name string, limit time.Duration) {
 // says waits until a cluster waits for something, or warns, in these words.
 func (x *world) says(t testing.TB, name string, words ...string) {
 	t.Helper()
-	house.Eventually(t, settleLimit, pace, "cluster "+name+" to say "+strings.Join(words, ", "), func() error {
+	testbed.Eventually(t, settleLimit, pace, "cluster "+name+" to say "+strings.Join(words, ", "), func() error {
 		text := x.Run("cluster", "show", name)
 		for _, w := range words {
 			if !strings.Contains(text.Out, w) {
@@ -135,7 +135,7 @@ func (c *hosted) space(t testing.TB) *space {
 			t.Errorf("%s: %v", c.name, err)
 		}
 	})
-	house.Eventually(t, settleLimit, pace, "the namespace's account", func() error {
+	testbed.Eventually(t, settleLimit, pace, "the namespace's account", func() error {
 		_, err := c.kube.CoreV1().ServiceAccounts(ns.Name).Get(ctx, "default", metav1.GetOptions{})
 		return err
 	})
@@ -202,7 +202,7 @@ func (s *space) start(t testing.TB, pods ...*corev1.Pod) {
 func (s *space) podReady(t testing.TB, name string) *corev1.Pod {
 	t.Helper()
 	var pod *corev1.Pod
-	house.Eventually(t, settleLimit, pace, s.name+": pod "+name+" to be ready", func() (err error) {
+	testbed.Eventually(t, settleLimit, pace, s.name+": pod "+name+" to be ready", func() (err error) {
 		if pod, err = s.kube.CoreV1().Pods(s.ns).Get(t.Context(), name, metav1.GetOptions{}); err != nil {
 			return err
 		}
@@ -222,7 +222,7 @@ func (s *space) remove(t testing.TB, name string) {
 	if err := s.kube.CoreV1().Pods(s.ns).Delete(t.Context(), name, metav1.DeleteOptions{}); err != nil {
 		t.Fatalf("%s: %v", s.name, err)
 	}
-	house.Eventually(t, settleLimit, pace, s.name+": pod "+name+" to be gone", func() error {
+	testbed.Eventually(t, settleLimit, pace, s.name+": pod "+name+" to be gone", func() error {
 		_, err := s.kube.CoreV1().Pods(s.ns).Get(t.Context(), name, metav1.GetOptions{})
 		if apierrors.IsNotFound(err) {
 			return nil
@@ -274,7 +274,7 @@ func (s *space) ask(t testing.TB, pod string, args ...string) string {
 // gets waits until a pod gets an answer with some text in it.
 func (s *space) gets(t testing.TB, pod, url, want string) {
 	t.Helper()
-	house.Eventually(t, settleLimit, pace, s.name+": pod "+pod+" to get "+url, func() error {
+	testbed.Eventually(t, settleLimit, pace, s.name+": pod "+pod+" to get "+url, func() error {
 		out, err := s.try(t.Context(), pod, "get", url)
 		if err == nil && !strings.Contains(out, want) {
 			err = fmt.Errorf("it gets %q, want %q", out, want)

@@ -17,7 +17,7 @@ func TestWithoutUserNamespacesPodsRunAndPrivilegedOnesAreRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	h.CloseAfter(t)
-	y := &world{House: h, one: x.one, two: x.two, archive: x.archive}
+	y := &world{Datacenter: h, one: x.one, two: x.two, archive: x.archive}
 	if y.dc, err = h.Client(); err != nil {
 		t.Fatal(err)
 	}

@@ -12,7 +12,7 @@ func TestAnImageIsInTheClusterItWasLoadedIntoAndOthersSayThatTheyMissIt(t *testi
 	t.Parallel()
 	x := enter(t)
 	const name = "marina.test/own:1"
-	archive, err := x.Image(name, "test/truthtask")
+	archive, err := x.Image(name, "test/probe")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -16,7 +16,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"github.com/marinaos/marina/test/house"
+	"github.com/marinaos/marina/test/testbed"
 )
 
 // volume is where the machine has what a member keeps.
@@ -53,17 +53,17 @@ func TestAClaimedVolumeOutlivesItsPodAndGoesWithItsClaim(t *testing.T) {
 		if claim.Spec.StorageClassName == nil || *claim.Spec.StorageClassName != "local" {
 			t.Errorf("the claim's class is %v, want local", claim.Spec.StorageClassName)
 		}
-		folder := filepath.Join(c.volume(c.name, node), "lib", "marina", "volumes", claim.Spec.VolumeName)
-		if b, err := os.ReadFile(filepath.Join(folder, "word")); string(b) != "kept" {
+		dir := filepath.Join(c.volume(c.name, node), "lib", "marina", "volumes", claim.Spec.VolumeName)
+		if b, err := os.ReadFile(filepath.Join(dir, "word")); string(b) != "kept" {
 			t.Errorf("the node's disk has %q, %v", b, err)
 		}
 		s.remove(t, "second")
 		if err := claims.Delete(t.Context(), "disk", metav1.DeleteOptions{}); err != nil {
 			t.Fatal(err)
 		}
-		house.Eventually(t, settleLimit, pace, c.name+": the volume to go", func() error {
-			if _, err := os.Lstat(folder); !errors.Is(err, fs.ErrNotExist) {
-				return fmt.Errorf("%s is there, %v", folder, err)
+		testbed.Eventually(t, settleLimit, pace, c.name+": the volume to go", func() error {
+			if _, err := os.Lstat(dir); !errors.Is(err, fs.ErrNotExist) {
+				return fmt.Errorf("%s is there, %v", dir, err)
 			}
 			if _, err := s.kube.CoreV1().PersistentVolumes().Get(t.Context(), claim.Spec.VolumeName, metav1.GetOptions{}); !apierrors.IsNotFound(err) {
 				return fmt.Errorf("volume %s is there, %v", claim.Spec.VolumeName, err)
@@ -95,7 +95,7 @@ func TestASecretsTextIsNotInEtcdsFiles(t *testing.T) {
 	})
 }
 
-// contained reports whether a text is in some file below a folder.
+// contained reports whether a text is in some file below a directory.
 func contained(t testing.TB, dir, text string) (found bool) {
 	t.Helper()
 	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {

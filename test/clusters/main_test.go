@@ -11,10 +11,11 @@ import (
 	"testing"
 	"time"
 
-	"github.com/marinaos/marina/test/house"
+	"github.com/marinaos/marina/test/testbed"
 )
 
-// readyLimit is how long a cluster may take to become ready on a busy machine; settleLimit is for what is quick on an idle one.
+// readyLimit is how long a cluster may take to become ready on a busy machine; settleLimit is for what is quick on an
+// idle one.
 const (
 	readyLimit  = 8 * time.Minute
 	settleLimit = 3 * time.Minute
@@ -26,16 +27,16 @@ const proberImage = "marina.test/prober:1"
 
 // world is the datacenter with two clusters that tests share.
 type world struct {
-	*house.House
-	dc       *house.Client
+	*testbed.Datacenter
+	dc       *testbed.Client
 	one, two *hosted // of the newest minor with two nodes; of the one before with one node
 	archive  string  // of proberImage
 }
 
 var (
-	shop   = sync.OnceValues(house.OpenWorkshop)
+	shop   = sync.OnceValues(testbed.OpenWorkshop)
 	shared = sync.OnceValues(open)
-	opened *house.House // guarded by shared
+	opened *testbed.Datacenter // guarded by shared
 )
 
 func TestMain(m *testing.M) {
@@ -61,7 +62,7 @@ func closeAll() error {
 }
 
 // minors are those whose programs are built, newest first.
-func minors(w *house.Workshop) (built []string) {
+func minors(w *testbed.Workshop) (built []string) {
 	for _, minor := range []string{"1.37", "1.36"} {
 		if _, err := os.Stat(filepath.Join(w.Bundle("v"+minor), "VERSION")); err == nil {
 			built = append(built, minor)
@@ -71,11 +72,11 @@ func minors(w *house.Workshop) (built []string) {
 }
 
 // built is where the programs of clusters are, or skips the test.
-func built(t *testing.T) *house.Workshop {
+func built(t *testing.T) *testbed.Workshop {
 	t.Helper()
 	required := os.Getenv("MARINA_REQUIRE_REAL") != ""
 	w, err := shop()
-	if errors.Is(err, house.ErrNotReal) && !required {
+	if errors.Is(err, testbed.ErrNotReal) && !required {
 		t.Skip(err)
 	}
 	if err != nil {
@@ -129,7 +130,7 @@ func open() (*world, error) {
 	if opened, err = w.Open(); err != nil {
 		return nil, err
 	}
-	x.House = opened
+	x.Datacenter = opened
 	if x.dc, err = x.Client(); err != nil {
 		return nil, err
 	}
@@ -162,13 +163,13 @@ func open() (*world, error) {
 func (x *world) both() []*hosted { return []*hosted{x.one, x.two} }
 
 // create asks for a small cluster and does not wait for it.
-func (x *world) create(name string, flags ...string) house.Output {
+func (x *world) create(name string, flags ...string) testbed.Output {
 	return x.Run(append([]string{"cluster", "create", name, "--no-wait", "--cpus", "0.25", "--disk", "3Gi", "--control-plane-cpus", "0.1",
 		"--control-plane-disk", "512Mi"}, flags...)...)
 }
 
 // failed is the error of a command that did not end well.
-func failed(o house.Output) error {
+func failed(o testbed.Output) error {
 	if o.Code == 0 {
 		return nil
 	}

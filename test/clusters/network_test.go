@@ -9,7 +9,7 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"github.com/marinaos/marina/test/house"
+	"github.com/marinaos/marina/test/testbed"
 )
 
 // lastNode is the name of a cluster's newest node.
@@ -73,7 +73,7 @@ func TestNetworkPoliciesHold(t *testing.T) {
 		web := s.podReady(t, "web").Status.PodIP + ":8080"
 		look := func(what string, want map[string]bool) {
 			t.Helper()
-			house.Eventually(t, settleLimit, pace, s.name+": "+what, func() error {
+			testbed.Eventually(t, settleLimit, pace, s.name+": "+what, func() error {
 				for pod, open := range want {
 					if got := s.reach(t, pod, web)[web]; got != open {
 						return fmt.Errorf("%s reaches web: %v, want %v", pod, got, open)

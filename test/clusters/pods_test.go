@@ -9,7 +9,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"github.com/marinaos/marina/test/house"
+	"github.com/marinaos/marina/test/testbed"
 )
 
 func TestNodesAreOfTheClustersVersionAndAreWhatTheyWereGranted(t *testing.T) {
@@ -113,7 +113,7 @@ func TestVolumesOfEveryPlainKindHoldWhatTheyShould(t *testing.T) {
 func TestMetricsAreAnsweredByPodsBehindTheAPIServer(t *testing.T) {
 	t.Parallel()
 	inBoth(t, func(t *testing.T, c *hosted) {
-		house.Eventually(t, settleLimit, pace, c.name+": metrics of all nodes", func() error {
+		testbed.Eventually(t, settleLimit, pace, c.name+": metrics of all nodes", func() error {
 			b, err := c.kube.Discovery().RESTClient().Get().AbsPath("/apis/metrics.k8s.io/v1beta1/nodes").DoRaw(t.Context())
 			if err != nil {
 				return err

@@ -15,7 +15,7 @@ import (
 
 	"github.com/google/nftables"
 
-	"github.com/marinaos/marina/test/house"
+	"github.com/marinaos/marina/test/testbed"
 )
 
 // quotaOf is how much of a group's quota is used, as the quota's own document tells it.
@@ -51,7 +51,7 @@ func TestAGroupsQuotaBoundsItsClusters(t *testing.T) {
 		}
 	}
 	c := x.third(t, "bound", "--group", "/small", "--nodes", "0") // 0.1
-	house.Eventually(t, settleLimit, pace, "the quota's use", func() error {
+	testbed.Eventually(t, settleLimit, pace, "the quota's use", func() error {
 		if now := x.quotaOf(t, "/small"); now == before {
 			return fmt.Errorf("it is %s", now)
 		}
@@ -64,7 +64,7 @@ func TestAGroupsQuotaBoundsItsClusters(t *testing.T) {
 		}
 	}
 	x.Must(t, "cluster", "delete", c.name, "--yes", "--wait")
-	house.Eventually(t, settleLimit, pace, "the quota to be free", func() error {
+	testbed.Eventually(t, settleLimit, pace, "the quota to be free", func() error {
 		if now := x.quotaOf(t, "/small"); now != before {
 			return fmt.Errorf("%s of it is used, %s was before", now, before)
 		}
@@ -99,7 +99,7 @@ func TestCreatingAndDeletingAgainAndAgainLeavesNothing(t *testing.T) {
 		}
 		x.Must(t, "cluster", "delete", c.name, "--yes", "--wait")
 		t.Logf("round %d: cluster gone after %v", round+1, time.Since(begin).Round(time.Second))
-		house.Eventually(t, settleLimit, pace, fmt.Sprintf("nothing to be left after round %d", round+1), func() error {
+		testbed.Eventually(t, settleLimit, pace, fmt.Sprintf("nothing to be left after round %d", round+1), func() error {
 			var errs []error
 			for kind, list := range more(before, x.remains(t)) {
 				errs = append(errs, fmt.Errorf("%d of %s: %.2000s", len(list), kind, strings.Join(list, "\n")))
@@ -202,7 +202,7 @@ func (x *world) rules(t testing.TB) (out []string) {
 	return out
 }
 
-// walk calls f with everything below a folder until it says no; what goes meanwhile is no matter.
+// walk calls f with everything below a directory until it says no; what goes meanwhile is no matter.
 func walk(t testing.TB, root string, f func(path string, dir bool) bool) {
 	t.Helper()
 	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {

@@ -13,7 +13,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"github.com/marinaos/marina/test/house"
+	"github.com/marinaos/marina/test/testbed"
 )
 
 // works is nil if a cluster takes and gives back an object.
@@ -39,7 +39,7 @@ func TestAFullDiskOfOneControlPlaneIsSaidAndConcernsNoOtherAndEndsWithIt(t *test
 	}
 	block := make([]byte, 300<<10) // etcd has some space in advance
 	rand.Read(block)
-	house.Eventually(t, settleLimit, pace, "etcd to meet its disk's end", func() error {
+	testbed.Eventually(t, settleLimit, pace, "etcd to meet its disk's end", func() error {
 		_, err := c.kube.CoreV1().ConfigMaps("default").Create(t.Context(), &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{GenerateName: "fill-"},
 			Data: map[string]string{"block": hex.EncodeToString(block)}}, metav1.CreateOptions{})
 		if err != nil {
@@ -53,8 +53,8 @@ func TestAFullDiskOfOneControlPlaneIsSaidAndConcernsNoOtherAndEndsWithIt(t *test
 			t.Errorf("cluster %s: %v", other.name, err)
 		}
 	}
-	house.Until(t, settleLimit, "the volume to be there, as it is while the control plane tries to start", func() error { return os.Remove(filler) })
-	house.Eventually(t, readyLimit, pace, "the cluster to work again", func() error { return c.works(t) })
+	testbed.Until(t, settleLimit, "the volume to be there, as it is while the control plane tries to start", func() error { return os.Remove(filler) })
+	testbed.Eventually(t, readyLimit, pace, "the cluster to work again", func() error { return c.works(t) })
 	x.ready(t, c.name, readyLimit)
 }
 
@@ -95,7 +95,7 @@ func TestABrokenEtcdIsSaidAndConcernsNoOther(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	house.Eventually(t, readyLimit, pace, "the cluster to say what is broken", func() error {
+	testbed.Eventually(t, readyLimit, pace, "the cluster to say what is broken", func() error {
 		v, err := x.look(c.name)
 		if err != nil {
 			return err

@@ -9,16 +9,17 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"github.com/marinaos/marina/test/house"
+	"github.com/marinaos/marina/test/testbed"
 )
 
-// TestAnUpgradeFromTheLastReleaseRestartsNoNodeAndNoPod makes a cluster with the last release's program and replaces that by
-// today's. The programs in the cluster are today's from the beginning: members keep theirs until they are made anew.
+// TestAnUpgradeFromTheLastReleaseRestartsNoNodeAndNoPod makes a cluster with the last release's program and replaces
+// that by today's. The programs in the cluster are today's from the beginning: members keep theirs until they are made
+// anew.
 func TestAnUpgradeFromTheLastReleaseRestartsNoNodeAndNoPod(t *testing.T) {
 	w := *built(t)
 	newer := w.Marina
 	last, err := w.Release()
-	if errors.Is(err, house.ErrNoHistory) {
+	if errors.Is(err, testbed.ErrNoHistory) {
 		t.Skipf("NOT CHECKED, the upgrade: %v", err)
 	}
 	if err != nil {
@@ -30,7 +31,7 @@ func TestAnUpgradeFromTheLastReleaseRestartsNoNodeAndNoPod(t *testing.T) {
 		t.Fatal(err)
 	}
 	h.CloseAfter(t)
-	x := &world{House: h}
+	x := &world{Datacenter: h}
 	if x.dc, err = h.Client(); err != nil {
 		t.Fatal(err)
 	}
@@ -61,7 +62,7 @@ func TestAnUpgradeFromTheLastReleaseRestartsNoNodeAndNoPod(t *testing.T) {
 		t.Errorf("an object after the upgrade: %v", err)
 	}
 	x.Must(t, "cluster", "scale", c.name, "2")
-	house.Eventually(t, readyLimit, pace, "a second node", func() error {
+	testbed.Eventually(t, readyLimit, pace, "a second node", func() error {
 		nodes, err := c.kube.CoreV1().Nodes().List(t.Context(), metav1.ListOptions{})
 		if err == nil && len(nodes.Items) != 2 {
 			err = fmt.Errorf("there are %d nodes", len(nodes.Items))

@@ -11,7 +11,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/marinaos/marina/test/house"
+	"github.com/marinaos/marina/test/testbed"
 )
 
 // Limits of what one asks of the datacenter.
@@ -27,8 +27,8 @@ var grants = []string{"--cpus", "0.5", "--mem", "2048", "--disk", "16384"}
 type datacenter struct {
 	program string
 	env     []string
-	started *house.House // if it is ours
-	shop    *house.Workshop
+	started *testbed.Datacenter // if it is ours
+	shop    *testbed.Workshop
 }
 
 // openDatacenter takes the one of $MARINA_STATE if it runs, or starts one.
@@ -43,7 +43,7 @@ func openDatacenter(ctx context.Context, root string) (*datacenter, error) {
 	say("no datacenter runs here; starting one")
 	os.Setenv("MARINA_BIN", d.program)
 	var err error
-	if d.shop, err = house.OpenWorkshop(); err != nil {
+	if d.shop, err = testbed.OpenWorkshop(); err != nil {
 		return nil, err
 	}
 	if d.started, err = d.shop.Open(); err != nil {

@@ -36,8 +36,8 @@ type recipe struct {
 
 const searched = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
-// busyboxFrom is the release of Debian whose busybox tests get: as upstream's and unlike that of Debian 12, its shell keeps
-// environment variables with a dash in their names, which ConfigMaps have.
+// busyboxFrom is the release of Debian whose busybox tests get: as upstream's and unlike that of Debian 12, its shell
+// keeps environment variables with a dash in their names, which ConfigMaps have.
 const busyboxFrom = "trixie"
 
 // nettools is what tests run in agnhost's shell.

@@ -59,7 +59,7 @@ func run(args []string) error {
 	defer stop()
 	out, err := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}").Output()
 	if err != nil {
-		return fmt.Errorf("the repository's folder: %w", err)
+		return fmt.Errorf("the repository's directory: %w", err)
 	}
 	root := strings.TrimSpace(string(out))
 	all, err := minors(root)

@@ -21,7 +21,7 @@ type Minor struct {
 	release string // "v1.37.2"
 	root    string // of this repository
 	source  string // upstream's tree, in Go's module cache
-	cache   string // folder for what is built
+	cache   string // directory for what is built
 	tests   []Test
 	results *Results
 	made    struct { // the image that was built last
@@ -30,14 +30,15 @@ type Minor struct {
 	}
 }
 
-// Folders of a repository: what is built and logged, and results, which are part of it since a whole run takes hours.
+// Directories of a repository: what is built and logged, and results, which are part of it since a whole run takes
+// hours.
 const (
-	cacheFolder   = ".cache/conformance"
-	resultsFolder = "docs/conformance"
+	cacheDir   = ".cache/conformance"
+	resultsDir = "docs/conformance"
 )
 
 func openMinor(ctx context.Context, root, name string) (*Minor, error) {
-	m := &Minor{name: name, root: root, cache: filepath.Join(root, cacheFolder, name)}
+	m := &Minor{name: name, root: root, cache: filepath.Join(root, cacheDir, name)}
 	if err := os.MkdirAll(m.cache, 0o755); err != nil {
 		return nil, err
 	}
@@ -52,7 +53,7 @@ func openMinor(ctx context.Context, root, name string) (*Minor, error) {
 	if m.tests, err = readTests(m.source); err != nil {
 		return nil, fmt.Errorf("minor %s: %w", name, err)
 	}
-	m.results, err = readResults(filepath.Join(root, resultsFolder, name+".json"))
+	m.results, err = readResults(filepath.Join(root, resultsDir, name+".json"))
 	return m, err
 }
 
@@ -72,8 +73,8 @@ func (m *Minor) goCommand(ctx context.Context, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// goTool runs go in the minor's module; builds are as upstream's releases and as those of bundle/kubernetes, with which they
-// share Go's build cache.
+// goTool runs go in the minor's module; builds are as upstream's releases and as those of bundle/kubernetes, with which
+// they share Go's build cache.
 func (m *Minor) goTool(ctx context.Context, args ...string) error {
 	if args[0] == "build" || args[0] == "test" {
 		flags := []string{"-trimpath", "-buildvcs=false", "-tags", tags, "-ldflags", m.stamp()}

@@ -34,7 +34,7 @@ type plane struct {
 	cmd        *exec.Cmd
 }
 
-// startPlane starts one in a folder of its own.
+// startPlane starts one in a directory of its own.
 func startPlane(ctx context.Context, program, log string) (*plane, error) {
 	dir, err := os.MkdirTemp("", "plane") // short: etcd's sockets are in it
 	if err != nil {
@@ -132,7 +132,7 @@ func writeKubeconfig(path, server, pki string) error {
 	return os.WriteFile(path, b, 0o600)
 }
 
-// issuer signs certificates and writes them to a folder under the names that kubeadm gives them.
+// issuer signs certificates and writes them to a directory under the names that kubeadm gives them.
 type issuer struct {
 	dir  string
 	cert *x509.Certificate

@@ -15,8 +15,8 @@ import (
 	"strings"
 )
 
-// Rootfs is the files of an image, in memory. Names are without a leading slash. /bin, /sbin and /lib are links into /usr,
-// as in any Debian, and are followed when something is put.
+// Rootfs is the files of an image, in memory. Names are without a leading slash. /bin, /sbin and /lib are links into
+// /usr, as in any Debian, and are followed when something is put.
 type Rootfs struct{ entries map[string]entry }
 
 type entry struct {
@@ -24,7 +24,7 @@ type entry struct {
 	content []byte
 }
 
-// merged are the folders that are links into usr/.
+// merged are the directories that are links into usr/.
 var merged = []string{"bin", "sbin", "lib", "lib64"}
 
 // notNeeded is what of Debian's packages nobody reads in a test.
@@ -88,8 +88,8 @@ func (r *Rootfs) copy(name, from string, mode int64) error {
 // keyring is the keys that Debian's releases are signed with.
 const keyring = "/usr/share/keyrings/debian-archive-keyring.gpg"
 
-// packages puts Debian packages and all they depend on, as apt finds them; their maintainers' scripts are not run. They are of
-// the machine's release, or of the one that is named.
+// packages puts Debian packages and all they depend on, as apt finds them; their maintainers' scripts are not run. They
+// are of the machine's release, or of the one that is named.
 func (r *Rootfs) packages(names []string, release string) error {
 	dir, err := os.MkdirTemp("", "conformance-deb")
 	if err != nil {

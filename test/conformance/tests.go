@@ -65,7 +65,8 @@ func codenames(yaml string) ([]string, error) {
 	return out, nil
 }
 
-// plain is a test's name without its tags: "[sig-node] Pods should be updated [Conformance]" is "sig-node Pods should be updated".
+// plain is a test's name without its tags: "[sig-node] Pods should be updated [Conformance]" is "sig-node Pods should
+// be updated".
 func plain(name string) string {
 	sig, _, _ := strings.Cut(strings.TrimPrefix(name, "["), "]")
 	var rest strings.Builder

@@ -17,7 +17,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/marinaos/marina/internal/kubernetes"
-	"github.com/marinaos/marina/test/house"
+	"github.com/marinaos/marina/test/testbed"
 )
 
 const (
@@ -28,8 +28,8 @@ const (
 // cluster is one of the datacenter's.
 type cluster struct {
 	name       string
-	ready, ran time.Duration // from the request until it was ready, and until the user's pod ran
-	api        *house.Client // as its administrator
+	ready, ran time.Duration   // from the request until it was ready, and until the user's pod ran
+	api        *testbed.Client // as its administrator
 	members    []*member
 }
 
@@ -87,16 +87,17 @@ func (m *member) cpu() (time.Duration, error) {
 	return cgroupCPU(m.cgroup)
 }
 
-func definition(name string) house.Definition {
-	return house.Definition{"name": name,
-		"nodes":        house.Definition{"count": 1, "cpus": *nodeCPUs, "mem": *nodeMem, "disk": 2048},
-		"controlPlane": house.Definition{"cpus": *planeCPUs, "mem": *planeMem, "disk": 512}}
+func definition(name string) testbed.Definition {
+	return testbed.Definition{"name": name,
+		"nodes":        testbed.Definition{"count": 1, "cpus": *nodeCPUs, "mem": *nodeMem, "disk": 2048},
+		"controlPlane": testbed.Definition{"cpus": *planeCPUs, "mem": *planeMem, "disk": 512}}
 }
 
 const clusters = "/kubernetes/v1/clusters"
 
-// create makes a cluster and runs a pod in it as soon as its API server takes one. An error says why it did not come up.
-func create(c *house.Client, name string) (*cluster, error) {
+// create makes a cluster and runs a pod in it as soon as its API server takes one. An error says why it did not come
+// up.
+func create(c *testbed.Client, name string) (*cluster, error) {
 	k := &cluster{name: name}
 	begin := time.Now()
 	a, err := c.Do("POST", clusters, definition(name))
@@ -139,7 +140,7 @@ func create(c *house.Client, name string) (*cluster, error) {
 	return k, k.place(c)
 }
 
-func show(c *house.Client, name string, cost bool) (v kubernetes.View, err error) {
+func show(c *testbed.Client, name string, cost bool) (v kubernetes.View, err error) {
 	a, err := c.Do("GET", fmt.Sprintf("%s/%s?cost=%v", clusters, name, cost), nil)
 	if err != nil {
 		return v, err
@@ -151,7 +152,7 @@ func show(c *house.Client, name string, cost bool) (v kubernetes.View, err error
 }
 
 // place learns which tasks are the cluster's.
-func (k *cluster) place(c *house.Client) error {
+func (k *cluster) place(c *testbed.Client) error {
 	v, err := show(c, k.name, false)
 	if err != nil {
 		return err
@@ -171,7 +172,7 @@ func (k *cluster) place(c *house.Client) error {
 }
 
 // enter makes a client of the cluster's API server with the certificate of its kubeconfig.
-func enter(c *house.Client, name string) (*house.Client, error) {
+func enter(c *testbed.Client, name string) (*testbed.Client, error) {
 	a, err := c.Do("GET", clusters+"/"+name+"/kubeconfig", nil)
 	if err != nil || a.Status != http.StatusOK {
 		return nil, fmt.Errorf("kubeconfig of %s: %v, %v", name, a, err)
@@ -208,7 +209,7 @@ func enter(c *house.Client, name string) (*house.Client, error) {
 	}
 	pool := x509.NewCertPool()
 	pool.AppendCertsFromPEM(pem[0])
-	return &house.Client{Base: k.Clusters[0].Cluster.Server, HTTPS: &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{
+	return &testbed.Client{Base: k.Clusters[0].Cluster.Server, HTTPS: &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{
 		TLSClientConfig: &tls.Config{RootCAs: pool, Certificates: []tls.Certificate{pair}}, ForceAttemptHTTP2: true}}}, nil
 }
 
@@ -216,8 +217,8 @@ func enter(c *house.Client, name string) (*house.Client, error) {
 func (k *cluster) run(asked *bool) error {
 	const pods = "/api/v1/namespaces/default/pods"
 	if !*asked {
-		a, err := k.api.Do("POST", pods, house.Definition{"apiVersion": "v1", "kind": "Pod", "metadata": house.Definition{"name": "mine"},
-			"spec": house.Definition{"terminationGracePeriodSeconds": 1, "containers": []any{house.Definition{"name": "mine", "image": busybox,
+		a, err := k.api.Do("POST", pods, testbed.Definition{"apiVersion": "v1", "kind": "Pod", "metadata": testbed.Definition{"name": "mine"},
+			"spec": testbed.Definition{"terminationGracePeriodSeconds": 1, "containers": []any{testbed.Definition{"name": "mine", "image": busybox,
 				"command": []string{"sleep", "1000000"}}}}})
 		if err != nil {
 			return err
@@ -264,8 +265,8 @@ func latency(b *testing.B, k *cluster) {
 	for n := range writes {
 		name := fmt.Sprintf("bench-%d", n)
 		timed(&list, "GET", maps+"?limit=10", nil, 200)
-		timed(&post, "POST", maps, house.Definition{"apiVersion": "v1", "kind": "ConfigMap", "metadata": house.Definition{"name": name},
-			"data": house.Definition{"text": strings.Repeat("x", 1000)}}, 201)
+		timed(&post, "POST", maps, testbed.Definition{"apiVersion": "v1", "kind": "ConfigMap", "metadata": testbed.Definition{"name": name},
+			"data": testbed.Definition{"text": strings.Repeat("x", 1000)}}, 201)
 		timed(&gone, "DELETE", maps+"/"+name, nil, 200)
 	}
 	how := "of one cluster while the others idle; one client, one connection, certificate of its kubeconfig, by the published port"
@@ -276,7 +277,7 @@ func latency(b *testing.B, k *cluster) {
 }
 
 // remove deletes a cluster and waits until it is gone.
-func remove(b *testing.B, c *house.Client, name string) time.Duration {
+func remove(b *testing.B, c *testbed.Client, name string) time.Duration {
 	b.Helper()
 	begin := time.Now()
 	a, err := c.Do("DELETE", clusters+"/"+name, nil)
@@ -287,7 +288,7 @@ func remove(b *testing.B, c *house.Client, name string) time.Duration {
 		b.Errorf("delete %s: %v, %v", name, a, err)
 		return 0
 	}
-	house.Until(b, *patience, "deleting "+name, func() error {
+	testbed.Until(b, *patience, "deleting "+name, func() error {
 		a, err := c.Do("GET", clusters+"/"+name, nil)
 		if err == nil && a.Status != http.StatusNotFound {
 			err = fmt.Errorf("%v", a)

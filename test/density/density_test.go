@@ -6,7 +6,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/marinaos/marina/test/house"
+	"github.com/marinaos/marina/test/testbed"
 )
 
 // look is what was seen of a number of idle clusters.
@@ -32,7 +32,7 @@ func (l *look) idle() (all, clusters float64) {
 	return all, clusters
 }
 
-func watch(b *testing.B, h *house.House, all []*cluster, before float64) *look {
+func watch(b *testing.B, h *testbed.Datacenter, all []*cluster, before float64) *look {
 	b.Helper()
 	first, busy, begin := count(h, all), machineBusy(), time.Now()
 	rest(b, *idleFor)
@@ -86,8 +86,9 @@ func BenchmarkDensity(b *testing.B) {
 	}
 }
 
-// fill creates clusters until there are enough, and returns those that are up, what was last seen of them and why there are no more.
-func fill(b *testing.B, h *house.House, c *house.Client, before float64) (all []*cluster, last *look, why string) {
+// fill creates clusters until there are enough, and returns those that are up, what was last seen of them and why there
+// are no more.
+func fill(b *testing.B, h *testbed.Datacenter, c *testbed.Client, before float64) (all []*cluster, last *look, why string) {
 	for len(all) < *maxClusters {
 		for range min(*step, *maxClusters-len(all)) {
 			name := fmt.Sprintf("c%02d", len(all)+1)
@@ -168,7 +169,7 @@ func reportMemory(l *look, all []*cluster) {
 }
 
 // reportShown compares what `marina cluster show` says with what was counted here.
-func reportShown(b *testing.B, c *house.Client, l *look, all []*cluster) {
+func reportShown(b *testing.B, c *testbed.Client, l *look, all []*cluster) {
 	b.Helper()
 	var shown, members, counted, most float64
 	for n, k := range all {

@@ -11,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/marinaos/marina/test/house"
+	"github.com/marinaos/marina/test/testbed"
 )
 
 var (
@@ -27,7 +27,7 @@ var (
 	planeMem    = flag.Int("plane-mem", 192, "MiB guaranteed to a control plane")
 )
 
-var shop = sync.OnceValues(house.OpenWorkshop)
+var shop = sync.OnceValues(testbed.OpenWorkshop)
 
 // rows are the lines of the table, in the order they were measured.
 var rows [][4]string
@@ -58,10 +58,10 @@ func TestMain(m *testing.M) {
 }
 
 // open starts a datacenter that is taken away at the end.
-func open(b *testing.B) (*house.House, *house.Client) {
+func open(b *testing.B) (*testbed.Datacenter, *testbed.Client) {
 	b.Helper()
 	w, err := shop()
-	if errors.Is(err, house.ErrNotReal) {
+	if errors.Is(err, testbed.ErrNotReal) {
 		b.Skip(err)
 	}
 	if err != nil {
@@ -85,7 +85,7 @@ func open(b *testing.B) (*house.House, *house.Client) {
 
 // rest leaves everything alone for a while.
 func rest(b *testing.B, during time.Duration) {
-	house.Always(b, during, "rest", func() error { return nil })
+	testbed.Always(b, during, "rest", func() error { return nil })
 }
 
 // spread says the middle and the worst of some times.
@@ -93,11 +93,11 @@ func spread(times []time.Duration) string {
 	if len(times) == 0 {
 		return "none"
 	}
-	return fmt.Sprintf("p50 %s, max %s", brief(house.Percentile(times, 0.5)), brief(slices.Max(times)))
+	return fmt.Sprintf("p50 %s, max %s", brief(testbed.Percentile(times, 0.5)), brief(slices.Max(times)))
 }
 
 func tail(times []time.Duration) string {
-	return fmt.Sprintf("p50 %s, p99 %s", brief(house.Percentile(times, 0.5)), brief(house.Percentile(times, 0.99)))
+	return fmt.Sprintf("p50 %s, p99 %s", brief(testbed.Percentile(times, 0.5)), brief(testbed.Percentile(times, 0.99)))
 }
 
 func brief(d time.Duration) string {

@@ -14,7 +14,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/marinaos/marina/test/house"
+	"github.com/marinaos/marina/test/testbed"
 )
 
 // peers runs the components of a control plane as plain processes beside, with certificates that a cluster had.
@@ -27,7 +27,7 @@ type peers struct {
 // gogc is the collector's setting of idle hosted control planes.
 const gogc = "20"
 
-func newPeers(h *house.House, k *cluster) (*peers, error) {
+func newPeers(h *testbed.Datacenter, k *cluster) (*peers, error) {
 	plane := k.members[0]
 	if err := plane.find(); err != nil {
 		return nil, err
@@ -213,8 +213,8 @@ func (p *peers) asOne(running *[]*started) error {
 	return p.awaitAll(*running)
 }
 
-// asFour starts what asOne did with the flags that it gives to its parts (bundle/kubernetes/hyper/components.go) and with the
-// files it wrote: it ran first.
+// asFour starts what asOne did with the flags that it gives to its parts (bundle/kubernetes/hyperkube/components.go)
+// and with the files it wrote: it ran first.
 func (p *peers) asFour(running *[]*started) error {
 	client, peer := "http://127.0.0.1:"+p.ports[3], "http://127.0.0.1:"+p.ports[4]
 	if err := p.start(running, "etcd", "--data-dir="+filepath.Join(p.dir, "four"), "--log-level=warn", "--snapshot-count=2000", "--quota-backend-bytes=536870912",

@@ -8,7 +8,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/marinaos/marina/test/house"
+	"github.com/marinaos/marina/test/testbed"
 )
 
 // ticks is how many clock ticks of /proc a second has, on every Linux.
@@ -121,7 +121,7 @@ type census struct {
 }
 
 // count reads all processes of a datacenter and of its clusters.
-func count(h *house.House, all []*cluster) *census {
+func count(h *testbed.Datacenter, all []*cluster) *census {
 	c := &census{own: map[string]usage{}, cpu: map[string]time.Duration{}}
 	run, group := "/run/marina-"+h.ID, "/marina-"+h.ID+"/"
 	found := processes(func(p *process) bool {
@@ -202,7 +202,8 @@ func machineBusy() time.Duration {
 	return all
 }
 
-// cgroupCPU is the processor time of everything that ever was in the cgroup of a process, in whichever hierarchy counts it.
+// cgroupCPU is the processor time of everything that ever was in the cgroup of a process, in whichever hierarchy counts
+// it.
 func cgroupCPU(cgroup string) (time.Duration, error) {
 	for line := range strings.Lines(cgroup) {
 		f := strings.SplitN(strings.TrimSpace(line), ":", 3)

@@ -15,7 +15,7 @@ import (
 	"helm.sh/helm/v4/pkg/kube"
 	release "helm.sh/helm/v4/pkg/release/v1"
 
-	"github.com/marinaos/marina/test/house"
+	"github.com/marinaos/marina/test/testbed"
 )
 
 const (
@@ -27,7 +27,7 @@ const (
 
 // TestChartOfOthers installs, calls, upgrades and uninstalls a chart.
 func TestChartOfOthers(t *testing.T) {
-	h := house.Open(t)
+	h := testbed.Open(t)
 	dir, err := moduleDir()
 	if err != nil {
 		t.Fatal(err)
@@ -89,7 +89,7 @@ func TestChartOfOthers(t *testing.T) {
 		}
 		return a.Hostname, nil
 	}
-	house.Until(t, patience, "the chart's service", func() error { _, err := says("first"); return err })
+	testbed.Until(t, patience, "the chart's service", func() error { _, err := says("first"); return err })
 
 	upgrade := action.NewUpgrade(helm)
 	upgrade.Namespace, upgrade.WaitStrategy, upgrade.Timeout = namespace, kube.StatusWatcherStrategy, patience
@@ -101,7 +101,7 @@ func TestChartOfOthers(t *testing.T) {
 		t.Errorf("upgraded: revision %d is %s, want 2 deployed", r.Version, r.Info.Status)
 	}
 	seen := map[string]bool{}
-	house.Until(t, patience, "both of the upgrade's pods to answer", func() error {
+	testbed.Until(t, patience, "both of the upgrade's pods to answer", func() error {
 		who, err := says("second")
 		if err != nil {
 			return err
@@ -117,7 +117,7 @@ func TestChartOfOthers(t *testing.T) {
 	if _, err := uninstall.Run("web"); err != nil {
 		t.Fatalf("uninstall: %v", err)
 	}
-	house.Until(t, patience, "nothing of the chart to be left", func() error {
+	testbed.Until(t, patience, "nothing of the chart to be left", func() error {
 		out, err := kubectl("-n", namespace, "get", "all,secrets,configmaps", "-l", "app.kubernetes.io/name=web-podinfo", "-o", "name")
 		if err == nil && strings.TrimSpace(out) != "" {
 			err = errors.New(out)

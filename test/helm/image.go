@@ -21,14 +21,14 @@ import (
 // podinfo is the module of chart and program.
 const podinfo = "github.com/stefanprodan/podinfo"
 
-// moduleDir is the folder of podinfo's module.
+// moduleDir is the directory of podinfo's module.
 func moduleDir() (string, error) {
 	if out, err := exec.Command("go", "mod", "download", podinfo).CombinedOutput(); err != nil { // nothing is imported of it
 		return "", fmt.Errorf("download of %s: %w\n%s", podinfo, err, out)
 	}
 	out, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", podinfo).Output()
 	if err != nil {
-		return "", fmt.Errorf("folder of %s: %w", podinfo, err)
+		return "", fmt.Errorf("directory of %s: %w", podinfo, err)
 	}
 	return strings.TrimSpace(string(out)), nil
 }

@@ -12,7 +12,7 @@ import (
 
 	"github.com/google/nftables"
 
-	"github.com/marinaos/marina/test/house"
+	"github.com/marinaos/marina/test/testbed"
 )
 
 // count is something of which there are so many, and which.
@@ -45,7 +45,7 @@ func (c *counted) add(what string, exact, comes bool, names []string) {
 var longLived = []string{"daemon", "agent", "containerd"}
 
 // private is the memory that each of the long-lived processes has for itself, in a line.
-func private(h *house.House) string {
+func private(h *testbed.Datacenter) string {
 	var out []string
 	for _, name := range longLived {
 		text := "?"
@@ -58,7 +58,7 @@ func private(h *house.House) string {
 }
 
 // look counts everything of a datacenter.
-func look(h *house.House) (*counted, error) {
+func look(h *testbed.Datacenter) (*counted, error) {
 	c := &counted{}
 	t, err := h.Trace(nil)
 	if err != nil {
@@ -85,8 +85,8 @@ func look(h *house.House) (*counted, error) {
 	if err != nil {
 		return nil, err
 	}
-	c.add("file in the state folder", false, true, files)
-	c.values = append(c.values, value{"state folder, on disk", "MiB", bytes})
+	c.add("file in the state directory", false, true, files)
+	c.values = append(c.values, value{"state directory, on disk", "MiB", bytes})
 	for _, name := range longLived {
 		pid, err := h.PID(name)
 		if err != nil {
@@ -102,7 +102,7 @@ func look(h *house.House) (*counted, error) {
 }
 
 // own are the datacenter's processes.
-func own(t *house.Trace) (pids []int) {
+func own(t *testbed.Trace) (pids []int) {
 	for _, p := range t.Kinds["process"] {
 		if pid, err := strconv.Atoi(strings.Fields(p)[0]); err == nil {
 			pids = append(pids, pid)
@@ -111,9 +111,9 @@ func own(t *house.Trace) (pids []int) {
 	return pids
 }
 
-// namespaces are those other than the machine's that the datacenter's processes are in or hold open, or that are mounted in
-// its folders.
-func namespaces(h *house.House, pids []int) []string {
+// namespaces are those other than the machine's that the datacenter's processes are in or hold open, or that are
+// mounted in its directories.
+func namespaces(h *testbed.Datacenter, pids []int) []string {
 	home := map[string]bool{}
 	mine, _ := filepath.Glob("/proc/self/ns/*")
 	for _, file := range mine {
@@ -149,18 +149,18 @@ func namespaces(h *house.House, pids []int) []string {
 	return out
 }
 
-func cgroups(h *house.House) (out []string, err error) {
+func cgroups(h *testbed.Datacenter) (out []string, err error) {
 	err = filepath.WalkDir("/sys/fs/cgroup", func(path string, d fs.DirEntry, err error) error {
 		if err == nil && d.IsDir() && strings.Contains(path, "marina-"+h.ID) {
 			out = append(out, path)
 		}
-		return nil // folders come and go
+		return nil // directories come and go
 	})
 	return out, err
 }
 
 // firewall lists chains, rules and elements of the datacenter's tables.
-func firewall(h *house.House) (rules, elements []string, err error) {
+func firewall(h *testbed.Datacenter) (rules, elements []string, err error) {
 	c, err := nftables.New()
 	if err != nil {
 		return nil, nil, err
@@ -207,7 +207,7 @@ func firewall(h *house.House) (rules, elements []string, err error) {
 	return rules, elements, nil
 }
 
-func loops(h *house.House) (out []string) {
+func loops(h *testbed.Datacenter) (out []string) {
 	files, _ := filepath.Glob("/sys/block/loop*/loop/backing_file")
 	for _, file := range files {
 		if text, _ := os.ReadFile(file); strings.Contains(string(text), h.State) {
@@ -217,7 +217,7 @@ func loops(h *house.House) (out []string) {
 	return out
 }
 
-// tree lists what is in a folder but not what is mounted there, and how many MiB it takes.
+// tree lists what is in a directory but not what is mounted there, and how many MiB it takes.
 func tree(root string) (names []string, mib float64, err error) {
 	device := func(d fs.DirEntry) (dev uint64, blocks int64) {
 		if info, err := d.Info(); err == nil {

@@ -13,7 +13,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/marinaos/marina/test/house"
+	"github.com/marinaos/marina/test/testbed"
 )
 
 const (
@@ -43,7 +43,7 @@ func TestSoak(t *testing.T) {
 		t.Skip("ROUNDS is not set: make soak")
 	}
 	rounds, several := setting(t, "ROUNDS", 0), setting(t, "SEVERAL", 2)
-	h := house.Open(t)
+	h := testbed.Open(t)
 	var with *counted // one cluster; what is not seen then would not be seen when it stays
 	if err := round(h, "first", func() error {
 		err := h.Witness()
@@ -92,13 +92,13 @@ func TestSoak(t *testing.T) {
 		t.Fatal(err)
 	}
 	fmt.Printf("\n%d clusters created and deleted, %d at a time, %d failed, in %v; a round took p50 %v, max %v\n\n", rounds, several, failed,
-		time.Since(begin).Round(time.Second), house.Percentile(took, 0.5).Round(time.Second), slices.Max(took).Round(time.Second))
+		time.Since(begin).Round(time.Second), testbed.Percentile(took, 0.5).Round(time.Second), slices.Max(took).Round(time.Second))
 	fmt.Printf("private memory, MiB\nround   %s\n    0   %s\n%s\n\n", strings.Join(longLived, "  "), begins, strings.Join(memory, "\n"))
 	compare(t, with, before, after, rounds)
 }
 
 // round is the life of one cluster: it comes, runs a pod, is looked at if somebody wants to, and goes.
-func round(h *house.House, name string, look func() error) error {
+func round(h *testbed.Datacenter, name string, look func() error) error {
 	steps := [][]string{
 		{"cluster", "create", name, "--cpus", "0.25", "--mem", "512Mi", "--disk", "2Gi", "--control-plane-cpus", "0.25", "--control-plane-mem", "192Mi",
 			"--control-plane-disk", "512Mi", "--quiet", "--timeout", "210s"},
@@ -121,9 +121,9 @@ func round(h *house.House, name string, look func() error) error {
 	return err
 }
 
-// quiet waits until no cluster is left and what has to be exact is as before; without a before, until it no longer moves. That
-// it does not become so is compare's to tell.
-func quiet(h *house.House, before *counted) {
+// quiet waits until no cluster is left and what has to be exact is as before; without a before, until it no longer
+// moves. That it does not become so is compare's to tell.
+func quiet(h *testbed.Datacenter, before *counted) {
 	want := before
 	for end := time.Now().Add(settle); time.Now().Before(end); time.Sleep(lookEach) {
 		o := h.Run("cluster", "list", "--names")
@@ -178,7 +178,7 @@ func compare(t *testing.T, with, before, after *counted, rounds int) {
 		}
 		fmt.Printf("\n%s, new: %d\n", a.what, len(stayed))
 		if len(stayed) > maxNames {
-			fmt.Print(byFolder(stayed))
+			fmt.Print(byDir(stayed))
 			stayed = stayed[:maxNames/4]
 		}
 		for _, name := range stayed {
@@ -190,16 +190,16 @@ func compare(t *testing.T, with, before, after *counted, rounds int) {
 	}
 }
 
-// byFolder counts paths by what they begin with.
-func byFolder(names []string) string {
-	folders := map[string]int{}
+// byDir counts paths by what they begin with.
+func byDir(names []string) string {
+	dirs := map[string]int{}
 	for _, name := range names {
 		parts := strings.SplitN(strings.TrimPrefix(name, "/"), "/", 4)
-		folders["/"+strings.Join(parts[:min(len(parts), 3)], "/")]++
+		dirs["/"+strings.Join(parts[:min(len(parts), 3)], "/")]++
 	}
 	var lines []string
-	for folder, n := range folders {
-		lines = append(lines, fmt.Sprintf("  %6d %s\n", n, folder))
+	for dir, n := range dirs {
+		lines = append(lines, fmt.Sprintf("  %6d %s\n", n, dir))
 	}
 	slices.SortFunc(lines, func(a, b string) int { return strings.Compare(b, a) })
 	return strings.Join(lines[:min(len(lines), maxNames)], "")

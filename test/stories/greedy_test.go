@@ -9,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/marinaos/marina/test/house"
+	"github.com/marinaos/marina/test/testbed"
 )
 
 // processLimit is how many processes and threads one task may have.
@@ -18,17 +18,17 @@ const processLimit = 4096
 func TestGreedyTasksAreStoppedAndTheirNeighbourDoesNotNotice(t *testing.T) {
 	h, c := datacenter(t)
 	removeAfter(t, c, "/well")
-	c.Deploy(t, h.Truthful("/well", 1))
+	c.Deploy(t, h.ProbeApp("/well", 1))
 	well := running(t, h, "/well")
-	caller := house.NewCaller(c.VIP(t, "/well"), 10*time.Millisecond, nil)
+	caller := testbed.NewCaller(c.VIP(t, "/well"), 10*time.Millisecond, nil)
 
 	t.Run("disk", func(t *testing.T) {
-		task, address := greedy(t, h, c, h.Truthful("/fills", 1).With(house.Definition{"disk": 16}))
+		task, address := greedy(t, h, c, h.ProbeApp("/fills", 1).With(testbed.Definition{"disk": 16}))
 		post(t, "http://"+address+":8080/write?mib=64")
 		failed(t, c, "/fills", task, "disk", "16 MiB")
 	})
 	t.Run("memory", func(t *testing.T) {
-		task, address := greedy(t, h, c, h.Truthful("/eats", 1).With(house.Definition{"mem": 48}))
+		task, address := greedy(t, h, c, h.ProbeApp("/eats", 1).With(testbed.Definition{"mem": 48}))
 		client := &http.Client{Timeout: 20 * time.Second}
 		if resp, err := client.Post("http://"+address+":8080/eat?mib=256", "", nil); err == nil {
 			resp.Body.Close()
@@ -38,17 +38,17 @@ func TestGreedyTasksAreStoppedAndTheirNeighbourDoesNotNotice(t *testing.T) {
 	})
 	t.Run("processes", func(t *testing.T) {
 		const bomb = "f() { f | f & }; f; sleep 1000"
-		task, _ := greedy(t, h, c, house.Definition{"id": "/forks", "cmd": bomb, "cpus": 0.2, "mem": 2048,
+		task, _ := greedy(t, h, c, testbed.Definition{"id": "/forks", "cmd": bomb, "cpus": 0.2, "mem": 2048,
 			"taskKillGracePeriodSeconds": 1})
 		most := 0
-		house.Until(t, 60*time.Second, "the bomb to go off", func() error {
+		testbed.Until(t, 60*time.Second, "the bomb to go off", func() error {
 			most = max(most, processes(t, h, task))
 			if most > 50 || c.App(t, "/forks").LastFailure != nil {
 				return nil
 			}
 			return fmt.Errorf("%d processes so far", most)
 		})
-		house.Always(t, 5*time.Second, "a fork bomb", func() error {
+		testbed.Always(t, 5*time.Second, "a fork bomb", func() error {
 			n := processes(t, h, task)
 			if most = max(most, n); n > processLimit {
 				return fmt.Errorf("%d processes, the limit is %d", n, processLimit)
@@ -64,7 +64,7 @@ func TestGreedyTasksAreStoppedAndTheirNeighbourDoesNotNotice(t *testing.T) {
 
 	calls := caller.Stop()
 	t.Logf("the neighbour beside all of it: %d calls, p50 %v, p99 %v", len(calls),
-		house.Percentile(house.Times(calls), 0.5), house.Percentile(house.Times(calls), 0.99))
+		testbed.Percentile(testbed.Times(calls), 0.5), testbed.Percentile(testbed.Times(calls), 0.99))
 	report(t, "beside greedy tasks", calls)
 	if now := running(t, h, "/well"); len(now) != 1 || now[0] != well[0] {
 		t.Errorf("the neighbour: was %v, is %v", well, now)
@@ -72,7 +72,7 @@ func TestGreedyTasksAreStoppedAndTheirNeighbourDoesNotNotice(t *testing.T) {
 }
 
 // greedy deploys an app that is up to no good and returns its task and the task's address. It does not stay.
-func greedy(t *testing.T, h *house.House, c *house.Client, app house.Definition) (task, address string) {
+func greedy(t *testing.T, h *testbed.Datacenter, c *testbed.Client, app testbed.Definition) (task, address string) {
 	t.Helper()
 	id := app["id"].(string)
 	c.Deploy(t, app)
@@ -86,9 +86,9 @@ func greedy(t *testing.T, h *house.House, c *house.Client, app house.Definition)
 }
 
 // failed waits until a task has failed for a reason that is told to programs and, in words, to people.
-func failed(t *testing.T, c *house.Client, app, task, reason, words string) {
+func failed(t *testing.T, c *testbed.Client, app, task, reason, words string) {
 	t.Helper()
-	house.Until(t, 45*time.Second, "the end of "+task, func() error {
+	testbed.Until(t, 45*time.Second, "the end of "+task, func() error {
 		f := c.App(t, app).LastFailure
 		if f == nil || f.TaskID != task {
 			return fmt.Errorf("lastTaskFailure %+v", f)
@@ -101,14 +101,14 @@ func failed(t *testing.T, c *house.Client, app, task, reason, words string) {
 	var known struct {
 		Status struct{ State, Reason, Message string }
 	}
-	c.Ask(t, "GET", house.TaskPath(task), nil, 200, &known)
+	c.Ask(t, "GET", testbed.TaskPath(task), nil, 200, &known)
 	if known.Status.State != "TASK_FAILED" || known.Status.Reason != reason {
 		t.Errorf("task %s: got %+v, want TASK_FAILED for %s", task, known.Status, reason)
 	}
 }
 
 // processes counts what the kernel has in a task's group of processes.
-func processes(t *testing.T, h *house.House, task string) int {
+func processes(t *testing.T, h *testbed.Datacenter, task string) int {
 	t.Helper()
 	uuid := task[strings.Index(task, ".instance-")+len(".instance-"):]
 	uuid, _, _ = strings.Cut(uuid, ".")

@@ -12,7 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/marinaos/marina/test/house"
+	"github.com/marinaos/marina/test/testbed"
 )
 
 // leaveLimit is how long after a task's end a new connection by its VIP may still meet it.
@@ -24,16 +24,16 @@ func TestAKilledContainerIsBackAfterItsBackoff(t *testing.T) {
 	const id = "/killed"
 	const backoff = time.Second
 	removeAfter(t, c, id)
-	c.Deploy(t, h.Truthful(id, 2).With(house.Definition{"backoffSeconds": int(backoff.Seconds())}))
-	caller := house.NewCaller(c.VIP(t, id), 10*time.Millisecond, nil)
+	c.Deploy(t, h.ProbeApp(id, 2).With(testbed.Definition{"backoffSeconds": int(backoff.Seconds())}))
+	caller := testbed.NewCaller(c.VIP(t, id), 10*time.Millisecond, nil)
 	victim := running(t, h, id)[0]
 
 	killed := time.Now()
 	if err := unix.Kill(victim.PID, unix.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
-	var next house.Life
-	house.Until(t, 20*time.Second, "a replacement", func() error {
+	var next testbed.Life
+	testbed.Until(t, 20*time.Second, "a replacement", func() error {
 		for _, l := range alive(t, h, id) {
 			if l.Start.After(killed) {
 				next = l
@@ -52,7 +52,7 @@ func TestAKilledContainerIsBackAfterItsBackoff(t *testing.T) {
 		t.Errorf("lastTaskFailure: got %+v, want TASK_FAILED of %s", f, victim.Task)
 	}
 	calls := caller.Stop()
-	for _, f := range house.Failed(calls) {
+	for _, f := range testbed.Failed(calls) {
 		if f.Begin.After(killed.Add(leaveLimit)) {
 			t.Errorf("a call %v after the task's end still failed: %v", f.Begin.Sub(killed), f.Err)
 		}
@@ -69,7 +69,7 @@ func TestAKilledShimFailsItsTaskAndNoOther(t *testing.T) {
 	h, c := datacenter(t)
 	const id = "/shimless"
 	removeAfter(t, c, id)
-	c.Deploy(t, h.Truthful(id, 2).With(house.Definition{"backoffSeconds": 0}))
+	c.Deploy(t, h.ProbeApp(id, 2).With(testbed.Definition{"backoffSeconds": 0}))
 	was := running(t, h, id)
 	victim, other := was[0], was[1]
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", victim.PID))
@@ -88,7 +88,7 @@ func TestAKilledShimFailsItsTaskAndNoOther(t *testing.T) {
 	if err := unix.Kill(shim, unix.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
-	house.Until(t, 15*time.Second, "the failure of the task", func() error {
+	testbed.Until(t, 15*time.Second, "the failure of the task", func() error {
 		if f := c.App(t, id).LastFailure; f == nil || f.TaskID != victim.Task || f.State != "TASK_FAILED" || f.Message == "" {
 			return fmt.Errorf("lastTaskFailure %+v, want TASK_FAILED of %s", f, victim.Task)
 		}
@@ -107,13 +107,13 @@ func TestAnInstanceThatTurnsSickLeavesTheVIPAndIsReplaced(t *testing.T) {
 	h, c := datacenter(t)
 	const id = "/sick"
 	removeAfter(t, c, id)
-	c.Deploy(t, h.Truthful(id, 2)) // asked each second, sick after two failures
-	caller := house.NewCaller(c.VIP(t, id), 10*time.Millisecond, nil)
+	c.Deploy(t, h.ProbeApp(id, 2)) // asked each second, sick after two failures
+	caller := testbed.NewCaller(c.VIP(t, id), 10*time.Millisecond, nil)
 	victim := c.App(t, id).Tasks[0]
 	turned := time.Now()
 	post(t, "http://"+victim.Address()+":8080/sick")
 
-	house.Until(t, 30*time.Second, "the end of the sick task", func() error {
+	testbed.Until(t, 30*time.Second, "the end of the sick task", func() error {
 		for _, p := range running(t, h, id) {
 			if p.Task == victim.ID {
 				return fmt.Errorf("it still runs")
@@ -144,16 +144,16 @@ func TestARollingUpdateLosesNoRequest(t *testing.T) {
 	h, c := datacenter(t)
 	const id = "/rolls"
 	removeAfter(t, c, id)
-	app := h.Truthful(id, 3)
+	app := h.ProbeApp(id, 3)
 	c.Deploy(t, app)
-	caller := house.NewCaller(c.VIP(t, id), 5*time.Millisecond, nil)
+	caller := testbed.NewCaller(c.VIP(t, id), 5*time.Millisecond, nil)
 	for _, version := range []string{"1", "2"} {
-		c.Deploy(t, app.With(house.Definition{"env": house.Definition{"VERSION": version}}))
+		c.Deploy(t, app.With(testbed.Definition{"env": testbed.Definition{"VERSION": version}}))
 	}
-	c.Ask(t, "PATCH", house.Marathon+"/apps"+id, house.Definition{"instances": 1}, 200, nil)
+	c.Ask(t, "PATCH", testbed.Marathon+"/apps"+id, testbed.Definition{"instances": 1}, 200, nil)
 	c.Settle(t, id, 30*time.Second)
 	calls := caller.Stop()
-	t.Logf("%d calls through two rolling updates and a scaling down, p99 %v", len(calls), house.Percentile(house.Times(calls), 0.99))
+	t.Logf("%d calls through two rolling updates and a scaling down, p99 %v", len(calls), testbed.Percentile(testbed.Times(calls), 0.99))
 	report(t, "during rolling updates", calls)
 
 	lives, err := h.Lives(id)
@@ -177,8 +177,8 @@ func TestATaskThatIgnoresTermIsKilledAfterItsGrace(t *testing.T) {
 	h, c := datacenter(t)
 	const id = "/deaf"
 	const grace = 2 * time.Second
-	c.Deploy(t, h.Truthful(id, 1).With(house.Definition{
-		"env": house.Definition{"IGNORE_TERM": "yes"}, "taskKillGracePeriodSeconds": int(grace.Seconds())}))
+	c.Deploy(t, h.ProbeApp(id, 1).With(testbed.Definition{
+		"env": testbed.Definition{"IGNORE_TERM": "yes"}, "taskKillGracePeriodSeconds": int(grace.Seconds())}))
 	begin := time.Now()
 	c.Remove(t, id)
 	lives, err := h.Lives(id)

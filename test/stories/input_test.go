@@ -11,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/marinaos/marina/test/house"
+	"github.com/marinaos/marina/test/testbed"
 )
 
 func TestBadInputIsRefusedInClearWordsAndLosesNothing(t *testing.T) {
@@ -19,7 +19,7 @@ func TestBadInputIsRefusedInClearWordsAndLosesNothing(t *testing.T) {
 	h, c := datacenter(t)
 	const id = "/witness"
 	removeAfter(t, c, id)
-	c.Deploy(t, h.Truthful(id, 1))
+	c.Deploy(t, h.ProbeApp(id, 1))
 	before, version := running(t, h, id), c.App(t, id).Version
 
 	long := strings.Repeat("a", 10_000)
@@ -54,7 +54,7 @@ func TestBadInputIsRefusedInClearWordsAndLosesNothing(t *testing.T) {
 		{"neither command nor image", `{"id":"/bad"}`, 422, "AppDefinition must either contain one of 'cmd' or 'args'"},
 		{"unknown health protocol", app("/bad", `,"healthChecks":[{"protocol":"SMTP"}]`), 422, "error.unknown.enum.literal"},
 		{"known but not built", app("/bad", `,"fetch":[{"uri":"http://x/y"}]`), 422, "fetch is not supported by this version"},
-		{"a folder of the machine", app("/bad", `,"container":{"type":"MESOS","volumes":[{"containerPath":"/x","hostPath":"/etc","mode":"RW"}]}`), 422, "lends /etc to no task"},
+		{"a directory of the machine", app("/bad", `,"container":{"type":"MESOS","volumes":[{"containerPath":"/x","hostPath":"/etc","mode":"RW"}]}`), 422, "lends /etc to no task"},
 		{"a VIP without a port", `{"id":"/bad","cmd":"sleep 1","portDefinitions":[{"labels":{"VIP_0":"/x"}}]}`, 422, "VIP"},
 		{"no name", app("", ""), 422, "Path must contain at least one path element"},
 		{"the root", app("/", ""), 422, "must not be root"},
@@ -73,7 +73,7 @@ func TestBadInputIsRefusedInClearWordsAndLosesNothing(t *testing.T) {
 		{"an app twice", app(id, ""), 409, "already exists"},
 		{"a megabyte of environment", app("/bad", `,"env":{"A":"`+strings.Repeat("x", 1<<20)+`"}`), 422, "bytes"},
 	} {
-		a, err := c.Do("POST", house.Marathon+"/apps", bad.body)
+		a, err := c.Do("POST", testbed.Marathon+"/apps", bad.body)
 		if err != nil || a.Status != bad.status || !strings.Contains(string(a.Body), bad.words) || len(a.Body) > 20_000 {
 			t.Errorf("%s: got %.500s, %v, want %d with %q", bad.name, a, err, bad.status, bad.words)
 		}
@@ -88,8 +88,8 @@ func TestBadInputIsRefusedInClearWordsAndLosesNothing(t *testing.T) {
 			t.Errorf("GET %.80s: got %.300s, %v, want one of %v", path, a, err, statuses)
 		}
 	}
-	var all struct{ Apps []house.App }
-	c.Ask(t, "GET", house.Marathon+"/apps?id=bad", nil, 200, &all)
+	var all struct{ Apps []testbed.App }
+	c.Ask(t, "GET", testbed.Marathon+"/apps?id=bad", nil, 200, &all)
 	if len(all.Apps) != 0 {
 		t.Errorf("refused apps are there: %+v", all)
 	}
@@ -103,16 +103,16 @@ func TestAnUnknownImageIsNamedWhereOneLooks(t *testing.T) {
 	h, c := datacenter(t)
 	const id = "/noimage"
 	removeAfter(t, c, id)
-	c.Ask(t, "POST", house.Marathon+"/apps", h.Truthful(id, 1).With(house.Definition{
-		"container": house.Definition{"type": "MESOS", "docker": house.Definition{"image": "localhost:1/no/such:thing"}}}), 201, nil)
-	house.Until(t, 30*time.Second, "a failure that names the image", func() error {
+	c.Ask(t, "POST", testbed.Marathon+"/apps", h.ProbeApp(id, 1).With(testbed.Definition{
+		"container": testbed.Definition{"type": "MESOS", "docker": testbed.Definition{"image": "localhost:1/no/such:thing"}}}), 201, nil)
+	testbed.Until(t, 30*time.Second, "a failure that names the image", func() error {
 		f := c.App(t, id).LastFailure
 		if f == nil || !strings.Contains(f.Message, "no/such:thing") {
 			return fmt.Errorf("lastTaskFailure %+v", f)
 		}
 		return nil
 	})
-	house.Until(t, 10*time.Second, "the queue to show it", func() error {
+	testbed.Until(t, 10*time.Second, "the queue to show it", func() error {
 		if _, ok := queue(t, c)[id]; !ok {
 			return fmt.Errorf("it is not there")
 		}
@@ -122,7 +122,7 @@ func TestAnUnknownImageIsNamedWhereOneLooks(t *testing.T) {
 
 // queued is an app that waits.
 type queued struct {
-	App       house.App
+	App       testbed.App
 	Refusal   string
 	Delay     struct{ TimeLeftSeconds int }
 	Processed struct {
@@ -134,10 +134,10 @@ type queued struct {
 }
 
 // queue is /v2/queue by app.
-func queue(t *testing.T, c *house.Client) map[string]queued {
+func queue(t *testing.T, c *testbed.Client) map[string]queued {
 	t.Helper()
 	var q struct{ Queue []queued }
-	c.Ask(t, "GET", house.Marathon+"/queue", nil, 200, &q)
+	c.Ask(t, "GET", testbed.Marathon+"/queue", nil, 200, &q)
 	out := map[string]queued{}
 	for _, i := range q.Queue {
 		out[i.App.ID] = i
@@ -152,17 +152,17 @@ func TestACommandThatExitsAtOnceIsLaunchedEverLessOften(t *testing.T) {
 	const watched = 20 * time.Second
 	removeAfter(t, c, id)
 	begin := time.Now()
-	c.Ask(t, "POST", house.Marathon+"/apps", h.Truthful(id, 1).With(house.Definition{
-		"env": house.Definition{"EXIT_AT_ONCE": "3"}, "backoffSeconds": 1, "backoffFactor": 2, "maxLaunchDelaySeconds": 60}), 201, nil)
+	c.Ask(t, "POST", testbed.Marathon+"/apps", h.ProbeApp(id, 1).With(testbed.Definition{
+		"env": testbed.Definition{"EXIT_AT_ONCE": "3"}, "backoffSeconds": 1, "backoffFactor": 2, "maxLaunchDelaySeconds": 60}), 201, nil)
 	starts := func() int {
-		all, err := h.Records(house.Prefix(id))
+		all, err := h.Records(testbed.Prefix(id))
 		if err != nil {
 			t.Fatal(err)
 		}
-		return house.Events(all, "start")
+		return testbed.Events(all, "start")
 	}
 	delayed := false
-	house.Until(t, watched+10*time.Second, "20 seconds to pass", func() error {
+	testbed.Until(t, watched+10*time.Second, "20 seconds to pass", func() error {
 		delayed = delayed || queue(t, c)[id].Delay.TimeLeftSeconds > 0
 		if n := starts(); n > 7 {
 			t.Fatalf("%d launches after %v: a storm", n, time.Since(begin))
@@ -189,9 +189,9 @@ func TestAnAppTooLargeIsExplainedAndHoldsNobodyUp(t *testing.T) {
 	t.Parallel()
 	h, c := datacenter(t)
 	removeAfter(t, c, "/giant")
-	c.Ask(t, "POST", house.Marathon+"/apps", house.Definition{"id": "/giant", "cmd": "sleep 1000", "cpus": 0.1, "mem": 10_000_000}, 201, nil)
+	c.Ask(t, "POST", testbed.Marathon+"/apps", testbed.Definition{"id": "/giant", "cmd": "sleep 1000", "cpus": 0.1, "mem": 10_000_000}, 201, nil)
 	removeAfter(t, c, "/beside")
-	c.Deploy(t, h.Truthful("/beside", 1))
+	c.Deploy(t, h.ProbeApp("/beside", 1))
 
 	const want = "0 of 1 machines fit: 1 lack mem (asks "
 	got := queue(t, c)["/giant"]
@@ -213,7 +213,7 @@ func TestTwoHundredConflictingUpdatesEndInOneOfThem(t *testing.T) {
 	h, c := datacenter(t)
 	const id = "/fought-over"
 	removeAfter(t, c, id)
-	c.Deploy(t, h.Truthful(id, 1).With(house.Definition{"healthChecks": []any{}}))
+	c.Deploy(t, h.ProbeApp(id, 1).With(testbed.Definition{"healthChecks": []any{}}))
 
 	type outcome struct {
 		n, status int
@@ -229,7 +229,7 @@ func TestTwoHundredConflictingUpdatesEndInOneOfThem(t *testing.T) {
 				force = "?force=true"
 			}
 			var r struct{ Version string }
-			a, err := c.Do("PATCH", house.Marathon+"/apps"+id+force, house.Definition{"instances": 1 + n%2, "env": house.Definition{"VERSION": fmt.Sprint(n)}})
+			a, err := c.Do("PATCH", testbed.Marathon+"/apps"+id+force, testbed.Definition{"instances": 1 + n%2, "env": testbed.Definition{"VERSION": fmt.Sprint(n)}})
 			if err != nil {
 				t.Errorf("update %d: %v", n, err)
 				return
@@ -298,12 +298,12 @@ func TestAHostPortSomebodyElseHasIsRefusedByName(t *testing.T) {
 		t.Fatalf("no port of %+v is free", ports)
 	}
 	defer foreign.Close()
-	app := h.Truthful(id, 1)
-	app["container"].(house.Definition)["portMappings"].([]any)[0].(house.Definition)["hostPort"] = port
+	app := h.ProbeApp(id, 1)
+	app["container"].(testbed.Definition)["portMappings"].([]any)[0].(testbed.Definition)["hostPort"] = port
 	removeAfter(t, c, id)
-	c.Ask(t, "POST", house.Marathon+"/apps", app, 201, nil)
+	c.Ask(t, "POST", testbed.Marathon+"/apps", app, 201, nil)
 	want := fmt.Sprintf("process %d (", os.Getpid())
-	house.Until(t, 20*time.Second, "a failure that names this process", func() error {
+	testbed.Until(t, 20*time.Second, "a failure that names this process", func() error {
 		f := c.App(t, id).LastFailure
 		if f == nil || !strings.Contains(f.Message, fmt.Sprint(port)) || !strings.Contains(f.Message, want) {
 			return fmt.Errorf("lastTaskFailure %+v, want port %d and %q", f, port, want)
@@ -312,7 +312,7 @@ func TestAHostPortSomebodyElseHasIsRefusedByName(t *testing.T) {
 	})
 	foreign.Close()
 	c.Settle(t, id, 60*time.Second) // and it runs once the port is free
-	if who, err := house.Who(fmt.Sprintf("127.0.0.1:%d", port)); err != nil || !strings.HasPrefix(who, house.Prefix(id)) {
+	if who, err := testbed.Who(fmt.Sprintf("127.0.0.1:%d", port)); err != nil || !strings.HasPrefix(who, testbed.Prefix(id)) {
 		t.Errorf("the port: got an answer of %q, %v, want one of %s", who, err, id)
 	}
 }

@@ -16,7 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/marinaos/marina/test/house"
+	"github.com/marinaos/marina/test/testbed"
 )
 
 func TestACommandRunsInATaskAndItsCodeComesBack(t *testing.T) {
@@ -24,7 +24,7 @@ func TestACommandRunsInATaskAndItsCodeComesBack(t *testing.T) {
 	h, c := datacenter(t)
 	const id = "/shell"
 	removeAfter(t, c, id)
-	c.Deploy(t, house.Definition{"id": id, "cmd": "sleep 100000", "cpus": 0.1, "mem": 32, "networks": []any{house.Definition{"mode": "container/bridge"}}})
+	c.Deploy(t, testbed.Definition{"id": id, "cmd": "sleep 100000", "cpus": 0.1, "mem": 32, "networks": []any{testbed.Definition{"mode": "container/bridge"}}})
 
 	o := h.Run("task", "exec", id, "--", "sh", "-c", "echo out; echo err >&2; exit 7")
 	if o.Code != 7 || o.Out != "out\n" || o.Err != "err\n" {
@@ -52,7 +52,7 @@ func TestACommandRunsInATaskAndItsCodeComesBack(t *testing.T) {
 }
 
 // terminal runs the command in a terminal of a size and returns what is on it at the end, and how it ended.
-func terminal(t *testing.T, h *house.House, columns, rows uint16, args ...string) string {
+func terminal(t *testing.T, h *testbed.Datacenter, columns, rows uint16, args ...string) string {
 	t.Helper()
 	front, err := os.OpenFile("/dev/ptmx", os.O_RDWR, 0)
 	if err != nil {
@@ -99,7 +99,7 @@ func TestALogIsFollowedAcrossRotationAndOutlivesItsTask(t *testing.T) {
 	const id = "/talks"
 	const rounds, each = 2, 120_000 // lines of 100 bytes: each round is 12 MB, of which a file keeps 10 MiB at most
 	removeAfter(t, c, id)
-	c.Deploy(t, h.Truthful(id, 1).With(house.Definition{"cpus": 0.1, "mem": 64}))
+	c.Deploy(t, h.ProbeApp(id, 1).With(testbed.Definition{"cpus": 0.1, "mem": 64}))
 	task := c.App(t, id).Tasks[0]
 
 	follower := exec.CommandContext(t.Context(), h.Marina, "task", "log", "--follow", id)
@@ -115,7 +115,7 @@ func TestALogIsFollowedAcrossRotationAndOutlivesItsTask(t *testing.T) {
 	go func() { followed <- consecutive(out, rounds*each) }()
 	for round := 1; round <= rounds; round++ {
 		post(t, fmt.Sprintf("http://%s:8080/print?n=%d", task.Address(), each))
-		house.Until(t, 20*time.Second, "a rotation", func() error {
+		testbed.Until(t, 20*time.Second, "a rotation", func() error {
 			if n := rotations(t, c, task.ID); n < round {
 				return fmt.Errorf("%d files were rotated after %d rounds", n, round)
 			}
@@ -134,7 +134,7 @@ func TestALogIsFollowedAcrossRotationAndOutlivesItsTask(t *testing.T) {
 	follower.Wait()
 
 	for _, path := range []string{"/files/..%2f..%2f..%2f..%2fetc%2fpasswd", "/files/%2e%2e/%2e%2e/", "/logs/..%2fstdout"} {
-		if a, err := c.Do("GET", house.TaskPath(task.ID)+path, nil); err != nil || a.Status/100 != 4 {
+		if a, err := c.Do("GET", testbed.TaskPath(task.ID)+path, nil); err != nil || a.Status/100 != 4 {
 			t.Errorf("%s: got %v, %v, want a refusal", path, a, err)
 		}
 	}
@@ -148,7 +148,7 @@ func TestALogIsFollowedAcrossRotationAndOutlivesItsTask(t *testing.T) {
 		resp.Body.Close()
 		t.Errorf("a task that exits answers %s", resp.Status)
 	}
-	house.Until(t, 20*time.Second, "the end of the task", func() error {
+	testbed.Until(t, 20*time.Second, "the end of the task", func() error {
 		if f := c.App(t, id).LastFailure; f == nil || f.TaskID != task.ID {
 			return fmt.Errorf("lastTaskFailure %+v", f)
 		}
@@ -161,10 +161,10 @@ func TestALogIsFollowedAcrossRotationAndOutlivesItsTask(t *testing.T) {
 }
 
 // rotations counts the files that a task's output was rotated into.
-func rotations(t *testing.T, c *house.Client, task string) int {
+func rotations(t *testing.T, c *testbed.Client, task string) int {
 	t.Helper()
 	var files []struct{ Name string }
-	c.Ask(t, "GET", house.TaskPath(task)+"/files/", nil, 200, &files)
+	c.Ask(t, "GET", testbed.TaskPath(task)+"/files/", nil, 200, &files)
 	n := 0
 	for _, f := range files {
 		if strings.HasPrefix(f.Name, "stdout.") {

@@ -9,13 +9,13 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/marinaos/marina/test/house"
+	"github.com/marinaos/marina/test/testbed"
 )
 
 // shop and shared are opened by the first story that needs them and closed after the last.
 var (
-	shop   = sync.OnceValues(house.OpenWorkshop)
-	shared = sync.OnceValues(func() (*house.House, error) {
+	shop   = sync.OnceValues(testbed.OpenWorkshop)
+	shared = sync.OnceValues(func() (*testbed.Datacenter, error) {
 		w, err := shop()
 		if err != nil {
 			return nil, err
@@ -58,10 +58,10 @@ func closeAll() error {
 }
 
 // workshop is where there are programs and images; without, the test is skipped or fails.
-func workshop(t *testing.T) *house.Workshop {
+func workshop(t *testing.T) *testbed.Workshop {
 	t.Helper()
 	w, err := shop()
-	if errors.Is(err, house.ErrNotReal) && os.Getenv("MARINA_REQUIRE_REAL") == "" {
+	if errors.Is(err, testbed.ErrNotReal) && os.Getenv("MARINA_REQUIRE_REAL") == "" {
 		t.Skip(err)
 	}
 	if err != nil {
@@ -71,7 +71,7 @@ func workshop(t *testing.T) *house.Workshop {
 }
 
 // datacenter is the one that stories share, and a client for it.
-func datacenter(t *testing.T) (*house.House, *house.Client) {
+func datacenter(t *testing.T) (*testbed.Datacenter, *testbed.Client) {
 	t.Helper()
 	workshop(t)
 	h, err := shared()
@@ -82,7 +82,7 @@ func datacenter(t *testing.T) (*house.House, *house.Client) {
 }
 
 // own starts a datacenter for one story. It is taken away at the end, also of a story that failed.
-func own(t *testing.T) (*house.House, *house.Client) {
+func own(t *testing.T) (*testbed.Datacenter, *testbed.Client) {
 	t.Helper()
 	h, err := workshop(t).Open()
 	if err != nil {
@@ -97,7 +97,7 @@ func own(t *testing.T) (*house.House, *house.Client) {
 }
 
 // attend gives a client, and has the processes' logs kept if the story fails.
-func attend(t *testing.T, h *house.House) *house.Client {
+func attend(t *testing.T, h *testbed.Datacenter) *testbed.Client {
 	t.Helper()
 	c, err := h.Client()
 	if err != nil {
@@ -108,7 +108,7 @@ func attend(t *testing.T, h *house.House) *house.Client {
 }
 
 // removeAfter removes an app when the story ends.
-func removeAfter(t *testing.T, c *house.Client, id string) {
+func removeAfter(t *testing.T, c *testbed.Client, id string) {
 	t.Helper()
 	t.Cleanup(func() { c.Remove(t, id) })
 }

@@ -12,13 +12,13 @@ import (
 	"testing"
 	"time"
 
-	"github.com/marinaos/marina/test/house"
+	"github.com/marinaos/marina/test/testbed"
 )
 
 // reached is a service and a task of another one that calls it.
 type reached struct {
-	h      *house.House
-	c      *house.Client
+	h      *testbed.Datacenter
+	c      *testbed.Client
 	id     string
 	vip    string
 	inside string // URL of the calling task
@@ -29,9 +29,9 @@ func TestAServiceIsReachedByNameAndAddressFromEverywhere(t *testing.T) {
 	h, c := datacenter(t)
 	r := &reached{h: h, c: c, id: "/reach/me"}
 	removeAfter(t, c, r.id)
-	c.Deploy(t, h.Truthful(r.id, 2).With(house.Definition{"labels": house.Definition{"HAPROXY_GROUP": "external"}}))
+	c.Deploy(t, h.ProbeApp(r.id, 2).With(testbed.Definition{"labels": testbed.Definition{"HAPROXY_GROUP": "external"}}))
 	removeAfter(t, c, "/caller")
-	c.Deploy(t, h.Truthful("/caller", 1))
+	c.Deploy(t, h.ProbeApp("/caller", 1))
 	r.vip = c.VIP(t, r.id)
 	r.inside = "http://" + c.App(t, "/caller").Tasks[0].Address() + ":8080"
 
@@ -51,10 +51,10 @@ func TestAServiceIsReachedByNameAndAddressFromEverywhere(t *testing.T) {
 	t.Run("from the machine", r.fromMachine)
 	t.Run("from another computer", r.fromComputer)
 	t.Run("nobody behind it", func(t *testing.T) {
-		c.Ask(t, "PATCH", house.Marathon+"/apps"+r.id, house.Definition{"instances": 0}, 200, nil)
+		c.Ask(t, "PATCH", testbed.Marathon+"/apps"+r.id, testbed.Definition{"instances": 0}, 200, nil)
 		c.Settle(t, r.id, 30*time.Second)
 		begin := time.Now()
-		if who, err := house.Who(r.vip); err == nil {
+		if who, err := testbed.Who(r.vip); err == nil {
 			t.Errorf("a VIP without instances answers %q", who)
 		} else if took := time.Since(begin); took > time.Second {
 			t.Errorf("a VIP without instances refuses after %v, want at once: %v", took, err)
@@ -65,7 +65,7 @@ func TestAServiceIsReachedByNameAndAddressFromEverywhere(t *testing.T) {
 // ours judges that an answer is of a task of the service.
 func (r *reached) ours(t *testing.T, at, answer string) {
 	t.Helper()
-	if !strings.Contains(answer, house.Prefix(r.id)) {
+	if !strings.Contains(answer, testbed.Prefix(r.id)) {
 		t.Errorf("%s: got %q, want a task of %s", at, answer, r.id)
 	}
 }
@@ -94,7 +94,7 @@ func (r *reached) names(t *testing.T) {
 			t.Errorf("SRV target %s: got addresses %v, want one", host, at)
 			continue
 		}
-		who, err := house.Who(net.JoinHostPort(at[0], port))
+		who, err := testbed.Who(net.JoinHostPort(at[0], port))
 		if err != nil {
 			t.Errorf("SRV record %s: %v", line, err)
 		}
@@ -108,8 +108,8 @@ func (r *reached) names(t *testing.T) {
 
 func (r *reached) fromMachine(t *testing.T) {
 	seen := map[string]bool{}
-	house.Until(t, 10*time.Second, "each instance to answer at the VIP", func() error {
-		who, err := house.Who(r.vip)
+	testbed.Until(t, 10*time.Second, "each instance to answer at the VIP", func() error {
+		who, err := testbed.Who(r.vip)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -122,7 +122,7 @@ func (r *reached) fromMachine(t *testing.T) {
 	for _, task := range r.c.App(t, r.id).Tasks {
 		for _, host := range []string{"127.0.0.1", outward(t)} {
 			at := fmt.Sprintf("%s:%d", host, task.Ports[0])
-			if who, err := house.Who(at); err != nil || who != task.ID {
+			if who, err := testbed.Who(at); err != nil || who != task.ID {
 				t.Errorf("host port %s: got %q, %v, want %s", at, who, err, task.ID)
 			}
 		}
@@ -130,7 +130,7 @@ func (r *reached) fromMachine(t *testing.T) {
 }
 
 func (r *reached) fromComputer(t *testing.T) {
-	other, err := house.NewComputer()
+	other, err := testbed.NewComputer()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -20,7 +20,7 @@ import (
 
 	"github.com/marinaos/marina/internal/invariant"
 	"github.com/marinaos/marina/internal/kernel"
-	"github.com/marinaos/marina/test/house"
+	"github.com/marinaos/marina/test/testbed"
 )
 
 const (
@@ -31,14 +31,14 @@ const (
 
 func TestTwentyKillsOfEveryPartChangeNoTask(t *testing.T) {
 	h, c := own(t)
-	c.Deploy(t, h.Truthful("/steady", 2))
-	c.Deploy(t, h.Truthful("/rolling", 3).With(house.Definition{"env": house.Definition{"VERSION": "0"}}))
+	c.Deploy(t, h.ProbeApp("/steady", 2))
+	c.Deploy(t, h.ProbeApp("/rolling", 3).With(testbed.Definition{"env": testbed.Definition{"VERSION": "0"}}))
 	steady := running(t, h, "/steady")
 	vip := c.VIP(t, "/steady")
 	events := witnessEvents(h, c)
 	names := askNames(t.Context(), "http://"+c.App(t, "/steady").Tasks[0].Address()+":8080/lookup?name=steady.marathon.l4lb.thisdcos.directory", vip)
-	callers := map[string]*house.Caller{"steady": house.NewCaller(vip, 20*time.Millisecond, nil),
-		"rolling": house.NewCaller(c.VIP(t, "/rolling"), 20*time.Millisecond, nil)}
+	callers := map[string]*testbed.Caller{"steady": testbed.NewCaller(vip, 20*time.Millisecond, nil),
+		"rolling": testbed.NewCaller(c.VIP(t, "/rolling"), 20*time.Millisecond, nil)}
 
 	rollAndKill(t, h, c)
 
@@ -50,7 +50,7 @@ func TestTwentyKillsOfEveryPartChangeNoTask(t *testing.T) {
 	}
 	for name, caller := range callers {
 		calls := caller.Stop()
-		t.Logf("%s: %d calls, p99 %v", name, len(calls), house.Percentile(house.Times(calls), 0.99))
+		t.Logf("%s: %d calls, p99 %v", name, len(calls), testbed.Percentile(testbed.Times(calls), 0.99))
 		report(t, "while everything was killed, "+name, calls)
 	}
 	lives, err := h.Lives("/rolling")
@@ -70,9 +70,9 @@ func TestTwentyKillsOfEveryPartChangeNoTask(t *testing.T) {
 	}
 }
 
-// rollAndKill changes /rolling again and again and kills a part of the datacenter at a random moment, killsEach times a change,
-// until there were enough. Each change must come to its end.
-func rollAndKill(t *testing.T, h *house.House, c *house.Client) {
+// rollAndKill changes /rolling again and again and kills a part of the datacenter at a random moment, killsEach times a
+// change, until there were enough. Each change must come to its end.
+func rollAndKill(t *testing.T, h *testbed.Datacenter, c *testbed.Client) {
 	t.Helper()
 	seed := uint64(killsSeed)
 	if s, err := strconv.ParseUint(os.Getenv("MARINA_SEED"), 10, 64); err == nil {
@@ -82,9 +82,9 @@ func rollAndKill(t *testing.T, h *house.House, c *house.Client) {
 	rng := rand.New(rand.NewPCG(seed, 0))
 	killed := map[string]int{}
 	for version := 1; version <= kills/killsEach; version++ {
-		change := house.Definition{"env": house.Definition{"VERSION": strconv.Itoa(version)}}
-		house.Until(t, 30*time.Second, "a deployment to begin", func() error {
-			a, err := c.Do("PATCH", house.Marathon+"/apps/rolling?force=true", change)
+		change := testbed.Definition{"env": testbed.Definition{"VERSION": strconv.Itoa(version)}}
+		testbed.Until(t, 30*time.Second, "a deployment to begin", func() error {
+			a, err := c.Do("PATCH", testbed.Marathon+"/apps/rolling?force=true", change)
 			if err == nil && a.Status != 200 {
 				err = fmt.Errorf("%v", a)
 			}
@@ -93,7 +93,7 @@ func rollAndKill(t *testing.T, h *house.House, c *house.Client) {
 		for range killsEach {
 			victim := []string{"daemon", "agent", "containerd"}[rng.IntN(3)]
 			moment := time.Now().Add(time.Duration(rng.IntN(700)) * time.Millisecond)
-			house.Until(t, time.Second, "the moment of a kill", func() error {
+			testbed.Until(t, time.Second, "the moment of a kill", func() error {
 				if left := time.Until(moment); left > 0 {
 					return fmt.Errorf("%v to go", left)
 				}
@@ -117,15 +117,15 @@ func rollAndKill(t *testing.T, h *house.House, c *house.Client) {
 	t.Logf("killed %v", killed)
 }
 
-// witnessEvents follows the event stream, again and again, until the returned function is called: it tells how many statuses
-// came and which of them contradict an end that was told before.
-func witnessEvents(h *house.House, c *house.Client) func() (int, []string) {
+// witnessEvents follows the event stream, again and again, until the returned function is called: it tells how many
+// statuses came and which of them contradict an end that was told before.
+func witnessEvents(h *testbed.Datacenter, c *testbed.Client) func() (int, []string) {
 	ctx, cancel := context.WithCancel(context.Background())
 	var ends invariant.Terminals
 	var wrong []string
 	n := 0
 	stream := func() {
-		req, err := http.NewRequestWithContext(ctx, "GET", c.Base+house.Marathon+"/events?event_type=status_update_event", nil)
+		req, err := http.NewRequestWithContext(ctx, "GET", c.Base+testbed.Marathon+"/events?event_type=status_update_event", nil)
 		if err != nil {
 			return
 		}
@@ -168,8 +168,9 @@ func witnessEvents(h *house.House, c *house.Client) func() (int, []string) {
 	}
 }
 
-// askNames has a task ask for a name the whole time until the returned function is called: it tells how many answers there were,
-// and which were wrong. No answer is none: the name server dies with the agent, and comes back knowing what it knew.
+// askNames has a task ask for a name the whole time until the returned function is called: it tells how many answers
+// there were, and which were wrong. No answer is none: the name server dies with the agent, and comes back knowing what
+// it knew.
 func askNames(ctx context.Context, url, vip string) func() (int, []string) {
 	ctx, cancel := context.WithCancel(ctx)
 	var wait sync.WaitGroup
@@ -198,18 +199,18 @@ func askNames(ctx context.Context, url, vip string) func() (int, []string) {
 	}
 }
 
-// kill ends a process of the house, and waits until somebody has started its next one if somebody is to.
-func kill(t *testing.T, h *house.House, victim string) {
+// kill ends a process of the datacenter, and waits until somebody has started its next one if somebody is to.
+func kill(t *testing.T, h *testbed.Datacenter, victim string) {
 	t.Helper()
 	var pid int
-	house.Until(t, 20*time.Second, "a "+victim+" to kill", func() (err error) {
+	testbed.Until(t, 20*time.Second, "a "+victim+" to kill", func() (err error) {
 		pid, err = h.PID(victim)
 		if err == nil {
 			err = unix.Kill(pid, unix.SIGKILL)
 		}
 		return err
 	})
-	house.Until(t, 10*time.Second, "the end of "+victim, func() error {
+	testbed.Until(t, 10*time.Second, "the end of "+victim, func() error {
 		if b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid)); err == nil && !strings.Contains(string(b), ") Z ") {
 			return fmt.Errorf("process %d is still there", pid)
 		}
@@ -218,9 +219,9 @@ func kill(t *testing.T, h *house.House, victim string) {
 }
 
 // adopted judges that the API and the machine show the same tasks of an app, with the same processes.
-func adopted(t *testing.T, h *house.House, c *house.Client, app string) {
+func adopted(t *testing.T, h *testbed.Datacenter, c *testbed.Client, app string) {
 	t.Helper()
-	procs := map[string]house.Process{}
+	procs := map[string]testbed.Process{}
 	for _, p := range running(t, h, app) {
 		if other, twice := procs[p.Task]; twice {
 			t.Errorf("task %s runs twice: %v and %v", p.Task, other, p)
@@ -238,7 +239,7 @@ func adopted(t *testing.T, h *house.House, c *house.Client, app string) {
 				State string
 			}
 		}
-		c.Ask(t, "GET", house.TaskPath(task.ID), nil, 200, &known)
+		c.Ask(t, "GET", testbed.TaskPath(task.ID), nil, 200, &known)
 		p, ok := procs[task.ID]
 		if !ok || known.Status.PID != p.PID || known.Status.State != "TASK_RUNNING" {
 			t.Errorf("task %s: the datacenter says %+v, the machine %+v", task.ID, known.Status, p)
@@ -251,9 +252,9 @@ func adopted(t *testing.T, h *house.House, c *house.Client, app string) {
 }
 
 // report fails the test with what clients saw go wrong.
-func report(t *testing.T, when string, calls []house.Call) {
+func report(t *testing.T, when string, calls []testbed.Call) {
 	t.Helper()
-	failed := house.Failed(calls)
+	failed := testbed.Failed(calls)
 	for _, f := range failed[:min(len(failed), 5)] {
 		t.Errorf("%s: at %v after %v (new connection: %v): %v", when, f.Begin.Format("15:04:05.000"), f.Took, f.New, f.Err)
 	}
@@ -266,7 +267,7 @@ func report(t *testing.T, when string, calls []house.Call) {
 }
 
 // bounded judges that never more than most processes of an app lived at once.
-func bounded(t *testing.T, lives []house.Life, most int) {
+func bounded(t *testing.T, lives []testbed.Life, most int) {
 	t.Helper()
 	for _, at := range lives {
 		n := 0

@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/marinaos/marina/test/house"
+	"github.com/marinaos/marina/test/testbed"
 )
 
 // revokeLimit is how long after its token's end a stream may go on.
@@ -20,7 +20,7 @@ const revokeLimit = 2 * time.Second
 const skew = time.Minute
 
 // token makes a token by the command and returns it with its id.
-func token(t *testing.T, h *house.House, flags ...string) (secret, id string) {
+func token(t *testing.T, h *testbed.Datacenter, flags ...string) (secret, id string) {
 	t.Helper()
 	var made struct{ Token, ID string }
 	decode(t, h.Must(t, append([]string{"token", "create", "--json"}, flags...)...), &made)
@@ -35,7 +35,7 @@ func TestARevokedTokenEndsItsStreamsAtOnce(t *testing.T) {
 	mine.Auth = "Bearer " + secret
 	mine.Ask(t, "GET", "/v2/apps", nil, 200, nil)
 
-	req, err := http.NewRequestWithContext(t.Context(), "GET", c.Base+house.Marathon+"/events", nil)
+	req, err := http.NewRequestWithContext(t.Context(), "GET", c.Base+testbed.Marathon+"/events", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -83,7 +83,7 @@ func TestAnExpiredTokenIsRefused(t *testing.T) {
 	mine.Auth = "Bearer " + fresh
 	mine.Ask(t, "GET", "/v2/apps", nil, 200, nil)
 	mine.Auth = "Bearer " + shortLived // made long ago, so that waiting for its end is short
-	house.Until(t, skew+10*time.Second, "the token's end", func() error {
+	testbed.Until(t, skew+10*time.Second, "the token's end", func() error {
 		a, err := mine.Do("GET", "/v2/apps", nil)
 		if err == nil && (a.Status != 401 || !strings.Contains(string(a.Body), "expired")) {
 			err = fmt.Errorf("%d %.100s", a.Status, a.Body)
@@ -100,13 +100,13 @@ func TestAnExpiredTokenIsRefused(t *testing.T) {
 func TestSomeoneOnAnotherComputerLogsIn(t *testing.T) {
 	t.Parallel()
 	h, c := datacenter(t)
-	other, err := house.NewComputer()
+	other, err := testbed.NewComputer()
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer other.Close()
 	removeAfter(t, c, "/seen")
-	c.Deploy(t, h.Truthful("/seen", 1))
+	c.Deploy(t, h.ProbeApp("/seen", 1))
 
 	home := t.TempDir()
 	ca := filepath.Join(home, "ca.crt")
@@ -117,7 +117,7 @@ func TestSomeoneOnAnotherComputerLogsIn(t *testing.T) {
 	_, port, _ := strings.Cut(h.HTTPS, ":")
 	url := "https://" + outward(t) + ":" + port
 	env := []string{"HOME=" + home, "PATH=" + os.Getenv("PATH"), "MARINA_STATE=" + filepath.Join(home, "nothing")}
-	run := func(more []string, args ...string) house.Output {
+	run := func(more []string, args ...string) testbed.Output {
 		return other.Run(append(env, more...), h.Marina, args...)
 	}
 
@@ -136,7 +136,7 @@ func TestSomeoneOnAnotherComputerLogsIn(t *testing.T) {
 	if o := run(nil, "app", "list"); o.Code != 0 || !strings.Contains(o.Out, "/seen") {
 		t.Errorf("app list after login: got %+v, want /seen in it", o)
 	}
-	if o := run(nil, "task", "exec", "seen", "--", "/truthtask"); o.Code != 2 {
+	if o := run(nil, "task", "exec", "seen", "--", "/probe"); o.Code != 2 {
 		t.Errorf("exec from another computer: got %+v, want the command's own exit code 2", o)
 	}
 	h.Must(t, "token", "revoke", id)

@@ -9,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/marinaos/marina/test/house"
+	"github.com/marinaos/marina/test/testbed"
 )
 
 func TestAServiceLivesThroughItsVerbs(t *testing.T) {
@@ -17,7 +17,7 @@ func TestAServiceLivesThroughItsVerbs(t *testing.T) {
 	h, c := datacenter(t)
 	const id = "/verbs"
 	removeAfter(t, c, id)
-	app := h.Truthful(id, 2)
+	app := h.ProbeApp(id, 2)
 
 	h.Must(t, "app", "add", app.File(t), "--wait")
 	if err := c.Settled(id); err != nil {
@@ -29,9 +29,9 @@ func TestAServiceLivesThroughItsVerbs(t *testing.T) {
 	if again := h.Run("app", "add", app.File(t)); again.Code != 4 || !strings.Contains(again.Err, "An app with id [/verbs] already exists.") {
 		t.Errorf("adding it again: got %+v, want exit code 4 and Marathon's words", again)
 	}
-	var list struct{ Apps []house.App }
+	var list struct{ Apps []testbed.App }
 	decode(t, h.Must(t, "app", "list", "--json"), &list)
-	if !slices.ContainsFunc(list.Apps, func(a house.App) bool { return a.ID == id && a.TasksHealthy == 2 }) {
+	if !slices.ContainsFunc(list.Apps, func(a testbed.App) bool { return a.ID == id && a.TasksHealthy == 2 }) {
 		t.Errorf("app list --json: got %+v, want %s with 2 healthy tasks", list, id)
 	}
 	if text := h.Must(t, "app", "list"); !strings.Contains(text, id) {
@@ -53,7 +53,7 @@ func TestAServiceLivesThroughItsVerbs(t *testing.T) {
 	h.Must(t, "app", "restart", id, "--wait")
 	after := running(t, h, id)
 	for _, p := range after {
-		if slices.ContainsFunc(before, func(b house.Process) bool { return b.Task == p.Task }) {
+		if slices.ContainsFunc(before, func(b testbed.Process) bool { return b.Task == p.Task }) {
 			t.Errorf("restart left task %s alone", p.Task)
 		}
 	}
@@ -79,19 +79,19 @@ func TestADeploymentRolledBackBringsBackWhatWas(t *testing.T) {
 	h, c := datacenter(t)
 	const id = "/rolled"
 	removeAfter(t, c, id)
-	c.Deploy(t, h.Truthful(id, 2).With(house.Definition{"env": house.Definition{"VERSION": "good"}}))
+	c.Deploy(t, h.ProbeApp(id, 2).With(testbed.Definition{"env": testbed.Definition{"VERSION": "good"}}))
 	was := running(t, h, id)
 
 	var begun struct{ DeploymentID string }
-	c.Ask(t, "PATCH", house.Marathon+"/apps"+id, house.Definition{"env": house.Definition{"VERSION": "bad", "EXIT_AT_ONCE": "1"}}, 200, &begun)
-	house.Until(t, 20*time.Second, "the bad version to fail", func() error {
+	c.Ask(t, "PATCH", testbed.Marathon+"/apps"+id, testbed.Definition{"env": testbed.Definition{"VERSION": "bad", "EXIT_AT_ONCE": "1"}}, 200, &begun)
+	testbed.Until(t, 20*time.Second, "the bad version to fail", func() error {
 		a := c.App(t, id)
 		if a.LastFailure == nil {
 			return fmt.Errorf("no failure yet: %+v", a)
 		}
 		return nil
 	})
-	if locked, err := c.Do("PATCH", house.Marathon+"/apps"+id, house.Definition{"instances": 3}); err != nil || locked.Status != 409 ||
+	if locked, err := c.Do("PATCH", testbed.Marathon+"/apps"+id, testbed.Definition{"instances": 3}); err != nil || locked.Status != 409 ||
 		!strings.Contains(string(locked.Body), begun.DeploymentID) {
 		t.Errorf("a change during a deployment: got %v, %v, want 409 that names %s", locked, err, begun.DeploymentID)
 	}
@@ -154,9 +154,9 @@ func decode(t *testing.T, text string, out any) {
 }
 
 // running are an app's processes on the machine.
-func running(t *testing.T, h *house.House, app string) []house.Process {
+func running(t *testing.T, h *testbed.Datacenter, app string) []testbed.Process {
 	t.Helper()
-	got, err := h.Processes(house.Prefix(app))
+	got, err := h.Processes(testbed.Prefix(app))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -164,14 +164,14 @@ func running(t *testing.T, h *house.House, app string) []house.Process {
 }
 
 // alive are the lives of an app's processes that are on the machine.
-func alive(t *testing.T, h *house.House, app string) []house.Life {
+func alive(t *testing.T, h *testbed.Datacenter, app string) []testbed.Life {
 	t.Helper()
 	lives, err := h.Lives(app)
 	if err != nil {
 		t.Fatal(err)
 	}
 	procs := running(t, h, app)
-	return slices.DeleteFunc(lives, func(l house.Life) bool {
-		return !slices.ContainsFunc(procs, func(p house.Process) bool { return p.Task == l.Task })
+	return slices.DeleteFunc(lives, func(l testbed.Life) bool {
+		return !slices.ContainsFunc(procs, func(p testbed.Process) bool { return p.Task == l.Task })
 	})
 }

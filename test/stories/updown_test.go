@@ -12,17 +12,17 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/marinaos/marina/test/house"
+	"github.com/marinaos/marina/test/testbed"
 )
 
 // tenure is an app whose tasks are to stay, whatever becomes of the datacenter's processes.
 type tenure struct {
 	*testing.T
-	h   *house.House
-	c   *house.Client
+	h   *testbed.Datacenter
+	c   *testbed.Client
 	id  string
 	vip string
-	was []house.Process
+	was []testbed.Process
 }
 
 func (s *tenure) up(program string) string {
@@ -47,7 +47,7 @@ func (s *tenure) stayed(when string) {
 // answers judges that the VIP leads to the app.
 func (s *tenure) answers(when string) {
 	s.Helper()
-	if who, err := house.Who(s.vip); err != nil || !strings.HasPrefix(who, house.Prefix(s.id)) {
+	if who, err := testbed.Who(s.vip); err != nil || !strings.HasPrefix(who, testbed.Prefix(s.id)) {
 		s.Errorf("%s: the VIP answers %q, %v", when, who, err)
 	}
 }
@@ -55,14 +55,14 @@ func (s *tenure) answers(when string) {
 func TestTasksOutliveEverythingThatHappensToTheDatacentersProcesses(t *testing.T) {
 	h, c := own(t)
 	s := &tenure{T: t, h: h, c: c, id: "/stays"}
-	c.Deploy(t, h.Truthful(s.id, 2))
+	c.Deploy(t, h.ProbeApp(s.id, 2))
 	if err := h.Witness(); err != nil {
 		t.Fatal(err)
 	}
 	s.was, s.vip = running(t, h, s.id), c.VIP(t, s.id)
-	caller := house.NewCaller(s.vip, 10*time.Millisecond, nil)
+	caller := testbed.NewCaller(s.vip, 10*time.Millisecond, nil)
 	s.upAgain()
-	newer, err := h.Build("marina-2", "house-2")
+	newer, err := h.Build("marina-2", "testbed-2")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -87,11 +87,12 @@ func (s *tenure) upAgain() {
 func (s *tenure) upWithNewBuild(newer string) {
 	s.h.Become(s.T, newer)
 	s.stayed("after up with a new build")
-	s.c.Deploy(s.T, s.h.Truthful("/newer", 1)) // it works
+	s.c.Deploy(s.T, s.h.ProbeApp("/newer", 1)) // it works
 	s.c.Remove(s.T, "/newer")
 }
 
-// upInPlace puts a build in the place of the file that runs, as git pull and make do, and has the old daemon start an agent.
+// upInPlace puts a build in the place of the file that runs, as git pull and make do, and has the old daemon start an
+// agent.
 func (s *tenure) upInPlace(newer string) {
 	file := filepath.Join(s.TempDir(), "marina")
 	copyFile(s.T, s.h.Marina, file)
@@ -105,7 +106,7 @@ func (s *tenure) upInPlace(newer string) {
 		s.Fatal(err)
 	}
 	kill(s.T, s.h, "agent")
-	house.Until(s.T, 20*time.Second, "another agent", func() error {
+	testbed.Until(s.T, 20*time.Second, "another agent", func() error {
 		if pid, err := s.h.PID("agent"); err != nil || pid == agent {
 			return fmt.Errorf("agent %d, %v", pid, err)
 		}
@@ -139,7 +140,7 @@ func (s *tenure) upAfterDown() {
 	s.up(s.h.Marina)
 	s.c.Settle(s.T, s.id, 60*time.Second)
 	now := running(s.T, s.h, s.id)
-	if len(now) != 2 || slices.ContainsFunc(now, func(p house.Process) bool { return slices.Contains(s.was, p) }) {
+	if len(now) != 2 || slices.ContainsFunc(now, func(p testbed.Process) bool { return slices.Contains(s.was, p) }) {
 		s.Errorf("after down and up: %v run, want 2 new ones", now)
 	}
 	if got := s.c.VIP(s.T, s.id); got != s.vip {
@@ -158,8 +159,8 @@ func copyFile(t *testing.T, from, to string) {
 
 func TestTwoDatacentersStandSideBySide(t *testing.T) {
 	w := workshop(t)
-	var houses []*house.House
-	var clients []*house.Client
+	var houses []*testbed.Datacenter
+	var clients []*testbed.Client
 	for range 2 {
 		h, err := w.New() // with the address ranges that they choose themselves
 		if err != nil {
@@ -173,26 +174,26 @@ func TestTwoDatacentersStandSideBySide(t *testing.T) {
 		if _, err := h.Up(); err != nil {
 			t.Fatal(err)
 		}
-		if err := h.Load(w.Truth); err != nil {
+		if err := h.Load(w.Probe); err != nil {
 			t.Fatal(err)
 		}
 		houses, clients = append(houses, h), append(clients, attend(t, h))
 	}
 	const id = "/twin"
 	for i, c := range clients {
-		c.Deploy(t, houses[i].Truthful(id, 1))
+		c.Deploy(t, houses[i].ProbeApp(id, 1))
 		if err := houses[i].Witness(); err != nil {
 			t.Fatal(err)
 		}
 	}
-	var callers []*house.Caller
+	var callers []*testbed.Caller
 	for i, c := range clients {
 		vip := c.VIP(t, id)
-		who, err := house.Who(vip)
+		who, err := testbed.Who(vip)
 		if mine := running(t, houses[i], id); err != nil || len(mine) != 1 || who != mine[0].Task {
 			t.Errorf("datacenter %d: %s answers %q, %v, want %v", i, vip, who, err, mine)
 		}
-		callers = append(callers, house.NewCaller(vip, 10*time.Millisecond, nil))
+		callers = append(callers, testbed.NewCaller(vip, 10*time.Millisecond, nil))
 	}
 	stays := running(t, houses[1], id)
 	callers[0].Stop()
@@ -210,7 +211,7 @@ func TestTwoDatacentersStandSideBySide(t *testing.T) {
 	if err := unix.Access(houses[0].State, unix.F_OK); err == nil {
 		t.Errorf("%s is still there", houses[0].State)
 	}
-	house.Always(t, 2*time.Second, "the second datacenter after the first one's end", func() error { return clients[1].Settled(id) })
+	testbed.Always(t, 2*time.Second, "the second datacenter after the first one's end", func() error { return clients[1].Settled(id) })
 	if now := running(t, houses[1], id); !slices.Equal(now, stays) {
 		t.Errorf("the second's tasks: were %v, are %v", stays, now)
 	}

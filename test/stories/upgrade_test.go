@@ -7,7 +7,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/marinaos/marina/test/house"
+	"github.com/marinaos/marina/test/testbed"
 )
 
 // TestAnUpgradeFromTheLastReleaseRestartsNoTask starts a datacenter with the last release's program, has apps run and
@@ -28,17 +28,17 @@ func TestAnUpgradeFromTheLastReleaseRestartsNoTask(t *testing.T) {
 	})
 	c := attend(t, h) // with a token that the last release signed
 	s := &tenure{T: t, h: h, c: c, id: "/stays"}
-	c.Deploy(t, h.Truthful(s.id, 3).With(house.Definition{"env": house.Definition{"VERSION": "1"}}))
+	c.Deploy(t, h.ProbeApp(s.id, 3).With(testbed.Definition{"env": testbed.Definition{"VERSION": "1"}}))
 	h.Must(t, "quota", "set", "/small", "--mem", "48") // of one task, and not of two
-	c.Deploy(t, h.Truthful("/small/beside", 1))
-	c.Ask(t, "POST", house.Marathon+"/apps", h.Truthful("/small/waits", 1), 201, nil)
+	c.Deploy(t, h.ProbeApp("/small/beside", 1))
+	c.Ask(t, "POST", testbed.Marathon+"/apps", h.ProbeApp("/small/waits", 1), 201, nil)
 	if err := h.Witness(); err != nil {
 		t.Fatal(err)
 	}
 	s.was, s.vip = running(t, h, s.id), c.VIP(t, s.id)
 	beside := running(t, h, "/small/beside")
 
-	caller := house.NewCaller(s.vip, 10*time.Millisecond, nil)
+	caller := testbed.NewCaller(s.vip, 10*time.Millisecond, nil)
 	s.become(newer)
 	report(t, "while the last release was replaced", caller.Stop())
 	s.answers("after the upgrade")
@@ -59,10 +59,10 @@ func TestAnUpgradeFromTheLastReleaseRestartsNoTask(t *testing.T) {
 }
 
 // lastRelease is its program. Where the history is not there the story is skipped: a shallow clone or a tarball.
-func lastRelease(t *testing.T, w *house.Workshop) string {
+func lastRelease(t *testing.T, w *testbed.Workshop) string {
 	t.Helper()
 	program, err := w.Release()
-	if errors.Is(err, house.ErrNoHistory) {
+	if errors.Is(err, testbed.ErrNoHistory) {
 		t.Skipf("NOT CHECKED, the upgrade: %v", err)
 	}
 	if err != nil {
@@ -90,7 +90,7 @@ func (s *tenure) waitsStill(when, id string) {
 // goesOn scales what the last release deployed, which keeps its tasks, and deploys another app.
 func (s *tenure) goesOn() {
 	s.Helper()
-	s.c.Ask(s.T, "PATCH", house.Marathon+"/apps"+s.id, house.Definition{"instances": 4}, 200, nil)
+	s.c.Ask(s.T, "PATCH", testbed.Marathon+"/apps"+s.id, testbed.Definition{"instances": 4}, 200, nil)
 	s.c.Settle(s.T, s.id, 60*time.Second)
 	now := running(s.T, s.h, s.id)
 	for _, p := range s.was {
@@ -102,10 +102,10 @@ func (s *tenure) goesOn() {
 		s.Errorf("%d tasks after scaling to 4", len(now))
 	}
 	s.was = now
-	versions := s.c.Ask(s.T, "GET", house.Marathon+"/apps"+s.id+"/versions", nil, 200, nil)
+	versions := s.c.Ask(s.T, "GET", testbed.Marathon+"/apps"+s.id+"/versions", nil, 200, nil)
 	if n := strings.Count(string(versions.Body), "T"); n < 2 {
 		s.Errorf("versions after the upgrade: %v, want those of before too", versions)
 	}
-	s.c.Deploy(s.T, s.h.Truthful("/newer", 1))
+	s.c.Deploy(s.T, s.h.ProbeApp("/newer", 1))
 	s.c.Remove(s.T, "/newer")
 }

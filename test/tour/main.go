@@ -1,5 +1,5 @@
-// Command tour runs the README's own code blocks, word by word: those marked sh under the heading "A tour in ten minutes",
-// in order, in one shell, each shown before its output. The first one that fails ends it.
+// Command tour runs the README's own code blocks, word by word: those marked sh under the heading "A tour in ten
+// minutes", in order, in one shell, each shown before its output. The first one that fails ends it.
 package main
 
 import (

@@ -100,7 +100,7 @@ func run(ctx context.Context, root string, out io.Writer) (bool, error) {
 	return ok, nil
 }
 
-// database returns the folder of the pinned database and when it was made, which its pseudo-version tells.
+// database returns the directory of the pinned database and when it was made, which its pseudo-version tells.
 func database(ctx context.Context, module string) (string, time.Time, error) {
 	cmd := exec.CommandContext(ctx, "go", "mod", "download", "-json", "golang.org/x/vulndb")
 	cmd.Dir = module

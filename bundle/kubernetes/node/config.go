@@ -105,8 +105,8 @@ func readJSON(file string, into any) error {
 	return nil
 }
 
-// machineCPUs counts the processors in use of /proc/cpuinfo's text: what the kubelet takes for the node's capacity, since
-// it cannot be shown fewer.
+// machineCPUs counts the processors in use of /proc/cpuinfo's text: what the kubelet takes for the node's capacity,
+// since it cannot be shown fewer.
 func machineCPUs(cpuinfo string) int64 {
 	var n int64
 	for line := range strings.Lines(cpuinfo) {

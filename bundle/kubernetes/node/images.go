@@ -21,7 +21,7 @@ type Image struct {
 	Archive string
 }
 
-// listImages reads what the OCI archives of a folder hold. It reads their indexes only.
+// listImages reads what the OCI archives of a directory hold. It reads their indexes only.
 func listImages(dir string) ([]Image, error) {
 	archives, err := filepath.Glob(filepath.Join(dir, "*.tar")) // sorted
 	if err != nil {

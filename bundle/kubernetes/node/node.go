@@ -165,8 +165,8 @@ func listens(ctx context.Context, network, address string, within time.Duration)
 	}
 }
 
-// end ends everything else in the container, pods too. Only a container's first process may: to anybody else, "everything"
-// is the machine.
+// end ends everything else in the container, pods too. Only a container's first process may: to anybody else,
+// "everything" is the machine.
 func (n *Node) end() {
 	if os.Getpid() != 1 {
 		return

@@ -35,9 +35,9 @@ func (n *Node) prepare() error {
 	return n.shield()
 }
 
-// shield is for a node that has no user namespace, and so would change the machine: the kubelet gets sysctls of its own to
-// look at and to set, and no kernel log. It also leaves a whole /proc and /sys mounted, without which the kernel refuses
-// pods with user namespaces new ones, since a file lies over the node's /proc/meminfo.
+// shield is for a node that has no user namespace, and so would change the machine: the kubelet gets sysctls of its own
+// to look at and to set, and no kernel log. It also leaves a whole /proc and /sys mounted, without which the kernel
+// refuses pods with user namespaces new ones, since a file lies over the node's /proc/meminfo.
 func (n *Node) shield() error {
 	for name, value := range map[string]string{"vm/overcommit_memory": "1", "kernel/panic": "10", "kernel/panic_on_oops": "1"} {
 		file := filepath.Join(runDir, "sysctl", name)

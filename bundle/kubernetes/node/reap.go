@@ -11,8 +11,8 @@ import (
 	"syscall"
 )
 
-// A Reaper starts processes and waits for them and for every orphan, which are its children too in the first process of a
-// container. os/exec cannot be used beside it: both would wait for the same child.
+// A Reaper starts processes and waits for them and for every orphan, which are its children too in the first process of
+// a container. os/exec cannot be used beside it: both would wait for the same child.
 type Reaper struct {
 	mu   sync.Mutex
 	ours map[int]chan syscall.WaitStatus // started here and not ended yet; guarded by mu
@@ -51,8 +51,8 @@ func (r *Reaper) Signal(pid int, s syscall.Signal) {
 	}
 }
 
-// Output runs a program to its end, or kills it at ctx's, and returns what it wrote, at most maxConfig bytes. That is the
-// error's text too if it fails.
+// Output runs a program to its end, or kills it at ctx's, and returns what it wrote, at most maxConfig bytes. That is
+// the error's text too if it fails.
 func (r *Reaper) Output(ctx context.Context, args, env []string) (string, error) {
 	in, out, err := os.Pipe()
 	if err != nil {

@@ -41,7 +41,8 @@ func (p *Program) Restart() {
 	}
 }
 
-// Run starts the program, and again whenever it ends, until ctx does. It then stops the program and returns once it ended.
+// Run starts the program, and again whenever it ends, until ctx does. It then stops the program and returns once it
+// ended.
 func (p *Program) Run(ctx context.Context) {
 	var wait time.Duration
 	for {

@@ -80,7 +80,7 @@ require (
 	github.com/liggitt/tabwriter v0.0.0-20181228230101-89fcab3d43de // indirect
 	github.com/lithammer/dedent v1.1.0 // indirect
 	github.com/mailru/easyjson v0.7.7 // indirect
-	github.com/marinaos/marina/bundle/kubernetes/hyper v0.0.0
+	github.com/marinaos/marina/bundle/kubernetes/hyperkube v0.0.0
 	github.com/marinaos/marina/internal/kubernetes/wire v0.0.0 // indirect
 	github.com/mistifyio/go-zfs v2.1.2-0.20190413222219-f784269be439+incompatible // indirect
 	github.com/mitchellh/go-wordwrap v1.0.1 // indirect
@@ -201,7 +201,7 @@ require (
 
 // Kubernetes publishes its staging modules beside itself; a module that builds it must name them one by one.
 replace (
-	github.com/marinaos/marina/bundle/kubernetes/hyper => ../hyper
+	github.com/marinaos/marina/bundle/kubernetes/hyperkube => ../hyperkube
 	github.com/marinaos/marina/internal/kubernetes/wire => ../../../internal/kubernetes/wire
 	k8s.io/api => k8s.io/api v0.36.3
 	k8s.io/apiextensions-apiserver => k8s.io/apiextensions-apiserver v0.36.3

@@ -1,10 +1,10 @@
-// The program of Kubernetes 1.36; see package hyper.
+// The program of Kubernetes 1.36; see package hyperkube.
 package main
 
 import (
 	"os"
 
-	"github.com/marinaos/marina/bundle/kubernetes/hyper"
+	"github.com/marinaos/marina/bundle/kubernetes/hyperkube"
 )
 
-func main() { os.Exit(hyper.Main()) }
+func main() { os.Exit(hyperkube.Main()) }

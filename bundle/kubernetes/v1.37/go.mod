@@ -83,7 +83,7 @@ require (
 	github.com/kylelemons/godebug v1.1.0 // indirect
 	github.com/liggitt/tabwriter v0.0.0-20181228230101-89fcab3d43de // indirect
 	github.com/lithammer/dedent v1.1.0 // indirect
-	github.com/marinaos/marina/bundle/kubernetes/hyper v0.0.0
+	github.com/marinaos/marina/bundle/kubernetes/hyperkube v0.0.0
 	github.com/marinaos/marina/internal/kubernetes/wire v0.0.0 // indirect
 	github.com/mdlayher/netlink v1.11.2 // indirect
 	github.com/mdlayher/socket v0.6.1 // indirect
@@ -203,7 +203,7 @@ require (
 
 // Kubernetes publishes its staging modules beside itself; a module that builds it must name them one by one.
 replace (
-	github.com/marinaos/marina/bundle/kubernetes/hyper => ../hyper
+	github.com/marinaos/marina/bundle/kubernetes/hyperkube => ../hyperkube
 	github.com/marinaos/marina/internal/kubernetes/wire => ../../../internal/kubernetes/wire
 	k8s.io/api => k8s.io/api v0.37.2
 	k8s.io/apiextensions-apiserver => k8s.io/apiextensions-apiserver v0.37.2

@@ -1,12 +1,12 @@
 // Gate is a CNI plugin, the last of a node's chain: it lets a pod start once the rules for the pod's address stand.
 //
 // A pod's address reaches the Kubernetes API only after the pod runs. Until then nobody who reads policies there could
-// isolate it. So this plugin tells the node's engine (kubernetes node-network), over a unix socket, which address the pod
-// was given, and waits for the answer that its rules stand. No answer within the limit is an error: the sandbox fails, and
-// the kubelet tries again. The engine being away therefore means no new pods, never pods without rules.
+// isolate it. So this plugin tells the node's engine (kubernetes node-network), over a unix socket, which address the
+// pod was given, and waits for the answer that its rules stand. No answer within the limit is an error: the sandbox
+// fails, and the kubelet tries again. The engine being away therefore means no new pods, never pods without rules.
 //
-// Configuration: "socket", where the engine listens, and the usual "cniVersion", "name", "prevResult". It adds nothing to
-// the result of the plugins before it and prints that as it came. One request is one line of JSON each way; see
+// Configuration: "socket", where the engine listens, and the usual "cniVersion", "name", "prevResult". It adds nothing
+// to the result of the plugins before it and prints that as it came. One request is one line of JSON each way; see
 // package policy of the engine, which has the same words.
 package main
 
@@ -180,8 +180,8 @@ func pod(env func(string) string) request {
 	return r
 }
 
-// ask sends r and waits for the answer. An engine that is not there yet is waited for, within the same limit; one that went
-// away while it was asked is asked again when it is back.
+// ask sends r and waits for the answer. An engine that is not there yet is waited for, within the same limit; one that
+// went away while it was asked is asked again when it is back.
 func ask(socket string, r request, limit time.Duration) error {
 	line, err := json.Marshal(r)
 	if err != nil {

@@ -1,12 +1,12 @@
 // Marina-log writes a container's output to files. A shim starts one for each container, by containerd's protocol for
-// logging programs: stdout is file 3, stderr file 4, and closing file 5 says that it is ready. Arguments are pairs of a key
-// and a value: stdout FILE, stderr FILE, uid N and gid N, whom the pipes are given to so that the container can open
-// /dev/stdout.
+// logging programs: stdout is file 3, stderr file 4, and closing file 5 says that it is ready. Arguments are pairs of a
+// key and a value: stdout FILE, stderr FILE, uid N and gid N, whom the pipes are given to so that the container can
+// open /dev/stdout.
 //
 // It exists because a shim that copies by itself stops at the first failed write, and with its pipe full the task hangs
-// for good. This one reads on whatever happens: what a full disk does not take is dropped, counted, and told in the file
-// once there is room. It ends with the container's output, appends always (so that a file can be truncated under it), and
-// depends on neither agent nor containerd.
+// for good. This one reads on whatever happens: what a full disk does not take is dropped, counted, and told in the
+// file once there is room. It ends with the container's output, appends always (so that a file can be truncated under
+// it), and depends on neither agent nor containerd.
 package main
 
 import (

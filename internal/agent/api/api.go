@@ -32,11 +32,11 @@ import (
 const (
 	logChunk     = 64 << 10 // bytes of a log read at a time
 	followPoll   = 100 * time.Millisecond
-	maxListing   = 10_000 // entries of a folder that are told
+	maxListing   = 10_000 // entries of a directory that are told
 	statsWorkers = 16
 )
 
-// Task is a task of a group that is here, as it was told last.
+// Task is a task of an instance that is here, as it was told last.
 type Task struct {
 	Container string
 	Status    kernel.Status // zero before anything was told
@@ -55,7 +55,7 @@ type Config struct {
 	Log       *slog.Logger
 	Metrics   *metrics.Registry // nil: there are none
 
-	Task func(kernel.TaskID) (t Task, ok bool) // ok is false for one that no group here has
+	Task func(kernel.TaskID) (t Task, ok bool) // ok is false for one that no instance here has
 	Up   func() map[kernel.TaskID]Task         // those that are up
 }
 
@@ -195,17 +195,17 @@ func (p *API) serveLogs(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// entry is one line of a folder's listing.
+// entry is one line of a directory's listing.
 type entry struct {
 	Name     string    `json:"name"`
 	Size     int64     `json:"size"`
 	Mode     string    `json:"mode"`
 	Modified time.Time `json:"modified"`
-	Folder   bool      `json:"folder,omitempty"`
+	Dir      bool      `json:"folder,omitempty"`
 }
 
-// serveFiles answers with a file of a task's sandbox, or a folder's entries as JSON. What a link leads to outside of
-// the sandbox is forbidden, and so is what is neither a file nor a folder.
+// serveFiles answers with a file of a task's sandbox, or a directory's entries as JSON. What a link leads to outside of
+// the sandbox is forbidden, and so is what is neither a file nor a directory.
 func (p *API) serveFiles(w http.ResponseWriter, r *http.Request) error {
 	task, err := sandboxOf(r)
 	if err != nil {
@@ -228,9 +228,9 @@ func (p *API) serveFiles(w http.ResponseWriter, r *http.Request) error {
 	}
 	switch {
 	case i.IsDir():
-		return serveFolder(w, f)
+		return serveDir(w, f)
 	case !i.Mode().IsRegular():
-		return fmt.Errorf("%s is neither a file nor a folder: %w", name, errdefs.ErrPermissionDenied)
+		return fmt.Errorf("%s is neither a file nor a directory: %w", name, errdefs.ErrPermissionDenied)
 	}
 	w.Header().Set("Content-Type", "application/octet-stream") // never something a browser would run
 	w.Header().Set("X-Content-Type-Options", "nosniff")
@@ -238,7 +238,7 @@ func (p *API) serveFiles(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-func serveFolder(w http.ResponseWriter, f *os.File) error {
+func serveDir(w http.ResponseWriter, f *os.File) error {
 	found, err := f.ReadDir(maxListing)
 	if err != nil && !errors.Is(err, io.EOF) {
 		return err
@@ -246,7 +246,7 @@ func serveFolder(w http.ResponseWriter, f *os.File) error {
 	out := make([]entry, 0, len(found))
 	for _, d := range found {
 		if i, err := d.Info(); err == nil {
-			out = append(out, entry{Name: d.Name(), Size: i.Size(), Mode: i.Mode().String(), Modified: i.ModTime().UTC(), Folder: d.IsDir()})
+			out = append(out, entry{Name: d.Name(), Size: i.Size(), Mode: i.Mode().String(), Modified: i.ModTime().UTC(), Dir: d.IsDir()})
 		}
 	}
 	slices.SortFunc(out, func(a, b entry) int { return cmp.Compare(a.Name, b.Name) })

@@ -133,9 +133,9 @@ func TestFilesOfASandboxAreServedAndNothingElse(t *testing.T) {
 	}
 	w := get("/tasks/t/files/")
 	var list []struct {
-		Name   string
-		Size   int64
-		Folder bool
+		Name string
+		Size int64
+		Dir  bool `json:"folder"`
 	}
 	if err := json.Unmarshal(w.Body.Bytes(), &list); err != nil {
 		t.Fatalf("%v: %s", err, w.Body)
@@ -143,7 +143,7 @@ func TestFilesOfASandboxAreServedAndNothingElse(t *testing.T) {
 	var names []string
 	for _, e := range list {
 		names = append(names, e.Name)
-		if e.Folder != (e.Name == "dir") || e.Name == "stdout" && e.Size != 5 {
+		if e.Dir != (e.Name == "dir") || e.Name == "stdout" && e.Size != 5 {
 			t.Errorf("got %+v", e)
 		}
 	}

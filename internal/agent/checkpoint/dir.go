@@ -111,7 +111,7 @@ func (d *Dir) acquire(ctx context.Context) error {
 	name := filepath.Join(d.Path, "lock")
 	lock, err := durable.TakeLock(ctx, name)
 	if errdefs.IsUnavailable(err) {
-		return fmt.Errorf("agent state %s is held by another agent (pid %d); stop it, or choose another folder: %w",
+		return fmt.Errorf("agent state %s is held by another agent (pid %d); stop it, or choose another directory: %w",
 			d.Path, durable.Holder(name), errdefs.ErrUnavailable)
 	}
 	if err != nil {

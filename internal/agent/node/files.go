@@ -14,8 +14,8 @@ import (
 	"github.com/marinaos/marina/internal/runtime"
 )
 
-// Binds are the mounts of what a node is told of itself, whose files are at the given place. Its size is a directory, in which the
-// file is replaced; that over /proc/meminfo is changed in place.
+// Binds are the mounts of what a node is told of itself, whose files are at the given place. Its size is a directory,
+// in which the file is replaced; that over /proc/meminfo is changed in place.
 func Binds(at string) []runtime.Bind {
 	return []runtime.Bind{
 		{Source: filepath.Join(at, "machine-id"), Target: "/etc/machine-id", ReadOnly: true},

@@ -17,8 +17,8 @@ import (
 	"github.com/marinaos/marina/internal/kernel"
 )
 
-// Folder is where sandboxes are in an agent's state directory, each by its task's name.
-const Folder = "sandboxes"
+// Root is where sandboxes are in an agent's state directory, each by its task's name.
+const Root = "sandboxes"
 
 // maxWalk bounds how many files of one sandbox are looked at when it is measured.
 const maxWalk = 1_000_000
@@ -34,18 +34,18 @@ func In(root *os.Root) *Dir { return &Dir{root: root} }
 
 // Path is a task's sandbox, whether it is there or not.
 func (d *Dir) Path(task kernel.TaskID) string {
-	return filepath.Join(d.root.Name(), Folder, string(task))
+	return filepath.Join(d.root.Name(), Root, string(task))
 }
 
 // Open opens a task's sandbox. One that is not there is fs.ErrNotExist.
 func (d *Dir) Open(task kernel.TaskID) (*os.Root, error) {
-	return d.root.OpenRoot(path.Join(Folder, string(task)))
+	return d.root.OpenRoot(path.Join(Root, string(task)))
 }
 
 // Make makes a task's sandbox, with the files for its output and the directories that its volumes have there; what is
 // there is kept.
 func (d *Dir) Make(task kernel.TaskID, volumes []kernel.Volume) error {
-	at := path.Join(Folder, string(task))
+	at := path.Join(Root, string(task))
 	if err := d.root.MkdirAll(at, 0o755); err != nil {
 		return err
 	}
@@ -74,7 +74,7 @@ func (d *Dir) Make(task kernel.TaskID, volumes []kernel.Volume) error {
 // End marks a task's sandbox as that of one that ended now, from when its age counts. One that is not there is left so.
 func (d *Dir) End(task kernel.TaskID) {
 	now := time.Now()
-	_ = d.root.Chtimes(path.Join(Folder, string(task)), now, now)
+	_ = d.root.Chtimes(path.Join(Root, string(task)), now, now)
 }
 
 // OpenInside opens a file without blocking on a pipe. Whatever is wrong beside the file not being there is a way out of
@@ -134,7 +134,7 @@ func (d *Dir) Usage(task kernel.TaskID) (int64, error) {
 // Collect removes the sandboxes of tasks that are not live and that the limits do not keep, and names those. free is
 // how many bytes the disk has left.
 func (d *Dir) Collect(live map[kernel.TaskID]bool, l Limits, free int64) (removed []string, err error) {
-	entries, err := fs.ReadDir(d.root.FS(), Folder)
+	entries, err := fs.ReadDir(d.root.FS(), Root)
 	if err != nil {
 		return nil, fmt.Errorf("sandboxes: %w", err)
 	}
@@ -154,7 +154,7 @@ func (d *Dir) Collect(live map[kernel.TaskID]bool, l Limits, free int64) (remove
 	}
 	var errs []error
 	for _, name := range decide(l, ended, time.Now(), free) {
-		if err := d.root.RemoveAll(path.Join(Folder, name)); err != nil {
+		if err := d.root.RemoveAll(path.Join(Root, name)); err != nil {
 			errs = append(errs, fmt.Errorf("sandbox %s: %w", name, err))
 			continue
 		}

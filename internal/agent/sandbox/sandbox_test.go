@@ -26,7 +26,7 @@ func dir(t *testing.T) (*Dir, string) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { root.Close() })
-	if err := root.Mkdir(Folder, 0o700); err != nil {
+	if err := root.Mkdir(Root, 0o700); err != nil {
 		t.Fatal(err)
 	}
 	return In(root), root.Name()
@@ -39,7 +39,7 @@ func TestAskingForTasksThatWereNeverHereLeavesNothing(t *testing.T) {
 			t.Errorf("got %v, want fs.ErrNotExist", err)
 		}
 	}
-	if err := errors.Join(d.Make("there", nil), os.WriteFile(filepath.Join(root, Folder, "there", "stdout"), []byte("hello"), 0o600)); err != nil {
+	if err := errors.Join(d.Make("there", nil), os.WriteFile(filepath.Join(root, Root, "there", "stdout"), []byte("hello"), 0o600)); err != nil {
 		t.Fatal(err)
 	}
 	if n, _, _, err := d.Read("there", "stdout", 0, make([]byte, 9), 2); n != 5 || err != nil {
@@ -75,7 +75,7 @@ func TestASandboxIsMadeOnceAndKept(t *testing.T) {
 	}
 	i, err := os.Stat(d.Path("web.1"))
 	if err != nil || i.Mode().Perm() != 0o777 || i.Mode()&fs.ModeSticky == 0 {
-		t.Errorf("got %v, %v, want a folder for every user, sticky", i.Mode(), err)
+		t.Errorf("got %v, %v, want a directory for every user, sticky", i.Mode(), err)
 	}
 	names, _ := os.ReadDir(d.Path("web.1"))
 	var got []string

@@ -28,7 +28,7 @@ import (
 const (
 	maxBytes = 1 << 20 // of all files of one secret
 	maxFiles = 100     // of one secret
-	slack    = 1 << 20 // bytes a group's files may take beside their content: whole pages, names
+	slack    = 1 << 20 // bytes an instance's files may take beside their content: whole pages, names
 )
 
 // Source tells what references of kernel.File.Secret stand for.
@@ -38,7 +38,7 @@ type Source interface {
 
 // Config is what Files works with.
 type Config struct {
-	Dir      string // below which the files of groups are mounted
+	Dir      string // below which the files of instances are mounted
 	Storage  runtime.Storage
 	Source   Source        // nil: there is nobody who has secrets
 	Timeout  time.Duration // of one question to the source
@@ -46,10 +46,10 @@ type Config struct {
 	Log      *slog.Logger
 }
 
-// Files is the files of the groups on one machine. Its methods are safe for concurrent use.
+// Files is the files of the instances on one machine. Its methods are safe for concurrent use.
 type Files struct {
 	cfg  Config
-	busy locks.Table // by group: while its files are written or taken away
+	busy locks.Table // by instance: while its files are written or taken away
 }
 
 // New makes the files of a machine.
@@ -57,7 +57,7 @@ func New(cfg Config) *Files { return &Files{cfg: cfg} }
 
 // Group is one whose tasks have files.
 type Group struct {
-	ID    kernel.GroupID
+	ID    kernel.InstanceID
 	Spec  *kernel.Spec
 	Owner uint32 // the machine's id of the root of its containers
 }
@@ -80,15 +80,15 @@ func Refs(s *kernel.Spec) []string {
 	return slices.Sorted(maps.Keys(refs))
 }
 
-// At is where a group's files are.
-func (f *Files) At(id kernel.GroupID) string { return filepath.Join(f.cfg.Dir, naming.Group(id)) }
+// At is where an instance's files are.
+func (f *Files) At(id kernel.InstanceID) string { return filepath.Join(f.cfg.Dir, naming.Group(id)) }
 
-// dirOf is the directory of a task's file in its group's.
+// dirOf is the directory of a task's file in its instance's.
 func dirOf(task, file int) string { return strconv.Itoa(task) + "-" + strconv.Itoa(file) }
 
 // Binds are the mounts of a task's files: a file with content by itself, those of a secret by their directory, in which
 // they are replaced.
-func (f *Files) Binds(id kernel.GroupID, s *kernel.Spec, task int) []runtime.Bind {
+func (f *Files) Binds(id kernel.InstanceID, s *kernel.Spec, task int) []runtime.Bind {
 	var out []runtime.Bind
 	for i, file := range s.Tasks[task].Files {
 		b := runtime.Bind{Source: filepath.Join(f.At(id), dirOf(task, i)), Target: file.Path, ReadOnly: true, Raw: true}
@@ -100,7 +100,7 @@ func (f *Files) Binds(id kernel.GroupID, s *kernel.Spec, task int) []runtime.Bin
 	return out
 }
 
-// Fetch gets the contents of a group's secrets, by reference; who gives them may be away for a while.
+// Fetch gets the contents of an instance's secrets, by reference; who gives them may be away for a while.
 func (f *Files) Fetch(ctx context.Context, g Group) (map[string]kernel.Secret, error) {
 	out := map[string]kernel.Secret{}
 	until := time.Now().Add(f.cfg.Patience)
@@ -147,7 +147,7 @@ func (f *Files) fetch(ctx context.Context, ref string) (kernel.Secret, error) {
 	return s, nil
 }
 
-// Place puts the files of a group's tasks in memory of its own.
+// Place puts the files of an instance's tasks in memory of its own.
 func (f *Files) Place(ctx context.Context, g Group, secrets map[string]kernel.Secret) error {
 	if !Has(g.Spec) {
 		return nil
@@ -171,7 +171,7 @@ func (f *Files) Place(ctx context.Context, g Group, secrets map[string]kernel.Se
 	return err
 }
 
-// Refresh looks for newer contents of a group's secrets. A group that ended meanwhile is no error.
+// Refresh looks for newer contents of an instance's secrets. An instance that ended meanwhile is no error.
 func (f *Files) Refresh(ctx context.Context, g Group) error {
 	var errs []error
 	fresh := map[string]kernel.Secret{}
@@ -189,7 +189,7 @@ func (f *Files) Refresh(ctx context.Context, g Group) error {
 	return errors.Join(errs...)
 }
 
-// Drop takes a group's files out of memory.
+// Drop takes an instance's files out of memory.
 func (f *Files) Drop(ctx context.Context, g Group) error {
 	if !Has(g.Spec) {
 		return nil
@@ -198,15 +198,15 @@ func (f *Files) Drop(ctx context.Context, g Group) error {
 	return f.cfg.Storage.Unmount(ctx, f.At(g.ID))
 }
 
-// DropUnknown takes the files of groups that are not here out of memory. Whether one is here is asked by naming.Group's
-// name.
+// DropUnknown takes the files of instances that are not here out of memory. Whether one is here is asked by
+// naming.Group's name.
 func (f *Files) DropUnknown(ctx context.Context, known func(name string) bool) error {
 	mounted, err := f.cfg.Storage.Mounted(ctx, f.cfg.Dir)
 	if err != nil {
 		return err
 	}
 	var errs []error
-	for _, at := range mounted { // listed before: a group that begins meanwhile is not among them
+	for _, at := range mounted { // listed before: an instance that begins meanwhile is not among them
 		if !known(filepath.Base(at)) {
 			errs = append(errs, f.cfg.Storage.Unmount(ctx, at))
 		}
@@ -214,7 +214,7 @@ func (f *Files) DropUnknown(ctx context.Context, known func(name string) bool) e
 	return errors.Join(errs...)
 }
 
-// write writes what is new of the files of a group's tasks: contents, and those secrets that are given.
+// write writes what is new of the files of an instance's tasks: contents, and those secrets that are given.
 func (f *Files) write(ctx context.Context, g Group, secrets map[string]kernel.Secret) error {
 	defer f.busy.Lock(string(g.ID))()
 	mounted, err := f.cfg.Storage.Mounted(ctx, f.cfg.Dir)

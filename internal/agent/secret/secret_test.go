@@ -146,7 +146,7 @@ func TestFilesAreGivenRefreshedAndTakenAway(t *testing.T) {
 func TestNothingIsWrittenWhereNoMemoryIs(t *testing.T) {
 	f, v, _ := newFiles(t)
 	v.set("pki", map[string]string{"ca.crt": "hush"}, nil)
-	if err := os.MkdirAll(f.At("g"), 0o700); err != nil { // the folder is there, on the disk
+	if err := os.MkdirAll(f.At("g"), 0o700); err != nil { // the directory is there, on the disk
 		t.Fatal(err)
 	}
 	pki := map[string]kernel.Secret{"pki": {Files: map[string][]byte{"ca.crt": []byte("hush")}}}
@@ -213,7 +213,7 @@ func TestSecretsAreChecked(t *testing.T) {
 func TestFilesOfGroupsThatAreNotHereAreDropped(t *testing.T) {
 	f, v, _ := newFiles(t)
 	v.set("pki", map[string]string{"ca.crt": "one"}, nil)
-	for _, id := range []kernel.GroupID{"g", "gone"} {
+	for _, id := range []kernel.InstanceID{"g", "gone"} {
 		g := group()
 		g.ID = id
 		if err := f.Place(t.Context(), g, nil); err != nil {

@@ -333,7 +333,7 @@ func (s *session) admit(d *kernel.Down) (bool, error) {
 		return false, nil
 	case d.Seq != s.seq+1:
 		return false, fmt.Errorf("frame %d after %d: %w", d.Seq, s.seq, errdefs.ErrFailedPrecondition)
-	case !s.sync && !d.Sync && (len(d.Groups) > 0 || len(d.Drop) > 0 || len(d.Acks) > 0 || d.Endpoints != nil): // specs may come first
+	case !s.sync && !d.Sync && (len(d.Assignments) > 0 || len(d.Drop) > 0 || len(d.Acks) > 0 || d.Endpoints != nil): // specs may come first
 		return false, fmt.Errorf("frame %d comes before the sync: %w", d.Seq, errdefs.ErrFailedPrecondition)
 	}
 	s.seq, s.sync = d.Seq, s.sync || d.Sync

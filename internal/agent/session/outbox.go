@@ -16,7 +16,7 @@ const maxOutbox = 1 << 16
 type Outbox struct {
 	mu       sync.Mutex
 	statuses []kernel.Status // guarded by mu
-	released []string        // claims of which nothing is left; guarded by mu
+	released []string        // reservations of which nothing is left; guarded by mu
 	end      error           // why the session is to end; guarded by mu
 
 	wake chan struct{}
@@ -45,7 +45,7 @@ func (o *Outbox) Status(s kernel.Status) {
 	})
 }
 
-// Released tells that nothing is left of a claim.
+// Released tells that nothing is left of a reservation.
 func (o *Outbox) Released(claim string) { o.put(func() { o.released = append(o.released, claim) }) }
 
 // End ends the session: the agent has to register anew.

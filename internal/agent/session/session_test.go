@@ -36,7 +36,7 @@ func (a *agent) Listen(epoch int64) error {
 }
 
 func (a *agent) Apply(specs map[kernel.SpecID]kernel.Spec, d *kernel.Down) error {
-	for _, g := range d.Groups {
+	for _, g := range d.Assignments {
 		if _, ok := specs[g.Spec]; !ok {
 			return fmt.Errorf("spec %s: %w", g.Spec, errdefs.ErrNotFound)
 		}
@@ -50,7 +50,7 @@ func newSession(a *agent) *session {
 }
 
 func TestFramesAreTakenInTheirOrderAndOnce(t *testing.T) {
-	groups := []kernel.Group{{ID: "g"}}
+	groups := []kernel.Assignment{{ID: "g"}}
 	begin := kernel.Down{Epoch: 5, Seq: 1, Sync: true}
 	for _, c := range []struct {
 		name   string
@@ -58,7 +58,7 @@ func TestFramesAreTakenInTheirOrderAndOnce(t *testing.T) {
 		taken  []bool
 		err    string // of the last
 	}{
-		{"in order", []kernel.Down{begin, {Epoch: 5, Seq: 2, Groups: groups}}, []bool{true, true}, ""},
+		{"in order", []kernel.Down{begin, {Epoch: 5, Seq: 2, Assignments: groups}}, []bool{true, true}, ""},
 		{"again", []kernel.Down{begin, {Epoch: 5, Seq: 1, Sync: true}}, []bool{true, false}, ""},
 		{"a gap", []kernel.Down{begin, {Epoch: 5, Seq: 3}}, []bool{true, false}, "frame 3 after 1"},
 		{"not from the first", []kernel.Down{{Epoch: 5, Seq: 2, Sync: true}}, []bool{false}, "frame 2 after 0"},
@@ -66,12 +66,12 @@ func TestFramesAreTakenInTheirOrderAndOnce(t *testing.T) {
 			"frame of epoch 3, the agent has listened to 4"},
 		{"specs before the sync", []kernel.Down{{Epoch: 5, Seq: 1, Specs: []kernel.Spec{{ID: "s"}}},
 			{Epoch: 5, Seq: 2, Sync: true}}, []bool{true, true}, ""},
-		{"changes before the sync", []kernel.Down{{Epoch: 5, Seq: 1, Groups: groups}}, []bool{false},
+		{"changes before the sync", []kernel.Down{{Epoch: 5, Seq: 1, Assignments: groups}}, []bool{false},
 			"frame 1 comes before the sync"},
 		{"acks before the sync", []kernel.Down{{Epoch: 5, Seq: 1, Acks: []kernel.StatusAck{{}}}}, []bool{false},
 			"frame 1 comes before the sync"},
 		{"a new leader begins anew", []kernel.Down{begin, {Epoch: 6, Seq: 1, Sync: true}}, []bool{true, true}, ""},
-		{"a new leader syncs first", []kernel.Down{begin, {Epoch: 6, Seq: 1, Groups: groups}}, []bool{true, false}, "comes before the sync"},
+		{"a new leader syncs first", []kernel.Down{begin, {Epoch: 6, Seq: 1, Assignments: groups}}, []bool{true, false}, "comes before the sync"},
 	} {
 		s := newSession(&agent{epoch: 4})
 		for i := range c.frames {

@@ -23,14 +23,15 @@ import (
 	"github.com/marinaos/marina/internal/runtime"
 )
 
-// Folder is where claims are in an agent's state directory; below it FRAMEWORK/CLAIM/NAME.img and, while in use, NAME.
-const Folder = "volumes"
+// Dir is where reservations are in an agent's state directory; below it FRAMEWORK/CLAIM/NAME.img and, while in use,
+// NAME.
+const Dir = "volumes"
 
 const (
 	imageExt = ".img"
 
 	mountTimeout = 10 * time.Minute // for one to be made, repaired or grown
-	releaseRetry = time.Second      // between attempts to delete a claim
+	releaseRetry = time.Second      // between attempts to delete a reservation
 )
 
 // Config is what Claims works with.
@@ -39,38 +40,38 @@ type Config struct {
 	Storage runtime.Storage
 	Log     *slog.Logger
 
-	// InUse reports whether a group here may use a claim. It is asked while the claim is locked.
+	// InUse reports whether an instance here may use a reservation. It is asked while the reservation is locked.
 	InUse func(claim string) bool
 
-	// Released is told of each claim of which nothing is left.
+	// Released is told of each reservation of which nothing is left.
 	Released func(claim string)
 }
 
-// Claims is the claims on one machine. A claim is named as kernel.Down.Release does: "framework/name".
-type Claims struct {
+// Volumes is the reservations on one machine. A reservation is named as kernel.Down.Release does: "framework/name".
+type Volumes struct {
 	cfg  Config
-	busy locks.Table // a claim's volumes are mounted, unmounted or deleted by one goroutine at a time
+	busy locks.Table // a reservation's volumes are mounted, unmounted or deleted by one goroutine at a time
 
 	mu      sync.Mutex
 	release map[string]bool // to be deleted; guarded by mu
 	look    chan struct{}   // asks Run to look at them
 }
 
-// New makes the claims of an agent's state directory.
-func New(cfg Config) *Claims {
-	return &Claims{cfg: cfg, release: map[string]bool{}, look: make(chan struct{}, 1)}
+// New makes the reservations of an agent's state directory.
+func New(cfg Config) *Volumes {
+	return &Volumes{cfg: cfg, release: map[string]bool{}, look: make(chan struct{}, 1)}
 }
 
-// dirOf is where a claim's volumes are, below the state directory. A claim that cannot name one is invalid.
+// dirOf is where a reservation's volumes are, below the state directory. A reservation that cannot name one is invalid.
 func dirOf(claim string) (string, error) {
 	framework, name, ok := strings.Cut(claim, "/")
 	if !ok || !naming.IsFile(framework) || !naming.IsFile(name) {
-		return "", fmt.Errorf("claim %.200q cannot name a folder: %w", claim, errdefs.ErrInvalidArgument)
+		return "", fmt.Errorf("claim %.200q cannot name a directory: %w", claim, errdefs.ErrInvalidArgument)
 	}
-	return filepath.Join(Folder, framework, name), nil
+	return filepath.Join(Dir, framework, name), nil
 }
 
-func (c *Claims) path(dir string) string { return filepath.Join(c.cfg.Root.Name(), dir) }
+func (c *Volumes) path(dir string) string { return filepath.Join(c.cfg.Root.Name(), dir) }
 
 // MountError is a volume that cannot be mounted.
 type MountError struct {
@@ -81,8 +82,9 @@ type MountError struct {
 func (e *MountError) Error() string { return e.Err.Error() }
 func (e *MountError) Unwrap() error { return e.Err }
 
-// Mount has the volumes of a claim be there, and answers with where, by name. An error of one volume is a *MountError.
-func (c *Claims) Mount(ctx context.Context, claim string, volumes []kernel.ClaimVolume) (map[string]string, error) {
+// Mount has the volumes of a reservation be there, and answers with where, by name. An error of one volume is a
+// *MountError.
+func (c *Volumes) Mount(ctx context.Context, claim string, volumes []kernel.ReservedVolume) (map[string]string, error) {
 	if len(volumes) == 0 {
 		return nil, nil
 	}
@@ -115,9 +117,9 @@ func (c *Claims) Mount(ctx context.Context, claim string, volumes []kernel.Claim
 	return out, nil
 }
 
-// Unmount takes the volumes of a claim from where they were mounted; their content stays. What is not mounted is no
-// error.
-func (c *Claims) Unmount(ctx context.Context, claim string) error {
+// Unmount takes the volumes of a reservation from where they were mounted; their content stays. What is not mounted is
+// no error.
+func (c *Volumes) Unmount(ctx context.Context, claim string) error {
 	dir, err := dirOf(claim)
 	if err != nil {
 		return nil //nolint:nilerr // none was mounted
@@ -136,9 +138,9 @@ func UnmountBelow(ctx context.Context, s runtime.Storage, dir string) error {
 	return errors.Join(errs...)
 }
 
-// UnmountUnknown takes away what is mounted for claims that nobody uses.
-func (c *Claims) UnmountUnknown(ctx context.Context) error {
-	top := c.path(Folder)
+// UnmountUnknown takes away what is mounted for reservations that nobody uses.
+func (c *Volumes) UnmountUnknown(ctx context.Context) error {
+	top := c.path(Dir)
 	mounted, err := c.cfg.Storage.Mounted(ctx, top)
 	if err != nil {
 		return err
@@ -151,7 +153,7 @@ func (c *Claims) UnmountUnknown(ctx context.Context) error {
 		}
 		errs = append(errs, func() error {
 			defer c.busy.Lock(claim)()
-			if c.cfg.InUse(claim) { // a group that began meanwhile is there before it mounts
+			if c.cfg.InUse(claim) { // an instance that began meanwhile is there before it mounts
 				return nil
 			}
 			c.cfg.Log.Warn("volume that nobody uses is unmounted", "claim", claim)
@@ -161,8 +163,8 @@ func (c *Claims) UnmountUnknown(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// Release has claims be deleted by Run, each as soon as nobody uses it.
-func (c *Claims) Release(claims []string) {
+// Release has reservations be deleted by Run, each as soon as nobody uses it.
+func (c *Volumes) Release(claims []string) {
 	if len(claims) == 0 {
 		return
 	}
@@ -174,16 +176,16 @@ func (c *Claims) Release(claims []string) {
 	c.Look()
 }
 
-// Look has Run look again: somebody who used a claim is gone.
-func (c *Claims) Look() {
+// Look has Run look again: somebody who used a reservation is gone.
+func (c *Volumes) Look() {
 	select {
 	case c.look <- struct{}{}:
 	default:
 	}
 }
 
-// Run deletes the claims that are released until ctx ends.
-func (c *Claims) Run(ctx context.Context) error {
+// Run deletes the reservations that are released until ctx ends.
+func (c *Volumes) Run(ctx context.Context) error {
 	for {
 		select {
 		case <-ctx.Done():
@@ -217,8 +219,8 @@ func (c *Claims) Run(ctx context.Context) error {
 	}
 }
 
-// remove deletes a claim's volumes, unless a group uses them. A claim that was never here is done.
-func (c *Claims) remove(ctx context.Context, claim string) (done bool, err error) {
+// remove deletes a reservation's volumes, unless an instance uses them. A reservation that was never here is done.
+func (c *Volumes) remove(ctx context.Context, claim string) (done bool, err error) {
 	dir, err := dirOf(claim)
 	if err != nil {
 		c.cfg.Log.Warn("claim that cannot be here is told as released", "claim", claim, "err", err)

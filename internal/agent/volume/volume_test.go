@@ -23,7 +23,8 @@ import (
 	"github.com/marinaos/marina/internal/runtime/process"
 )
 
-// disk is the storage of a test: that of plain folders, with faults, and a watch that calls for one place never meet.
+// disk is the storage of a test: that of plain directories, with faults, and a watch that calls for one place never
+// meet.
 type disk struct {
 	runtime.Storage
 	t    *testing.T
@@ -52,11 +53,11 @@ func (d *disk) Unmount(ctx context.Context, at string) error {
 	return d.call("unmount", func() error { return d.Storage.Unmount(ctx, at) })
 }
 
-// machine is the claims of a test's machine.
+// machine is the reservations of a test's machine.
 type machine struct {
-	*Claims
+	*Volumes
 	disk *disk
-	top  string // where claims are
+	top  string // where reservations are
 	log  *bytes.Buffer
 
 	mu       sync.Mutex
@@ -76,12 +77,12 @@ func newMachine(t *testing.T) *machine {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { root.Close() })
-	if err := root.Mkdir(Folder, 0o700); err != nil {
+	if err := root.Mkdir(Dir, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	m := &machine{disk: &disk{Storage: procs, t: t}, top: filepath.Join(dir, Folder),
+	m := &machine{disk: &disk{Storage: procs, t: t}, top: filepath.Join(dir, Dir),
 		inUse: map[string]bool{}, log: new(bytes.Buffer)}
-	m.Claims = New(Config{Root: root, Storage: m.disk, Log: slog.New(slog.NewTextHandler(m.log, nil)),
+	m.Volumes = New(Config{Root: root, Storage: m.disk, Log: slog.New(slog.NewTextHandler(m.log, nil)),
 		InUse: func(claim string) bool {
 			m.mu.Lock()
 			defer m.mu.Unlock()
@@ -118,7 +119,7 @@ func (m *machine) mounted(t *testing.T) []string {
 
 const claim = "marathon/db"
 
-var data = []kernel.ClaimVolume{{Name: "data", Bytes: kernel.MiB}, {Name: "log", Bytes: kernel.MiB}}
+var data = []kernel.ReservedVolume{{Name: "data", Bytes: kernel.MiB}, {Name: "log", Bytes: kernel.MiB}}
 
 func TestContentStaysBetweenMounts(t *testing.T) {
 	m := newMachine(t)
@@ -172,7 +173,7 @@ func TestNamesThatAreNoNamesAreRefused(t *testing.T) {
 		}
 	}
 	for _, v := range []string{"", "..", "a/b"} {
-		if _, err := m.Mount(t.Context(), claim, []kernel.ClaimVolume{{Name: v}}); !errdefs.IsInvalidArgument(err) {
+		if _, err := m.Mount(t.Context(), claim, []kernel.ReservedVolume{{Name: v}}); !errdefs.IsInvalidArgument(err) {
 			t.Errorf("volume %q: got %v, want errdefs.ErrInvalidArgument", v, err)
 		}
 	}
@@ -195,8 +196,8 @@ func TestImagesThatWereBeingMadeAreSwept(t *testing.T) {
 	}
 }
 
-// A claim is deleted once nobody uses it, and told; one that never was here is told, too; each is told once for each
-// time it is asked.
+// A reservation is deleted once nobody uses it, and told; one that never was here is told, too; each is told once for
+// each time it is asked.
 func TestReleasedClaimsAreDeletedOnceNobodyUsesThem(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newMachine(t)

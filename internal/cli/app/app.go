@@ -69,7 +69,8 @@ func wait(e *command.Env) *cobra.Command {
 }
 
 const (
-	// settled is for how long a service has to be as it should be before wait believes it: what just died is noticed by then.
+	// settled is for how long a service has to be as it should be before wait believes it: what just died is noticed by
+	// then.
 	settled = 600 * time.Millisecond
 	// pace is how often wait looks.
 	pace = 100 * time.Millisecond

@@ -58,7 +58,8 @@ func printApp(ctx context.Context, e *command.Env, cl *client.Client, a *maratho
 	}
 }
 
-// printWaiting says how many instances of an app have no room, and why. Nothing when that cannot be had: it is an addition.
+// printWaiting says how many instances of an app have no room, and why. Nothing when that cannot be had: it is an
+// addition.
 func printWaiting(ctx context.Context, e *command.Env, cl *client.Client, id string) {
 	var answer struct {
 		Queue []struct {

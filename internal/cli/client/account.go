@@ -11,13 +11,13 @@ import (
 	"github.com/marinaos/marina/internal/cli/exit"
 )
 
-// Options is what a command line says of the datacenter it is for. The zero value finds the one of this machine or of the
-// saved login.
+// Options is what a command line says of the datacenter it is for. The zero value finds the one of this machine or of
+// the saved login.
 type Options struct {
 	URL   string // https://host:8443; empty: find one
 	Token string // empty: MARINA_TOKEN, then the one of where the address is from
 	CA    string // file with the datacenter's CA certificate; empty: that of the login, else the machine's
-	State string // the state folder of the datacenter on this machine
+	State string // the state directory of the datacenter on this machine
 }
 
 // account finds whom to talk to, in the order of the package's comment.

@@ -57,7 +57,8 @@ func (o *Options) Client(ctx context.Context) (*Client, error) {
 	return &Client{Account: a, http: &http.Client{Transport: t, CheckRedirect: followRedirect}}, nil
 }
 
-// sealed refuses an address to which a token would travel in clear: only https, and http to this machine itself, carry one.
+// sealed refuses an address to which a token would travel in clear: only https, and http to this machine itself, carry
+// one.
 func sealed(address string) error {
 	u, err := url.Parse(address)
 	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
@@ -96,7 +97,8 @@ func (c *Client) Get(ctx context.Context, path string, out any) ([]byte, error) 
 	return b, nil
 }
 
-// Call sends a request and returns the body of a good answer; other answers are errors. A body that is no []byte is sent as JSON.
+// Call sends a request and returns the body of a good answer; other answers are errors. A body that is no []byte is
+// sent as JSON.
 func (c *Client) Call(ctx context.Context, method, path string, in any) ([]byte, error) {
 	_, b, err := c.Send(ctx, method, path, in)
 	return b, err

@@ -19,11 +19,11 @@ type Account struct {
 	Until time.Time `json:"until,omitzero"`
 }
 
-// LoginFile is where `marina login` saves an account. Without a folder of the user's own it is an error.
+// LoginFile is where `marina login` saves an account. Without a directory of the user's own it is an error.
 func LoginFile() (string, error) {
 	dir, err := os.UserConfigDir()
 	if err != nil {
-		return "", &exit.Error{Code: exit.Failed, Message: fmt.Sprintf("there is no folder of yours to keep a login in: %v", err),
+		return "", &exit.Error{Code: exit.Failed, Message: fmt.Sprintf("there is no directory of yours to keep a login in: %v", err),
 			Next: "set HOME, or give MARINA_URL, MARINA_TOKEN and MARINA_CA to every command"}
 	}
 	return filepath.Join(dir, "marina", "login.json"), nil

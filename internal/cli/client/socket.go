@@ -33,7 +33,7 @@ type Unit struct {
 	Output  string `json:"output"` // what is wrong; of a scheduler its alarms, one a line
 }
 
-// Socket is the admin socket of the datacenter whose state folder is given.
+// Socket is the admin socket of the datacenter whose state directory is given.
 func Socket(state string) string { return filepath.Join(state, "run", "admin.sock") }
 
 // localLimit bounds what the admin socket may take for a token.

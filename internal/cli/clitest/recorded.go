@@ -17,8 +17,8 @@ import (
 	"github.com/marinaos/marina/internal/kernel"
 )
 
-// Recorded is a datacenter's API that always answers the same: what a small datacenter answered once. It keeps what it was
-// asked.
+// Recorded is a datacenter's API that always answers the same: what a small datacenter answered once. It keeps what it
+// was asked.
 type Recorded struct {
 	URL string
 	t   *testing.T
@@ -124,8 +124,8 @@ type answer struct {
 	body   string
 }
 
-// answers is all of them, by method and path. In the file each stands under its request, with the status if that is not 200;
-// HOURS and DAYS are times some hours and some days ago.
+// answers is all of them, by method and path. In the file each stands under its request, with the status if that is not
+// 200; HOURS and DAYS are times some hours and some days ago.
 func answers() map[string]answer {
 	ago := func(d time.Duration) string { return time.Now().Add(-d).UTC().Format(time.RFC3339) }
 	text := strings.NewReplacer("HOURS", ago(3*time.Hour+time.Minute), "DAYS", ago(73*time.Hour)).Replace(answersText)

@@ -19,7 +19,7 @@ import (
 // Limit bounds a command line of a test: a verb that does not end is one that fails.
 const Limit = 30 * time.Second
 
-// Home makes a home folder of its own for the test, and an environment in which nothing is said of any datacenter.
+// Home makes a home directory of its own for the test, and an environment in which nothing is said of any datacenter.
 func Home(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()

@@ -178,8 +178,8 @@ func removeKubeconfig(e *command.Env, name string) error {
 	return nil
 }
 
-// commandLimit is how long the certificate of a single kubectl command is good; a command that outlives it goes on, since a
-// certificate is shown when a connection begins.
+// commandLimit is how long the certificate of a single kubectl command is good; a command that outlives it goes on,
+// since a certificate is shown when a connection begins.
 const commandLimit = 12 * time.Hour
 
 func kubectlCommand(e *command.Env) *cobra.Command {
@@ -247,8 +247,8 @@ func kubectl(ctx context.Context, e *command.Env, name string, args []string) er
 	return nil
 }
 
-// findKubectl looks for the program of a minor ("1.37") where a checkout and a release have it, for that of another minor, and for
-// a kubectl in PATH. dir is the folder of this program.
+// findKubectl looks for the program of a minor ("1.37") where a checkout and a release have it, for that of another
+// minor, and for a kubectl in PATH. dir is the directory of this program.
 func findKubectl(dir, minor string) ([]string, error) {
 	for _, m := range []string{"v" + minor, "v*"} {
 		for _, pattern := range []string{filepath.Join(dir, "..", "bundle", "kubernetes", m, "bin"), filepath.Join(dir, "kubernetes", m),

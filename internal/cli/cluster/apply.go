@@ -115,7 +115,8 @@ func definitions(e *command.Env, file string) ([]kubernetes.Definition, error) {
 	return all, nil
 }
 
-// documents takes a file apart into the JSON of single clusters: of a list, of {"clusters": [...]}, of several YAML documents.
+// documents takes a file apart into the JSON of single clusters: of a list, of {"clusters": [...]}, of several YAML
+// documents.
 func documents(b []byte) ([]json.RawMessage, error) {
 	var out []json.RawMessage
 	if json.Valid(b) {

@@ -90,7 +90,8 @@ func followClusterEvents(ctx context.Context, e *command.Env, cl *client.Client,
 	}
 }
 
-// after is the events that follow the last one that was printed; a new leader of the datacenter remembers none of the old ones.
+// after is the events that follow the last one that was printed; a new leader of the datacenter remembers none of the
+// old ones.
 func after(all []kubernetes.Event, last kubernetes.Event) []kubernetes.Event {
 	for i := len(all) - 1; i >= 0; i-- {
 		if all[i].Time.Equal(last.Time) && all[i].Message == last.Message {

@@ -11,8 +11,8 @@ import (
 	"github.com/marinaos/marina/internal/cli/output"
 )
 
-// Env is what a verb is given: where to read and write, and which datacenter to speak to. The root's flags fill it in before a
-// verb runs; the verbs only read it.
+// Env is what a verb is given: where to read and write, and which datacenter to speak to. The root's flags fill it in
+// before a verb runs; the verbs only read it.
 type Env struct {
 	output.Printer
 	client.Options

@@ -13,7 +13,7 @@ import (
 // Programs is what main lends to the verbs that run inside a datacenter's own processes.
 type Programs struct {
 	Preflight func(context.Context, settings.Datacenter) []kernel.Finding
-	Running   func(settings.Datacenter) bool                              // a daemon lives on the state folder
+	Running   func(settings.Datacenter) bool                              // a daemon lives on the state directory
 	Daemon    func(context.Context, settings.Datacenter) error            // runs until ctx ends
 	Agent     func(context.Context, settings.Datacenter) error            // runs until ctx ends
 	Down      func(context.Context, settings.Datacenter, io.Writer) error // stops every task and process, keeps the state
@@ -32,5 +32,5 @@ type local struct {
 
 func newLocal(e *command.Env, p Programs) *local { return &local{Env: e, programs: p} }
 
-// daemonLog is where the daemon of a state folder writes.
+// daemonLog is where the daemon of a state directory writes.
 func daemonLog(state string) string { return filepath.Join(state, "log", "daemon.log") }

@@ -20,7 +20,7 @@ import (
 	"github.com/marinaos/marina/internal/settings"
 )
 
-// paths are the settings whose values are paths: the daemon runs in another folder than the command that names them.
+// paths are the settings whose values are paths: the daemon runs in another directory than the command that names them.
 var paths = []string{"runtime", "etcd-ca", "etcd-cert", "etcd-key"}
 
 func (l *local) settingsFile() string { return filepath.Join(l.settings.State, "settings.json") }
@@ -31,7 +31,7 @@ func (l *local) settingsFlags(c *cobra.Command) *cobra.Command {
 	f.StringVar(&s.HTTPS, "https", cmp.Or(os.Getenv("MARINA_HTTPS"), settings.HTTPS), "where the gateway listens")
 	f.StringVar(&s.HTTP, "http", cmp.Or(os.Getenv("MARINA_HTTP"), settings.HTTP), "where plain HTTP listens, loopback only; \"off\" for nowhere")
 	f.StringVar(&s.AgentPort, "agent-port", cmp.Or(os.Getenv("MARINA_AGENT_PORT"), settings.AgentPort), "where the master listens for agents")
-	f.StringVar(&s.Runtime, "runtime", os.Getenv("MARINA_RUNTIME"), "folder of containerd, runc and CNI plugins")
+	f.StringVar(&s.Runtime, "runtime", os.Getenv("MARINA_RUNTIME"), "directory of containerd, runc and CNI plugins")
 	f.StringVar(&s.Advertise, "advertise", "", "this machine's address for others")
 	f.StringVar(&s.Hostname, "hostname", "", "this machine's name in the datacenter")
 	f.StringVar(&s.Pool, "pool", "", "container addresses, a /16")
@@ -40,7 +40,7 @@ func (l *local) settingsFlags(c *cobra.Command) *cobra.Command {
 	f.StringVar(&s.EtcdCA, "etcd-ca", "", "the external etcd's CA certificate")
 	f.StringVar(&s.EtcdCert, "etcd-cert", "", "client certificate for the external etcd")
 	f.StringVar(&s.EtcdKey, "etcd-key", "", "key of the client certificate")
-	f.StringSliceVar(&s.HostVolume, "host-volume", nil, "a folder of this machine that tasks may bind (root in a container is root in it)")
+	f.StringSliceVar(&s.HostVolume, "host-volume", nil, "a directory of this machine that tasks may bind (root in a container is root in it)")
 	f.StringSliceVar(&s.Attribute, "attribute", nil, "name=value of this machine, for constraints")
 	f.StringVar(&s.Placement, "placement", settings.Placement, "how tasks are placed: \"spread\" over the machines, or \"binpack\" onto few")
 	f.BoolVar(&s.SharedIDs, "no-user-namespaces", false, "run containers with this machine's own user ids, as where the kernel has no user namespaces")
@@ -97,7 +97,7 @@ func (l *local) remember() error {
 		return err
 	}
 	if err := os.MkdirAll(l.settings.State, 0o700); err != nil {
-		return &exit.Error{Code: exit.Failed, Message: fmt.Sprintf("state folder: %v", err), Next: "run as root, or set MARINA_STATE"}
+		return &exit.Error{Code: exit.Failed, Message: fmt.Sprintf("state directory: %v", err), Next: "run as root, or set MARINA_STATE"}
 	}
 	if !l.changed {
 		return nil

@@ -54,8 +54,8 @@ func status(e *command.Env) *cobra.Command {
 // maxSays is how much of what a unit says stands in the table; what is longer, or has several lines, stands below it.
 const maxSays = 52
 
-// printUnits prints how each unit is and returns how many are not well. The table fits 80 columns; what does not fit into it
-// follows, one line for each alarm, with what to do.
+// printUnits prints how each unit is and returns how many are not well. The table fits 80 columns; what does not fit
+// into it follows, one line for each alarm, with what to do.
 func printUnits(e *command.Env, h *health) (sick int) {
 	var rows [][]string
 	var below []string

@@ -104,12 +104,12 @@ func (l *local) preflight(ctx context.Context, force bool) error {
 // maxLog is how large the daemon's log may be when it is started; the one before it is kept.
 const maxLog = 8 << 20
 
-// spawn starts the daemon in the background, with the settings that were remembered. ended is closed when it ends while this
-// command runs.
+// spawn starts the daemon in the background, with the settings that were remembered. ended is closed when it ends while
+// this command runs.
 func (l *local) spawn() (ended <-chan struct{}, err error) {
 	logs := filepath.Join(l.settings.State, "log")
 	if err := os.MkdirAll(logs, 0o700); err != nil {
-		return nil, &exit.Error{Code: exit.Failed, Message: fmt.Sprintf("state folder: %v", err), Next: "run as root, or set MARINA_STATE"}
+		return nil, &exit.Error{Code: exit.Failed, Message: fmt.Sprintf("state directory: %v", err), Next: "run as root, or set MARINA_STATE"}
 	}
 	if fi, err := os.Stat(daemonLog(l.settings.State)); err == nil && fi.Size() > maxLog {
 		if err := os.Rename(daemonLog(l.settings.State), daemonLog(l.settings.State)+".1"); err != nil {
@@ -142,7 +142,8 @@ func (l *local) spawn() (ended <-chan struct{}, err error) {
 // startLimit is how long a datacenter may take to become well.
 const startLimit = 60 * time.Second
 
-// ready waits until the datacenter is well and says where it is. Once the daemon has ended, and no other runs, it waits no more.
+// ready waits until the datacenter is well and says where it is. Once the daemon has ended, and no other runs, it waits
+// no more.
 func (l *local) ready(ctx context.Context, p *output.Progress, ended <-chan struct{}) error {
 	begin := time.Now()
 	ctx, cancel := context.WithTimeout(ctx, startLimit)

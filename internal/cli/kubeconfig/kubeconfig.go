@@ -35,7 +35,7 @@ func files() ([]string, error) {
 	}
 	home, err := os.UserHomeDir()
 	if err != nil {
-		return nil, &exit.Error{Code: exit.Failed, Message: "there is no home folder for a kubeconfig", Next: "--output FILE, or KUBECONFIG"}
+		return nil, &exit.Error{Code: exit.Failed, Message: "there is no home directory for a kubeconfig", Next: "--output FILE, or KUBECONFIG"}
 	}
 	return []string{filepath.Join(home, ".kube", "config")}, nil
 }
@@ -176,8 +176,8 @@ func (k *document) add(other *document, name string) error {
 	return nil
 }
 
-// remove takes a context, its cluster and its user out and reports whether anything was there. With a server it does so only if
-// the cluster is at that address: another datacenter may have one of the same name.
+// remove takes a context, its cluster and its user out and reports whether anything was there. With a server it does so
+// only if the cluster is at that address: another datacenter may have one of the same name.
 func (k *document) remove(name, server string) bool {
 	if server != "" {
 		if e := k.entry("clusters", name); e != nil && text(value(e, "cluster"), "server") != server {
@@ -288,8 +288,8 @@ func replace(file string, b []byte) error {
 	return f.Commit()
 }
 
-// Merge puts a cluster's kubeconfig into the user's and reports which file that is and whether it is the current context.
-// It becomes that if use says so or there is none.
+// Merge puts a cluster's kubeconfig into the user's and reports which file that is and whether it is the current
+// context. It becomes that if use says so or there is none.
 func Merge(ctx context.Context, b []byte, name string, use bool) (file string, current bool, err error) {
 	all, err := files()
 	if err != nil {

@@ -41,7 +41,7 @@ func list(e *command.Env) *cobra.Command {
 		}
 		rows := [][]string{}
 		for _, m := range answer.Machines {
-			rows = append(rows, []string{string(m.ID), m.Hostname, m.Address.String(), reached(&m), strconv.Itoa(m.Groups),
+			rows = append(rows, []string{string(m.ID), m.Hostname, m.Address.String(), reached(&m), strconv.Itoa(m.Instances),
 				share(m.Used.MilliCPU, m.Total.MilliCPU, func(n int64) string { return output.Number(float64(n) / 1000) }),
 				share(m.Used.Mem, m.Total.Mem, kernel.FormatBytes)})
 		}
@@ -66,7 +66,7 @@ func show(e *command.Env) *cobra.Command {
 		}
 		e.Fields("id", string(m.ID), "hostname", m.Hostname, "address", m.Address.String(), "state", reached(&m),
 			"subnet", m.Subnet.String(), "gives", m.Total.String(), "promised", m.Used.String(), "free", m.Free.String(),
-			"instances", strconv.Itoa(m.Groups), "host ports", fmt.Sprintf("%d-%d", m.Ports.First, m.Ports.Last),
+			"instances", strconv.Itoa(m.Instances), "host ports", fmt.Sprintf("%d-%d", m.Ports.First, m.Ports.Last),
 			"kernel", m.Kernel, "cgroups", m.Cgroup, "version", m.Version)
 		for _, r := range m.Reserved {
 			e.Fields("reserved for "+r.Role, r.Amount.String())
@@ -142,7 +142,7 @@ func remove(e *command.Env) *cobra.Command {
 					return err
 				}
 				if err := e.Confirm(fmt.Sprintf("Remove machine %s (%s, %s), which runs %d instances?", args[0], m.Hostname, reached(&m),
-					m.Groups)); err != nil {
+					m.Instances)); err != nil {
 					return err
 				}
 			}
@@ -160,7 +160,7 @@ func remove(e *command.Env) *cobra.Command {
 			if err := json.Unmarshal(b, &gone); err != nil {
 				return fmt.Errorf("the answer is not what is expected: %w", err)
 			}
-			fmt.Fprintf(e.Out, "%s (%s) is removed, %d instances ended\n", gone.Machine, gone.Hostname, len(gone.Groups))
+			fmt.Fprintf(e.Out, "%s (%s) is removed, %d instances ended\n", gone.Machine, gone.Hostname, len(gone.Instances))
 			for _, claim := range gone.Lost {
 				fmt.Fprintf(e.Out, "lost: the volumes of %s (%s)\n", claim.Name, claim.Framework)
 			}

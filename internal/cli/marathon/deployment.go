@@ -52,8 +52,8 @@ func findDeployment(ctx context.Context, cl *client.Client, id string) (d Deploy
 	return Deployment{}, false, nil
 }
 
-// deploymentEnds listens to the event stream for the end of a deployment: "" is success, else why not. It listens until ctx
-// ends.
+// deploymentEnds listens to the event stream for the end of a deployment: "" is success, else why not. It listens until
+// ctx ends.
 func deploymentEnds(ctx context.Context, cl *client.Client, id string) (<-chan string, error) {
 	stream, err := cl.Events(ctx, API+"/events?event_type=deployment_success&event_type=deployment_failed")
 	if err != nil {

@@ -20,8 +20,8 @@ import (
 	"github.com/marinaos/marina/internal/cli/output"
 )
 
-// orchestra is Marathon's API with one deployment, d1, of the app /web. Each look at the deployments is counted; script says
-// what follows.
+// orchestra is Marathon's API with one deployment, d1, of the app /web. Each look at the deployments is counted; script
+// says what follows.
 type orchestra struct {
 	mu      sync.Mutex
 	looks   int           // guarded by mu

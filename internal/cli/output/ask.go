@@ -23,8 +23,8 @@ func (p *Printer) Confirm(question string) error {
 	return nil
 }
 
-// ConfirmName has a person type a name before what has it is deleted. danger says what that takes along, for when nobody is
-// there to ask.
+// ConfirmName has a person type a name before what has it is deleted. danger says what that takes along, for when
+// nobody is there to ask.
 func (p *Printer) ConfirmName(name, danger, question string) error {
 	if _, ok := Terminal(p.In); !ok {
 		return exit.Usage("--yes", "%s, and nobody is there to ask", danger)

@@ -9,7 +9,8 @@ import (
 	"golang.org/x/term"
 )
 
-// Progress shows one changing line on a terminal, and one line for each change elsewhere; nothing with --json or --quiet.
+// Progress shows one changing line on a terminal, and one line for each change elsewhere; nothing with --json or
+// --quiet.
 type Progress struct {
 	w    io.Writer
 	tty  bool

@@ -111,8 +111,8 @@ func remarks(q *kernel.QuotaView) (notes []string) {
 	if !q.Held.IsZero() && q.Guarantee != nil {
 		notes = append(notes, fmt.Sprintf("%s: %s of its guarantee is not used and held for it", q.Role, q.Held))
 	}
-	if !q.Lent.IsZero() && q.Role != "/" {
-		notes = append(notes, fmt.Sprintf("%s: %s of what it uses is on loan, by work with a priority below zero", q.Role, q.Lent))
+	if !q.Preemptible.IsZero() && q.Role != "/" {
+		notes = append(notes, fmt.Sprintf("%s: %s of what it uses is on loan, by work with a priority below zero", q.Role, q.Preemptible))
 	}
 	if q.Why != "" {
 		notes = append(notes, fmt.Sprintf("%s: %d waiting for %s: %s", q.Role, q.Waiting, q.Asks, q.Why))

@@ -10,7 +10,8 @@ import (
 // Headroom is how much a heap may grow between two collections, beside a quarter of what is in use.
 const Headroom = 32 << 20
 
-// Tighten has the limit of the process's memory follow what is in use, from one collection to the next. A limit by GOMEMLIMIT stays.
+// Tighten has the limit of the process's memory follow what is in use, from one collection to the next. A limit by
+// GOMEMLIMIT stays.
 func Tighten() {
 	if debug.SetMemoryLimit(-1) == math.MaxInt64 {
 		follow()
@@ -24,13 +25,15 @@ func follow() {
 	runtime.AddCleanup(new(token), func(struct{}) { follow() }, struct{}{})
 }
 
-// limit is how much memory a process may take: what its heap has in use and may grow by, and all else that the runtime takes.
+// limit is how much memory a process may take: what its heap has in use and may grow by, and all else that the runtime
+// takes.
 func limit(live, total, heap uint64) int64 {
 	return int64(live + live/4 + Headroom + total - min(heap, total))
 }
 
-// read is what was in use after the last collection, all that the runtime has, and of it the heap, in bytes. Holes between what is in use are
-// no part of the heap here: the runtime counts them as taken, and would collect without pause for a limit that does not.
+// read is what was in use after the last collection, all that the runtime has, and of it the heap, in bytes. Holes
+// between what is in use are no part of the heap here: the runtime counts them as taken, and would collect without
+// pause for a limit that does not.
 func read() (live, total, heap uint64) {
 	s := []metrics.Sample{{Name: "/gc/heap/live:bytes"}, {Name: "/memory/classes/total:bytes"}, {Name: "/memory/classes/heap/objects:bytes"},
 		{Name: "/memory/classes/heap/free:bytes"}, {Name: "/memory/classes/heap/released:bytes"}}

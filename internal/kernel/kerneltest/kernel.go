@@ -1,8 +1,8 @@
-// Package kerneltest holds a twin of the kernel for the tests of schedulers: it keeps the contract of kernel.Kernel in memory,
-// with agents that have room for a number of groups, and lets a test say what becomes of each instance.
+// Package kerneltest holds a twin of the kernel for the tests of schedulers: it keeps the contract of kernel.Kernel in
+// memory, with agents that have room for a number of instances, and lets a test say what becomes of each instance.
 //
-// Nothing happens by itself unless Auto is on: then instances run and pass their checks as soon as they are placed, and end as
-// soon as they are stopped. What a test does wrong (an unknown instance, a group id used twice) panics.
+// Nothing happens by itself unless Auto is on: then instances run and pass their checks as soon as they are placed, and
+// end as soon as they are stopped. What a test does wrong (an unknown instance, an instance id used twice) panics.
 package kerneltest
 
 import (
@@ -23,21 +23,21 @@ import (
 type Kernel struct {
 	now func() time.Time
 
-	mu       sync.Mutex // guards everything below
-	agents   map[kernel.AgentID]*agent
-	groups   map[kernel.GroupID]*group
-	ended    map[kernel.GroupID]bool
-	queue    map[string]*entry // by framework and key
-	watches  map[*watch]bool
-	complete bool
-	auto     bool
-	brake    bool // Forget is refused
-	next     int  // for addresses and ports
-	invalid  error
-	full     error // of Resize
-	claims   map[string]*claim
-	exposed  map[string][]uint16 // published ports, by framework and owner
-	vips     map[string]netip.Addr
+	mu           sync.Mutex // guards everything below
+	agents       map[kernel.AgentID]*agent
+	groups       map[kernel.InstanceID]*group
+	ended        map[kernel.InstanceID]bool
+	queue        map[string]*entry // by framework and key
+	watches      map[*watch]bool
+	complete     bool
+	auto         bool
+	brake        bool // Forget is refused
+	next         int  // for addresses and ports
+	invalid      error
+	full         error // of Resize
+	reservations map[string]*reservation
+	exposed      map[string][]uint16 // published ports, by framework and owner
+	vips         map[string]netip.Addr
 }
 
 type agent struct {
@@ -59,12 +59,12 @@ var _ kernel.Kernel = (*Kernel)(nil)
 
 // New returns a twin without agents, whose view is complete. now is its clock.
 func New(now func() time.Time) *Kernel {
-	return &Kernel{now: now, agents: map[kernel.AgentID]*agent{}, groups: map[kernel.GroupID]*group{}, ended: map[kernel.GroupID]bool{},
+	return &Kernel{now: now, agents: map[kernel.AgentID]*agent{}, groups: map[kernel.InstanceID]*group{}, ended: map[kernel.InstanceID]bool{},
 		queue: map[string]*entry{}, watches: map[*watch]bool{}, complete: true,
-		claims: map[string]*claim{}, exposed: map[string][]uint16{}, vips: map[string]netip.Addr{}}
+		reservations: map[string]*reservation{}, exposed: map[string][]uint16{}, vips: map[string]netip.Addr{}}
 }
 
-// AddAgent adds an agent with room for so many groups, or changes the room of one.
+// AddAgent adds an agent with room for so many instances, or changes the room of one.
 func (k *Kernel) AddAgent(id kernel.AgentID, room int) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -115,8 +115,8 @@ func (k *Kernel) RefuseSpecs(err error) {
 	k.invalid = err
 }
 
-// Failover is what a change of leader does: the queue is gone, watches end, and what agents say is not known until they report.
-// Complete(true) has them report.
+// Failover is what a change of leader does: the queue is gone, watches end, and what agents say is not known until they
+// report. Complete(true) has them report.
 func (k *Kernel) Failover() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -157,7 +157,7 @@ func (k *Kernel) reach(id kernel.AgentID, away time.Time) {
 }
 
 // Report changes the status of an instance's task; a terminal state ends the instance.
-func (k *Kernel) Report(id kernel.GroupID, change func(*kernel.Status)) {
+func (k *Kernel) Report(id kernel.InstanceID, change func(*kernel.Status)) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	g := k.groups[id]
@@ -168,17 +168,17 @@ func (k *Kernel) Report(id kernel.GroupID, change func(*kernel.Status)) {
 }
 
 // Run reports that an instance runs and passes all its checks.
-func (k *Kernel) Run(id kernel.GroupID) {
+func (k *Kernel) Run(id kernel.InstanceID) {
 	k.Report(id, func(s *kernel.Status) { k.run(k.groups[id], s, true) })
 }
 
 // RunUnchecked reports that an instance runs and no check has a result yet.
-func (k *Kernel) RunUnchecked(id kernel.GroupID) {
+func (k *Kernel) RunUnchecked(id kernel.InstanceID) {
 	k.Report(id, func(s *kernel.Status) { k.run(k.groups[id], s, false) })
 }
 
 // Sicken reports that an instance's checks fail, so often that they count.
-func (k *Kernel) Sicken(id kernel.GroupID) {
+func (k *Kernel) Sicken(id kernel.InstanceID) {
 	k.Report(id, func(s *kernel.Status) {
 		for i := range s.Health {
 			s.Health[i] = kernel.Health{Known: true, Failures: max(1, k.groups[id].spec.Tasks[0].Checks[i].MaxFailed), LastBad: k.now(), LastCause: "no answer"}
@@ -187,7 +187,7 @@ func (k *Kernel) Sicken(id kernel.GroupID) {
 }
 
 // End reports that an instance ended in a state.
-func (k *Kernel) End(id kernel.GroupID, state kernel.State, why string) {
+func (k *Kernel) End(id kernel.InstanceID, state kernel.State, why string) {
 	k.Report(id, func(s *kernel.Status) { s.State, s.Message = state, why })
 }
 
@@ -259,12 +259,12 @@ func (k *Kernel) remove(g *group) {
 	k.touch(g)
 	delete(k.groups, g.inst.ID)
 	k.ended[g.inst.ID] = true
-	for _, c := range k.claims {
+	for _, c := range k.reservations {
 		if c.holder == g.inst.ID {
 			c.holder = ""
 		}
 	}
-	k.agents[g.inst.Agent].view.Groups--
+	k.agents[g.inst.Agent].view.Instances--
 	k.drain()
 }
 
@@ -294,37 +294,37 @@ func (k *Kernel) drain() {
 	for _, key := range slices.Sorted(maps.Keys(k.queue)) {
 		e := k.queue[key]
 		e.Tries++
-		for len(e.Groups) > 0 && k.place(e.spec, e.Groups[0]) {
-			e.Groups = slices.Clone(e.Groups[1:])
+		for len(e.Instances) > 0 && k.place(e.spec, e.Instances[0]) {
+			e.Instances = slices.Clone(e.Instances[1:])
 		}
-		if len(e.Groups) == 0 {
+		if len(e.Instances) == 0 {
 			delete(k.queue, key)
 		}
 	}
 }
 
-func (k *Kernel) place(spec kernel.Spec, id kernel.GroupID) bool {
+func (k *Kernel) place(spec kernel.Spec, id kernel.InstanceID) bool {
 	var best *agent
 	for _, a := range slices.Sorted(maps.Keys(k.agents)) {
-		if c := k.agents[a]; c.view.Connected && c.view.Groups < c.room && (best == nil || c.view.Groups < best.view.Groups) {
+		if c := k.agents[a]; c.view.Connected && c.view.Instances < c.room && (best == nil || c.view.Instances < best.view.Instances) {
 			best = c
 		}
 	}
 	if best == nil {
 		return false
 	}
-	var held *claim
-	if spec.Claim != nil {
-		if held = k.claimed(&spec, best.view.ID); held == nil {
+	var held *reservation
+	if spec.Reservation != nil {
+		if held = k.reservationFor(&spec, best.view.ID); held == nil {
 			return false
 		}
 		held.holder = id
 	}
-	best.view.Groups++
+	best.view.Instances++
 	k.next++
 	g := &group{spec: spec, inst: kernel.Instance{
-		Group:     kernel.Group{ID: id, Spec: spec.ID, Placed: k.now(), Goal: kernel.GoalRun},
-		Framework: spec.Framework, Owner: spec.Owner, Version: spec.Version, Agent: best.view.ID, Hostname: best.view.Hostname, Known: true}}
+		Assignment: kernel.Assignment{ID: id, Spec: spec.ID, Placed: k.now(), Goal: kernel.GoalRun},
+		Framework:  spec.Framework, Owner: spec.Owner, Version: spec.Version, Agent: best.view.ID, Hostname: best.view.Hostname, Known: true}}
 	if spec.Network.Mode == kernel.NetworkBridge {
 		g.inst.Address = netip.AddrFrom4([4]byte{10, 1, byte(k.next >> 8), byte(k.next)})
 	}
@@ -337,7 +337,7 @@ func (k *Kernel) place(spec kernel.Spec, id kernel.GroupID) bool {
 		held.Address, held.HostPorts = g.inst.Address, g.inst.HostPorts
 	}
 	for _, t := range spec.TaskIDs(id) {
-		g.inst.Statuses = append(g.inst.Statuses, kernel.Status{Task: t, Group: id})
+		g.inst.Statuses = append(g.inst.Statuses, kernel.Status{Task: t, Instance: id})
 	}
 	k.groups[id] = g
 	k.touch(g)
@@ -364,53 +364,53 @@ func (k *Kernel) Launch(ctx context.Context, r kernel.LaunchRequest) (kernel.Lau
 		e = &entry{spec: r.Spec, Waiting: kernel.Waiting{Key: r.Key, Owner: r.Spec.Owner, Version: r.Spec.Version, Since: k.now()}}
 		k.queue[queueKey(r.Spec.Framework, r.Key)] = e
 	}
-	for _, id := range r.Groups {
+	for _, id := range r.Instances {
 		if k.ended[id] {
 			panic(fmt.Sprintf("kerneltest: group %s is launched again", id))
 		}
-		if k.groups[id] == nil && !slices.Contains(e.Groups, id) {
-			e.Groups = append(e.Groups, id)
+		if k.groups[id] == nil && !slices.Contains(e.Instances, id) {
+			e.Instances = append(e.Instances, id)
 		}
 	}
 	e.Refusal = kernel.Refusal{Agents: len(k.agents), Reasons: []kernel.Rejected{{Filter: "cpus", Agents: len(k.agents), Detail: "no slot is free"}}}
-	waiting := len(e.Groups)
+	waiting := len(e.Instances)
 	k.drain()
 	res := kernel.LaunchResult{}
-	for _, id := range r.Groups {
+	for _, id := range r.Instances {
 		if g := k.groups[id]; g != nil {
 			res.Placed = append(res.Placed, g.inst.Record())
 		}
 	}
 	if k.queue[queueKey(r.Spec.Framework, r.Key)] != nil {
-		res.Waiting = min(waiting, len(e.Groups))
+		res.Waiting = min(waiting, len(e.Instances))
 		res.Refusal = &e.Refusal
 	}
 	return res, nil
 }
 
 // Withdraw implements kernel.Kernel.
-func (k *Kernel) Withdraw(ctx context.Context, framework, key string, groups []kernel.GroupID) (taken []kernel.GroupID, err error) {
+func (k *Kernel) Withdraw(ctx context.Context, framework, key string, groups []kernel.InstanceID) (taken []kernel.InstanceID, err error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	e := k.queue[queueKey(framework, key)]
 	if e == nil {
 		return nil, nil
 	}
-	e.Groups = slices.DeleteFunc(slices.Clone(e.Groups), func(id kernel.GroupID) bool {
+	e.Instances = slices.DeleteFunc(slices.Clone(e.Instances), func(id kernel.InstanceID) bool {
 		out := groups == nil || slices.Contains(groups, id)
 		if k.ended[id] = k.ended[id] || out; out {
 			taken = append(taken, id)
 		}
 		return out
 	})
-	if len(e.Groups) == 0 {
+	if len(e.Instances) == 0 {
 		delete(k.queue, queueKey(framework, key))
 	}
 	return taken, nil
 }
 
 // Stop implements kernel.Kernel.
-func (k *Kernel) Stop(ctx context.Context, framework string, groups []kernel.GroupID, why string) error {
+func (k *Kernel) Stop(ctx context.Context, framework string, groups []kernel.InstanceID, why string) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	for _, id := range groups {
@@ -427,7 +427,7 @@ func (k *Kernel) Stop(ctx context.Context, framework string, groups []kernel.Gro
 }
 
 // Forget implements kernel.Kernel.
-func (k *Kernel) Forget(ctx context.Context, framework string, groups []kernel.GroupID) error {
+func (k *Kernel) Forget(ctx context.Context, framework string, groups []kernel.InstanceID) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	for _, id := range groups {
@@ -453,7 +453,7 @@ func (k *Kernel) Queue(framework string) []kernel.Waiting {
 	for _, key := range slices.Sorted(maps.Keys(k.queue)) {
 		if e := k.queue[key]; e.spec.Framework == framework {
 			w := e.Waiting
-			w.Groups = slices.Clone(w.Groups)
+			w.Instances = slices.Clone(w.Instances)
 			out = append(out, w)
 		}
 	}
@@ -475,17 +475,17 @@ func (k *Kernel) Agents() []kernel.AgentView {
 type watch struct {
 	k         *Kernel
 	framework string
-	pending   map[kernel.GroupID]kernel.Instance // guarded by k.mu
-	changed   bool                               // likewise
-	lost      bool                               // likewise
-	wake      chan struct{}                      // holds a token when there may be something new
+	pending   map[kernel.InstanceID]kernel.Instance // guarded by k.mu
+	changed   bool                                  // likewise
+	lost      bool                                  // likewise
+	wake      chan struct{}                         // holds a token when there may be something new
 }
 
 // Watch implements kernel.Kernel.
 func (k *Kernel) Watch(framework string) kernel.InstanceWatch {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	w := &watch{k: k, framework: framework, pending: map[kernel.GroupID]kernel.Instance{}, changed: true, wake: make(chan struct{}, 1)}
+	w := &watch{k: k, framework: framework, pending: map[kernel.InstanceID]kernel.Instance{}, changed: true, wake: make(chan struct{}, 1)}
 	for id, g := range k.groups {
 		if g.inst.Framework == framework {
 			w.pending[id] = g.inst

@@ -14,7 +14,7 @@ import (
 	"github.com/marinaos/marina/internal/kernel"
 )
 
-// Minors are the minors of Kubernetes that clusters can have, newest first; bundle/kubernetes has a folder for each.
+// Minors are the minors of Kubernetes that clusters can have, newest first; bundle/kubernetes has a directory for each.
 var Minors = []string{"1.37", "1.36"}
 
 var (

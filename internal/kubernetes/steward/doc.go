@@ -1,5 +1,5 @@
-// Package steward speaks with the stewards that work inside of control planes (bundle/kubernetes/hyper/steward), over
-// TLS with the cluster's own authority on both sides.
+// Package steward speaks with the stewards that work inside of control planes (bundle/kubernetes/hyperkube/steward),
+// over TLS with the cluster's own authority on both sides.
 //
 // Followers has one goroutine for each control plane that runs: a long poll hears its steward's status, and what is
 // wanted is told when it changes, and anew with each connection. A steward that does not answer is asked again and

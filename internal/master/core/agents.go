@@ -12,10 +12,10 @@ import (
 	"github.com/marinaos/marina/internal/placement"
 )
 
-// refreshSite replaces the Site that the agent's instances show, and reports whether it changed. Records made before keep
-// the old one.
+// refreshSite replaces the Site that the agent's instances show, and reports whether it changed. Records made before
+// keep the old one.
 func (a *agent) refreshSite() bool {
-	now := kernel.Site{Agent: a.info.ID, Hostname: a.info.Hostname, Away: a.away}
+	now := kernel.Host{Agent: a.info.ID, Hostname: a.info.Hostname, Away: a.away}
 	if a.site != nil && *a.site == now {
 		return false
 	}
@@ -104,7 +104,7 @@ func (s *State) refuseAgent(reg *kernel.Registration) string {
 		return a.broken
 	case a != nil && a.session != 0 && !a.suspect && slices.Contains(a.replaced, reg.Incarnation):
 		// Only while the other one is heard: a registration of a process that is gone may arrive after its successor's.
-		return "another process with this agent's identity took over from it: is its state folder a copy?"
+		return "another process with this agent's identity took over from it: is its state directory a copy?"
 	}
 	return ""
 }
@@ -131,7 +131,7 @@ func (s *State) identify(a *agent, info kernel.Agent) {
 			s.change(i)
 		}
 	}
-	s.roomAppeared()
+	s.capacityAppeared()
 }
 
 // report notes that an agent known from the store has said what it runs.
@@ -159,7 +159,7 @@ func (s *State) heard(a *agent) {
 	a.suspect = false
 	if a.broken == "" && !s.pool.IsOpen(a.info.ID) {
 		s.pool.Open(a.info.ID, true)
-		s.roomAppeared()
+		s.capacityAppeared()
 	}
 	if check := s.now.Add(s.cfg.Suspect); s.nextCheck.IsZero() || check.Before(s.nextCheck) {
 		s.nextCheck = check
@@ -215,7 +215,7 @@ func (s *State) loseSession(a *agent) {
 	s.shut(a)
 }
 
-// shut has an agent get no more groups. What it counted for may have kept others from being chosen.
+// shut has an agent get no more instances. What it counted for may have kept others from being chosen.
 func (s *State) shut(a *agent) {
 	s.pool.Open(a.info.ID, false)
 	s.step.retry = true
@@ -267,16 +267,16 @@ func (s *State) checkAgent(a *agent) time.Time {
 	return gone
 }
 
-// status takes in what an agent says of a task. A group that is not the agent's is dropped there, an ended one
+// status takes in what an agent says of a task. An instance that is not the agent's is dropped there, an ended one
 // acknowledged.
 func (s *State) status(a *agent, st *kernel.Status, syncing bool) {
-	i := s.group(st.Group)
+	i := s.group(st.Instance)
 	if i == nil || i.agent != a {
 		if st.State.Terminal() {
 			out := s.outbox(a)
 			out.acks = append(out.acks, kernel.StatusAck{Task: st.Task, Seq: st.Seq})
-		} else if out := s.outbox(a); !syncing && !slices.Contains(out.drops, st.Group) {
-			out.drops = append(out.drops, st.Group)
+		} else if out := s.outbox(a); !syncing && !slices.Contains(out.drops, st.Instance) {
+			out.drops = append(out.drops, st.Instance)
 		}
 		return
 	}
@@ -298,7 +298,7 @@ func (s *State) status(a *agent, st *kernel.Status, syncing bool) {
 		return
 	}
 	for n := range statuses {
-		if !statuses[n].State.Terminal() { // tasks of a group end together
+		if !statuses[n].State.Terminal() { // tasks of an instance end together
 			s.stopInstance(i, fmt.Sprintf("its task %s ended", st.Task))
 			s.change(i)
 			return

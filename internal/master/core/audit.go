@@ -10,13 +10,13 @@ import (
 	"github.com/marinaos/marina/internal/kernel"
 )
 
-// Audit holds what is about to be committed against the invariants that are cheap to check: capacity, quota, and that ports,
-// addresses and subnets have one holder. A violation ends the leadership before it becomes durable.
-type Audit struct{ books *invariant.Books }
+// Audit holds what is about to be committed against the invariants that are cheap to check: capacity, quota, and that
+// ports, addresses and subnets have one holder. A violation ends the leadership before it becomes durable.
+type Audit struct{ books *invariant.Totals }
 
 // NewAudit begins with what a state holds.
 func NewAudit(s *State) *Audit {
-	a := &Audit{invariant.NewBooks()}
+	a := &Audit{invariant.NewTotals()}
 	for _, q := range s.Quotas() {
 		a.books.Quota(q.Role, q.Limit)
 	}
@@ -71,7 +71,7 @@ func (a *Audit) Judge(s *State, fx *Effects) error {
 }
 
 func (a *Audit) judgeBooks(s *State) []invariant.Violation {
-	return a.books.Judge(0, func(holds func(*invariant.Placement) bool) (out []kernel.GroupID) {
+	return a.books.Judge(0, func(holds func(*invariant.Placement) bool) (out []kernel.InstanceID) {
 		for i := range s.all {
 			if p := i.placement(); holds(&p) {
 				out = append(out, i.ID())
@@ -83,7 +83,7 @@ func (a *Audit) judgeBooks(s *State) []invariant.Violation {
 
 // placement is what an instance takes and holds.
 func (i *instance) placement() invariant.Placement {
-	g := i.Group()
-	return invariant.Placement{Group: g.ID, Agent: i.agent.info.ID, Role: i.spec.Role, Guarantee: i.need(),
+	g := i.Assignment()
+	return invariant.Placement{Instance: g.ID, Agent: i.agent.info.ID, Role: i.spec.Role, Guarantee: i.need(),
 		Ports: invariant.HostPorts(&i.spec.Spec, g.HostPorts), Address: g.Address}
 }

@@ -12,11 +12,12 @@ type Config struct {
 	// Epoch of the leadership under which this state decides. Frames carry it. No default: 0 is for tests.
 	Epoch int64
 
-	Suspect     time.Duration // silence after which an agent gets no new groups; 2 s
+	Suspect     time.Duration // silence after which an agent gets no new instances; 2 s
 	Unreachable time.Duration // silence after which an agent is away; 5 s
 	Grace       time.Duration // after a change of leader, how long known agents have to report before they are away; 10 s
 
-	// ForgetPercent is the brake: the largest share of all agents, in percent, that may be away while Forget is allowed; 34.
+	// ForgetPercent is the brake: the largest share of all agents, in percent, that may be away while Forget is allowed;
+	// 34.
 	ForgetPercent int
 
 	Pool       netip.Prefix // container addresses of the datacenter; 10.64.0.0/12
@@ -28,7 +29,7 @@ type Config struct {
 	VIPKeep        time.Duration // how long a named VIP that nothing uses keeps its address; 10 min
 	EndpointsEvery time.Duration // shortest time between two deltas of endpoints, a Stop's excepted; 20 ms, 0.1 ms per agent, and up to a second after many
 	EndpointLog    int           // changed endpoints remembered for agents that resume; 50,000
-	MaxWaiting     int           // groups that may wait, of one framework; 1,000,000
+	MaxWaiting     int           // instances that may wait, of one framework; 1,000,000
 
 	HoldAfter   time.Duration // how long something waits before a machine's room is kept for it; 30 s
 	HoldFor     time.Duration // how long it is kept, and how long it is not before it is again; 1 min
@@ -64,10 +65,10 @@ func set[T comparable](field *T, value T) {
 
 // Limits that no flag changes.
 const (
-	MaxGroupIDBytes = 256      // of one group id
+	MaxGroupIDBytes = 256      // of one instance id
 	MaxKeyBytes     = 512      // of one queue key
 	MaxWhyBytes     = 256      // of the reason kept with a stop
-	groupsPerChunk  = 16       // groups packed into one row: what a launch rewrites on an agent; under 32 KiB even with every port mapped
+	groupsPerChunk  = 16       // instances packed into one row: what a launch rewrites on an agent; under 32 KiB even with every port mapped
 	endedPerSlot    = 128      // ended ids in one row
 	endedSlots      = 256      // rows of ended ids of one framework
 	replacedKept    = 8        // incarnations of one agent remembered as replaced
@@ -77,9 +78,9 @@ const (
 	pastKept        = 2048     // ended instances that can still be shown
 	endpointsFrame  = 5000
 
-	explainEvery = time.Second // between two explanations of why the same groups wait
+	explainEvery = time.Second // between two explanations of why the same instances wait
 	explainMost  = 16          // explanations between two steps, after the first of each
-	attendEvery  = time.Second // between two looks for what could make way for the same groups
+	attendEvery  = time.Second // between two looks for what could make way for the same instances
 	attendMost   = 8           // such looks in one step
 	attendAgents = 2048        // agents looked at in one
 	victimsMost  = 64          // instances that make way for one

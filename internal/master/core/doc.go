@@ -1,29 +1,30 @@
-// Package core is the kernel at work as a pure state machine: all that a leader knows, what changes it, and what follows. Nobody can
-// write I/O in here; master is the loop around it, and the simulator is another.
+// Package core is the kernel at work as a pure state machine: all that a leader knows, what changes it, and what
+// follows. Nobody can write I/O in here; master is the loop around it, and the simulator is another.
 //
 // # Step
 //
-// [State] is everything a leader knows, and [State.Step] the only way it changes: events and a time go in, [Effects] come
-// out. There is no clock, network, disk or randomness inside, and no order of a map shows, so that a simulator can replay years
-// of faults from a seed. Whoever drives it gathers events while a transaction is under way, cuts them by [Steps], commits every
-// row they changed, and only then lets frames, answers and changes out. Nothing is ever rolled back in part: a driver that
-// cannot commit drops the state, and the next leader loads what is durable.
+// [State] is everything a leader knows, and [State.Step] the only way it changes: events and a time go in, [Effects]
+// come out. There is no clock, network, disk or randomness inside, and no order of a map shows, so that a simulator can
+// replay years of faults from a seed. Whoever drives it gathers events while a transaction is under way, cuts them by
+// [Steps], commits every row they changed, and only then lets frames, answers and changes out. Nothing is ever rolled
+// back in part: a driver that cannot commit drops the state, and the next leader loads what is durable.
 //
-// What is known of an instance is a kernel.Record, which is replaced and never changed: what leaves a step (Effects.Changes,
-// Views, lists that a look takes) is pointers, and readers work on them while the owner goes on. An [Audit] holds what a step
-// placed, resized and ended (Effects.Charges) against books of its own, before it is committed.
+// What is known of an instance is a kernel.Record, which is replaced and never changed: what leaves a step
+// (Effects.Changes, Views, lists that a look takes) is pointers, and readers work on them while the owner goes on. An
+// [Audit] holds what a step placed, resized and ended (Effects.Charges) against books of its own, before it is
+// committed.
 //
 // # The files
 //
 // step.go applies events and gathers effects; rows.go is what is durable, with Load and Ops. agents.go, remove.go and
-// subnets.go are the machines; launch.go and queue.go what is asked for, preempt.go what makes way for it; claim.go what
-// outlives groups; vip.go, expose.go, endpoints.go and addresses.go names and ways in; ended.go ids that are over; views.go what
-// readers are shown. All of them are methods of State or types that it has.
+// subnets.go are the machines; launch.go and queue.go what is asked for, preempt.go what makes way for it; claim.go
+// what outlives instances; vip.go, expose.go, endpoints.go and addresses.go names and ways in; ended.go ids that are
+// over; views.go what readers are shown. All of them are methods of State or types that it has.
 //
 // # Ownership and failure
 //
-// One goroutine owns a State and its Audit. A State that was given events in an order that cannot be, a Step that refers to
-// what does not exist, is refused by a reply or an end of a session, never by a panic.
+// One goroutine owns a State and its Audit. A State that was given events in an order that cannot be, a Step that
+// refers to what does not exist, is refused by a reply or an end of a session, never by a panic.
 //
 // # What is durable, and what is not
 //
@@ -33,8 +34,8 @@
 // and the queue are memory: agents report the former anew to every leader, and schedulers ask again for what they
 // want and do not see placed.
 //
-// A group's row is durable before its agent hears of it, and gone, with its id among the ended, before its agent may
-// forget it.
+// An instance's row is durable before its agent hears of it, and gone, with its id among the ended, before its agent
+// may forget it.
 //
 // # An ended id is never launched again
 //
@@ -48,24 +49,24 @@
 //
 // # What waits
 //
-// A launch puts groups into an entry of the queue; at the end of the step, or before the next request that could
+// A launch puts instances into an entry of the queue; at the end of the step, or before the next request that could
 // depend on it, the queue is served (queue.go): roles by turns as the quota tree says, within a role the higher
 // priority first, then what waits longest. Everything is tried when room appeared, else what is new; an entry that no
 // machine took before is tried only where something became free. What waits has room made for it by others of a lower
 // priority, or kept for it when it waits for long (room.go): a hold is looked at once a second for a few entries,
 // ends by itself, and is memory like the queue.
 //
-// # What outlives groups
+// # What outlives instances
 //
-// A claim (kernel.Claim) is a row of its own, written with the first group that is placed with it: machine, address,
-// host ports, volumes. One group at a time holds it; the next waits in the queue and gets the same. Its disk counts
-// against machine and quota with or without a holder. A claim that was released stays, marked so, until its agent
-// says that nothing is left of it. Ports that an owner was given beside its spec (Expose) are rows too; they go out
-// with the endpoints of its instances.
+// A reservation (kernel.Reservation) is a row of its own, written with the first instance that is placed with it:
+// machine, address, host ports, volumes. One group at a time holds it; the next waits in the queue and gets the same.
+// Its disk counts against machine and quota with or without a holder. A reservation that was released stays, marked so,
+// until its agent says that nothing is left of it. Ports that an owner was given beside its spec (Expose) are rows too;
+// they go out with the endpoints of its instances.
 //
 // # Agents
 //
-// An agent that says nothing for Config.Suspect gets no new groups; after Config.Unreachable it is away: its
+// An agent that says nothing for Config.Suspect gets no new instances; after Config.Unreachable it is away: its
 // instances say so, they are not ready any more, and nothing is killed. Schedulers may then Forget them, unless the
 // brake holds: when a large share of the agents is away at once, the fault is more likely here or in the network. An
 // agent that returns is told all that is assigned to it, and stops the rest. After a change of leader agents have

@@ -2,29 +2,29 @@ package core
 
 import "github.com/marinaos/marina/internal/kernel"
 
-// ended remembers the last endedSlots*endedPerSlot groups of a framework that ended, as a ring of rows.
+// ended remembers the last endedSlots*endedPerSlot instances of a framework that ended, as a ring of rows.
 type ended struct {
 	slots []endedRow
 	turn  int64 // of the slot written to
-	set   map[kernel.GroupID]struct{}
+	set   map[kernel.InstanceID]struct{}
 }
 
 func (s *State) endedOf(framework string) *ended {
 	e := s.ended[framework]
 	if e == nil {
-		e = &ended{set: map[kernel.GroupID]struct{}{}}
+		e = &ended{set: map[kernel.InstanceID]struct{}{}}
 		s.ended[framework] = e
 	}
 	return e
 }
 
-func (e *ended) has(id kernel.GroupID) bool {
+func (e *ended) has(id kernel.InstanceID) bool {
 	_, ok := e.set[id]
 	return ok
 }
 
 // add remembers an id and returns the slot that changed.
-func (e *ended) add(id kernel.GroupID) int {
+func (e *ended) add(id kernel.InstanceID) int {
 	if k := int(e.turn % endedSlots); k < len(e.slots) && len(e.slots[k].Groups) >= endedPerSlot {
 		e.turn++
 	}

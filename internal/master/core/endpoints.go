@@ -240,8 +240,8 @@ func (sp *spec) endpointPorts() [][]kernel.EndpointPort {
 // others reach what they publish, which has names, and are not told what there is besides.
 func (i *instance) endpoint(task int) kernel.Endpoint {
 	sp, a := i.spec, i.agent
-	g := i.Group()
-	e := kernel.Endpoint{Task: i.TaskID(task), Group: g.ID, Framework: sp.Framework, Owner: sp.Owner, Discovery: sp.Discovery,
+	g := i.Assignment()
+	e := kernel.Endpoint{Task: i.TaskID(task), Instance: g.ID, Framework: sp.Framework, Owner: sp.Owner, Discovery: sp.Discovery,
 		Agent: a.info.ID, Machine: a.info.Address, Address: g.Address, Running: sp.Network.Name == "", Ready: i.serving(task) == ready}
 	host := g.HostPorts
 	for k := range task {

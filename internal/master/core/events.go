@@ -48,14 +48,14 @@ type Withdraw struct {
 	Request   RequestID
 	Framework string
 	Key       string
-	Groups    []kernel.GroupID // nil: all of Key
+	Instances []kernel.InstanceID // nil: all of Key
 }
 
 // Stop is Kernel.Stop.
 type Stop struct {
 	Request   RequestID
 	Framework string
-	Groups    []kernel.GroupID
+	Instances []kernel.InstanceID
 	Why       string
 }
 
@@ -63,22 +63,22 @@ type Stop struct {
 type Forget struct {
 	Request   RequestID
 	Framework string
-	Groups    []kernel.GroupID
+	Instances []kernel.InstanceID
 }
 
 // Resize is Kernel.Resize.
 type Resize struct {
 	Request   RequestID
 	Framework string
-	Group     kernel.GroupID
+	Instance  kernel.InstanceID
 	Sizes     []kernel.Size
 }
 
 // Release is Kernel.Release.
 type Release struct {
-	Request   RequestID
-	Framework string
-	Claims    []string
+	Request      RequestID
+	Framework    string
+	Reservations []string
 }
 
 // Expose is Kernel.Expose; its reply's Exposed is set.
@@ -101,7 +101,7 @@ type SetQuota struct {
 type Reserve struct {
 	Request RequestID
 	Agent   kernel.AgentID
-	kernel.Reservation
+	kernel.ReservedPart
 }
 
 // RemoveAgent takes a machine out of the datacenter for good; its reply's Removal is set. While it may be running
@@ -177,7 +177,7 @@ type Reply struct {
 	Request   RequestID
 	Launch    *kernel.LaunchResult
 	Exposed   []kernel.EndpointPort
-	Withdrawn []kernel.GroupID
+	Withdrawn []kernel.InstanceID
 	Removal   *kernel.Removal
 	Err       error
 }

@@ -27,7 +27,7 @@ type exposedRow struct {
 
 // expose gives an owner's instances other further ports than before. What is refused changes nothing.
 func (s *State) expose(ev Expose) ([]kernel.EndpointPort, error) {
-	id := claimID(ev.Framework, ev.Owner)
+	id := reservationID(ev.Framework, ev.Owner)
 	old := s.exposed[id]
 	switch { // nothing changes, and nobody is told so
 	case old == nil && len(ev.Ports) == 0:
@@ -95,14 +95,14 @@ func (s *State) setExposed(id string, now *exposed) {
 		delete(s.exposed, id)
 	}
 	for i := range s.all {
-		if claimID(i.Framework, i.Owner) == id {
+		if reservationID(i.Framework, i.Owner) == id {
 			i.spec.more = now
 			s.endpoints.moved(i)
 			s.change(i)
 		}
 	}
 	for _, sp := range s.specs { // those that wait; the order does not show
-		if claimID(sp.Framework, sp.Owner) == id {
+		if reservationID(sp.Framework, sp.Owner) == id {
 			sp.more = now
 		}
 	}
@@ -126,7 +126,7 @@ func (s *State) checkPublished(id string, ports []kernel.Port) error {
 			}
 		}
 		for _, sp := range s.specs {
-			if claimID(sp.Framework, sp.Owner) != id && slices.ContainsFunc(sp.Ports(), same) && (owner == "" || sp.Owner < owner) {
+			if reservationID(sp.Framework, sp.Owner) != id && slices.ContainsFunc(sp.Ports(), same) && (owner == "" || sp.Owner < owner) {
 				owner = sp.Owner
 			}
 		}
@@ -142,7 +142,7 @@ func (s *State) loadExposed(r Row, raw []byte) error {
 	if err := json.Unmarshal(raw, &row); err != nil {
 		return err
 	}
-	if claimID(row.Framework, row.Owner) != r.ID {
+	if reservationID(row.Framework, row.Owner) != r.ID {
 		return fmt.Errorf("holds ports of %q", row.Owner)
 	}
 	x, err := s.newExposed(row.Framework, row.Owner, row.Ports)

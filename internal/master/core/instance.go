@@ -8,7 +8,7 @@ import (
 	"github.com/marinaos/marina/internal/placement"
 )
 
-// instance is a placed group. There may be a million: what is known of it is a record, shared with all who watch.
+// instance is a placed instance. There may be a million: what is known of it is a record, shared with all who watch.
 type instance struct {
 	*kernel.Record // as it is now
 	spec           *spec
@@ -25,12 +25,13 @@ func (i *instance) need() kernel.Resources {
 	if !i.resized {
 		return i.spec.need
 	}
-	g := i.Group()
+	g := i.Assignment()
 	return g.Guarantee(&i.spec.Spec)
 }
 
-// newInstance puts a group on an agent: into its rows, the indexes and what is used. Resources are the pool's already.
-func (s *State) newInstance(g kernel.Group, sp *spec, a *agent, chunk int, known bool) *instance {
+// newInstance puts an instance on an agent: into its rows, the indexes and what is used. Resources are the pool's
+// already.
+func (s *State) newInstance(g kernel.Assignment, sp *spec, a *agent, chunk int, known bool) *instance {
 	i := &instance{Record: kernel.NewRecord(sp.origin, a.site, &g, make([]kernel.Status, len(sp.Tasks)), known), spec: sp, agent: a,
 		chunk: int32(chunk), resized: g.Sizes != nil}
 	for len(a.chunks) <= chunk {
@@ -41,14 +42,14 @@ func (s *State) newInstance(g kernel.Group, sp *spec, a *agent, chunk int, known
 	s.groups.Put(i)
 	sp.uses++
 	sp.placed++
-	s.quota.Charge(sp.Role, i.need(), sp.Lent())
-	if sp.Lent() {
+	s.quota.Charge(sp.Role, i.need(), sp.Preemptible())
+	if sp.Preemptible() {
 		s.lent++
 	}
 	return i
 }
 
-// room is the first chunk of an agent that takes another group.
+// room is the first chunk of an agent that takes another instance.
 func (a *agent) room() int {
 	if a.count >= (len(a.chunks)-1)*groupsPerChunk { // the earlier ones may all be full: look at the last first
 		if last := len(a.chunks) - 1; last >= 0 && len(a.chunks[last]) < groupsPerChunk {
@@ -76,8 +77,8 @@ func (s *State) giveUp(i *instance, why string) {
 	s.end(i)
 }
 
-// end removes an instance for good: whoever has a part of it gives that back, in this order, and nobody else undoes what
-// newInstance did.
+// end removes an instance for good: whoever has a part of it gives that back, in this order, and nobody else undoes
+// what newInstance did.
 func (s *State) end(i *instance) {
 	s.charge(Charge{Placement: i.placement(), Ends: true}) // what the audit has
 	i.Record = i.Remove()
@@ -88,12 +89,12 @@ func (s *State) end(i *instance) {
 	s.dirty(Row{Kind: RowAssigned, ID: string(i.agent.info.ID), Chunk: int(i.chunk)})
 	out := s.outbox(i.agent)
 	out.drops = append(out.drops, i.ID())
-	id := kernel.GroupID(strings.Clone(string(i.ID()))) // the record's text has more in it
+	id := kernel.InstanceID(strings.Clone(string(i.ID()))) // the record's text has more in it
 	s.dirty(Row{Kind: RowEnded, ID: i.Framework, Chunk: s.endedOf(i.Framework).add(id)})
-	claim := s.claimOf(i)
+	claim := s.reservationOf(i)
 	s.releaseMachine(i, claim)
-	s.quota.Credit(i.spec.Role, i.need(), i.spec.Lent())
-	if i.spec.Lent() {
+	s.quota.Credit(i.spec.Role, i.need(), i.spec.Preemptible())
+	if i.spec.Preemptible() {
 		s.lent--
 	}
 	if claim != nil {
@@ -102,7 +103,7 @@ func (s *State) end(i *instance) {
 	}
 	i.spec.placed--
 	s.unuse(i.spec)
-	s.roomAppeared()
+	s.capacityAppeared()
 }
 
 // unassign takes an instance out of its agent's rows.
@@ -113,11 +114,12 @@ func (a *agent) unassign(i *instance) {
 	a.count--
 }
 
-// releaseMachine gives the pool what an instance took of its machine, but for address and host ports that its claim keeps.
-func (s *State) releaseMachine(i *instance, c *claim) {
+// releaseMachine gives the pool what an instance took of its machine, but for address and host ports that its
+// reservation keeps.
+func (s *State) releaseMachine(i *instance, c *reservation) {
 	at := placement.Placement{Agent: i.agent.info.ID}
 	if c == nil {
-		g := i.Group()
+		g := i.Assignment()
 		at.Address, at.HostPorts = g.Address, g.HostPorts
 	}
 	s.pool.Release(i.spec.request, at)

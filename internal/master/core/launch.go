@@ -38,7 +38,7 @@ func (s *State) newSpec(k kernel.Spec) (*spec, error) {
 		return nil, err
 	}
 	sp.ports = sp.endpointPorts()
-	sp.more = s.exposed[claimID(k.Framework, k.Owner)]
+	sp.more = s.exposed[reservationID(k.Framework, k.Owner)]
 	s.specs[k.ID] = sp
 	return sp, nil
 }
@@ -76,7 +76,7 @@ func (s *State) unusedSpecs() []*spec {
 	return out
 }
 
-// launch has groups wait, and answers at the end of the step, when it is known which of them are placed.
+// launch has instances wait, and answers at the end of the step, when it is known which of them are placed.
 func (s *State) launch(ev Launch) error {
 	r := &ev.LaunchRequest
 	if err := s.checkLaunch(r); err != nil {
@@ -93,7 +93,7 @@ func (s *State) launch(ev Launch) error {
 	if err := s.checkLiterals(&r.Spec); err != nil {
 		return err
 	}
-	if err := s.checkClaim(&r.Spec); err != nil {
+	if err := s.checkReservation(&r.Spec); err != nil {
 		return err
 	}
 	sp, err := s.newSpec(r.Spec)
@@ -104,7 +104,7 @@ func (s *State) launch(ev Launch) error {
 		e = &entry{entryKey: key, spec: sp, since: s.now}
 	}
 	added := 0
-	for _, id := range r.Groups {
+	for _, id := range r.Instances {
 		if s.group(id) != nil || s.waiting[id] != nil || s.endedOf(r.Spec.Framework).has(id) {
 			continue
 		}
@@ -120,12 +120,12 @@ func (s *State) launch(ev Launch) error {
 	if added > 0 {
 		s.enqueue(e)
 	}
-	s.step.launched = append(s.step.launched, launched{reply: len(s.step.fx.Replies), groups: r.Groups, entry: e})
+	s.step.launched = append(s.step.launched, launched{reply: len(s.step.fx.Replies), groups: r.Instances, entry: e})
 	s.reply(Reply{Request: ev.Request})
 	return nil
 }
 
-// answerLaunches says what became of the groups that were to be launched in this step.
+// answerLaunches says what became of the instances that were to be launched in this step.
 func (s *State) answerLaunches() {
 	for _, l := range s.step.launched {
 		result := &kernel.LaunchResult{Waiting: len(l.entry.groups)}
@@ -150,27 +150,27 @@ func (s *State) checkLaunch(r *kernel.LaunchRequest) error {
 		return bad("a key has 1 to %d bytes", MaxKeyBytes)
 	case r.Spec.ID == "":
 		return bad("the spec is not sealed")
-	case len(r.Groups) == 0 || len(r.Groups) > kernel.MaxLaunchGroups:
-		return bad("%d groups, expected 1 to %d", len(r.Groups), kernel.MaxLaunchGroups)
+	case len(r.Instances) == 0 || len(r.Instances) > kernel.MaxLaunchInstances:
+		return bad("%d groups, expected 1 to %d", len(r.Instances), kernel.MaxLaunchInstances)
 	}
-	for _, id := range r.Groups {
+	for _, id := range r.Instances {
 		if id == "" || len(id) > MaxGroupIDBytes {
 			return bad("a group's id has 1 to %d bytes", MaxGroupIDBytes)
 		}
 	}
-	if n := s.waits[r.Spec.Framework]; n+len(r.Groups) > s.cfg.MaxWaiting {
+	if n := s.waits[r.Spec.Framework]; n+len(r.Instances) > s.cfg.MaxWaiting {
 		return fmt.Errorf("launch %s: %d groups wait already, at most %d may: %w", r.Key, n, s.cfg.MaxWaiting, errdefs.ErrResourceExhausted)
 	}
 	return nil
 }
 
-func (s *State) stop(framework string, groups []kernel.GroupID, why string) {
+func (s *State) stop(framework string, groups []kernel.InstanceID, why string) {
 	unqueued := false
 	for _, id := range groups {
 		if i := s.group(id); i != nil && i.Framework == framework {
 			s.stopInstance(i, why)
 		} else if e := s.waiting[id]; e != nil && e.framework == framework {
-			s.unqueue(e, []kernel.GroupID{id})
+			s.unqueue(e, []kernel.InstanceID{id})
 			unqueued = true
 		}
 	}
@@ -179,8 +179,8 @@ func (s *State) stop(framework string, groups []kernel.GroupID, why string) {
 	}
 }
 
-// stopInstance turns a group's goal to stop: durable first, then told to its agent; its endpoints are not ready from
-// now on.
+// stopInstance turns an instance's goal to stop: durable first, then told to its agent; its endpoints are not ready
+// from now on.
 func (s *State) stopInstance(i *instance, why string) {
 	if i.Goal() == kernel.GoalStop {
 		return
@@ -188,15 +188,15 @@ func (s *State) stopInstance(i *instance, why string) {
 	if len(why) > MaxWhyBytes {
 		why = strings.ToValidUTF8(why[:MaxWhyBytes], "")
 	}
-	g := i.Group()
+	g := i.Assignment()
 	g.Goal, g.Why = kernel.GoalStop, why
-	i.Record = i.Regroup(&g)
+	i.Record = i.Reassign(&g)
 	s.touch(i)
 	s.change(i)
 }
 
-// forget gives up groups of agents that are away; all of them or, with an error, none.
-func (s *State) forget(framework string, groups []kernel.GroupID) error {
+// forget gives up instances of agents that are away; all of them or, with an error, none.
+func (s *State) forget(framework string, groups []kernel.InstanceID) error {
 	var found []*instance
 	for _, id := range groups {
 		i := s.group(id)
@@ -241,6 +241,6 @@ func (s *State) setQuota(ev SetQuota) error {
 		s.quota.Set(ev.Quota)
 	}
 	s.dirty(Row{Kind: RowQuota, ID: ev.Quota.Role})
-	s.roomAppeared()
+	s.capacityAppeared()
 	return nil
 }

@@ -29,13 +29,13 @@ type machine struct {
 	rows    map[string][]byte
 	before  map[string][]byte // the last step
 	written []store.Op        // in it
-	books   *invariant.Books
+	books   *invariant.Totals
 	agents  []*fake
 	session SessionID
 	serial  int
 	request RequestID
-	asked   map[kernel.GroupID]bool        // somebody asked for its end
-	ended   map[kernel.GroupID]bool        // it is over for good
+	asked   map[kernel.InstanceID]bool     // somebody asked for its end
+	ended   map[kernel.InstanceID]bool     // it is over for good
 	specs   map[kernel.SpecID]*kernel.Spec // all there ever were
 	owners  map[string]*kernel.Spec        // the newest of each
 }
@@ -46,7 +46,7 @@ type fake struct {
 	cpus    int64
 	session SessionID
 	up      uint64
-	run     map[kernel.GroupID]*ran
+	run     map[kernel.InstanceID]*ran
 
 	version   uint64                 // of the endpoints that it holds, zero: none
 	endpoints map[kernel.TaskID]bool // whether they are ready
@@ -54,18 +54,18 @@ type fake struct {
 }
 
 type ran struct {
-	group kernel.Group
+	group kernel.Assignment
 	seq   uint64
 	state kernel.State
 }
 
 func TestStateMachine(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		m := &machine{now: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), rows: map[string][]byte{}, asked: map[kernel.GroupID]bool{},
-			ended: map[kernel.GroupID]bool{}, specs: map[kernel.SpecID]*kernel.Spec{}, owners: map[string]*kernel.Spec{}}
+		m := &machine{now: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), rows: map[string][]byte{}, asked: map[kernel.InstanceID]bool{},
+			ended: map[kernel.InstanceID]bool{}, specs: map[kernel.SpecID]*kernel.Spec{}, owners: map[string]*kernel.Spec{}}
 		m.lead(t)
 		for n := range rapid.IntRange(1, 4).Draw(t, "agents") {
-			m.agents = append(m.agents, &fake{id: kernel.AgentID(fmt.Sprint("a", n)), cpus: rapid.Int64Range(2, 8).Draw(t, "cpus"), run: map[kernel.GroupID]*ran{}})
+			m.agents = append(m.agents, &fake{id: kernel.AgentID(fmt.Sprint("a", n)), cpus: rapid.Int64Range(2, 8).Draw(t, "cpus"), run: map[kernel.InstanceID]*ran{}})
 			m.dial(t, m.agents[n])
 		}
 		t.Repeat(map[string]func(*rapid.T){
@@ -109,7 +109,7 @@ func (m *machine) dial(t *rapid.T, a *fake) {
 }
 
 func (r *ran) status(now time.Time) kernel.Status {
-	return kernel.Status{Task: kernel.TaskID(string(r.group.ID) + ".t"), Group: r.group.ID, Seq: r.seq, State: r.state, Time: now}
+	return kernel.Status{Task: kernel.TaskID(string(r.group.ID) + ".t"), Instance: r.group.ID, Seq: r.seq, State: r.state, Time: now}
 }
 
 // someAgent is an agent with a session, nil if there is none.
@@ -169,7 +169,7 @@ func (m *machine) launch(t *rapid.T) {
 	case 1:
 		sp.Tasks[0].Ports = []kernel.Port{{Protocol: "tcp", Host: rapid.SampledFrom([]int{0, 31000}).Draw(t, "port")}}
 	case 2:
-		sp.Claim = &kernel.Claim{Name: "c" + strings.ReplaceAll(owner, "/", "."), Volumes: []kernel.ClaimVolume{{Name: "v", Bytes: 16 * kernel.MiB}}}
+		sp.Reservation = &kernel.Reservation{Name: "c" + strings.ReplaceAll(owner, "/", "."), Volumes: []kernel.ReservedVolume{{Name: "v", Bytes: 16 * kernel.MiB}}}
 	case 3:
 		sp.Network.Mode = kernel.NetworkBridge
 	}
@@ -178,16 +178,16 @@ func (m *machine) launch(t *rapid.T) {
 		t.Fatal(err)
 	}
 	m.specs[sealed.ID], m.owners[owner] = &sealed, &sealed
-	var ids []kernel.GroupID
+	var ids []kernel.InstanceID
 	for range rapid.IntRange(1, 4).Draw(t, "instances") {
 		m.serial++
-		ids = append(ids, kernel.GroupID(fmt.Sprint("g", m.serial)))
+		ids = append(ids, kernel.InstanceID(fmt.Sprint("g", m.serial)))
 	}
 	if over := slices.Sorted(maps.Keys(m.ended)); len(over) > 0 && rapid.Bool().Draw(t, "repeat") {
 		ids = append(ids, rapid.SampledFrom(over).Draw(t, "ended"))
 	}
 	m.ask(t, func(r RequestID) Event {
-		return Launch{Request: r, LaunchRequest: kernel.LaunchRequest{Key: owner + "@" + sealed.Version, Spec: sealed, Groups: ids}}
+		return Launch{Request: r, LaunchRequest: kernel.LaunchRequest{Key: owner + "@" + sealed.Version, Spec: sealed, Instances: ids}}
 	}, errdefs.IsAlreadyExists, errdefs.IsInvalidArgument, errdefs.IsFailedPrecondition)
 }
 
@@ -207,9 +207,9 @@ func (m *machine) ask(t *rapid.T, make func(RequestID) Event, expected ...func(e
 	}
 }
 
-// some draws a group that is placed, or waits.
-func (m *machine) some(t *rapid.T, placed bool) (kernel.GroupID, bool) {
-	var ids []kernel.GroupID
+// some draws an instance that is placed, or waits.
+func (m *machine) some(t *rapid.T, placed bool) (kernel.InstanceID, bool) {
+	var ids []kernel.InstanceID
 	if placed {
 		for i := range m.state.groups.All {
 			ids = append(ids, i.ID())
@@ -228,7 +228,7 @@ func (m *machine) stop(t *rapid.T) {
 	if id, ok := m.some(t, rapid.IntRange(0, 3).Draw(t, "waits") > 0); ok {
 		m.asked[id] = true
 		m.ask(t, func(r RequestID) Event {
-			return Stop{Request: r, Framework: "f", Groups: []kernel.GroupID{id}, Why: "asked"}
+			return Stop{Request: r, Framework: "f", Instances: []kernel.InstanceID{id}, Why: "asked"}
 		})
 	}
 }
@@ -236,11 +236,11 @@ func (m *machine) stop(t *rapid.T) {
 func (m *machine) withdraw(t *rapid.T) {
 	if id, ok := m.some(t, false); ok {
 		e := m.state.waiting[id]
-		groups := []kernel.GroupID{id}
+		groups := []kernel.InstanceID{id}
 		if rapid.Bool().Draw(t, "all") {
 			groups = nil
 		}
-		m.ask(t, func(r RequestID) Event { return Withdraw{Request: r, Framework: "f", Key: e.key, Groups: groups} })
+		m.ask(t, func(r RequestID) Event { return Withdraw{Request: r, Framework: "f", Key: e.key, Instances: groups} })
 	}
 }
 
@@ -248,7 +248,7 @@ func (m *machine) resize(t *rapid.T) {
 	if id, ok := m.some(t, true); ok {
 		size := kernel.Size{Guarantee: kernel.Resources{MilliCPU: 500 * rapid.Int64Range(0, 8).Draw(t, "cpus"), Mem: kernel.MiB}}
 		m.ask(t, func(r RequestID) Event {
-			return Resize{Request: r, Framework: "f", Group: id, Sizes: []kernel.Size{size}}
+			return Resize{Request: r, Framework: "f", Instance: id, Sizes: []kernel.Size{size}}
 		},
 			errdefs.IsResourceExhausted, errdefs.IsNotFound)
 	}
@@ -269,32 +269,32 @@ func (m *machine) quota(t *rapid.T) {
 }
 
 func (m *machine) reserve(t *rapid.T) {
-	r := kernel.Reservation{Role: rapid.SampledFrom([]string{"/a", "/a/x", "/b"}).Draw(t, "role"), Amount: kernel.Resources{MilliCPU: 500 * rapid.Int64Range(0, 6).Draw(t, "cpus")}}
+	r := kernel.ReservedPart{Role: rapid.SampledFrom([]string{"/a", "/a/x", "/b"}).Draw(t, "role"), Amount: kernel.Resources{MilliCPU: 500 * rapid.Int64Range(0, 6).Draw(t, "cpus")}}
 	id := rapid.SampledFrom(m.agents).Draw(t, "on").id
-	m.ask(t, func(q RequestID) Event { return Reserve{Request: q, Agent: id, Reservation: r} },
+	m.ask(t, func(q RequestID) Event { return Reserve{Request: q, Agent: id, ReservedPart: r} },
 		errdefs.IsNotFound, errdefs.IsInvalidArgument, errdefs.IsResourceExhausted)
 }
 
 func (m *machine) release(t *rapid.T) {
-	claims := m.state.Claims("f")
+	claims := m.state.Reservations("f")
 	if len(claims) == 0 {
 		return
 	}
 	c := claims[0]
 	m.ask(t, func(r RequestID) Event {
-		return Release{Request: r, Framework: "f", Claims: []string{c.Name}}
+		return Release{Request: r, Framework: "f", Reservations: []string{c.Name}}
 	}, errdefs.IsFailedPrecondition)
 	for _, a := range m.agents {
 		if a.id == c.Agent && a.session != 0 {
 			a.up++
-			m.step(t, Frame{Session: a.session, Up: kernel.Up{Seq: a.up, Released: []string{claimID("f", c.Name)}}})
+			m.step(t, Frame{Session: a.session, Up: kernel.Up{Seq: a.up, Released: []string{reservationID("f", c.Name)}}})
 		}
 	}
 }
 
 func (m *machine) forget(t *rapid.T) {
 	if id, ok := m.some(t, true); ok {
-		m.ask(t, func(r RequestID) Event { return Forget{Request: r, Framework: "f", Groups: []kernel.GroupID{id}} }, errdefs.IsFailedPrecondition)
+		m.ask(t, func(r RequestID) Event { return Forget{Request: r, Framework: "f", Instances: []kernel.InstanceID{id}} }, errdefs.IsFailedPrecondition)
 	}
 }
 
@@ -317,7 +317,7 @@ func (m *machine) remove(t *rapid.T) {
 		t.Fatalf("agent %s was removed and dialed again: it is a member, or runs %v", a.id, a.run)
 	}
 	m.serial++
-	m.agents[n] = &fake{id: kernel.AgentID(fmt.Sprint("a", n, "-", m.serial)), cpus: a.cpus, run: map[kernel.GroupID]*ran{}}
+	m.agents[n] = &fake{id: kernel.AgentID(fmt.Sprint("a", n, "-", m.serial)), cpus: a.cpus, run: map[kernel.InstanceID]*ran{}}
 	if rapid.Bool().Draw(t, "another comes") {
 		m.dial(t, m.agents[n])
 	}
@@ -332,9 +332,9 @@ func (m *machine) prefixes(t *rapid.T, id kernel.AgentID) {
 		for key, value := range rows {
 			r, _ := parseRow(key)
 			said = said || r.Kind == RowRemoved && r.ID == string(id)
-			var c kernel.ClaimView
+			var c kernel.ReservationView
 			left := (r.Kind == RowAgent || r.Kind == RowAssigned) && r.ID == string(id) ||
-				r.Kind == RowClaim && json.Unmarshal([]byte(value), &c) == nil && c.Agent == id && !c.Lost
+				r.Kind == RowReservation && json.Unmarshal([]byte(value), &c) == nil && c.Agent == id && !c.Lost
 			if left && rows[(Row{Kind: RowRemoved, ID: string(id)}).Key()] != "" {
 				t.Fatalf("machine %s was removed, and after %d of %d writes and another leader there is row %s %s", id, n, len(m.written), key, value)
 			}
@@ -376,7 +376,7 @@ func (m *machine) after(t *rapid.T, n int) map[string]string {
 	return out
 }
 
-// status has an agent say how a group fares, or repeat what it said.
+// status has an agent say how an instance fares, or repeat what it said.
 func (m *machine) status(t *rapid.T) {
 	a := m.someAgent(t)
 	if a == nil || len(a.run) == 0 {
@@ -448,7 +448,7 @@ func (m *machine) shown(t *rapid.T) {
 	if diff := cmp.Diff(m.state.Agents(), machines, alike); diff != "" {
 		t.Fatalf("machines as readers are shown them (-want +got):\n%s", diff)
 	}
-	if diff := cmp.Diff(m.state.Claims("f"), views.Claims["f"], alike); diff != "" {
+	if diff := cmp.Diff(m.state.Reservations("f"), views.Reservations["f"], alike); diff != "" {
 		t.Fatalf("claims as readers are shown them (-want +got):\n%s", diff)
 	}
 }
@@ -507,8 +507,8 @@ func (a *fake) hear(t *rapid.T, d *kernel.Down) {
 	if d.Endpoints != nil {
 		a.learn(t, d.Endpoints)
 	}
-	told := map[kernel.GroupID]bool{}
-	for _, g := range d.Groups {
+	told := map[kernel.InstanceID]bool{}
+	for _, g := range d.Assignments {
 		told[g.ID] = true
 		if a.run[g.ID] == nil {
 			a.run[g.ID] = &ran{group: g, seq: 1}
@@ -541,7 +541,7 @@ func (m *machine) judgeChange(t *rapid.T, i *kernel.Instance) {
 	var priority, own int
 	if n, _ := fmt.Sscanf(i.Why, "it makes way for %s which has priority %d, this %d", &owner, &priority, &own); n < 3 {
 		if strings.HasPrefix(i.Why, "its task ") {
-			return // tasks of a group end together
+			return // tasks of an instance end together
 		}
 		t.Fatalf("group %s is to stop, and nobody asked for it: %q", i.ID, i.Why)
 	}
@@ -560,18 +560,18 @@ func (m *machine) consistent(t *rapid.T) {
 	all, lent := kernel.Resources{}, 0
 	uses := map[*spec]int{}
 	for i := range s.groups.All {
-		if s.group(i.ID()) != i || i.Removed() || i.Site != i.agent.site || i.agent.chunks[i.chunk] == nil || !slices.Contains(i.agent.chunks[i.chunk], i) {
+		if s.group(i.ID()) != i || i.Removed() || i.Host != i.agent.site || i.agent.chunks[i.chunk] == nil || !slices.Contains(i.agent.chunks[i.chunk], i) {
 			t.Fatalf("group %s is not where it is said to be", i.ID())
 		}
 		used[i.agent.info.ID] = used[i.agent.info.ID].Add(i.need())
 		instances[i.agent.info.ID]++
 		all = all.Add(i.need())
 		uses[i.spec]++
-		if i.spec.Lent() {
+		if i.spec.Preemptible() {
 			lent++
 		}
 	}
-	for _, c := range s.claims {
+	for _, c := range s.reservations {
 		switch {
 		case c.Lost != (s.agents[c.Agent] == nil):
 			t.Fatalf("claim %s is on %s: lost %v", c.Name, c.Agent, c.Lost)
@@ -632,7 +632,7 @@ func (m *machine) consistent(t *rapid.T) {
 // free, and that must hide none.
 func (m *machine) rightlyWaits(t *rapid.T, e *entry) {
 	s := m.state
-	if e.spec.Claim != nil || e.hold != nil {
+	if e.spec.Reservation != nil || e.hold != nil {
 		return
 	}
 	if k, _, _ := s.quotaRoom(e.spec, e.spec.need, 1); k == 1 {

@@ -10,10 +10,10 @@ import (
 )
 
 // What waits gets room in two more ways than by others ending. Instances of a lower priority are asked to stop for
-// it; and a machine's room is kept for what waits for long, or small groups that fit into every gap would have it
+// it; and a machine's room is kept for what waits for long, or small instances that fit into every gap would have it
 // wait for ever. In both cases the room is held until it is enough, but not for ever.
 
-// hold is room that is kept for one group of an entry.
+// hold is room that is kept for one instance of an entry.
 type hold struct {
 	agent   *agent
 	until   time.Time
@@ -90,14 +90,14 @@ func (s *State) attendQueue() {
 	}
 }
 
-// attendTo looks for room for one group of an entry, and says when to look again.
+// attendTo looks for room for one instance of an entry, and says when to look again.
 func (s *State) attendTo(e *entry) time.Time {
 	if h := e.hold; h != nil {
 		if s.now.Before(h.until) {
 			return h.until
 		}
 		s.unhold(e)
-		s.roomAppeared()
+		s.capacityAppeared()
 		return s.now.Add(s.cfg.HoldFor)
 	}
 	if s.mayEnd(e) && s.makeRoom(e) {
@@ -105,7 +105,7 @@ func (s *State) attendTo(e *entry) time.Time {
 	}
 	long := e.since.Add(s.cfg.HoldAfter)
 	switch due := !s.now.Before(long); {
-	case due && e.unfit && e.spec.Claim == nil && s.holds < max(1, len(s.order)*s.cfg.HoldPercent/100):
+	case due && e.unfit && e.spec.Reservation == nil && s.holds < max(1, len(s.order)*s.cfg.HoldPercent/100):
 		if id, ok := s.pool.Nearest(e.spec.request); ok {
 			s.keep(e, &hold{agent: s.agents[id], until: s.now.Add(s.cfg.HoldFor), longest: true})
 			return e.hold.until
@@ -123,19 +123,19 @@ func (s *State) attendTo(e *entry) time.Time {
 func (s *State) mayEnd(e *entry) bool { return e.spec.Priority > 0 || s.lent > 0 }
 
 // yields reports whether an instance makes way for an entry: it has a lower priority, and is of the same top-level
-// group or runs on what others do not use. An owner's own versions are its scheduler's affair, and what has a claim
-// makes way only if it runs on loan.
+// group or runs on what others do not use. An owner's own versions are its scheduler's affair, and what has a
+// reservation makes way only if it runs on loan.
 func (e *entry) yields(i *instance) bool {
-	if i.spec.Owner == e.spec.Owner && i.spec.Framework == e.framework || i.spec.Claim != nil && !i.spec.Lent() {
+	if i.spec.Owner == e.spec.Owner && i.spec.Framework == e.framework || i.spec.Reservation != nil && !i.spec.Preemptible() {
 		return false
 	}
-	return i.spec.Priority < e.spec.Priority && (i.spec.Lent() && !e.spec.Lent() || kernel.Tenant(i.spec.Role) == kernel.Tenant(e.spec.Role))
+	return i.spec.Priority < e.spec.Priority && (i.spec.Preemptible() && !e.spec.Preemptible() || kernel.Tenant(i.spec.Role) == kernel.Tenant(e.spec.Role))
 }
 
-// makeRoom has instances stop that make way for one group of an entry, if that gives it room, and keeps the room for
+// makeRoom has instances stop that make way for one instance of an entry, if that gives it room, and keeps the room for
 // it.
 func (s *State) makeRoom(e *entry) bool {
-	if c := s.claimFor(e); c != nil && (c.holder != nil || c.Released || c.Lost) {
+	if c := s.reservationFor(e); c != nil && (c.holder != nil || c.Released || c.Lost) {
 		return false
 	}
 	victims, ok := s.overLimit(e)
@@ -143,7 +143,7 @@ func (s *State) makeRoom(e *entry) bool {
 		return false
 	}
 	h := &hold{until: s.now.Add(s.cfg.HoldFor), charged: len(victims) > 0}
-	if id, fits := s.pool.Best(e.spec.request); fits && e.spec.Claim == nil {
+	if id, fits := s.pool.Best(e.spec.request); fits && e.spec.Reservation == nil {
 		if len(victims) == 0 {
 			s.step.retry = true // it fits already
 			return false
@@ -186,7 +186,7 @@ func (s *State) someAgents(e *entry) func(func(*agent) bool) {
 	}
 }
 
-// overLimit finds what must make way for the quota to let one group of an entry in: nothing, when it does already.
+// overLimit finds what must make way for the quota to let one instance of an entry in: nothing, when it does already.
 func (s *State) overLimit(e *entry) (victims []*instance, ok bool) {
 	sp := e.spec
 	k, _, limiting := s.quotaRoom(sp, sp.need, 1)
@@ -208,7 +208,7 @@ func (s *State) overLimit(e *entry) (victims []*instance, ok bool) {
 		}
 	}
 	return fewest(found, func(i *instance, by int64) {
-		s.quota.Charge(i.spec.Role, i.need().Times(by), i.spec.Lent())
+		s.quota.Charge(i.spec.Role, i.need().Times(by), i.spec.Preemptible())
 	}, func() bool {
 		k, _, _ := s.quotaRoom(sp, sp.need, 1)
 		return k == 1
@@ -240,11 +240,11 @@ func fewest(found []*instance, add func(i *instance, times int64), enough func()
 	return victims, ok
 }
 
-// onMachine finds the machine on which the least has to make way for one group of an entry: of the lowest priority,
+// onMachine finds the machine on which the least has to make way for one instance of an entry: of the lowest priority,
 // then the fewest. What is in going makes way already.
 func (s *State) onMachine(e *entry, going []*instance) (best *agent, victims []*instance, ok bool) {
 	look, claimed := s.someAgents(e), false
-	if c := s.claimFor(e); c != nil {
+	if c := s.reservationFor(e); c != nil {
 		claimed = true
 		look = func(yield func(*agent) bool) { yield(s.agents[c.Agent]) }
 	}
@@ -256,12 +256,12 @@ func (s *State) onMachine(e *entry, going []*instance) (best *agent, victims []*
 	return best, victims, ok
 }
 
-// claimFor is the claim that an entry's groups are placed with, if it is there.
-func (s *State) claimFor(e *entry) *claim {
-	if e.spec.Claim == nil {
+// claimFor is the reservation that an entry's instances are placed with, if it is there.
+func (s *State) reservationFor(e *entry) *reservation {
+	if e.spec.Reservation == nil {
 		return nil
 	}
-	return s.claims[claimID(e.framework, e.spec.Claim.Name)]
+	return s.reservations[reservationID(e.framework, e.spec.Reservation.Name)]
 }
 
 // victimsOn is what must make way on an agent. What each gives back is tried out, since some of it may be reserved

@@ -10,11 +10,11 @@ import (
 
 type entryKey struct{ framework, key string }
 
-// entry is groups of one spec that wait for room.
+// entry is instances of one spec that wait for room.
 type entry struct {
 	entryKey
 	spec    *spec
-	groups  []kernel.GroupID
+	groups  []kernel.InstanceID
 	since   time.Time
 	queued  bool // in the queue
 	fresh   bool // among the step's fresh ones
@@ -23,7 +23,7 @@ type entry struct {
 	asked   time.Time // when the pool said so
 	tries   int
 
-	hold   *hold     // room that is kept for one of the groups
+	hold   *hold     // room that is kept for one of the instances
 	attend time.Time // when to look next for room to make or to keep
 	from   int       // number of the agent from which on to look for what could make way
 }
@@ -31,7 +31,7 @@ type entry struct {
 // launched is a request to launch that is to be answered at the end of the step.
 type launched struct {
 	reply  int // in the step's effects
-	groups []kernel.GroupID
+	groups []kernel.InstanceID
 	entry  *entry
 }
 
@@ -153,13 +153,13 @@ func (s *State) serveFairly(tried []*entry) {
 
 // next is what the next instance of a line needs for itself.
 func (l *line) next() kernel.Resources {
-	if sp := l.entries[0].spec; !sp.Lent() {
+	if sp := l.entries[0].spec; !sp.Preemptible() {
 		return sp.need
 	}
 	return kernel.Resources{}
 }
 
-// place tries to place up to n of the groups that wait in an entry, under the quota first, then on machines.
+// place tries to place up to n of the instances that wait in an entry, under the quota first, then on machines.
 func (s *State) place(e *entry, n int) []*instance {
 	kept := s.unhold(e)
 	placed := s.placeKept(e, n, kept)
@@ -179,8 +179,8 @@ func (s *State) place(e *entry, n int) []*instance {
 
 func (s *State) placeKept(e *entry, n int, kept *hold) []*instance {
 	sp := e.spec
-	if sp.Claim != nil {
-		return s.placeClaimed(e)
+	if sp.Reservation != nil {
+		return s.placeReserved(e)
 	}
 	k, why, _ := s.quotaRoom(sp, sp.need, n)
 	var places []placement.Placement
@@ -214,7 +214,7 @@ func (s *State) places(e *entry, k int) []placement.Placement {
 // spec take.
 func (s *State) quotaRoom(sp *spec, each kernel.Resources, n int) (k int, why, limiting string) {
 	s.quota.Machines(s.pool.Total())
-	return s.quota.Admit(sp.Role, each, n, sp.Lent())
+	return s.quota.Admit(sp.Role, each, n, sp.Preemptible())
 }
 
 // affords reports whether the quota tree lets the next group of an entry be placed, and why not.
@@ -223,10 +223,10 @@ func (s *State) affords(e *entry) (bool, kernel.Refusal) {
 	return why == "", kernel.Refusal{Quota: why}
 }
 
-// refuse notes why the groups of an entry wait, where the pool need not be asked.
+// refuse notes why the instances of an entry wait, where the pool need not be asked.
 func (e *entry) refuse(r kernel.Refusal) { e.refusal, e.unfit, e.asked = r, false, time.Time{} }
 
-// refusal is why the groups of an entry wait. The pool looks at every machine to say so, and is asked again only
+// refusal is why the instances of an entry wait. The pool looks at every machine to say so, and is asked again only
 // after a while, about a few entries in one step.
 func (s *State) refusal(e *entry) kernel.Refusal {
 	switch {
@@ -240,7 +240,7 @@ func (s *State) refusal(e *entry) kernel.Refusal {
 	return e.refusal
 }
 
-// settle makes instances of the first groups of an entry, where places say.
+// settle makes instances of the first instances of an entry, where places say.
 func (s *State) settle(e *entry, places []placement.Placement) []*instance {
 	sp := e.spec
 	if !sp.stored {
@@ -251,7 +251,7 @@ func (s *State) settle(e *entry, places []placement.Placement) []*instance {
 	stamp := s.now.UTC().Round(0)
 	for n, at := range places {
 		a := s.agents[at.Agent]
-		g := kernel.Group{ID: e.groups[n], Spec: sp.ID, Address: at.Address, HostPorts: at.HostPorts, Placed: stamp, Goal: kernel.GoalRun}
+		g := kernel.Assignment{ID: e.groups[n], Spec: sp.ID, Address: at.Address, HostPorts: at.HostPorts, Placed: stamp, Goal: kernel.GoalRun}
 		delete(s.waiting, g.ID)
 		i := s.newInstance(g, sp, a, a.room(), true)
 		s.charge(Charge{Placement: i.placement(), Begins: true})
@@ -282,14 +282,14 @@ func (s *State) compactQueue() {
 // leave forgets an entry in which nothing waits any more.
 func (s *State) leave(e *entry) {
 	if s.unhold(e) != nil {
-		s.roomAppeared()
+		s.capacityAppeared()
 	}
 	e.queued = false
 	delete(s.entries, e.entryKey)
 }
 
-// withdraw takes groups out of an entry, all with nil, and returns those that were in it.
-func (s *State) withdraw(framework, key string, groups []kernel.GroupID) []kernel.GroupID {
+// withdraw takes instances out of an entry, all with nil, and returns those that were in it.
+func (s *State) withdraw(framework, key string, groups []kernel.InstanceID) []kernel.InstanceID {
 	e := s.entries[entryKey{framework, key}]
 	if e == nil {
 		return nil
@@ -297,21 +297,21 @@ func (s *State) withdraw(framework, key string, groups []kernel.GroupID) []kerne
 	if groups == nil {
 		groups = e.groups
 	}
-	out := slices.DeleteFunc(slices.Clone(groups), func(id kernel.GroupID) bool { return s.waiting[id] != e })
+	out := slices.DeleteFunc(slices.Clone(groups), func(id kernel.InstanceID) bool { return s.waiting[id] != e })
 	s.unqueue(e, out)
 	s.compactQueue()
 	return out
 }
 
-// unqueue takes groups out of an entry; those that are not in it are ignored.
-func (s *State) unqueue(e *entry, groups []kernel.GroupID) {
+// unqueue takes instances out of an entry; those that are not in it are ignored.
+func (s *State) unqueue(e *entry, groups []kernel.InstanceID) {
 	for _, id := range groups {
 		if s.waiting[id] == e {
 			delete(s.waiting, id)
 		}
 	}
 	before := len(e.groups)
-	e.groups = slices.DeleteFunc(e.groups, func(id kernel.GroupID) bool { return s.waiting[id] != e })
+	e.groups = slices.DeleteFunc(e.groups, func(id kernel.InstanceID) bool { return s.waiting[id] != e })
 	for range before - len(e.groups) {
 		s.waits[e.framework]--
 		s.unuse(e.spec)

@@ -37,7 +37,7 @@ func asks(t *testing.T, owner, role string, n int, change func(*kernel.Spec)) La
 	serial++
 	l := Launch{Request: RequestID(serial), LaunchRequest: kernel.LaunchRequest{Key: owner + "@" + sp.Version, Spec: sealed}}
 	for k := range n {
-		l.Groups = append(l.Groups, kernel.GroupID(fmt.Sprintf("%s.%d.%d", owner[1:], serial, k)))
+		l.Instances = append(l.Instances, kernel.InstanceID(fmt.Sprintf("%s.%d.%d", owner[1:], serial, k)))
 	}
 	return l
 }
@@ -92,7 +92,7 @@ func TestAnAppsVersionsDoNotMakeWayForEachOther(t *testing.T) {
 	}
 	for _, i := range s.Instances("") {
 		if i.Goal() != kernel.GoalRun {
-			t.Errorf("instance %s of the version before is stopped: %s", i.ID(), i.Group().Why)
+			t.Errorf("instance %s of the version before is stopped: %s", i.ID(), i.Assignment().Why)
 		}
 	}
 }
@@ -117,7 +117,7 @@ func TestNoMoreMakeWayThanTheQuotaNeeds(t *testing.T) {
 
 func TestAMachineThatShrinksBelowItsReservationsIsNotGivenMore(t *testing.T) {
 	s, step := poolOf(t, 8)
-	step(Reserve{Request: 1, Agent: "a", Reservation: kernel.Reservation{Role: "/a", Amount: kernel.Resources{MilliCPU: 6000}}})
+	step(Reserve{Request: 1, Agent: "a", ReservedPart: kernel.ReservedPart{Role: "/a", Amount: kernel.Resources{MilliCPU: 6000}}})
 	step(AgentUp{Session: 2, Seq: 1, Registration: kernel.Registration{Incarnation: "1", Agent: kernel.Agent{ID: "a", Hostname: "a", Address: netip.MustParseAddr("192.0.2.1"),
 		Total: kernel.Resources{MilliCPU: 4000, Mem: 64 * kernel.GiB}}}})
 	n := placedOf(step(asks(t, "/a/one", "/a", 6, func(k *kernel.Spec) { k.Reserved = kernel.ReservedOnly })))
@@ -128,7 +128,7 @@ func TestAMachineThatShrinksBelowItsReservationsIsNotGivenMore(t *testing.T) {
 
 func TestWhatIsReservedIsNotHeldASecondTime(t *testing.T) {
 	_, step := poolOf(t, 20)
-	step(Reserve{Request: 1, Agent: "a", Reservation: kernel.Reservation{Role: "/c", Amount: kernel.Resources{MilliCPU: 10_000}}})
+	step(Reserve{Request: 1, Agent: "a", ReservedPart: kernel.ReservedPart{Role: "/c", Amount: kernel.Resources{MilliCPU: 10_000}}})
 	step(SetQuota{Request: 1, Quota: kernel.Quota{Role: "/d", Guarantee: kernel.Resources{MilliCPU: 10_000}, Limit: kernel.NoLimit}})
 	if n := placedOf(step(asks(t, "/c/one", "/c", 10, nil))); n != 10 {
 		t.Errorf("%d of 10 are placed in their reservation beside the guarantee of others", n)

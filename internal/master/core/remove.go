@@ -43,7 +43,7 @@ func (r *removed) sort() {
 // why is what an agent with a removed id is told.
 func (r *removedRow) why(id kernel.AgentID) string {
 	return fmt.Sprintf("machine %s (%s) was removed from the datacenter at %s: run `marina down` on it; to have it join as a new machine, delete "+
-		"the file agent.id of its state folder then, and run `marina up`", r.Hostname, id, r.Removed.UTC().Format(time.RFC3339))
+		"the file agent.id of its state directory then, and run `marina up`", r.Hostname, id, r.Removed.UTC().Format(time.RFC3339))
 }
 
 // farewell is a session with a machine that was removed, until it has heard so.
@@ -78,15 +78,15 @@ func (s *State) removeAgent(ev RemoveAgent) (*kernel.Removal, error) {
 	if err := s.mayLeave(a, ev.Force); err != nil {
 		return nil, err
 	}
-	out := &kernel.Removal{Machine: ev.Agent, Hostname: a.info.Hostname, Groups: []kernel.GroupID{}, Lost: []kernel.ClaimView{}}
+	out := &kernel.Removal{Machine: ev.Agent, Hostname: a.info.Hostname, Instances: []kernel.InstanceID{}, Lost: []kernel.ReservationView{}}
 	for _, i := range slices.Collect(a.each) {
-		out.Groups = append(out.Groups, i.ID())
+		out.Instances = append(out.Instances, i.ID())
 		s.giveUp(i, fmt.Sprintf("its machine %s was removed from the datacenter", a.info.Hostname))
 	}
-	for _, c := range s.claimsOn(ev.Agent) {
-		s.freeClaim(c)
-		if s.loseClaim(c); c.Lost {
-			out.Lost = append(out.Lost, c.ClaimView)
+	for _, c := range s.reservationsOn(ev.Agent) {
+		s.freeReservation(c)
+		if s.loseReservation(c); c.Lost {
+			out.Lost = append(out.Lost, c.ReservationView)
 		}
 	}
 	s.keepRemoved(ev.Agent, a.info.Hostname)
@@ -100,7 +100,7 @@ func (s *State) mayLeave(a *agent, force bool) error {
 		return fmt.Errorf("machine %s: %s: repair or delete that row first: %w", a.info.Hostname, a.broken, errdefs.ErrFailedPrecondition)
 	}
 	kept := 0
-	for _, c := range s.claimsOn(a.info.ID) {
+	for _, c := range s.reservationsOn(a.info.ID) {
 		if len(c.Volumes) > 0 && !c.Released {
 			kept++
 		}
@@ -157,11 +157,11 @@ func (s *State) quit(a *agent) {
 		s.giveSubnets()
 	}
 	s.nextCheck = s.now // Complete may be due
-	s.roomAppeared()
+	s.capacityAppeared()
 }
 
-// loadOrphans reads the groups of a machine of whose removal only a part is durable: they have ended.
-func (s *State) loadOrphans(r Row, groups []kernel.Group) {
+// loadOrphans reads the instances of a machine of whose removal only a part is durable: they have ended.
+func (s *State) loadOrphans(r Row, groups []kernel.Assignment) {
 	s.dirty(r)
 	for _, g := range groups {
 		sp := s.specs[g.Spec]

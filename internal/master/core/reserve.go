@@ -27,7 +27,7 @@ func (s *State) reserve(ev Reserve) error {
 	case !ev.Amount.Valid():
 		return bad("an amount is zero or more")
 	}
-	rest := slices.DeleteFunc(slices.Clone(a.reserved), func(r kernel.Reservation) bool { return r.Role == ev.Role })
+	rest := slices.DeleteFunc(slices.Clone(a.reserved), func(r kernel.ReservedPart) bool { return r.Role == ev.Role })
 	if ev.Amount.IsZero() {
 		if len(rest) == len(a.reserved) {
 			return fmt.Errorf("machine %s reserves nothing for %.64s: %w", a.info.Hostname, ev.Role, errdefs.ErrNotFound)
@@ -41,21 +41,21 @@ func (s *State) reserve(ev Reserve) error {
 				return bad("the machine has one for %s, and one cannot be within another", r.Role)
 			}
 		}
-		if over := s.overReserved(a, ev.Reservation, rest); over != "" {
+		if over := s.overReserved(a, ev.ReservedPart, rest); over != "" {
 			return fmt.Errorf("reservation for %s on %s: %s: %w", ev.Role, a.info.Hostname, over, errdefs.ErrResourceExhausted)
 		}
-		rest = append(rest, ev.Reservation)
+		rest = append(rest, ev.ReservedPart)
 	}
-	slices.SortFunc(rest, func(x, y kernel.Reservation) int { return cmp.Compare(x.Role, y.Role) })
+	slices.SortFunc(rest, func(x, y kernel.ReservedPart) int { return cmp.Compare(x.Role, y.Role) })
 	a.reserved = rest
 	s.altered(a)
 	s.pool.Reserve(a.info.ID, ev.Role, ev.Amount, s.usedWithin(a, ev.Role))
 	s.dirty(Row{Kind: RowAgent, ID: string(a.info.ID)})
-	s.roomAppeared()
+	s.capacityAppeared()
 	return nil
 }
 
-// usedWithin is what of a machine is used by instances and claims of a role and those below it that may use its
+// usedWithin is what of a machine is used by instances and reservations of a role and those below it that may use its
 // reservations.
 func (s *State) usedWithin(a *agent, role string) (used kernel.Resources) {
 	for i := range a.each {
@@ -63,7 +63,7 @@ func (s *State) usedWithin(a *agent, role string) (used kernel.Resources) {
 			used = used.Add(i.need())
 		}
 	}
-	for _, c := range s.claims {
+	for _, c := range s.reservations {
 		if c.Agent == a.info.ID && c.holder == nil && kernel.Within(c.Role, role) {
 			used = used.Add(c.disk())
 		}
@@ -73,7 +73,7 @@ func (s *State) usedWithin(a *agent, role string) (used kernel.Resources) {
 
 // overReserved says what a machine lacks for a reservation beside its others and what is used without one; "" if
 // nothing.
-func (s *State) overReserved(a *agent, r kernel.Reservation, rest []kernel.Reservation) string {
+func (s *State) overReserved(a *agent, r kernel.ReservedPart, rest []kernel.ReservedPart) string {
 	left, _ := s.pool.Used(a.info.ID)
 	left = a.info.Total.Sub(left).Add(s.usedWithin(a, r.Role))
 	for _, o := range rest {

@@ -20,19 +20,19 @@ type RowKind uint8
 // The tables, in the order in which a step's puts are written when they do not fit into one transaction: what is
 // written first never refers to what comes later, so that every prefix of them is a state that can be loaded.
 const (
-	RowSpec     RowKind = iota + 1 // kernel/specs/<id>: a kernel.Spec, while anything is made from it
-	RowVIP                         // kernel/vips/<name>: a named VIP's address
-	RowNetwork                     // kernel/network/pool: the pool of container addresses, if it was changed
-	RowRemoved                     // kernel/removed/<id>: a machine that was removed, and may not come back
-	RowAgent                       // kernel/agents/<id>: a machine and its subnet
-	RowQuota                       // kernel/quotas/<role>
-	RowClaim                       // kernel/claims/<framework>/<name>: what outlives groups
-	RowExposed                     // kernel/exposed/<framework>/<owner>: further ports of an owner's instances
-	RowEnded                       // kernel/ended/<framework>/<slot>: ids that must not be launched again
-	RowAssigned                    // kernel/assigned/<agent>/<chunk>: groups
+	RowSpec        RowKind = iota + 1 // kernel/specs/<id>: a kernel.Spec, while anything is made from it
+	RowVIP                            // kernel/vips/<name>: a named VIP's address
+	RowNetwork                        // kernel/network/pool: the pool of container addresses, if it was changed
+	RowRemoved                        // kernel/removed/<id>: a machine that was removed, and may not come back
+	RowAgent                          // kernel/agents/<id>: a machine and its subnet
+	RowQuota                          // kernel/quotas/<role>
+	RowReservation                    // kernel/claims/<framework>/<name>: what outlives instances
+	RowExposed                        // kernel/exposed/<framework>/<owner>: further ports of an owner's instances
+	RowEnded                          // kernel/ended/<framework>/<slot>: ids that must not be launched again
+	RowAssigned                       // kernel/assigned/<agent>/<chunk>: instances
 )
 
-var rowTables = [...]string{RowSpec: "specs", RowVIP: "vips", RowNetwork: "network", RowRemoved: "removed", RowAgent: "agents", RowQuota: "quotas", RowClaim: "claims", RowExposed: "exposed", RowEnded: "ended", RowAssigned: "assigned"}
+var rowTables = [...]string{RowSpec: "specs", RowVIP: "vips", RowNetwork: "network", RowRemoved: "removed", RowAgent: "agents", RowQuota: "quotas", RowReservation: "claims", RowExposed: "exposed", RowEnded: "ended", RowAssigned: "assigned"}
 
 // Rows is the prefix of all rows of a master, for store.Store.Snapshot.
 var Rows = store.Prefix("kernel")
@@ -75,13 +75,13 @@ func parseRow(key string) (Row, bool) {
 	return Row{}, false
 }
 
-// The values of rows, as JSON. Specs are kernel's own type; groups are packed by kernel.PackGroups.
+// The values of rows, as JSON. Specs are kernel's own type; instances are packed by kernel.PackAssignments.
 type (
 	agentRow struct {
-		Agent      kernel.Agent         `json:"agent"`
-		Subnet     netip.Prefix         `json:"subnet"`
-		Registered time.Time            `json:"registered"`
-		Reserved   []kernel.Reservation `json:"reserved,omitempty"`
+		Agent      kernel.Agent          `json:"agent"`
+		Subnet     netip.Prefix          `json:"subnet"`
+		Registered time.Time             `json:"registered"`
+		Reserved   []kernel.ReservedPart `json:"reserved,omitempty"`
 	}
 	networkRow struct {
 		Pool netip.Prefix `json:"pool"`
@@ -94,8 +94,8 @@ type (
 		Addr netip.Addr `json:"addr"`
 	}
 	endedRow struct {
-		Turn   int64            `json:"turn"` // rises from slot to slot
-		Groups []kernel.GroupID `json:"groups"`
+		Turn   int64               `json:"turn"` // rises from slot to slot
+		Groups []kernel.InstanceID `json:"groups"`
 	}
 )
 
@@ -124,8 +124,8 @@ func (s *State) Ops(rows []Row) ([]store.Op, error) {
 }
 
 func encode(value any) ([]byte, error) {
-	if groups, ok := value.([]*kernel.Group); ok {
-		return kernel.PackGroups(groups)
+	if groups, ok := value.([]*kernel.Assignment); ok {
+		return kernel.PackAssignments(groups)
 	}
 	return json.Marshal(value)
 }
@@ -157,9 +157,9 @@ func (s *State) value(r Row) any {
 		if q, ok := s.quota.Quota(r.ID); ok {
 			return q
 		}
-	case RowClaim:
-		if c := s.claims[r.ID]; c != nil {
-			return c.ClaimView
+	case RowReservation:
+		if c := s.reservations[r.ID]; c != nil {
+			return c.ReservationView
 		}
 	case RowExposed:
 		if x := s.exposed[r.ID]; x != nil {
@@ -171,9 +171,9 @@ func (s *State) value(r Row) any {
 		}
 	case RowAssigned:
 		if a := s.agents[kernel.AgentID(r.ID)]; a != nil && r.Chunk < len(a.chunks) && len(a.chunks[r.Chunk]) > 0 {
-			groups := make([]*kernel.Group, len(a.chunks[r.Chunk]))
+			groups := make([]*kernel.Assignment, len(a.chunks[r.Chunk]))
 			for k, i := range a.chunks[r.Chunk] {
-				groups[k] = new(i.Group())
+				groups[k] = new(i.Assignment())
 			}
 			return groups
 		}
@@ -182,7 +182,7 @@ func (s *State) value(r Row) any {
 }
 
 // Load fills an empty state with the master's rows. A row that cannot be read is returned among the problems and left
-// alone; the agent it concerns is set aside: its tasks go on, and it gets neither sessions nor groups until the row
+// alone; the agent it concerns is set aside: its tasks go on, and it gets neither sessions nor instances until the row
 // is repaired.
 func (s *State) Load(items []store.Item) (problems []error) {
 	bad := func(r Row, why any) {
@@ -305,8 +305,8 @@ func (s *State) loadRow(r Row, raw []byte) error {
 		}
 		q.Role = r.ID
 		s.quota.Set(q)
-	case RowClaim:
-		return s.loadClaim(r, raw)
+	case RowReservation:
+		return s.loadReservation(r, raw)
 	case RowExposed:
 		return s.loadExposed(r, raw)
 	case RowEnded:
@@ -332,7 +332,7 @@ func (s *State) loadAgent(id kernel.AgentID) *agent {
 }
 
 func (s *State) loadAssigned(r Row, raw []byte) error {
-	groups, err := kernel.UnpackGroups(raw)
+	groups, err := kernel.UnpackAssignments(raw)
 	if err != nil {
 		return err
 	}
@@ -353,7 +353,7 @@ func (s *State) loadAssigned(r Row, raw []byte) error {
 			return fmt.Errorf("group %s is placed twice", g.ID)
 		}
 		at := placement.Placement{Agent: a.info.ID, Address: g.Address, HostPorts: g.HostPorts}
-		if sp.Claim != nil {
+		if sp.Reservation != nil {
 			if at, err = s.loadHolder(&g, sp, a); err != nil {
 				return fmt.Errorf("group %s: %w", g.ID, err)
 			}
@@ -363,8 +363,8 @@ func (s *State) loadAssigned(r Row, raw []byte) error {
 		}
 		i := s.newInstance(g, sp, a, r.Chunk, false)
 		s.pool.Adjust(a.info.ID, sp.fills(), i.need().Sub(sp.need))
-		if sp.Claim != nil {
-			s.claims[claimID(sp.Framework, sp.Claim.Name)].holder = i
+		if sp.Reservation != nil {
+			s.reservations[reservationID(sp.Framework, sp.Reservation.Name)].holder = i
 		}
 	}
 	return nil

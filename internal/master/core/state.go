@@ -12,8 +12,8 @@ import (
 	"github.com/marinaos/marina/internal/placement"
 )
 
-// State is everything a leader knows. It changes in Load and Step only; one goroutine owns it. The order of events decides
-// everything: no map is iterated where the order could show.
+// State is everything a leader knows. It changes in Load and Step only; one goroutine owns it. The order of events
+// decides everything: no map is iterated where the order could show.
 type State struct {
 	cfg Config
 
@@ -24,24 +24,24 @@ type State struct {
 	removed  removed
 	leaving  map[SessionID]farewell
 
-	subnetsFrom int          // number of the subnet to look at first for one that is free
-	base        netip.Prefix // the pool by configuration
-	pooled      bool         // the pool is another one
-	specs       map[kernel.SpecID]*spec
-	interner    interner
-	groups      *kernel.Index[*instance]
-	ended       map[string]*ended   // by framework
-	claims      map[string]*claim   // by Row.ID
-	exposed     map[string]*exposed // by Row.ID
-	vips        map[string]*vip
-	vipAddrs    map[netip.Addr]*vip
-	literals    map[netip.Addr]int // uses of literal VIP addresses by specs
-	idleVIPs    []*vip             // in the order they became idle; some may be in use again
+	subnetsFrom  int          // number of the subnet to look at first for one that is free
+	base         netip.Prefix // the pool by configuration
+	pooled       bool         // the pool is another one
+	specs        map[kernel.SpecID]*spec
+	interner     interner
+	groups       *kernel.Index[*instance]
+	ended        map[string]*ended       // by framework
+	reservations map[string]*reservation // by Row.ID
+	exposed      map[string]*exposed     // by Row.ID
+	vips         map[string]*vip
+	vipAddrs     map[netip.Addr]*vip
+	literals     map[netip.Addr]int // uses of literal VIP addresses by specs
+	idleVIPs     []*vip             // in the order they became idle; some may be in use again
 
 	entries map[entryKey]*entry
 	queue   []*entry // in the order of waiting since
-	waiting map[kernel.GroupID]*entry
-	waits   map[string]int // groups waiting, by framework
+	waiting map[kernel.InstanceID]*entry
+	waits   map[string]int // instances waiting, by framework
 	holds   int            // entries for which a machine is kept because they waited for long
 	lent    int            // instances with a priority below zero
 	attend  time.Time      // when some entry is to be attended to; zero: never
@@ -82,13 +82,13 @@ type agent struct {
 	number     int           // in State.order
 	altered    bool          // it is among outdated.agents
 	info       *kernel.Agent // of the newest view, once there is one: it never changes
-	site       *kernel.Site  // what all its instances show of it; another one when it changes
+	site       *kernel.Host  // what all its instances show of it; another one when it changes
 	subnet     netip.Prefix
 	registered time.Time
-	reserved   []kernel.Reservation // by role
-	broken     string               // why nothing of it may be decided: a row could not be read
-	chunks     [][]*instance        // as packed into rows
-	count      int                  // of instances
+	reserved   []kernel.ReservedPart // by role
+	broken     string                // why nothing of it may be decided: a row could not be read
+	chunks     [][]*instance         // as packed into rows
+	count      int                   // of instances
 
 	session     SessionID // zero: not connected
 	upSeq       uint64
@@ -111,7 +111,7 @@ type agent struct {
 type outbox struct {
 	sync     bool
 	groups   []*instance
-	drops    []kernel.GroupID
+	drops    []kernel.InstanceID
 	releases []string
 	acks     []kernel.StatusAck
 }
@@ -125,7 +125,7 @@ type spec struct {
 	more    *exposed                // further ports of its owner
 	vips    []*vip
 	size    int // bytes encoded
-	uses    int // instances and waiting groups
+	uses    int // instances and waiting instances
 	placed  int // instances
 	stored  bool
 }
@@ -143,9 +143,9 @@ func NewState(cfg Config) *State {
 	cfg = cfg.WithDefaults()
 	return &State{cfg: cfg, base: cfg.Pool, leaving: map[SessionID]farewell{}, removed: removed{rows: map[kernel.AgentID]*removedRow{}}, agents: map[kernel.AgentID]*agent{}, sessions: map[SessionID]*agent{},
 		subnets: map[netip.Prefix]kernel.AgentID{}, specs: map[kernel.SpecID]*spec{}, groups: kernel.NewIndex[*instance](),
-		ended: map[string]*ended{}, claims: map[string]*claim{}, exposed: map[string]*exposed{}, vips: map[string]*vip{}, vipAddrs: map[netip.Addr]*vip{}, literals: map[netip.Addr]int{}, entries: map[entryKey]*entry{},
-		waiting: map[kernel.GroupID]*entry{}, waits: map[string]int{}, pool: placement.NewPool(cfg.Strategy), endpoints: endpoints{version: 1, oldest: 1},
-		views: &Views{Claims: map[string][]kernel.ClaimView{}}, outdated: outdated{claims: map[string]struct{}{}}, step: step{dirty: map[Row]struct{}{}}}
+		ended: map[string]*ended{}, reservations: map[string]*reservation{}, exposed: map[string]*exposed{}, vips: map[string]*vip{}, vipAddrs: map[netip.Addr]*vip{}, literals: map[netip.Addr]int{}, entries: map[entryKey]*entry{},
+		waiting: map[kernel.InstanceID]*entry{}, waits: map[string]int{}, pool: placement.NewPool(cfg.Strategy), endpoints: endpoints{version: 1, oldest: 1},
+		views: &Views{Reservations: map[string][]kernel.ReservationView{}}, outdated: outdated{reservations: map[string]struct{}{}}, step: step{dirty: map[Row]struct{}{}}}
 }
 
 // Instances lists what is placed of a framework, all frameworks' if it is empty, by agent.
@@ -165,7 +165,7 @@ func (s *State) Instances(framework string) []*kernel.Record {
 	return out
 }
 
-func (s *State) group(id kernel.GroupID) *instance {
+func (s *State) group(id kernel.InstanceID) *instance {
 	i, _ := s.groups.Get(id)
 	return i
 }
@@ -173,7 +173,7 @@ func (s *State) group(id kernel.GroupID) *instance {
 // Task finds the instance of a task: one that is placed, or one of the last that ended under this leader.
 func (s *State) Task(id kernel.TaskID) (inst *kernel.Record, task int, ok bool) {
 	for at := strings.LastIndexByte(string(id), '.'); at > 0; at = strings.LastIndexByte(string(id[:at]), '.') {
-		if i := s.group(kernel.GroupID(id[:at])); i != nil {
+		if i := s.group(kernel.InstanceID(id[:at])); i != nil {
 			k := i.Find(id)
 			return i.Record, k, k >= 0
 		}
@@ -186,7 +186,7 @@ func (s *State) Task(id kernel.TaskID) (inst *kernel.Record, task int, ok bool) 
 	return nil, 0, false
 }
 
-// Sizes counts the machines, the instances and the groups that wait.
+// Sizes counts the machines, the instances and the instances that wait.
 func (s *State) Sizes() (machines, instances, waiting int) {
 	return len(s.order), s.groups.Len(), len(s.waiting)
 }
@@ -209,10 +209,10 @@ func (s *State) Queue(framework string) []kernel.Waiting {
 	var out []kernel.Waiting
 	for _, e := range s.queue {
 		if e.framework == framework {
-			w := kernel.Waiting{Key: e.key, Owner: e.spec.Owner, Version: e.spec.Version, Groups: append([]kernel.GroupID(nil), e.groups...),
+			w := kernel.Waiting{Key: e.key, Owner: e.spec.Owner, Version: e.spec.Version, Instances: append([]kernel.InstanceID(nil), e.groups...),
 				Since: e.since, Refusal: s.refusal(e), Tries: e.tries, Priority: e.spec.Priority}
 			if e.hold != nil {
-				w.Hold = e.hold.agent.info.Hostname
+				w.Backfill = e.hold.agent.info.Hostname
 			}
 			out = append(out, w)
 		}

@@ -30,7 +30,7 @@ func TestAuditKeepsWhatIsBrokenFromTheStore(t *testing.T) {
 		"capacity": func(i *invariant.Placement) { i.Address, i.Guarantee.MilliCPU = netip.Addr{}, 5000 },
 	} {
 		bad := one
-		bad.Group = kernel.GroupID("bad-" + name)
+		bad.Instance = kernel.InstanceID("bad-" + name)
 		spoil(&bad)
 		if err := audit.Judge(p.state, &Effects{Charges: []Charge{{Placement: bad, Begins: true}}}); err == nil {
 			t.Errorf("broken %s: got no error", name)
@@ -72,8 +72,8 @@ func TestVIPsOfOthersAreRefused(t *testing.T) {
 	}
 }
 
-// TestSharedVIPOfEarlierReleaseIsLoaded has rows in which a literal address is that of a named VIP: what is placed stays,
-// more is refused.
+// TestSharedVIPOfEarlierReleaseIsLoaded has rows in which a literal address is that of a named VIP: what is placed
+// stays, more is refused.
 func TestSharedVIPOfEarlierReleaseIsLoaded(t *testing.T) {
 	p := newPlayer(t)
 	for _, line := range []string{"up session=1 agent=a1", "launch groups=g1 vip=hello", "launch groups=g2 owner=/o key=k literal=198.18.0.9"} {
@@ -89,8 +89,8 @@ func TestSharedVIPOfEarlierReleaseIsLoaded(t *testing.T) {
 	}
 }
 
-// TestSameEventsGiveTheSameEffects plays random events into two states, and after them loads what was written into a third,
-// which must show the same groups.
+// TestSameEventsGiveTheSameEffects plays random events into two states, and after them loads what was written into a
+// third, which must show the same instances.
 func TestSameEventsGiveTheSameEffects(t *testing.T) {
 	rapid.Check(t, func(r *rapid.T) {
 		a, b := newPlayer(t), newPlayer(t)
@@ -144,8 +144,8 @@ func TestSameEventsGiveTheSameEffects(t *testing.T) {
 	})
 }
 
-func groupsOf(s *State) map[kernel.GroupID]string {
-	out := map[kernel.GroupID]string{}
+func groupsOf(s *State) map[kernel.InstanceID]string {
+	out := map[kernel.InstanceID]string{}
 	for _, r := range s.Instances("") {
 		i := r.Instance()
 		out[i.ID] = fmt.Sprint(i.Agent, i.Address, i.HostPorts, i.Goal, i.Placed.Format(time.RFC3339Nano))

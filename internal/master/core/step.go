@@ -108,16 +108,16 @@ func (s *State) apply(ev Event) {
 			s.reply(Reply{Request: ev.Request, Err: err})
 		}
 	case Withdraw:
-		s.reply(Reply{Request: ev.Request, Withdrawn: s.withdraw(ev.Framework, ev.Key, ev.Groups)})
+		s.reply(Reply{Request: ev.Request, Withdrawn: s.withdraw(ev.Framework, ev.Key, ev.Instances)})
 	case Stop:
-		s.stop(ev.Framework, ev.Groups, ev.Why)
+		s.stop(ev.Framework, ev.Instances, ev.Why)
 		s.reply(Reply{Request: ev.Request})
 	case Forget:
-		s.reply(Reply{Request: ev.Request, Err: s.forget(ev.Framework, ev.Groups)})
+		s.reply(Reply{Request: ev.Request, Err: s.forget(ev.Framework, ev.Instances)})
 	case Resize:
 		s.reply(Reply{Request: ev.Request, Err: s.resize(ev)})
 	case Release:
-		s.reply(Reply{Request: ev.Request, Err: s.release(ev.Framework, ev.Claims)})
+		s.reply(Reply{Request: ev.Request, Err: s.release(ev.Framework, ev.Reservations)})
 	case Expose:
 		ports, err := s.expose(ev)
 		s.reply(Reply{Request: ev.Request, Exposed: ports, Err: err})
@@ -174,7 +174,7 @@ func (s *State) Wake() time.Time {
 }
 
 // roomAppeared tells watchers and has the queue tried at the end of the step.
-func (s *State) roomAppeared() {
+func (s *State) capacityAppeared() {
 	s.step.fx.Room = true
 	s.step.retry = true
 }
@@ -200,7 +200,7 @@ func (s *State) frames(sends []Send, a *agent) []Send {
 		if i.Removed() {
 			continue
 		}
-		d.Groups = append(d.Groups, i.Group())
+		d.Assignments = append(d.Assignments, i.Assignment())
 		if slices.Contains(a.sent, i.spec) {
 			continue
 		}
@@ -215,7 +215,7 @@ func (s *State) frames(sends []Send, a *agent) []Send {
 	if len(deltas) > 0 {
 		d.Endpoints, deltas = deltas[0], deltas[1:]
 	}
-	if d.Sync || d.Groups != nil || d.Drop != nil || d.Acks != nil || d.Release != nil || d.Endpoints != nil {
+	if d.Sync || d.Assignments != nil || d.Drop != nil || d.Acks != nil || d.Release != nil || d.Endpoints != nil {
 		emit(d)
 	}
 	for _, delta := range deltas {

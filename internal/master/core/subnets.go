@@ -31,7 +31,7 @@ func (s *State) giveSubnets() {
 		s.altered(a)
 		s.dirty(Row{Kind: RowAgent, ID: string(a.info.ID)})
 		s.outbox(a).sync = true
-		s.roomAppeared()
+		s.capacityAppeared()
 	}
 }
 

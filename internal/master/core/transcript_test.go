@@ -20,7 +20,8 @@ import (
 
 var update = flag.Bool("update", false, "rewrite testdata with what happens now")
 
-// TestTranscripts plays testdata/*.txt: a command, "----", what it made happen, an empty line. Lines with # are comments.
+// TestTranscripts plays testdata/*.txt: a command, "----", what it made happen, an empty line. Lines with # are
+// comments.
 func TestTranscripts(t *testing.T) {
 	files, err := filepath.Glob("testdata/*.txt")
 	if err != nil || len(files) == 0 {
@@ -119,10 +120,10 @@ func (a args) list(key string) []string {
 	return nil
 }
 
-func (a args) groups() []kernel.GroupID {
-	var out []kernel.GroupID
+func (a args) groups() []kernel.InstanceID {
+	var out []kernel.InstanceID
 	for _, g := range a.list("groups") {
-		out = append(out, kernel.GroupID(g))
+		out = append(out, kernel.InstanceID(g))
 	}
 	return out
 }
@@ -190,20 +191,20 @@ func (p *player) event(verb string, a args) Event {
 	case "down":
 		return AgentDown{Session: session, Why: "connection reset"}
 	case "launch":
-		return Launch{Request: p.req, LaunchRequest: kernel.LaunchRequest{Key: a.get("key", "/app@1"), Spec: p.spec(a), Groups: a.groups()}}
+		return Launch{Request: p.req, LaunchRequest: kernel.LaunchRequest{Key: a.get("key", "/app@1"), Spec: p.spec(a), Instances: a.groups()}}
 	case "withdraw":
-		return Withdraw{Request: p.req, Framework: framework, Key: a.get("key", "/app@1"), Groups: a.groups()}
+		return Withdraw{Request: p.req, Framework: framework, Key: a.get("key", "/app@1"), Instances: a.groups()}
 	case "stop":
-		return Stop{Request: p.req, Framework: framework, Groups: a.groups(), Why: "scaled down"}
+		return Stop{Request: p.req, Framework: framework, Instances: a.groups(), Why: "scaled down"}
 	case "forget":
-		return Forget{Request: p.req, Framework: framework, Groups: a.groups()}
+		return Forget{Request: p.req, Framework: framework, Instances: a.groups()}
 	case "quota":
 		q := kernel.Quota{Role: a.get("role", "/"), Guarantee: kernel.Resources{MilliCPU: int64(a.num("guarantee", 0))}, Limit: kernel.NoLimit,
 			Weight: float64(a.num("weight", 0))}
 		q.Limit.MilliCPU = int64(a.num("cpus", kernel.Unlimited))
 		return SetQuota{Request: p.req, Quota: q, Remove: a.get("cpus", "")+a.get("guarantee", "")+a.get("weight", "") == "", Force: a.get("force", "") != ""}
 	case "reserve":
-		return Reserve{Request: p.req, Agent: kernel.AgentID(a.get("agent", "a1")), Reservation: kernel.Reservation{Role: a.get("role", "/"),
+		return Reserve{Request: p.req, Agent: kernel.AgentID(a.get("agent", "a1")), ReservedPart: kernel.ReservedPart{Role: a.get("role", "/"),
 			Amount: kernel.Resources{MilliCPU: int64(a.num("cpus", 0))}}}
 	case "remove":
 		return RemoveAgent{Request: p.req, Agent: kernel.AgentID(a.get("agent", "a1")), Force: a.get("force", "") != ""}
@@ -213,9 +214,9 @@ func (p *player) event(verb string, a args) Event {
 		p.up[session]++
 		return Frame{Session: session, Up: kernel.Up{Seq: p.up[session], Released: a.list("claims")}}
 	case "release":
-		return Release{Request: p.req, Framework: framework, Claims: a.list("claims")}
+		return Release{Request: p.req, Framework: framework, Reservations: a.list("claims")}
 	case "resize":
-		return Resize{Request: p.req, Framework: framework, Group: kernel.GroupID(a.get("group", "")),
+		return Resize{Request: p.req, Framework: framework, Instance: kernel.InstanceID(a.get("group", "")),
 			Sizes: []kernel.Size{{Guarantee: kernel.Resources{MilliCPU: int64(a.num("cpus", 1000)), Mem: kernel.GiB}}}}
 	case "expose":
 		ev := Expose{Request: p.req, Framework: framework, Owner: a.get("owner", "/app")}
@@ -262,7 +263,7 @@ func (p *player) statuses(a args) []kernel.Status {
 		if err != nil {
 			p.t.Fatal(err)
 		}
-		st := kernel.Status{Task: kernel.TaskID(group + "." + suffix), Group: kernel.GroupID(group), Seq: seq, Time: p.now}
+		st := kernel.Status{Task: kernel.TaskID(group + "." + suffix), Instance: kernel.InstanceID(group), Seq: seq, Time: p.now}
 		if err := st.State.UnmarshalText([]byte("TASK_" + strings.ToUpper(f[1]))); err != nil {
 			p.t.Fatal(err)
 		}
@@ -294,7 +295,7 @@ func (p *player) spec(a args) kernel.Spec {
 			if err != nil {
 				p.t.Fatal(err)
 			}
-			if n > 0 && name == "_side" { // tasks of a group share the machine: each has ports of its own
+			if n > 0 && name == "_side" { // tasks of an instance share the machine: each has ports of its own
 				n++
 			}
 			task.Ports = append(task.Ports, kernel.Port{Protocol: "tcp", Container: 9090, Host: n})
@@ -302,7 +303,7 @@ func (p *player) spec(a args) kernel.Spec {
 		sp.Tasks = append(sp.Tasks, task)
 	}
 	if v := a.get("claim", ""); v != "" {
-		sp.Claim = &kernel.Claim{Name: v, Volumes: []kernel.ClaimVolume{{Name: "data", Bytes: int64(a.num("disk", 1)) * kernel.GiB}}}
+		sp.Reservation = &kernel.Reservation{Name: v, Volumes: []kernel.ReservedVolume{{Name: "data", Bytes: int64(a.num("disk", 1)) * kernel.GiB}}}
 	}
 	if v := a.get("bundle", ""); v != "" {
 		sp.Tasks[0].Bundles = []string{v}
@@ -385,18 +386,18 @@ func (p *player) show(what string) string {
 	switch what {
 	case "queue":
 		for _, w := range p.state.Queue("marathon") {
-			fmt.Fprintf(&out, "%s waits for %v since +%v, tries %d: %v: %s\n", w.Key, p.now.Sub(w.Since), w.Since.Sub(p.zero), w.Tries, w.Groups, w.Refusal)
+			fmt.Fprintf(&out, "%s waits for %v since +%v, tries %d: %v: %s\n", w.Key, p.now.Sub(w.Since), w.Since.Sub(p.zero), w.Tries, w.Instances, w.Refusal)
 		}
 	case "agents":
 		for _, a := range p.state.Agents() {
-			fmt.Fprintf(&out, "%s %s connected=%v away=%v groups=%d used=%s %v\n", a.ID, a.Subnet, a.Connected, !a.Away.IsZero(), a.Groups, a.Used, a.Warnings)
+			fmt.Fprintf(&out, "%s %s connected=%v away=%v groups=%d used=%s %v\n", a.ID, a.Subnet, a.Connected, !a.Away.IsZero(), a.Instances, a.Used, a.Warnings)
 		}
 	case "instances":
 		for _, i := range p.state.Instances("") {
 			fmt.Fprintln(&out, instanceText(new(i.Instance())))
 		}
 	case "claims":
-		for _, c := range p.state.Claims("marathon") {
+		for _, c := range p.state.Reservations("marathon") {
 			fmt.Fprintf(&out, "%s on %s %s %v disk=%s released=%v", c.Name, c.Agent, c.Address, c.HostPorts, kernel.FormatBytes(c.Disk()), c.Released)
 			if c.Lost {
 				out.WriteString(" lost")
@@ -416,8 +417,8 @@ func (p *player) show(what string) string {
 			if !q.Held.IsZero() {
 				fmt.Fprintf(&out, " held=%v", q.Held)
 			}
-			if !q.Lent.IsZero() {
-				fmt.Fprintf(&out, " lent=%v", q.Lent)
+			if !q.Preemptible.IsZero() {
+				fmt.Fprintf(&out, " lent=%v", q.Preemptible)
 			}
 			if q.Waiting > 0 {
 				fmt.Fprintf(&out, " waiting=%d asks=%v why=%q", q.Waiting, q.Asks, q.Why)
@@ -446,7 +447,7 @@ func rowText(op store.Op) string {
 	r, _ := parseRow(op.Key)
 	switch r.Kind {
 	case RowAssigned:
-		groups, _ := kernel.UnpackGroups(op.Value)
+		groups, _ := kernel.UnpackAssignments(op.Value)
 		return " " + groupsText(groups)
 	case RowSpec, RowAgent:
 		return ""
@@ -454,7 +455,7 @@ func rowText(op store.Op) string {
 	return " " + string(op.Value)
 }
 
-func groupsText(groups []kernel.Group) string {
+func groupsText(groups []kernel.Assignment) string {
 	var out []string
 	for _, g := range groups {
 		s := string(g.ID) + ":" + string(g.Goal)
@@ -483,8 +484,8 @@ func downText(d kernel.Down) string {
 	if d.Specs != nil {
 		s += fmt.Sprintf(" specs=%d", len(d.Specs))
 	}
-	if d.Groups != nil {
-		s += " groups=" + groupsText(d.Groups)
+	if d.Assignments != nil {
+		s += " groups=" + groupsText(d.Assignments)
 	}
 	if d.Drop != nil {
 		s += fmt.Sprintf(" drop=%v", d.Drop)
@@ -536,7 +537,7 @@ func replyText(r Reply) string {
 		return fmt.Sprintf("exposed %d at %s:%d", e.Container, e.VIPs[0].Addr, e.VIPs[0].Port)
 	}
 	if r.Removal != nil {
-		s := fmt.Sprintf("removed %s with %v", r.Removal.Hostname, r.Removal.Groups)
+		s := fmt.Sprintf("removed %s with %v", r.Removal.Hostname, r.Removal.Instances)
 		for _, c := range r.Removal.Lost {
 			s += " lost " + c.Name
 		}

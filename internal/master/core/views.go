@@ -7,27 +7,27 @@ import (
 	"github.com/marinaos/marina/internal/kernel"
 )
 
-// Views is what readers are shown of machines and claims. It never changes: State.Views returns another when
+// Views is what readers are shown of machines and reservations. It never changes: State.Views returns another when
 // something did.
 type Views struct {
-	Machines []*kernel.AgentView           // those longest known first
-	Claims   map[string][]kernel.ClaimView // by framework, each by name
+	Machines     []*kernel.AgentView                 // those longest known first
+	Reservations map[string][]kernel.ReservationView // by framework, each by name
 }
 
 // outdated is what the newest views have yet to show, so that a batch pays for what it changed and not for all there
 // is.
 type outdated struct {
-	agents []*agent
-	claims map[string]struct{} // frameworks
+	agents       []*agent
+	reservations map[string]struct{} // frameworks
 }
 
-// Views shows machines and claims as they are now.
+// Views shows machines and reservations as they are now.
 func (s *State) Views() *Views {
 	for id := range s.pool.Altered {
 		s.altered(s.agents[id])
 	}
 	old := &s.outdated
-	if len(old.agents) == 0 && len(old.claims) == 0 {
+	if len(old.agents) == 0 && len(old.reservations) == 0 {
 		return s.views
 	}
 	now := *s.views
@@ -43,14 +43,14 @@ func (s *State) Views() *Views {
 		}
 		old.agents = old.agents[:0]
 	}
-	if len(old.claims) > 0 {
-		now.Claims = maps.Clone(s.views.Claims)
-		for framework := range old.claims { // each by itself: the order does not show
-			if now.Claims[framework] = s.Claims(framework); now.Claims[framework] == nil {
-				delete(now.Claims, framework)
+	if len(old.reservations) > 0 {
+		now.Reservations = maps.Clone(s.views.Reservations)
+		for framework := range old.reservations { // each by itself: the order does not show
+			if now.Reservations[framework] = s.Reservations(framework); now.Reservations[framework] == nil {
+				delete(now.Reservations, framework)
 			}
 		}
-		clear(old.claims)
+		clear(old.reservations)
 	}
 	s.views = &now
 	return s.views
@@ -68,7 +68,7 @@ func (s *State) altered(a *agent) {
 func (s *State) view(a *agent) kernel.AgentView {
 	used, groups := s.pool.Used(a.info.ID)
 	v := kernel.AgentView{Agent: *a.info, Subnet: a.subnet, Connected: a.session != 0, Since: a.since, Away: a.away,
-		Used: used, Groups: groups, Registered: a.registered, Reserved: a.reserved, Free: s.pool.Free(a.info.ID)}
+		Used: used, Instances: groups, Registered: a.registered, Reserved: a.reserved, Free: s.pool.Free(a.info.ID)}
 	if v.Connected {
 		v.Epoch = s.cfg.Epoch
 	}
@@ -87,12 +87,12 @@ func (s *State) Agents() []kernel.AgentView {
 	return out
 }
 
-// Claims lists the claims of a framework by name.
-func (s *State) Claims(framework string) []kernel.ClaimView {
-	var out []kernel.ClaimView
-	for _, id := range slices.Sorted(maps.Keys(s.claims)) {
-		if c := s.claims[id]; c.Framework == framework {
-			out = append(out, c.ClaimView)
+// Claims lists the reservations of a framework by name.
+func (s *State) Reservations(framework string) []kernel.ReservationView {
+	var out []kernel.ReservationView
+	for _, id := range slices.Sorted(maps.Keys(s.reservations)) {
+		if c := s.reservations[id]; c.Framework == framework {
+			out = append(out, c.ReservationView)
 		}
 	}
 	return out

@@ -84,8 +84,8 @@ func (s *State) nameVIPs(sp *spec) error {
 	return nil
 }
 
-// namedVIP finds or makes a VIP. Its address is its name's hash in the range, or the next that is free and that no spec uses
-// literally.
+// namedVIP finds or makes a VIP. Its address is its name's hash in the range, or the next that is free and that no spec
+// uses literally.
 func (s *State) namedVIP(name string) (*vip, error) {
 	if v := s.vips[name]; v != nil {
 		return v, nil

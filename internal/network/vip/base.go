@@ -34,15 +34,15 @@ const (
 	frontends = "doors"
 	backends  = "backends"
 	refused   = "refused" // frontends without backends
-	self      = "self"    // a group's address twice: a group that calls itself through a frontend
-	open      = "open"    // protocol and port on the machine that groups may call
+	self      = "self"    // an instance's address twice: an instance that calls itself through a frontend
+	open      = "open"    // protocol and port on the machine that instances may call
 	bound     = "held"    // protocol and port on the machine that are only reserved: no process answers
 	links     = "links"   // links of the bridge
 	senders   = "senders" // link and the address it may send from
 
 	networks = "networks" // a map: a group's address to the number of its named network
-	members  = "members"  // number and the address of a group that is in it
-	inner    = "inner"    // protocol and host port of a group in a named network
+	members  = "members"  // number and the address of an instance that is in it
+	inner    = "inner"    // protocol and host port of an instance in a named network
 	insiders = "insiders" // number, and protocol and host port of a group that is in it
 )
 
@@ -114,13 +114,13 @@ func (t *tables) entry(l network.Layout) {
 	}
 	in1 = append(in1, refuse(from(l.Bridge), daddr(linkLocal))...)
 	in1 = append(in1, refuse(from(l.Bridge), fresh(), frontend(noAddr), in(t.sets[refused]))...)
-	// Host ports of a named network's group are not for groups of other named networks.
+	// Host ports of a named network's instance are not for instances of other named networks.
 	hostPort := rule(from(l.Bridge), fresh(), notDaddr(l.VIPs), own())
 	in1 = append(in1, rule(hostPort, t.network(source), insider(), in(t.sets[insiders]), leave()))
 	in1 = append(in1, refuse(hostPort, t.network(source), service(), in(t.sets[inner]))...)
 	t.addChain(t.ip, "entry", nftables.ChainTypeFilter, nftables.ChainHookPrerouting, before, in1...)
 
-	// The kernel would tell a group that another one is its neighbour and needs no gateway; they are kept apart.
+	// The kernel would tell an instance that another one is its neighbour and needs no gateway; they are kept apart.
 	out := []match{rule(to(l.Bridge), icmp(icmpRedirect), drop())}
 	out = append(out, refuse(fresh(), frontend(noAddr), in(t.sets[refused]))...)
 	t.addChain(t.ip, "leaving", nftables.ChainTypeFilter, nftables.ChainHookOutput, before, out...)
@@ -147,7 +147,7 @@ func (t *tables) redirection(l network.Layout) {
 		rule(saddr(l.Subnet), masquerade()))
 }
 
-// filter decides which packets reach the machine itself and the groups.
+// filter decides which packets reach the machine itself and the instances.
 func (t *tables) filter(l network.Layout) {
 	gateway := network.Single(l.Gateway)
 	input := refuse(daddr(l.VIPs))
@@ -189,7 +189,7 @@ func (t *tables) network(offset uint32) match {
 }
 
 // spoofing lets each link of the bridge send from its own address and to the gateway only: IPv4, and ARP about the
-// gateway. So all that a group sends passes the rules of the other table, whatever its destination.
+// gateway. So all that an instance sends passes the rules of the other table, whatever its destination.
 func (t *tables) spoofing(l network.Layout) {
 	name := match{&expr.Meta{Key: expr.MetaKeyIIFNAME, Register: key}}
 	ether := func(kind uint16) match {

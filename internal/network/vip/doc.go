@@ -1,5 +1,5 @@
 // Package vip keeps a datacenter's packet rules on one machine: frontends (VIPs, published ports, host ports) and their
-// backends, what groups may send and reach, and egress. It implements network.Rules by netlink; no program is run.
+// backends, what instances may send and reach, and egress. It implements network.Rules by netlink; no program is run.
 //
 // # Two tables
 //
@@ -27,25 +27,25 @@
 // keeps), and connections that no rule redirects are rejected on input. Literal addresses outside the range are
 // rejected by set refused, ports of the machine by set held.
 //
-// # What groups may do
+// # What instances may do
 //
-// On the bridge, a link may send IPv4 and ARP from its own group's address to the gateway, and nothing else: groups
-// reach each other through it, never as neighbours. To the machine itself groups may send DNS, ping, connections that
-// a frontend redirects there, and those to the ports in set open. From outside, a group is reached through frontends
-// only. Packets that leave the pool are masqueraded.
+// On the bridge, a link may send IPv4 and ARP from its own instance's address to the gateway, and nothing else:
+// instances reach each other through it, never as neighbours. To the machine itself instances may send DNS, ping,
+// connections that a frontend redirects there, and those to the ports in set open. From outside, an instance is reached
+// through frontends only. Packets that leave the pool are masqueraded.
 //
 // # Networks
 //
-//	map networks address                    -> number of the named network the group with this address is in
-//	set members  number . address           the groups in it
-//	set inner    protocol . port            host ports of groups in named networks
+//	map networks address                    -> number of the named network the instance with this address is in
+//	set members  number . address           the instances in it
+//	set inner    protocol . port            host ports of instances in named networks
 //	set insiders number . protocol . port   those of its own
 //
 // Numbers of two addresses cannot be compared in a rule, but the sender's can be looked up together with the
 // receiver. Forwarding passes replies and redirected connections, then packets within one network, and then none from
-// or to a named network. Whether a group may call a host port is checked on entry, before redirection makes the call
-// look like others: another frontend can have the same backend. TCP is reset at once; the answer to others is often
-// swallowed by the kernel's limit. When an address changes its network, or leaves it, its tracked connections are
+// or to a named network. Whether an instance may call a host port is checked on entry, before redirection makes the
+// call look like others: another frontend can have the same backend. TCP is reset at once; the answer to others is
+// often swallowed by the kernel's limit. When an address changes its network, or leaves it, its tracked connections are
 // deleted: its next owner would go on with them.
 //
 // # How it fails

@@ -521,7 +521,7 @@ func generation() (uint32, error) {
 }
 
 // deleteFlows deletes tracked UDP connections to backends that were removed from their frontend, and all connections of
-// addresses that changed their network: the next group with such an address would go on with its predecessor's.
+// addresses that changed their network: the next instance with such an address would go on with its predecessor's.
 func deleteFlows(gone map[network.Frontend][]netip.AddrPort, moved map[string]*string) error {
 	if len(gone) == 0 && len(moved) == 0 {
 		return nil

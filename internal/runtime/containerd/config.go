@@ -12,26 +12,28 @@ import (
 	"github.com/containerd/errdefs"
 )
 
-// maxSocketDir is the longest folder containerd accepts for its shims' sockets: a unix socket's path ends at 107 bytes.
+// maxSocketDir is the longest directory containerd accepts for its shims' sockets: a unix socket's path ends at 107
+// bytes.
 const maxSocketDir = 42
 
 // rangeSize is how many user ids a container sees: all that 16 bits can name.
 const rangeSize = 1 << 16
 
-// Config says where a runtime lives and what it uses. All folders are made when needed, and taken away by RemoveAll.
+// Config says where a runtime lives and what it uses. All directories are made when needed, and taken away by
+// RemoveAll.
 type Config struct {
 	// Instance names the datacenter on this machine: it goes into the cgroup's and containerd's namespace's name.
 	// Letters, digits and inner dashes. Required.
 	Instance string
 
-	// State is the folder for images and snapshots: it survives a reboot. Required. It is entered by root only.
+	// State is the directory for images and snapshots: it survives a reboot. Required. It is entered by root only.
 	State string
 
-	// Run is the folder for sockets and mounts of running containers. A path of at most 40 bytes, since it holds unix
+	// Run is the directory for sockets and mounts of running containers. A path of at most 40 bytes, since it holds unix
 	// sockets; default /run/marina-INSTANCE.
 	Run string
 
-	// Bin is the folder with containerd, containerd-shim-runc-v2 and runc, as bundle/runtime builds them. Required.
+	// Bin is the directory with containerd, containerd-shim-runc-v2 and runc, as bundle/runtime builds them. Required.
 	Bin string
 
 	// Socket is that of a containerd somebody else runs; the runtime then supervises none. Default: a private one.
@@ -72,7 +74,7 @@ func (c Config) complete() (Config, error) {
 		c.Bin = real // as containerd does: its shims are told from others by this path
 	}
 	if len(c.shimSockets()) > maxSocketDir {
-		return c, fmt.Errorf("containerd: run folder %s is longer than the %d bytes that sockets in it allow; choose a shorter one: %w",
+		return c, fmt.Errorf("containerd: run directory %s is longer than the %d bytes that sockets in it allow; choose a shorter one: %w",
 			c.Run, maxSocketDir-len("/s"), errdefs.ErrInvalidArgument)
 	}
 	if c.IDBase == 0 {

@@ -33,9 +33,9 @@ func TestConfigurationsThatCannotWorkAreRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	for what, change := range map[string]func(*Config){
-		"run folder too long for sockets": func(c *Config) { c.Run = "/run/" + string(make([]byte, 100)) },
-		"store without a host":            func(c *Config) { c.Store = &Store{URL: "nowhere"} },
-		"no instance":                     func(c *Config) { c.Instance = "" },
+		"run directory too long for sockets": func(c *Config) { c.Run = "/run/" + string(make([]byte, 100)) },
+		"store without a host":               func(c *Config) { c.Store = &Store{URL: "nowhere"} },
+		"no instance":                        func(c *Config) { c.Instance = "" },
 	} {
 		c := good
 		change(&c)

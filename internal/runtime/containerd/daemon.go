@@ -204,7 +204,7 @@ func (r *Runtime) unfit(ctx context.Context, d *daemon) string {
 // Run keeps the private containerd running until ctx ends, and leaves it running then: containers and containerd
 // outlive the agent. With an external containerd it only waits. It returns nil when ctx ended.
 func (r *Runtime) Run(ctx context.Context) error {
-	if err := r.cfg.makeFolders(); err != nil {
+	if err := r.cfg.makeDirs(); err != nil {
 		return err
 	}
 	if err := tempMounts(r.cfg.mounts()); err != nil {
@@ -261,9 +261,9 @@ func (r *Runtime) runExternal(ctx context.Context) error {
 	return nil
 }
 
-// makeFolders makes what containerd and its shims expect. Containers' root users pass through Run on their way to their
+// makeDir makes what containerd and its shims expect. Containers' root users pass through Run on their way to their
 // filesystems, nobody but root enters State.
-func (c *Config) makeFolders() error {
+func (c *Config) makeDirs() error {
 	for _, f := range []struct {
 		path string
 		mode os.FileMode

@@ -28,15 +28,15 @@
 // It has namespaces of its own (pid, ipc, uts, mount, cgroup, user) and the network namespace it is given. Its root is
 // Config.IDBase on the machine, without rights there. It has Docker's default capabilities less NET_RAW and MKNOD, the
 // default seccomp profile, no_new_privs, and /proc and /sys masked and read-only. In the machine's network (NetNS
-// empty) there is no user namespace, since such tasks listen on the machine's low ports; the rest holds. Folders bound
-// into it keep the container's ids on disk by id-mapped mounts, unless they are Raw. A task without an image sees the
-// machine's programs read-only, a chosen part of /etc, and runs as nobody.
+// empty) there is no user namespace, since such tasks listen on the machine's low ports; the rest holds. Directories
+// bound into it keep the container's ids on disk by id-mapped mounts, unless they are Raw. A task without an image sees
+// the machine's programs read-only, a chosen part of /etc, and runs as nobody.
 //
 // A container of class node has all that a machine in a container needs, and no rights on the machine, for one reason:
-// its user namespace owns its network, its mounts and the groups below its own. So it has all capabilities, no filter
-// of system calls, nothing masked, /sys and its control groups to write, and of those groups the folder, the lists of
-// processes and nothing else: its limits stay ours. Both namespaces are joined by path. The maps stand beside the path,
-// since containerd lets nobody into the container's folder otherwise; runc compares them.
+// its user namespace owns its network, its mounts and the instances below its own. So it has all capabilities, no
+// filter of system calls, nothing masked, /sys and its control groups to write, and of those groups the directory, the
+// lists of processes and nothing else: its limits stay ours. Both namespaces are joined by path. The maps stand beside
+// the path, since containerd lets nobody into the container's directory otherwise; runc compares them.
 //
 // Where the machine has no user namespaces (Config.NoUserNamespaces), ids in containers are the machine's.
 // Capabilities, system calls and masks of ordinary containers stay as they are. A node's root is then the machine's,

@@ -74,7 +74,7 @@ func (p *place) node(shell string) (c runtime.Container, volume string) {
 	return c, volume
 }
 
-// nodeFiles is what agents give to a node beside its volume: files in memory, and its size in a folder.
+// nodeFiles is what agents give to a node beside its volume: files in memory, and its size in a directory.
 func (p *place) nodeFiles(dir string, owner int) []runtime.Bind {
 	p.t.Helper()
 	at := filepath.Join(dir, "files")
@@ -167,7 +167,7 @@ can forward 'echo 1 > /proc/sys/net/ipv4/ip_forward'
 can tmpfs 'mkdir -p /var/t && mount -t tmpfs tmpfs /var/t'
 can overlay 'mkdir -p /var/o/l /var/o/u /var/o/w /var/o/m && mount -t overlay overlay -o lowerdir=/var/o/l,upperdir=/var/o/u,workdir=/var/o/w,userxattr /var/o/m && touch /var/o/m/x && chown 1000:1000 /var/o/m/x'
 can var 'touch /var/x && chown 1234:1234 /var/x'
-can memory-folders 'touch /run/x /tmp/x /etc/cni/x'
+can memory-dirs 'touch /run/x /tmp/x /etc/cni/x'
 can shared 'grep " / .* shared:" /proc/self/mountinfo || grep " /var .*shared:" /proc/self/mountinfo'
 for d in /sys/fs/cgroup/*/; do [ -L ${d%/} ] || can "group-$(basename $d)" "mkdir $d/x"; done
 if [ -d /sys/fs/cgroup/memory ]; then

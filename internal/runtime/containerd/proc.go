@@ -72,7 +72,7 @@ func inNetNS(netns string, f func() error) error {
 
 // prepareNet does in a network namespace what a container in a user namespace of its own has no right to, since its
 // network namespace is the machine's: every user may listen on any port (inside, low ports protect nothing) and ping,
-// and a sysfs that shows the namespace's interfaces is mounted in a folder below at. undo unmounts it: once the
+// and a sysfs that shows the namespace's interfaces is mounted in a directory below at. undo unmounts it: once the
 // container is made it holds its own.
 func prepareNet(netns, at string) (sysfs string, undo func() error, err error) {
 	dir, err := os.MkdirTemp(at, "sys")

@@ -35,7 +35,7 @@ const probeRef = "example.com/probe:1"
 // patience is how long a test waits for something that is to happen at once.
 const patience = 20 * time.Second
 
-// needReal returns the folder of the bundle's programs, or skips: real containers take root and the programs. With
+// needReal returns the directory of the bundle's programs, or skips: real containers take root and the programs. With
 // MARINA_REQUIRE_REAL, as `make test` sets it, missing parts are a failure.
 func needReal(t testing.TB) string {
 	t.Helper()
@@ -279,7 +279,7 @@ var probe = sync.OnceValues(func() ([]byte, error) {
 	return os.ReadFile(filepath.Join(dir, "probe"))
 })
 
-// probeImage is the smallest image with the probe, a user, and folders that bring an owner and a place to write.
+// probeImage is the smallest image with the probe, a user, and directories that bring an owner and a place to write.
 func probeImage(t testing.TB) v1.Image {
 	t.Helper()
 	bin, err := probe()

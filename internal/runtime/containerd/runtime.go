@@ -172,10 +172,11 @@ func (r *Runtime) Down(ctx context.Context) error {
 }
 
 // RemoveAll takes away everything a runtime with this configuration ever made: containers, images, the private
-// containerd, its folders, mounts and cgroups. It starts containerd if that is what it takes. Run must have returned.
+// containerd, its directories, mounts and cgroups. It starts containerd if that is what it takes. Run must have
+// returned.
 func (r *Runtime) RemoveAll(ctx context.Context) error {
 	var errs []error
-	if err := r.cfg.makeFolders(); err != nil {
+	if err := r.cfg.makeDirs(); err != nil {
 		return err
 	}
 	if _, err := os.Stat(r.cfg.root()); err == nil && r.cfg.Socket == "" {
@@ -192,12 +193,12 @@ func (r *Runtime) RemoveAll(ctx context.Context) error {
 		}
 	}
 	if err := errors.Join(append(errs, r.Down(ctx))...); err != nil {
-		return err // what still runs needs its folders
+		return err // what still runs needs its directories
 	}
 	if err := r.killMakers(ctx, ""); err != nil {
 		return err
 	}
-	return errors.Join(r.removeCgroup(ctx, ""), removeFolder(r.cfg.Run), removeFolder(r.cfg.State))
+	return errors.Join(r.removeCgroup(ctx, ""), removeDir(r.cfg.Run), removeDir(r.cfg.State))
 }
 
 // killMakers kills what may still be making a container that containerd knows nothing of, its shim and runc, and waits
@@ -250,9 +251,9 @@ func (r *Runtime) removeContainers(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// removeFolder unmounts what is mounted below path, deepest first, and removes it. A mount that stays is an error, and
+// removeDir unmounts what is mounted below path, deepest first, and removes it. A mount that stays is an error, and
 // then nothing is removed: what lies behind a mount is not ours.
-func removeFolder(path string) error {
+func removeDir(path string) error {
 	for range 8 { // mounts may lie over each other
 		mounts, err := mountinfo.GetMounts(mountinfo.PrefixFilter(path))
 		if err != nil {

@@ -95,7 +95,7 @@ func (r *Runtime) specOpts(c *runtime.Container, image containerd.Image, cgroup,
 	}
 	if r.userns(c) {
 		// With a user namespace that is there, maps are said beside its path: runc only compares them, but containerd takes
-		// from them who is to enter the container's folder.
+		// from them who is to enter the container's directory.
 		opts = append(opts, oci.WithUserNamespace(r.idMap(c), r.idMap(c)),
 			oci.WithLinuxNamespace(specs.LinuxNamespace{Type: specs.UserNamespace, Path: c.UserNS}))
 	}
@@ -345,7 +345,7 @@ func machineMounts() []specs.Mount {
 // machinePaths lists what of the machine there is to bind.
 func machinePaths() []string {
 	var out []string
-	for _, d := range machineFolders {
+	for _, d := range machineDirs {
 		if st, err := os.Lstat(d); err == nil && st.IsDir() {
 			out = append(out, d)
 		}
@@ -362,7 +362,7 @@ func machinePaths() []string {
 	return out
 }
 
-var machineFolders = []string{"/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32"}
+var machineDirs = []string{"/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32"}
 
 // machineRoot fills the empty root filesystem of a task without an image with what no mount can make, links. All of it
 // is the container's root's, who makes the mount points.
@@ -376,7 +376,7 @@ func machineRoot(root *os.Root, owner int) error {
 		made = append(made, at)
 		return root.Symlink(target, at)
 	}
-	for _, d := range machineFolders {
+	for _, d := range machineDirs {
 		if target, err := os.Readlink(d); err == nil {
 			if err := link(d, target); err != nil {
 				return err

@@ -28,7 +28,7 @@ const (
 	volumeFlags  = unix.MS_NODEV | unix.MS_NOSUID | unix.MS_NOATIME
 )
 
-// MountVolume mounts the ext4 in image at the folder at; see runtime.Storage. The file is sparse: it takes the disk
+// MountVolume mounts the ext4 in image at the directory at; see runtime.Storage. The file is sparse: it takes the disk
 // that is used, and gives back what is deleted. Its loop device ends with its last mount.
 func (r *Runtime) MountVolume(ctx context.Context, image, at string, size int64) error {
 	if mounted, err := mountedAt(at); err != nil {
@@ -286,7 +286,7 @@ func mountedAt(at string) (bool, error) {
 	return len(found) > 0, err
 }
 
-// Mounted lists what is mounted below a folder, by the name that was given for it.
+// Mounted lists what is mounted below a directory, by the name that was given for it.
 func (r *Runtime) Mounted(_ context.Context, below string) ([]string, error) {
 	real, err := filepath.EvalSymlinks(below)
 	if errors.Is(err, fs.ErrNotExist) {

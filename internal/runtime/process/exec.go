@@ -20,7 +20,7 @@ import (
 // straggle is how long output of a process's children is waited for after its end.
 const straggle = 500 * time.Millisecond
 
-// Exec runs a further process with the container's environment and folder.
+// Exec runs a further process with the container's environment and directory.
 func (r *Runtime) Exec(ctx context.Context, id string, e runtime.Exec) (int, error) {
 	f, err := r.find(id)
 	if err != nil {

@@ -24,7 +24,7 @@ import (
 	"github.com/marinaos/marina/internal/runtime"
 )
 
-// poll is how often the folders are looked at for exits.
+// poll is how often the directories are looked at for exits.
 const poll = 5 * time.Millisecond
 
 // shim starts the process, says its pid, waits, and leaves the exit code.
@@ -35,7 +35,7 @@ echo $! >&3; exec 3>&-
 wait $!
 echo $? >"$d/exit.tmp" && /bin/mv "$d/exit.tmp" "$d/exit"`
 
-// Runtime runs processes. Any number of them may be opened on one folder.
+// Runtime runs processes. Any number of them may be opened on one directory.
 type Runtime struct {
 	dir    string
 	images []string
@@ -61,7 +61,7 @@ func (r *Runtime) Pull(_ context.Context, ref string, _ bool) error {
 	return nil
 }
 
-// Create makes the folder.
+// Create makes the directory.
 func (r *Runtime) Create(_ context.Context, c runtime.Container) error {
 	if c.ID == "" || c.ID != filepath.Base(c.ID) || c.ID[0] == '.' {
 		return fmt.Errorf("container id %q: %w", c.ID, errdefs.ErrInvalidArgument)
@@ -77,7 +77,7 @@ func (r *Runtime) Create(_ context.Context, c runtime.Container) error {
 	if err := os.WriteFile(filepath.Join(tmp, "container.json"), b, 0o600); err != nil {
 		return err
 	}
-	if err := os.Rename(tmp, filepath.Join(r.dir, c.ID)); err != nil { // fails on a folder that is not empty
+	if err := os.Rename(tmp, filepath.Join(r.dir, c.ID)); err != nil { // fails on a directory that is not empty
 		os.RemoveAll(tmp)
 		return fmt.Errorf("container %s: %w", c.ID, errdefs.ErrAlreadyExists)
 	}
@@ -108,7 +108,7 @@ func (r *Runtime) load(id string) (runtime.Container, error) {
 	return c, json.Unmarshal(b, &c)
 }
 
-// command is a container's command line, environment and folder.
+// command is a container's command line, environment and directory.
 func command(c *runtime.Container) (argv, env []string, dir string) {
 	argv = c.Argv
 	if c.Shell != "" {
@@ -253,7 +253,7 @@ func (r *Runtime) Signal(_ context.Context, id string, signal int) error {
 	return nil
 }
 
-// Remove kills the session and removes the folder.
+// Remove kills the session and removes the directory.
 func (r *Runtime) Remove(ctx context.Context, id string) error {
 	if shim, ok := r.number(id, "shim"); ok {
 		for {
@@ -277,7 +277,7 @@ func (r *Runtime) Remove(ctx context.Context, id string) error {
 	return os.RemoveAll(filepath.Join(r.dir, id))
 }
 
-// Containers lists the folders.
+// Containers lists the directories.
 func (r *Runtime) Containers(context.Context) ([]runtime.Found, error) {
 	entries, err := os.ReadDir(r.dir)
 	if err != nil {

@@ -32,10 +32,10 @@ func (r *Runtime) noted(at string) error {
 	return nil
 }
 
-// MountVolume has at be a link to the folder image. A file there is a volume beyond repair.
+// MountVolume has at be a link to the directory image. A file there is a volume beyond repair.
 func (r *Runtime) MountVolume(_ context.Context, image, at string, _ int64) error {
 	if i, err := os.Stat(image); err == nil && !i.IsDir() {
-		return fmt.Errorf("%s is not a folder: %w", image, errdefs.ErrDataLoss)
+		return fmt.Errorf("%s is not a directory: %w", image, errdefs.ErrDataLoss)
 	}
 	if err := os.MkdirAll(image, 0o777); err != nil {
 		return err
@@ -49,7 +49,7 @@ func (r *Runtime) MountVolume(_ context.Context, image, at string, _ int64) erro
 	return nil
 }
 
-// MountMemory makes a folder.
+// MountMemory makes a directory.
 func (r *Runtime) MountMemory(_ context.Context, at string, _ int64, _ uint32) error {
 	if err := r.noted(at); err != nil {
 		return err
@@ -57,7 +57,7 @@ func (r *Runtime) MountMemory(_ context.Context, at string, _ int64, _ uint32) e
 	return os.MkdirAll(at, 0o700)
 }
 
-// Unmount removes the link, or the folder with what is in it.
+// Unmount removes the link, or the directory with what is in it.
 func (r *Runtime) Unmount(_ context.Context, at string) error {
 	if _, err := os.Lstat(r.note(at)); err != nil {
 		return nil //nolint:nilerr // it is not mounted

@@ -30,7 +30,7 @@ func updates(t *testing.T, s *suite) {
 	}
 }
 
-// mountedBelow is what the runtime says is mounted in the test's folder.
+// mountedBelow is what the runtime says is mounted in the test's directory.
 func (s *suite) mountedBelow() []string {
 	s.t.Helper()
 	got, err := s.rt.Mounted(s.ctx(), s.dir)

@@ -17,8 +17,8 @@ type API struct {
 	requests atomic.Int64
 }
 
-// New returns the API of services. It asks z about each app that a request is about, and leaves out of lists what their reader may
-// not see.
+// New returns the API of services. It asks z about each app that a request is about, and leaves out of lists what their
+// reader may not see.
 func New(s *services.Services, z access.Authorizer) *API { return &API{services: s, access: z} }
 
 // ServeHTTP answers one request.

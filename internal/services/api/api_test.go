@@ -81,7 +81,7 @@ func (w *world) pairs(t *testing.T, text string) string {
 
 func (w *world) control(t *testing.T, f []string) {
 	defer synctest.Wait()
-	id := func() kernel.GroupID {
+	id := func() kernel.InstanceID {
 		var i int
 		fmt.Sscan(f[1], &i)
 		return w.kernel.Instances()[i].ID

@@ -109,7 +109,7 @@ func (s *State) ParkLaunch(l Launch, p *Panic, now time.Time) Aside {
 func (s *State) Unreadable() map[string]string { return s.broken }
 
 // undo takes back what a decision that is dropped noted of instances.
-func (s *State) undo(f *fleet, d *Decision, minted []kernel.GroupID) {
+func (s *State) undo(f *fleet, d *Decision, minted []kernel.InstanceID) {
 	asked := []Ref{}
 	for _, w := range d.Withdraw {
 		asked = append(asked, w.Ref)
@@ -118,12 +118,12 @@ func (s *State) undo(f *fleet, d *Decision, minted []kernel.GroupID) {
 		asked = append(asked, k.Ref)
 	}
 	for _, r := range asked {
-		if i, ok := f.instances.Get(r.Group); ok {
+		if i, ok := f.instances.Get(r.Instance); ok {
 			i.Stopping = false
 		}
 	}
 	for _, r := range d.Forget {
-		if i, ok := f.instances.Get(r.Group); ok {
+		if i, ok := f.instances.Get(r.Instance); ok {
 			i.forgotten = false
 		}
 	}

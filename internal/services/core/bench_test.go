@@ -22,10 +22,13 @@ func BenchmarkScale(b *testing.B) {
 			UpgradeStrategy: marathon.UpgradeStrategy{MaximumOverCapacity: 1, MinimumHealthCapacity: 1}}
 		d := NewDeployment("d", v, []Change{{App: "/web", To: a}}, map[string]*marathon.App{"/web": a}, s.Mixed)
 		s.Begin(d, nil)
-		next, ids := 0, []kernel.GroupID(nil)
+		next, ids := 0, []kernel.InstanceID(nil)
 		settle := func() {
 			for {
-				dec := Decide(s, now, func(string) kernel.GroupID { next++; return kernel.GroupID(fmt.Sprintf("web.instance-%036d", next)) })
+				dec := Decide(s, now, func(string) kernel.InstanceID {
+					next++
+					return kernel.InstanceID(fmt.Sprintf("web.instance-%036d", next))
+				})
 				if dec.Empty() {
 					return
 				}
@@ -41,9 +44,9 @@ func BenchmarkScale(b *testing.B) {
 		for _, state := range []kernel.State{kernel.Staging, kernel.Running} {
 			for i := 0; i < n; i += batch {
 				c := kernel.Changes{Complete: true}
-				of, at := &kernel.Origin{Owner: "/web", Version: v}, &kernel.Site{Agent: "a"}
+				of, at := &kernel.Origin{Owner: "/web", Version: v}, &kernel.Host{Agent: "a"}
 				for _, id := range ids[i : i+batch] {
-					c.Instances = append(c.Instances, kernel.NewRecord(of, at, &kernel.Group{ID: id, Goal: kernel.GoalRun},
+					c.Instances = append(c.Instances, kernel.NewRecord(of, at, &kernel.Assignment{ID: id, Goal: kernel.GoalRun},
 						[]kernel.Status{{State: state, Started: now}}, true))
 				}
 				s.Observe(c, now)

@@ -31,14 +31,14 @@ func (d *Decision) Empty() bool {
 
 // Ref names an instance.
 type Ref struct {
-	App   string
-	Group kernel.GroupID
+	App      string
+	Instance kernel.InstanceID
 }
 
 // Launch asks for instances of an app.
 type Launch struct {
 	App    *marathon.App
-	Groups []kernel.GroupID
+	Groups []kernel.InstanceID
 }
 
 // Withdraw takes an instance out of the kernel's queue.
@@ -62,7 +62,7 @@ func Key(app, config string) string { return app + "@" + config }
 //
 // Nothing is killed, given up or called done before the kernel's view is complete. Instances are launched earlier,
 // for what is placed is always known.
-func Decide(s *State, now time.Time, mint func(app string) kernel.GroupID) Decision {
+func Decide(s *State, now time.Time, mint func(app string) kernel.InstanceID) Decision {
 	d := Decision{}
 	due := []string{}
 	for id, f := range s.fleets {
@@ -99,7 +99,7 @@ type turn struct {
 }
 
 // decide decides about the app. mint gives an id for a new instance of it.
-func (t *turn) decide(mint func(string) kernel.GroupID) {
+func (t *turn) decide(mint func(string) kernel.InstanceID) {
 	f := t.f
 	f.stale, f.wake, f.why, f.done, f.missing = false, time.Time{}, "", false, 0
 	t.goal = t.s.goal(t.id)
@@ -139,7 +139,7 @@ func (t *turn) decide(mint func(string) kernel.GroupID) {
 const rounding = 1e-9
 
 // launch asks for n more instances.
-func (t *turn) launch(n int, mint func(string) kernel.GroupID) {
+func (t *turn) launch(n int, mint func(string) kernel.InstanceID) {
 	l := Launch{App: t.def}
 	of := &kernel.Origin{Framework: marathon.Framework, Owner: t.id, Version: t.def.Config()}
 	for range n {
@@ -242,17 +242,17 @@ func (t *turn) judge() {
 
 // decideAlone decides about one app. A panic sets that app aside: what was decided of it is dropped, and all others
 // go on.
-func (s *State) decideAlone(id string, now time.Time, mint func(string) kernel.GroupID, d *Decision) {
+func (s *State) decideAlone(id string, now time.Time, mint func(string) kernel.InstanceID, d *Decision) {
 	f := s.fleets[id]
 	if f.parked != "" {
 		f.stale, f.wake = false, time.Time{}
 		return
 	}
 	var one Decision
-	var minted []kernel.GroupID
+	var minted []kernel.InstanceID
 	p := s.catch(func() {
 		t := turn{s: s, f: f, id: id, now: now, d: &one}
-		t.decide(func(app string) kernel.GroupID {
+		t.decide(func(app string) kernel.InstanceID {
 			minted = append(minted, mint(app))
 			return minted[len(minted)-1]
 		})

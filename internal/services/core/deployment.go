@@ -28,7 +28,7 @@ type Deployment struct {
 type Change struct {
 	App      string
 	From, To *marathon.App
-	Victims  []kernel.GroupID // instances that are to go first
+	Victims  []kernel.InstanceID // instances that are to go first
 }
 
 // Transition says that a deployment has come to another step; len(Steps) means that it is finished.

@@ -67,7 +67,7 @@ func (f *fleet) add(i *Instance) {
 	f.order = nil
 }
 
-func (f *fleet) drop(id kernel.GroupID) {
+func (f *fleet) drop(id kernel.InstanceID) {
 	f.instances.Delete(id)
 	f.order = nil
 }

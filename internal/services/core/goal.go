@@ -11,7 +11,7 @@ type goal struct {
 	n       int
 	roll    bool // instances of other versions are to be replaced
 	hold    bool // leave it as it is
-	victims []kernel.GroupID
+	victims []kernel.InstanceID
 	policy  marathon.UnreachableStrategy
 }
 

@@ -23,7 +23,7 @@ type Instance struct {
 // monotonic reading. Zero is none.
 type moment time.Duration
 
-var nowhere kernel.Site
+var nowhere kernel.Host
 
 // healthy reports whether an instance does its work: it runs on a machine that answers, and each of its checks has
 // passed.

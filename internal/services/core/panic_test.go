@@ -22,11 +22,11 @@ func TestWhatAPanicInterruptedIsTakenBack(t *testing.T) {
 		}
 	}
 	minted := 0
-	mint := func(app string) kernel.GroupID {
+	mint := func(app string) kernel.InstanceID {
 		if minted++; app == "/bad" && minted > 2 {
 			panic("planted")
 		}
-		return kernel.GroupID(fmt.Sprint("j", minted))
+		return kernel.InstanceID(fmt.Sprint("j", minted))
 	}
 	for _, launch := range Decide(d.s, d.now, mint).Launch {
 		if launch.App.ID == "/bad" {

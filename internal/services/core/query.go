@@ -78,7 +78,7 @@ func Find(s *State, id string) *Instance {
 	candidates := []string{"/" + strings.ReplaceAll(name, "_", "/")}
 	for _, app := range candidates {
 		if f := s.fleets[app]; f != nil {
-			if i, ok := f.instances.Get(kernel.GroupID(group)); ok && !i.Waiting {
+			if i, ok := f.instances.Get(kernel.InstanceID(group)); ok && !i.Waiting {
 				return i
 			}
 		}
@@ -131,7 +131,7 @@ func Queue(s *State, waiting map[string]kernel.Waiting, now time.Time) []Queued 
 			q.Delay = marathon.QueueDelay{TimeLeftSeconds: int(math.Ceil(f.backoff.Until.Sub(now).Seconds()))}
 		}
 		if w, ok := waiting[id]; ok {
-			q.Refusal, q.Hold = w.Refusal.String(), w.Hold
+			q.Refusal, q.Hold = w.Refusal.String(), w.Backfill
 		}
 		out = append(out, q)
 	}

@@ -71,8 +71,8 @@ func (s *State) moment(t time.Time) moment {
 func (s *State) time(m moment) time.Time { return s.base.Add(time.Duration(m)) }
 
 // waiting is an instance of which the kernel has said nothing yet.
-func (s *State) waiting(of *kernel.Origin, id kernel.GroupID, now time.Time) *Instance {
-	return &Instance{Waiting: true, since: s.moment(now), Record: kernel.NewRecord(of, &nowhere, &kernel.Group{ID: id},
+func (s *State) waiting(of *kernel.Origin, id kernel.InstanceID, now time.Time) *Instance {
+	return &Instance{Waiting: true, since: s.moment(now), Record: kernel.NewRecord(of, &nowhere, &kernel.Assignment{ID: id},
 		nil, false)}
 }
 
@@ -184,15 +184,15 @@ func (s *State) ended(f *fleet, i *Instance, now time.Time) {
 
 // Withdrawn takes in which of the instances that were to be withdrawn the kernel took out of its queue. The others
 // were placed before, and are to be stopped: until the kernel's news tell of them they count.
-func (s *State) Withdrawn(list []Withdraw, out []kernel.GroupID) (placed []Stop) {
-	gone := make(map[kernel.GroupID]bool, len(out))
+func (s *State) Withdrawn(list []Withdraw, out []kernel.InstanceID) (placed []Stop) {
+	gone := make(map[kernel.InstanceID]bool, len(out))
 	for _, id := range out {
 		gone[id] = true
 	}
 	for _, w := range list {
 		f := s.fleet(w.App)
-		if f.stale = true; gone[w.Group] {
-			f.drop(w.Group)
+		if f.stale = true; gone[w.Instance] {
+			f.drop(w.Instance)
 		} else {
 			placed = append(placed, Stop{w.Ref, "it was placed while it was to be withdrawn"})
 		}
@@ -217,7 +217,7 @@ func (s *State) LaunchFailed(l Launch, reason string, now time.Time) {
 func (s *State) ForgetRefused(groups []Ref, now time.Time) {
 	for _, r := range groups {
 		f := s.fleet(r.App)
-		if i, ok := f.instances.Get(r.Group); ok {
+		if i, ok := f.instances.Get(r.Instance); ok {
 			i.forgotten, i.forgetAt = false, s.moment(now.Add(s.Policy.ForgetRetry))
 			f.stale = true
 		}
@@ -229,7 +229,7 @@ func (s *State) ForgetRefused(groups []Ref, now time.Time) {
 func (s *State) Kill(refs []Ref, why string) (d Decision) {
 	for _, r := range refs {
 		f := s.fleet(r.App)
-		if i, ok := f.instances.Get(r.Group); ok && !i.Stopping {
+		if i, ok := f.instances.Get(r.Instance); ok && !i.Stopping {
 			d.end(i, why)
 			f.stale = true
 		}

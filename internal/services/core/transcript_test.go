@@ -86,9 +86,9 @@ type driver struct {
 	now      time.Time
 	complete bool
 	room     int
-	placed   map[kernel.GroupID]*kernel.Instance
-	Queue    []kernel.GroupID // in order; their specs are in wanted
-	wanted   map[kernel.GroupID]*marathon.App
+	placed   map[kernel.InstanceID]*kernel.Instance
+	Queue    []kernel.InstanceID // in order; their specs are in wanted
+	wanted   map[kernel.InstanceID]*marathon.App
 	next     int
 	deployed int
 	versions []string
@@ -98,7 +98,7 @@ type driver struct {
 
 func newDriver() *driver {
 	d := &driver{s: NewState(), now: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), complete: true, room: 1000,
-		placed: map[kernel.GroupID]*kernel.Instance{}, wanted: map[kernel.GroupID]*marathon.App{}}
+		placed: map[kernel.InstanceID]*kernel.Instance{}, wanted: map[kernel.InstanceID]*marathon.App{}}
 	d.s.Observe(kernel.Changes{Complete: true}, d.now)
 	return d
 }
@@ -130,7 +130,7 @@ func (d *driver) command(line string) error {
 		v := d.version()
 		b := a.Clone()
 		b.Instances, b.Version, b.VersionInfo = n, v, &marathon.VersionInfo{LastScalingAt: v, LastConfigChangeAt: a.Config()}
-		d.begin([]Change{{App: f[1], From: a, To: b, Victims: []kernel.GroupID{kernel.GroupID("i" + f[4])}}}, d.s.Apps)
+		d.begin([]Change{{App: f[1], From: a, To: b, Victims: []kernel.InstanceID{kernel.InstanceID("i" + f[4])}}}, d.s.Apps)
 	case "room":
 		d.room, _ = strconv.Atoi(f[1])
 		d.place()
@@ -276,9 +276,9 @@ func (d *driver) show() {
 
 // report says what becomes of instances.
 func (d *driver) report(what string, which []string) error {
-	ids := []kernel.GroupID{}
+	ids := []kernel.InstanceID{}
 	for _, n := range which {
-		ids = append(ids, kernel.GroupID("i"+n))
+		ids = append(ids, kernel.InstanceID("i"+n))
 	}
 	if slices.Equal(which, []string{"all"}) {
 		ids = sortedIDs(d.placed)
@@ -330,12 +330,12 @@ func (d *driver) report(what string, which []string) error {
 	return nil
 }
 
-func sortedIDs[V any](m map[kernel.GroupID]V) []kernel.GroupID {
-	out := []kernel.GroupID{}
+func sortedIDs[V any](m map[kernel.InstanceID]V) []kernel.InstanceID {
+	out := []kernel.InstanceID{}
 	for id := range m {
 		out = append(out, id)
 	}
-	slices.SortFunc(out, func(a, b kernel.GroupID) int {
+	slices.SortFunc(out, func(a, b kernel.InstanceID) int {
 		x, _ := strconv.Atoi(string(a[1:]))
 		y, _ := strconv.Atoi(string(b[1:]))
 		return x - y
@@ -349,9 +349,9 @@ func (d *driver) place() {
 		id := d.Queue[0]
 		d.Queue = d.Queue[1:]
 		a := d.wanted[id]
-		i := &kernel.Instance{Group: kernel.Group{ID: id, Placed: d.now, Goal: kernel.GoalRun},
+		i := &kernel.Instance{Assignment: kernel.Assignment{ID: id, Placed: d.now, Goal: kernel.GoalRun},
 			Framework: marathon.Framework, Owner: a.ID,
-			Version: a.Config(), Agent: "a1", Known: true, Statuses: []kernel.Status{{Task: kernel.TaskID(id), Group: id}}}
+			Version: a.Config(), Agent: "a1", Known: true, Statuses: []kernel.Status{{Task: kernel.TaskID(id), Instance: id}}}
 		d.placed[id] = i
 		c.Instances = append(c.Instances, i.Record())
 	}
@@ -363,7 +363,7 @@ func (d *driver) place() {
 // settle decides until nothing is left to do, does it, and writes it down.
 func (d *driver) settle() {
 	for {
-		dec := Decide(d.s, d.now, func(string) kernel.GroupID { d.next++; return kernel.GroupID(fmt.Sprint("i", d.next)) })
+		dec := Decide(d.s, d.now, func(string) kernel.InstanceID { d.next++; return kernel.InstanceID(fmt.Sprint("i", d.next)) })
 		if !dec.Wake.Equal(d.wake) {
 			if d.wake = dec.Wake; !d.wake.IsZero() {
 				fmt.Fprintf(&d.out, "wake in %v\n", dec.Wake.Sub(d.now))
@@ -385,24 +385,24 @@ func (d *driver) do(dec Decision) {
 		}
 		d.s.Advance(t, d.now)
 	}
-	var out []kernel.GroupID
+	var out []kernel.InstanceID
 	for _, w := range dec.Withdraw {
-		fmt.Fprintf(&d.out, "withdraw %s %s\n", w.App, w.Group)
-		if slices.Contains(d.Queue, w.Group) {
-			out = append(out, w.Group)
+		fmt.Fprintf(&d.out, "withdraw %s %s\n", w.App, w.Instance)
+		if slices.Contains(d.Queue, w.Instance) {
+			out = append(out, w.Instance)
 		}
-		d.Queue = slices.DeleteFunc(d.Queue, func(id kernel.GroupID) bool { return id == w.Group })
+		d.Queue = slices.DeleteFunc(d.Queue, func(id kernel.InstanceID) bool { return id == w.Instance })
 	}
 	for _, s := range append(d.s.Withdrawn(dec.Withdraw, out), dec.Stop...) {
-		fmt.Fprintf(&d.out, "stop %s %s: %s\n", s.App, s.Group, s.Why)
-		if i := d.placed[s.Group]; i != nil {
+		fmt.Fprintf(&d.out, "stop %s %s: %s\n", s.App, s.Instance, s.Why)
+		if i := d.placed[s.Instance]; i != nil {
 			i.Goal = kernel.GoalStop
 		}
 	}
 	for _, r := range dec.Forget {
-		fmt.Fprintf(&d.out, "forget %s %s\n", r.App, r.Group)
-		i := d.placed[r.Group]
-		delete(d.placed, r.Group)
+		fmt.Fprintf(&d.out, "forget %s %s\n", r.App, r.Instance)
+		i := d.placed[r.Instance]
+		delete(d.placed, r.Instance)
 		i.Removed, i.Statuses = true, []kernel.Status{{State: kernel.Gone}}
 		d.s.Observe(kernel.Changes{Complete: d.complete, Instances: []*kernel.Record{i.Record()}}, d.now)
 	}

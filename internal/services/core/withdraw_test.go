@@ -15,9 +15,9 @@ func TestWithdrawnInstanceCountsUntilTheKernelWasAsked(t *testing.T) {
 	for _, placed := range []bool{true, false} {
 		now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 		minted := 0
-		mint := func(app string) kernel.GroupID {
+		mint := func(app string) kernel.InstanceID {
 			minted++
-			return kernel.GroupID(fmt.Sprint(marathon.GroupPrefix(app), minted))
+			return kernel.InstanceID(fmt.Sprint(marathon.GroupPrefix(app), minted))
 		}
 		version := func(v string, n int) *marathon.App {
 			return &marathon.App{ID: "/web", Instances: n, Version: v,
@@ -50,9 +50,9 @@ func TestWithdrawnInstanceCountsUntilTheKernelWasAsked(t *testing.T) {
 				t.Errorf("got %d to be stopped, want the 4 that were placed", len(stops))
 			}
 			for _, id := range first.Launch[0].Groups {
-				i := kernel.Instance{Group: kernel.Group{ID: id, Goal: kernel.GoalRun}, Framework: marathon.Framework,
+				i := kernel.Instance{Assignment: kernel.Assignment{ID: id, Goal: kernel.GoalRun}, Framework: marathon.Framework,
 					Owner: "/web", Version: "v1", Known: true,
-					Statuses: []kernel.Status{{Group: id, State: kernel.Running}}}
+					Statuses: []kernel.Status{{Instance: id, State: kernel.Running}}}
 				s.Observe(kernel.Changes{Complete: true, Instances: []*kernel.Record{i.Record()}}, now)
 			}
 		}

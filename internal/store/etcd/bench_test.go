@@ -15,7 +15,8 @@ const (
 	recordBytes = 64
 )
 
-// BenchmarkCommit commits groups of packed rows, one transaction after the other, with fsync, under a leader's fence.
+// BenchmarkCommit commits instances of packed rows, one transaction after the other, with fsync, under a leader's
+// fence.
 func BenchmarkCommit(b *testing.B) {
 	for _, group := range []int{1, 64, 1024} {
 		b.Run(fmt.Sprintf("group=%d", group), func(b *testing.B) {

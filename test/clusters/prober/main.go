@@ -1,5 +1,5 @@
-// Command prober is what pods of the proof run: it serves, and, called by exec, it tries what a test asks for and says what
-// came of it, a line for each thing tried.
+// Command prober is what pods of the proof run: it serves, and, called by exec, it tries what a test asks for and says
+// what came of it, a line for each thing tried.
 //
 //	prober serve PORT          answers with its host name, at /peer with the caller's address, at /large with a MiB
 //	prober wait                serves nobody

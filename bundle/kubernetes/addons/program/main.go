@@ -1,11 +1,11 @@
-// The program in the add-ons' images: CoreDNS and metrics-server as upstream has them, behind one name each, so that a node
-// unpacks, keeps and pages in one file for both.
+// The program in the add-ons' images: CoreDNS and metrics-server as upstream has them, behind one name each, so that a
+// node unpacks, keeps and pages in one file for both.
 //
 //	coredns [flags]           or a link of that name to the program
 //	metrics-server [flags]    likewise
 //
-// CoreDNS holds the plugins of directives and no others: a cluster's Corefile needs no more, and what is not there has no
-// holes.
+// CoreDNS holds the plugins of directives and no others: a cluster's Corefile needs no more, and what is not there has
+// no holes.
 package main
 
 import (
