@@ -67,7 +67,7 @@ func (r *instant) Unmount(context.Context, string) error                    { re
 func (r *instant) Mounted(context.Context, string) (at []string, err error) { return at, nil }
 
 // BenchmarkGroups starts 100 instances, waits until the master has heard that all run, and ends them.
-func BenchmarkGroups(b *testing.B) {
+func BenchmarkInstances(b *testing.B) {
 	const n = 100
 	m := newMaster(b)
 	defer m.close()

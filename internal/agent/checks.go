@@ -18,7 +18,7 @@ type checked struct {
 
 // check runs the checks of the instance's tasks until ctx ends. The checks of tasks that were there before the agent
 // are spread over their intervals.
-func (g *group) check(ctx context.Context, fresh bool) {
+func (g *instance) check(ctx context.Context, fresh bool) {
 	for i := range g.spec.Tasks {
 		started := g.rec.Tasks[i].Status.Started
 		for k := range g.spec.Tasks[i].Checks {
@@ -51,7 +51,7 @@ func (g *group) check(ctx context.Context, fresh bool) {
 }
 
 // target is where a check of a task asks.
-func (g *group) target(task int, c *kernel.Check) (netip.Addr, uint16) {
+func (g *instance) target(task int, c *kernel.Check) (netip.Addr, uint16) {
 	addr := address(&g.rec, g.a.cfg.Address)
 	if c.PortNumber != 0 || c.Kind == kernel.CheckCommand {
 		return addr, c.PortNumber

@@ -34,8 +34,8 @@ type place struct {
 
 // address is where an instance's ports are reached from this machine.
 func address(rec *record, machine netip.Addr) netip.Addr {
-	if rec.Spec.Network.Mode == kernel.NetworkBridge && rec.Group.Address.IsValid() {
-		return rec.Group.Address
+	if rec.Spec.Network.Mode == kernel.NetworkBridge && rec.Assignment.Address.IsValid() {
+		return rec.Assignment.Address
 	}
 	return machine
 }
@@ -49,8 +49,8 @@ func portsOf(rec *record, task int) ([]kernel.Port, []uint16) {
 	ports := rec.Spec.Tasks[task].Ports
 	host := make([]uint16, len(ports))
 	for i := range ports {
-		if first+i < len(rec.Group.HostPorts) {
-			host[i] = rec.Group.HostPorts[first+i]
+		if first+i < len(rec.Assignment.HostPorts) {
+			host[i] = rec.Assignment.HostPorts[first+i]
 		}
 	}
 	return ports, host
@@ -74,7 +74,7 @@ func effective(p kernel.Port, host uint16) uint16 {
 
 // attachment is an instance's place in the machine's network. ids is its own range, if it has one.
 func attachment(rec *record, ids *kernel.IDRange) kernel.Attachment {
-	a := kernel.Attachment{Instance: rec.Group.ID, Mode: rec.Spec.Network.Mode, Address: rec.Group.Address, Network: rec.Spec.Network.Name}
+	a := kernel.Attachment{Instance: rec.Assignment.ID, Mode: rec.Spec.Network.Mode, Address: rec.Assignment.Address, Network: rec.Spec.Network.Name}
 	if hasNode(&rec.Spec) {
 		a.IDs = ids
 	}
@@ -134,7 +134,7 @@ func field(rec *record, task int, w place, f kernel.Field) string {
 	case kernel.FieldTaskID:
 		return string(rec.Tasks[task].Status.Task)
 	case kernel.FieldInstanceID:
-		return string(rec.Group.ID)
+		return string(rec.Assignment.ID)
 	case kernel.FieldAddress:
 		return address(rec, w.machine).String()
 	case kernel.FieldPorts:
@@ -171,9 +171,9 @@ func container(rec *record, task int, w place) (runtime.Container, error) {
 	limits := limitsOf(rec, task)
 	c := runtime.Container{
 		ID: r.Container,
-		Labels: map[string]string{runtime.LabelGroup: string(rec.Group.ID), runtime.LabelTask: string(r.Status.Task),
+		Labels: map[string]string{runtime.LabelGroup: string(rec.Assignment.ID), runtime.LabelTask: string(r.Status.Task),
 			runtime.LabelSpec: string(rec.Spec.ID), runtime.LabelBoot: rec.Boot, runtime.LabelAgent: string(rec.Agent)},
-		Cgroup: naming.Container(kernel.TaskID(rec.Group.ID), rec.Boot) + "/" + r.Container,
+		Cgroup: naming.Container(kernel.TaskID(rec.Assignment.ID), rec.Boot) + "/" + r.Container,
 		Image:  t.Image, Shell: t.Shell, Argv: t.Argv, User: t.User, TTY: t.TTY,
 		Env:      environment(rec, task, w),
 		NetNS:    w.netns,
@@ -218,7 +218,7 @@ func container(rec *record, task int, w place) (runtime.Container, error) {
 
 // limitsOf is what a task may use now.
 func limitsOf(rec *record, task int) runtime.Limits {
-	s := rec.Group.Size(&rec.Spec, task)
+	s := rec.Assignment.Size(&rec.Spec, task)
 	return runtime.Limits{
 		MilliCPU: s.Guarantee.MilliCPU,
 		CPULimit: limit(s.Guarantee.MilliCPU, s.Limit.MilliCPU),

@@ -31,10 +31,10 @@ type surrounded struct {
 	around func(stage string, undo bool, do func() error) error
 }
 
-func (s surrounded) Prepare(ctx context.Context, g *group) error {
+func (s surrounded) Prepare(ctx context.Context, g *instance) error {
 	return s.around(s.name, false, func() error { return s.stage.Prepare(ctx, g) })
 }
 
-func (s surrounded) Undo(ctx context.Context, g *group) error {
+func (s surrounded) Undo(ctx context.Context, g *instance) error {
 	return s.around(s.name, true, func() error { return s.stage.Undo(ctx, g) })
 }

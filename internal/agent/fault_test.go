@@ -106,7 +106,7 @@ func (s slowPull) Pull(ctx context.Context, ref string, fresh bool) error {
 	return s.Runtime.Pull(ctx, ref, fresh)
 }
 
-func TestGroupIsStoppedWhileItsImageIsFetched(t *testing.T) {
+func TestInstanceIsStoppedWhileItsImageIsFetched(t *testing.T) {
 	w := newWorld(t)
 	w.rt = slowPull{w.procs}
 	w.start()

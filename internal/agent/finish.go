@@ -18,7 +18,7 @@ const settleTimeout = 2 * time.Second // for the network to stop sending new con
 
 // finish ends the instance for the reason in the record, and makes the verdict on every task durable. It leaves what is
 // left of the instance to clean. If ctx ends first, the next agent goes on.
-func (g *group) finish(ctx context.Context) {
+func (g *instance) finish(ctx context.Context) {
 	for _, t := range g.tasks {
 		g.a.ends.SetLocal(t, endpoint.View{})
 	}
@@ -40,7 +40,7 @@ func (g *group) finish(ctx context.Context) {
 	g.save(ctx)
 }
 
-func (g *group) alive() bool {
+func (g *instance) alive() bool {
 	for i := range g.facts {
 		if g.facts[i].running {
 			return true
@@ -50,7 +50,7 @@ func (g *group) alive() bool {
 }
 
 // kill ends what runs: no new connections, a moment to notice, TERM, the task's grace, KILL.
-func (g *group) kill(ctx context.Context) {
+func (g *instance) kill(ctx context.Context) {
 	for i := range g.rec.Tasks {
 		if g.facts[i].running && g.rec.Tasks[i].Status.State == kernel.Running {
 			g.status(i, func(s *kernel.Status) {
@@ -81,12 +81,12 @@ func (g *group) kill(ctx context.Context) {
 	}
 }
 
-func (g *group) grace(i int) time.Duration {
+func (g *instance) grace(i int) time.Duration {
 	return cmp.Or(g.spec.Tasks[i].KillGrace, kernel.DefaultKillGrace)
 }
 
 // nextGrace is when the next task's grace is over, if there is one whose is not.
-func (g *group) nextGrace(began time.Time) (next time.Time, ok bool) {
+func (g *instance) nextGrace(began time.Time) (next time.Time, ok bool) {
 	now := time.Now()
 	for i := range g.facts {
 		if t := began.Add(g.grace(i)); g.facts[i].running && t.After(now) && (!ok || t.Before(next)) {
@@ -96,7 +96,7 @@ func (g *group) nextGrace(began time.Time) (next time.Time, ok bool) {
 	return next, ok
 }
 
-func (g *group) signal(ctx context.Context, sig unix.Signal, which func(int) bool) {
+func (g *instance) signal(ctx context.Context, sig unix.Signal, which func(int) bool) {
 	for i := range g.facts {
 		if !g.facts[i].running || !which(i) {
 			continue
@@ -108,7 +108,7 @@ func (g *group) signal(ctx context.Context, sig unix.Signal, which func(int) boo
 }
 
 // waitExits waits until nothing runs any more, but not longer than until.
-func (g *group) waitExits(ctx context.Context, until time.Time) {
+func (g *instance) waitExits(ctx context.Context, until time.Time) {
 	t := time.NewTimer(time.Until(until))
 	defer t.Stop()
 	for g.collect(); g.alive(); g.collect() {
@@ -123,7 +123,7 @@ func (g *group) waitExits(ctx context.Context, until time.Time) {
 }
 
 // insist deals with tasks that KILL did not end: it says so, and goes on removing them until they are gone.
-func (g *group) insist(ctx context.Context) {
+func (g *instance) insist(ctx context.Context) {
 	for i := range g.facts {
 		if g.facts[i].running {
 			g.log.Error("task does not end after KILL", "task", g.tasks[i], "pid", g.rec.Tasks[i].Status.PID)
@@ -147,13 +147,13 @@ func (g *group) insist(ctx context.Context) {
 }
 
 // insistently does something until it works or ctx ends, and reports which.
-func (g *group) insistently(ctx context.Context, message string, f func() error) bool {
+func (g *instance) insistently(ctx context.Context, message string, f func() error) bool {
 	return retry.Until(ctx, retry.Last, f, func(err error) { g.log.Error(message, "err", err) })
 }
 
 // clean removes what is left of an instance whose end is durable, and then tells the end: who hears of it may give the
 // instance's address and ports away.
-func (g *group) clean(ctx context.Context) bool {
+func (g *instance) clean(ctx context.Context) bool {
 	if !g.insistently(ctx, "what is left of the group cannot be removed, trying again", func() error { return g.undo(ctx) }) {
 		return false
 	}
@@ -163,7 +163,7 @@ func (g *group) clean(ctx context.Context) bool {
 }
 
 // awaitAcks keeps the instance's statuses until the master has them for good, then drops the checkpoint.
-func (g *group) awaitAcks(ctx context.Context) bool {
+func (g *instance) awaitAcks(ctx context.Context) bool {
 	for !g.settled(g.rec.Tasks) {
 		select {
 		case <-g.wake:
@@ -171,14 +171,14 @@ func (g *group) awaitAcks(ctx context.Context) bool {
 			return false
 		}
 	}
-	if err := g.a.dir.Remove(groupFile(g.id)); err != nil {
+	if err := g.a.dir.Remove(checkpointFile(g.id)); err != nil {
 		g.log.Warn("checkpoint not dropped", "err", err) // it is handled like one of a crash
 	}
 	return true
 }
 
 // waitEnd waits until nothing is left of the instance, or ctx ends.
-func (g *group) waitEnd(ctx context.Context) error {
+func (g *instance) waitEnd(ctx context.Context) error {
 	select {
 	case <-g.over:
 		return nil

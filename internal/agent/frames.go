@@ -40,7 +40,7 @@ func (f frames) Register(out *session.Outbox) kernel.Registration {
 	defer a.mu.Unlock()
 	r := kernel.Registration{Agent: a.describe(), Incarnation: a.incarnation, Boot: a.cfg.Boot, Epoch: a.self.Epoch,
 		Endpoints: a.ends.Held(a.self.Epoch), Statuses: []kernel.Status{}}
-	for _, g := range a.groups {
+	for _, g := range a.instances {
 		r.Statuses = append(r.Statuses, g.shown...)
 	}
 	slices.SortFunc(r.Statuses, func(a, b kernel.Status) int { return cmp.Compare(a.Task, b.Task) })
@@ -131,8 +131,8 @@ func (a *Agent) configure(ctx context.Context, r *agentRecord) {
 func (a *Agent) assign(specs map[kernel.SpecID]kernel.Spec, d *kernel.Down) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	have := make(map[kernel.InstanceID]bool, len(a.groups))
-	for id := range a.groups {
+	have := make(map[kernel.InstanceID]bool, len(a.instances))
+	for id := range a.instances {
 		have[id] = true
 	}
 	do := decideFrame(have, d)
@@ -149,14 +149,14 @@ func (a *Agent) assign(specs map[kernel.SpecID]kernel.Spec, d *kernel.Down) erro
 		delete(a.orphans, g.ID)
 	}
 	for _, g := range do.stop {
-		a.groups[g.ID].stop(&ending{State: kernel.Killed, Reason: kernel.ReasonKilled, Why: cmp.Or(g.Why, "stopped"), Task: all})
+		a.instances[g.ID].stop(&ending{State: kernel.Killed, Reason: kernel.ReasonKilled, Why: cmp.Or(g.Why, "stopped"), Task: all})
 	}
 	for _, g := range do.resize {
-		a.groups[g.ID].resized(g.Sizes)
+		a.instances[g.ID].resized(g.Sizes)
 	}
 	for _, id := range do.forget {
-		a.groups[id].stop(&ending{State: kernel.Killed, Reason: kernel.ReasonKilled, Why: "no longer assigned to this machine", Task: all})
-		a.groups[id].forgotten()
+		a.instances[id].stop(&ending{State: kernel.Killed, Reason: kernel.ReasonKilled, Why: "no longer assigned to this machine", Task: all})
+		a.instances[id].forgotten()
 	}
 	if d.Sync {
 		a.synced = true
@@ -197,8 +197,8 @@ func (a *Agent) planLocked(g kernel.Assignment, spec kernel.Spec) plan {
 func (a *Agent) ack(acks []kernel.StatusAck) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	byTask := map[kernel.TaskID]*group{}
-	for _, g := range a.groups {
+	byTask := map[kernel.TaskID]*instance{}
+	for _, g := range a.instances {
 		for _, t := range g.tasks {
 			byTask[t] = g
 		}

@@ -67,7 +67,7 @@ func (w *world) mounted() []string {
 	return all
 }
 
-func TestVolumesOutliveGroupsUntilTheirClaimIsReleased(t *testing.T) {
+func TestVolumesOutliveInstancesUntilTheirReservationIsReleased(t *testing.T) {
 	w := newWorld(t)
 	w.start()
 	w.master.launch(claimSpec("sleep 600"), kernel.Assignment{ID: "g1"})
@@ -114,7 +114,7 @@ func TestVolumesOutliveGroupsUntilTheirClaimIsReleased(t *testing.T) {
 	}
 }
 
-func TestDamagedVolumeFailsOnlyItsGroup(t *testing.T) {
+func TestDamagedVolumeFailsOnlyItsInstance(t *testing.T) {
 	w := newWorld(t)
 	w.start()
 	dir := filepath.Join(w.cfg.State, "volumes", "marathon", "a.one")

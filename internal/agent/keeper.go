@@ -81,7 +81,7 @@ func (k keeper) reconcile(ctx context.Context) error {
 }
 
 func (k keeper) compare(ctx context.Context) error {
-	expected := map[string]*group{}
+	expected := map[string]*instance{}
 	for _, s := range k.a.tasks(true) { // before the listing: one that starts meanwhile is not missed
 		expected[s.Container] = s.group
 	}
@@ -126,7 +126,7 @@ func (k keeper) detachUnknown(ctx context.Context) error {
 	var errs []error
 	for _, id := range attached {
 		k.a.mu.Lock()
-		known := k.a.groups[id] != nil
+		known := k.a.instances[id] != nil
 		k.a.mu.Unlock()
 		if !known {
 			errs = append(errs, k.a.network.Detach(ctx, id))
@@ -140,9 +140,9 @@ func (k keeper) known() func(name string) bool {
 	names := sync.OnceValue(func() map[string]bool {
 		k.a.mu.Lock()
 		defer k.a.mu.Unlock()
-		out := make(map[string]bool, len(k.a.groups))
-		for id := range k.a.groups {
-			out[naming.Group(id)] = true
+		out := make(map[string]bool, len(k.a.instances))
+		for id := range k.a.instances {
+			out[naming.Instance(id)] = true
 		}
 		return out
 	})
@@ -212,7 +212,7 @@ func (k keeper) collect(context.Context) error {
 
 // refreshSecrets looks for newer contents of the secrets of everything that runs.
 func (k keeper) refreshSecrets(ctx context.Context) error {
-	var running []secret.Group
+	var running []secret.Instance
 	for _, s := range k.a.tasks(true) {
 		if s.index == 0 && s.Status.State == kernel.Running && len(secret.Refs(s.group.spec)) > 0 {
 			running = append(running, s.group.owner())

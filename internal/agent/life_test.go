@@ -12,7 +12,7 @@ import (
 	"github.com/marinaos/marina/internal/kernel"
 )
 
-func TestGroupRunsAndIsStopped(t *testing.T) {
+func TestInstanceRunsAndIsStopped(t *testing.T) {
 	w := newWorld(t)
 	w.start()
 	w.master.launch(specOf(`echo "$HOSTNAME_IS on $MESOS_SANDBOX"; exec sleep 600`), kernel.Assignment{ID: "web.1"})
@@ -78,7 +78,7 @@ func TestEndsAreToldWithTheirReason(t *testing.T) {
 	}
 }
 
-func TestTasksOfAGroupEndTogether(t *testing.T) {
+func TestTasksOfAnInstanceEndTogether(t *testing.T) {
 	w := newWorld(t)
 	w.start()
 	w.master.launch(specOf("sleep 0.1; exit 4", "exec sleep 600"), kernel.Assignment{ID: "pod"})

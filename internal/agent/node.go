@@ -36,7 +36,7 @@ func ownRange(rec *record, subnet netip.Prefix, shared kernel.IDRange) (*kernel.
 	if rec.Spec.Reservation == nil && !hasNode(&rec.Spec) || rec.Spec.Network.Mode != kernel.NetworkBridge || shared.Count == 0 {
 		return nil, nil
 	}
-	at := rec.Group.Address
+	at := rec.Assignment.Address
 	if !subnet.IsValid() || !subnet.Contains(at) || !at.Is4() {
 		return nil, fmt.Errorf("address %s is not of this machine's subnet %s: %w", at, subnet, errdefs.ErrFailedPrecondition)
 	}
@@ -65,7 +65,7 @@ func hostname(rec *record) string {
 		}
 		return naming.Dashed(path.Base(rec.Spec.Owner), 63)
 	}
-	return naming.Dashed(string(rec.Group.ID), 63)
+	return naming.Dashed(string(rec.Assignment.ID), 63)
 }
 
 // nodeDir is the directory of a node's files among its instance's generated ones.
@@ -73,13 +73,13 @@ func nodeDir(task int) string { return "node-" + strconv.Itoa(task) }
 
 // writeNode tells a node what it is and what it was granted.
 func writeNode(root *os.Root, rec *record, task int) error {
-	dir := path.Join(generatedDir, naming.Group(rec.Group.ID), nodeDir(task))
+	dir := path.Join(generatedDir, naming.Instance(rec.Assignment.ID), nodeDir(task))
 	return node.Write(root, dir, machineID(rec, task), limitsOf(rec, task))
 }
 
 // machineID is a node's: the same for as long as its reservation, or else its instance, is there.
 func machineID(rec *record, task int) string {
-	name := string(rec.Group.ID)
+	name := string(rec.Assignment.ID)
 	if c := rec.Spec.Reservation; c != nil {
 		name = c.Name
 	}

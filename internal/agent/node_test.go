@@ -7,11 +7,11 @@ import (
 	"github.com/marinaos/marina/internal/kernel"
 )
 
-func TestGroupsWithAClaimHaveIDsOfTheirOwn(t *testing.T) {
+func TestInstancesWithAReservationHaveIDsOfTheirOwn(t *testing.T) {
 	subnet := netip.MustParsePrefix("10.128.4.0/24")
 	shared := kernel.IDRange{First: 1_000_000_000, Count: rangeSize}
 	rec := record{Spec: kernel.Spec{Network: kernel.Network{Mode: kernel.NetworkBridge, Name: "kubernetes/c"}, Reservation: &kernel.Reservation{Name: "c"}},
-		Group: kernel.Assignment{Address: netip.MustParseAddr("10.128.4.7")}}
+		Assignment: kernel.Assignment{Address: netip.MustParseAddr("10.128.4.7")}}
 	got, err := ownRange(&rec, subnet, shared)
 	if err != nil || got == nil || *got != (kernel.IDRange{First: shared.First + 8*rangeSize, Count: rangeSize}) {
 		t.Errorf("got %v, %v, want the eighth range above the shared one", got, err)
@@ -42,7 +42,7 @@ func TestGroupsWithAClaimHaveIDsOfTheirOwn(t *testing.T) {
 }
 
 func TestNodeIsNamedByItsEnvironmentOrOwner(t *testing.T) {
-	rec := record{Spec: kernel.Spec{Owner: "/clusters/c/node-3", Tasks: []kernel.TaskSpec{{Class: kernel.ClassNode}}}, Group: kernel.Assignment{ID: "x.1"}}
+	rec := record{Spec: kernel.Spec{Owner: "/clusters/c/node-3", Tasks: []kernel.TaskSpec{{Class: kernel.ClassNode}}}, Assignment: kernel.Assignment{ID: "x.1"}}
 	if got := hostname(&rec); got != "node-3" {
 		t.Errorf("got %q, want the owner's last part", got)
 	}

@@ -20,7 +20,7 @@ import (
 const generatedDir = "network"
 
 // owner says whose the instance's files are: the machine's id of the root of its containers.
-func (g *group) owner() secret.Group {
+func (g *instance) owner() secret.Instance {
 	id := g.a.rt.IDs().First
 	switch {
 	case g.spec.Network.Mode == kernel.NetworkHost:
@@ -28,13 +28,13 @@ func (g *group) owner() secret.Group {
 	case g.ids != nil:
 		id = g.ids.First
 	}
-	return secret.Group{ID: g.id, Spec: g.spec, Owner: id}
+	return secret.Instance{ID: g.id, Spec: g.spec, Owner: id}
 }
 
 // makePlace makes a task's sandbox and its instance's generated files; what is there is kept.
-func (g *group) makePlace(task int) (place, error) {
+func (g *instance) makePlace(task int) (place, error) {
 	a, id := g.a, g.tasks[task]
-	dir := path.Join(generatedDir, naming.Group(g.id))
+	dir := path.Join(generatedDir, naming.Instance(g.id))
 	w := place{lent: a.cfg.HostVolumes, hostname: a.cfg.Hostname, machine: a.cfg.Address, sandbox: a.sandboxes.Path(id),
 		generated: filepath.Join(a.dir.Path, dir), netns: g.given.netns, volumes: g.given.volumes, ids: g.ids,
 		files: a.files.Binds(g.id, g.spec, task)}
@@ -66,8 +66,8 @@ func (g *group) makePlace(task int) (place, error) {
 }
 
 // leavePlace removes the instance's generated files and marks its sandboxes as ended now.
-func (g *group) leavePlace() {
-	if err := g.a.dir.Root.RemoveAll(path.Join(generatedDir, naming.Group(g.id))); err != nil {
+func (g *instance) leavePlace() {
+	if err := g.a.dir.Root.RemoveAll(path.Join(generatedDir, naming.Instance(g.id))); err != nil {
 		g.log.Warn("generated files not removed", "err", err)
 	}
 	for _, t := range g.tasks {

@@ -23,13 +23,13 @@ type agentRecord struct {
 
 // record is an instance's checkpoint: everything needed to go on with it after any crash.
 type record struct {
-	Agent  kernel.AgentID    `json:"agent"`
-	Epoch  int64             `json:"epoch"` // under which it was assigned
-	Boot   string            `json:"boot"`  // the machine's when its containers were made
-	Group  kernel.Assignment `json:"group"`
-	Spec   kernel.Spec       `json:"spec"`
-	Tasks  []taskRecord      `json:"tasks"`
-	Ending *ending           `json:"ending,omitempty"` // it is decided that it ends, and why
+	Agent      kernel.AgentID    `json:"agent"`
+	Epoch      int64             `json:"epoch"` // under which it was assigned
+	Boot       string            `json:"boot"`  // the machine's when its containers were made
+	Assignment kernel.Assignment `json:"group"`
+	Spec       kernel.Spec       `json:"spec"`
+	Tasks      []taskRecord      `json:"tasks"`
+	Ending     *ending           `json:"ending,omitempty"` // it is decided that it ends, and why
 }
 
 // taskRecord is a task's part of its instance's checkpoint.
@@ -61,7 +61,7 @@ const all = -1
 
 // newRecord is an instance before anything was done for it.
 func newRecord(self agentRecord, boot string, g kernel.Assignment, s kernel.Spec) record {
-	r := record{Agent: self.ID, Epoch: self.Epoch, Boot: boot, Group: g, Spec: s}
+	r := record{Agent: self.ID, Epoch: self.Epoch, Boot: boot, Assignment: g, Spec: s}
 	for _, id := range s.TaskIDs(g.ID) {
 		r.Tasks = append(r.Tasks, taskRecord{Container: naming.Container(id, boot), Status: kernel.Status{Task: id, Instance: g.ID}})
 	}
@@ -80,13 +80,13 @@ func (r *record) terminal() bool {
 
 // valid reports whether the record's parts fit together, so that nothing later needs to check an index.
 func (r *record) valid() bool {
-	ids := r.Spec.TaskIDs(r.Group.ID)
+	ids := r.Spec.TaskIDs(r.Assignment.ID)
 	if len(ids) == 0 || len(ids) != len(r.Tasks) {
 		return false
 	}
 	for i, id := range ids {
 		s := r.Tasks[i].Status
-		if s.Task != id || s.Instance != r.Group.ID {
+		if s.Task != id || s.Instance != r.Assignment.ID {
 			return false
 		}
 		if len(s.Health) != 0 && len(s.Health) != len(r.Spec.Tasks[i].Checks) {
@@ -97,18 +97,18 @@ func (r *record) valid() bool {
 }
 
 // groupFile is the name of an instance's checkpoint.
-func groupFile(g kernel.InstanceID) string {
-	return path.Join(groupsDir, naming.Group(g)+checkpoint.Ext)
+func checkpointFile(g kernel.InstanceID) string {
+	return path.Join(instancesDir, naming.Instance(g)+checkpoint.Ext)
 }
 
 const (
-	groupsDir = "groups"
-	agentFile = "agent" + checkpoint.Ext
+	instancesDir = "groups"
+	agentFile    = "agent" + checkpoint.Ext
 )
 
 // readGroups reads the checkpoints of all instances. Damaged ones are set aside and missing from the answer.
-func readGroups(d *checkpoint.Dir) ([]record, error) {
-	names, err := d.List(groupsDir)
+func readInstances(d *checkpoint.Dir) ([]record, error) {
+	names, err := d.List(instancesDir)
 	if err != nil {
 		return nil, err
 	}
@@ -116,7 +116,7 @@ func readGroups(d *checkpoint.Dir) ([]record, error) {
 	for _, name := range names {
 		var r record
 		err := d.Load(name, &r)
-		if err == nil && (!r.valid() || groupFile(r.Group.ID) != name) {
+		if err == nil && (!r.valid() || checkpointFile(r.Assignment.ID) != name) {
 			err = d.SetAside(name, fmt.Errorf("%w: its parts do not fit together", checkpoint.ErrCorrupt))
 		}
 		if errors.Is(err, checkpoint.ErrCorrupt) {

@@ -24,24 +24,24 @@ func sampleRecord() record {
 func TestRecordsThatDoNotFitAreSetAsideAndMissedByNoOther(t *testing.T) {
 	dir := t.TempDir()
 	var log bytes.Buffer
-	d, err := checkpoint.Open(t.Context(), dir, slog.New(slog.NewTextHandler(&log, nil)), groupsDir)
+	d, err := checkpoint.Open(t.Context(), dir, slog.New(slog.NewTextHandler(&log, nil)), instancesDir)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer d.Close()
 	good, short := sampleRecord(), sampleRecord()
-	short.Group.ID, short.Tasks = "short", nil
-	for name, r := range map[string]record{groupFile("g"): good, groupFile("other"): good, groupFile("short"): short} {
+	short.Assignment.ID, short.Tasks = "short", nil
+	for name, r := range map[string]record{checkpointFile("g"): good, checkpointFile("other"): good, checkpointFile("short"): short} {
 		if err := d.Save(name, r); err != nil {
 			t.Fatal(err)
 		}
 	}
-	got, err := readGroups(d)
-	if err != nil || len(got) != 1 || got[0].Group.ID != "g" || got[0].Tasks[0].Status.Seq != 7 {
+	got, err := readInstances(d)
+	if err != nil || len(got) != 1 || got[0].Assignment.ID != "g" || got[0].Tasks[0].Status.Seq != 7 {
 		t.Errorf("got %+v, %v, want what was saved of g", got, err)
 	}
 	for _, id := range []kernel.InstanceID{"other", "short"} {
-		file := filepath.Join(dir, groupFile(id)) + ".corrupt"
+		file := filepath.Join(dir, checkpointFile(id)) + ".corrupt"
 		if _, err := os.Stat(file); err != nil || !strings.Contains(log.String(), file) {
 			t.Errorf("%s: got %v, want it set aside and named in the log", id, err)
 		}

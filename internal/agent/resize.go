@@ -34,10 +34,10 @@ func (s *sizing) end() {
 
 // run makes new sizes durable, and then the containers' limits; what a container cannot have yet, such as less memory
 // than it uses, is tried again.
-func (s *sizing) run(ctx context.Context, g *group) {
+func (s *sizing) run(ctx context.Context, g *instance) {
 	want := g.takeSizes()
-	if want != nil && !slices.Equal(*want, g.rec.Group.Sizes) {
-		g.rec.Group.Sizes = *want
+	if want != nil && !slices.Equal(*want, g.rec.Assignment.Sizes) {
+		g.rec.Assignment.Sizes = *want
 		if !g.save(ctx) {
 			return
 		}
@@ -62,7 +62,7 @@ func (s *sizing) run(ctx context.Context, g *group) {
 }
 
 // applySizes gives the containers their limits, and nodes the word of it.
-func (g *group) applySizes(ctx context.Context) error {
+func (g *instance) applySizes(ctx context.Context) error {
 	var errs []error
 	for i := range g.rec.Tasks {
 		if !g.facts[i].running {

@@ -58,19 +58,19 @@ type Agent struct {
 	// base is Run's context: instances that a session begins outlive the session.
 	base context.Context
 
-	mu       sync.Mutex
-	self     agentRecord                           // guarded by mu
-	groups   map[kernel.InstanceID]*group          // guarded by mu
-	owners   map[string]*group                     // by container, guarded by mu
-	orphans  map[kernel.InstanceID][]runtime.Found // containers without a checkpoint, until the first Sync; guarded by mu
-	synced   bool                                  // a master has said what is assigned; guarded by mu
-	draining bool                                  // nothing new is begun; guarded by mu
-	closing  bool                                  // Run is about to return; guarded by mu
-	live     *session.Outbox                       // of the session, if there is one; guarded by mu
-	told     map[string]string                     // bundles, as registered; guarded by mu
-	lives    sync.WaitGroup                        // instances' goroutines
-	ready    chan struct{}                         // closed when recovery is done
-	recon    chan struct{}                         // asks for a comparison with the runtime now
+	mu        sync.Mutex
+	self      agentRecord                           // guarded by mu
+	instances map[kernel.InstanceID]*instance       // guarded by mu
+	owners    map[string]*instance                  // by container, guarded by mu
+	orphans   map[kernel.InstanceID][]runtime.Found // containers without a checkpoint, until the first Sync; guarded by mu
+	synced    bool                                  // a master has said what is assigned; guarded by mu
+	draining  bool                                  // nothing new is begun; guarded by mu
+	closing   bool                                  // Run is about to return; guarded by mu
+	live      *session.Outbox                       // of the session, if there is one; guarded by mu
+	told      map[string]string                     // bundles, as registered; guarded by mu
+	lives     sync.WaitGroup                        // instances' goroutines
+	ready     chan struct{}                         // closed when recovery is done
+	recon     chan struct{}                         // asks for a comparison with the runtime now
 }
 
 // New checks the configuration (errdefs.ErrInvalidArgument) and makes an agent that does nothing until Run.
@@ -84,7 +84,7 @@ func New(cfg Config, deps Deps) (*Agent, error) {
 		rt: runtime.Bounded(deps.Runtime, cfg.CallTimeout), network: bounded{deps.Network, cfg.CallTimeout},
 		starts: make(locks.Slots, cfg.ParallelStarts), pulls: make(locks.Slots, cfg.ParallelPulls), checks: make(locks.Slots, cfg.ParallelChecks),
 		prober: check.Prober{Exec: deps.Runtime.Exec}, fetching: fetching(), making: making(),
-		groups: map[kernel.InstanceID]*group{}, owners: map[string]*group{}, orphans: map[kernel.InstanceID][]runtime.Found{},
+		instances: map[kernel.InstanceID]*instance{}, owners: map[string]*instance{}, orphans: map[kernel.InstanceID][]runtime.Found{},
 		ready: make(chan struct{}), recon: make(chan struct{}, 1),
 	}, nil
 }
@@ -93,7 +93,7 @@ func New(cfg Config, deps Deps) (*Agent, error) {
 // Tasks are left running then: the next agent on the directory goes on with them. A directory held by another agent is
 // errdefs.ErrUnavailable. Run can be called once.
 func (a *Agent) Run(ctx context.Context) error {
-	dir, err := checkpoint.Open(ctx, a.cfg.State, a.log, groupsDir, generatedDir, sandbox.Root, volume.Dir)
+	dir, err := checkpoint.Open(ctx, a.cfg.State, a.log, instancesDir, generatedDir, sandbox.Root, volume.Dir)
 	if err != nil {
 		return err
 	}
@@ -150,7 +150,7 @@ const filesDir = "files"
 // identify reads who the agent is and what it was doing. An agent whose own checkpoint is damaged finds its name in
 // those of its instances.
 func (a *Agent) identify() ([]record, error) {
-	recs, err := readGroups(a.dir)
+	recs, err := readInstances(a.dir)
 	if err != nil {
 		return nil, err
 	}
@@ -237,8 +237,8 @@ func (a *Agent) beginLocked(p plan) {
 		return
 	}
 	stopping, stop := context.WithCancelCause(a.base)
-	g := a.newGroup(p, stop)
-	a.groups[g.id] = g
+	g := a.newInstance(p, stop)
+	a.instances[g.id] = g
 	for _, c := range g.containers {
 		a.owners[c] = g
 	}
@@ -250,10 +250,10 @@ func (a *Agent) beginLocked(p plan) {
 }
 
 // ended forgets an instance whose end is known to whom it concerns.
-func (a *Agent) ended(g *group) {
+func (a *Agent) ended(g *instance) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	delete(a.groups, g.id)
+	delete(a.instances, g.id)
 	for _, c := range g.containers {
 		delete(a.owners, c)
 	}
@@ -263,7 +263,7 @@ func (a *Agent) ended(g *group) {
 }
 
 // show makes an instance's statuses those that are told, and sends what changed.
-func (a *Agent) show(g *group, now []kernel.Status) {
+func (a *Agent) show(g *instance, now []kernel.Status) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	was := map[kernel.TaskID]uint64{}
@@ -291,8 +291,8 @@ func (a *Agent) Drain(ctx context.Context) error {
 	}
 	a.mu.Lock()
 	a.draining = true
-	groups := make([]*group, 0, len(a.groups))
-	for _, g := range a.groups {
+	groups := make([]*instance, 0, len(a.instances))
+	for _, g := range a.instances {
 		g.stop(&ending{State: kernel.Killed, Reason: kernel.ReasonKilled, Why: "the machine's agent was told to stop everything", Task: all})
 		groups = append(groups, g)
 	}
@@ -309,7 +309,7 @@ func (a *Agent) Drain(ctx context.Context) error {
 func (a *Agent) usesReservation(claim string) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	for _, g := range a.groups {
+	for _, g := range a.instances {
 		if g.claim != claim {
 			continue
 		}

@@ -17,16 +17,16 @@ import (
 type stage interface {
 	// Prepare makes it be there. What later stages need of it is left in g.given. An error ends the instance: a *failure
 	// says for which task, and an *ending how.
-	Prepare(ctx context.Context, g *group) error
+	Prepare(ctx context.Context, g *instance) error
 
 	// Undo takes away whatever Prepare may have made. It is called again until it returns nil.
-	Undo(ctx context.Context, g *group) error
+	Undo(ctx context.Context, g *instance) error
 }
 
 // kept is what Undo of a stage does whose result stays, or takes nothing to keep.
 type kept struct{}
 
-func (kept) Undo(context.Context, *group) error { return nil }
+func (kept) Undo(context.Context, *instance) error { return nil }
 
 // fetching lists what can be done before an instance counts as starting: it costs others nothing and may take long.
 func fetching() []stage { return []stage{admission{}, secrets{}, images{}} }
@@ -53,7 +53,7 @@ func (f *failure) Error() string { return f.err.Error() }
 func (f *failure) Unwrap() error { return f.err }
 
 // prepare prepares stages in their order, and answers with the end of the instance if one fails.
-func (g *group) prepare(ctx context.Context, stages []stage) *ending {
+func (g *instance) prepare(ctx context.Context, stages []stage) *ending {
 	for _, s := range stages {
 		if err := g.a.measured.Stage(s, func() error { return s.Prepare(ctx, g) }); err != nil {
 			return failed(ctx, err)
@@ -63,7 +63,7 @@ func (g *group) prepare(ctx context.Context, stages []stage) *ending {
 }
 
 // undo undoes all stages in reverse. One that fails keeps none of the others from being undone.
-func (g *group) undo(ctx context.Context) error {
+func (g *instance) undo(ctx context.Context) error {
 	var errs []error
 	for _, list := range [][]stage{g.a.making, g.a.fetching} {
 		for i := len(list) - 1; i >= 0; i-- {

@@ -16,9 +16,9 @@ import (
 // admission refuses what cannot run on this machine, before anything is fetched for it.
 type admission struct{ kept }
 
-func (admission) Prepare(_ context.Context, g *group) error {
-	if g.rec.Group.Goal == kernel.GoalStop {
-		return &ending{State: kernel.Killed, Reason: kernel.ReasonKilled, Why: cmp.Or(g.rec.Group.Why, "stopped before it was started"), Task: all}
+func (admission) Prepare(_ context.Context, g *instance) error {
+	if g.rec.Assignment.Goal == kernel.GoalStop {
+		return &ending{State: kernel.Killed, Reason: kernel.ReasonKilled, Why: cmp.Or(g.rec.Assignment.Why, "stopped before it was started"), Task: all}
 	}
 	for i, t := range g.tasks {
 		if !naming.IsTask(t) {
@@ -38,7 +38,7 @@ func (admission) Prepare(_ context.Context, g *group) error {
 // secrets fetches the contents of the instance's secrets.
 type secrets struct{ kept }
 
-func (secrets) Prepare(ctx context.Context, g *group) (err error) {
+func (secrets) Prepare(ctx context.Context, g *instance) (err error) {
 	g.given.secrets, err = g.a.files.Fetch(ctx, g.owner())
 	return err
 }
@@ -46,7 +46,7 @@ func (secrets) Prepare(ctx context.Context, g *group) (err error) {
 // images pulls what the tasks run.
 type images struct{ kept }
 
-func (images) Prepare(ctx context.Context, g *group) error {
+func (images) Prepare(ctx context.Context, g *instance) error {
 	for i := range g.rec.Spec.Tasks {
 		t := &g.rec.Spec.Tasks[i]
 		if t.Image == "" {
@@ -79,7 +79,7 @@ func pull(ctx context.Context, a *Agent, t *kernel.TaskSpec) error {
 // volumes mounts those of the instance's claim. Their content stays when they are unmounted.
 type volumes struct{}
 
-func (volumes) Prepare(ctx context.Context, g *group) (err error) {
+func (volumes) Prepare(ctx context.Context, g *instance) (err error) {
 	if g.spec.Reservation == nil {
 		return nil
 	}
@@ -90,7 +90,7 @@ func (volumes) Prepare(ctx context.Context, g *group) (err error) {
 	return err
 }
 
-func (volumes) Undo(ctx context.Context, g *group) error {
+func (volumes) Undo(ctx context.Context, g *instance) error {
 	if g.claim == "" {
 		return nil
 	}
@@ -100,7 +100,7 @@ func (volumes) Undo(ctx context.Context, g *group) error {
 // files puts the files of the instance's tasks in memory.
 type files struct{}
 
-func (files) Prepare(ctx context.Context, g *group) error {
+func (files) Prepare(ctx context.Context, g *instance) error {
 	err := g.a.files.Place(ctx, g.owner(), g.given.secrets)
 	g.given.secrets = nil
 	if err != nil {
@@ -109,12 +109,12 @@ func (files) Prepare(ctx context.Context, g *group) error {
 	return nil
 }
 
-func (files) Undo(ctx context.Context, g *group) error { return g.a.files.Drop(ctx, g.owner()) }
+func (files) Undo(ctx context.Context, g *instance) error { return g.a.files.Drop(ctx, g.owner()) }
 
 // connection connects the instance to the network, or holds its host ports.
 type connection struct{}
 
-func (connection) Prepare(ctx context.Context, g *group) (err error) {
+func (connection) Prepare(ctx context.Context, g *instance) (err error) {
 	att := attachment(&g.rec, g.ids)
 	if att.Mode == kernel.NetworkHost {
 		err = g.a.network.Hold(ctx, att)
@@ -127,13 +127,13 @@ func (connection) Prepare(ctx context.Context, g *group) (err error) {
 	return err
 }
 
-func (connection) Undo(ctx context.Context, g *group) error { return g.a.network.Detach(ctx, g.id) }
+func (connection) Undo(ctx context.Context, g *instance) error { return g.a.network.Detach(ctx, g.id) }
 
 // sandboxes makes the tasks' directories, and the files that tell the instance where it is. Sandboxes stay, for people
 // to read.
 type sandboxes struct{}
 
-func (sandboxes) Prepare(_ context.Context, g *group) error {
+func (sandboxes) Prepare(_ context.Context, g *instance) error {
 	g.given.places = make([]place, len(g.tasks))
 	for i, t := range g.tasks {
 		w, err := g.makePlace(i)
@@ -148,7 +148,7 @@ func (sandboxes) Prepare(_ context.Context, g *group) error {
 	return nil
 }
 
-func (sandboxes) Undo(_ context.Context, g *group) error {
+func (sandboxes) Undo(_ context.Context, g *instance) error {
 	g.leavePlace()
 	return nil
 }
@@ -156,7 +156,7 @@ func (sandboxes) Undo(_ context.Context, g *group) error {
 // containers makes them; they are started together, when all are there.
 type containers struct{}
 
-func (containers) Prepare(ctx context.Context, g *group) error {
+func (containers) Prepare(ctx context.Context, g *instance) error {
 	for i := range g.rec.Tasks {
 		if g.facts[i].running {
 			continue
@@ -178,7 +178,7 @@ func (containers) Prepare(ctx context.Context, g *group) error {
 	return nil
 }
 
-func (containers) Undo(ctx context.Context, g *group) error {
+func (containers) Undo(ctx context.Context, g *instance) error {
 	var errs []error
 	for _, c := range g.containers {
 		errs = append(errs, g.a.rt.Remove(ctx, c))

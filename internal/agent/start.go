@@ -8,7 +8,7 @@ import (
 )
 
 // start makes the instance run, or says why it does not. What it made is left for finish and clean.
-func (g *group) start(ctx context.Context) *ending {
+func (g *instance) start(ctx context.Context) *ending {
 	if e := g.prepare(ctx, g.a.fetching); e != nil {
 		return e
 	}
@@ -37,7 +37,7 @@ func (g *group) start(ctx context.Context) *ending {
 }
 
 // intend puts on disk that containers may exist from now on, unless an attempt that was cut off did.
-func (g *group) intend(ctx context.Context) *ending {
+func (g *instance) intend(ctx context.Context) *ending {
 	if g.resumed = g.rec.Tasks[0].Phase != phaseNone; g.resumed {
 		return nil
 	}
@@ -53,7 +53,7 @@ func (g *group) intend(ctx context.Context) *ending {
 }
 
 // begin starts the processes that do not run yet.
-func (g *group) begin(ctx context.Context) *ending {
+func (g *instance) begin(ctx context.Context) *ending {
 	for i := range g.rec.Tasks {
 		if g.facts[i].running {
 			continue
@@ -68,7 +68,7 @@ func (g *group) begin(ctx context.Context) *ending {
 }
 
 // mounts is the first task that mounts a volume of the reservation, all if none does.
-func (g *group) mounts(volume string) int {
+func (g *instance) mounts(volume string) int {
 	for i := range g.spec.Tasks {
 		for _, v := range g.spec.Tasks[i].Volumes {
 			if v.Reserved == volume {

@@ -8,11 +8,11 @@ import (
 // sight is a task as it was told last, and whose it is.
 type sight struct {
 	api.Task
-	group *group
+	group *instance
 	index int // in its instance
 }
 
-func (g *group) sightLocked(i int) sight {
+func (g *instance) sightLocked(i int) sight {
 	s := sight{Task: api.Task{Container: g.containers[i]}, group: g, index: i}
 	if i < len(g.shown) {
 		s.Status = g.shown[i]
@@ -25,7 +25,7 @@ func (a *Agent) tasks(up bool) map[kernel.TaskID]sight {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	out := map[kernel.TaskID]sight{}
-	for _, g := range a.groups {
+	for _, g := range a.instances {
 		for i, t := range g.tasks {
 			if s := g.sightLocked(i); !up || s.Up() {
 				out[t] = s
@@ -48,7 +48,7 @@ func (a *Agent) up() map[kernel.TaskID]api.Task {
 func (a *Agent) task(id kernel.TaskID) (t api.Task, ok bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	for _, g := range a.groups {
+	for _, g := range a.instances {
 		for i, t := range g.tasks {
 			if t == id {
 				return g.sightLocked(i).Task, true

@@ -54,63 +54,63 @@ func HostPorts(s *kernel.Spec, numbers []uint16) []HostPort {
 // keeps, and an address one VIP; no two subnets overlap.
 type Ledger struct {
 	Totals
-	groups map[kernel.InstanceID]Placement
+	placed map[kernel.InstanceID]Placement
 }
 
 // NewLedger returns a ledger of an empty datacenter.
 func NewLedger() *Ledger {
-	return &Ledger{Totals: *NewTotals(), groups: map[kernel.InstanceID]Placement{}}
+	return &Ledger{Totals: *NewTotals(), placed: map[kernel.InstanceID]Placement{}}
 }
 
 // Place tells that an instance is durable on an agent. Telling it again changes nothing.
 func (l *Ledger) Place(p Placement) {
-	if old, ok := l.groups[p.Instance]; ok {
+	if old, ok := l.placed[p.Instance]; ok {
 		if old.Agent != p.Agent {
 			l.pending = append(l.pending, violated(I14Exclusive, "group %s is on agent %s and on agent %s", p.Instance, old.Agent, p.Agent)...)
 		}
 		return
 	}
-	l.groups[p.Instance] = p
+	l.placed[p.Instance] = p
 	l.Take(p)
 }
 
 // Resize tells that a durable instance's guarantee is another one.
 func (l *Ledger) Resize(group kernel.InstanceID, guarantee kernel.Resources) {
-	p, ok := l.groups[group]
+	p, ok := l.placed[group]
 	if !ok {
 		return
 	}
 	l.Charge(p.Agent, p.Role, guarantee.Sub(p.Guarantee))
 	p.Guarantee = guarantee
-	l.groups[group] = p
+	l.placed[group] = p
 }
 
 // Remove tells that an instance is not durable on the agent any more.
 func (l *Ledger) Remove(group kernel.InstanceID, agent kernel.AgentID) {
-	p, ok := l.groups[group]
+	p, ok := l.placed[group]
 	if !ok || p.Agent != agent {
 		return
 	}
-	delete(l.groups, group)
+	delete(l.placed, group)
 	l.GiveBack(p)
 }
 
 // On reports whether an instance is durable on an agent now.
 func (l *Ledger) On(group kernel.InstanceID, agent kernel.AgentID) bool {
-	p, ok := l.groups[group]
+	p, ok := l.placed[group]
 	return ok && p.Agent == agent
 }
 
 // Get returns a durable placement.
 func (l *Ledger) Get(group kernel.InstanceID) (Placement, bool) {
-	p, ok := l.groups[group]
+	p, ok := l.placed[group]
 	return p, ok
 }
 
 // Judge answers with what the changes since the last call broke; revision goes into the facts.
 func (l *Ledger) Judge(revision int64) []Violation {
 	return l.Totals.Judge(revision, func(holds func(*Placement) bool) (holders []kernel.InstanceID) {
-		for id, p := range l.groups {
+		for id, p := range l.placed {
 			if holds(&p) {
 				holders = append(holders, id)
 			}

@@ -35,7 +35,7 @@ func drawGroup(t *rapid.T) *Assignment {
 	return g
 }
 
-func TestGroupsComeOutOfTheirRowAsTheyWentIn(t *testing.T) {
+func TestInstancesComeOutOfTheirRowAsTheyWentIn(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		groups := rapid.SliceOfN(rapid.Custom(drawGroup), 0, 5).Draw(t, "groups")
 		packed, err := PackAssignments(groups)
@@ -68,7 +68,7 @@ func TestRowsOfAnEarlierReleaseAreRead(t *testing.T) {
 	}
 }
 
-func TestARowWithWhatNoGroupHasIsRefused(t *testing.T) {
+func TestARowWithWhatNoInstanceHasIsRefused(t *testing.T) {
 	if _, err := UnpackAssignments([]byte(`[{"id":"a","spec":"s","goal":"rest"}]`)); !errdefs.IsInvalidArgument(err) {
 		t.Errorf("a goal that there is not: got %v, want an errdefs.ErrInvalidArgument", err)
 	}
@@ -82,7 +82,7 @@ func TestARowWithWhatNoGroupHasIsRefused(t *testing.T) {
 	}
 }
 
-func FuzzUnpackGroups(f *testing.F) {
+func FuzzUnpackInstances(f *testing.F) {
 	packed, err := PackAssignments([]*Assignment{{ID: "prod_web.instance-0e43a2a2-1234-4567-89ab-0123456789ab", Spec: "s", Goal: GoalStop, Why: "x",
 		Address: netip.MustParseAddr("10.0.0.1"), HostPorts: []uint16{80}, Sizes: []Size{{}}}})
 	if err != nil {

@@ -100,7 +100,7 @@ func (r *Record) Removed() bool { return r.flags&recordRemoved != 0 }
 
 // Goal is what its agent should make of the instance.
 func (r *Record) Goal() Goal {
-	if r.groupFlags()&hasStop != 0 {
+	if r.assignmentFlags()&hasStop != 0 {
 		return GoalStop
 	}
 	return GoalRun
@@ -166,7 +166,7 @@ func (r *Record) Placed() time.Time {
 // rest is where begins what is unpacked, after the flags of the instance.
 func (r *Record) rest() int { return 2*int(r.tasks) + int(r.idLen) + 9 }
 
-func (r *Record) groupFlags() byte { return r.data[r.rest()-1] }
+func (r *Record) assignmentFlags() byte { return r.data[r.rest()-1] }
 
 // Report is the record with other statuses.
 func (r *Record) Report(statuses []Status) *Record {
@@ -322,7 +322,7 @@ func (r *Record) Assignment() Assignment {
 func (r *Record) unpackAssignment() (Assignment, *unpacker) {
 	u := &unpacker{rest: r.data[r.rest():]}
 	g := Assignment{ID: r.ID(), Spec: r.Spec, Placed: r.Placed()}
-	u.assignment(r.groupFlags(), &g)
+	u.assignment(r.assignmentFlags(), &g)
 	return g, u
 }
 

@@ -48,7 +48,7 @@ func (n *Network) recordPath(g kernel.InstanceID) string {
 
 // lockGroup waits until no other call works on the instance, and keeps others out until done is called. The mutex is
 // held before and after.
-func (n *Network) lockGroup(g kernel.InstanceID) (done func()) {
+func (n *Network) lockInstance(g kernel.InstanceID) (done func()) {
 	for n.busy[g] {
 		n.idle.Wait()
 	}
@@ -65,7 +65,7 @@ func (n *Network) lockGroup(g kernel.InstanceID) (done func()) {
 func (n *Network) Attach(ctx context.Context, a kernel.Attachment) (string, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	defer n.lockGroup(a.Instance)()
+	defer n.lockInstance(a.Instance)()
 	if err := n.checkAttachment(a); err != nil {
 		return "", err
 	}
@@ -99,7 +99,7 @@ func (n *Network) Attach(ctx context.Context, a kernel.Attachment) (string, erro
 	}
 	l := n.layout
 	n.mu.Unlock()
-	link, mac, err := n.connectGroup(ctx, l, a)
+	link, mac, err := n.connectInstance(ctx, l, a)
 	n.mu.Lock()
 	if err == nil {
 		r.Link, r.MAC, r.Done = link, mac, true
@@ -156,7 +156,7 @@ func equalAttachment(a, b kernel.Attachment) bool {
 
 // connectGroup creates namespace and link and returns the link's name on the machine and the instance's link address.
 // The mutex is not held.
-func (n *Network) connectGroup(ctx context.Context, l Layout, a kernel.Attachment) (link, mac string, err error) {
+func (n *Network) connectInstance(ctx context.Context, l Layout, a kernel.Attachment) (link, mac string, err error) {
 	path := n.netns(a.Instance)
 	if err := dropNamespace(path); err != nil { // of before a boot
 		return "", "", err
@@ -203,7 +203,7 @@ func (n *Network) detach(ctx context.Context, r record) error {
 func (n *Network) Hold(_ context.Context, a kernel.Attachment) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	defer n.lockGroup(a.Instance)()
+	defer n.lockInstance(a.Instance)()
 	switch {
 	case !n.layout.Subnet.IsValid():
 		return notConfigured()
@@ -244,7 +244,7 @@ func (n *Network) Hold(_ context.Context, a kernel.Attachment) error {
 func (n *Network) Detach(ctx context.Context, g kernel.InstanceID) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	defer n.lockGroup(g)()
+	defer n.lockInstance(g)()
 	r, ok := n.records[g]
 	if !ok {
 		return nil

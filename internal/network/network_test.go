@@ -331,7 +331,7 @@ func TestPublishedPortIsTakenWhenItBecomesFree(t *testing.T) {
 	h.wantGet("", "127.0.0.1:8088", "web", "")
 }
 
-func TestGroupsReachNothingOfTheMachineButWhatIsOpen(t *testing.T) {
+func TestInstancesReachNothingOfTheMachineButWhatIsOpen(t *testing.T) {
 	h := newTestbed(t)
 	h.serve("", ":22022", "ssh")
 	h.serve("", ":31500", "hosted")
@@ -364,7 +364,7 @@ func TestGroupsReachNothingOfTheMachineButWhatIsOpen(t *testing.T) {
 	h.wantRefused(ns, "tcp4", fmt.Sprint("192.168.50.1:", port))
 }
 
-func TestGroupsReachTheOutsideAsTheMachine(t *testing.T) {
+func TestInstancesReachTheOutsideAsTheMachine(t *testing.T) {
 	h := newTestbed(t)
 	h.serve(h.other, ":80", "outside")
 	h.wantGet(h.netns(h.group("client", 10)), "192.168.50.2:80", "outside", "192.168.50.1")
@@ -376,7 +376,7 @@ func TestGroupsReachTheOutsideAsTheMachine(t *testing.T) {
 	}
 }
 
-func TestGroupsDoNotReachTheMachinesMetadata(t *testing.T) {
+func TestInstancesDoNotReachTheMachinesMetadata(t *testing.T) {
 	h := newTestbed(t)
 	h.check(within(h.other, func() error {
 		far, err := netlink.LinkByName("far")
@@ -390,7 +390,7 @@ func TestGroupsDoNotReachTheMachinesMetadata(t *testing.T) {
 	h.wantRefused(h.netns(h.group("client", 10)), "tcp4", "169.254.169.254:80")
 }
 
-func TestGroupSendsFromItsOwnAddressOnly(t *testing.T) {
+func TestInstanceSendsFromItsOwnAddressOnly(t *testing.T) {
 	h := newTestbed(t)
 	a, b := h.group("honest", 10), h.group("liar", 11)
 	victim := h.netns(a)
@@ -716,7 +716,7 @@ func TestTwoDatacentersOnOneMachine(t *testing.T) {
 	h.wantGet(h.other, "192.168.50.1:31080", "web", "")
 }
 
-func TestManyGroupsAttachAtOnce(t *testing.T) {
+func TestManyInstancesAttachAtOnce(t *testing.T) {
 	h := newTestbed(t)
 	const count = 20
 	start := time.Now()

@@ -106,7 +106,7 @@ func mounts() int {
 	return strings.Count(string(b), "\n")
 }
 
-func TestRootOfAGroupOwnsItsNetwork(t *testing.T) {
+func TestRootOfAnInstanceOwnsItsNetwork(t *testing.T) {
 	h := newTestbed(t)
 	before := mounts()
 	a := node("node", 10)
@@ -184,7 +184,7 @@ func TestIDsAreChecked(t *testing.T) {
 }
 
 // An instance that owns its namespace gives its link the address of another one's.
-func TestGroupGetsNothingThatIsForAnother(t *testing.T) {
+func TestInstanceGetsNothingThatIsForAnother(t *testing.T) {
 	h := newTestbed(t)
 	victim, liar := h.group("honest", 10), h.attach(node("liar", 11))
 	h.wantGet(liar, "10.77.3.10:80", "honest", "10.77.3.11")

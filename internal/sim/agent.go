@@ -43,7 +43,7 @@ type agent struct {
 
 	// On its disk.
 	seen      int64 // highest leader epoch
-	groups    []*local
+	instances []*local
 	endpoints map[kernel.TaskID]endpoint
 	version   uint64 // of endpoints, under seen; zero: none
 	filling   bool   // endpoints come in parts
@@ -107,7 +107,7 @@ func (a *agent) note(what, which string, x, y int64) { a.w.note(a.name, what, wh
 func (a *agent) powerOn() {
 	a.on = true
 	a.boot++
-	a.note("machine boots, %d groups on disk", "", int64(len(a.groups)), 0)
+	a.note("machine boots, %d groups on disk", "", int64(len(a.instances)), 0)
 	if a.boot > 1 && a.w.dice.chance(0.3) { // it was given another address, or less memory
 		b := a.info.Address.As4()
 		b[2]++
@@ -134,11 +134,11 @@ func (a *agent) start() {
 	a.up = true
 	a.incarnation++
 	a.note("process starts, incarnation %d", "", int64(a.incarnation), 0)
-	for _, g := range a.groups {
+	for _, g := range a.instances {
 		g.killing = g.killing && a.w.plant.on(StopOnce)
 	}
 	if a.w.plant.on(AgentForgetsRunning) {
-		a.groups = nil
+		a.instances = nil
 	}
 	a.w.after(a.w.dice.between(0, readoptAfter), &a.actor, func() {
 		a.readopt()
@@ -163,7 +163,7 @@ func (a *agent) kill() {
 
 // readopt joins what the disk says with what runs.
 func (a *agent) readopt() {
-	for _, g := range append([]*local(nil), a.groups...) {
+	for _, g := range append([]*local(nil), a.instances...) {
 		for i := range g.tasks {
 			s := &g.tasks[i]
 			if s.State.Terminal() {
@@ -212,7 +212,7 @@ func (a *agent) dial() {
 func (a *agent) registration() *kernel.Registration {
 	r := &kernel.Registration{Agent: a.info, Incarnation: fmt.Sprint(a.name, ".", a.incarnation),
 		Boot: a.bootID(), Epoch: a.seen, Endpoints: a.version}
-	for _, g := range a.groups {
+	for _, g := range a.instances {
 		for i := range g.tasks {
 			if !g.acked[i] && !g.dropped {
 				r.Statuses = append(r.Statuses, g.tasks[i])
@@ -242,7 +242,7 @@ func (a *agent) beat() {
 		return
 	}
 	var again []kernel.Status
-	for _, g := range a.groups {
+	for _, g := range a.instances {
 		for i := range g.tasks {
 			if s := &g.tasks[i]; s.State.Terminal() && !g.acked[i] && !g.dropped && a.w.wall().Sub(s.Time) > repeatEnded {
 				again = append(again, *s)
@@ -301,7 +301,7 @@ func (a *agent) receive(l *link, f kernel.Down) {
 
 func (a *agent) apply(f kernel.Down) {
 	if f.Sync && !a.w.plant.on(AgentKeepsUnknown) {
-		for _, g := range append([]*local(nil), a.groups...) {
+		for _, g := range append([]*local(nil), a.instances...) {
 			if !mentions(f.Assignments, g.ID) {
 				a.w.reach(SyncDropped)
 				a.drop(g)
@@ -354,7 +354,7 @@ func mentions(groups []kernel.Assignment, id kernel.InstanceID) bool {
 }
 
 func (a *agent) local(id kernel.InstanceID) *local {
-	for _, g := range a.groups {
+	for _, g := range a.instances {
 		if g.ID == id {
 			return g
 		}
@@ -375,7 +375,7 @@ func (a *agent) assign(want kernel.Assignment) {
 		for _, id := range spec.TaskIDs(want.ID) {
 			g.tasks = append(g.tasks, kernel.Status{Task: id, Instance: want.ID, State: kernel.Staging, Time: a.w.wall()})
 		}
-		a.groups = append(a.groups, g)
+		a.instances = append(a.instances, g)
 		a.note("takes group on", string(want.ID), 0, 0)
 	} else if g.dropped {
 		a.w.fail("agent %s was given group %s again after it was dropped", a.name, want.ID)
@@ -391,7 +391,7 @@ func (a *agent) specOf(id kernel.SpecID) *kernel.Spec {
 			return &a.specs[i]
 		}
 	}
-	for _, g := range a.groups {
+	for _, g := range a.instances {
 		if g.spec.ID == id {
 			return g.spec
 		}
@@ -405,7 +405,7 @@ func (a *agent) drop(g *local) {
 }
 
 func (a *agent) acknowledge(ack kernel.StatusAck) {
-	for _, g := range a.groups {
+	for _, g := range a.instances {
 		for i := range g.tasks {
 			if s := &g.tasks[i]; s.Task == ack.Task && s.Seq <= ack.Seq && s.State.Terminal() {
 				g.acked[i] = true
@@ -423,9 +423,9 @@ func (a *agent) forgetIfDone(g *local) {
 			return
 		}
 	}
-	for i, o := range a.groups {
+	for i, o := range a.instances {
 		if o == g {
-			a.groups = append(a.groups[:i], a.groups[i+1:]...)
+			a.instances = append(a.instances[:i], a.instances[i+1:]...)
 			break
 		}
 	}

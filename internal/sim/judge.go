@@ -133,7 +133,7 @@ func (j *judge) dialed(a *agent, m *master) {
 	if m.epoch() != j.leader {
 		return
 	}
-	for _, g := range a.groups {
+	for _, g := range a.instances {
 		if t := j.truth[g.ID]; t != nil && !t.durable && !g.dropped {
 			j.w.reach(ReturnedAfterForget)
 		}

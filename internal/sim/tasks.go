@@ -177,7 +177,7 @@ func (a *agent) feel(sick bool) {
 		return
 	}
 	a.w.after(0, &a.actor, func() {
-		for _, g := range a.groups {
+		for _, g := range a.instances {
 			for i := range g.tasks {
 				if s := &g.tasks[i]; s.State == kernel.Running && len(s.Health) > 0 && s.Health[0].Alive == sick {
 					a.report(g, i, kernel.Running, kernel.ReasonNone)

@@ -23,7 +23,7 @@ func TestNamesOfContainersAreSafeAndDifferent(t *testing.T) {
 		if (ca == cb) != (a == b && ba == bb) {
 			t.Errorf("%q in %s and %q in %s: %s and %s", a, ba, b, bb, ca, cb)
 		}
-		if ga := Group(kernel.InstanceID(a)); len(ga) != 32 || !safe.MatchString(ga) || (ga == Group(kernel.InstanceID(b))) != (a == b) {
+		if ga := Instance(kernel.InstanceID(a)); len(ga) != 32 || !safe.MatchString(ga) || (ga == Instance(kernel.InstanceID(b))) != (a == b) {
 			t.Errorf("group %q is named %q", a, ga)
 		}
 	})

@@ -55,8 +55,8 @@ type Files struct {
 // New makes the files of a machine.
 func New(cfg Config) *Files { return &Files{cfg: cfg} }
 
-// Group is one whose tasks have files.
-type Group struct {
+// Instance is one whose tasks have files.
+type Instance struct {
 	ID    kernel.InstanceID
 	Spec  *kernel.Spec
 	Owner uint32 // the machine's id of the root of its containers
@@ -81,7 +81,7 @@ func Refs(s *kernel.Spec) []string {
 }
 
 // At is where an instance's files are.
-func (f *Files) At(id kernel.InstanceID) string { return filepath.Join(f.cfg.Dir, naming.Group(id)) }
+func (f *Files) At(id kernel.InstanceID) string { return filepath.Join(f.cfg.Dir, naming.Instance(id)) }
 
 // dirOf is the directory of a task's file in its instance's.
 func dirOf(task, file int) string { return strconv.Itoa(task) + "-" + strconv.Itoa(file) }
@@ -101,7 +101,7 @@ func (f *Files) Binds(id kernel.InstanceID, s *kernel.Spec, task int) []runtime.
 }
 
 // Fetch gets the contents of an instance's secrets, by reference; who gives them may be away for a while.
-func (f *Files) Fetch(ctx context.Context, g Group) (map[string]kernel.Secret, error) {
+func (f *Files) Fetch(ctx context.Context, g Instance) (map[string]kernel.Secret, error) {
 	out := map[string]kernel.Secret{}
 	until := time.Now().Add(f.cfg.Patience)
 	for _, ref := range Refs(g.Spec) {
@@ -148,7 +148,7 @@ func (f *Files) fetch(ctx context.Context, ref string) (kernel.Secret, error) {
 }
 
 // Place puts the files of an instance's tasks in memory of its own.
-func (f *Files) Place(ctx context.Context, g Group, secrets map[string]kernel.Secret) error {
+func (f *Files) Place(ctx context.Context, g Instance, secrets map[string]kernel.Secret) error {
 	if !Has(g.Spec) {
 		return nil
 	}
@@ -172,7 +172,7 @@ func (f *Files) Place(ctx context.Context, g Group, secrets map[string]kernel.Se
 }
 
 // Refresh looks for newer contents of an instance's secrets. An instance that ended meanwhile is no error.
-func (f *Files) Refresh(ctx context.Context, g Group) error {
+func (f *Files) Refresh(ctx context.Context, g Instance) error {
 	var errs []error
 	fresh := map[string]kernel.Secret{}
 	for _, ref := range Refs(g.Spec) {
@@ -190,7 +190,7 @@ func (f *Files) Refresh(ctx context.Context, g Group) error {
 }
 
 // Drop takes an instance's files out of memory.
-func (f *Files) Drop(ctx context.Context, g Group) error {
+func (f *Files) Drop(ctx context.Context, g Instance) error {
 	if !Has(g.Spec) {
 		return nil
 	}
@@ -199,7 +199,7 @@ func (f *Files) Drop(ctx context.Context, g Group) error {
 }
 
 // DropUnknown takes the files of instances that are not here out of memory. Whether one is here is asked by
-// naming.Group's name.
+// naming.Instance's name.
 func (f *Files) DropUnknown(ctx context.Context, known func(name string) bool) error {
 	mounted, err := f.cfg.Storage.Mounted(ctx, f.cfg.Dir)
 	if err != nil {
@@ -215,7 +215,7 @@ func (f *Files) DropUnknown(ctx context.Context, known func(name string) bool) e
 }
 
 // write writes what is new of the files of an instance's tasks: contents, and those secrets that are given.
-func (f *Files) write(ctx context.Context, g Group, secrets map[string]kernel.Secret) error {
+func (f *Files) write(ctx context.Context, g Instance, secrets map[string]kernel.Secret) error {
 	defer f.busy.Lock(string(g.ID))()
 	mounted, err := f.cfg.Storage.Mounted(ctx, f.cfg.Dir)
 	if err != nil {

@@ -57,8 +57,8 @@ func newFiles(t *testing.T) (*Files, *vault, *bytes.Buffer) {
 		Log:      slog.New(slog.NewTextHandler(log, nil))}), v, log
 }
 
-func group() Group {
-	return Group{ID: "g", Owner: uint32(os.Getuid()), Spec: &kernel.Spec{Tasks: []kernel.TaskSpec{{Files: []kernel.File{
+func group() Instance {
+	return Instance{ID: "g", Owner: uint32(os.Getuid()), Spec: &kernel.Spec{Tasks: []kernel.TaskSpec{{Files: []kernel.File{
 		{Path: "/etc/x/conf.json", Content: []byte("{}")},
 		{Path: "/etc/x/pki", Secret: "pki"},
 	}}}}}
@@ -210,7 +210,7 @@ func TestSecretsAreChecked(t *testing.T) {
 	}
 }
 
-func TestFilesOfGroupsThatAreNotHereAreDropped(t *testing.T) {
+func TestFilesOfInstancesThatAreNotHereAreDropped(t *testing.T) {
 	f, v, _ := newFiles(t)
 	v.set("pki", map[string]string{"ca.crt": "one"}, nil)
 	for _, id := range []kernel.InstanceID{"g", "gone"} {
@@ -220,7 +220,7 @@ func TestFilesOfGroupsThatAreNotHereAreDropped(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := f.DropUnknown(t.Context(), func(name string) bool { return name == naming.Group("g") }); err != nil {
+	if err := f.DropUnknown(t.Context(), func(name string) bool { return name == naming.Instance("g") }); err != nil {
 		t.Fatal(err)
 	}
 	if got, err := f.cfg.Storage.Mounted(t.Context(), f.cfg.Dir); err != nil || !slices.Equal(got, []string{f.At("g")}) {
@@ -228,9 +228,9 @@ func TestFilesOfGroupsThatAreNotHereAreDropped(t *testing.T) {
 	}
 }
 
-func TestGroupsWithoutFilesNeedNothing(t *testing.T) {
+func TestInstancesWithoutFilesNeedNothing(t *testing.T) {
 	f := New(Config{}) // whatever is asked of it panics
-	g := Group{ID: "g", Spec: &kernel.Spec{Tasks: []kernel.TaskSpec{{}}}}
+	g := Instance{ID: "g", Spec: &kernel.Spec{Tasks: []kernel.TaskSpec{{}}}}
 	err := errors.Join(f.Place(t.Context(), g, nil), f.Drop(t.Context(), g))
 	if err != nil || Has(g.Spec) || len(Refs(g.Spec)) != 0 {
 		t.Errorf("got %v, want nothing to do", err)

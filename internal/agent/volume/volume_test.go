@@ -198,7 +198,7 @@ func TestImagesThatWereBeingMadeAreSwept(t *testing.T) {
 
 // A reservation is deleted once nobody uses it, and told; one that never was here is told, too; each is told once for
 // each time it is asked.
-func TestReleasedClaimsAreDeletedOnceNobodyUsesThem(t *testing.T) {
+func TestReleasedReservationsAreDeletedOnceNobodyUsesThem(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newMachine(t)
 		for _, c := range []string{claim, "marathon/other"} {
@@ -275,7 +275,7 @@ func TestADeletionThatFailsIsTriedAgain(t *testing.T) {
 	})
 }
 
-func TestCallsForOneClaimNeverMeet(t *testing.T) {
+func TestCallsForOneReservationNeverMeet(t *testing.T) {
 	m := newMachine(t)
 	var wg sync.WaitGroup
 	for range 8 {

@@ -25,7 +25,7 @@ type Kernel struct {
 
 	mu           sync.Mutex // guards everything below
 	agents       map[kernel.AgentID]*agent
-	groups       map[kernel.InstanceID]*group
+	groups       map[kernel.InstanceID]*instance
 	ended        map[kernel.InstanceID]bool
 	queue        map[string]*entry // by framework and key
 	watches      map[*watch]bool
@@ -45,7 +45,7 @@ type agent struct {
 	room int
 }
 
-type group struct {
+type instance struct {
 	spec kernel.Spec
 	inst kernel.Instance
 }
@@ -59,7 +59,7 @@ var _ kernel.Kernel = (*Kernel)(nil)
 
 // New returns a twin without agents, whose view is complete. now is its clock.
 func New(now func() time.Time) *Kernel {
-	return &Kernel{now: now, agents: map[kernel.AgentID]*agent{}, groups: map[kernel.InstanceID]*group{}, ended: map[kernel.InstanceID]bool{},
+	return &Kernel{now: now, agents: map[kernel.AgentID]*agent{}, groups: map[kernel.InstanceID]*instance{}, ended: map[kernel.InstanceID]bool{},
 		queue: map[string]*entry{}, watches: map[*watch]bool{}, complete: true,
 		reservations: map[string]*reservation{}, exposed: map[string][]uint16{}, vips: map[string]netip.Addr{}}
 }
@@ -202,15 +202,15 @@ func (k *Kernel) Instances() []kernel.Instance {
 	return out
 }
 
-func (k *Kernel) sorted() []*group {
-	out := []*group{}
+func (k *Kernel) sorted() []*instance {
+	out := []*instance{}
 	for _, id := range slices.Sorted(maps.Keys(k.groups)) {
 		out = append(out, k.groups[id])
 	}
 	return out
 }
 
-func (k *Kernel) run(g *group, s *kernel.Status, checked bool) {
+func (k *Kernel) run(g *instance, s *kernel.Status, checked bool) {
 	s.State = kernel.Running
 	if s.Started.IsZero() {
 		s.Started = k.now()
@@ -226,7 +226,7 @@ func (k *Kernel) run(g *group, s *kernel.Status, checked bool) {
 }
 
 // live does what an instance on an agent that answers does when nothing goes wrong.
-func (k *Kernel) live(g *group) {
+func (k *Kernel) live(g *instance) {
 	if !g.inst.Away.IsZero() {
 		return
 	}
@@ -239,7 +239,7 @@ func (k *Kernel) live(g *group) {
 	})
 }
 
-func (k *Kernel) report(g *group, change func(*kernel.Status)) {
+func (k *Kernel) report(g *instance, change func(*kernel.Status)) {
 	g.inst.Statuses = slices.Clone(g.inst.Statuses)
 	s := &g.inst.Statuses[0]
 	s.Health = slices.Clone(s.Health)
@@ -254,7 +254,7 @@ func (k *Kernel) report(g *group, change func(*kernel.Status)) {
 	k.touch(g)
 }
 
-func (k *Kernel) remove(g *group) {
+func (k *Kernel) remove(g *instance) {
 	g.inst.Removed = true
 	k.touch(g)
 	delete(k.groups, g.inst.ID)
@@ -268,7 +268,7 @@ func (k *Kernel) remove(g *group) {
 	k.drain()
 }
 
-func (k *Kernel) touch(g *group) {
+func (k *Kernel) touch(g *instance) {
 	for w := range k.watches {
 		if w.framework == g.inst.Framework {
 			w.pending[g.inst.ID] = g.inst
@@ -322,7 +322,7 @@ func (k *Kernel) place(spec kernel.Spec, id kernel.InstanceID) bool {
 	}
 	best.view.Instances++
 	k.next++
-	g := &group{spec: spec, inst: kernel.Instance{
+	g := &instance{spec: spec, inst: kernel.Instance{
 		Assignment: kernel.Assignment{ID: id, Spec: spec.ID, Placed: k.now(), Goal: kernel.GoalRun},
 		Framework:  spec.Framework, Owner: spec.Owner, Version: spec.Version, Agent: best.view.ID, Hostname: best.view.Hostname, Known: true}}
 	if spec.Network.Mode == kernel.NetworkBridge {

@@ -270,7 +270,7 @@ func (s *State) checkAgent(a *agent) time.Time {
 // status takes in what an agent says of a task. An instance that is not the agent's is dropped there, an ended one
 // acknowledged.
 func (s *State) status(a *agent, st *kernel.Status, syncing bool) {
-	i := s.group(st.Instance)
+	i := s.instance(st.Instance)
 	if i == nil || i.agent != a {
 		if st.State.Terminal() {
 			out := s.outbox(a)

@@ -39,7 +39,7 @@ func (s *State) newInstance(g kernel.Assignment, sp *spec, a *agent, chunk int, 
 	}
 	a.chunks[chunk] = append(a.chunks[chunk], i)
 	a.count++
-	s.groups.Put(i)
+	s.instances.Put(i)
 	sp.uses++
 	sp.placed++
 	s.quota.Charge(sp.Role, i.need(), sp.Preemptible())
@@ -85,7 +85,7 @@ func (s *State) end(i *instance) {
 	s.change(i) // watchers and endpoints
 	s.remember(i.Record)
 	i.agent.unassign(i)
-	s.groups.Delete(i.ID())
+	s.instances.Delete(i.ID())
 	s.dirty(Row{Kind: RowAssigned, ID: string(i.agent.info.ID), Chunk: int(i.chunk)})
 	out := s.outbox(i.agent)
 	out.drops = append(out.drops, i.ID())

@@ -105,11 +105,11 @@ func (s *State) launch(ev Launch) error {
 	}
 	added := 0
 	for _, id := range r.Instances {
-		if s.group(id) != nil || s.waiting[id] != nil || s.endedOf(r.Spec.Framework).has(id) {
+		if s.instance(id) != nil || s.waiting[id] != nil || s.endedOf(r.Spec.Framework).has(id) {
 			continue
 		}
 		s.waiting[id] = e
-		e.groups = append(e.groups, id)
+		e.instances = append(e.instances, id)
 		sp.uses++
 		added++
 	}
@@ -120,7 +120,7 @@ func (s *State) launch(ev Launch) error {
 	if added > 0 {
 		s.enqueue(e)
 	}
-	s.step.launched = append(s.step.launched, launched{reply: len(s.step.fx.Replies), groups: r.Instances, entry: e})
+	s.step.launched = append(s.step.launched, launched{reply: len(s.step.fx.Replies), instances: r.Instances, entry: e})
 	s.reply(Reply{Request: ev.Request})
 	return nil
 }
@@ -128,9 +128,9 @@ func (s *State) launch(ev Launch) error {
 // answerLaunches says what became of the instances that were to be launched in this step.
 func (s *State) answerLaunches() {
 	for _, l := range s.step.launched {
-		result := &kernel.LaunchResult{Waiting: len(l.entry.groups)}
-		for _, id := range l.groups {
-			if i := s.group(id); i != nil && i.Framework == l.entry.framework {
+		result := &kernel.LaunchResult{Waiting: len(l.entry.instances)}
+		for _, id := range l.instances {
+			if i := s.instance(id); i != nil && i.Framework == l.entry.framework {
 				result.Placed = append(result.Placed, i.Record)
 			}
 		}
@@ -167,7 +167,7 @@ func (s *State) checkLaunch(r *kernel.LaunchRequest) error {
 func (s *State) stop(framework string, groups []kernel.InstanceID, why string) {
 	unqueued := false
 	for _, id := range groups {
-		if i := s.group(id); i != nil && i.Framework == framework {
+		if i := s.instance(id); i != nil && i.Framework == framework {
 			s.stopInstance(i, why)
 		} else if e := s.waiting[id]; e != nil && e.framework == framework {
 			s.unqueue(e, []kernel.InstanceID{id})
@@ -199,7 +199,7 @@ func (s *State) stopInstance(i *instance, why string) {
 func (s *State) forget(framework string, groups []kernel.InstanceID) error {
 	var found []*instance
 	for _, id := range groups {
-		i := s.group(id)
+		i := s.instance(id)
 		if i == nil || i.Framework != framework || slices.Contains(found, i) {
 			continue
 		}

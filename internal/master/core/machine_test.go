@@ -211,7 +211,7 @@ func (m *machine) ask(t *rapid.T, make func(RequestID) Event, expected ...func(e
 func (m *machine) some(t *rapid.T, placed bool) (kernel.InstanceID, bool) {
 	var ids []kernel.InstanceID
 	if placed {
-		for i := range m.state.groups.All {
+		for i := range m.state.instances.All {
 			ids = append(ids, i.ID())
 		}
 		slices.Sort(ids)
@@ -486,7 +486,7 @@ func (m *machine) informed(t *rapid.T) {
 		return
 	}
 	want := map[kernel.TaskID]bool{}
-	for i := range s.groups.All {
+	for i := range s.instances.All {
 		for k := range i.Len() {
 			if i.serving(k) != hidden {
 				want[i.TaskID(k)] = i.serving(k) == ready
@@ -559,8 +559,8 @@ func (m *machine) consistent(t *rapid.T) {
 	used, instances := map[kernel.AgentID]kernel.Resources{}, map[kernel.AgentID]int{}
 	all, lent := kernel.Resources{}, 0
 	uses := map[*spec]int{}
-	for i := range s.groups.All {
-		if s.group(i.ID()) != i || i.Removed() || i.Host != i.agent.site || i.agent.chunks[i.chunk] == nil || !slices.Contains(i.agent.chunks[i.chunk], i) {
+	for i := range s.instances.All {
+		if s.instance(i.ID()) != i || i.Removed() || i.Host != i.agent.site || i.agent.chunks[i.chunk] == nil || !slices.Contains(i.agent.chunks[i.chunk], i) {
 			t.Fatalf("group %s is not where it is said to be", i.ID())
 		}
 		used[i.agent.info.ID] = used[i.agent.info.ID].Add(i.need())
@@ -578,19 +578,19 @@ func (m *machine) consistent(t *rapid.T) {
 		case c.Lost:
 		case c.holder == nil:
 			used[c.Agent], all = used[c.Agent].Add(c.disk()), all.Add(c.disk())
-		case s.group(c.holder.ID()) != c.holder:
+		case s.instance(c.holder.ID()) != c.holder:
 			t.Fatalf("claim %s is held by group %s, which is gone", c.Name, c.holder.ID())
 		}
 	}
 	waits, holds := 0, 0
 	for _, e := range s.queue {
-		if len(e.groups) == 0 || !e.queued || s.entries[e.entryKey] != e {
-			t.Fatalf("entry %s with %d groups is in the queue", e.key, len(e.groups))
+		if len(e.instances) == 0 || !e.queued || s.entries[e.entryKey] != e {
+			t.Fatalf("entry %s with %d groups is in the queue", e.key, len(e.instances))
 		}
-		waits += len(e.groups)
-		uses[e.spec] += len(e.groups)
-		for _, id := range e.groups {
-			if s.waiting[id] != e || s.group(id) != nil {
+		waits += len(e.instances)
+		uses[e.spec] += len(e.instances)
+		for _, id := range e.instances {
+			if s.waiting[id] != e || s.instance(id) != nil {
 				t.Fatalf("group %s waits and does not", id)
 			}
 		}

@@ -13,15 +13,15 @@ type entryKey struct{ framework, key string }
 // entry is instances of one spec that wait for room.
 type entry struct {
 	entryKey
-	spec    *spec
-	groups  []kernel.InstanceID
-	since   time.Time
-	queued  bool // in the queue
-	fresh   bool // among the step's fresh ones
-	refusal kernel.Refusal
-	unfit   bool      // no machine fits: the refusal is what the pool last said
-	asked   time.Time // when the pool said so
-	tries   int
+	spec      *spec
+	instances []kernel.InstanceID
+	since     time.Time
+	queued    bool // in the queue
+	fresh     bool // among the step's fresh ones
+	refusal   kernel.Refusal
+	unfit     bool      // no machine fits: the refusal is what the pool last said
+	asked     time.Time // when the pool said so
+	tries     int
 
 	hold   *hold     // room that is kept for one of the instances
 	attend time.Time // when to look next for room to make or to keep
@@ -30,9 +30,9 @@ type entry struct {
 
 // launched is a request to launch that is to be answered at the end of the step.
 type launched struct {
-	reply  int // in the step's effects
-	groups []kernel.InstanceID
-	entry  *entry
+	reply     int // in the step's effects
+	instances []kernel.InstanceID
+	entry     *entry
 }
 
 // enqueue has an entry tried: with the queue, or as what is fresh.
@@ -58,7 +58,7 @@ func (s *State) serveOnce() {
 	s.step.retry = false
 	var tried []*entry
 	try := func(e *entry) {
-		if len(e.groups) > 0 {
+		if len(e.instances) > 0 {
 			e.tries++
 			tried = append(tried, e)
 		}
@@ -85,7 +85,7 @@ func (s *State) serveOnce() {
 		e.fresh = false
 		switch {
 		case e.queued:
-		case len(e.groups) == 0:
+		case len(e.instances) == 0:
 			s.leave(e)
 		default:
 			e.queued = true
@@ -116,7 +116,7 @@ func (l *line) order() {
 func (s *State) serveLine(l line) {
 	l.order()
 	for _, e := range l.entries {
-		s.place(e, len(e.groups))
+		s.place(e, len(e.instances))
 	}
 }
 
@@ -140,7 +140,7 @@ func (s *State) serveFairly(tried []*entry) {
 	round := s.quota.Round(waiting)
 	for role, ok := round.Next(); ok; role, ok = round.Next() {
 		l := lines[role]
-		if e := l.entries[0]; len(s.place(e, 1)) == 0 || len(e.groups) == 0 {
+		if e := l.entries[0]; len(s.place(e, 1)) == 0 || len(e.instances) == 0 {
 			l.entries = l.entries[1:]
 		}
 		if len(l.entries) == 0 {
@@ -165,11 +165,11 @@ func (s *State) place(e *entry, n int) []*instance {
 	placed := s.placeKept(e, n, kept)
 	switch {
 	case kept == nil:
-	case len(placed) == 0 && len(e.groups) > 0:
+	case len(placed) == 0 && len(e.instances) > 0:
 		s.keep(e, kept)
 	default:
 		s.step.retry = true
-		if len(e.groups) > 0 && !kept.longest { // others make way for its next one too
+		if len(e.instances) > 0 && !kept.longest { // others make way for its next one too
 			e.attend = s.now
 			s.attendAt(e.attend)
 		}
@@ -251,7 +251,7 @@ func (s *State) settle(e *entry, places []placement.Placement) []*instance {
 	stamp := s.now.UTC().Round(0)
 	for n, at := range places {
 		a := s.agents[at.Agent]
-		g := kernel.Assignment{ID: e.groups[n], Spec: sp.ID, Address: at.Address, HostPorts: at.HostPorts, Placed: stamp, Goal: kernel.GoalRun}
+		g := kernel.Assignment{ID: e.instances[n], Spec: sp.ID, Address: at.Address, HostPorts: at.HostPorts, Placed: stamp, Goal: kernel.GoalRun}
 		delete(s.waiting, g.ID)
 		i := s.newInstance(g, sp, a, a.room(), true)
 		s.charge(Charge{Placement: i.placement(), Begins: true})
@@ -261,13 +261,13 @@ func (s *State) settle(e *entry, places []placement.Placement) []*instance {
 	}
 	sp.uses -= len(places) // they were counted as waiting
 	s.waits[e.framework] -= len(places)
-	e.groups = e.groups[len(places):]
+	e.instances = e.instances[len(places):]
 	return placed
 }
 
 // compactQueue takes out entries in which nothing waits any more.
 func (s *State) compactQueue() {
-	gone := func(e *entry) bool { return len(e.groups) == 0 }
+	gone := func(e *entry) bool { return len(e.instances) == 0 }
 	if !slices.ContainsFunc(s.queue, gone) {
 		return
 	}
@@ -295,7 +295,7 @@ func (s *State) withdraw(framework, key string, groups []kernel.InstanceID) []ke
 		return nil
 	}
 	if groups == nil {
-		groups = e.groups
+		groups = e.instances
 	}
 	out := slices.DeleteFunc(slices.Clone(groups), func(id kernel.InstanceID) bool { return s.waiting[id] != e })
 	s.unqueue(e, out)
@@ -310,9 +310,9 @@ func (s *State) unqueue(e *entry, groups []kernel.InstanceID) {
 			delete(s.waiting, id)
 		}
 	}
-	before := len(e.groups)
-	e.groups = slices.DeleteFunc(e.groups, func(id kernel.InstanceID) bool { return s.waiting[id] != e })
-	for range before - len(e.groups) {
+	before := len(e.instances)
+	e.instances = slices.DeleteFunc(e.instances, func(id kernel.InstanceID) bool { return s.waiting[id] != e })
+	for range before - len(e.instances) {
 		s.waits[e.framework]--
 		s.unuse(e.spec)
 	}

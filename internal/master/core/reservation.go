@@ -162,8 +162,8 @@ func (s *State) release(framework string, names []string) error {
 		if c := s.reservationFor(e); c != nil && c.Lost { // nothing is taken from who waits for it
 			continue
 		}
-		if e.framework == framework && e.spec.Reservation != nil && len(e.groups) > 0 && slices.Contains(names, e.spec.Reservation.Name) {
-			return fmt.Errorf("claim %s: group %s waits to be placed with it: withdraw it first: %w", e.spec.Reservation.Name, e.groups[0], errdefs.ErrFailedPrecondition)
+		if e.framework == framework && e.spec.Reservation != nil && len(e.instances) > 0 && slices.Contains(names, e.spec.Reservation.Name) {
+			return fmt.Errorf("claim %s: group %s waits to be placed with it: withdraw it first: %w", e.spec.Reservation.Name, e.instances[0], errdefs.ErrFailedPrecondition)
 		}
 	}
 	for _, c := range found {
@@ -275,7 +275,7 @@ func (s *State) loadHolder(g *kernel.Assignment, sp *spec, a *agent) (placement.
 
 // resize changes what an instance's tasks have, when its machine and the quota have as much.
 func (s *State) resize(ev Resize) error {
-	i := s.group(ev.Instance)
+	i := s.instance(ev.Instance)
 	if i == nil || i.Framework != ev.Framework || i.Goal() != kernel.GoalRun {
 		return fmt.Errorf("group %s: it does not run: %w", ev.Instance, errdefs.ErrNotFound)
 	}

@@ -349,7 +349,7 @@ func (s *State) loadAssigned(r Row, raw []byte) error {
 		if sp == nil {
 			return fmt.Errorf("group %s: spec %s cannot be read", g.ID, g.Spec)
 		}
-		if s.group(g.ID) != nil {
+		if s.instance(g.ID) != nil {
 			return fmt.Errorf("group %s is placed twice", g.ID)
 		}
 		at := placement.Placement{Agent: a.info.ID, Address: g.Address, HostPorts: g.HostPorts}

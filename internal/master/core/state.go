@@ -29,7 +29,7 @@ type State struct {
 	pooled       bool         // the pool is another one
 	specs        map[kernel.SpecID]*spec
 	interner     interner
-	groups       *kernel.Index[*instance]
+	instances    *kernel.Index[*instance]
 	ended        map[string]*ended       // by framework
 	reservations map[string]*reservation // by Row.ID
 	exposed      map[string]*exposed     // by Row.ID
@@ -142,7 +142,7 @@ func (sp *spec) fills() string {
 func NewState(cfg Config) *State {
 	cfg = cfg.WithDefaults()
 	return &State{cfg: cfg, base: cfg.Pool, leaving: map[SessionID]farewell{}, removed: removed{rows: map[kernel.AgentID]*removedRow{}}, agents: map[kernel.AgentID]*agent{}, sessions: map[SessionID]*agent{},
-		subnets: map[netip.Prefix]kernel.AgentID{}, specs: map[kernel.SpecID]*spec{}, groups: kernel.NewIndex[*instance](),
+		subnets: map[netip.Prefix]kernel.AgentID{}, specs: map[kernel.SpecID]*spec{}, instances: kernel.NewIndex[*instance](),
 		ended: map[string]*ended{}, reservations: map[string]*reservation{}, exposed: map[string]*exposed{}, vips: map[string]*vip{}, vipAddrs: map[netip.Addr]*vip{}, literals: map[netip.Addr]int{}, entries: map[entryKey]*entry{},
 		waiting: map[kernel.InstanceID]*entry{}, waits: map[string]int{}, pool: placement.NewPool(cfg.Strategy), endpoints: endpoints{version: 1, oldest: 1},
 		views: &Views{Reservations: map[string][]kernel.ReservationView{}}, outdated: outdated{reservations: map[string]struct{}{}}, step: step{dirty: map[Row]struct{}{}}}
@@ -165,15 +165,15 @@ func (s *State) Instances(framework string) []*kernel.Record {
 	return out
 }
 
-func (s *State) group(id kernel.InstanceID) *instance {
-	i, _ := s.groups.Get(id)
+func (s *State) instance(id kernel.InstanceID) *instance {
+	i, _ := s.instances.Get(id)
 	return i
 }
 
 // Task finds the instance of a task: one that is placed, or one of the last that ended under this leader.
 func (s *State) Task(id kernel.TaskID) (inst *kernel.Record, task int, ok bool) {
 	for at := strings.LastIndexByte(string(id), '.'); at > 0; at = strings.LastIndexByte(string(id[:at]), '.') {
-		if i := s.group(kernel.InstanceID(id[:at])); i != nil {
+		if i := s.instance(kernel.InstanceID(id[:at])); i != nil {
 			k := i.Find(id)
 			return i.Record, k, k >= 0
 		}
@@ -188,7 +188,7 @@ func (s *State) Task(id kernel.TaskID) (inst *kernel.Record, task int, ok bool) 
 
 // Sizes counts the machines, the instances and the instances that wait.
 func (s *State) Sizes() (machines, instances, waiting int) {
-	return len(s.order), s.groups.Len(), len(s.waiting)
+	return len(s.order), s.instances.Len(), len(s.waiting)
 }
 
 // Connected lists the agents that have a session, those longest known first.
@@ -209,7 +209,7 @@ func (s *State) Queue(framework string) []kernel.Waiting {
 	var out []kernel.Waiting
 	for _, e := range s.queue {
 		if e.framework == framework {
-			w := kernel.Waiting{Key: e.key, Owner: e.spec.Owner, Version: e.spec.Version, Instances: append([]kernel.InstanceID(nil), e.groups...),
+			w := kernel.Waiting{Key: e.key, Owner: e.spec.Owner, Version: e.spec.Version, Instances: append([]kernel.InstanceID(nil), e.instances...),
 				Since: e.since, Refusal: s.refusal(e), Tries: e.tries, Priority: e.spec.Priority}
 			if e.hold != nil {
 				w.Backfill = e.hold.agent.info.Hostname
@@ -234,8 +234,8 @@ func (s *State) Quotas() []kernel.QuotaView {
 				v = new(s.quota.View(role))
 				views[role] = v
 			}
-			v.Waiting += len(e.groups)
-			v.Asks = v.Asks.Add(e.spec.need.Times(int64(len(e.groups))))
+			v.Waiting += len(e.instances)
+			v.Asks = v.Asks.Add(e.spec.need.Times(int64(len(e.instances))))
 			if role == e.spec.Role && v.Why == "" {
 				v.Why = s.refusal(e).String()
 			}

@@ -24,7 +24,7 @@ func TestAuditKeepsWhatIsBrokenFromTheStore(t *testing.T) {
 	if err := audit.Judge(p.state, &fx); err != nil {
 		t.Fatalf("what placement decided: %v", err)
 	}
-	one := p.state.group("g1").placement()
+	one := p.state.instance("g1").placement()
 	for name, spoil := range map[string]func(*invariant.Placement){
 		"address":  func(*invariant.Placement) {},
 		"capacity": func(i *invariant.Placement) { i.Address, i.Guarantee.MilliCPU = netip.Addr{}, 5000 },

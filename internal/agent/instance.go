@@ -17,7 +17,7 @@ import (
 
 // instance is the life of one instance on this machine. Its goroutine (run) owns the record and the facts; others talk
 // to it through the mailbox and stop.
-type group struct {
+type instance struct {
 	a   *Agent
 	id  kernel.InstanceID
 	log *slog.Logger
@@ -52,10 +52,10 @@ type group struct {
 // Error makes an ending the cause of a context's end.
 func (e *ending) Error() string { return e.Why }
 
-func (a *Agent) newGroup(p plan, stop context.CancelCauseFunc) *group {
-	g := &group{a: a, id: p.rec.Group.ID, log: a.log.With("group", p.rec.Group.ID), rec: p.rec, facts: p.facts, do: p.do,
+func (a *Agent) newInstance(p plan, stop context.CancelCauseFunc) *instance {
+	g := &instance{a: a, id: p.rec.Assignment.ID, log: a.log.With("group", p.rec.Assignment.ID), rec: p.rec, facts: p.facts, do: p.do,
 		stop: stop, over: make(chan struct{}), results: make(chan checked), spec: &p.rec.Spec,
-		sizes: p.rec.Group.Sizes, pending: len(p.rec.Group.Sizes) > 0, mailbox: newMailbox()}
+		sizes: p.rec.Assignment.Sizes, pending: len(p.rec.Assignment.Sizes) > 0, mailbox: newMailbox()}
 	if c := p.rec.Spec.Reservation; c != nil {
 		g.claim = p.rec.Spec.Framework + "/" + c.Name
 	}
@@ -72,7 +72,7 @@ func (a *Agent) newGroup(p plan, stop context.CancelCauseFunc) *group {
 
 // run lives the instance's life. It returns when the instance is ended and acknowledged, or, with the tasks left as
 // they are, when ctx ends; stopping is a context below ctx that ends when the instance is to end.
-func (g *group) run(ctx, stopping context.Context) {
+func (g *instance) run(ctx, stopping context.Context) {
 	defer g.checks.Wait()
 	fresh := g.do == verbStart
 	if fresh {
@@ -106,7 +106,7 @@ func (g *group) run(ctx, stopping context.Context) {
 }
 
 // status changes one task's status: Seq rises, Time is now. It counts once commit has returned.
-func (g *group) status(i int, change func(*kernel.Status)) {
+func (g *instance) status(i int, change func(*kernel.Status)) {
 	s := &g.rec.Tasks[i].Status
 	change(s)
 	s.Seq++
@@ -117,20 +117,20 @@ func (g *group) status(i int, change func(*kernel.Status)) {
 const lastSave = 5 * time.Second
 
 // save writes the record, again and again until it is on disk or ctx ends: what is not durable is not told to anyone.
-func (g *group) save(ctx context.Context) bool {
-	return retry.Until(ctx, lastSave, func() error { return g.a.dir.Save(groupFile(g.id), &g.rec) }, func(err error) {
+func (g *instance) save(ctx context.Context) bool {
+	return retry.Until(ctx, lastSave, func() error { return g.a.dir.Save(checkpointFile(g.id), &g.rec) }, func(err error) {
 		g.log.Error("checkpoint cannot be written, trying again", "err", err)
 	})
 }
 
 // commit makes the statuses durable and then tells them.
-func (g *group) commit(ctx context.Context) {
+func (g *instance) commit(ctx context.Context) {
 	if g.save(ctx) {
 		g.publish()
 	}
 }
 
-func (g *group) publish() {
+func (g *instance) publish() {
 	now := make([]kernel.Status, len(g.rec.Tasks))
 	for i := range g.rec.Tasks {
 		now[i] = g.rec.Tasks[i].Status
@@ -141,7 +141,7 @@ func (g *group) publish() {
 }
 
 // adopt goes on with tasks that an earlier agent started. What it did not get to say is said now.
-func (g *group) adopt(ctx context.Context) {
+func (g *instance) adopt(ctx context.Context) {
 	changed := false
 	for i := range g.rec.Tasks {
 		t := &g.rec.Tasks[i]
@@ -159,7 +159,7 @@ func (g *group) adopt(ctx context.Context) {
 }
 
 // running makes a task's status Running.
-func (g *group) running(i int, p runtime.Process) {
+func (g *instance) running(i int, p runtime.Process) {
 	g.rec.Tasks[i].Phase = phaseStarted
 	g.facts[i] = fact{running: true, process: p}
 	g.status(i, func(s *kernel.Status) {
@@ -170,7 +170,7 @@ func (g *group) running(i int, p runtime.Process) {
 }
 
 // watch waits for the first reason to end the instance. Nil means that ctx ended.
-func (g *group) watch(ctx, stopping context.Context, fresh bool) *ending {
+func (g *instance) watch(ctx, stopping context.Context, fresh bool) *ending {
 	cctx, cancel := context.WithCancel(stopping)
 	defer cancel()
 	g.check(cctx, fresh)
@@ -211,7 +211,7 @@ func endingOf(ctx, stopping context.Context) *ending {
 }
 
 // collect takes exits out of the mailbox and answers with the first end there was.
-func (g *group) collect() *ending {
+func (g *instance) collect() *ending {
 	var e *ending
 	for i, id := range g.containers {
 		f := &g.facts[i]
