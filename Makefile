@@ -101,7 +101,7 @@ race-some:
 race:
 	@CGO_ENABLED=1 go test -race -vet=off -timeout 90m ./internal/...
 
-# From the last release (test/testbed/release.txt) to this one: apps, then a cluster, which make test leaves out.
+# From the last release (test/testbed/release.txt) to this one: apps, then a cluster. make test runs both too.
 upgrade: build kubernetes
 	@MARINA_REQUIRE_REAL=1 go test -count=1 -timeout 20m -v -run TestAnUpgrade ./test/stories
 	@cd test/clusters && MARINA_REQUIRE_REAL=1 go test -vet=off -count=1 -timeout 40m -v -run TestAnUpgrade ./...
@@ -115,7 +115,7 @@ vuln-update:
 	@$(MAKE) --no-print-directory -C $(CURDIR) vuln
 
 # What make test asks of clusters; make test-clusters asks everything, a chart that others wrote installed by Helm included.
-CLUSTER_TESTS := TestCreatingAndDeleting|TestABrokenEtcd|TestAnImage|TestWithoutUserNamespaces|TestPodsFind|TestAPrivilegedPod|TestNothingOfAnother|TestALoadBalancer|TestANodeIsResized|TestAClusterGrows|TestAKilledControlPlane|TestAKilledNode|TestAPodRuns|TestAService|TestNetworkPolicies|TestASecretsText|TestAClaimedVolume|TestTheDatacentersOwnPorts|TestAnotherClustersCredentials|TestNodesAre|TestVolumesOf|TestMetrics|TestPodsOfDifferent|TestAGroupsQuota
+CLUSTER_TESTS := TestAnUpgrade|TestCreatingAndDeleting|TestABrokenEtcd|TestAnImage|TestWithoutUserNamespaces|TestPodsFind|TestAPrivilegedPod|TestNothingOfAnother|TestALoadBalancer|TestANodeIsResized|TestAClusterGrows|TestAKilledControlPlane|TestAKilledNode|TestAPodRuns|TestAService|TestNetworkPolicies|TestASecretsText|TestAClaimedVolume|TestTheDatacentersOwnPorts|TestAnotherClustersCredentials|TestNodesAre|TestVolumesOf|TestMetrics|TestPodsOfDifferent|TestAGroupsQuota
 .PHONY: test-clusters
 test-clusters: build kubernetes-all
 	@cd test/clusters && MARINA_REQUIRE_REAL=1 go test -vet=off -timeout 60m -v ./...
