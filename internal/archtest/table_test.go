@@ -61,8 +61,13 @@ var table = map[string]entry{
 	"agent/session":    part("agent/retry kernel metrics"),
 	"agent/volume":     part("agent/locks agent/naming agent/retry durable kernel runtime"),
 
-	"master":      room("access kernel master/core metrics store"),
-	"master/core": part("allocator invariant kernel placement store").pure().For("sim"),
+	"master": room("access kernel master/core master/subnet master/vip metrics store"),
+	"master/core": part("allocator invariant kernel master/ended master/interner master/subnet master/vip placement store").
+		pure().For("sim"),
+	"master/ended":    part("kernel").pure(),
+	"master/interner": part("kernel").pure(),
+	"master/subnet":   part("kernel").pure(),
+	"master/vip":      part("kernel").pure(),
 
 	"scheduler": room("kernel metrics store"),
 

@@ -10,6 +10,8 @@ import (
 
 	"github.com/marinaos/marina/internal/access"
 	"github.com/marinaos/marina/internal/master/core"
+	"github.com/marinaos/marina/internal/master/subnet"
+	"github.com/marinaos/marina/internal/master/vip"
 )
 
 // net answers /net/v1: the virtual addresses.
@@ -23,11 +25,11 @@ func (m *api) net(w http.ResponseWriter, r *http.Request, rest string) error {
 	if rest != "vips" {
 		return fmt.Errorf("path /net/v1/%s: %w", rest, errdefs.ErrNotFound)
 	}
-	var out []*core.VIP
+	var out []*vip.View
 	if err := m.look(r.Context(), func(s *core.State) { out = s.Addresses() }); err != nil {
 		return err
 	}
-	out = slices.DeleteFunc(out, func(v *core.VIP) bool { return m.may(r, access.Read, access.Networks.Of(v.Owner)) != nil })
+	out = slices.DeleteFunc(out, func(v *vip.View) bool { return m.may(r, access.Read, access.Networks.Of(v.Owner)) != nil })
 	return writeJSON(w, out)
 }
 
@@ -49,7 +51,7 @@ func (m *api) poolHandler(w http.ResponseWriter, r *http.Request) error {
 	} else if err := allow(w, r, http.MethodGet, http.MethodHead, http.MethodPut); err != nil {
 		return err
 	}
-	var out core.Pool
+	var out subnet.Usage
 	if err := m.look(r.Context(), func(s *core.State) { out = s.Pool() }); err != nil {
 		return err
 	}

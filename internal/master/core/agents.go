@@ -114,7 +114,7 @@ func (s *State) identify(a *agent, info kernel.Agent) {
 	if len(info.Warnings) == 0 {
 		info.Warnings = nil // as it is read back from its row
 	}
-	s.interner.agent(&info)
+	s.interner.Agent(&info)
 	if reflect.DeepEqual(*a.info, info) && a.subnet.IsValid() {
 		return
 	}

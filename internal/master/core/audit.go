@@ -2,7 +2,6 @@ package core
 
 import (
 	"fmt"
-	"net/netip"
 
 	"github.com/containerd/errdefs"
 
@@ -23,8 +22,8 @@ func NewAudit(s *State) *Audit {
 	for _, k := range s.order {
 		a.books.Agent(k.info.ID, k.info.Total, k.subnet)
 	}
-	for name, v := range s.vips {
-		a.books.VIP(name, v.addr)
+	for name, addr := range s.vips.All {
+		a.books.VIP(name, addr)
 	}
 	for i := range s.all {
 		a.books.Take(i.placement())
@@ -47,11 +46,7 @@ func (a *Audit) Judge(s *State, fx *Effects) error {
 			v := s.quota.View(r.ID)
 			a.books.Quota(r.ID, v.Limit)
 		case RowVIP:
-			if v := s.vips[r.ID]; v != nil {
-				a.books.VIP(r.ID, v.addr)
-			} else {
-				a.books.VIP(r.ID, netip.Addr{})
-			}
+			a.books.VIP(r.ID, s.vips.Get(r.ID))
 		}
 	}
 	for _, c := range fx.Charges {

@@ -69,13 +69,9 @@ const (
 	MaxKeyBytes     = 512      // of one queue key
 	MaxWhyBytes     = 256      // of the reason kept with a stop
 	groupsPerChunk  = 16       // instances packed into one row: what a launch rewrites on an agent; under 32 KiB even with every port mapped
-	endedPerSlot    = 128      // ended ids in one row
-	endedSlots      = 256      // rows of ended ids of one framework
 	replacedKept    = 8        // incarnations of one agent remembered as replaced
 	maxFramework    = 128      // bytes of a framework's name
-	maxVIPName      = 253      // bytes of a VIP's name with its framework's
 	maxAgentBytes   = 64 << 10 // of what an agent says of itself, encoded
-	pastKept        = 2048     // ended instances that can still be shown
 	endpointsFrame  = 5000
 
 	explainEvery = time.Second // between two explanations of why the same instances wait

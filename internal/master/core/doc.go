@@ -17,9 +17,9 @@
 // # The files
 //
 // step.go applies events and gathers effects; rows.go is what is durable, with Load and Ops. agents.go, remove.go and
-// subnets.go are the machines; launch.go and queue.go what is asked for, preempt.go what makes way for it; claim.go
-// what outlives instances; vip.go, expose.go, endpoints.go and addresses.go names and ways in; ended.go ids that are
-// over; views.go what readers are shown. All of them are methods of State or types that it has.
+// subnets.go are the machines; launch.go and queue.go what is asked for, preempt.go what makes way for it; reservation.go
+// what outlives instances; expose.go and endpoints.go names and ways in; views.go what readers are shown. Tables that
+// need nothing else are packages: master/subnet, master/vip, master/ended, master/interner.
 //
 // # Ownership and failure
 //

@@ -1,6 +1,7 @@
 package core
 
 import (
+	"net/netip"
 	"strings"
 	"time"
 
@@ -210,9 +211,9 @@ func (s *State) allEndpoints() []*kernel.EndpointDelta {
 
 // endpointPorts is the ports of each task's endpoints, but for what placement decides. VIPs have their addresses.
 func (sp *spec) endpointPorts() [][]kernel.EndpointPort {
-	addrs := map[string]*vip{}
+	addrs := map[string]netip.Addr{}
 	for _, v := range sp.vips {
-		addrs[v.name] = v
+		addrs[v.Name] = v.Addr
 	}
 	out := make([][]kernel.EndpointPort, len(sp.Tasks))
 	for k := range sp.Tasks {
@@ -225,7 +226,7 @@ func (sp *spec) endpointPorts() [][]kernel.EndpointPort {
 				v := kernel.EndpointVIP{Addr: ask.Addr, Port: ask.Port}
 				if ask.Name != "" {
 					v.Name = ask.Name + "." + sp.Framework
-					v.Addr = addrs[v.Name].addr
+					v.Addr = addrs[v.Name]
 				}
 				ep.VIPs = append(ep.VIPs, v)
 			}

@@ -9,6 +9,7 @@ import (
 	"github.com/containerd/errdefs"
 
 	"github.com/marinaos/marina/internal/kernel"
+	"github.com/marinaos/marina/internal/master/vip"
 )
 
 // exposed is further ports of all instances of an owner.
@@ -16,7 +17,7 @@ type exposed struct {
 	framework, owner string
 	asked            []kernel.Port
 	ports            []kernel.EndpointPort // one for each protocol
-	vips             []*vip
+	vips             []*vip.VIP
 }
 
 type exposedRow struct {
@@ -66,17 +67,16 @@ func (s *State) newExposed(framework, owner string, ports []kernel.Port) (*expos
 		}
 		for _, ask := range p.VIPs {
 			if ask.Name == "" {
-				s.freeVIPs(x.vips)
+				s.vips.Release(x.vips, s.now)
 				return nil, fmt.Errorf("VIP %s of %s: a port that is exposed has named VIPs only: %w", ask.Addr, owner, errdefs.ErrInvalidArgument)
 			}
-			v, err := s.namedVIP(ask.Name + "." + framework)
+			v, err := s.vips.Hold(ask.Name + "." + framework)
 			if err != nil {
-				s.freeVIPs(x.vips)
+				s.vips.Release(x.vips, s.now)
 				return nil, err
 			}
-			v.uses++
 			x.vips = append(x.vips, v)
-			e.VIPs = append(e.VIPs, kernel.EndpointVIP{Name: v.name, Addr: v.addr, Port: ask.Port})
+			e.VIPs = append(e.VIPs, kernel.EndpointVIP{Name: v.Name, Addr: v.Addr, Port: ask.Port})
 		}
 		for protocol := range strings.SplitSeq(p.Protocol, ",") {
 			e.Protocol = protocol
@@ -107,7 +107,7 @@ func (s *State) setExposed(id string, now *exposed) {
 		}
 	}
 	if old != nil {
-		s.freeVIPs(old.vips)
+		s.vips.Release(old.vips, s.now)
 	}
 }
 

@@ -83,14 +83,14 @@ func (s *State) end(i *instance) {
 	s.charge(Charge{Placement: i.placement(), Ends: true}) // what the audit has
 	i.Record = i.Remove()
 	s.change(i) // watchers and endpoints
-	s.remember(i.Record)
+	s.past.Add(i.Record)
 	i.agent.unassign(i)
 	s.instances.Delete(i.ID())
 	s.dirty(Row{Kind: RowAssigned, ID: string(i.agent.info.ID), Chunk: int(i.chunk)})
 	out := s.outbox(i.agent)
 	out.drops = append(out.drops, i.ID())
 	id := kernel.InstanceID(strings.Clone(string(i.ID()))) // the record's text has more in it
-	s.dirty(Row{Kind: RowEnded, ID: i.Framework, Chunk: s.endedOf(i.Framework).add(id)})
+	s.dirty(Row{Kind: RowEnded, ID: i.Framework, Chunk: s.ended.Add(i.Framework, id)})
 	claim := s.reservationOf(i)
 	s.releaseMachine(i, claim)
 	s.quota.Credit(i.spec.Role, i.need(), i.spec.Preemptible())

@@ -33,7 +33,7 @@ func (s *State) newSpec(k kernel.Spec) (*spec, error) {
 		return nil, err
 	}
 	sp := &spec{Spec: k, request: request, need: k.Guarantee(), origin: k.Origin(), size: len(raw)}
-	if err := s.holdVIPs(sp); err != nil {
+	if sp.vips, err = s.vips.HoldSpec(&k, s.now); err != nil {
 		s.pool.Drop(request)
 		return nil, err
 	}
@@ -56,7 +56,7 @@ func (s *State) freeSpec(sp *spec) {
 	if sp.stored {
 		s.dirty(Row{Kind: RowSpec, ID: string(sp.ID)})
 	}
-	s.dropVIPs(sp)
+	s.vips.ReleaseSpec(&sp.Spec, sp.vips, s.now)
 }
 
 // unusedSpecs lists specs that nothing is made from, as after loading.
@@ -90,7 +90,7 @@ func (s *State) launch(ev Launch) error {
 	if e != nil && e.spec.ID != r.Spec.ID {
 		return fmt.Errorf("launch %s: other groups wait under this key with another spec: withdraw them first: %w", r.Key, errdefs.ErrAlreadyExists)
 	}
-	if err := s.checkLiterals(&r.Spec); err != nil {
+	if err := s.vips.Check(&r.Spec); err != nil {
 		return err
 	}
 	if err := s.checkReservation(&r.Spec); err != nil {
@@ -105,7 +105,7 @@ func (s *State) launch(ev Launch) error {
 	}
 	added := 0
 	for _, id := range r.Instances {
-		if s.instance(id) != nil || s.waiting[id] != nil || s.endedOf(r.Spec.Framework).has(id) {
+		if s.instance(id) != nil || s.waiting[id] != nil || s.ended.Has(r.Spec.Framework, id) {
 			continue
 		}
 		s.waiting[id] = e

@@ -607,16 +607,16 @@ func (m *machine) consistent(t *rapid.T) {
 	for k, a := range s.order {
 		subnets[a.subnet] = true
 		listed := a.number == k && s.agents[a.info.ID] == a && !s.removed.has(a.info.ID)
-		if !listed || !a.subnet.IsValid() || s.subnets[a.subnet] != a.info.ID {
+		if !listed || !a.subnet.IsValid() || s.subnets.Holder(a.subnet) != a.info.ID {
 			t.Fatalf("machine %s, number %d of %d, has subnet %v: listed %v", a.info.ID, a.number, k, a.subnet, listed)
 		}
 		if now, n := s.pool.Used(a.info.ID); now != used[a.info.ID] || n != instances[a.info.ID] {
 			t.Fatalf("of machine %s %v is taken by %d instances, the pool says %v by %d", a.info.ID, used[a.info.ID], instances[a.info.ID], now, n)
 		}
 	}
-	if len(subnets) != len(s.order) || len(s.subnets) != len(s.order) || len(s.agents) != len(s.order) {
+	if len(subnets) != len(s.order) || s.subnets.Usage().Used != len(s.order) || len(s.agents) != len(s.order) {
 		t.Fatalf("%d machines, kept as %d, have %d subnets, kept as %d", len(s.order), len(s.agents), len(subnets),
-			len(s.subnets))
+			s.subnets.Usage().Used)
 	}
 	if v := s.quota.View("/"); v.Used != all {
 		t.Fatalf("%v is used, the quota tree says %v", all, v.Used)

@@ -153,7 +153,7 @@ func (s *State) quit(a *agent) {
 	}
 	s.dirty(Row{Kind: RowAgent, ID: string(id)})
 	if a.subnet.IsValid() {
-		delete(s.subnets, a.subnet)
+		s.subnets.Return(a.subnet)
 		s.giveSubnets()
 	}
 	s.nextCheck = s.now // Complete may be due
@@ -165,10 +165,10 @@ func (s *State) loadOrphans(r Row, groups []kernel.Assignment) {
 	s.dirty(r)
 	for _, g := range groups {
 		sp := s.specs[g.Spec]
-		if sp == nil || s.endedOf(sp.Framework).has(g.ID) {
+		if sp == nil || s.ended.Has(sp.Framework, g.ID) {
 			continue
 		}
-		slot := s.endedOf(sp.Framework).add(g.ID)
+		slot := s.ended.Add(sp.Framework, g.ID)
 		s.dirty(Row{Kind: RowEnded, ID: sp.Framework, Chunk: slot})
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/marinaos/marina/internal/kernel"
+	"github.com/marinaos/marina/internal/master/ended"
 	"github.com/marinaos/marina/internal/placement"
 	"github.com/marinaos/marina/internal/store"
 )
@@ -93,10 +94,6 @@ type (
 	vipRow struct {
 		Addr netip.Addr `json:"addr"`
 	}
-	endedRow struct {
-		Turn   int64               `json:"turn"` // rises from slot to slot
-		Groups []kernel.InstanceID `json:"groups"`
-	}
 )
 
 // Ops encodes rows as they are now. Rows of several steps may be encoded together: each once, however often it
@@ -138,12 +135,12 @@ func (s *State) value(r Row) any {
 			return sp.Spec
 		}
 	case RowVIP:
-		if v := s.vips[r.ID]; v != nil {
-			return vipRow{v.addr}
+		if addr := s.vips.Get(r.ID); addr.IsValid() {
+			return vipRow{addr}
 		}
 	case RowNetwork:
-		if s.pooled {
-			return networkRow{s.cfg.Pool}
+		if s.subnets.Changed() {
+			return networkRow{s.subnets.Prefix()}
 		}
 	case RowRemoved:
 		if gone := s.removed.rows[kernel.AgentID(r.ID)]; gone != nil {
@@ -166,8 +163,8 @@ func (s *State) value(r Row) any {
 			return exposedRow{x.framework, x.owner, x.asked}
 		}
 	case RowEnded:
-		if e := s.ended[r.ID]; e != nil && r.Chunk < len(e.slots) {
-			return e.slots[r.Chunk]
+		if row, ok := s.ended.Row(r.ID, r.Chunk); ok {
+			return row
 		}
 	case RowAssigned:
 		if a := s.agents[kernel.AgentID(r.ID)]; a != nil && r.Chunk < len(a.chunks) && len(a.chunks[r.Chunk]) > 0 {
@@ -235,7 +232,7 @@ func (s *State) loadSpecs(items []store.Item) (problems []error) {
 			bad(item.Key, err)
 			continue
 		}
-		s.countLiterals(&k, 1)
+		s.vips.HoldLiterals(&k)
 		found = append(found, k)
 	}
 	for _, k := range found {
@@ -247,7 +244,7 @@ func (s *State) loadSpecs(items []store.Item) (problems []error) {
 		sp.stored = true
 	}
 	for k := range found {
-		s.countLiterals(&found[k], -1)
+		s.vips.ReleaseLiterals(&found[k])
 	}
 	return problems
 }
@@ -259,14 +256,13 @@ func (s *State) loadRow(r Row, raw []byte) error {
 		if err := json.Unmarshal(raw, &row); err != nil {
 			return err
 		}
-		if s.vipAddrs[row.Addr] != nil {
-			return fmt.Errorf("address %s is given twice", row.Addr)
-		}
-		v := &vip{name: r.ID, addr: row.Addr}
-		s.vips[r.ID], s.vipAddrs[row.Addr] = v, v
-		s.idleVIPs = append(s.idleVIPs, v)
+		return s.vips.Load(r.ID, row.Addr)
 	case RowNetwork:
-		return s.loadPool(raw)
+		var row networkRow
+		if err := json.Unmarshal(raw, &row); err != nil {
+			return err
+		}
+		return s.subnets.LoadPrefix(row.Pool)
 	case RowRemoved:
 		var row removedRow
 		if err := json.Unmarshal(raw, &row); err != nil {
@@ -283,16 +279,15 @@ func (s *State) loadRow(r Row, raw []byte) error {
 			return nil
 		}
 		row.Agent.ID = kernel.AgentID(r.ID)
-		s.interner.agent(&row.Agent)
+		s.interner.Agent(&row.Agent)
 		a := s.loadAgent(row.Agent.ID)
 		a.info, a.registered, a.reserved = &row.Agent, row.Registered, row.Reserved
 		a.refreshSite()
 		if row.Subnet.IsValid() {
-			if _, taken := s.subnets[row.Subnet]; taken {
-				return fmt.Errorf("subnet %s is given twice", row.Subnet)
+			if err := s.subnets.Load(row.Subnet, a.info.ID); err != nil {
+				return err
 			}
 			a.subnet = row.Subnet
-			s.subnets[row.Subnet] = a.info.ID
 		}
 		s.pool.Set(a.machine())
 		for _, r := range a.reserved {
@@ -310,11 +305,11 @@ func (s *State) loadRow(r Row, raw []byte) error {
 	case RowExposed:
 		return s.loadExposed(r, raw)
 	case RowEnded:
-		var row endedRow
+		var row ended.Row
 		if err := json.Unmarshal(raw, &row); err != nil {
 			return err
 		}
-		s.endedOf(r.ID).load(r.Chunk, row)
+		s.ended.Load(r.ID, r.Chunk, row)
 	case RowAssigned:
 		return s.loadAssigned(r, raw)
 	}

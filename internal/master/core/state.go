@@ -9,6 +9,10 @@ import (
 
 	"github.com/marinaos/marina/internal/allocator"
 	"github.com/marinaos/marina/internal/kernel"
+	"github.com/marinaos/marina/internal/master/ended"
+	"github.com/marinaos/marina/internal/master/interner"
+	"github.com/marinaos/marina/internal/master/subnet"
+	"github.com/marinaos/marina/internal/master/vip"
 	"github.com/marinaos/marina/internal/placement"
 )
 
@@ -20,23 +24,18 @@ type State struct {
 	agents   map[kernel.AgentID]*agent
 	order    []*agent // all agents, those from the store first
 	sessions map[SessionID]*agent
-	subnets  map[netip.Prefix]kernel.AgentID
+	subnets  *subnet.Pool
 	removed  removed
 	leaving  map[SessionID]farewell
 
-	subnetsFrom  int          // number of the subnet to look at first for one that is free
-	base         netip.Prefix // the pool by configuration
-	pooled       bool         // the pool is another one
 	specs        map[kernel.SpecID]*spec
-	interner     interner
+	interner     interner.Interner
 	instances    *kernel.Index[*instance]
-	ended        map[string]*ended       // by framework
+	ended        ended.IDs
+	past         ended.Past
 	reservations map[string]*reservation // by Row.ID
 	exposed      map[string]*exposed     // by Row.ID
-	vips         map[string]*vip
-	vipAddrs     map[netip.Addr]*vip
-	literals     map[netip.Addr]int // uses of literal VIP addresses by specs
-	idleVIPs     []*vip             // in the order they became idle; some may be in use again
+	vips         *vip.Table
 
 	entries map[entryKey]*entry
 	queue   []*entry // in the order of waiting since
@@ -60,8 +59,6 @@ type State struct {
 	views     *Views
 	outdated  outdated
 	step      step
-	past      []*kernel.Record // the last pastKept that ended, as a ring
-	pastNext  int
 }
 
 // step is what gathers during one Step.
@@ -123,7 +120,7 @@ type spec struct {
 	origin  *kernel.Origin
 	ports   [][]kernel.EndpointPort // by task, but for host ports
 	more    *exposed                // further ports of its owner
-	vips    []*vip
+	vips    []*vip.VIP
 	size    int // bytes encoded
 	uses    int // instances and waiting instances
 	placed  int // instances
@@ -141,11 +138,15 @@ func (sp *spec) fills() string {
 // NewState returns an empty state.
 func NewState(cfg Config) *State {
 	cfg = cfg.WithDefaults()
-	return &State{cfg: cfg, base: cfg.Pool, leaving: map[SessionID]farewell{}, removed: removed{rows: map[kernel.AgentID]*removedRow{}}, agents: map[kernel.AgentID]*agent{}, sessions: map[SessionID]*agent{},
-		subnets: map[netip.Prefix]kernel.AgentID{}, specs: map[kernel.SpecID]*spec{}, instances: kernel.NewIndex[*instance](),
-		ended: map[string]*ended{}, reservations: map[string]*reservation{}, exposed: map[string]*exposed{}, vips: map[string]*vip{}, vipAddrs: map[netip.Addr]*vip{}, literals: map[netip.Addr]int{}, entries: map[entryKey]*entry{},
-		waiting: map[kernel.InstanceID]*entry{}, waits: map[string]int{}, pool: placement.NewPool(cfg.Strategy), endpoints: endpoints{version: 1, oldest: 1},
-		views: &Views{Reservations: map[string][]kernel.ReservationView{}}, outdated: outdated{reservations: map[string]struct{}{}}, step: step{dirty: map[Row]struct{}{}}}
+	s := &State{cfg: cfg, leaving: map[SessionID]farewell{}, removed: removed{rows: map[kernel.AgentID]*removedRow{}},
+		agents: map[kernel.AgentID]*agent{}, sessions: map[SessionID]*agent{}, subnets: subnet.New(cfg.Pool, cfg.SubnetBits),
+		specs: map[kernel.SpecID]*spec{}, instances: kernel.NewIndex[*instance](), reservations: map[string]*reservation{},
+		exposed: map[string]*exposed{}, entries: map[entryKey]*entry{}, waiting: map[kernel.InstanceID]*entry{}, waits: map[string]int{},
+		pool: placement.NewPool(cfg.Strategy), endpoints: endpoints{version: 1, oldest: 1},
+		views:    &Views{Reservations: map[string][]kernel.ReservationView{}},
+		outdated: outdated{reservations: map[string]struct{}{}}, step: step{dirty: map[Row]struct{}{}}}
+	s.vips = vip.New(cfg.VIPs, cfg.VIPKeep, func(name string) { s.dirty(Row{Kind: RowVIP, ID: name}) })
+	return s
 }
 
 // Instances lists what is placed of a framework, all frameworks' if it is empty, by agent.
@@ -178,12 +179,7 @@ func (s *State) Task(id kernel.TaskID) (inst *kernel.Record, task int, ok bool) 
 			return i.Record, k, k >= 0
 		}
 	}
-	for _, r := range s.past {
-		if k := r.Find(id); k >= 0 {
-			return r, k, true
-		}
-	}
-	return nil, 0, false
+	return s.past.Find(id)
 }
 
 // Sizes counts the machines, the instances and the instances that wait.

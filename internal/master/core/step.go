@@ -21,7 +21,7 @@ func (s *State) Step(now time.Time, events ...Event) Effects {
 		s.apply(ev)
 	}
 	s.checkAgents()
-	s.expireVIPs()
+	s.vips.Expire(s.now)
 	s.attendQueue()
 	s.serveQueue()
 	s.answerLaunches()
@@ -65,9 +65,7 @@ func (s *State) begin(now time.Time) {
 			a.heard, a.since = now, now
 			s.altered(a)
 		}
-		for _, v := range s.idleVIPs {
-			v.idle = now
-		}
+		s.vips.Begin(now)
 	}
 	if now.After(s.now) {
 		s.now = now
@@ -165,7 +163,7 @@ func (s *State) finish() Effects {
 // Wake is when the next Tick is due.
 func (s *State) Wake() time.Time {
 	at := s.nextCheck
-	for _, t := range []time.Time{s.vipWake(), s.endpointsWake(), s.attendWake()} {
+	for _, t := range []time.Time{s.vips.Wake(), s.endpointsWake(), s.attendWake()} {
 		if !t.IsZero() && (at.IsZero() || t.Before(at)) {
 			at = t
 		}
@@ -190,7 +188,7 @@ func (s *State) frames(sends []Send, a *agent) []Send {
 	instances := a.out.groups
 	if a.out.sync {
 		d.Sync, d.Subnet = true, a.subnet
-		d.Network = &kernel.NetworkInfo{Pool: s.cfg.Pool, VIPs: s.cfg.VIPs}
+		d.Network = &kernel.NetworkInfo{Pool: s.subnets.Prefix(), VIPs: s.cfg.VIPs}
 		instances = slices.Collect(a.each)
 		d.Drop = nil
 		d.Release = s.releasedOn(a)

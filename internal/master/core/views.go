@@ -2,9 +2,11 @@ package core
 
 import (
 	"maps"
+	"net/netip"
 	"slices"
 
 	"github.com/marinaos/marina/internal/kernel"
+	"github.com/marinaos/marina/internal/master/vip"
 )
 
 // Views is what readers are shown of machines and reservations. It never changes: State.Views returns another when
@@ -96,6 +98,25 @@ func (s *State) Reservations(framework string) []kernel.ReservationView {
 		}
 	}
 	return out
+}
+
+// Addresses shows what each port with a VIP or a published service port offers.
+func (s *State) Addresses() []*vip.View {
+	var machines []netip.Addr
+	for _, a := range s.order {
+		if a.info.Address.IsValid() && a.away.IsZero() {
+			machines = append(machines, a.info.Address)
+		}
+	}
+	return vip.Views(func(yield func(*kernel.Endpoint) bool) {
+		for _, part := range s.allEndpoints() {
+			for k := range part.Set {
+				if !yield(&part.Set[k]) {
+					return
+				}
+			}
+		}
+	}, machines)
 }
 
 // unshow takes a machine that left out of the views.

@@ -1,4 +1,4 @@
-package core
+package interner
 
 import (
 	"fmt"
@@ -12,12 +12,12 @@ import (
 )
 
 func TestAgentsThatAreAlikeShareWhatTheySay(t *testing.T) {
-	var k interner
+	var k Interner
 	say := func(rack string) kernel.Agent {
 		a := kernel.Agent{ID: "a", Zone: strings.Clone("eu-1"), Version: strings.Clone("1.0"), Attributes: map[string]string{"rack": rack}}
 		was := a
 		was.Attributes = maps.Clone(a.Attributes)
-		if k.agent(&a); !reflect.DeepEqual(a, was) {
+		if k.Agent(&a); !reflect.DeepEqual(a, was) {
 			t.Fatalf("got %+v, want what was said: %+v", a, was)
 		}
 		return a

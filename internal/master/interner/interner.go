@@ -1,4 +1,4 @@
-package core
+package interner
 
 import (
 	"maps"
@@ -8,25 +8,25 @@ import (
 	"github.com/marinaos/marina/internal/kernel"
 )
 
-// interner deduplicates strings and attribute sets that many agents report.
-type interner struct {
+// Interner deduplicates strings and attribute sets that many agents report. The zero value is empty.
+type Interner struct {
 	texts map[string]string
 	sets  map[string]map[string]string
 }
 
-// maxInterned is how much of each is remembered. When there is more, it begins anew: what agents hold stays theirs.
+// maxInterned bounds each map. Past it the map begins anew: agents keep the copies they hold.
 const maxInterned = 1 << 14
 
-// agent replaces what an agent says by what others said before, where that is the same. Empty sets are nil, as they
+// Agent replaces what an agent says by what others said before, where that is the same. Empty sets are nil, as they
 // are read back from its row.
-func (k *interner) agent(a *kernel.Agent) {
+func (k *Interner) Agent(a *kernel.Agent) {
 	for _, text := range []*string{&a.Region, &a.Zone, &a.Version, &a.Kernel, &a.Cgroup} {
 		*text = k.text(*text)
 	}
 	a.Attributes, a.Bundles = k.set(a.Attributes), k.set(a.Bundles)
 }
 
-// known is what was said first under a key.
+// known returns the first value under a key, which this one becomes if there is none.
 func known[T any](before *map[string]T, key string, said T) T {
 	if first, ok := (*before)[key]; ok {
 		return first
@@ -38,9 +38,9 @@ func known[T any](before *map[string]T, key string, said T) T {
 	return said
 }
 
-func (k *interner) text(text string) string { return known(&k.texts, text, text) }
+func (k *Interner) text(text string) string { return known(&k.texts, text, text) }
 
-func (k *interner) set(set map[string]string) map[string]string {
+func (k *Interner) set(set map[string]string) map[string]string {
 	if len(set) == 0 {
 		return nil
 	}
