@@ -8,6 +8,7 @@ import (
 	"context"
 	"crypto/tls"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -33,7 +34,12 @@ const (
 	streamBuffer     = 512 << 10 // bytes of one request's body that may be under way
 	connectionBuffer = 32 << 20  // of all: more than streams may fill together, so that no exec starves the session
 	maxStreams       = 60
+
+	removedPause = time.Minute // before a machine that was removed asks again: only a restored store has it back
 )
+
+// errRemoved ends a session in which a master said that this machine was removed.
+var errRemoved = fmt.Errorf("this machine was removed: %w", errdefs.ErrFailedPrecondition)
 
 // Agent is whose sessions these are.
 type Agent interface {
@@ -102,7 +108,11 @@ func (l *Link) Run(ctx context.Context) error {
 		}
 		l.cfg.Log.Log(ctx, level, "no session with a master, trying the next", "master", address, "err", err)
 		quiet = quiet || !lived && i%len(l.cfg.Masters) == len(l.cfg.Masters)-1
-		if !retry.Pause(ctx, backoff/2+rand.N(backoff/2)) {
+		pause := backoff/2 + rand.N(backoff/2)
+		if errors.Is(err, errRemoved) {
+			pause = removedPause
+		}
+		if !retry.Pause(ctx, pause) {
 			break
 		}
 		backoff = min(2*backoff, l.cfg.BackoffMax)
@@ -143,6 +153,9 @@ func (l *Link) visit(ctx context.Context, address string) (lived bool, err error
 	case <-s.opened:
 		<-s.ended // nothing of one session acts beside the next
 		lived = true
+		if s.removed {
+			return true, errRemoved
+		}
 	default:
 	}
 	if err := context.Cause(cctx); err != nil {
@@ -176,7 +189,8 @@ func (l *Link) reach(ctx context.Context, address string) (net.Conn, error) {
 	}
 	if got := conn.ConnectionState().NegotiatedProtocol; got != kernel.Protocol {
 		conn.Close()
-		return nil, fmt.Errorf("master %s speaks %q, not %q; is it a master?: %w", address, got, kernel.Protocol, errdefs.ErrFailedPrecondition)
+		return nil, fmt.Errorf("master %s speaks %q, not %q; is it a master?: %w", address, got, kernel.Protocol,
+			errdefs.ErrFailedPrecondition)
 	}
 	return conn, nil
 }
@@ -200,6 +214,8 @@ type session struct {
 	seq   uint64 // of the last frame applied
 	sync  bool   // there was one under epoch
 	specs map[kernel.SpecID]kernel.Spec
+
+	removed bool // a frame said that this machine is no member any more
 }
 
 // serve runs the session until either side ends it. The connection ends with it.
@@ -233,7 +249,8 @@ func (s *session) serve(w http.ResponseWriter, r *http.Request) {
 }
 
 // send writes frames: the registration, statuses as they come, heartbeats.
-func (s *session) send(ctx context.Context, w http.ResponseWriter, reg kernel.Registration, out *Outbox, applied <-chan uint64) error {
+func (s *session) send(ctx context.Context, w http.ResponseWriter, reg kernel.Registration, out *Outbox,
+	applied <-chan uint64) error {
 	control := http.NewResponseController(w)
 	var seq, upTo uint64
 	write := func(up kernel.Up) error {
@@ -303,6 +320,7 @@ func (s *session) receive(body io.Reader, applied chan uint64) error {
 		if err := s.cfg.Agent.Apply(s.specs, &d); err != nil {
 			return fmt.Errorf("frame %d: %w", d.Seq, err)
 		}
+		s.removed = s.removed || d.Removed != ""
 		select { // only the latest matters
 		case <-applied:
 		default:
@@ -318,7 +336,8 @@ func (s *session) admit(d *kernel.Down) (bool, error) {
 	highest := s.cfg.Agent.Epoch()
 	if d.Epoch < highest {
 		s.cfg.Log.Warn("frame of an old leader refused", "epoch", d.Epoch, "highest", highest)
-		return false, fmt.Errorf("frame of epoch %d, the agent has listened to %d: %w", d.Epoch, highest, errdefs.ErrFailedPrecondition)
+		return false, fmt.Errorf("frame of epoch %d, the agent has listened to %d: %w", d.Epoch, highest,
+			errdefs.ErrFailedPrecondition)
 	}
 	if d.Epoch > highest {
 		if err := s.cfg.Agent.Listen(d.Epoch); err != nil {
@@ -333,7 +352,8 @@ func (s *session) admit(d *kernel.Down) (bool, error) {
 		return false, nil
 	case d.Seq != s.seq+1:
 		return false, fmt.Errorf("frame %d after %d: %w", d.Seq, s.seq, errdefs.ErrFailedPrecondition)
-	case !s.sync && !d.Sync && (len(d.Assignments) > 0 || len(d.Drop) > 0 || len(d.Acks) > 0 || d.Endpoints != nil): // specs may come first
+	// specs may come first
+	case !s.sync && !d.Sync && (len(d.Assignments) > 0 || len(d.Drop) > 0 || len(d.Acks) > 0 || d.Endpoints != nil):
 		return false, fmt.Errorf("frame %d comes before the sync: %w", d.Seq, errdefs.ErrFailedPrecondition)
 	}
 	s.seq, s.sync = d.Seq, s.sync || d.Sync

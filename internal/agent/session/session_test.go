@@ -2,10 +2,19 @@ package session
 
 import (
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
+	"math/big"
 	"net"
+	"net/http"
 	"slices"
 	"strings"
 	"testing"
@@ -13,6 +22,7 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
+	"golang.org/x/net/http2"
 
 	"github.com/marinaos/marina/internal/kernel"
 )
@@ -71,7 +81,8 @@ func TestFramesAreTakenInTheirOrderAndOnce(t *testing.T) {
 		{"acks before the sync", []kernel.Down{{Epoch: 5, Seq: 1, Acks: []kernel.StatusAck{{}}}}, []bool{false},
 			"frame 1 comes before the sync"},
 		{"a new leader begins anew", []kernel.Down{begin, {Epoch: 6, Seq: 1, Sync: true}}, []bool{true, true}, ""},
-		{"a new leader syncs first", []kernel.Down{begin, {Epoch: 6, Seq: 1, Assignments: groups}}, []bool{true, false}, "comes before the sync"},
+		{"a new leader syncs first", []kernel.Down{begin, {Epoch: 6, Seq: 1, Assignments: groups}}, []bool{true, false},
+			"comes before the sync"},
 	} {
 		s := newSession(&agent{epoch: 4})
 		for i := range c.frames {
@@ -171,6 +182,74 @@ func TestMastersAreTriedInTurnWithGrowingWaits(t *testing.T) {
 			t.Errorf("logged %d times, want once for each master", n)
 		}
 	})
+}
+
+// An agent that is no member any more is told so at each connection, and both sides write a line each time.
+func TestARemovedMachineAsksAgainOnceAMinute(t *testing.T) {
+	cert := certificate(t)
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Hour+time.Second)
+		defer cancel()
+		told := 0
+		l := New(Config{Masters: []string{"m:1"}, BackoffMax: 2 * time.Second, Heartbeat: time.Second,
+			Suspect: 10 * time.Second,
+			Agent:   &agent{}, Handler: http.NotFoundHandler(), Log: slog.New(slog.DiscardHandler),
+			TLS: &tls.Config{InsecureSkipVerify: true},
+			Dial: func(context.Context, string) (net.Conn, error) {
+				here, there := net.Pipe()
+				told++
+				go dismiss(tls.Server(there, &tls.Config{Certificates: []tls.Certificate{cert},
+					NextProtos: []string{kernel.Protocol}}))
+				return here, nil
+			}})
+		if err := l.Run(ctx); err != nil {
+			t.Fatal(err)
+		}
+		if told < 50 || told > 62 {
+			t.Errorf("asked %d times in an hour, want about 60", told)
+		}
+	})
+}
+
+// dismiss is a master that has removed the machine: it says so, and ends the session when that was applied.
+func dismiss(conn net.Conn) {
+	defer conn.Close()
+	cc, err := (&http2.Transport{}).NewClientConn(conn)
+	if err != nil {
+		return
+	}
+	frames, in := io.Pipe()
+	defer in.Close()
+	req, err := http.NewRequest("POST", "https://m"+kernel.SessionPath, frames)
+	if err != nil {
+		return
+	}
+	go io.WriteString(in, `{"epoch":1,"seq":1,"sync":true,"removed":"machine m was removed"}`+"\n")
+	resp, err := cc.RoundTrip(req)
+	if err != nil {
+		return
+	}
+	defer resp.Body.Close()
+	for up := json.NewDecoder(resp.Body); ; {
+		var got kernel.Up
+		if err := up.Decode(&got); err != nil || got.Applied == 1 {
+			return
+		}
+	}
+}
+
+func certificate(t *testing.T) tls.Certificate {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	form := &x509.Certificate{SerialNumber: big.NewInt(1)}
+	der, err := x509.CreateCertificate(rand.Reader, form, form, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
 }
 
 func TestWithoutMastersThereIsNothingToDo(t *testing.T) {
