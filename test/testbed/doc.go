@@ -18,6 +18,9 @@
 // reports directory; the processes are found by a mark in their environment, which they inherit. Nothing is ended by
 // name.
 //
+// A Member is a second machine of a datacenter: an agent in a network namespace, with its own state directory,
+// containerd and tasks. The test that has it join owns it.
+//
 // # How it fails
 //
 // Waiting is Until: it looks again and again, and after its limit fails with what was last seen. A Datacenter that
