@@ -40,10 +40,16 @@ var table = map[string]entry{
 	"network/dns": implementation("kernel network"),
 	"network/vip": implementation("network"),
 
-	"runtime":             room("kernel"),
-	"runtime/containerd":  implementation("durable kernel machine runtime"),
-	"runtime/process":     implementation("durable kernel machine runtime"),
-	"runtime/runtimetest": suite("runtime"),
+	"runtime": room("kernel"),
+	"runtime/containerd": implementation("kernel machine runtime runtime/containerd/cgroup runtime/containerd/daemon " +
+		"runtime/containerd/image runtime/containerd/spec runtime/containerd/storage"),
+	"runtime/containerd/cgroup":  part("runtime"),
+	"runtime/containerd/daemon":  part("machine"),
+	"runtime/containerd/image":   part(""),
+	"runtime/containerd/spec":    part("kernel runtime runtime/containerd/cgroup"),
+	"runtime/containerd/storage": part("durable runtime"),
+	"runtime/process":            implementation("durable kernel machine runtime"),
+	"runtime/runtimetest":        suite("runtime"),
 
 	"agent": room("agent/api agent/check agent/checkpoint agent/endpoint agent/locks agent/measure agent/naming agent/node agent/retry " +
 		"agent/sandbox agent/secret agent/session agent/volume kernel machine metrics runtime"),

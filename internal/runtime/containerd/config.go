@@ -1,23 +1,22 @@
 package containerd
 
 import (
-	"bytes"
 	"fmt"
 	"hash/fnv"
-	"net/http"
 	"net/url"
+	"os"
 	"path/filepath"
-	"text/template"
 
 	"github.com/containerd/errdefs"
+
+	"github.com/marinaos/marina/internal/runtime/containerd/daemon"
+	"github.com/marinaos/marina/internal/runtime/containerd/image"
+	"github.com/marinaos/marina/internal/runtime/containerd/spec"
 )
 
 // maxSocketDir is the longest directory containerd accepts for its shims' sockets: a unix socket's path ends at 107
 // bytes.
 const maxSocketDir = 42
-
-// rangeSize is how many user ids a container sees: all that 16 bits can name.
-const rangeSize = 1 << 16
 
 // Config says where a runtime lives and what it uses. All directories are made when needed, and taken away by
 // RemoveAll.
@@ -42,19 +41,16 @@ type Config struct {
 	// IDBase is the machine's user id that containers see as root, the first of 65536. Default: by Instance, above 10^9.
 	IDBase uint32
 
-	// NoUserNamespaces runs containers with the machine's own ids, as where the kernel has no user namespaces: New sets it
-	// there.
+	// NoUserNamespaces runs containers with the machine's own ids, as it is without asking where the kernel has no user
+	// namespaces.
 	NoUserNamespaces bool
 
 	// Store is the datacenter's image store. Without it only registries are asked.
 	Store *Store
 }
 
-// Store is an image store that speaks the registry protocol and is asked first for every image.
-type Store struct {
-	URL    string       // "https://10.0.0.1:8443"; the protocol's /v2/ comes below it
-	Client *http.Client // with the agent's certificate; default http.DefaultClient
-}
+// Store is the datacenter's image store; see image.Store.
+type Store = image.Store
 
 func (c Config) complete() (Config, error) {
 	if c.Instance == "" || c.State == "" || c.Bin == "" {
@@ -74,13 +70,13 @@ func (c Config) complete() (Config, error) {
 		c.Bin = real // as containerd does: its shims are told from others by this path
 	}
 	if len(c.shimSockets()) > maxSocketDir {
-		return c, fmt.Errorf("containerd: run directory %s is longer than the %d bytes that sockets in it allow; choose a shorter one: %w",
-			c.Run, maxSocketDir-len("/s"), errdefs.ErrInvalidArgument)
+		return c, fmt.Errorf("containerd: run directory %s is longer than the %d bytes that sockets in it allow; "+
+			"choose a shorter one: %w", c.Run, maxSocketDir-len("/s"), errdefs.ErrInvalidArgument)
 	}
 	if c.IDBase == 0 {
 		h := fnv.New32a()
 		h.Write([]byte(c.Instance))
-		c.IDBase = 1_000_000_000 + h.Sum32()%40_000*rangeSize
+		c.IDBase = 1_000_000_000 + h.Sum32()%40_000*spec.RangeSize
 	}
 	if c.Store != nil {
 		if u, err := url.Parse(c.Store.URL); err != nil || u.Host == "" {
@@ -110,48 +106,32 @@ func (c *Config) socket() string {
 	return filepath.Join(c.Run, "c.sock")
 }
 
-// daemonConfig is containerd's own configuration. imports is empty since its default would read a neighbour's
-// /etc/containerd; slow_chown is for filesystems that cannot map ids; everything agents do not use is off.
-var daemonConfig = template.Must(template.New("containerd.toml").Parse(`# Written by marina at every start.
-version = 4
-root = {{printf "%q" .Root}}
-state = {{printf "%q" .State}}
-temp = {{printf "%q" .Temp}}
-imports = []
-disabled_plugins = [
-  "io.containerd.grpc.v1.cri", "io.containerd.cri.v1.images", "io.containerd.cri.v1.runtime",
-  "io.containerd.podsandbox.controller.v1.podsandbox", "io.containerd.nri.v1.nri", "io.containerd.internal.v1.opt",
-  "io.containerd.image-verifier.v1.bindir", "io.containerd.monitor.container.v1.restart",
-  "io.containerd.monitor.task.v1.cgroups", "io.containerd.snapshotter.v1.blockfile", "io.containerd.snapshotter.v1.erofs",
-  "io.containerd.snapshotter.v1.native", "io.containerd.differ.v1.erofs", "io.containerd.mount-handler.v1.erofs",
-]
+// daemon is the part of the configuration that is containerd's own.
+func (c *Config) daemon() daemon.Config {
+	return daemon.Config{
+		Bin: c.Bin, File: c.configFile(), Log: c.logFile(),
+		Root: c.root(), State: c.state(), Temp: filepath.Join(c.Run, "t"),
+		Socket: c.socket(), Shims: c.shimSockets(),
+		Namespace: c.namespace(), RuncRoot: c.runcRoot(), External: c.Socket != "",
+	}
+}
 
-[debug]
-  level = "warn"
-
-[plugins."io.containerd.server.v1.grpc"]
-  address = {{printf "%q" .Socket}}
-
-[plugins."io.containerd.server.v1.ttrpc"]
-  address = {{printf "%q" .TTRPC}}
-
-[plugins."io.containerd.server.v1.metrics"]
-  address = ""
-
-[plugins."io.containerd.shim.v1.manager"]
-  socket_dir = {{printf "%q" .Shims}}
-
-[plugins."io.containerd.snapshotter.v1.overlayfs"]
-  slow_chown = true
-
-[stream_processors]
-`))
-
-func (c *Config) daemonConfig() ([]byte, error) {
-	var b bytes.Buffer
-	err := daemonConfig.Execute(&b, map[string]string{
-		"Root": c.root(), "State": c.state(), "Temp": filepath.Join(c.Run, "t"),
-		"Socket": c.socket(), "TTRPC": c.socket() + ".ttrpc", "Shims": c.shimSockets(),
-	})
-	return b.Bytes(), err
+// makeDirs makes what containerd and its shims expect. Containers' root users pass through Run on their way to their
+// filesystems, nobody but root enters State.
+func (c *Config) makeDirs() error {
+	for _, dir := range []struct {
+		path string
+		mode os.FileMode
+	}{
+		{c.State, 0o700}, {c.Run, 0o711}, {c.fifos(), 0o700}, {c.mounts(), 0o700}, {c.shimSockets(), 0o700},
+		{c.runcRoot(), 0o700},
+	} {
+		if err := os.MkdirAll(dir.path, dir.mode); err != nil {
+			return err
+		}
+		if err := os.Chmod(dir.path, dir.mode); err != nil {
+			return err
+		}
+	}
+	return nil
 }

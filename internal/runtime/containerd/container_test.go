@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/containerd/cgroups/v3"
 	"github.com/containerd/errdefs"
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
@@ -221,17 +222,9 @@ func TestLimitsHold(t *testing.T) {
 		c := p.container("spin")
 		c.CPULimit = 100
 		p.run(c)
-		labels, err := p.labels(t.Context(), containerID(c.ID))
-		if err != nil {
-			t.Fatal(err)
-		}
-		f, err := p.files(labels[labelCgroup])
-		if err != nil {
-			t.Fatal(err)
-		}
-		file, none, want := f.path("cpu", "cpu.cfs_quota_us"), "-1", "10000"
-		if p.unified {
-			file, none, want = f.path("cpu", "cpu.max"), "max 100000", "10000 100000"
+		file, none, want := p.cgroupFile(c, "cpu.cfs_quota_us"), "-1", "10000"
+		if unified {
+			file, none, want = p.cgroupFile(c, "cpu.max"), "max 100000", "10000 100000"
 		}
 		if got := contents(t, file); strings.TrimSpace(got) != want {
 			t.Errorf("started with limit %q, want %q", got, want)
@@ -313,6 +306,20 @@ func TestSignalEscalatesFromTermToKill(t *testing.T) {
 			t.Errorf("got %+v, want code 9: the child handles TERM", e)
 		}
 	})
+}
+
+var unified = cgroups.Mode() == cgroups.Unified
+
+// cgroupFile finds a file of a container's cgroup, in whichever hierarchy has it.
+func (p *place) cgroupFile(c runtime.Container, name string) string {
+	p.t.Helper()
+	for _, dir := range p.cgroups.Dirs(filepath.Join(p.cfg.cgroup(), c.Cgroup)) {
+		if _, err := os.Stat(filepath.Join(dir, name)); err == nil {
+			return filepath.Join(dir, name)
+		}
+	}
+	p.t.Fatalf("no hierarchy has %s of %s", name, c.Cgroup)
+	return ""
 }
 
 // comm is the name of a container's first process.

@@ -42,17 +42,14 @@
 // Capabilities, system calls and masks of ordinary containers stay as they are. A node's root is then the machine's,
 // with all rights: nobody but those who run the machine may have privileged pods on such a node.
 //
-// # What is mounted
+// # Its parts
 //
-// Volumes are ext4 in sparse files on loop devices that end with their last mount. A file has at most one device: while
-// a container that is about to end still holds it, the next mount is of the same one, since two would tear the
-// filesystem. Before an unused one is mounted e2fsck replays and mends it; growing is done then too, since the kernel
-// lets only holders of CAP_SYS_RESOURCE grow one in use. Memory is tmpfs, without swap where the kernel has that (6.4).
+// Each is a package with a state of its own, or none: [daemon] keeps containerd's process, [image] makes images
+// present, [spec] says what a container is made of, [cgroup] limits, measures and ends what runs, [storage] mounts
+// volumes. This package has what containerd knows: containers, their processes and their ends.
 //
-// # Versions of cgroups
-//
-// cgroup v1 and v2 are used through the same code, told apart when the runtime is made; v2 is not yet covered by a run
-// of the tests on a machine that has it.
+// cgroup v1 and v2 are used through the same code; v2 is not yet covered by a run of the tests on a machine that has
+// it.
 //
 // # How it fails
 //

@@ -115,7 +115,8 @@ func (r *Runtime) execSpec(ctx context.Context, id string, e runtime.Exec) (*spe
 	return p, nil
 }
 
-func (r *Runtime) runExec(ctx context.Context, id string, p containerd.Process, e runtime.Exec, stdinEnded <-chan struct{}) (int, error) {
+func (r *Runtime) runExec(
+	ctx context.Context, id string, p containerd.Process, e runtime.Exec, stdinEnded <-chan struct{}) (int, error) {
 	done, err := p.Wait(context.WithoutCancel(ctx))
 	if err != nil {
 		return 0, fmt.Errorf("container %s: exec: %w", id, err)
@@ -175,21 +176,4 @@ func follow(ctx context.Context, p containerd.Process, sizes <-chan runtime.Size
 			p.Resize(ctx, uint32(s.Columns), uint32(s.Rows)) // a terminal that just closed needs none
 		}
 	}
-}
-
-// Stats reads what a container uses from its cgroup.
-func (r *Runtime) Stats(ctx context.Context, id string) (runtime.Stats, error) {
-	labels, err := r.labels(ctx, containerID(id))
-	if err != nil {
-		return runtime.Stats{}, fmt.Errorf("container %s: %w", id, err)
-	}
-	f, err := r.files(labels[labelCgroup])
-	if err != nil {
-		return runtime.Stats{}, err
-	}
-	s, err := f.stats()
-	if err != nil {
-		return s, fmt.Errorf("container %s: stats: %w", id, err)
-	}
-	return s, nil
 }

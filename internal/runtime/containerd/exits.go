@@ -81,12 +81,12 @@ func (r *Runtime) followExits(ctx context.Context, out chan<- runtime.Exit) erro
 
 // barrier returns once the subscription is known to be in place, with the events that came meanwhile: a subscription is
 // set up some time after the call, and what happens until then is not delivered.
-func (r *Runtime) barrier(ctx context.Context, stream <-chan *containerdevents.Envelope, broke <-chan error) ([]*containerdevents.Envelope, error) {
+func (r *Runtime) barrier(ctx context.Context, stream <-chan *containerdevents.Envelope, broke <-chan error) (
+	early []*containerdevents.Envelope, err error) {
 	ctx, cancel := context.WithTimeout(ctx, barrierTimeout)
 	defer cancel()
 	tick := time.NewTicker(barrierEvery)
 	defer tick.Stop()
-	var early []*containerdevents.Envelope
 	for {
 		if err := r.client.EventService().Publish(ctx, barrierTopic, &emptypb.Empty{}); err != nil {
 			return nil, err

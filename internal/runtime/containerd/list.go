@@ -51,7 +51,7 @@ func (r *Runtime) list(ctx context.Context) ([]found, error) {
 	}
 	kept := recs[:0]
 	for _, rec := range recs {
-		if !r.isFresh(rec.ID) {
+		if _, making := r.fresh.Load(rec.ID); !making {
 			kept = append(kept, rec)
 		}
 	}
@@ -65,12 +65,6 @@ func (r *Runtime) list(ctx context.Context) ([]found, error) {
 		})
 	}
 	return out, ask.Wait()
-}
-
-func (r *Runtime) isFresh(id string) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.fresh[id]
 }
 
 func (r *Runtime) found(ctx context.Context, rec containers.Container) (found, error) {
@@ -106,9 +100,6 @@ func (r *Runtime) found(ctx context.Context, rec containers.Container) (found, e
 // exit describes the end of a container's first process. Memory is to blame if something in it was killed for its limit
 // and it did not end well.
 func (r *Runtime) exit(labels map[string]string, status uint32, at time.Time) *runtime.Exit {
-	e := &runtime.Exit{ID: labels[labelID], Code: int(status), Time: at}
-	if f, err := r.files(labels[labelCgroup]); err == nil && status != 0 {
-		e.OOM = f.oomKills() > 0
-	}
-	return e
+	oom := status != 0 && r.cgroups.Group(labels[labelCgroup]).OOM()
+	return &runtime.Exit{ID: labels[labelID], Code: int(status), OOM: oom, Time: at}
 }

@@ -16,6 +16,7 @@ import (
 
 	"github.com/marinaos/marina/internal/kernel"
 	"github.com/marinaos/marina/internal/runtime"
+	"github.com/marinaos/marina/internal/runtime/containerd/spec"
 )
 
 // newUserNetNS makes a user namespace and a network namespace that belongs to it, as the network does for nodes.
@@ -49,7 +50,7 @@ func newUserNetNS(t testing.TB, ids kernel.IDRange) (netns string) {
 // node is a container of class node, with a volume at /var.
 func (p *place) node(shell string) (c runtime.Container, volume string) {
 	p.t.Helper()
-	ids := kernel.IDRange{First: p.cfg.IDBase + 7*rangeSize, Count: rangeSize}
+	ids := kernel.IDRange{First: p.cfg.IDBase + 7*spec.RangeSize, Count: spec.RangeSize}
 	c = p.container()
 	c.Image, c.Argv, c.Shell = "", nil, shell
 	c.Class, c.IDs, c.NetNS = kernel.ClassNode, &ids, newUserNetNS(p.t, ids)
@@ -246,7 +247,7 @@ func TestContainerHasTheIDsItIsGiven(t *testing.T) {
 	p := newPlace(t)
 	exits := p.Exits(t.Context())
 	c := p.container()
-	c.IDs = &kernel.IDRange{First: p.cfg.IDBase + 3*rangeSize, Count: rangeSize}
+	c.IDs = &kernel.IDRange{First: p.cfg.IDBase + 3*spec.RangeSize, Count: spec.RangeSize}
 	r := look(t, p, exits, c)
 	if want := fmt.Sprint("0 ", c.IDs.First, " 65536"); r.UIDMap != want {
 		t.Errorf("got uid map %q, want %q", r.UIDMap, want)
@@ -266,22 +267,18 @@ func TestLimitsChangeWhileAContainerRuns(t *testing.T) {
 	c := p.container("stubborn")
 	c.CPULimit = 500
 	p.run(c)
-	labels, err := p.labels(t.Context(), containerID(c.ID))
-	if err != nil {
-		t.Fatal(err)
-	}
-	f, err := p.files(labels[labelCgroup])
-	if err != nil {
-		t.Fatal(err)
-	}
 	memory, quota, share := "memory.limit_in_bytes", "cpu.cfs_quota_us", "cpu.shares"
 	want := []string{"134217728", "200000", "512", "67108864", "-1", "1024"}
-	if p.unified {
+	if unified {
 		memory, quota, share = "memory.max", "cpu.max", "cpu.weight"
 		want = []string{"134217728", "200000 100000", "20", "67108864", "max 100000", "39"}
 	}
 	get := func() []string {
-		return []string{strings.TrimSpace(contents(t, f.path("memory", memory))), strings.TrimSpace(contents(t, f.path("cpu", quota))), strings.TrimSpace(contents(t, f.path("cpu", share)))}
+		var out []string
+		for _, name := range []string{memory, quota, share} {
+			out = append(out, strings.TrimSpace(contents(t, p.cgroupFile(c, name))))
+		}
+		return out
 	}
 	for i, l := range []runtime.Limits{{MilliCPU: 500, CPULimit: 2000, MemLimit: 128 << 20}, {MilliCPU: 1000, MemLimit: 64 << 20}} {
 		if err := p.Update(t.Context(), c.ID, l); err != nil {

@@ -58,7 +58,7 @@ func needReal(t testing.TB) string {
 	return bin
 }
 
-// bench is a datacenter's place on this machine, with a runtime that can be started again.
+// place is a datacenter's on this machine, with a runtime that can be started again.
 type place struct {
 	*Runtime
 	t      testing.TB
@@ -86,10 +86,22 @@ func newPlace(t testing.TB) *place {
 			t.Errorf("left behind: %s", left)
 		}
 	})
-	if _, err := p.Import(t.Context(), bytes.NewReader(probeArchive(t))); err != nil {
-		t.Fatalf("Import: %v", err)
-	}
+	p.load(probeArchive(t))
 	return p
+}
+
+// load makes the images of an archive present and unpacked.
+func (p *place) load(archive []byte) {
+	p.t.Helper()
+	imgs, err := p.client.Import(p.t.Context(), bytes.NewReader(archive))
+	if err != nil {
+		p.t.Fatalf("image archive: %v", err)
+	}
+	for _, i := range imgs {
+		if err := p.Pull(p.t.Context(), i.Name, false); err != nil { // unpacks one that is present
+			p.t.Fatal(err)
+		}
+	}
 }
 
 // up makes a runtime, as a starting agent does, and runs it.
@@ -139,13 +151,9 @@ func (p *place) traces() []string {
 			out = append(out, "mount "+m.Mountpoint)
 		}
 	}
-	at, err := hierarchies()
-	if err != nil {
-		p.t.Fatal(err)
-	}
-	for _, dir := range at {
-		if _, err := os.Stat(filepath.Join(dir, p.cfg.cgroup())); err == nil {
-			out = append(out, "cgroup "+filepath.Join(dir, p.cfg.cgroup()))
+	for _, dir := range p.cgroups.Dirs("") {
+		if _, err := os.Stat(dir); err == nil {
+			out = append(out, "cgroup "+dir)
 		}
 	}
 	for _, dir := range []string{p.cfg.Run, p.cfg.State} {

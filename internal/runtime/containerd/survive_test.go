@@ -18,18 +18,31 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/marinaos/marina/internal/machine"
 	"github.com/marinaos/marina/internal/runtime"
 )
 
 // daemonPID is the pid of the place's containerd.
 func (p *place) daemonPID() int {
 	p.t.Helper()
-	d, err := p.cfg.adopt()
-	if err != nil || d == nil {
+	pid, err := p.daemon.PID()
+	if err != nil || pid == 0 {
 		p.t.Fatalf("no containerd: %v", err)
 	}
-	d.pidfd.Close()
-	return d.pid
+	return pid
+}
+
+// running reports whether a process has these bytes in its command line, whose words end with zero bytes.
+func running(t testing.TB, words string) bool {
+	t.Helper()
+	pids, err := machine.PIDs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return slices.ContainsFunc(pids, func(pid int) bool {
+		line, err := machine.CommandLine(pid)
+		return err == nil && bytes.Contains(line, []byte(words))
+	})
 }
 
 // shimPID is the pid of a container's shim: the parent of its first process.
@@ -290,10 +303,7 @@ func TestContainerdKilledWhileContainersAreMadeLeavesNothing(t *testing.T) {
 			})
 		}
 		rec := containerID(made[round%3].ID)
-		eventually(t, "a shim is started", func() bool {
-			pids, err := processes(func(line []byte) bool { return bytes.Contains(line, []byte("\x00-id\x00"+rec+"\x00")) })
-			return err == nil && len(pids) > 0
-		})
+		eventually(t, "a shim is started", func() bool { return running(t, "\x00-id\x00"+rec+"\x00") })
 		for range round * 4000 { // at another moment each time
 			goruntime.Gosched()
 		}
@@ -308,10 +318,7 @@ func TestContainerdKilledWhileContainersAreMadeLeavesNothing(t *testing.T) {
 			}
 		}
 	}
-	eventually(t, "no shim is left", func() bool {
-		pids, err := processes(func(line []byte) bool { return bytes.Contains(line, []byte("\x00"+p.cfg.namespace()+"\x00")) })
-		return err == nil && len(pids) == 0
-	})
+	eventually(t, "no shim is left", func() bool { return !running(t, "\x00"+p.cfg.namespace()+"\x00") })
 	if dirs, err := filepath.Glob("/sys/fs/cgroup/*" + p.cfg.cgroup() + "/*/cgroup.procs"); err != nil || len(dirs) > 0 {
 		t.Errorf("cgroups stay: %v, %v", dirs, err)
 	}

@@ -1,4 +1,4 @@
-package containerd
+package daemon
 
 import (
 	"context"
@@ -50,8 +50,16 @@ func CheckFloor(program, version string) error {
 
 var versionWord = regexp.MustCompile(`\bv?(\d+\.\d+\.\d+\S*)`)
 
-// programVersion asks a program of the bundle for its version.
-func programVersion(ctx context.Context, bin, program string) (string, error) {
+// Version asks a program of the bundle for its version and refuses one below its floor; see CheckFloor.
+func Version(ctx context.Context, bin, program string) (string, error) {
+	v, err := askVersion(ctx, bin, program)
+	if err != nil {
+		return "", err
+	}
+	return v, CheckFloor(program, v)
+}
+
+func askVersion(ctx context.Context, bin, program string) (string, error) {
 	path := filepath.Join(bin, program)
 	out, err := exec.CommandContext(ctx, path, "--version").Output()
 	if err != nil {

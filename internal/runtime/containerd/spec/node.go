@@ -1,12 +1,8 @@
-package containerd
+package spec
 
 import (
 	"context"
-	"errors"
-	"fmt"
-	"io/fs"
 	"os"
-	"path/filepath"
 
 	"github.com/containerd/containerd/v2/core/containers"
 	"github.com/containerd/containerd/v2/pkg/oci"
@@ -20,11 +16,13 @@ import (
 // NodePIDs is how many processes and threads a node may have, with all its pods, when nobody said.
 const NodePIDs = 16384
 
-// isNode reports whether a container is a machine in a container.
-func isNode(c *runtime.Container) bool { return c.Class == kernel.ClassNode }
+// IsNode reports whether a container is a machine in a container.
+func IsNode(c *runtime.Container) bool { return c.Class == kernel.ClassNode }
 
 // nodeTmpfs is where a node can write in memory, beside its volumes: mode and size.
-var nodeTmpfs = map[string]string{"/run": "mode=0755,size=256m", "/tmp": "mode=1777,size=256m", "/etc/cni": "mode=0755,size=1m"}
+var nodeTmpfs = map[string]string{
+	"/run": "mode=0755,size=256m", "/tmp": "mode=1777,size=256m", "/etc/cni": "mode=0755,size=1m",
+}
 
 // nodeOpts is what a node has that others have not; docs/design/0001 has the reasons. All capabilities are those of its
 // own user namespace, which also owns its network: over the machine they are nothing. That is why nothing is masked and
@@ -71,31 +69,9 @@ func withFuse(s *oci.Spec) error {
 		return nil //nolint:nilerr // it has none
 	}
 	major, minor := int64(unix.Major(st.Rdev)), int64(unix.Minor(st.Rdev))
-	s.Linux.Devices = append(s.Linux.Devices, specs.LinuxDevice{Path: "/dev/fuse", Type: "c", Major: major, Minor: minor, FileMode: new(os.FileMode(0o666))})
-	s.Linux.Resources.Devices = append(s.Linux.Resources.Devices, specs.LinuxDeviceCgroup{Allow: true, Type: "c", Major: &major, Minor: &minor, Access: "rwm"})
-	return nil
-}
-
-// delegated are the files of a cgroup that make it its owner's to divide. The others are limits, and stay the
-// machine's.
-var delegated = []string{".", "cgroup.procs", "tasks", "cgroup.subtree_control", "cgroup.threads"}
-
-// delegate gives a container's cgroup to its root, in every hierarchy there is.
-func (r *Runtime) delegate(cgroup string, owner int) error {
-	at, err := hierarchies()
-	if err != nil {
-		return err
-	}
-	for _, mount := range at {
-		dir := filepath.Join(mount, cgroup)
-		if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
-			continue // one that runc knows nothing of
-		}
-		for _, f := range delegated {
-			if err := os.Chown(filepath.Join(dir, f), owner, owner); err != nil && !errors.Is(err, fs.ErrNotExist) {
-				return fmt.Errorf("cgroup %s: %w", dir, err)
-			}
-		}
-	}
+	s.Linux.Devices = append(s.Linux.Devices, specs.LinuxDevice{
+		Path: "/dev/fuse", Type: "c", Major: major, Minor: minor, FileMode: new(os.FileMode(0o666))})
+	s.Linux.Resources.Devices = append(s.Linux.Resources.Devices, specs.LinuxDeviceCgroup{
+		Allow: true, Type: "c", Major: &major, Minor: &minor, Access: "rwm"})
 	return nil
 }
