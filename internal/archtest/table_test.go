@@ -109,7 +109,7 @@ var table = map[string]entry{
 	"cli/datacenter": part("cli/client cli/command cli/exit cli/marathon cli/output durable kernel settings"),
 	"cli/deployment": part("cli/command cli/marathon"),
 	"cli/image":      part("cli/client cli/command cli/exit cli/kube cli/output kernel"),
-	"cli/machine":    part("cli/command cli/exit cli/output cli/resources kernel"),
+	"cli/machine":    part("cli/client cli/command cli/exit cli/output cli/resources kernel"),
 	"cli/quota":      part("cli/client cli/command cli/exit cli/output cli/resources kernel"),
 	"cli/task":       part("cli/client cli/command cli/exit cli/marathon cli/output kernel"),
 	"cli/token":      part("cli/client cli/command cli/output"),

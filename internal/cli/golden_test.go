@@ -344,6 +344,10 @@ machine reserve m-1 /prod
 machine reserve m-1 /prod --cpus x
 machine remove m-1 --force --yes
 machine remove m-1
+machine pool
+machine pool 10.128.0.0/12
+machine pool --json
+machine pool larger
 quota
 quota show
 quota show /prod

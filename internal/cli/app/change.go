@@ -70,7 +70,7 @@ func update(e *command.Env) *cobra.Command {
 		Short: "Change a service: apply its definition (adding it if new), or set single fields",
 		Long: "With a file, the service becomes what the file says, and is added if it is new; applying it again changes nothing.\n" +
 			"With an id, single fields are set: marina app update /hello instances=5 env.GREETING=Hi",
-		Args: cobra.MinimumNArgs(1), RunE: func(c *cobra.Command, args []string) error {
+		Args: command.AtLeast(1), RunE: func(c *cobra.Command, args []string) error {
 			cl, err := e.Client(c.Context())
 			if err != nil {
 				return err

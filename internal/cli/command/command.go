@@ -31,9 +31,17 @@ func Group(use, short string, cmds ...*cobra.Command) *cobra.Command {
 }
 
 // Exactly checks the number of arguments and says which are expected.
-func Exactly(n int) cobra.PositionalArgs {
+func Exactly(n int) cobra.PositionalArgs { return counted(func(got int) bool { return got == n }) }
+
+// AtMost is Exactly for verbs that take fewer as well.
+func AtMost(n int) cobra.PositionalArgs { return counted(func(got int) bool { return got <= n }) }
+
+// AtLeast is Exactly for verbs that take more as well.
+func AtLeast(n int) cobra.PositionalArgs { return counted(func(got int) bool { return got >= n }) }
+
+func counted(right func(int) bool) cobra.PositionalArgs {
 	return func(c *cobra.Command, args []string) error {
-		if len(args) != n {
+		if !right(len(args)) {
 			return exit.Usage(c.CommandPath()+" --help", "expected `%s`, got %d arguments", c.UseLine(), len(args))
 		}
 		return nil

@@ -1,16 +1,17 @@
 package machine
 
 import (
-	"encoding/json"
 	"fmt"
 	"maps"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"slices"
 	"strconv"
 
 	"github.com/spf13/cobra"
 
+	"github.com/marinaos/marina/internal/cli/client"
 	"github.com/marinaos/marina/internal/cli/command"
 	"github.com/marinaos/marina/internal/cli/exit"
 	"github.com/marinaos/marina/internal/cli/output"
@@ -20,7 +21,7 @@ import (
 
 // Command is the noun with its verbs.
 func Command(e *command.Env) *cobra.Command {
-	return command.Group("machine", "Machines of the pool", list(e), show(e), reserve(e), remove(e))
+	return command.Group("machine", "Machines of the pool", list(e), show(e), reserve(e), remove(e), pool(e))
 }
 
 func list(e *command.Env) *cobra.Command {
@@ -157,8 +158,8 @@ func remove(e *command.Env) *cobra.Command {
 				return e.Raw(b)
 			}
 			var gone kernel.Removal
-			if err := json.Unmarshal(b, &gone); err != nil {
-				return fmt.Errorf("the answer is not what is expected: %w", err)
+			if err := client.Unmarshal(b, &gone); err != nil {
+				return err
 			}
 			fmt.Fprintf(e.Out, "%s (%s) is removed, %d instances ended\n", gone.Machine, gone.Hostname, len(gone.Instances))
 			for _, claim := range gone.Lost {
@@ -169,6 +170,44 @@ func remove(e *command.Env) *cobra.Command {
 	c.Flags().BoolVar(&force, "force", false, "also while it runs something or keeps volumes")
 	c.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask")
 	return c
+}
+
+func pool(e *command.Env) *cobra.Command {
+	return &cobra.Command{Use: "pool [PREFIX]", Short: "Show or grow the range that machines get addresses from", Args: command.AtMost(1),
+		Long: "Each machine has a /24 of the pool for its containers. A pool that has no more can grow to a larger one that has all of it,\n" +
+			"such as 10.128.0.0/12 for 10.130.0.0/16, and shrink again to where no machine has addresses. Machines take it on at once: look\n" +
+			"first that none of them reaches anything else in it (`ip route`).",
+		Example: "marina machine pool\nmarina machine pool 10.128.0.0/12",
+		RunE: func(c *cobra.Command, args []string) error {
+			method, body := http.MethodGet, any(nil)
+			if len(args) == 1 {
+				p, err := netip.ParsePrefix(args[0])
+				if err != nil || !p.Addr().Is4() {
+					return exit.Usage("marina machine pool --help", "pool %q: expected an IPv4 network such as 10.128.0.0/12", args[0])
+				}
+				method, body = http.MethodPut, map[string]netip.Prefix{"pool": p}
+			}
+			cl, err := e.Client(c.Context())
+			if err != nil {
+				return err
+			}
+			b, err := cl.Call(c.Context(), method, "/net/v1/pool", body)
+			if err != nil {
+				return err
+			}
+			if e.JSON {
+				return e.Raw(b)
+			}
+			var now struct {
+				Pool          netip.Prefix
+				Subnets, Used int
+			}
+			if err := client.Unmarshal(b, &now); err != nil {
+				return err
+			}
+			e.Fields("pool", now.Pool.String(), "subnets", strconv.Itoa(now.Subnets), "used", strconv.Itoa(now.Used))
+			return nil
+		}}
 }
 
 func reached(m *kernel.AgentView) string {

@@ -32,7 +32,7 @@ func Command(e *command.Env) *cobra.Command {
 }
 
 func show(e *command.Env) *cobra.Command {
-	return &cobra.Command{Use: "show [ROLE]", Short: "Show who has, uses and waits for how much, and why", Args: cobra.MaximumNArgs(1),
+	return &cobra.Command{Use: "show [ROLE]", Short: "Show who has, uses and waits for how much, and why", Args: command.AtMost(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			if len(args) == 0 {
 				return printQuotas(c.Context(), e, "")

@@ -25,7 +25,7 @@ import (
 func exec(e *command.Env) *cobra.Command {
 	var tty bool
 	c := &cobra.Command{Use: "exec TASK -- COMMAND [ARG...]", Short: "Run a command in a task; its exit code is this command's",
-		Args: cobra.MinimumNArgs(2), ValidArgsFunction: completeTasks(e), RunE: func(c *cobra.Command, args []string) error {
+		Args: command.AtLeast(2), ValidArgsFunction: completeTasks(e), RunE: func(c *cobra.Command, args []string) error {
 			cl, err := e.Client(c.Context())
 			if err != nil {
 				return err

@@ -27,7 +27,7 @@ func Command(e *command.Env) *cobra.Command {
 
 func list(e *command.Env) *cobra.Command {
 	var ids bool
-	list := &cobra.Command{Use: "list [APP]", Short: "List tasks", Args: cobra.MaximumNArgs(1), ValidArgsFunction: marathon.CompleteApps(e),
+	list := &cobra.Command{Use: "list [APP]", Short: "List tasks", Args: command.AtMost(1), ValidArgsFunction: marathon.CompleteApps(e),
 		RunE: func(c *cobra.Command, args []string) error {
 			cl, err := e.Client(c.Context())
 			if err != nil {
