@@ -93,7 +93,8 @@ func addFlags(root *cobra.Command, p *output.Printer, o *client.Options) {
 	f.StringVar(&o.URL, "url", os.Getenv("MARINA_URL"), "the datacenter's address, https://host:8443")
 	f.StringVar(&o.Token, "token", "", "token to use (better: MARINA_TOKEN, or marina login)")
 	f.StringVar(&o.CA, "ca", os.Getenv("MARINA_CA"), "file with the datacenter's CA certificate")
-	f.StringVar(&o.State, "state", cmp.Or(os.Getenv("MARINA_STATE"), settings.State), "the datacenter's state directory on this machine")
+	f.StringVar(&o.State, "state", cmp.Or(os.Getenv("MARINA_STATE"), settings.State),
+		"the datacenter's state directory on this machine")
 	f.BoolVar(&p.JSON, "json", false, "print the API's answer")
 	f.BoolVarP(&p.Quiet, "quiet", "q", false, "print results only, no progress")
 }

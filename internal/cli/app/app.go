@@ -21,34 +21,35 @@ func Command(e *command.Env) *cobra.Command {
 }
 
 func list(e *command.Env) *cobra.Command {
-	return &cobra.Command{Use: "list", Short: "List the services", Args: command.Exactly(0), RunE: func(c *cobra.Command, _ []string) error {
-		cl, err := e.Client(c.Context())
-		if err != nil {
-			return err
-		}
-		apps, b, err := marathon.Apps(c.Context(), cl)
-		if err != nil {
-			return err
-		}
-		if e.JSON {
-			return e.Raw(b)
-		}
-		if len(apps) == 0 {
-			fmt.Fprintln(e.Out, "No services yet. Add one: marina app add examples/hello/app.json")
-			return nil
-		}
-		rows := [][]string{}
-		for _, a := range apps {
-			state := ""
-			if len(a.Deployments) > 0 {
-				state = "deploying"
+	return &cobra.Command{Use: "list", Short: "List the services", Args: command.Exactly(0),
+		RunE: func(c *cobra.Command, _ []string) error {
+			cl, err := e.Client(c.Context())
+			if err != nil {
+				return err
 			}
-			rows = append(rows, []string{a.ID, fmt.Sprintf("%d/%d", a.TasksRunning, a.Instances), a.Health(),
-				output.Number(a.CPUs), output.Number(a.Mem), state, a.Runs()})
-		}
-		e.Table([]string{"ID", "RUNNING", "HEALTHY", "CPUS", "MEM", "STATE", "RUNS"}, rows)
-		return nil
-	}}
+			apps, b, err := marathon.Apps(c.Context(), cl)
+			if err != nil {
+				return err
+			}
+			if e.JSON {
+				return e.Raw(b)
+			}
+			if len(apps) == 0 {
+				fmt.Fprintln(e.Out, "No services yet. Add one: marina app add examples/hello/app.json")
+				return nil
+			}
+			rows := [][]string{}
+			for _, a := range apps {
+				state := ""
+				if len(a.Deployments) > 0 {
+					state = "deploying"
+				}
+				rows = append(rows, []string{a.ID, fmt.Sprintf("%d/%d", a.TasksRunning, a.Instances), a.Health(),
+					output.Number(a.CPUs), output.Number(a.Mem), state, a.Runs()})
+			}
+			e.Table([]string{"ID", "RUNNING", "HEALTHY", "CPUS", "MEM", "STATE", "RUNS"}, rows)
+			return nil
+		}}
 }
 
 // wait follows an app until it is settled.
@@ -85,7 +86,8 @@ func waitForApp(ctx context.Context, e *command.Env, cl *client.Client, id strin
 		if err != nil && ctx.Err() == nil {
 			return err
 		}
-		p.Show("%s [%s] %d of %d running %s", id, output.Bar(a.TasksRunning, a.Instances), a.TasksRunning, a.Instances, a.Health())
+		p.Show("%s [%s] %d of %d running %s", id, output.Bar(a.TasksRunning, a.Instances), a.TasksRunning,
+			a.Instances, a.Health())
 		switch {
 		case !a.Settled():
 			since = time.Time{}

@@ -68,7 +68,8 @@ func update(e *command.Env) *cobra.Command {
 	var ch marathon.Change
 	return ch.Flags(&cobra.Command{Use: "update FILE | ID NAME=VALUE...",
 		Short: "Change a service: apply its definition (adding it if new), or set single fields",
-		Long: "With a file, the service becomes what the file says, and is added if it is new; applying it again changes nothing.\n" +
+		Long: "With a file, the service becomes what the file says, and is added if it is new; applying it again changes " +
+			"nothing.\n" +
 			"With an id, single fields are set: marina app update /hello instances=5 env.GREETING=Hi",
 		Args: command.AtLeast(1), RunE: func(c *cobra.Command, args []string) error {
 			cl, err := e.Client(c.Context())
@@ -153,7 +154,8 @@ func scale(e *command.Env) *cobra.Command {
 			if err != nil || n < 0 {
 				return exit.Usage("marina app scale "+args[0]+" 3", "%q is not a number of instances", args[1])
 			}
-			return send(c.Context(), e, &ch, http.MethodPatch, marathon.AppPath(args[0])+ch.Query(), map[string]int{"instances": n},
+			return send(c.Context(), e, &ch, http.MethodPatch, marathon.AppPath(args[0])+ch.Query(),
+				map[string]int{"instances": n},
 				fmt.Sprintf("scaled %s to %d", args[0], n))
 		}})
 }
@@ -162,13 +164,15 @@ func restart(e *command.Env) *cobra.Command {
 	var ch marathon.Change
 	return ch.Flags(&cobra.Command{Use: "restart ID", Short: "Replace all instances, rolling", Args: command.Exactly(1),
 		ValidArgsFunction: marathon.CompleteApps(e), RunE: func(c *cobra.Command, args []string) error {
-			return send(c.Context(), e, &ch, http.MethodPost, marathon.AppPath(args[0])+"/restart"+ch.Query(), nil, "restarted "+args[0])
+			return send(c.Context(), e, &ch, http.MethodPost, marathon.AppPath(args[0])+"/restart"+ch.Query(), nil,
+				"restarted "+args[0])
 		}})
 }
 
 func remove(e *command.Env) *cobra.Command {
 	var ch marathon.Change
-	return ch.Flags(&cobra.Command{Use: "remove ID", Short: "Stop all instances and forget the service", Args: command.Exactly(1),
+	return ch.Flags(&cobra.Command{Use: "remove ID", Short: "Stop all instances and forget the service",
+		Args:              command.Exactly(1),
 		ValidArgsFunction: marathon.CompleteApps(e), RunE: func(c *cobra.Command, args []string) error {
 			path := marathon.AppPath(args[0]) + "?force=" + strconv.FormatBool(ch.Forced())
 			return send(c.Context(), e, &ch, http.MethodDelete, path, nil, "removed "+args[0])

@@ -16,7 +16,8 @@ import (
 
 func show(e *command.Env) *cobra.Command {
 	var address, outside bool
-	c := &cobra.Command{Use: "show ID", Short: "Show one service, its tasks and where it is reached", Args: command.Exactly(1),
+	c := &cobra.Command{Use: "show ID", Short: "Show one service, its tasks and where it is reached",
+		Args:              command.Exactly(1),
 		ValidArgsFunction: marathon.CompleteApps(e), RunE: func(c *cobra.Command, args []string) error {
 			cl, err := e.Client(c.Context())
 			if err != nil {
@@ -42,7 +43,8 @@ func show(e *command.Env) *cobra.Command {
 // printApp shows an app to people.
 func printApp(ctx context.Context, e *command.Env, cl *client.Client, a *marathon.App) {
 	e.Fields("id", a.ID, "runs", a.Runs(), "instances", strconv.Itoa(a.Instances),
-		"running", strconv.Itoa(a.TasksRunning), "healthy", a.Health(), "cpus", output.Number(a.CPUs), "mem", output.Number(a.Mem)+" MiB",
+		"running", strconv.Itoa(a.TasksRunning), "healthy", a.Health(), "cpus", output.Number(a.CPUs), "mem",
+		output.Number(a.Mem)+" MiB",
 		"version", a.Version)
 	for _, d := range a.Deployments {
 		e.Fields("deployment", d.ID)
@@ -142,7 +144,9 @@ func printAddress(ctx context.Context, e *command.Env, cl *client.Client, id str
 		}
 	}
 	if outside {
-		return &exit.Error{Code: exit.NotFound, Message: id + " is not published", Next: `the label "HAPROXY_GROUP": "external" in its definition`}
+		return &exit.Error{Code: exit.NotFound, Message: id + " is not published",
+			Next: `the label "HAPROXY_GROUP": "external" in its definition`}
 	}
-	return &exit.Error{Code: exit.NotFound, Message: id + " has no virtual address", Next: `a label "VIP_0": "/name:80" on one of its ports`}
+	return &exit.Error{Code: exit.NotFound, Message: id + " has no virtual address",
+		Next: `a label "VIP_0": "/name:80" on one of its ports`}
 }

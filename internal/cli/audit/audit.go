@@ -21,7 +21,8 @@ func Command(e *command.Env) *cobra.Command {
 	var who, path, since, outcome string
 	limit := 50
 	c := &cobra.Command{Use: "audit", Short: "Who changed what, from where, with which outcome", Args: command.Exactly(0),
-		Long: "Shows the newest records of changes and of refusals, oldest first. Sessions in a task have two: one when they began, one when they ended.",
+		Long: "Shows the newest records of changes and of refusals, oldest first. Sessions in a task have two: one when " +
+			"they began, one when they ended.",
 		Example: "  marina audit --who ann --since 1d\n" +
 			"  marina audit --path /service/marathon/v2/apps/prod --outcome refused",
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -63,7 +64,8 @@ func Command(e *command.Env) *cobra.Command {
 	f.StringVar(&outcome, "outcome", "", "done, refused, failed or begun")
 	f.IntVar(&limit, "limit", limit, "at most so many, the newest")
 	_ = c.RegisterFlagCompletionFunc("outcome", cobra.FixedCompletions(
-		[]cobra.Completion{string(audit.Done), string(audit.Refused), string(audit.Failed), string(audit.Begun)}, cobra.ShellCompDirectiveNoFileComp))
+		[]cobra.Completion{string(audit.Done), string(audit.Refused), string(audit.Failed), string(audit.Begun)},
+		cobra.ShellCompDirectiveNoFileComp))
 	return c
 }
 

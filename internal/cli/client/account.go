@@ -41,9 +41,11 @@ func (o *Options) account(ctx context.Context) (Account, error) {
 		return saved, nil
 	}
 	if errors.Is(err, fs.ErrPermission) {
-		return Account{}, &exit.Error{Code: exit.Denied, Message: "the datacenter on this machine gives its first token to root only",
-			Next: "sudo marina token create, then marina login URL --token TOKEN"}
+		return Account{}, &exit.Error{Code: exit.Denied,
+			Message: "the datacenter on this machine gives its first token to root only",
+			Next:    "sudo marina token create, then marina login URL --token TOKEN"}
 	}
-	return Account{}, &exit.Error{Code: exit.Unreachable, Message: "no datacenter found: none runs on this machine and no login is saved",
-		Next: "marina up, or marina login https://HOST:8443 --token TOKEN"}
+	return Account{}, &exit.Error{Code: exit.Unreachable,
+		Message: "no datacenter found: none runs on this machine and no login is saved",
+		Next:    "marina up, or marina login https://HOST:8443 --token TOKEN"}
 }

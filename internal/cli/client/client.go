@@ -62,13 +62,16 @@ func (o *Options) Client(ctx context.Context) (*Client, error) {
 func sealed(address string) error {
 	u, err := url.Parse(address)
 	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
-		return exit.Usage("--url https://HOST:8443", "%q is not the address of a datacenter: https://HOST:8443 is one", address)
+		return exit.Usage("--url https://HOST:8443", "%q is not the address of a datacenter: https://HOST:8443 is one",
+			address)
 	}
-	if ip := net.ParseIP(u.Hostname()); u.Scheme == "https" || u.Hostname() == "localhost" || ip != nil && ip.IsLoopback() {
+	if ip := net.ParseIP(u.Hostname()); u.Scheme == "https" || u.Hostname() == "localhost" ||
+		ip != nil && ip.IsLoopback() {
 		return nil
 	}
 	return exit.Usage("--url https://"+u.Host+", with --ca FILE if its certificate is not known here",
-		"%s would get the token in clear, for everybody on the way to read: only https, or http to this machine, may carry one", address)
+		"%s would get the token in clear, for everybody on the way to read: only https, or http to this machine, may "+
+			"carry one", address)
 }
 
 // maxRedirects is how many redirects of one request are followed.
@@ -146,7 +149,8 @@ func (c *Client) Read(ctx context.Context, path string) (*http.Response, error) 
 }
 
 // Request sends one request and returns the answer, whatever its status. kind is the body's media type.
-func (c *Client) Request(ctx context.Context, method, path string, body io.Reader, kind string) (*http.Response, error) {
+func (c *Client) Request(ctx context.Context, method, path string, body io.Reader,
+	kind string) (*http.Response, error) {
 	req, err := c.newRequest(ctx, method, path, body, "application/json")
 	if err != nil {
 		return nil, exit.Usage("", "%v", err)
@@ -161,7 +165,8 @@ func (c *Client) Request(ctx context.Context, method, path string, body io.Reade
 	return resp, nil
 }
 
-func (c *Client) newRequest(ctx context.Context, method, path string, body io.Reader, accept string) (*http.Request, error) {
+func (c *Client) newRequest(ctx context.Context, method, path string, body io.Reader,
+	accept string) (*http.Request, error) {
 	req, err := http.NewRequestWithContext(ctx, method, c.URL+path, body)
 	if err != nil {
 		return nil, err

@@ -23,8 +23,9 @@ type Account struct {
 func LoginFile() (string, error) {
 	dir, err := os.UserConfigDir()
 	if err != nil {
-		return "", &exit.Error{Code: exit.Failed, Message: fmt.Sprintf("there is no directory of yours to keep a login in: %v", err),
-			Next: "set HOME, or give MARINA_URL, MARINA_TOKEN and MARINA_CA to every command"}
+		return "", &exit.Error{Code: exit.Failed,
+			Message: fmt.Sprintf("there is no directory of yours to keep a login in: %v", err),
+			Next:    "set HOME, or give MARINA_URL, MARINA_TOKEN and MARINA_CA to every command"}
 	}
 	return filepath.Join(dir, "marina", "login.json"), nil
 }

@@ -59,7 +59,8 @@ func (o *Options) local(ctx context.Context) (Account, error) {
 		return Account{}, err
 	}
 	var a Account
-	if b, err := os.ReadFile(cached); err == nil && json.Unmarshal(b, &a) == nil && time.Until(a.Until) > time.Minute && a.CA == info.CA {
+	if b, err := os.ReadFile(cached); err == nil && json.Unmarshal(b, &a) == nil && time.Until(a.Until) > time.Minute &&
+		a.CA == info.CA {
 		a.URL = info.URL // it may listen elsewhere now
 		return a, nil
 	}
@@ -92,9 +93,10 @@ func (o *Options) askSocket(ctx context.Context, method, path string, in, out an
 		return err
 	}
 	req.Header.Set("Content-Type", "application/json")
-	hc := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return (&net.Dialer{}).DialContext(ctx, "unix", Socket(o.State))
-	}}}
+	}
+	hc := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: dial}}
 	resp, err := hc.Do(req)
 	if err != nil {
 		return err

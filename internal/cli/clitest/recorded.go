@@ -151,5 +151,6 @@ func Kubeconfig(name, ttl string) string {
 	return "apiVersion: v1\nkind: Config\nclusters:\n- name: " + name + "\n" +
 		"  cluster: {server: 'https://192.0.2.1:31004', certificate-authority-data: Y2E=}\n" +
 		"users:\n- name: admin\n  user: {client-certificate-data: Y2VydA==, client-key-data: a2V5, ttl: '" + ttl + "'}\n" +
-		"contexts:\n- name: marina-" + name + "\n  context: {cluster: " + name + ", user: admin}\ncurrent-context: marina-" + name + "\n"
+		"contexts:\n- name: marina-" + name + "\n  context: {cluster: " + name + ", user: admin}\ncurrent-context: marina-" +
+		name + "\n"
 }

@@ -24,7 +24,8 @@ func Home(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
 	t.Setenv("HOME", dir)
-	for _, name := range []string{"XDG_CONFIG_HOME", "KUBECONFIG", "MARINA_URL", "MARINA_TOKEN", "MARINA_CA", "MARINA_STATE", "MARINA_HTTPS", "MARINA_HTTP",
+	for _, name := range []string{"XDG_CONFIG_HOME", "KUBECONFIG", "MARINA_URL", "MARINA_TOKEN", "MARINA_CA",
+		"MARINA_STATE", "MARINA_HTTPS", "MARINA_HTTP",
 		"MARINA_AGENT_PORT", "MARINA_RUNTIME", "MARINA_VERBOSE"} {
 		t.Setenv(name, "")
 	}
@@ -43,7 +44,8 @@ func Run(t *testing.T, api http.Handler, in string, args ...string) Result {
 	srv := httptest.NewServer(api)
 	defer srv.Close()
 	defer srv.CloseClientConnections() // streams that somebody still follows
-	return RunWith(t, cli.Programs{}, in, append([]string{"--url", srv.URL, "--token", "t", "--state", t.TempDir()}, args...)...)
+	return RunWith(t, cli.Programs{}, in, append([]string{"--url", srv.URL, "--token", "t", "--state", t.TempDir()},
+		args...)...)
 }
 
 // RunWith runs a command line as it stands, with the programs that main would lend.

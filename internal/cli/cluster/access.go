@@ -34,8 +34,10 @@ type access struct {
 
 func kubeconfigCommand(e *command.Env) *cobra.Command {
 	var a access
-	c := &cobra.Command{Use: "kubeconfig NAME", Short: "Get the way into a cluster: put it into your kubeconfig", Args: command.Exactly(1),
-		Long: "Makes a client certificate for the cluster and puts it into the first file of $KUBECONFIG, or ~/.kube/config, as the context\n" +
+	c := &cobra.Command{Use: "kubeconfig NAME", Short: "Get the way into a cluster: put it into your kubeconfig",
+		Args: command.Exactly(1),
+		Long: "Makes a client certificate for the cluster and puts it into the first file of $KUBECONFIG, or " +
+			"~/.kube/config, as the context\n" +
 			"marina-NAME; everything else in it stays. It becomes the current context with --use, or if there is none.",
 		ValidArgsFunction: kube.CompleteOne(e), RunE: func(c *cobra.Command, args []string) error {
 			if err := kube.CheckName(args[0]); err != nil {
@@ -184,7 +186,8 @@ const commandLimit = 12 * time.Hour
 
 func kubectlCommand(e *command.Env) *cobra.Command {
 	c := &cobra.Command{Use: "kubectl NAME -- ARG...", Short: "Run kubectl on a cluster; its exit code is this command's",
-		Long: "Runs the kubectl that Marina brings for the cluster's version, or the one in PATH, as an administrator of the cluster. Your\n" +
+		Long: "Runs the kubectl that Marina brings for the cluster's version, or the one in PATH, as an administrator of " +
+			"the cluster. Your\n" +
 			"kubeconfig is neither read nor changed. Marina's own flags stand before NAME.",
 		Example: "  marina cluster kubectl demo -- get pods -A",
 		Args:    command.Some, ValidArgsFunction: kube.CompleteOne(e), RunE: func(c *cobra.Command, args []string) error {
@@ -251,7 +254,8 @@ func kubectl(ctx context.Context, e *command.Env, name string, args []string) er
 // minor, and for a kubectl in PATH. dir is the directory of this program.
 func findKubectl(dir, minor string) ([]string, error) {
 	for _, m := range []string{"v" + minor, "v*"} {
-		for _, pattern := range []string{filepath.Join(dir, "..", "bundle", "kubernetes", m, "bin"), filepath.Join(dir, "kubernetes", m),
+		for _, pattern := range []string{filepath.Join(dir, "..", "bundle", "kubernetes", m, "bin"),
+			filepath.Join(dir, "kubernetes", m),
 			filepath.Join("/usr/local/lib/marina/kubernetes", m), filepath.Join("/usr/lib/marina/kubernetes", m)} {
 			found, err := filepath.Glob(filepath.Join(pattern, "kubernetes-"+m))
 			if err != nil {
@@ -266,6 +270,7 @@ func findKubectl(dir, minor string) ([]string, error) {
 	if path, err := exec.LookPath("kubectl"); err == nil {
 		return []string{path}, nil
 	}
-	return nil, &exit.Error{Code: exit.Failed, Message: "there is no kubectl on this machine, neither Marina's nor one in PATH",
+	return nil, &exit.Error{Code: exit.Failed, Message: "there is no kubectl on this machine, neither Marina's nor one " +
+		"in PATH",
 		Next: "make -C bundle/kubernetes v" + minor + ", or install kubectl"}
 }

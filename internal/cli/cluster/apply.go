@@ -22,9 +22,12 @@ import (
 func apply(e *command.Env) *cobra.Command {
 	var file string
 	var p patience
-	c := &cobra.Command{Use: "apply -f FILE", Short: "Make clusters what a file says (- reads standard input)", Args: command.Exactly(0),
-		Long: "Reads definitions in JSON or YAML: one, a list of them, or several documents. Each cluster is created if it is new, else\n" +
-			"changed to what the file says; applying it again changes nothing. What cluster show --json prints can be edited and applied.",
+	c := &cobra.Command{Use: "apply -f FILE", Short: "Make clusters what a file says (- reads standard input)",
+		Args: command.Exactly(0),
+		Long: "Reads definitions in JSON or YAML: one, a list of them, or several documents. Each cluster is created if " +
+			"it is new, else\n" +
+			"changed to what the file says; applying it again changes nothing. What cluster show --json prints can be edited " +
+			"and applied.",
 		Example: "  marina cluster apply -f - --wait <<EOF\n  name: demo\n  nodes: {count: 2, cpus: 1, mem: 2048}\n  EOF",
 		RunE: func(c *cobra.Command, _ []string) error {
 			if file == "" {
@@ -193,7 +196,8 @@ func definitionOf(doc json.RawMessage) (kubernetes.Definition, error) {
 	}
 	if err != nil {
 		if name, ok := strings.CutPrefix(err.Error(), "json: unknown field "); ok {
-			return k.Definition, fmt.Errorf("there is no field %s; those there are: name, group, version, nodes {count, cpus, mem, disk}, "+
+			return k.Definition, fmt.Errorf("there is no field %s; those there are: name, group, version, nodes {count, "+
+				"cpus, mem, disk}, "+
 				"controlPlane {cpus, mem, disk}, podCIDR, serviceCIDR, audit, encryption, privileged", name)
 		}
 		return k.Definition, err

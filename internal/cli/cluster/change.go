@@ -31,7 +31,8 @@ func (p *patience) flags(c *cobra.Command, wait bool, what string) {
 }
 
 // settle ends a change: it waits for the clusters if that was asked, and says what was done: %s is a cluster's name.
-func settle(ctx context.Context, e *command.Env, cl *client.Client, p *patience, done string, views ...kubernetes.View) error {
+func settle(ctx context.Context, e *command.Env, cl *client.Client, p *patience, done string,
+	views ...kubernetes.View) error {
 	w := &watch{timeout: p.timeout}
 	for _, k := range views {
 		w.targets = append(w.targets, &target{name: k.Name, id: k.ID})
@@ -71,8 +72,10 @@ func create(e *command.Env) *cobra.Command {
 	var nodes int
 	var plain, privileged, leave, merge bool
 	c := &cobra.Command{Use: "create NAME", Short: "Create a cluster", Args: command.Exactly(1),
-		Long: "Creates a cluster and waits until it is ready: its API answers, its nodes are ready and names resolve in it.\n" +
-			"What is not said has a default. Version, group, address ranges, audit, encryption and whether pods may be privileged never change afterwards.",
+		Long: "Creates a cluster and waits until it is ready: its API answers, its nodes are ready and names resolve in " +
+			"it.\n" +
+			"What is not said has a default. Version, group, address ranges, audit, encryption and whether pods may be " +
+			"privileged never change afterwards.",
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(c *cobra.Command, args []string) error {
 			d.Name, d.Version = args[0], strings.TrimPrefix(d.Version, "v")
@@ -80,7 +83,8 @@ func create(e *command.Env) *cobra.Command {
 				return err
 			}
 			if p.wait = p.wait && !leave; merge && !p.wait {
-				return exit.Usage("", "--kubeconfig needs a cluster that is ready: leave out --no-wait, or run marina cluster kubeconfig %s later", d.Name)
+				return exit.Usage("", "--kubeconfig needs a cluster that is ready: leave out --no-wait, or run marina cluster "+
+					"kubeconfig %s later", d.Name)
 			}
 			if c.Flags().Changed("nodes") {
 				if err := checkCount(nodes); err != nil {
@@ -106,7 +110,8 @@ func create(e *command.Env) *cobra.Command {
 	f.StringVar(&d.ServiceCIDR, "service-cidr", "", "addresses of Services; default 10.96.0.0/16")
 	f.BoolVar(&d.Audit, "audit", false, "the API server keeps an audit log")
 	f.BoolVar(&plain, "no-encryption", false, "secrets are not encrypted in etcd")
-	f.BoolVar(&privileged, "privileged", true, "pods may be privileged; default: if nodes have user namespaces, so that it means nothing on their machines")
+	f.BoolVar(&privileged, "privileged", true, "pods may be privileged; default: if nodes have user namespaces, so "+
+		"that it means nothing on their machines")
 	p.flags(c, true, "wait until it is ready")
 	f.BoolVar(&leave, "no-wait", false, "return at once")
 	f.BoolVar(&merge, "kubeconfig", false, "put it into the kubeconfig afterwards")
@@ -135,7 +140,8 @@ func createCluster(ctx context.Context, e *command.Env, d *kubernetes.Definition
 		return err
 	}
 	if p.wait && !e.JSON && !e.Quiet {
-		fmt.Fprintln(e.Err, "  try: marina cluster kubeconfig "+d.Name+", then kubectl --context "+kubeconfig.ContextOf(d.Name)+" get nodes")
+		fmt.Fprintln(e.Err, "  try: marina cluster kubeconfig "+d.Name+", then kubectl --context "+
+			kubeconfig.ContextOf(d.Name)+" get nodes")
 	}
 	return nil
 }
@@ -148,7 +154,8 @@ func checkCount(n int) error {
 }
 
 // alter reads a cluster's definition, changes it and writes it back.
-func alter(ctx context.Context, e *command.Env, name string, p *patience, done string, change func(*kubernetes.Definition)) error {
+func alter(ctx context.Context, e *command.Env, name string, p *patience, done string,
+	change func(*kubernetes.Definition)) error {
 	if err := kube.CheckName(name); err != nil {
 		return err
 	}
@@ -174,7 +181,8 @@ func alter(ctx context.Context, e *command.Env, name string, p *patience, done s
 func scale(e *command.Env) *cobra.Command {
 	var p patience
 	c := &cobra.Command{Use: "scale NAME COUNT", Short: "Change how many nodes a cluster has", Args: command.Exactly(2),
-		Long: "Changes the number of nodes. Nodes that are too many, the newest first, are drained and removed, and the local volumes on\n" +
+		Long: "Changes the number of nodes. Nodes that are too many, the newest first, are drained and removed, and the " +
+			"local volumes on\n" +
 			"them with them.",
 		ValidArgsFunction: kube.CompleteOne(e), RunE: func(c *cobra.Command, args []string) error {
 			n, err := strconv.Atoi(args[1])
@@ -184,7 +192,8 @@ func scale(e *command.Env) *cobra.Command {
 			if err := checkCount(n); err != nil {
 				return err
 			}
-			return alter(c.Context(), e, args[0], &p, "scaled %s to "+output.Plural(n, "node"), func(d *kubernetes.Definition) { d.Nodes.Count = &n })
+			return alter(c.Context(), e, args[0], &p, "scaled %s to "+output.Plural(n, "node"),
+				func(d *kubernetes.Definition) { d.Nodes.Count = &n })
 		}}
 	p.flags(c, false, "wait until the nodes are as wanted")
 	return c
@@ -193,8 +202,10 @@ func scale(e *command.Env) *cobra.Command {
 func resize(e *command.Env) *cobra.Command {
 	var p patience
 	var s sizes
-	c := &cobra.Command{Use: "resize NAME", Short: "Change what a cluster's members are granted, while they run", Args: command.Exactly(1),
-		Long:              "Changes what each node, or the control plane, is granted; what is not said stays. Pods go on running. Disks keep their size.",
+	c := &cobra.Command{Use: "resize NAME", Short: "Change what a cluster's members are granted, while they run",
+		Args: command.Exactly(1),
+		Long: "Changes what each node, or the control plane, is granted; what is not said stays. Pods go on " +
+			"running. Disks keep their size.",
 		Example:           "  marina cluster resize demo --cpus 2 --mem 4Gi --wait",
 		ValidArgsFunction: kube.CompleteOne(e), RunE: func(c *cobra.Command, args []string) error {
 			if !s.put(&kubernetes.Definition{}) {
@@ -209,7 +220,8 @@ func resize(e *command.Env) *cobra.Command {
 
 func wait(e *command.Env) *cobra.Command {
 	var timeout time.Duration
-	c := &cobra.Command{Use: "wait NAME...", Short: "Wait until clusters are ready", Args: command.Some, ValidArgsFunction: kube.CompleteMore(e),
+	c := &cobra.Command{Use: "wait NAME...", Short: "Wait until clusters are ready", Args: command.Some,
+		ValidArgsFunction: kube.CompleteMore(e),
 		RunE: func(c *cobra.Command, args []string) error {
 			cl, err := e.Client(c.Context())
 			if err != nil {

@@ -17,45 +17,48 @@ import (
 
 // Command is the noun with its verbs.
 func Command(e *command.Env) *cobra.Command {
-	return command.Group("cluster", "Hosted Kubernetes clusters", list(e), show(e), create(e), apply(e), scale(e), resize(e), remove(e),
+	return command.Group("cluster", "Hosted Kubernetes clusters", list(e), show(e), create(e), apply(e), scale(e),
+		resize(e), remove(e),
 		wait(e), events(e), kubeconfigCommand(e), kubectlCommand(e), versions(e))
 }
 
 func list(e *command.Env) *cobra.Command {
 	var names bool
-	c := &cobra.Command{Use: "list", Short: "List the clusters", Args: command.Exactly(0), RunE: func(c *cobra.Command, _ []string) error {
-		cl, err := e.Client(c.Context())
-		if err != nil {
-			return err
-		}
-		all, b, err := kube.List(c.Context(), cl)
-		switch {
-		case err != nil:
-			return err
-		case e.JSON:
-			return e.Raw(b)
-		case names:
+	c := &cobra.Command{Use: "list", Short: "List the clusters", Args: command.Exactly(0),
+		RunE: func(c *cobra.Command, _ []string) error {
+			cl, err := e.Client(c.Context())
+			if err != nil {
+				return err
+			}
+			all, b, err := kube.List(c.Context(), cl)
+			switch {
+			case err != nil:
+				return err
+			case e.JSON:
+				return e.Raw(b)
+			case names:
+				for _, k := range all {
+					fmt.Fprintln(e.Out, output.Clean(k.Name))
+				}
+				return nil
+			case len(all) == 0:
+				fmt.Fprintln(e.Out, "No clusters yet. Create one: marina cluster create NAME")
+				return nil
+			}
+			rows := [][]string{}
 			for _, k := range all {
-				fmt.Fprintln(e.Out, output.Clean(k.Name))
+				rows = append(rows, []string{k.Name, string(k.State), cmp.Or(k.Release, k.Version), nodesReady(&k),
+					strconv.Itoa(k.Pods.Running), output.Ago(k.Created),
+					strings.TrimPrefix(k.Server, "https://")})
+			}
+			e.Fitted([]string{"NAME", "STATE", "VERSION", "NODES", "PODS", "AGE", "API"}, rows, 6)
+			for _, k := range all {
+				if k.State != kubernetes.Ready && len(k.WaitsFor) > 0 {
+					fmt.Fprintf(e.Out, "%s waits for: %s\n", output.Clean(k.Name), output.Clean(k.WaitsFor[0]))
+				}
 			}
 			return nil
-		case len(all) == 0:
-			fmt.Fprintln(e.Out, "No clusters yet. Create one: marina cluster create NAME")
-			return nil
-		}
-		rows := [][]string{}
-		for _, k := range all {
-			rows = append(rows, []string{k.Name, string(k.State), cmp.Or(k.Release, k.Version), nodesReady(&k), strconv.Itoa(k.Pods.Running), output.Ago(k.Created),
-				strings.TrimPrefix(k.Server, "https://")})
-		}
-		e.Fitted([]string{"NAME", "STATE", "VERSION", "NODES", "PODS", "AGE", "API"}, rows, 6)
-		for _, k := range all {
-			if k.State != kubernetes.Ready && len(k.WaitsFor) > 0 {
-				fmt.Fprintf(e.Out, "%s waits for: %s\n", output.Clean(k.Name), output.Clean(k.WaitsFor[0]))
-			}
-		}
-		return nil
-	}}
+		}}
 	c.Flags().BoolVar(&names, "names", false, "print only the names, for scripts")
 	return c
 }
@@ -83,7 +86,8 @@ func nodesReady(k *kubernetes.View) string {
 }
 
 func show(e *command.Env) *cobra.Command {
-	return &cobra.Command{Use: "show NAME", Short: "Show one cluster: its members, what it uses and what it waits for", Args: command.Exactly(1),
+	return &cobra.Command{Use: "show NAME", Short: "Show one cluster: its members, what it uses and what it waits for",
+		Args:              command.Exactly(1),
 		ValidArgsFunction: kube.CompleteOne(e), RunE: func(c *cobra.Command, args []string) error {
 			cl, err := e.Client(c.Context())
 			if err != nil {
@@ -115,7 +119,8 @@ func showCluster(e *command.Env, k *kubernetes.View) {
 	pairs := []string{"cluster", k.Name, "state", string(k.State), "version", version, "group", k.Group, "api", k.Server,
 		"from tasks", k.Internal, "nodes", nodesReady(k) + " ready", "pods", pods, "created", created}
 	if u := k.Cost; u != nil {
-		pairs = append(pairs, "uses", fmt.Sprintf("%s private memory, %s of shared, %.2f cpus", output.MiB(u.Private), output.MiB(u.Shared), u.CPU))
+		pairs = append(pairs, "uses", fmt.Sprintf("%s private memory, %s of shared, %.2f cpus", output.MiB(u.Private),
+			output.MiB(u.Shared), u.CPU))
 	}
 	for _, w := range k.WaitsFor {
 		pairs = append(pairs, "waits for", w)
@@ -150,7 +155,8 @@ func members(e *command.Env, all []kubernetes.Member) {
 			cpus = strconv.FormatFloat(m.Cost.CPU, 'f', 2, 64) + "/" + cpus
 			mem = output.MiB(m.Cost.Private) + "/" + mem
 		}
-		rows = append(rows, []string{m.Name, m.State, m.Machine, m.Address, cpus, mem, output.MiB(m.Disk), output.Ago(m.Since)})
+		rows = append(rows, []string{m.Name, m.State, m.Machine, m.Address, cpus, mem, output.MiB(m.Disk),
+			output.Ago(m.Since)})
 	}
 	fmt.Fprintln(e.Out)
 	e.Fitted([]string{"MEMBER", "STATE", "MACHINE", "ADDRESS", "CPUS", "MEM", "DISK", "AGE"}, rows, 2)
@@ -166,7 +172,8 @@ func members(e *command.Env, all []kubernetes.Member) {
 }
 
 func versions(e *command.Env) *cobra.Command {
-	return &cobra.Command{Use: "versions", Short: "List the versions of Kubernetes that clusters can have", Args: command.Exactly(0),
+	return &cobra.Command{Use: "versions", Short: "List the versions of Kubernetes that clusters can have",
+		Args: command.Exactly(0),
 		RunE: func(c *cobra.Command, _ []string) error {
 			cl, err := e.Client(c.Context())
 			if err != nil {
@@ -180,7 +187,8 @@ func versions(e *command.Env) *cobra.Command {
 				return e.Raw(b)
 			}
 			if len(all) == 0 {
-				fmt.Fprintln(e.Out, "No machine has the programs of any version. Build them: make -C bundle/kubernetes, then marina up")
+				fmt.Fprintln(e.Out, "No machine has the programs of any version. Build them: make -C bundle/kubernetes, then "+
+					"marina up")
 				return nil
 			}
 			rows := [][]string{}

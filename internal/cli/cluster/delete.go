@@ -22,9 +22,12 @@ import (
 func remove(e *command.Env) *cobra.Command {
 	var p patience
 	var yes bool
-	del := &cobra.Command{Use: "delete NAME...", Short: "Delete clusters and everything in them", Args: command.Some, ValidArgsFunction: kube.CompleteMore(e),
-		Long: "Deletes clusters: their nodes, pods, volumes and etcd. Nothing of it can be brought back. It asks for the name of each first.\n" +
-			"Once begun, a deletion goes on to its end; doing it again is harmless. Contexts of the clusters in the kubeconfig go too.",
+	del := &cobra.Command{Use: "delete NAME...", Short: "Delete clusters and everything in them", Args: command.Some,
+		ValidArgsFunction: kube.CompleteMore(e),
+		Long: "Deletes clusters: their nodes, pods, volumes and etcd. Nothing of it can be brought back. It asks for the " +
+			"name of each first.\n" +
+			"Once begun, a deletion goes on to its end; doing it again is harmless. Contexts of the clusters in the " +
+			"kubeconfig go too.",
 		RunE: func(c *cobra.Command, args []string) error {
 			slices.Sort(args)
 			return deleteClusters(c.Context(), e, slices.Compact(args), &p, yes)

@@ -20,7 +20,8 @@ import (
 
 func events(e *command.Env) *cobra.Command {
 	var follow bool
-	c := &cobra.Command{Use: "events NAME", Short: "Tell what happened to a cluster", Args: command.Exactly(1), ValidArgsFunction: kube.CompleteOne(e),
+	c := &cobra.Command{Use: "events NAME", Short: "Tell what happened to a cluster", Args: command.Exactly(1),
+		ValidArgsFunction: kube.CompleteOne(e),
 		RunE: func(c *cobra.Command, args []string) error {
 			if err := kube.CheckName(args[0]); err != nil {
 				return err

@@ -102,7 +102,8 @@ func (w *watch) look(ctx context.Context, cl *client.Client, t *target) error {
 			return nil
 		}
 		if t.view != nil || other {
-			return &exit.Error{Code: exit.NotFound, Message: "cluster " + t.name + " was deleted meanwhile", Next: "marina cluster list"}
+			return &exit.Error{Code: exit.NotFound, Message: "cluster " + t.name + " was deleted meanwhile",
+				Next: "marina cluster list"}
 		}
 		return err
 	case err != nil:
@@ -139,7 +140,8 @@ func (w *watch) ended(ctx context.Context) error {
 	if w.gone {
 		state = "not gone yet"
 	}
-	e := &exit.Error{Code: exit.Timeout, Message: list + ": " + state + strings.Join(why, ""), Next: "marina cluster show " + names[0]}
+	e := &exit.Error{Code: exit.Timeout, Message: list + ": " + state + strings.Join(why, ""),
+		Next: "marina cluster show " + names[0]}
 	if !errors.Is(context.Cause(ctx), errWaited) {
 		if e.Code, e.Message = exit.Failed, "no longer watching "+list+"; the datacenter goes on with it"; w.gone {
 			verb = "show "

@@ -60,7 +60,8 @@ func Some(c *cobra.Command, args []string) error {
 const completionLimit = 2 * time.Second
 
 // Complete asks the datacenter for what a word can be completed to; whatever goes wrong, nothing is proposed.
-func (e *Env) Complete(c *cobra.Command, words func(context.Context, *client.Client) []string) ([]string, cobra.ShellCompDirective) {
+func (e *Env) Complete(c *cobra.Command,
+	words func(context.Context, *client.Client) []string) ([]string, cobra.ShellCompDirective) {
 	ctx, cancel := context.WithTimeout(c.Context(), completionLimit)
 	defer cancel()
 	cl, err := e.Client(ctx)

@@ -10,12 +10,15 @@ import (
 
 func (l *local) downCommand() *cobra.Command {
 	var wipe, yes bool
-	c := &cobra.Command{Use: "down", Short: "Stop the datacenter on this machine, tasks included", Args: command.Exactly(0),
-		Long: "Stops every task and process of the datacenter on this machine. The state stays: `marina up` brings everything back.\n" +
+	c := &cobra.Command{Use: "down", Short: "Stop the datacenter on this machine, tasks included",
+		Args: command.Exactly(0),
+		Long: "Stops every task and process of the datacenter on this machine. The state stays: `marina up` brings " +
+			"everything back.\n" +
 			"With --clean-state the state is removed as well, and nothing of the datacenter is left on the machine.",
 		RunE: func(c *cobra.Command, _ []string) error {
 			if wipe && !yes {
-				if err := l.Confirm("Remove everything under " + l.settings.State + "? Services, images and data are lost."); err != nil {
+				if err := l.Confirm("Remove everything under " + l.settings.State +
+					"? Services, images and data are lost."); err != nil {
 					return err
 				}
 			}

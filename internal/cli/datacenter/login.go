@@ -16,7 +16,8 @@ import (
 // login is `marina login`.
 func login(e *command.Env) *cobra.Command {
 	return &cobra.Command{Use: "login URL", Short: "Remember a datacenter and a token for it", Args: command.Exactly(1),
-		Long: "Saves the address, the token (--token or MARINA_TOKEN) and the CA certificate (--ca) for later commands of this user.",
+		Long: "Saves the address, the token (--token or MARINA_TOKEN) and the CA certificate (--ca) for later commands of " +
+			"this user.",
 		RunE: func(c *cobra.Command, args []string) error {
 			if !strings.HasPrefix(args[0], "https://") {
 				return exit.Usage("marina login https://HOST:8443", "%q is not an https address", args[0])

@@ -29,8 +29,10 @@ func (l *local) settingsFile() string { return filepath.Join(l.settings.State, "
 func (l *local) settingsFlags(c *cobra.Command) *cobra.Command {
 	s, f := &l.settings, c.Flags()
 	f.StringVar(&s.HTTPS, "https", cmp.Or(os.Getenv("MARINA_HTTPS"), settings.HTTPS), "where the gateway listens")
-	f.StringVar(&s.HTTP, "http", cmp.Or(os.Getenv("MARINA_HTTP"), settings.HTTP), "where plain HTTP listens, loopback only; \"off\" for nowhere")
-	f.StringVar(&s.AgentPort, "agent-port", cmp.Or(os.Getenv("MARINA_AGENT_PORT"), settings.AgentPort), "where the master listens for agents")
+	f.StringVar(&s.HTTP, "http", cmp.Or(os.Getenv("MARINA_HTTP"), settings.HTTP),
+		"where plain HTTP listens, loopback only; \"off\" for nowhere")
+	f.StringVar(&s.AgentPort, "agent-port", cmp.Or(os.Getenv("MARINA_AGENT_PORT"), settings.AgentPort),
+		"where the master listens for agents")
 	f.StringVar(&s.Runtime, "runtime", os.Getenv("MARINA_RUNTIME"), "directory of containerd, runc and CNI plugins")
 	f.StringVar(&s.Advertise, "advertise", "", "this machine's address for others")
 	f.StringVar(&s.Hostname, "hostname", "", "this machine's name in the datacenter")
@@ -40,10 +42,13 @@ func (l *local) settingsFlags(c *cobra.Command) *cobra.Command {
 	f.StringVar(&s.EtcdCA, "etcd-ca", "", "the external etcd's CA certificate")
 	f.StringVar(&s.EtcdCert, "etcd-cert", "", "client certificate for the external etcd")
 	f.StringVar(&s.EtcdKey, "etcd-key", "", "key of the client certificate")
-	f.StringSliceVar(&s.HostVolume, "host-volume", nil, "a directory of this machine that tasks may bind (root in a container is root in it)")
+	f.StringSliceVar(&s.HostVolume, "host-volume", nil,
+		"a directory of this machine that tasks may bind (root in a container is root in it)")
 	f.StringSliceVar(&s.Attribute, "attribute", nil, "name=value of this machine, for constraints")
-	f.StringVar(&s.Placement, "placement", settings.Placement, "how tasks are placed: \"spread\" over the machines, or \"binpack\" onto few")
-	f.BoolVar(&s.SharedIDs, "no-user-namespaces", false, "run containers with this machine's own user ids, as where the kernel has no user namespaces")
+	f.StringVar(&s.Placement, "placement", settings.Placement,
+		"how tasks are placed: \"spread\" over the machines, or \"binpack\" onto few")
+	f.BoolVar(&s.SharedIDs, "no-user-namespaces", false,
+		"run containers with this machine's own user ids, as where the kernel has no user namespaces")
 	f.BoolVar(&s.Verbose, "verbose", os.Getenv("MARINA_VERBOSE") != "", "log debug messages")
 	names := []string{}
 	f.VisitAll(func(flag *pflag.Flag) { names = append(names, flag.Name) })
@@ -97,7 +102,8 @@ func (l *local) remember() error {
 		return err
 	}
 	if err := os.MkdirAll(l.settings.State, 0o700); err != nil {
-		return &exit.Error{Code: exit.Failed, Message: fmt.Sprintf("state directory: %v", err), Next: "run as root, or set MARINA_STATE"}
+		return &exit.Error{Code: exit.Failed, Message: fmt.Sprintf("state directory: %v", err),
+			Next: "run as root, or set MARINA_STATE"}
 	}
 	if !l.changed {
 		return nil

@@ -28,27 +28,29 @@ type health struct {
 
 // status is `marina status`.
 func status(e *command.Env) *cobra.Command {
-	return &cobra.Command{Use: "status", Short: "Tell how the datacenter is", Args: command.Exactly(0), RunE: func(c *cobra.Command, _ []string) error {
-		cl, err := e.Client(c.Context())
-		if err != nil {
-			return err
-		}
-		var h health
-		b, err := cl.Get(c.Context(), "/system/health/v1", &h)
-		if err != nil {
-			return err
-		}
-		if e.JSON {
-			return e.Raw(b)
-		}
-		fmt.Fprintln(e.Out, cl.URL)
-		sick := printUnits(e, &h)
-		printCounts(c.Context(), e, cl)
-		if sick > 0 {
-			return &exit.Error{Code: exit.Failed, Message: fmt.Sprintf("%d parts of the datacenter are not well", sick), Next: "less " + daemonLog(e.State)}
-		}
-		return nil
-	}}
+	return &cobra.Command{Use: "status", Short: "Tell how the datacenter is", Args: command.Exactly(0),
+		RunE: func(c *cobra.Command, _ []string) error {
+			cl, err := e.Client(c.Context())
+			if err != nil {
+				return err
+			}
+			var h health
+			b, err := cl.Get(c.Context(), "/system/health/v1", &h)
+			if err != nil {
+				return err
+			}
+			if e.JSON {
+				return e.Raw(b)
+			}
+			fmt.Fprintln(e.Out, cl.URL)
+			sick := printUnits(e, &h)
+			printCounts(c.Context(), e, cl)
+			if sick > 0 {
+				return &exit.Error{Code: exit.Failed, Message: fmt.Sprintf("%d parts of the datacenter are not well", sick),
+					Next: "less " + daemonLog(e.State)}
+			}
+			return nil
+		}}
 }
 
 // maxSays is how much of what a unit says stands in the table; what is longer, or has several lines, stands below it.
@@ -104,6 +106,7 @@ func printCounts(ctx context.Context, e *command.Env, cl *client.Client) {
 	for _, m := range machines.Machines {
 		used, total = used.Add(m.Used), total.Add(m.Total)
 	}
-	fmt.Fprintf(e.Out, "\n%d machines, %d services, %d of %d tasks running; promised %s of %s\n", len(machines.Machines), len(apps),
+	fmt.Fprintf(e.Out, "\n%d machines, %d services, %d of %d tasks running; promised %s of %s\n",
+		len(machines.Machines), len(apps),
 		running, want, used, total)
 }

@@ -22,8 +22,9 @@ import (
 )
 
 func (l *local) daemonCommand() *cobra.Command {
-	return l.settingsFlags(&cobra.Command{Use: "daemon", Short: "Run a datacenter in the foreground (what up starts)", Hidden: true,
-		Args: command.Exactly(0), RunE: func(c *cobra.Command, _ []string) error {
+	return l.settingsFlags(&cobra.Command{Use: "daemon", Short: "Run a datacenter in the foreground (what up starts)",
+		Hidden: true,
+		Args:   command.Exactly(0), RunE: func(c *cobra.Command, _ []string) error {
 			if err := l.remember(); err != nil {
 				return err
 			}
@@ -32,14 +33,19 @@ func (l *local) daemonCommand() *cobra.Command {
 }
 
 func (l *local) agentCommand() *cobra.Command {
-	return l.settingsFlags(&cobra.Command{Use: "agent", Short: "Run a machine's agent in the foreground (what the daemon starts)", Hidden: true,
-		Args: command.Exactly(0), RunE: func(c *cobra.Command, _ []string) error { return l.programs.Agent(c.Context(), l.settings) }})
+	return l.settingsFlags(&cobra.Command{Use: "agent",
+		Short: "Run a machine's agent in the foreground (what the daemon starts)", Hidden: true,
+		Args: command.Exactly(0), RunE: func(c *cobra.Command,
+			_ []string) error {
+			return l.programs.Agent(c.Context(), l.settings)
+		}})
 }
 
 func (l *local) upCommand() *cobra.Command {
 	var force bool
 	c := &cobra.Command{Use: "up", Short: "Start the datacenter on this machine", Args: command.Exactly(0),
-		Long: "Checks the machine, starts the datacenter in the background and waits until it is well. Harmless when it runs already;\n" +
+		Long: "Checks the machine, starts the datacenter in the background and waits until it is well. Harmless when it " +
+			"runs already;\n" +
 			"after an update of the binary it restarts the datacenter's own processes, and no task notices.",
 		RunE: func(c *cobra.Command, _ []string) error { return l.up(c.Context(), force) }}
 	c.Flags().BoolVar(&force, "force", false, "start although a check of the machine says it will not work")
@@ -109,7 +115,8 @@ const maxLog = 8 << 20
 func (l *local) spawn() (ended <-chan struct{}, err error) {
 	logs := filepath.Join(l.settings.State, "log")
 	if err := os.MkdirAll(logs, 0o700); err != nil {
-		return nil, &exit.Error{Code: exit.Failed, Message: fmt.Sprintf("state directory: %v", err), Next: "run as root, or set MARINA_STATE"}
+		return nil, &exit.Error{Code: exit.Failed, Message: fmt.Sprintf("state directory: %v", err),
+			Next: "run as root, or set MARINA_STATE"}
 	}
 	if fi, err := os.Stat(daemonLog(l.settings.State)); err == nil && fi.Size() > maxLog {
 		if err := os.Rename(daemonLog(l.settings.State), daemonLog(l.settings.State)+".1"); err != nil {
@@ -186,7 +193,8 @@ func (l *local) where(now client.Info) error {
 	if l.Quiet {
 		return nil
 	}
-	l.Fields("gateway", now.URL, "on this machine", now.HTTP, "name server", now.Resolver, "state", now.State, "log", daemonLog(l.settings.State))
+	l.Fields("gateway", now.URL, "on this machine", now.HTTP, "name server", now.Resolver, "state", now.State, "log",
+		daemonLog(l.settings.State))
 	for _, u := range now.Units {
 		if u.Healthy {
 			continue

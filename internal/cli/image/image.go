@@ -46,24 +46,26 @@ func printImages(e *command.Env, answer *images, b []byte) error {
 }
 
 func list(e *command.Env) *cobra.Command {
-	return &cobra.Command{Use: "list", Short: "List the datacenter's images", Args: command.Exactly(0), RunE: func(c *cobra.Command, _ []string) error {
-		cl, err := e.Client(c.Context())
-		if err != nil {
-			return err
-		}
-		var answer images
-		b, err := cl.Get(c.Context(), API, &answer)
-		if err != nil {
-			return err
-		}
-		return printImages(e, &answer, b)
-	}}
+	return &cobra.Command{Use: "list", Short: "List the datacenter's images", Args: command.Exactly(0),
+		RunE: func(c *cobra.Command, _ []string) error {
+			cl, err := e.Client(c.Context())
+			if err != nil {
+				return err
+			}
+			var answer images
+			b, err := cl.Get(c.Context(), API, &answer)
+			if err != nil {
+				return err
+			}
+			return printImages(e, &answer, b)
+		}}
 }
 
 func load(e *command.Env) *cobra.Command {
 	var name string
 	var into []string
-	c := &cobra.Command{Use: "load FILE", Short: "Load an image from an OCI or docker archive (- reads standard input)", Args: command.Exactly(1),
+	c := &cobra.Command{Use: "load FILE", Short: "Load an image from an OCI or docker archive (- reads standard input)",
+		Args: command.Exactly(1),
 		Long: "Loads an image for services, or with --cluster into the nodes of clusters, where pods use it by its name.",
 		RunE: func(c *cobra.Command, args []string) error {
 			cl, err := e.Client(c.Context())
@@ -90,7 +92,8 @@ func load(e *command.Env) *cobra.Command {
 }
 
 func remove(e *command.Env) *cobra.Command {
-	return &cobra.Command{Use: "remove NAME", Short: "Remove an image; what runs is not affected", Args: command.Exactly(1),
+	return &cobra.Command{Use: "remove NAME", Short: "Remove an image; what runs is not affected",
+		Args: command.Exactly(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			cl, err := e.Client(c.Context())
 			if err != nil {

@@ -38,7 +38,8 @@ func upload(ctx context.Context, e *command.Env, cl *client.Client, path, file, 
 		if !p.Drawn() || total <= 0 {
 			return
 		}
-		p.Show("loading [%s] %s of %s", output.Bar(int(n>>10), int(total>>10)), kernel.FormatBytes(n), kernel.FormatBytes(total))
+		p.Show("loading [%s] %s of %s", output.Bar(int(n>>10), int(total>>10)), kernel.FormatBytes(n),
+			kernel.FormatBytes(total))
 		if n == total {
 			p.Show("sent %s, the datacenter takes it in", kernel.FormatBytes(total))
 		}

@@ -25,7 +25,8 @@ var clusterName = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]*[a-z0-9])?$`)
 // CheckName says what a cluster's name may be before it becomes part of a path.
 func CheckName(name string) error {
 	if !clusterName.MatchString(name) || len(name) > kubernetes.MaxName {
-		return exit.Usage("", "%q cannot be a cluster's name: at most %d lower-case letters, digits and dashes, with no dash at its ends",
+		return exit.Usage("", "%q cannot be a cluster's name: at most %d lower-case letters, digits and dashes, with no "+
+			"dash at its ends",
 			name, kubernetes.MaxName)
 	}
 	return nil
@@ -67,7 +68,8 @@ func Create(ctx context.Context, cl *client.Client, d *kubernetes.Definition) (k
 }
 
 // Put writes a definition and tells whether the cluster is new.
-func Put(ctx context.Context, cl *client.Client, d *kubernetes.Definition) (k kubernetes.View, created bool, err error) {
+func Put(ctx context.Context, cl *client.Client, d *kubernetes.Definition) (k kubernetes.View,
+	created bool, err error) {
 	status, b, err := cl.Send(ctx, http.MethodPut, Path(d.Name), d)
 	if err != nil {
 		return k, false, err

@@ -35,7 +35,8 @@ func files() ([]string, error) {
 	}
 	home, err := os.UserHomeDir()
 	if err != nil {
-		return nil, &exit.Error{Code: exit.Failed, Message: "there is no home directory for a kubeconfig", Next: "--output FILE, or KUBECONFIG"}
+		return nil, &exit.Error{Code: exit.Failed, Message: "there is no home directory for a kubeconfig",
+			Next: "--output FILE, or KUBECONFIG"}
 	}
 	return []string{filepath.Join(home, ".kube", "config")}, nil
 }
@@ -150,7 +151,8 @@ func (k *document) replace(list string, e *yaml.Node) {
 		n.Content = append(n.Content, e)
 		return
 	}
-	e.HeadComment, e.LineComment, e.FootComment = n.Content[at].HeadComment, n.Content[at].LineComment, n.Content[at].FootComment
+	e.HeadComment, e.LineComment, e.FootComment = n.Content[at].HeadComment, n.Content[at].LineComment,
+		n.Content[at].FootComment
 	n.Content[at] = e
 }
 
@@ -225,7 +227,8 @@ func edit(ctx context.Context, file string, change func(*document) (bool, error)
 	}
 	k, err := parse(b)
 	if err != nil {
-		return &exit.Error{Code: exit.Failed, Message: fmt.Sprintf("%s is not a kubeconfig, and was left as it is: %v", file, err),
+		return &exit.Error{Code: exit.Failed, Message: fmt.Sprintf("%s is not a kubeconfig, and was left as it is: %v", file,
+			err),
 			Next: "repair it, or --output another file"}
 	}
 	changed, err := change(k)

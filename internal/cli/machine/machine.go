@@ -25,69 +25,73 @@ func Command(e *command.Env) *cobra.Command {
 }
 
 func list(e *command.Env) *cobra.Command {
-	return &cobra.Command{Use: "list", Short: "List the machines", Args: command.Exactly(0), RunE: func(c *cobra.Command, _ []string) error {
-		cl, err := e.Client(c.Context())
-		if err != nil {
-			return err
-		}
-		var answer struct {
-			Machines []kernel.AgentView `json:"machines"`
-		}
-		b, err := cl.Get(c.Context(), "/machines/v1", &answer)
-		if err != nil {
-			return err
-		}
-		if e.JSON {
-			return e.Raw(b)
-		}
-		rows := [][]string{}
-		for _, m := range answer.Machines {
-			rows = append(rows, []string{string(m.ID), m.Hostname, m.Address.String(), reached(&m), strconv.Itoa(m.Instances),
-				share(m.Used.MilliCPU, m.Total.MilliCPU, func(n int64) string { return output.Number(float64(n) / 1000) }),
-				share(m.Used.Mem, m.Total.Mem, kernel.FormatBytes)})
-		}
-		e.Table([]string{"ID", "HOSTNAME", "ADDRESS", "STATE", "INSTANCES", "CPUS", "MEM"}, rows)
-		return nil
-	}}
+	return &cobra.Command{Use: "list", Short: "List the machines", Args: command.Exactly(0),
+		RunE: func(c *cobra.Command, _ []string) error {
+			cl, err := e.Client(c.Context())
+			if err != nil {
+				return err
+			}
+			var answer struct {
+				Machines []kernel.AgentView `json:"machines"`
+			}
+			b, err := cl.Get(c.Context(), "/machines/v1", &answer)
+			if err != nil {
+				return err
+			}
+			if e.JSON {
+				return e.Raw(b)
+			}
+			rows := [][]string{}
+			for _, m := range answer.Machines {
+				rows = append(rows, []string{string(m.ID), m.Hostname, m.Address.String(), reached(&m), strconv.Itoa(m.Instances),
+					share(m.Used.MilliCPU, m.Total.MilliCPU, func(n int64) string { return output.Number(float64(n) / 1000) }),
+					share(m.Used.Mem, m.Total.Mem, kernel.FormatBytes)})
+			}
+			e.Table([]string{"ID", "HOSTNAME", "ADDRESS", "STATE", "INSTANCES", "CPUS", "MEM"}, rows)
+			return nil
+		}}
 }
 
 func show(e *command.Env) *cobra.Command {
-	return &cobra.Command{Use: "show ID", Short: "Show one machine", Args: command.Exactly(1), RunE: func(c *cobra.Command, args []string) error {
-		cl, err := e.Client(c.Context())
-		if err != nil {
-			return err
-		}
-		var m kernel.AgentView
-		b, err := cl.Get(c.Context(), "/machines/v1/"+url.PathEscape(args[0]), &m)
-		if err != nil {
-			return err
-		}
-		if e.JSON {
-			return e.Raw(b)
-		}
-		e.Fields("id", string(m.ID), "hostname", m.Hostname, "address", m.Address.String(), "state", reached(&m),
-			"subnet", m.Subnet.String(), "gives", m.Total.String(), "promised", m.Used.String(), "free", m.Free.String(),
-			"instances", strconv.Itoa(m.Instances), "host ports", fmt.Sprintf("%d-%d", m.Ports.First, m.Ports.Last),
-			"kernel", m.Kernel, "cgroups", m.Cgroup, "version", m.Version)
-		for _, r := range m.Reserved {
-			e.Fields("reserved for "+r.Role, r.Amount.String())
-		}
-		for _, name := range slices.Sorted(maps.Keys(m.Attributes)) {
-			e.Fields("attribute "+name, m.Attributes[name])
-		}
-		for _, w := range m.Warnings {
-			e.Fields("warning", w)
-		}
-		return nil
-	}}
+	return &cobra.Command{Use: "show ID", Short: "Show one machine", Args: command.Exactly(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			cl, err := e.Client(c.Context())
+			if err != nil {
+				return err
+			}
+			var m kernel.AgentView
+			b, err := cl.Get(c.Context(), "/machines/v1/"+url.PathEscape(args[0]), &m)
+			if err != nil {
+				return err
+			}
+			if e.JSON {
+				return e.Raw(b)
+			}
+			e.Fields("id", string(m.ID), "hostname", m.Hostname, "address", m.Address.String(), "state", reached(&m),
+				"subnet", m.Subnet.String(), "gives", m.Total.String(), "promised", m.Used.String(), "free", m.Free.String(),
+				"instances", strconv.Itoa(m.Instances), "host ports", fmt.Sprintf("%d-%d", m.Ports.First, m.Ports.Last),
+				"kernel", m.Kernel, "cgroups", m.Cgroup, "version", m.Version)
+			for _, r := range m.Reserved {
+				e.Fields("reserved for "+r.Role, r.Amount.String())
+			}
+			for _, name := range slices.Sorted(maps.Keys(m.Attributes)) {
+				e.Fields("attribute "+name, m.Attributes[name])
+			}
+			for _, w := range m.Warnings {
+				e.Fields("warning", w)
+			}
+			return nil
+		}}
 }
 
 func reserve(e *command.Env) *cobra.Command {
 	var kept resources.Amounts
 	var none bool
 	c := &cobra.Command{Use: "reserve ID ROLE", Short: "Keep a part of a machine for a group", Args: command.Exactly(2),
-		Long: "Keeps an amount of one machine for a role, the path of a group such as /prod, and those below it, in place of what it had.\n" +
-			"An app's acceptedResourceRoles says whether it may use it: [\"*\"] not at all, its group's name that alone, nothing or both either.",
+		Long: "Keeps an amount of one machine for a role, the path of a group such as /prod, and those below it, in place " +
+			"of what it had.\n" +
+			"An app's acceptedResourceRoles says whether it may use it: [\"*\"] not at all, its group's name that alone, " +
+			"nothing or both either.",
 		Example: "marina machine reserve ID /prod --cpus 4 --mem 8192\nmarina machine reserve ID /prod --none",
 		RunE: func(c *cobra.Command, args []string) error {
 			cl, err := e.Client(c.Context())
@@ -107,7 +111,8 @@ func reserve(e *command.Env) *cobra.Command {
 				return err
 			}
 			if r.IsZero() {
-				return exit.Usage("marina machine reserve --help", "nothing is to be kept: give --cpus, --mem, --disk or --gpus, or --none")
+				return exit.Usage("marina machine reserve --help",
+					"nothing is to be kept: give --cpus, --mem, --disk or --gpus, or --none")
 			}
 			b, err := cl.Call(c.Context(), http.MethodPut, path, r)
 			if err != nil {
@@ -127,7 +132,8 @@ func reserve(e *command.Env) *cobra.Command {
 func remove(e *command.Env) *cobra.Command {
 	var force, yes bool
 	c := &cobra.Command{Use: "remove ID", Short: "Take a machine out of the datacenter for good", Args: command.Exactly(1),
-		Long: "Ends what runs on the machine, for schedulers to place it elsewhere, gives its addresses back and forgets it.\n" +
+		Long: "Ends what runs on the machine, for schedulers to place it elsewhere, gives its addresses back and forgets " +
+			"it.\n" +
 			"While it is connected and runs something, or keeps volumes, that takes --force, and the volumes are lost.\n" +
 			"It cannot come back as what it was: run `marina down` on it.",
 		Example: "marina machine remove m-abcdefghijkl\nmarina machine remove m-abcdefghijkl --force --yes",
@@ -142,7 +148,8 @@ func remove(e *command.Env) *cobra.Command {
 				if _, err := cl.Get(c.Context(), path, &m); err != nil {
 					return err
 				}
-				if err := e.Confirm(fmt.Sprintf("Remove machine %s (%s, %s), which runs %d instances?", args[0], m.Hostname, reached(&m),
+				if err := e.Confirm(fmt.Sprintf("Remove machine %s (%s, %s), which runs %d instances?", args[0],
+					m.Hostname, reached(&m),
 					m.Instances)); err != nil {
 					return err
 				}
@@ -173,9 +180,12 @@ func remove(e *command.Env) *cobra.Command {
 }
 
 func pool(e *command.Env) *cobra.Command {
-	return &cobra.Command{Use: "pool [PREFIX]", Short: "Show or grow the range that machines get addresses from", Args: command.AtMost(1),
-		Long: "Each machine has a /24 of the pool for its containers. A pool that has no more can grow to a larger one that has all of it,\n" +
-			"such as 10.128.0.0/12 for 10.130.0.0/16, and shrink again to where no machine has addresses. Machines take it on at once: look\n" +
+	return &cobra.Command{Use: "pool [PREFIX]", Short: "Show or grow the range that machines get addresses from",
+		Args: command.AtMost(1),
+		Long: "Each machine has a /24 of the pool for its containers. A pool that has no more can grow to a larger one " +
+			"that has all of it,\n" +
+			"such as 10.128.0.0/12 for 10.130.0.0/16, and shrink again to where no machine has addresses. Machines take it " +
+			"on at once: look\n" +
 			"first that none of them reaches anything else in it (`ip route`).",
 		Example: "marina machine pool\nmarina machine pool 10.128.0.0/12",
 		RunE: func(c *cobra.Command, args []string) error {

@@ -98,7 +98,8 @@ func Follow(ctx context.Context, e *command.Env, cl *client.Client, id string, t
 		case failed := <-ends:
 			p.Done()
 			if failed != "" {
-				return &exit.Error{Code: exit.Failed, Message: fmt.Sprintf("deployment %s ended without success: %s", id, failed), Next: "marina app list"}
+				return &exit.Error{Code: exit.Failed, Message: fmt.Sprintf("deployment %s ended without success: %s", id, failed),
+					Next: "marina app list"}
 			}
 			return nil
 		case <-ctx.Done():
@@ -116,7 +117,8 @@ var errWaited = errors.New("waited long enough")
 // waited turns the error of a context that ran out into words.
 func waited(ctx context.Context, id string, err error) error {
 	if errors.Is(context.Cause(ctx), errWaited) {
-		return &exit.Error{Code: exit.Timeout, Message: "deployment " + id + " still runs", Next: "marina deployment list tells what it waits for"}
+		return &exit.Error{Code: exit.Timeout, Message: "deployment " + id + " still runs",
+			Next: "marina deployment list tells what it waits for"}
 	}
 	return err
 }
@@ -128,7 +130,8 @@ func show(ctx context.Context, cl *client.Client, p *output.Progress, d *Deploym
 		if err != nil {
 			continue
 		}
-		line := fmt.Sprintf("%s %s [%s] %d of %d running", strings.ToLower(strings.TrimSuffix(a.Action, "Application")), a.App,
+		line := fmt.Sprintf("%s %s [%s] %d of %d running", strings.ToLower(strings.TrimSuffix(a.Action, "Application")),
+			a.App,
 			output.Bar(app.TasksRunning, app.Instances), app.TasksRunning, app.Instances)
 		if len(app.HealthChecks) > 0 {
 			line += fmt.Sprintf(", %d healthy", app.TasksHealthy)

@@ -65,7 +65,8 @@ func PrintTasks(e *command.Env, tasks []Task) {
 			started = t.StagedAt
 		}
 		ports := strings.Trim(strings.Join(strings.Fields(fmt.Sprint(t.Ports)), ","), "[]")
-		rows = append(rows, []string{t.ID, strings.TrimPrefix(t.State, "TASK_"), t.Health(), t.Host, ip, ports, output.Ago(started)})
+		rows = append(rows, []string{t.ID, strings.TrimPrefix(t.State, "TASK_"), t.Health(), t.Host, ip, ports,
+			output.Ago(started)})
 	}
 	e.Table([]string{"TASK", "STATE", "HEALTHY", "MACHINE", "ADDRESS", "PORTS", "AGE"}, rows)
 }

@@ -32,7 +32,8 @@ func Command(e *command.Env) *cobra.Command {
 }
 
 func show(e *command.Env) *cobra.Command {
-	return &cobra.Command{Use: "show [ROLE]", Short: "Show who has, uses and waits for how much, and why", Args: command.AtMost(1),
+	return &cobra.Command{Use: "show [ROLE]", Short: "Show who has, uses and waits for how much, and why",
+		Args: command.AtMost(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			if len(args) == 0 {
 				return printQuotas(c.Context(), e, "")
@@ -112,7 +113,8 @@ func remarks(q *kernel.QuotaView) (notes []string) {
 		notes = append(notes, fmt.Sprintf("%s: %s of its guarantee is not used and held for it", q.Role, q.Held))
 	}
 	if !q.Preemptible.IsZero() && q.Role != "/" {
-		notes = append(notes, fmt.Sprintf("%s: %s of what it uses is on loan, by work with a priority below zero", q.Role, q.Preemptible))
+		notes = append(notes, fmt.Sprintf("%s: %s of what it uses is on loan, by work with a priority below zero",
+			q.Role, q.Preemptible))
 	}
 	if q.Why != "" {
 		notes = append(notes, fmt.Sprintf("%s: %d waiting for %s: %s", q.Role, q.Waiting, q.Asks, q.Why))
@@ -125,11 +127,16 @@ func set(e *command.Env) *cobra.Command {
 	var guarantee string
 	var weight float64
 	var none, force bool
-	c := &cobra.Command{Use: "set ROLE", Short: "Set what a group and those below it may use, and what is held for them", Args: command.Exactly(1),
-		Long: "Sets the quota of a role: the path of a group such as /prod or /prod/web, or / for the whole datacenter. What is not given stays as it is.\n" +
-			"A limit below what is used starts nothing new and stops nothing. What is guaranteed is held: others get it only on loan,\n" +
-			"for work with a priority below zero, which makes way. The weight counts while there is not enough for all that wait.",
-		Example: "marina quota set /prod --cpus 8 --mem 16384 --guarantee cpus=2,mem=4096\nmarina quota set /prod --cpus none --weight 2",
+	c := &cobra.Command{Use: "set ROLE", Short: "Set what a group and those below it may use, and what is held for them",
+		Args: command.Exactly(1),
+		Long: "Sets the quota of a role: the path of a group such as /prod or /prod/web, or / for the whole datacenter. " +
+			"What is not given stays as it is.\n" +
+			"A limit below what is used starts nothing new and stops nothing. What is guaranteed is held: others get it only " +
+			"on loan,\n" +
+			"for work with a priority below zero, which makes way. The weight counts while there is not enough for all that " +
+			"wait.",
+		Example: "marina quota set /prod --cpus 8 --mem 16384 --guarantee cpus=2,mem=4096\nmarina quota set /prod --cpus " +
+			"none --weight 2",
 		RunE: func(c *cobra.Command, args []string) error {
 			cl, err := e.Client(c.Context())
 			if err != nil {

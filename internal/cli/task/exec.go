@@ -24,8 +24,9 @@ import (
 
 func exec(e *command.Env) *cobra.Command {
 	var tty bool
-	c := &cobra.Command{Use: "exec TASK -- COMMAND [ARG...]", Short: "Run a command in a task; its exit code is this command's",
-		Args: command.AtLeast(2), ValidArgsFunction: completeTasks(e), RunE: func(c *cobra.Command, args []string) error {
+	c := &cobra.Command{Use: "exec TASK -- COMMAND [ARG...]",
+		Short: "Run a command in a task; its exit code is this command's",
+		Args:  command.AtLeast(2), ValidArgsFunction: completeTasks(e), RunE: func(c *cobra.Command, args []string) error {
 			cl, err := e.Client(c.Context())
 			if err != nil {
 				return err
@@ -57,7 +58,8 @@ func run(ctx context.Context, e *command.Env, cl *client.Client, task string, st
 		resized = in
 	}
 	go feed(ctx, pw, start, e.In, resized) // ends when the request does: the pipe breaks
-	resp, err := cl.Request(ctx, http.MethodPost, "/tasks/v1/"+url.PathEscape(task)+"/exec", pr, "application/octet-stream")
+	resp, err := cl.Request(ctx, http.MethodPost, "/tasks/v1/"+url.PathEscape(task)+"/exec", pr,
+		"application/octet-stream")
 	if err != nil {
 		return err
 	}
@@ -73,7 +75,8 @@ func copyOut(r io.Reader, out, errOut io.Writer, task string) error {
 	for {
 		kind, payload, err := kernel.ReadExecFrame(r)
 		if err != nil {
-			return &exit.Error{Code: exit.Unreachable, Message: "the connection to the task was lost", Next: "marina task show " + task}
+			return &exit.Error{Code: exit.Unreachable, Message: "the connection to the task was lost",
+				Next: "marina task show " + task}
 		}
 		switch kind {
 		case kernel.ExecStdout:

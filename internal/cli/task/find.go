@@ -35,7 +35,8 @@ func find(ctx context.Context, cl *client.Client, part string) (marathon.Task, e
 	case 1:
 		return hits[0], nil
 	case 0:
-		return marathon.Task{}, &exit.Error{Code: exit.NotFound, Message: fmt.Sprintf("no running task matches %q", part), Next: "marina task list"}
+		return marathon.Task{}, &exit.Error{Code: exit.NotFound, Message: fmt.Sprintf("no running task matches %q", part),
+			Next: "marina task list"}
 	}
 	return marathon.Task{}, exit.Usage("marina task list", "%d tasks match %q: give more of the id", len(hits), part)
 }

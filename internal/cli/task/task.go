@@ -27,7 +27,8 @@ func Command(e *command.Env) *cobra.Command {
 
 func list(e *command.Env) *cobra.Command {
 	var ids bool
-	list := &cobra.Command{Use: "list [APP]", Short: "List tasks", Args: command.AtMost(1), ValidArgsFunction: marathon.CompleteApps(e),
+	list := &cobra.Command{Use: "list [APP]", Short: "List tasks", Args: command.AtMost(1),
+		ValidArgsFunction: marathon.CompleteApps(e),
 		RunE: func(c *cobra.Command, args []string) error {
 			cl, err := e.Client(c.Context())
 			if err != nil {
@@ -65,7 +66,8 @@ func list(e *command.Env) *cobra.Command {
 
 func show(e *command.Env) *cobra.Command {
 	var pid bool
-	show := &cobra.Command{Use: "show TASK", Short: "Show one task", Args: command.Exactly(1), ValidArgsFunction: completeTasks(e),
+	show := &cobra.Command{Use: "show TASK", Short: "Show one task", Args: command.Exactly(1),
+		ValidArgsFunction: completeTasks(e),
 		RunE: func(c *cobra.Command, args []string) error {
 			cl, err := e.Client(c.Context())
 			if err != nil {
@@ -92,7 +94,8 @@ func show(e *command.Env) *cobra.Command {
 				fmt.Fprintln(e.Out, known.Status.PID)
 				return nil
 			}
-			e.Fields("task", t.ID, "app", t.AppID, "version", t.Version, "state", t.State, "healthy", t.Health(), "machine", t.Host,
+			e.Fields("task", t.ID, "app", t.AppID, "version", t.Version, "state", t.State, "healthy", t.Health(),
+				"machine", t.Host,
 				"ports", fmt.Sprint(t.Ports), "process", strconv.Itoa(known.Status.PID), "says", known.Status.Message)
 			for _, ip := range t.IPAddresses {
 				e.Fields("address", ip.IPAddress)
@@ -109,7 +112,8 @@ func show(e *command.Env) *cobra.Command {
 func log(e *command.Env) *cobra.Command {
 	var follow, stderr bool
 	var lines int
-	log := &cobra.Command{Use: "log TASK", Short: "Print what a task wrote", Args: command.Exactly(1), ValidArgsFunction: completeTasks(e),
+	log := &cobra.Command{Use: "log TASK", Short: "Print what a task wrote", Args: command.Exactly(1),
+		ValidArgsFunction: completeTasks(e),
 		RunE: func(c *cobra.Command, args []string) error {
 			cl, err := e.Client(c.Context())
 			if err != nil {
