@@ -35,7 +35,8 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		h.Set("X-Marathon-Leader", "http://"+leader)
 	}
 	r.Body = http.MaxBytesReader(w, r.Body, marathon.MaxBody)
-	c := &call{services: a.services, api: a, r: r, rights: rights{r.Context(), a.access, a.services}, out: answer{header: http.Header{}}}
+	c := &call{services: a.services, api: a, r: r, rights: rights{r.Context(), a.access, a.services},
+		out: answer{header: http.Header{}}}
 	if err := c.route(); err != nil {
 		c.out = errorAnswer(err)
 	}
@@ -62,15 +63,15 @@ func (c *call) route() error {
 	rest := parts[2:]
 	switch parts[1] {
 	case "apps":
-		return c.apps(rest)
+		return apps{c}.route(rest)
 	case "groups":
-		return c.groups(rest)
+		return groups{c}.route(rest)
 	case "deployments":
-		return c.deployments(rest)
+		return deployments{c}.route(rest)
 	case "tasks":
-		return c.allTasks(rest)
+		return tasks{c}.route(rest)
 	case "queue":
-		return c.queue(rest)
+		return queue{c}.route(rest)
 	case "pods":
 		return c.pods(rest)
 	case "info", "leader", "events", "plugins":

@@ -13,8 +13,11 @@ import (
 	"github.com/marinaos/marina/internal/services/core"
 )
 
-// apps routes /v2/apps/...
-func (c *call) apps(rest []string) error {
+// apps answers about apps.
+type apps struct{ *call }
+
+// route routes /v2/apps/...
+func (c apps) route(rest []string) error {
 	n := len(rest)
 	switch {
 	case n == 0:
@@ -25,12 +28,12 @@ func (c *call) apps(rest []string) error {
 		}
 		return c.restartApp(join(rest[:n-1]))
 	case rest[n-1] == "tasks" && n > 1:
-		return c.appTasks(rest[:n-1])
+		return tasks{c.call}.appTasks(rest[:n-1])
 	case n > 2 && rest[n-2] == "tasks":
 		if c.r.Method != http.MethodDelete {
 			return errMethod
 		}
-		return c.deleteTask(join(rest[:n-2]), rest[n-1])
+		return tasks{c.call}.deleteTask(join(rest[:n-2]), rest[n-1])
 	case rest[n-1] == "versions" && n > 1:
 		return c.get(func() error { return c.appVersions(join(rest[:n-1])) })
 	case n > 2 && rest[n-2] == "versions":
@@ -54,7 +57,7 @@ func (c *call) apps(rest []string) error {
 
 func join(parts []string) string { return "/" + strings.Join(parts, "/") }
 
-func (c *call) appsRoot() error {
+func (c apps) appsRoot() error {
 	switch c.r.Method {
 	case http.MethodGet, http.MethodHead:
 		return c.listApps()
@@ -96,7 +99,7 @@ func (c *call) infos(embed core.Embed, keep func(*marathon.App) bool) []marathon
 	return c.services.Describe(apps, embed)
 }
 
-func (c *call) listApps() error {
+func (c apps) listApps() error {
 	q := c.r.URL.Query()
 	selectors := []marathon.Selector{}
 	for _, text := range q["label"] {
@@ -117,12 +120,12 @@ func (c *call) listApps() error {
 	return c.answer(map[string]any{"apps": apps})
 }
 
-func (c *call) appsBelow(group string) error {
+func (c apps) appsBelow(group string) error {
 	below := func(a *marathon.App) bool { return marathon.Under(a.ID, group) }
 	return c.answer(map[string]any{"*": c.infos(c.embeds(), below)})
 }
 
-func (c *call) showApp(id string) error {
+func (c apps) showApp(id string) error {
 	if err := c.rights.check(access.Read, id); err != nil {
 		return err
 	}
@@ -144,7 +147,7 @@ func (c *call) asker() services.Asker {
 	return services.Asker{From: ip, Path: c.r.URL.Path, Force: c.flag("force", false)}
 }
 
-func (c *call) createApp() error {
+func (c apps) createApp() error {
 	given, err := c.object()
 	if err != nil {
 		return err
@@ -183,7 +186,7 @@ func idOf(given map[string]any, at string) (string, error) {
 	return id, nil
 }
 
-func (c *call) putApp(id string, partial, create bool) error {
+func (c apps) putApp(id string, partial, create bool) error {
 	if err := c.rights.mayChange(id); err != nil {
 		return err
 	}
@@ -202,7 +205,7 @@ func (c *call) putApp(id string, partial, create bool) error {
 	return c.started(http.StatusOK, d, nil)
 }
 
-func (c *call) putApps(partial, create bool) error {
+func (c apps) putApps(partial, create bool) error {
 	list, err := c.list()
 	if err != nil {
 		return err
@@ -231,7 +234,7 @@ func (c *call) putApps(partial, create bool) error {
 
 // deleteApp removes an app, and cancels what is in the way unless force=false is given. One whose row cannot be read
 // is only removed with force=true.
-func (c *call) deleteApp(id string) error {
+func (c apps) deleteApp(id string) error {
 	if err := c.rights.check(access.Delete, id); err != nil {
 		return err
 	}
@@ -242,7 +245,7 @@ func (c *call) deleteApp(id string) error {
 	return c.started(http.StatusOK, d, nil)
 }
 
-func (c *call) restartApp(id string) error {
+func (c apps) restartApp(id string) error {
 	if err := c.rights.check(access.Update, id); err != nil {
 		return err
 	}
@@ -253,7 +256,7 @@ func (c *call) restartApp(id string) error {
 	return c.started(http.StatusOK, d, nil)
 }
 
-func (c *call) appVersions(id string) error {
+func (c apps) appVersions(id string) error {
 	if err := c.rights.check(access.Read, id); err != nil {
 		return err
 	}
@@ -265,7 +268,7 @@ func (c *call) appVersions(id string) error {
 	return c.answer(map[string]any{"versions": list})
 }
 
-func (c *call) appVersion(id, version string) error {
+func (c apps) appVersion(id, version string) error {
 	if err := c.rights.check(access.Read, id); err != nil {
 		return err
 	}

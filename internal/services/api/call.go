@@ -17,7 +17,8 @@ import (
 	"github.com/marinaos/marina/internal/services/core"
 )
 
-// call is one request on its way through the routes. It cannot write: what it answers with is built first.
+// call is one request on its way through the routes: what every handler may ask of it, and the answer. It cannot
+// write: the answer is built first. Handlers are methods of a type for each noun, which is a call.
 type call struct {
 	services *services.Services
 	api      *API
@@ -205,7 +206,8 @@ func errorAnswer(err error) answer {
 		status, body.Message = http.StatusUnprocessableEntity, err.Error()
 	} else {
 		status, body.Message = http.StatusServiceUnavailable,
-			"this master could not confirm the request: it does not lead, or its state's outcome is unknown; read before you repeat it"
+			"this master could not confirm the request: it does not lead, or its state's outcome is unknown; "+
+				"read before you repeat it"
 	}
 	a := answer{status: status, header: http.Header{}, body: body}
 	if status == http.StatusServiceUnavailable {

@@ -9,8 +9,11 @@ import (
 	"github.com/marinaos/marina/internal/marathon"
 )
 
-// deployments routes /v2/deployments/...
-func (c *call) deployments(rest []string) error {
+// deployments answers about running deployments.
+type deployments struct{ *call }
+
+// route routes /v2/deployments/...
+func (c deployments) route(rest []string) error {
 	switch {
 	case len(rest) == 0:
 		return c.get(c.listDeployments)
@@ -23,14 +26,14 @@ func (c *call) deployments(rest []string) error {
 }
 
 // listDeployments answers with those of which the asker may see every app.
-func (c *call) listDeployments() error {
+func (c deployments) listDeployments() error {
 	return c.answer(slices.DeleteFunc(c.services.Deployments(), func(d marathon.DeploymentInfo) bool {
 		return c.rights.check(access.Read, d.AffectedApps...) != nil
 	}))
 }
 
 // deleteDeployment cancels with force; without, a deployment back to what was follows.
-func (c *call) deleteDeployment(id string) error {
+func (c deployments) deleteDeployment(id string) error {
 	if err := c.rights.mayTouch(id); err != nil {
 		return err
 	}
@@ -47,8 +50,11 @@ func (c *call) deleteDeployment(id string) error {
 	return c.started(http.StatusOK, next, nil)
 }
 
-// queue routes /v2/queue and /v2/queue/{id}/delay.
-func (c *call) queue(rest []string) error {
+// queue answers about apps with instances left to launch.
+type queue struct{ *call }
+
+// route routes /v2/queue and /v2/queue/{id}/delay.
+func (c queue) route(rest []string) error {
 	n := len(rest)
 	if n == 0 {
 		return c.get(c.listQueue)
@@ -68,7 +74,7 @@ func (c *call) queue(rest []string) error {
 	return c.answerWith(http.StatusNoContent, nil)
 }
 
-func (c *call) listQueue() error {
+func (c queue) listQueue() error {
 	offers := slices.Contains(c.r.URL.Query()["embed"], "lastUnusedOffers")
 	out := []marathon.QueueItem{}
 	for _, q := range c.services.Queue() {

@@ -12,8 +12,11 @@ import (
 	"github.com/marinaos/marina/internal/marathon"
 )
 
-// groups routes /v2/groups/... Groups are read from the ids of the apps in them; they cannot be written yet.
-func (c *call) groups(rest []string) error {
+// groups answers about groups.
+type groups struct{ *call }
+
+// route routes /v2/groups/... Groups are read from the ids of the apps in them; they cannot be written yet.
+func (c groups) route(rest []string) error {
 	if c.r.Method != http.MethodGet && c.r.Method != http.MethodHead {
 		return marathon.Problemf(errdefs.ErrNotImplemented,
 			"Writing groups is not supported by this version: create, update and remove their apps by /v2/apps")
@@ -36,7 +39,7 @@ func noGroup(id string) error {
 }
 
 // showGroup answers with a group made of apps.
-func (c *call) showGroup(id string, apps []*marathon.App) error {
+func (c groups) showGroup(id string, apps []*marathon.App) error {
 	apps = slices.DeleteFunc(apps, func(a *marathon.App) bool { return !marathon.Under(a.ID, id) || !c.rights.sees(a.ID) })
 	if len(apps) == 0 && id != "/" {
 		return noGroup(id)
@@ -95,7 +98,7 @@ func newest(apps []*marathon.App) string {
 }
 
 // versionsBelow are the versions of each app below a group, oldest first. An app that went away meanwhile has none.
-func (c *call) versionsBelow(id string) map[string][]string {
+func (c groups) versionsBelow(id string) map[string][]string {
 	out := map[string][]string{}
 	for _, a := range c.services.Apps() {
 		if marathon.Under(a.ID, id) && c.rights.sees(a.ID) {
@@ -106,7 +109,7 @@ func (c *call) versionsBelow(id string) map[string][]string {
 }
 
 // groupVersions are the versions of all apps below a group, the newest first.
-func (c *call) groupVersions(id string) error {
+func (c groups) groupVersions(id string) error {
 	list := []string{}
 	below := c.versionsBelow(id)
 	for _, versions := range below {
@@ -122,7 +125,7 @@ func (c *call) groupVersions(id string) error {
 }
 
 // groupVersion is a group as it was at a version: of each app that is still there, the newest version up to then.
-func (c *call) groupVersion(id, version string) error {
+func (c groups) groupVersion(id, version string) error {
 	wanted := map[string]string{}
 	known := false
 	for app, versions := range c.versionsBelow(id) {

@@ -15,8 +15,11 @@ import (
 // MaxKill is how many tasks one request may name.
 const MaxKill = 10_000
 
+// tasks answers about tasks, one of each instance.
+type tasks struct{ *call }
+
 // appTasks serves /v2/apps/{id}/tasks and /v2/apps/{group}/*/tasks.
-func (c *call) appTasks(path []string) error {
+func (c tasks) appTasks(path []string) error {
 	f := core.Filter{App: join(path)}
 	if n := len(path) - 1; path[n] == "*" {
 		f = core.Filter{Below: join(path[:n])}
@@ -38,14 +41,14 @@ func (c *call) appTasks(path []string) error {
 
 // deleteTask finds the task by its own id: some clients derive the app's from it and get that wrong. An app that does
 // exist must be the task's.
-func (c *call) deleteTask(app, id string) error {
+func (c tasks) deleteTask(app, id string) error {
 	return c.kill(services.Victims{Filter: core.Filter{App: app}, Tasks: []string{id}, Must: true},
 		func(killed []marathon.Task) any { return map[string]any{"task": killed[0]} })
 }
 
 // kill ends instances: at once, so that new ones follow, or with scale=true by a deployment that wants as many fewer.
 // describe makes the answer of the first kind.
-func (c *call) kill(v services.Victims, describe func([]marathon.Task) any) error {
+func (c tasks) kill(v services.Victims, describe func([]marathon.Task) any) error {
 	if err := c.rights.mayEnd(v); err != nil {
 		return err
 	}
@@ -67,8 +70,8 @@ func (c *call) kill(v services.Victims, describe func([]marathon.Task) any) erro
 	return c.answer(describe(killed))
 }
 
-// allTasks serves /v2/tasks and /v2/tasks/delete.
-func (c *call) allTasks(rest []string) error {
+// route routes /v2/tasks and /v2/tasks/delete.
+func (c tasks) route(rest []string) error {
 	if len(rest) == 1 && rest[0] == "delete" {
 		if c.r.Method != http.MethodPost {
 			return errMethod
@@ -86,7 +89,7 @@ func (c *call) allTasks(rest []string) error {
 	})
 }
 
-func (c *call) deleteTasks() error {
+func (c tasks) deleteTasks() error {
 	v, err := c.object()
 	if err != nil {
 		return err
