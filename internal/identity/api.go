@@ -40,13 +40,17 @@ func badRequest(code, format string, args ...any) error {
 	return &apiError{http.StatusBadRequest, "Bad Request", fmt.Sprintf(format, args...), code}
 }
 
+// api answers requests about a directory.
+type api struct{ *Directory }
+
 // Handler answers Base and all below it. Base/auth is open to everybody; for the rest the request's context must
 // carry a principal, see WithPrincipal.
 func (d *Directory) Handler() http.Handler {
+	a := api{d}
 	mux := http.NewServeMux()
 	open := func(pattern string, h func(http.ResponseWriter, *http.Request) error) {
 		method, path, _ := strings.Cut(pattern, " ")
-		mux.Handle(method+" "+Base+path, d.apiHandler(h))
+		mux.Handle(method+" "+Base+path, a.handler(h))
 	}
 	closed := func(pattern string, h func(http.ResponseWriter, *http.Request) error) {
 		open(pattern, func(w http.ResponseWriter, r *http.Request) error {
@@ -66,24 +70,24 @@ func (d *Directory) Handler() http.Handler {
 			return h(w, r)
 		})
 	}
-	open("POST /auth/login", d.apiLogin)
+	open("POST /auth/login", a.login)
 	open("GET /auth/login", func(http.ResponseWriter, *http.Request) error {
 		return badRequest("ERR_MISSING_QUERY_PARAMETERS", "There is no login by redirect: POST uid and password.")
 	})
-	open("GET /auth/logout", d.apiLogout)
-	open("GET /auth/providers", apiProviders)
-	open("GET /auth/oidc/providers", apiNoProviders)
-	open("GET /auth/saml/providers", apiNoProviders)
-	open("GET /auth/jwks", d.apiJWKS)
-	closed("GET /users", d.apiUsers)
-	closed("GET /users/{uid}", d.apiUser)
-	closed("PUT /users/{uid}", d.apiPutUser)
-	closed("PATCH /users/{uid}", d.apiPatchUser)
-	closed("DELETE /users/{uid}", d.apiDeleteUser)
-	closed("GET /tokens", d.apiTokens)
-	closed("POST /tokens", d.apiPostToken)
-	closed("DELETE /tokens", d.apiDeleteTokens)
-	closed("DELETE /tokens/{id}", d.apiDeleteToken)
+	open("GET /auth/logout", a.logout)
+	open("GET /auth/providers", listProviders)
+	open("GET /auth/oidc/providers", listNoProviders)
+	open("GET /auth/saml/providers", listNoProviders)
+	open("GET /auth/jwks", a.jwks)
+	closed("GET /users", a.listUsers)
+	closed("GET /users/{uid}", a.showUser)
+	closed("PUT /users/{uid}", a.putUser)
+	closed("PATCH /users/{uid}", a.patchUser)
+	closed("DELETE /users/{uid}", a.deleteUser)
+	closed("GET /tokens", a.listTokens)
+	closed("POST /tokens", a.postToken)
+	closed("DELETE /tokens", a.deleteTokens)
+	closed("DELETE /tokens/{id}", a.deleteToken)
 	return withoutSlash(mux)
 }
 
@@ -105,7 +109,8 @@ func withoutSlash(mux *http.ServeMux) http.Handler {
 	})
 }
 
-func (d *Directory) apiHandler(h func(http.ResponseWriter, *http.Request) error) http.Handler {
+// handler answers a request with what h makes of it, or its error.
+func (a api) handler(h func(http.ResponseWriter, *http.Request) error) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !acceptsJSON(r) {
 			writeError(w, &apiError{http.StatusNotAcceptable, "Not Acceptable", "Answers are application/json: accept that.",
@@ -113,12 +118,12 @@ func (d *Directory) apiHandler(h func(http.ResponseWriter, *http.Request) error)
 			return
 		}
 		if err := h(w, r); err != nil && writeError(w, err) >= http.StatusInternalServerError {
-			d.log.Error("identity request not done", "method", r.Method, "path", r.URL.Path, "err", err)
+			a.log.Error("identity request not done", "method", r.Method, "path", r.URL.Path, "err", err)
 		}
 	})
 }
 
-func (d *Directory) apiLogin(w http.ResponseWriter, r *http.Request) error {
+func (a api) login(w http.ResponseWriter, r *http.Request) error {
 	var body struct {
 		UID      *string `json:"uid"`
 		Password *string `json:"password"`
@@ -140,11 +145,11 @@ func (d *Directory) apiLogin(w http.ResponseWriter, r *http.Request) error {
 		}
 	}
 	audit.Note(r.Context(), "uid", uid)
-	issued, err := d.Login(r.Context(), r.RemoteAddr, uid, password, token, ttl)
+	issued, err := a.Login(r.Context(), r.RemoteAddr, uid, password, token, ttl)
 	if err != nil {
 		return err
 	}
-	user, _ := d.User(uid)
+	user, _ := a.User(uid)
 	info, err := json.Marshal(map[string]any{"uid": uid, "description": user.Description, "is_remote": false})
 	if err != nil {
 		return fmt.Errorf("login: %w", err)
@@ -154,12 +159,12 @@ func (d *Directory) apiLogin(w http.ResponseWriter, r *http.Request) error {
 	return writeJSON(w, http.StatusOK, map[string]string{"token": issued.Secret})
 }
 
-// apiLogout revokes the request's token, not only the cookie. Since it is a GET, a page of another origin could send
+// logout revokes the request's token, not only the cookie. Since it is a GET, a page of another origin could send
 // a browser here: then nothing happens.
-func (d *Directory) apiLogout(w http.ResponseWriter, r *http.Request) error {
+func (a api) logout(w http.ResponseWriter, r *http.Request) error {
 	if site := r.Header.Get("Sec-Fetch-Site"); site == "" || site == "same-origin" || site == "none" {
-		if p, err := d.Authenticate(r); err == nil {
-			if err := d.Revoke(r.Context(), p.TokenID); err != nil && !errors.Is(err, errdefs.ErrNotFound) {
+		if p, err := a.Authenticate(r); err == nil {
+			if err := a.Revoke(r.Context(), p.TokenID); err != nil && !errors.Is(err, errdefs.ErrNotFound) {
 				return err
 			}
 		}
@@ -185,7 +190,7 @@ type provider struct {
 	Config             map[string]string `json:"config"`
 }
 
-func apiProviders(w http.ResponseWriter, _ *http.Request) error {
+func listProviders(w http.ResponseWriter, _ *http.Request) error {
 	login := map[string]string{"start_flow_url": Base + "/auth/login"}
 	return writeJSON(w, http.StatusOK, map[string]provider{
 		"dcos-users": {"dcos-uid-password", "User id and password", "dcos-usercredential-post-receive-authtoken", login},
@@ -194,27 +199,27 @@ func apiProviders(w http.ResponseWriter, _ *http.Request) error {
 	})
 }
 
-func apiNoProviders(w http.ResponseWriter, _ *http.Request) error {
+func listNoProviders(w http.ResponseWriter, _ *http.Request) error {
 	return writeJSON(w, http.StatusOK, struct{}{})
 }
 
-func (d *Directory) apiJWKS(w http.ResponseWriter, _ *http.Request) error {
-	return writeJSON(w, http.StatusOK, map[string][]jwk{"keys": {newJWK(d.signer.public)}})
+func (a api) jwks(w http.ResponseWriter, _ *http.Request) error {
+	return writeJSON(w, http.StatusOK, map[string][]jwk{"keys": {newJWK(a.signer.public)}})
 }
 
-func (d *Directory) apiUsers(w http.ResponseWriter, r *http.Request) error {
-	return writeList(w, d.Users(r.URL.Query().Get("type") == "service"))
+func (a api) listUsers(w http.ResponseWriter, r *http.Request) error {
+	return writeList(w, a.Users(r.URL.Query().Get("type") == "service"))
 }
 
-func (d *Directory) apiUser(w http.ResponseWriter, r *http.Request) error {
-	u, err := d.User(r.PathValue("uid"))
+func (a api) showUser(w http.ResponseWriter, r *http.Request) error {
+	u, err := a.User(r.PathValue("uid"))
 	if err != nil {
 		return userError(err)
 	}
 	return writeJSON(w, http.StatusOK, u)
 }
 
-func (d *Directory) apiPutUser(w http.ResponseWriter, r *http.Request) error {
+func (a api) putUser(w http.ResponseWriter, r *http.Request) error {
 	var body struct {
 		Description  string  `json:"description"`
 		Password     *string `json:"password"`
@@ -231,7 +236,7 @@ func (d *Directory) apiPutUser(w http.ResponseWriter, r *http.Request) error {
 		return badRequest("ERR_INVALID_DATA",
 			"provider_type: only internal users can be made, with a password or a public_key.")
 	}
-	err := d.CreateUser(r.Context(), r.PathValue("uid"), NewUser{
+	err := a.CreateUser(r.Context(), r.PathValue("uid"), NewUser{
 		Description: body.Description, Password: deref(body.Password), PublicKey: deref(body.PublicKey),
 	})
 	if err != nil {
@@ -241,7 +246,7 @@ func (d *Directory) apiPutUser(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-func (d *Directory) apiPatchUser(w http.ResponseWriter, r *http.Request) error {
+func (a api) patchUser(w http.ResponseWriter, r *http.Request) error {
 	var body struct {
 		Description *string `json:"description"`
 		Password    *string `json:"password"`
@@ -252,26 +257,26 @@ func (d *Directory) apiPatchUser(w http.ResponseWriter, r *http.Request) error {
 	if body.Description == nil && body.Password == nil {
 		return badRequest("ERR_INVALID_DATA", "Give description or password.")
 	}
-	if err := d.ChangeUser(r.Context(), r.PathValue("uid"), UserChange(body)); err != nil {
+	if err := a.ChangeUser(r.Context(), r.PathValue("uid"), UserChange(body)); err != nil {
 		return userError(err)
 	}
 	w.WriteHeader(http.StatusNoContent)
 	return nil
 }
 
-func (d *Directory) apiDeleteUser(w http.ResponseWriter, r *http.Request) error {
-	if err := d.DeleteUser(r.Context(), r.PathValue("uid")); err != nil {
+func (a api) deleteUser(w http.ResponseWriter, r *http.Request) error {
+	if err := a.DeleteUser(r.Context(), r.PathValue("uid")); err != nil {
 		return userError(err)
 	}
 	w.WriteHeader(http.StatusNoContent)
 	return nil
 }
 
-func (d *Directory) apiTokens(w http.ResponseWriter, r *http.Request) error {
-	return writeList(w, d.List(r.URL.Query().Get("uid")))
+func (a api) listTokens(w http.ResponseWriter, r *http.Request) error {
+	return writeList(w, a.List(r.URL.Query().Get("uid")))
 }
 
-func (d *Directory) apiPostToken(w http.ResponseWriter, r *http.Request) error {
+func (a api) postToken(w http.ResponseWriter, r *http.Request) error {
 	var body TokenRequest
 	if err := readJSON(w, r, &body); err != nil {
 		return err
@@ -282,28 +287,28 @@ func (d *Directory) apiPostToken(w http.ResponseWriter, r *http.Request) error {
 	}
 	uid := cmp.Or(body.UID, FromContext(r.Context()).UID)
 	audit.Note(r.Context(), "uid", uid)
-	issued, err := d.Issue(r.Context(), uid, ttl, body.Description)
+	issued, err := a.Issue(r.Context(), uid, ttl, body.Description)
 	if err != nil {
 		return userError(err)
 	}
 	return writeJSON(w, http.StatusCreated, issued)
 }
 
-func (d *Directory) apiDeleteToken(w http.ResponseWriter, r *http.Request) error {
-	if err := d.Revoke(r.Context(), r.PathValue("id")); err != nil {
+func (a api) deleteToken(w http.ResponseWriter, r *http.Request) error {
+	if err := a.Revoke(r.Context(), r.PathValue("id")); err != nil {
 		return err
 	}
 	w.WriteHeader(http.StatusNoContent)
 	return nil
 }
 
-func (d *Directory) apiDeleteTokens(w http.ResponseWriter, r *http.Request) error {
+func (a api) deleteTokens(w http.ResponseWriter, r *http.Request) error {
 	uid := r.URL.Query().Get("uid")
 	audit.Note(r.Context(), "uid", uid)
 	if uid == "" {
 		return badRequest("ERR_MISSING_QUERY_PARAMETERS", "Name the user whose tokens to revoke: ?uid=<uid>.")
 	}
-	if err := d.RevokeUser(r.Context(), uid); err != nil {
+	if err := a.RevokeUser(r.Context(), uid); err != nil {
 		return userError(err)
 	}
 	w.WriteHeader(http.StatusNoContent)

@@ -39,15 +39,16 @@ func (d *Directory) ServeSocket(ctx context.Context, path string, rest http.Hand
 
 // serveSocket serves peers that have one of the uids.
 func (d *Directory) serveSocket(ctx context.Context, l net.Listener, rest http.Handler, uids ...int) error {
+	a := api{d}
 	mux := http.NewServeMux()
-	mux.Handle("POST /token", d.apiHandler(d.apiSocketToken))
+	mux.Handle("POST /token", a.handler(a.postSocketToken))
 	if rest != nil {
 		mux.Handle("/", rest)
 	}
 	recorded := d.audit.Wrap(mux, func(r *http.Request) (string, string) {
 		return fmt.Sprintf("uid %v of the machine", r.Context().Value(peerKey{})), "socket"
 	})
-	guarded := d.apiHandler(func(w http.ResponseWriter, r *http.Request) error {
+	guarded := a.handler(func(w http.ResponseWriter, r *http.Request) error {
 		if uid, ok := r.Context().Value(peerKey{}).(int); !ok || !slices.Contains(uids, uid) {
 			return &apiError{http.StatusForbidden, "Forbidden", "Only root gets a token here: use sudo.", "ERR_FORBIDDEN"}
 		}
@@ -85,7 +86,8 @@ func (d *Directory) serveSocket(ctx context.Context, l net.Listener, rest http.H
 	return context.Cause(ctx)
 }
 
-func (d *Directory) apiSocketToken(w http.ResponseWriter, r *http.Request) error {
+// postSocketToken issues a token for root.
+func (a api) postSocketToken(w http.ResponseWriter, r *http.Request) error {
 	body := TokenRequest{}
 	if r.ContentLength != 0 {
 		if err := readJSON(w, r, &body); err != nil {
@@ -102,7 +104,7 @@ func (d *Directory) apiSocketToken(w http.ResponseWriter, r *http.Request) error
 			return err
 		}
 	}
-	issued, err := d.IssueRoot(r.Context(), ttl, body.Description)
+	issued, err := a.IssueRoot(r.Context(), ttl, body.Description)
 	if err != nil {
 		return err
 	}
