@@ -16,21 +16,15 @@ func (p *Pool) SetAside(id kernel.AgentID, r kernel.Resources) {
 // PlaceAt places one instance on a machine, if it passes every filter there.
 func (p *Pool) PlaceAt(r *Request, id kernel.AgentID) (Placement, bool) {
 	i, ok := p.ids[id]
-	if !ok || !p.passesRules(r, i) || !p.hasPortsAndAddress(r, i) || !r.need.Fits(p.freeFor(r, i)) {
+	if !ok || !p.passesRules(r, i) || !p.machines[i].hasPortsAndAddress(r) || !r.need.Fits(p.freeFor(r, i)) {
 		return Placement{}, false
 	}
 	return p.takeOn(r, i), true
 }
 
-// hasPortsAndAddress reports whether machine i has the host ports and an address for an instance of r.
-func (p *Pool) hasPortsAndAddress(r *Request, i int32) bool {
-	m := &p.machines[i]
-	return m.hasPorts(r) && (!r.address || m.addresses.free() > 0)
-}
-
 // passesRules reports whether machine i passes every filter of r but for resources, host ports and addresses.
 func (p *Pool) passesRules(r *Request, i int32) bool {
-	if !p.open.has(i) || !p.hasReserved(r, i) {
+	if !p.open.has(i) || !p.machines[i].hasReserved(r) {
 		return false
 	}
 	for _, rule := range r.rules {
@@ -46,7 +40,8 @@ func (p *Pool) passesRules(r *Request, i int32) bool {
 // there already.
 func (p *Pool) Short(r *Request, id kernel.AgentID, claimed bool) (kernel.Resources, bool) {
 	i, ok := p.ids[id]
-	if !ok || !p.passesRules(r, i) || !claimed && !p.hasPortsAndAddress(r, i) || !r.need.Fits(p.freeWhenEmpty(r, i)) {
+	if !ok || !p.passesRules(r, i) || !claimed && !p.machines[i].hasPortsAndAddress(r) ||
+		!r.need.Fits(p.machines[i].freeWhenEmpty(r)) {
 		return kernel.Resources{}, false
 	}
 	return r.need.Sub(p.freeFor(r, i)).Most(kernel.Resources{}), true
@@ -84,22 +79,4 @@ func (p *Pool) Best(r *Request) (kernel.AgentID, bool) {
 		return "", false
 	}
 	return p.machines[i].ID, true
-}
-
-// Total sums up the open machines: all resources, and those not used. Unused reserved parts count as free, amounts
-// set aside for waiting instances do not.
-func (p *Pool) Total() (total, free kernel.Resources) { return p.total, p.free }
-
-// updateTotals brings machine i's share of the pool's totals up to date.
-func (p *Pool) updateTotals(i int32, free kernel.Resources) {
-	m := &p.machines[i]
-	for k := range m.reservedParts {
-		free = free.Add(m.reservedParts[k].unused())
-	}
-	p.total, p.free = p.total.Sub(m.counted[0]), p.free.Sub(m.counted[1])
-	m.counted = [2]kernel.Resources{}
-	if p.open.has(i) {
-		m.counted = [2]kernel.Resources{m.Total, free.Most(kernel.Resources{})}
-		p.total, p.free = p.total.Add(m.counted[0]), p.free.Add(m.counted[1])
-	}
 }

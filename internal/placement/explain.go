@@ -28,7 +28,7 @@ func (p *Pool) Explain(r *Request) kernel.Refusal {
 	}
 	before := left.n
 	for i := range left.each {
-		if !p.hasReserved(r, i) {
+		if !p.machines[i].hasReserved(r) {
 			left.setMember(i, false)
 		}
 	}

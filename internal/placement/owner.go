@@ -14,12 +14,15 @@ type owner struct {
 // manyShare is the inverse of the share of machines from which on an owner has levels: one in 64.
 const manyShare = 64
 
-// ownerOf returns the counts of an owner, for one more request.
-func (p *Pool) ownerOf(key string) *owner {
-	o := p.owners[key]
+// owners has the counts of every owner with a request, by key.
+type owners map[string]*owner
+
+// of returns the counts of an owner, for one more request.
+func (all owners) of(key string) *owner {
+	o := all[key]
 	if o == nil {
 		o = &owner{key: key, by: map[int32]int32{}}
-		p.owners[key] = o
+		all[key] = o
 	}
 	o.requests++
 	return o

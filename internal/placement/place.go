@@ -61,7 +61,7 @@ func (p *Pool) Prepare(s *kernel.Spec) (*Request, error) {
 		}
 	}
 	key := s.Framework + "\x00" + s.Owner
-	r.owner = p.ownerOf(key)
+	r.owner = p.owners.of(key)
 	for k := range constraints {
 		c := &constraints[k]
 		if !c.counted() {
@@ -69,7 +69,7 @@ func (p *Pool) Prepare(s *kernel.Spec) (*Request, error) {
 			continue
 		}
 		if r.series == nil {
-			r.series = p.seriesOf(key + "\x00" + s.Version)
+			r.series = p.series.of(key + "\x00" + s.Version)
 		}
 		r.rules = append(r.rules, r.series.tallyFor(p, c))
 	}
@@ -145,6 +145,11 @@ func (m *machine) hasPorts(r *Request) bool {
 		}
 	}
 	return r.anyPorts == 0 || m.freePorts() >= want
+}
+
+// hasPortsAndAddress reports whether the machine has the host ports and an address for an instance of r.
+func (m *machine) hasPortsAndAddress(r *Request) bool {
+	return m.hasPorts(r) && (!r.address || m.addresses.free() > 0)
 }
 
 // takeOn takes what one instance needs on machine i, where it fits.

@@ -38,15 +38,14 @@ type Pool struct {
 	vacant     []int32 // numbers of machines that were removed
 	open       set     // machines that may be given instances
 	aggregates [height][]aggregate
-	total      kernel.Resources // of open machines
-	free       kernel.Resources
+	totals     totals
 	freed      set // machines that can take more than they could at the last Settled
 	altered    set // machines whose used or free resources may have changed since the last Altered
 
 	fields   map[string]*field
 	filters  map[kernel.Constraint]*filter
-	owners   map[string]*owner
-	series   map[string]*series
+	owners   owners
+	series   seriesByKey
 	reserved map[string]*set // machines with something reserved, by role
 
 	usual   kernel.Strategy // for specs that name none
@@ -58,7 +57,7 @@ type machine struct {
 	used          kernel.Resources
 	setAside      kernel.Resources // for waiting instances
 	reservedParts []reservedPart
-	counted       [2]kernel.Resources // in the pool's total and free
+	counted       totals // what of it is in the pool's totals
 	instances     int
 	ports         []uint16 // host ports taken, in order
 	inRange       int      // how many of them are of the machine's range

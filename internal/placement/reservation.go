@@ -109,7 +109,7 @@ func (p *Pool) PlaceOn(r *Request, id kernel.AgentID) (bool, kernel.Refusal) {
 			return no(rule.String(), rule.detail())
 		}
 	}
-	if !p.hasReserved(r, i) {
+	if !p.machines[i].hasReserved(r) {
 		return no("reservation", "nothing is reserved there for "+r.role)
 	}
 	free := p.freeFor(r, i)

@@ -78,9 +78,8 @@ func (p *Pool) freeFor(r *Request, i int32) kernel.Resources {
 	return free.Add(own)
 }
 
-// freeWhenEmpty returns what machine i would have for an instance of r if nothing ran on it.
-func (p *Pool) freeWhenEmpty(r *Request, i int32) kernel.Resources {
-	m := &p.machines[i]
+// freeWhenEmpty returns what the machine would have for an instance of r if nothing ran on it.
+func (m *machine) freeWhenEmpty(r *Request) kernel.Resources {
 	all, own := m.Total.Sub(m.setAside), kernel.Resources{}
 	for k := range m.reservedParts {
 		if r.reserved != kernel.ReservedNone && kernel.Within(r.role, m.reservedParts[k].role) {
@@ -95,9 +94,9 @@ func (p *Pool) freeWhenEmpty(r *Request, i int32) kernel.Resources {
 	return all
 }
 
-// hasReserved reports whether machine i has a reserved part for r, if r uses nothing else.
-func (p *Pool) hasReserved(r *Request, i int32) bool {
-	return r.reserved != kernel.ReservedOnly || slices.ContainsFunc(p.machines[i].reservedParts,
+// hasReserved reports whether the machine has a reserved part for r, if r uses nothing else.
+func (m *machine) hasReserved(r *Request) bool {
+	return r.reserved != kernel.ReservedOnly || slices.ContainsFunc(m.reservedParts,
 		func(k reservedPart) bool { return kernel.Within(r.role, k.role) })
 }
 

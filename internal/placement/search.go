@@ -22,7 +22,7 @@ func (p *Pool) updateAggregates(i int32) {
 	m := &p.machines[i]
 	free := m.freeForAll()
 	p.altered.setMember(i, true)
-	p.updateTotals(i, free)
+	p.totals.updateMachine(m, p.open.has(i), free)
 	if int(i) < len(p.aggregates[0]) && !free.Fits(p.aggregates[0][i].free) {
 		p.freed.setMember(i, true)
 	}
@@ -163,7 +163,7 @@ func (q *search) passesUnindexed(i int32) bool {
 			return false
 		}
 	}
-	return q.skip[i] == 0 && q.pool.hasPortsAndAddress(q.r, i)
+	return q.skip[i] == 0 && q.pool.machines[i].hasPortsAndAddress(q.r)
 }
 
 // searchSet searches the machines of a set.

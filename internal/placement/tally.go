@@ -27,12 +27,15 @@ type tally struct {
 	allowed   *set    // machines that take one more; nil unless needsSet
 }
 
-// seriesOf returns the series of a key, for one more request.
-func (p *Pool) seriesOf(key string) *series {
-	s := p.series[key]
+// seriesByKey has every series with a request.
+type seriesByKey map[string]*series
+
+// of returns the series of a key, for one more request.
+func (all seriesByKey) of(key string) *series {
+	s := all[key]
 	if s == nil {
 		s = &series{key: key, by: map[int32]int32{}}
-		p.series[key] = s
+		all[key] = s
 	}
 	s.requests++
 	return s
