@@ -83,12 +83,15 @@ var table = map[string]entry{
 	"services/api":  implementation("access kernel marathon scheduler services services/core"),
 	"services/core": part("kernel marathon").pure().For("sim"),
 
-	"kubernetes": room("access identity kernel kubernetes/archive kubernetes/definition kubernetes/pki " +
-		"kubernetes/steward kubernetes/wire metrics scheduler store"),
+	"kubernetes": room("identity kernel kubernetes/archive kubernetes/core kubernetes/definition kubernetes/pki " +
+		"kubernetes/steward kubernetes/supply kubernetes/wire metrics scheduler store"),
+	"kubernetes/api":        implementation("access kubernetes scheduler store"),
 	"kubernetes/archive":    part("disk durable"),
+	"kubernetes/core":       part("kernel kubernetes/definition kubernetes/wire").pure(),
 	"kubernetes/definition": part("kernel").pure(),
 	"kubernetes/pki":        part("identity"),
 	"kubernetes/steward":    part("kubernetes/pki kubernetes/wire scheduler"),
+	"kubernetes/supply":     part("kernel kubernetes/archive kubernetes/core scheduler"),
 	"kubernetes/wire":       part("").pure().onlyStandard(),
 
 	"gateway": room("access audit identity metrics"),
@@ -116,8 +119,8 @@ var table = map[string]entry{
 	"cli/clitest":    suite("cli kernel"),
 
 	"daemon": wiring("access agent audit daemon/heap durable gateway identity identity/ca images kernel kubernetes " +
-		"machine master metrics network network/dns network/vip runtime/containerd services services/api settings " +
-		"store store/etcd"),
+		"kubernetes/api machine master metrics network network/dns network/vip runtime/containerd services services/api " +
+		"settings store store/etcd"),
 	"daemon/heap": part(""),
 
 	"sim": wiring("invariant kernel marathon master/core services/core store store/memory"),

@@ -16,7 +16,7 @@ const (
 func (d *daemon) routes() []gateway.Route {
 	marathon := d.leading(func(t *term) http.Handler { return t.scheduler("services").handler })
 	kernel := d.leading(func(t *term) http.Handler { return t.master.Handler(d.access) })
-	clusters := d.leading(func(t *term) http.Handler { return t.clusters.Handler(d.access) })
+	clusters := d.leading(func(t *term) http.Handler { return t.scheduler("kubernetes").handler })
 	events := func(prefix string) gateway.Route {
 		return gateway.Route{Prefix: prefix + "/v2/events", Handler: strip(prefix, marathon), Streaming: true, Asks: true}
 	}

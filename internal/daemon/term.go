@@ -16,6 +16,7 @@ import (
 	"github.com/marinaos/marina/internal/identity/ca"
 	"github.com/marinaos/marina/internal/kernel"
 	"github.com/marinaos/marina/internal/kubernetes"
+	kubernetesapi "github.com/marinaos/marina/internal/kubernetes/api"
 	"github.com/marinaos/marina/internal/master"
 	"github.com/marinaos/marina/internal/services"
 	"github.com/marinaos/marina/internal/services/api"
@@ -112,7 +113,7 @@ func (d *daemon) newTerm(l *store.Leadership, listener net.Listener, name string
 	})
 	t.schedulers = []scheduler{
 		{"services", t.services.Run, api.New(t.services, d.access), t.services.Alarms},
-		{"kubernetes", t.clusters.Run, t.clusters.Handler(d.access), t.clusters.Alarms},
+		{"kubernetes", t.clusters.Run, kubernetesapi.New(t.clusters, d.access, d.log), t.clusters.Alarms},
 	}
 	return t
 }

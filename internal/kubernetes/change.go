@@ -3,16 +3,15 @@ package kubernetes
 import (
 	"context"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
 	"github.com/containerd/errdefs"
 
 	"github.com/marinaos/marina/internal/kernel"
+	"github.com/marinaos/marina/internal/kubernetes/core"
 	"github.com/marinaos/marina/internal/kubernetes/pki"
 	"github.com/marinaos/marina/internal/scheduler"
-	"github.com/marinaos/marina/internal/store"
 )
 
 // Create makes a cluster. A name that is taken is errdefs.ErrAlreadyExists, a definition that cannot be
@@ -29,66 +28,42 @@ func (k *Clusters) Create(ctx context.Context, d Definition) error {
 		return fmt.Errorf("version %s: no machine has its programs yet: build them with `make kubernetes-v%s` (minutes, once) and try again: %w",
 			d.Version, d.Version, errdefs.ErrFailedPrecondition)
 	}
-	keys, err := pki.New(d.Name, k.cfg.Now())
+	a, err := pki.New(d.Name, k.cfg.Now())
 	if err != nil {
 		return fmt.Errorf("cluster %s: %w", d.Name, err)
 	}
-	return k.change(ctx, d.Name, func(_ context.Context, c *scheduler.Change) error { return k.create(c, d, keys) })
+	return k.change(ctx, d.Name, func(_ context.Context, c *scheduler.Change) error { return k.create(c, d, a) })
 }
 
 func (k *Clusters) create(change *scheduler.Change, d Definition, a *pki.Authorities) error {
-	if c := k.clusters[d.Name]; c != nil {
-		if !c.Deleted.IsZero() {
-			return fmt.Errorf("cluster %s is being deleted: wait until it is gone, or choose another name: %w", d.Name,
-				errdefs.ErrAlreadyExists)
-		}
-		return fmt.Errorf("cluster %s is there already: choose another name, or look at it with `marina cluster show %s`: %w",
-			d.Name, d.Name, errdefs.ErrAlreadyExists)
-	}
-	if len(k.clusters) >= MaxClusters {
-		return fmt.Errorf("there are %d clusters, the most there may be: %w", len(k.clusters), errdefs.ErrResourceExhausted)
+	if err := k.state.Admit(d.Name); err != nil {
+		return err
 	}
 	if why := overQuota(k.cfg.Quotas, d.Group, d.Guarantee()); why != "" {
 		return fmt.Errorf("cluster %s: %s: %w", d.Name, why, errdefs.ErrResourceExhausted)
 	}
-	row := Row{Definition: d, ID: k.cfg.NewID(), VNI: k.clusters.freeVNI(),
-		Created: k.cfg.Now().UTC().Round(time.Millisecond)}.on(k.cfg.Kernel.Agents())
-	sealed, err := pki.Seal(k.cfg.Root, keys.Key(row.ID), a)
-	var signs store.Op
-	if err == nil {
-		signs, err = keys.Put(row.ID, sealed)
-	}
-	if err != nil {
-		return fmt.Errorf("cluster %s: %w", d.Name, err)
-	}
-	c := newCluster(row)
+	row := core.Row{Definition: d, ID: k.cfg.NewID(), VNI: k.state.FreeVNI(),
+		Created: k.cfg.Now().UTC().Round(time.Millisecond)}.On(k.cfg.Kernel.Agents())
+	c := core.New(row, nil)
 	if err := k.putRow(change, c, row); err != nil {
 		return err
 	}
-	change.Put(signs)
+	if err := k.keys.put(change, row.ID, a); err != nil {
+		return fmt.Errorf("cluster %s: %w", d.Name, err)
+	}
 	k.then(change, func() {
-		c.add(k.cfg.Now(), fmt.Sprintf("is created: Kubernetes %s, %d nodes", d.Version, *d.Nodes.Count))
-		k.clusters[d.Name] = c
+		c.AddEvent(k.cfg.Now(), "is created: Kubernetes %s, %d nodes", d.Version, *d.Nodes.Count)
+		k.state.Put(c)
 		k.cfg.Log.Info("cluster is created", "cluster", d.Name, "version", d.Version)
 	})
 	return nil
-}
-
-// on completes a new cluster's row by what follows from the machines there are.
-func (r Row) on(agents []kernel.AgentView) Row {
-	have := func(a kernel.AgentView) bool { return a.Attributes[kernel.UserNamespaces] != "no" }
-	r.SharedIDs = len(agents) > 0 && !slices.ContainsFunc(agents, have)
-	if r.Privileged == nil {
-		r.Privileged = new(!r.SharedIDs)
-	}
-	return r
 }
 
 // Change gives a cluster another definition. What is left out stays as it is; what never changes is an
 // errdefs.ErrInvalidArgument if it would.
 func (k *Clusters) Change(ctx context.Context, to Definition) error {
 	return k.change(ctx, to.Name, func(_ context.Context, change *scheduler.Change) error {
-		c, err := k.clusters.living(to.Name)
+		c, err := k.state.Living(to.Name)
 		if err != nil {
 			return err
 		}
@@ -104,14 +79,11 @@ func (k *Clusters) Change(ctx context.Context, to Definition) error {
 		}
 		row := c.Row
 		row.Definition = d
-		k.then(change, func() {
-			for _, m := range c.members {
-				m.problem = ""
-			}
-			c.add(k.cfg.Now(), fmt.Sprintf("should have %d nodes of %g cpus and %g MiB", *d.Nodes.Count, d.Nodes.CPUs,
-				d.Nodes.Mem))
-		})
-		return k.putRow(change, c, row)
+		if err := k.putRow(change, c, row); err != nil {
+			return err
+		}
+		k.then(change, func() { c.Changed(k.cfg.Now()) })
+		return nil
 	})
 }
 
@@ -119,20 +91,17 @@ func (k *Clusters) Change(ctx context.Context, to Definition) error {
 // it is harmless. A cluster that is parked may be deleted too: what the kernel has of its name is taken apart.
 func (k *Clusters) Delete(ctx context.Context, name string) error {
 	return k.change(ctx, name, func(_ context.Context, change *scheduler.Change) error {
-		c := k.clusters[name]
-		if c == nil {
-			return notFound(name)
-		}
-		if !c.Deleted.IsZero() {
-			return nil
+		c, err := k.state.Find(name)
+		if err != nil || !c.Deleted.IsZero() {
+			return err
 		}
 		row := c.Row
 		row.Deleted = k.cfg.Now().UTC().Round(time.Millisecond)
-		k.then(change, func() {
-			c.parked = nil
-			c.add(k.cfg.Now(), "is being deleted")
-		})
-		return k.putRow(change, c, row)
+		if err := k.putRow(change, c, row); err != nil {
+			return err
+		}
+		k.then(change, func() { c.End(k.cfg.Now()) })
+		return nil
 	})
 }
 
@@ -140,7 +109,7 @@ func (k *Clusters) Delete(ctx context.Context, name string) error {
 func isBuilt(ctx context.Context, of kernel.Kernel, tell time.Duration, minor string) bool {
 	late, again := time.After(tell), time.NewTicker(tell/20)
 	defer again.Stop()
-	for release(of.Agents(), minor) == "" {
+	for core.Release(of.Agents(), minor) == "" {
 		select {
 		case <-ctx.Done():
 			return false

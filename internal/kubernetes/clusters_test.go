@@ -3,20 +3,16 @@ package kubernetes
 import (
 	"bytes"
 	"crypto/x509"
-	"encoding/json"
 	"encoding/pem"
 	"errors"
-	"net/http"
-	"net/http/httptest"
-	"net/netip"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/containerd/errdefs"
 
-	"github.com/marinaos/marina/internal/access"
 	"github.com/marinaos/marina/internal/kernel"
+	"github.com/marinaos/marina/internal/kubernetes/core"
 	"github.com/marinaos/marina/internal/kubernetes/wire"
 )
 
@@ -75,7 +71,7 @@ func TestPortThatIsTakenIsGivenUp(t *testing.T) {
 		return v.Server != "" && len(v.Members) == 2 && v.Members[0].Task != "" && v.Members[1].Task != ""
 	}
 	before := w.until("a", "an address", started)
-	w.kernel.Report(kernel.InstanceID(strings.TrimSuffix(before.Members[0].Task, "."+controlPlane)), func(s *kernel.Status) {
+	w.kernel.Report(kernel.InstanceID(strings.TrimSuffix(before.Members[0].Task, "."+core.ControlPlane)), func(s *kernel.Status) {
 		s.State, s.Reason, s.Message = kernel.Failed, kernel.ReasonPort, "tcp port is taken by another"
 	})
 	w.until("a", "another address", func(v View) bool {
@@ -95,11 +91,11 @@ func TestNodeOfARemovedMachineBeginsAnew(t *testing.T) {
 				return c.Agent
 			}
 		}
-		t.Fatalf("there is no claim of %s", member)
+		t.Fatalf("there is no reservation of %s", member)
 		return ""
 	}
 	lost := on("node-1")
-	if lost == on(controlPlane) {
+	if lost == on(core.ControlPlane) {
 		t.Fatalf("node-1 is where the control plane is, on %s", lost)
 	}
 	w.kernel.RemoveAgent(lost)
@@ -121,8 +117,8 @@ func TestNodesLeaveDrainedAndStopped(t *testing.T) {
 	if got := s.lastDesired().Nodes; len(got) != 1 || got[0] != "node-1" {
 		t.Errorf("the steward was told nodes %v, want node-1", got)
 	}
-	if claims := w.kernel.Reservations(Framework); len(claims) != 2 {
-		t.Errorf("got %d claims, want those of the control plane and one node: %v", len(claims), claims)
+	if kept := w.kernel.Reservations(Framework); len(kept) != 2 {
+		t.Errorf("got %d reservations, want those of the control plane and one node: %v", len(kept), kept)
 	}
 	if err := w.clusters.Change(t.Context(), Definition{Name: "a", Nodes: Nodes{Count: new(2)}}); err != nil {
 		t.Fatal(err)
@@ -168,7 +164,7 @@ func TestDeletedClusterLeavesNothing(t *testing.T) {
 		t.Errorf("groups left: %v", left)
 	}
 	if left := w.kernel.Reservations(Framework); len(left) > 0 {
-		t.Errorf("claims left: %v", left)
+		t.Errorf("reservations left: %v", left)
 	}
 	snap, err := w.store.Snapshot(t.Context(), "kubernetes/")
 	if err != nil || len(snap.Items) > 0 {
@@ -212,7 +208,7 @@ func TestNextLeaderGoesOn(t *testing.T) {
 	w.kernel.Complete(true)
 	w.gone("a")
 	if left := w.kernel.Reservations(Framework); len(left) > 0 {
-		t.Errorf("claims left: %v", left)
+		t.Errorf("reservations left: %v", left)
 	}
 }
 
@@ -303,173 +299,14 @@ func TestMembersCertificatesAreTheirOwn(t *testing.T) {
 	}
 }
 
-func TestDefinitionsThatCannotBeAreRefused(t *testing.T) {
+func TestWhatNeverChangesIsRefused(t *testing.T) {
 	w := newWorld(t)
-	w.quotas = []kernel.QuotaView{{Role: "/team", Limit: &kernel.Resources{MilliCPU: 500, Mem: -1, Disk: -1, GPUs: -1},
-		Used: kernel.Resources{MilliCPU: 100}}}
 	w.ready(Definition{Name: "taken"})
-	for _, c := range []struct {
-		what   string
-		body   string
-		status int
-		says   string
-	}{
-		{"a name taken", `{"name":"taken"}`, 409, "is there already"},
-		{"no name", `{}`, 422, "name"},
-		{"a path for a name", `{"name":"../x"}`, 422, "name"},
-		{"a name of capitals", `{"name":"Team"}`, 422, "name"},
-		{"a name with a newline", `{"name":"a\nb"}`, 422, "name"},
-		{"a long name", `{"name":"` + strings.Repeat("a", 31) + `"}`, 422, "at most 30"},
-		{"an unknown version", `{"name":"x","version":"1.99"}`, 422, "1.37 and 1.36"},
-		{"a version that is not built", `{"name":"x","version":"1.36"}`, 409, "make kubernetes-v1.36"},
-		{"a thousand nodes", `{"name":"x","nodes":{"count":1000}}`, 422, "0 (a control plane alone) to 100"},
-		{"fewer than no nodes", `{"name":"x","nodes":{"count":-1}}`, 422, "nodes.count"},
-		{"too little memory", `{"name":"x","nodes":{"mem":1}}`, 422, "nodes.mem"},
-		{"endless memory", `{"name":"x","nodes":{"mem":1e300}}`, 422, "nodes.mem"},
-		{"more than the quota", `{"name":"x","group":"/team/sub","nodes":{"cpus":0.5}}`, 422,
-			"the quota of /team allows 0.5 cpus"},
-		{"a misspelt field", `{"name":"x","node":{}}`, 422, `unknown field "node"`},
-		{"two definitions", `{"name":"x"}{"name":"y"}`, 422, "followed"},
-		{"ranges that overlap", `{"name":"x","podCIDR":"10.96.0.0/16"}`, 422, "overlap"},
-		{"the datacenter's range", `{"name":"x","podCIDR":"10.128.0.0/16"}`, 422, "addresses of tasks"},
-		{"too few addresses", `{"name":"x","podCIDR":"10.1.1.0/24","nodes":{"count":2}}`, 422, "enough for 1 nodes"},
-		{"a group that is none", `{"name":"x","group":"team"}`, 422, "path of the quota tree"},
-		{"no JSON", `]`, 422, "cannot be read"},
-	} {
-		rec := httptest.NewRecorder()
-		w.clusters.Handler(nil).ServeHTTP(rec, httptest.NewRequest(http.MethodPost, "/kubernetes/v1/clusters",
-			strings.NewReader(c.body)))
-		if rec.Code != c.status || !strings.Contains(rec.Body.String(), strings.ReplaceAll(c.says, `"`, `\"`)) {
-			t.Errorf("%s: got %d %s, want %d and %q", c.what, rec.Code, rec.Body, c.status, c.says)
-		}
-		if strings.Contains(rec.Body.String(), "invalid argument") {
-			t.Errorf("%s: the answer tells internals: %s", c.what, rec.Body)
-		}
-	}
-	if got := len(w.clusters.List()); got != 1 {
-		t.Errorf("after all refusals there are %d clusters, want 1", got)
-	}
 	for what, to := range map[string]Definition{"version": {Name: "taken", Version: "1.36"},
 		"group": {Name: "taken", Group: "/other"},
 		"disk":  {Name: "taken", Nodes: Nodes{Disk: 99999}}, "podCIDR": {Name: "taken", PodCIDR: "10.1.0.0/16"}} {
 		if err := w.clusters.Change(t.Context(), to); !errdefs.IsInvalidArgument(err) {
 			t.Errorf("changing %s: got %v, want a refusal", what, err)
 		}
-	}
-}
-
-func TestRepeatedRequestsAreHarmless(t *testing.T) {
-	w := newWorld(t)
-	call := func(method, path, body string) *httptest.ResponseRecorder {
-		rec := httptest.NewRecorder()
-		w.clusters.Handler(nil).ServeHTTP(rec, httptest.NewRequest(method, path, strings.NewReader(body)))
-		return rec
-	}
-	const definition = `{"name":"a","nodes":{"count":1}}`
-	if rec := call("PUT", "/kubernetes/v1/clusters/a", definition); rec.Code != http.StatusCreated {
-		t.Fatalf("first: %d %s", rec.Code, rec.Body)
-	}
-	if rec := call("PUT", "/kubernetes/v1/clusters/a", definition); rec.Code != http.StatusOK {
-		t.Errorf("again: %d %s", rec.Code, rec.Body)
-	}
-	w.steward("a")
-	for range 2 {
-		if rec := call("DELETE", "/kubernetes/v1/clusters/a", ""); rec.Code != http.StatusAccepted &&
-			rec.Code != http.StatusNotFound {
-			t.Errorf("delete: %d %s", rec.Code, rec.Body)
-		}
-	}
-	w.gone("a")
-	if rec := call("GET", "/kubernetes/v1/clusters/a", ""); rec.Code != http.StatusNotFound {
-		t.Errorf("after it is gone: %d %s", rec.Code, rec.Body)
-	}
-}
-
-func TestWhereThereAreNoUserNamespacesPrivilegedPodsAreRefused(t *testing.T) {
-	without := kernel.AgentView{Agent: kernel.Agent{Attributes: map[string]string{kernel.UserNamespaces: "no"}}}
-	for _, c := range []struct {
-		name       string
-		agents     []kernel.AgentView
-		asked      *bool
-		shared     bool
-		privileged bool
-		warns      string
-	}{
-		{"everywhere", []kernel.AgentView{{}}, nil, false, true, ""},
-		{"somewhere", []kernel.AgentView{without, {}}, nil, false, true, ""},
-		{"nowhere", []kernel.AgentView{without, without}, nil, true, false, "privileged pods are refused"},
-		{"nowhere, all the same", []kernel.AgentView{without}, new(true), true, true, "root on their machines"},
-		{"not wanted", []kernel.AgentView{{}}, new(false), false, false, ""},
-	} {
-		d, err := Definition{Name: "a", Nodes: Nodes{Count: new(1)}, Privileged: c.asked}.Complete()
-		if err != nil {
-			t.Fatal(err)
-		}
-		row := Row{Definition: d, VNI: firstVNI}.on(c.agents)
-		node, err := row.nodeSpec("node-1", netip.MustParseAddr("10.128.0.2"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		var config wire.NodeConfig
-		if err := json.Unmarshal(node.Tasks[0].Files[0].Content, &config); err != nil {
-			t.Fatal(err)
-		}
-		plane, err := row.controlPlaneSpec()
-		if err != nil {
-			t.Fatal(err)
-		}
-		var steward wire.StewardConfig
-		if err := json.Unmarshal(plane.Tasks[0].Files[0].Content, &steward); err != nil {
-			t.Fatal(err)
-		}
-		if config.UserNamespace == c.shared || config.Privileged != c.privileged || steward.Privileged != c.privileged {
-			t.Errorf("%s: node %+v, steward %+v", c.name, config, steward)
-		}
-		want := kernel.Constraint{Field: kernel.UserNamespaces, Operator: "UNLIKE", Value: "no"}
-		if c.shared {
-			want.Operator = "LIKE"
-		}
-		if len(node.Constraints) != 1 || node.Constraints[0] != want || len(plane.Constraints) != 0 {
-			t.Errorf("%s: nodes want %v, the control plane %v", c.name, node.Constraints, plane.Constraints)
-		}
-		if got := strings.Join(newCluster(row).view(func() []kernel.AgentView { return nil }).Warnings,
-			"\n"); !strings.Contains(got, c.warns) || c.warns == "" && got != "" {
-			t.Errorf("%s: warnings %q, want %q", c.name, got, c.warns)
-		}
-	}
-}
-
-// Who may nothing sees no cluster and changes none.
-func TestNothingIsToldOrDoneWithoutTheRight(t *testing.T) {
-	w := newWorld(t)
-	if err := w.clusters.Create(t.Context(), Definition{Name: "a", Group: "/team"}); err != nil {
-		t.Fatal(err)
-	}
-	const of = "marina:clusters:/team/a"
-	for _, q := range []struct {
-		method, path, body string
-		status             int
-		says               string
-	}{
-		{"GET", "", "", 200, `{"clusters":[]}`},
-		{"POST", "", `{"name":"b","group":"/team"}`, 403, "create marina:clusters:/team/b"},
-		{"GET", "/a", "", 403, "read " + of},
-		{"PUT", "/a", `{"nodes":{"count":3}}`, 403, "update " + of},
-		{"PUT", "/b", `{"group":"/other"}`, 403, "create marina:clusters:/other/b"},
-		{"DELETE", "/a", "", 403, "delete " + of},
-		{"GET", "/a/kubeconfig", "", 403, "exec " + of},
-		{"GET", "/a/events", "", 403, "read " + of},
-		{"GET", "/a/follow", "", 403, "read " + of},
-		{"POST", "/a/images", "x", 403, "update " + of},
-	} {
-		rec := httptest.NewRecorder()
-		w.clusters.Handler(access.Nobody{}).ServeHTTP(rec,
-			httptest.NewRequest(q.method, "/kubernetes/v1/clusters"+q.path, strings.NewReader(q.body)))
-		if rec.Code != q.status || !strings.Contains(rec.Body.String(), q.says) {
-			t.Errorf("%s %s: %d %s, want %d with %q", q.method, q.path, rec.Code, rec.Body, q.status, q.says)
-		}
-	}
-	if list := w.clusters.List(); len(list) != 1 || *list[0].Nodes.Count == 3 || list[0].State == Deleting {
-		t.Errorf("clusters are %+v, want the one as it was", list)
 	}
 }

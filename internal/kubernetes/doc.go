@@ -12,20 +12,41 @@
 // are programs that Marina brings (bundles); all clusters of a minor execute the same file. The tasks of a cluster are
 // in a network of its own.
 //
+// # How it fits together
+//
+//	API request ────┐                                                             ┌─> store rows (fenced)
+//	kernel watch ───┤                                                             ├─> kernel: launch, stop, resize, expose ...
+//	timer ──────────┼─> scheduler.Loop ─> core.State ─> core.Decide ─> Decision ──┼─> supply: images for nodes
+//	stewards' words ┤    (the one owner)                  (pure)                  └─> steward: what is wanted
+//	supply's words ─┘
+//
+// Parts: definition, what may be asked for; core, what is known and what follows, pure; steward, the connections to
+// stewards; supply, which gives nodes images, and archive, which keeps those; pki, authorities and certificates; wire,
+// what is said between Marina and the programs in clusters; and api, which serves all of it over HTTP. Here is what
+// makes that durable and real:
+//
+//	run.go         New and Run; requests, and what others tell, come to the owner goroutine
+//	guarded.go     the state under its lock, and what anybody may read of it
+//	change.go, image.go, secret.go, request.go   what can be asked
+//	observe.go     the kernel is heard and looked at
+//	settle.go      a decision is carried out, cluster by cluster
+//	actuate.go     the kernel's part of one
+//	rows.go, keyring.go   what is stored
+//
 // # The steward
 //
 // Nothing here speaks Kubernetes' API. Inside every control plane works a steward
 // (bundle/kubernetes/hyperkube/steward): it applies add-ons, removes nodes gracefully, answers for load balancers, and
-// tells in one document how the cluster is. This room holds one long poll to each steward and sends it what is wanted,
+// tells in one document how the cluster is. Package steward holds one long poll to each and sends it what is wanted,
 // over TLS with the cluster's own authority on both sides.
 //
 // # Deciding
 //
-// decide is pure: a cluster's row, its reservations and instances, the steward's last word and the time go in, actions
-// come out. There is no plan that is half done: whatever was interrupted, the next look at what is there says what is
-// missing. What is wanted is in the row alone; what exists is the kernel's reservations and instances. A node that is
-// too many is drained by the steward, stopped, and then its reservation released; a deleted cluster is stopped, its
-// reservations released, and its rows go last, so that its name is free only when nothing is left of it.
+// A cluster's row, its reservations and instances, the steward's last word and the time go in, actions come out. There
+// is no plan that is half done: whatever was interrupted, the next look at what is there says what is missing. What is
+// wanted is in the row alone; what exists is the kernel's reservations and instances. A node that is too many is
+// drained by the steward, stopped, and then its reservation released; a deleted cluster is stopped, its reservations
+// released, and its rows go last, so that its name is free only when nothing is left of it.
 //
 // # Certificates and keys
 //
@@ -36,10 +57,10 @@
 //
 // # Who owns what
 //
-// The owner goroutine of package scheduler is the only writer of rows and of what was seen. Requests are handed to
-// it; readers hold a copy. It settles the clusters of which something changed, those whose time has come, and once a
-// minute all of them. Each awake cluster has a goroutine that follows its steward, and a node that lacks images one
-// that gives them to it; both tell the owner. Part archive keeps the loaded images on the master's disk.
+// The owner goroutine of package scheduler is the only writer of rows and of core.State. Requests are handed to it;
+// readers get values of their own. It settles the clusters of which something changed, those whose time has come, and
+// once a minute all of them. Each cluster whose control plane runs has a goroutine that follows its steward, and a node
+// that lacks images one that gives them to it; both tell the owner.
 //
 // # How it fails
 //

@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
-	"net/http/httptest"
 	"slices"
 	"strings"
 	"testing"
@@ -14,6 +12,7 @@ import (
 	"github.com/containerd/errdefs"
 
 	"github.com/marinaos/marina/internal/kernel"
+	"github.com/marinaos/marina/internal/kubernetes/core"
 	"github.com/marinaos/marina/internal/kubernetes/wire"
 	"github.com/marinaos/marina/internal/scheduler"
 	"github.com/marinaos/marina/internal/store"
@@ -72,11 +71,8 @@ func TestAReadThatFailsEndsNoLeadership(t *testing.T) {
 func TestAWriteOfUnknownOutcomeEndsTheLeadership(t *testing.T) {
 	w := newWorld(t)
 	w.memory.LoseReply(true)
-	rec := httptest.NewRecorder()
-	w.clusters.Handler(nil).ServeHTTP(rec, httptest.NewRequest(http.MethodPost, "/kubernetes/v1/clusters",
-		strings.NewReader(`{"name":"a"}`)))
-	if rec.Code != http.StatusServiceUnavailable || strings.Contains(rec.Body.String(), "row") {
-		t.Errorf("got %d %s, want %d without internals", rec.Code, rec.Body, http.StatusServiceUnavailable)
+	if err := w.clusters.Create(t.Context(), Definition{Name: "a"}); !errors.Is(err, store.ErrUnknownOutcome) {
+		t.Errorf("got %v, want that the outcome is not known", err)
 	}
 	w.endsWith(store.ErrUnknownOutcome)
 	w.lead() // memory is what the store has
@@ -105,7 +101,7 @@ func TestASpecThatCannotBeIsItsClustersProblem(t *testing.T) {
 		t.Fatal(err)
 	}
 	d.Group, d.Privileged = "/"+strings.Repeat("x", 300<<10), new(true)
-	put(t, w, "a", must(rows.Put("a", Row{Definition: d, ID: "id-a", VNI: firstVNI})).Value)
+	put(t, w, "a", must(rows.Put("a", core.Row{Definition: d, ID: "id-a", VNI: 4096})).Value)
 	w.lead()
 	w.until("a", "telling why", waitsFor("control-plane is waiting"))
 	w.goesOn("b")
@@ -220,7 +216,7 @@ func TestAClusterWhoseRowCannotBeReadIsLeftAlone(t *testing.T) {
 				t.Error("certificates are made from a row that cannot be read")
 			}
 			w.goesOn("b")
-			if n := w.clusters.clusters["b"].VNI; n == firstVNI {
+			if n := w.clusters.state.Get("b").VNI; n == 4096 {
 				t.Errorf("b's network has number %d, which may be a's", n)
 			}
 			if after := w.groups("a"); !slices.EqualFunc(before, after,
@@ -233,7 +229,7 @@ func TestAClusterWhoseRowCannotBeReadIsLeftAlone(t *testing.T) {
 			w.gone("a")
 			for _, c := range w.kernel.Reservations(Framework) {
 				if strings.HasPrefix(c.Name, "a.") {
-					t.Errorf("claim %s is left", c.Name)
+					t.Errorf("reservation %s is left", c.Name)
 				}
 			}
 			w.goesOn("a")

@@ -1,44 +1,20 @@
 package kubernetes
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
-	"net/netip"
-	"time"
 
 	"github.com/containerd/errdefs"
 
-	"github.com/marinaos/marina/internal/identity"
+	"github.com/marinaos/marina/internal/kubernetes/core"
 	"github.com/marinaos/marina/internal/scheduler"
 	"github.com/marinaos/marina/internal/store"
 )
 
-// Row is a cluster as the store has it.
-type Row struct {
-	Definition
-	ID      string    `json:"id"`  // drawn when it was created
-	VNI     int       `json:"vni"` // of its nodes' own network, unique among clusters
-	Created time.Time `json:"created"`
-	ReadyAt time.Time `json:"readyAt,omitzero"`
-	Deleted time.Time `json:"deleted,omitzero"` // somebody asked for its end then
-	// Published is the machines' ports of its load balancers, by namespace/name/protocol/port.
-	Published map[string]uint16 `json:"published,omitempty"`
-	Images    []string          `json:"images,omitempty"` // loaded into it by name
-	// SharedIDs: its nodes have no user namespaces and run with their machines' own user ids, since there was no machine
-	// with user namespaces when it was created.
-	SharedIDs bool `json:"sharedIDs,omitempty"`
-}
-
-// The tables. Keys are a cluster's authorities and signing keys, leaves what was issued to its members: both sealed
-// under the root key, both by Row.ID, so that a later cluster of the same name has none of it.
-var (
-	rows   = store.NewTable[Row]("kubernetes", "clusters") // by name
-	keys   = store.NewTable[identity.Sealed]("kubernetes", "keys")
-	leaves = store.NewTable[identity.Sealed]("kubernetes", "leaves") // by ID/member
-)
-
-func leafID(cluster, member string) string { return cluster + "/" + member }
+// rows keeps clusters by name. Their keys are in the keyring, by Row.ID.
+var rows = store.NewTable[core.Row]("kubernetes", "clusters")
 
 // restore loads the rows. One that cannot be read is parked.
 func (k *Clusters) restore(ctx context.Context) error {
@@ -46,26 +22,24 @@ func (k *Clusters) restore(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	k.mu.Lock()
-	defer k.mu.Unlock()
+	lost := map[string]core.Row{} // by name: as much as could be read
 	ids := map[string]bool{}
 	for name, r := range all.All() {
-		if err := r.usable(name); err != nil {
-			k.parkRow(name, r, err)
-		} else {
-			k.clusters[name] = newCluster(r)
-		}
 		ids[r.ID] = true
+		if err := r.Usable(name); err != nil {
+			k.cfg.Log.Error("cluster is parked: its row cannot be used", "cluster", name, "err", err)
+			lost[name] = r
+		}
 	}
 	for _, b := range all.Broken {
 		name, ok := rows.ID(b.Item.Key)
 		if !ok {
 			return b
 		}
-		var r Row
+		k.cfg.Log.Error("cluster is parked: its row cannot be read", "cluster", name, "err", b)
+		var r core.Row
 		_ = json.Unmarshal(b.Item.Value, &r) // as far as it can be
-		k.parkRow(name, r, b)
-		ids[r.ID] = true
+		ids[r.ID], lost[name] = true, r
 	}
 	known := func(id string) bool { return ids[id] }
 	if ids[""] {
@@ -74,27 +48,17 @@ func (k *Clusters) restore(ctx context.Context) error {
 	if err := k.archives.Open(known); err != nil { // clusters are led all the same: new nodes may lack images
 		k.cfg.Log.Error("image archives cannot be read", "err", err)
 	}
-	for _, c := range k.clusters {
-		c.archives = k.archives.List(c.ID)
-	}
-	return nil
-}
-
-// usable reports why nothing can be decided from a row.
-func (r *Row) usable(name string) error {
-	switch {
-	case r.Name != name:
-		return fmt.Errorf("it is of %.60q: %w", r.Name, errdefs.ErrDataLoss)
-	case r.ID == "" || r.Nodes.Count == nil || r.Encryption == nil || r.Privileged == nil:
-		return fmt.Errorf("a part of it is missing: %w", errdefs.ErrDataLoss)
-	case !r.Deleted.IsZero():
-		return nil
-	}
-	for _, cidr := range []string{r.PodCIDR, r.ServiceCIDR} {
-		if _, err := netip.ParsePrefix(cidr); err != nil {
-			return fmt.Errorf("range %.40q: %w", cidr, errdefs.ErrDataLoss)
+	k.write(func() {
+		for name, r := range all.All() {
+			if _, is := lost[name]; !is {
+				k.state.Put(core.New(r, k.archives.List(r.ID)))
+			}
 		}
-	}
+		for name, r := range lost {
+			r.ID = cmp.Or(r.ID, k.cfg.NewID()) // of nothing that exists
+			k.state.Put(core.NewLost(name, r, rows.Key(name), k.archives.List(r.ID), k.cfg.Now()))
+		}
+	})
 	return nil
 }
 
@@ -109,7 +73,7 @@ func (k *Clusters) commit(ctx context.Context, c *scheduler.Change) error {
 }
 
 // putRow adds a cluster's row to a change, and takes it over once it is durable.
-func (k *Clusters) putRow(change *scheduler.Change, c *cluster, row Row) error {
+func (k *Clusters) putRow(change *scheduler.Change, c *core.Cluster, row core.Row) error {
 	op, err := rows.Put(row.Name, row)
 	if err != nil {
 		return fmt.Errorf("cluster %s: %w", row.Name, err)
@@ -119,11 +83,12 @@ func (k *Clusters) putRow(change *scheduler.Change, c *cluster, row Row) error {
 	return nil
 }
 
-// then has f take a change in, under the lock, once it is durable.
-func (k *Clusters) then(change *scheduler.Change, f func()) {
-	change.Then(func() {
-		k.mu.Lock()
-		defer k.mu.Unlock()
-		f()
-	})
+// save makes a cluster's row durable when nobody asked for that: a refusal is the cluster's trouble.
+func (k *Clusters) save(ctx context.Context, c *core.Cluster, row core.Row) error {
+	change := &scheduler.Change{}
+	err := k.putRow(change, c, row)
+	if err == nil {
+		err = k.commit(ctx, change)
+	}
+	return k.actuator.settle(c, "", core.RowStep, err)
 }

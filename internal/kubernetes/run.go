@@ -3,11 +3,9 @@ package kubernetes
 import (
 	"context"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"net/netip"
-	"sync"
 	"time"
 
 	"github.com/google/uuid"
@@ -15,7 +13,9 @@ import (
 	"github.com/marinaos/marina/internal/identity"
 	"github.com/marinaos/marina/internal/kernel"
 	"github.com/marinaos/marina/internal/kubernetes/archive"
+	"github.com/marinaos/marina/internal/kubernetes/core"
 	"github.com/marinaos/marina/internal/kubernetes/steward"
+	"github.com/marinaos/marina/internal/kubernetes/supply"
 	"github.com/marinaos/marina/internal/kubernetes/wire"
 	"github.com/marinaos/marina/internal/metrics"
 	"github.com/marinaos/marina/internal/scheduler"
@@ -40,7 +40,7 @@ type Config struct {
 	// Quotas tells the quota tree; nil: nothing is judged when a cluster is asked for.
 	Quotas func() []kernel.QuotaView
 	// Exec runs a program in a task, and Usage tells what a task uses.
-	Exec  Exec
+	Exec  supply.Exec
 	Usage func(ctx context.Context, agent kernel.AgentID, task kernel.TaskID) (Cost, error)
 	Dial  func(ctx context.Context, network, address string) (net.Conn, error) // default: net.Dialer's
 	Now   func() time.Time                                                     // default time.Now
@@ -50,27 +50,23 @@ type Config struct {
 	Tell time.Duration
 }
 
-// Exec runs a program in a task and returns its exit code; what it says on either stream goes to out.
-type Exec = func(ctx context.Context, agent kernel.AgentID, task kernel.TaskID, argv []string,
-	in io.Reader, out io.Writer) (int, error)
-
 // Clusters runs clusters while this process leads. One is made for each leadership and is not used after it.
 type Clusters struct {
-	cfg       Config
-	loop      *scheduler.Loop
-	archives  *archive.Store
-	importer  importer
-	supplying chan struct{} // holds one for each node that is given images
+	cfg Config
+	guarded
+	loop     *scheduler.Loop
+	archives *archive.Store
+	supplier *supply.Supplier
+	keys     *keyring
 
-	mu       sync.RWMutex
-	clusters table         // written by the owner goroutine, under mu; read by anyone under mu.RLock
-	moved    chan struct{} // closed and replaced when something changed; guarded by mu
-
-	complete bool   // the owner goroutine's own, as all below
-	agenda   agenda // which clusters are to be settled
-	stale    bool   // the kernel's reservations or queue may have changed since they were read
+	actuator actuator // the owner goroutine's own, as all below
 	stewards *steward.Followers
+	stale    bool // the kernel's reservations or queue may have changed since they were read
 }
+
+// publishedPorts are the machines' ports that load balancers are published on, unless Config says otherwise: those
+// behind Marathon's service ports.
+var publishedPorts = kernel.PortRange{First: 20001, Last: 21000}
 
 // New returns clusters that do nothing until Run.
 func New(cfg Config) *Clusters {
@@ -94,12 +90,17 @@ func New(cfg Config) *Clusters {
 	}
 	loop := scheduler.New(scheduler.Config{Name: "clusters", Framework: Framework,
 		Store: cfg.Store, Kernel: cfg.Kernel, Fence: cfg.Fence, Log: cfg.Log, Metrics: cfg.Metrics})
-	k := &Clusters{cfg: cfg, loop: loop,
-		archives: archive.New(cfg.Images), importer: importer{cfg.Exec, cfg.Log}, supplying: make(chan struct{}, maxSupply),
-		clusters: table{}, moved: make(chan struct{}), agenda: agenda{now: map[string]bool{}, later: map[string]time.Time{}}}
-	k.stewards = steward.New(steward.Config{Dial: cfg.Dial, Now: cfg.Now, Log: cfg.Log, Go: loop.Go, Keys: k.authorities,
+	k := &Clusters{cfg: cfg, loop: loop, archives: archive.New(cfg.Images),
+		keys:    &keyring{cfg.Store, cfg.Root, cfg.Now, cfg.Log},
+		guarded: guarded{agents: cfg.Kernel.Agents, state: core.NewState(cfg.Publish), moved: make(chan struct{})}}
+	k.actuator = actuator{cfg.Kernel, &k.guarded, cfg.Now, cfg.NewID}
+	k.supplier = supply.New(supply.Config{Archives: k.archives, Exec: cfg.Exec, Log: cfg.Log, Go: loop.Go,
+		Done: func(ctx context.Context, name, id string, s core.Supply) {
+			k.report(ctx, name, id, func(c *core.Cluster, now time.Time) { c.EndSupply(s, now) })
+		}})
+	k.stewards = steward.New(steward.Config{Dial: cfg.Dial, Now: cfg.Now, Log: cfg.Log, Go: loop.Go, Keys: k.keys.authorities,
 		Hear: func(ctx context.Context, name, id string, status *wire.Status, err error) {
-			k.tell(ctx, name, func() { k.hear(name, id, status, err) })
+			k.report(ctx, name, id, func(c *core.Cluster, now time.Time) { c.Hear(status, err, now) })
 		}})
 	return k
 }
@@ -114,16 +115,21 @@ func (k *Clusters) Run(ctx context.Context) error {
 // scheduler.Loop.Do's.
 func (k *Clusters) change(ctx context.Context, name string, plan scheduler.Plan) error {
 	return k.loop.Do(ctx, func(ctx context.Context, c *scheduler.Change) error {
-		k.agenda.touch(name)
+		k.state.Touch(name)
 		return k.fenced(name, func() error { return plan(ctx, c) })
 	})
 }
 
-// tell has the owner goroutine take in something about one cluster, and settle it.
-func (k *Clusters) tell(ctx context.Context, name string, f func()) {
+// report has the owner goroutine take in something about the cluster of a name and an id, if it is still there, and
+// settle it.
+func (k *Clusters) report(ctx context.Context, name, id string, f func(c *core.Cluster, now time.Time)) {
 	_ = k.loop.Tell(ctx, func() { // or nobody leads any more
-		k.agenda.touch(name)
-		_ = k.fenced(name, func() error { f(); return nil })
+		c := k.state.Get(name)
+		if c == nil || c.ID != id {
+			return
+		}
+		k.state.Touch(name)
+		_ = k.fenced(name, func() error { k.write(func() { f(c, k.cfg.Now()) }); return nil })
 	})
 }
 
@@ -138,60 +144,10 @@ func (k *Clusters) fenced(name string, f func() error) (err error) {
 	return err
 }
 
-// observe takes in what the kernel tells.
-func (k *Clusters) observe(c kernel.Changes) {
-	if c.Complete != k.complete {
-		k.agenda.touchAll(k.clusters)
-	}
-	k.complete, k.stale = c.Complete, true
-	for _, r := range c.Instances {
-		i := r.Instance()
-		if name, member, ok := ownerOf(i); ok {
-			_ = k.fenced(name, func() error { k.observeOne(name, member, i); return nil })
-		}
-	}
-	if !c.Room {
-		return
-	}
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	for name, c := range k.clusters {
-		for _, m := range c.members {
-			if m.problem != "" { // what was refused may fit now; what waits is the kernel's to place
-				m.problem = ""
-				k.agenda.touch(name)
-			}
-		}
-	}
-}
-
-func (k *Clusters) observeOne(name, member string, i kernel.Instance) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if c := k.clusters[name]; c != nil {
-		c.observe(member, i, k.cfg.Now())
-		k.agenda.touch(name)
-	} else if !i.Removed && i.Goal == kernel.GoalRun { // of a cluster that is none: its row was lost
-		k.cfg.Log.Error("instance of an unknown cluster", "cluster", name, "group", i.ID)
-	}
-}
-
-// hear takes in a steward's word, or why there is none. The owner goroutine calls it.
-func (k *Clusters) hear(name, id string, status *wire.Status, err error) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	c := k.clusters[name]
-	if c == nil || c.ID != id || c.parked != nil {
-		return
-	}
-	if err != nil {
-		c.silent = err.Error()
-		return
-	}
-	c.told, c.toldAt, c.silent = status, k.cfg.Now(), ""
-	for _, n := range c.told.Nodes {
-		if m := c.members[n.Name]; n.Ready && m != nil && m.instance != nil {
-			m.joined = m.instance.ID
-		}
+// park sets a cluster aside. A name that is none's is ignored.
+func (k *Clusters) park(name, problem string) {
+	if c := k.state.Get(name); c != nil {
+		k.write(func() { c.Park(problem, k.cfg.Now()) })
+		k.stewards.End(c.ID)
 	}
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/marinaos/marina/internal/identity"
 	"github.com/marinaos/marina/internal/kernel/kerneltest"
+	"github.com/marinaos/marina/internal/kubernetes/core"
 	"github.com/marinaos/marina/internal/kubernetes/pki"
 	"github.com/marinaos/marina/internal/kubernetes/wire"
 	"github.com/marinaos/marina/internal/scheduler"
@@ -17,7 +18,7 @@ import (
 	"github.com/marinaos/marina/internal/store/memory"
 )
 
-// BenchmarkWordOfASteward is what one steward's word costs a leader of a thousand running clusters.
+// BenchmarkWordOfASteward measures one steward's word to a leader of a thousand running clusters.
 func BenchmarkWordOfASteward(b *testing.B) {
 	const n = 1000
 	kern, st := kerneltest.New(time.Now), memory.New()
@@ -31,16 +32,15 @@ func BenchmarkWordOfASteward(b *testing.B) {
 	root := must(identity.NewRootKey(make([]byte, 32)))
 	k := New(Config{Store: st, Kernel: kern, Fence: l.Fence(), Root: root, VIPs: netip.MustParsePrefix("198.18.0.0/16"),
 		Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			<-ctx.Done()
-			return nil,
-				ctx.Err()
-		}}) // stewards say nothing
+			<-ctx.Done() // stewards say nothing
+			return nil, ctx.Err()
+		}})
 	same := must(pki.New("a", time.Now()))
 	for i := range n {
 		name := fmt.Sprintf("c%d", i)
 		d := must(Definition{Name: name, Nodes: Nodes{Count: new(1)}, Privileged: new(true)}.Complete())
-		row := must(rows.Put(name, Row{Definition: d, ID: name, VNI: firstVNI + i, Created: time.Now()}))
-		sealed := must(keys.Put(name, must(pki.Seal(root, keys.Key(name), same))))
+		row := must(rows.Put(name, core.Row{Definition: d, ID: name, VNI: 4096 + i, Created: time.Now()}))
+		sealed := must(signing.Put(name, must(pki.Seal(root, signing.Key(name), same))))
 		if _, err := st.Commit(ctx, store.Txn{Ops: []store.Op{row, sealed}}); err != nil {
 			b.Fatal(err)
 		}
@@ -53,12 +53,10 @@ func BenchmarkWordOfASteward(b *testing.B) {
 		s := &wire.Status{Rev: fmt.Sprint(rev), Version: "v1.37.2", Ready: true, DNS: true,
 			Nodes: []wire.NodeStatus{{Name: "node-1", Ready: true}}}
 		s.Addons.Applied, s.Probe.Done = true, true
-		k.tell(ctx, name, func() { k.hear(name, name, s, nil) })
+		k.report(ctx, name, name, func(c *core.Cluster, now time.Time) { c.Hear(s, nil, now) })
 	}
-	if err := k.loop.Do(ctx, func(context.Context,
-		*scheduler.Change) error {
-		return nil
-	}); err != nil { // all is loaded then
+	err = k.loop.Do(ctx, func(context.Context, *scheduler.Change) error { return nil })
+	if err != nil { // or all is loaded
 		b.Fatal(err)
 	}
 	for i := range n {

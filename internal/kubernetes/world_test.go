@@ -20,6 +20,7 @@ import (
 	"github.com/marinaos/marina/internal/identity"
 	"github.com/marinaos/marina/internal/kernel"
 	"github.com/marinaos/marina/internal/kernel/kerneltest"
+	"github.com/marinaos/marina/internal/kubernetes/core"
 	"github.com/marinaos/marina/internal/kubernetes/wire"
 	"github.com/marinaos/marina/internal/scheduler"
 	"github.com/marinaos/marina/internal/store"
@@ -206,8 +207,8 @@ func (w *world) dial(ctx context.Context, network, address string) (net.Conn, er
 // steward begins to answer for a cluster's control plane, with the certificate that its agent gets.
 func (w *world) steward(name string) *standIn {
 	w.t.Helper()
-	m := w.member(name, controlPlane)
-	secret, err := w.clusters.Secret(w.t.Context(), "a1", secretRef(name, controlPlane))
+	m := w.member(name, core.ControlPlane)
+	secret, err := w.clusters.Secret(w.t.Context(), "a1", core.SecretRef(name, core.ControlPlane))
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -375,8 +376,8 @@ func (w *world) ready(d Definition) *standIn {
 		count = *d.Nodes.Count
 	}
 	for n := range count {
-		w.member(d.Name, nodeName(n+1))
-		s.join(nodeName(n + 1))
+		w.member(d.Name, core.NodeName(n+1))
+		s.join(core.NodeName(n + 1))
 	}
 	w.until(d.Name, "ready", isReady)
 	return s

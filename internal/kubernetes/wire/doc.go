@@ -4,6 +4,6 @@
 //
 // The two sides are of different ages: a cluster goes on with the programs that it started with while the datacenter
 // is upgraded, and the other way round. So fields are only added, what is not there has its zero value, unknown
-// fields are ignored, and a field's name and meaning never change. The tests of the room read what each side of
+// fields are ignored, and a field's name and meaning never change. The tests of kubernetes/core read what each side of
 // earlier releases said (testdata/wire).
 package wire

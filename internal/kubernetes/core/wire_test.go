@@ -1,4 +1,4 @@
-package kubernetes
+package core
 
 import (
 	"bytes"
@@ -57,19 +57,15 @@ func TestWhatAStewardSaidIsUnderstood(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d, err := Definition{Name: "a", Nodes: Nodes{Count: new(2), CPUs: 0.5, Mem: 1024}, Privileged: new(true)}.Complete()
-	if err != nil {
-		t.Fatal(err)
-	}
-	c := newCluster(Row{Definition: d, ID: "id"})
-	c.told = &s
-	if n := c.statusOf("node-1"); n == nil || !n.Ready || !tells(n, c.NodeSize()) {
+	c := clusterOf("a", 2)
+	c.steward.told = &s
+	if n := c.steward.node("node-1"); n == nil || !n.Ready || !tells(n, c.NodeSize()) {
 		t.Errorf("node-1: got %+v, want it ready and of the size of %+v", n, c.NodeSize())
 	}
-	if n := c.statusOf("node-2"); n == nil || n.Ready || n.Message == "" {
+	if n := c.steward.node("node-2"); n == nil || n.Ready || n.Message == "" {
 		t.Errorf("node-2: got %+v, want it not ready, with the reason", n)
 	}
-	ports := c.ports(map[string]uint16{"default/web/tcp/80": 20001})
+	ports := ports("a", c.steward.told.LoadBalancers, map[string]uint16{"default/web/tcp/80": 20001})
 	if len(ports) != 1 || ports[0].Container != 31234 || ports[0].Service != 20001 ||
 		ports[0].VIPs[0].Name != "web.default.a" {
 		t.Errorf("load balancers: got %+v", ports)

@@ -1,4 +1,4 @@
-package kubernetes
+package core
 
 import (
 	"errors"
@@ -37,8 +37,9 @@ var update = flag.Bool("update", false, "write what happens into testdata")
 //	drained                       the steward has removed the nodes that are too many
 //	sized                         the steward tells nodes' sizes as they are
 //	silent | answers              the steward does not answer | does again
+//	balances NAME...              the steward tells of load balancers, each of port 80
 //	load FILE | given M | lacks M WHY   an archive is loaded | a node has what it lacked | does not get it
-//	refuse launch|resize|release WHY | allow
+//	refuse launch|resize|release|expose|save WHY | allow
 //	time D                        time passes
 //	incomplete | complete         agents have (not) reported
 //	failover                      another leader, from the row and what the kernel has
@@ -67,7 +68,9 @@ func TestDecide(t *testing.T) {
 }
 
 func replay(t *testing.T, text string) string {
-	d := &driver{now: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), complete: true, room: true, refuse: map[string]string{}}
+	d := &driver{now: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), room: true, refuse: map[string]string{},
+		s: NewState(kernel.PortRange{First: 20001, Last: 20010})}
+	d.s.complete = true
 	var out strings.Builder
 	for block := range strings.SplitSeq(strings.TrimSpace(text), "\n\n") {
 		commands, _, _ := strings.Cut(block, "\n----")
@@ -90,16 +93,16 @@ func replay(t *testing.T, text string) string {
 	return out.String()
 }
 
-// driver is a datacenter around one cluster: it does what is decided, as carryOut and the kernel would.
+// driver is a datacenter around one cluster: it does what is decided and reports it, as whoever drives the core has to.
 type driver struct {
-	c        *cluster
-	now      time.Time
-	complete bool
-	room     bool
-	refuse   map[string]string // by what is asked
-	next     int
-	wake     time.Time
-	out      strings.Builder
+	s      *State
+	c      *Cluster
+	now    time.Time
+	room   bool
+	refuse map[string]string // by what is asked
+	next   int
+	wake   time.Time
+	out    strings.Builder
 }
 
 func (d *driver) say(format string, args ...any) { fmt.Fprintf(&d.out, format+"\n", args...) }
@@ -110,22 +113,18 @@ func (d *driver) command(line string) error {
 	switch f[0] {
 	case "#":
 	case "create":
-		def, err := Definition{Name: "a", Nodes: Nodes{Count: new(number0(f[1]))}, Privileged: new(true)}.Complete()
-		if err != nil {
-			return err
-		}
-		d.c = newCluster(Row{Definition: def, ID: "id", VNI: firstVNI, Created: d.now})
+		d.c = clusterOf("a", number0(f[1]))
+		d.s.Put(d.c)
 	case "nodes", "cpus":
 		if f[0] == "nodes" {
 			d.c.Nodes.Count = new(number0(f[1]))
 		} else {
 			d.c.Nodes.CPUs = float64(number0(f[1]))
 		}
-		for _, m := range d.c.members {
-			m.problem = ""
-		}
+		d.c.Changed(d.now)
 	case "delete":
 		d.c.Deleted = d.now
+		d.c.End(d.now)
 	case "room", "full":
 		if d.room = f[0] == "room"; d.c == nil || !d.room {
 			return nil
@@ -137,7 +136,7 @@ func (d *driver) command(line string) error {
 			}
 		}
 	case "load":
-		d.c.archives = append(slices.Clone(d.c.archives), f[1])
+		d.c.Load(f[1], nil, nil)
 	case "refuse":
 		d.refuse[f[1]] = rest
 	case "allow":
@@ -147,12 +146,12 @@ func (d *driver) command(line string) error {
 		d.now = d.now.Add(pause)
 		return err
 	case "complete", "incomplete":
-		d.complete = f[0] == "complete"
+		d.s.Observe(kernel.Changes{Complete: f[0] == "complete"})
 	case "failover":
 		d.failover()
 	case "show":
 		d.show()
-	case "silent", "answers", "ready", "lost", "drained", "sized":
+	case "silent", "answers", "ready", "lost", "drained", "sized", "balances":
 		d.steward(f[0], f[1:])
 	case "fail", "lacks":
 		return d.report(f[0], f[1], rest)
@@ -176,45 +175,49 @@ func number0(s string) int {
 
 func memberNamed(name string) string {
 	if name == "plane" {
-		return controlPlane
+		return ControlPlane
 	}
 	return name
 }
 
-func shown(name string) string { return strings.Replace(name, controlPlane, "plane", 1) }
+func shown(name string) string { return strings.Replace(name, ControlPlane, "plane", 1) }
 
 // steward has it say something.
 func (d *driver) steward(what string, nodes []string) {
-	if d.c.told == nil {
-		d.c.told = &wire.Status{Version: "v1.37.2", Ready: true, DNS: true,
-			Addons: wire.AddonsStatus{Applied: true}, Probe: wire.ProbeStatus{Done: true}}
+	if what == "silent" {
+		d.c.Hear(nil, errors.New("no answer"), d.now)
+		return
 	}
-	if d.c.silent = ""; what != "silent" {
-		d.c.toldAt = d.now
+	said := wire.Status{Version: "v1.37.2", Ready: true, DNS: true,
+		Addons: wire.AddonsStatus{Applied: true}, Probe: wire.ProbeStatus{Done: true}}
+	if d.c.steward.told != nil {
+		said = *d.c.steward.told
 	}
+	said.Nodes = slices.Clone(said.Nodes)
 	switch what {
-	case "silent":
-		d.c.silent = "no answer"
 	case "drained":
-		d.c.told.Desired = d.c.desired().Revision()
-		d.c.told.Nodes = slices.DeleteFunc(d.c.told.Nodes, func(n wire.NodeStatus) bool { return !d.c.wanted(n.Name) })
+		said.Desired = d.c.Desired().Revision()
+		said.Nodes = slices.DeleteFunc(said.Nodes, func(n wire.NodeStatus) bool { return !d.c.wants(n.Name) })
 	case "sized":
-		for k := range d.c.told.Nodes {
+		for k := range said.Nodes {
 			size := d.c.NodeSize()
-			d.c.told.Nodes[k].MilliCPU, d.c.told.Nodes[k].Mem = size.Guarantee.MilliCPU, size.Limit.Mem
+			said.Nodes[k].MilliCPU, said.Nodes[k].Mem = size.Guarantee.MilliCPU, size.Limit.Mem
 		}
+	case "balances":
+		said.LoadBalancers = nil
+		for _, name := range nodes {
+			said.LoadBalancers = append(said.LoadBalancers, asks(name, tcp(80)))
+		}
+		nodes = nil
 	}
 	for _, name := range nodes {
-		d.c.told.Nodes = slices.DeleteFunc(d.c.told.Nodes, func(n wire.NodeStatus) bool { return n.Name == name })
 		n := wire.NodeStatus{Name: name, Ready: what == "ready"}
 		if !n.Ready {
 			n.Message = "its kubelet is silent"
 		}
-		d.c.told.Nodes = append(d.c.told.Nodes, n)
-		if m := d.c.members[name]; what == "ready" && m.instance != nil {
-			m.joined = m.instance.ID
-		}
+		said.Nodes = append(slices.DeleteFunc(said.Nodes, func(n wire.NodeStatus) bool { return n.Name == name }), n)
 	}
+	d.c.Hear(&said, nil, d.now)
 }
 
 // report says what becomes of a member.
@@ -228,15 +231,10 @@ func (d *driver) report(what, name, why string) error {
 		m.reservation = nil
 		return nil
 	case "given":
-		for _, file := range d.c.archives {
-			m.give(file)
-		}
-		m.supplying = ""
-		d.c.mend(m.name, supplyStep)
+		d.c.EndSupply(Supply{Node: m.node(), Files: m.lacks()}, d.now)
 		return nil
 	case "lacks":
-		m.supplying = ""
-		d.c.fail(m.name, supplyStep, errors.New(why), d.now)
+		d.c.EndSupply(Supply{Node: m.node(), Err: errors.New(why)}, d.now)
 		return nil
 	}
 	if m.instance == nil {
@@ -246,9 +244,9 @@ func (d *driver) report(what, name, why string) error {
 	st := i.Statuses[0]
 	switch what {
 	case "taken":
-		claim := *m.reservation
-		claim.Lost, i.Removed = true, true
-		m.reservation = &claim
+		lost := *m.reservation
+		lost.Lost, i.Removed = true, true
+		m.reservation = &lost
 		st.State, st.Message = kernel.Gone, "its machine was removed"
 	case "run", "sick":
 		st.State, st.Health = kernel.Running, []kernel.Health{{Known: true, Alive: what == "run"}}
@@ -267,39 +265,37 @@ func (d *driver) report(what, name, why string) error {
 		return fmt.Errorf("unknown command %s", what)
 	}
 	i.Statuses = []kernel.Status{st}
-	d.c.observe(m.name, i, d.now)
+	d.s.ObserveInstance("a", m.name, i, d.now)
 	return nil
 }
 
 // place gives a member its reservation, unless it has it, and an instance.
-func (d *driver) place(m *member) {
+func (d *driver) place(m *member) kernel.InstanceID {
 	d.next++
 	if m.reservation == nil {
-		m.reservation = &kernel.ReservationView{Reservation: kernel.Reservation{Name: reservationName("a", m.name)}, Agent: "a1",
-			Address: netip.AddrFrom4([4]byte{10, 1, 0, byte(d.next)}), HostPorts: []uint16{uint16(31000 + d.next)}}
+		m.reservation = &kernel.ReservationView{Reservation: kernel.Reservation{Name: ReservationName("a", m.name)},
+			Agent: "a1", Address: netip.AddrFrom4([4]byte{10, 1, 0, byte(d.next)}), HostPorts: []uint16{uint16(31000 + d.next)}}
 	}
-	size := d.c.NodeSize()
-	if m.name == controlPlane {
-		size = d.c.PlaneSize()
-	}
-	d.c.observe(m.name, kernel.Instance{Assignment: kernel.Assignment{ID: kernel.InstanceID(fmt.Sprint("i", d.next)), Placed: d.now,
-		Goal:    kernel.GoalRun,
-		Address: m.reservation.Address, Sizes: []kernel.Size{size}},
-		Framework: Framework, Agent: "a1", Hostname: "m1",
-		Statuses: []kernel.Status{{State: kernel.Starting}}}, d.now)
+	id := kernel.InstanceID(fmt.Sprint("i", d.next))
+	d.s.ObserveInstance("a", m.name, kernel.Instance{
+		Assignment: kernel.Assignment{ID: id, Placed: d.now, Goal: kernel.GoalRun, Address: m.reservation.Address,
+			Sizes: []kernel.Size{m.size()}},
+		Framework: Framework, Agent: "a1", Hostname: "m1", Statuses: []kernel.Status{{State: kernel.Starting}}}, d.now)
+	return id
 }
 
 // failover begins anew from the row and what the kernel has; its queue is lost.
 func (d *driver) failover() {
 	old := d.c
-	d.c, d.complete = newCluster(old.Row), false
-	d.c.archives = old.archives
+	d.s = NewState(d.s.publish)
+	d.c = New(old.Row, old.archives)
+	d.s.Put(d.c)
 	for name, m := range old.members {
 		if m.reservation != nil {
 			d.c.member(name).reservation = m.reservation
 		}
 		if m.instance != nil {
-			d.c.observe(name, *m.instance, d.now)
+			d.s.ObserveInstance("a", name, *m.instance, d.now)
 		}
 	}
 }
@@ -310,7 +306,7 @@ func (d *driver) show() {
 	for _, w := range waits {
 		d.say("  waits: %s", w)
 	}
-	for _, w := range d.c.view(func() []kernel.AgentView { return nil }).Warnings {
+	for _, w := range d.c.View(func() []kernel.AgentView { return nil }).Warnings {
 		d.say("  warns: %s", w)
 	}
 }
@@ -321,8 +317,7 @@ func (d *driver) settle() {
 		return
 	}
 	for {
-		d.c.mark(d.now)
-		dec := decide(d.c, d.complete, d.now)
+		dec := d.s.decide(d.c, d.now)
 		if !dec.Wake.Equal(d.wake) {
 			if d.wake = dec.Wake; !d.wake.IsZero() {
 				d.say("wake in %v", dec.Wake.Sub(d.now))
@@ -347,62 +342,105 @@ func (d *driver) do(dec Decision) bool {
 		d.c.members[name].waiting = nil
 	}
 	for _, why := range sortedKeys(dec.Stop) {
-		for _, g := range dec.Stop[why] {
-			m := d.c.members[d.c.memberNamed(g)]
+		for _, id := range dec.Stop[why] {
+			m := d.c.members[d.c.memberWith(id)]
 			d.say("stop %s: %s", shown(m.name), why)
 			i := *m.instance
 			i.Goal = kernel.GoalStop
 			m.instance = &i
 		}
+		d.c.Stopped(dec.Stop[why], why, d.now)
 	}
 	for _, name := range dec.Launch {
 		d.launch(d.c.members[name])
 	}
-	for g, sizes := range dec.Resize {
-		m := d.c.members[d.c.memberNamed(g)]
-		d.say("resize %s to %d milli-CPUs and %d MiB", shown(m.name), sizes[0].Guarantee.MilliCPU, sizes[0].Guarantee.Mem>>20)
-		if m.problem = d.refuse["resize"]; m.problem == "" {
-			m.has = &sizes[0]
-		}
+	for id, sizes := range dec.Resize {
+		size := sizes[0].Guarantee
+		d.say("resize %s to %d milli-CPUs and %d MiB", shown(d.c.memberWith(id)), size.MilliCPU, size.Mem>>20)
+		d.c.Resized(id, sizes[0], d.refusal("resize"), d.now)
 	}
 	for _, name := range dec.Release {
-		d.say("release %s", shown(name))
-		if why := d.refuse["release"]; why != "" {
-			d.c.fail(name, releaseStep, errors.New(why), d.now)
-			continue
-		}
-		d.c.mend(name, releaseStep)
-		claim := *d.c.members[name].reservation
-		claim.Released = true
-		if d.c.members[name].reservation = &claim; claim.Lost { // nobody has to delete anything
-			d.c.members[name].reservation = nil
-		}
+		d.release(d.c.members[name])
 	}
 	for _, name := range dec.Load {
-		m := d.c.members[name]
-		d.say("load into %s: %s", shown(name), strings.Join(d.c.lacks(m), " "))
-		m.supplying = m.instance.ID
+		_, files := d.c.BeginSupply(name)
+		d.say("load into %s: %s", shown(name), strings.Join(files, " "))
+	}
+	if dec.Exposure != nil {
+		d.expose(dec.Exposure)
 	}
 	if dec.Gone {
 		d.say("gone")
+		d.s.Drop("a")
 		d.c = nil
 		return false
 	}
-	return len(dec.Withdraw)+len(dec.Stop)+len(dec.Launch)+len(dec.Resize)+len(dec.Release)+len(dec.Load) > 0
+	return len(dec.Withdraw)+len(dec.Stop)+len(dec.Launch)+len(dec.Resize)+len(dec.Release)+len(dec.Load) > 0 ||
+		dec.Exposure != nil
+}
+
+// refusal is what somebody says to what is asked; nil: it is done.
+func (d *driver) refusal(what string) error {
+	if why := d.refuse[what]; why != "" {
+		return errors.New(why)
+	}
+	return nil
+}
+
+func (d *driver) release(m *member) {
+	d.say("release %s", shown(m.name))
+	err := d.refusal("release")
+	if d.c.Settle(m.name, ReleaseStep, err, d.now); err != nil {
+		return
+	}
+	released := *m.reservation
+	released.Released = true
+	if m.reservation = &released; released.Lost { // nobody has to delete anything
+		m.reservation = nil
+	}
 }
 
 func (d *driver) launch(m *member) {
 	d.say("launch %s", shown(m.name))
-	switch why := d.refuse["launch"]; {
-	case why != "":
-		m.problem = why
-		m.failures++
-		m.ended = d.now
-	case !d.room || m.reservation != nil && m.reservation.Lost: // the kernel places nothing with a claim that is lost
-		m.waiting = &kernel.Waiting{Key: reservationName("a", m.name),
-			Refusal: kernel.Refusal{Agents: 3, Reasons: []kernel.Rejected{{Filter: "mem", Agents: 3}}}}
+	var id kernel.InstanceID
+	var result kernel.LaunchResult
+	err := d.refusal("launch")
+	switch {
+	case err != nil:
+	case !d.room || m.reservation != nil && m.reservation.Lost: // the kernel places nothing with a reservation that is lost
+		result.Waiting, result.Refusal = 1, &kernel.Refusal{Agents: 3, Reasons: []kernel.Rejected{{Filter: "mem", Agents: 3}}}
+		m.waiting = &kernel.Waiting{Key: ReservationName("a", m.name), Refusal: *result.Refusal}
 	default:
-		m.problem, m.taken = "", false
-		d.place(m)
+		id = d.place(m)
+		result.Placed = []*kernel.Record{{Host: &kernel.Host{Hostname: "m1"}}}
 	}
+	if d.c.Launched(m.name, id, result, err, d.now); err == nil && result.Waiting == 0 {
+		d.s.ObserveInstance("a", m.name, *m.instance, d.now)
+	}
+}
+
+// expose is the kernel's part and the row's in what load balancers ask for.
+func (d *driver) expose(x *Exposure) {
+	if x.Save {
+		err := d.refusal("save")
+		if d.c.Settle("", RowStep, err, d.now); err != nil {
+			d.say("save %v: refused", x.Published)
+			return
+		}
+		d.c.Published = x.Published
+		d.say("save %v", x.Published)
+	}
+	if !x.Expose {
+		return
+	}
+	err := d.refusal("expose")
+	if len(x.Ports) > 0 || err != nil {
+		d.say("expose %d ports", len(x.Ports))
+	}
+	var ports []kernel.EndpointPort
+	for _, p := range x.Ports {
+		ports = append(ports, kernel.EndpointPort{VIPs: []kernel.EndpointVIP{{Name: p.VIPs[0].Name + "." + Framework,
+			Addr: netip.MustParseAddr("198.18.0.7"), Port: p.VIPs[0].Port}}})
+	}
+	d.c.Exposed(x, ports, err, d.now)
 }

@@ -1,11 +1,11 @@
-package kubernetes
+package core
 
 import "time"
 
 // sweep is how often all clusters are settled, whatever happened.
 const sweep = time.Minute
 
-// agenda says which clusters are to be settled when. The owner goroutine has it.
+// agenda says which clusters are to be settled when.
 type agenda struct {
 	now   map[string]bool
 	later map[string]time.Time
@@ -15,18 +15,14 @@ type agenda struct {
 // touch notes that something of a cluster changed.
 func (a *agenda) touch(name string) { a.now[name] = true }
 
-func (a *agenda) touchAll(t table) {
-	for name := range t {
-		a.touch(name)
-	}
-}
-
 // due touches the clusters whose time has come, and reports whether there are any.
-func (a *agenda) due(t table, now time.Time) bool {
+func (a *agenda) due(all map[string]*Cluster, now time.Time) bool {
 	any := false
 	if now.Sub(a.swept) >= sweep {
 		a.swept, any = now, true
-		a.touchAll(t)
+		for name := range all {
+			a.touch(name)
+		}
 	}
 	for name, at := range a.later {
 		if !now.Before(at) {

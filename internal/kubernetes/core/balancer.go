@@ -1,8 +1,7 @@
-package kubernetes
+package core
 
 import (
 	"fmt"
-	"maps"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -12,9 +11,21 @@ import (
 	"github.com/marinaos/marina/internal/kubernetes/wire"
 )
 
-// publishedPorts are the machines' ports that load balancers are published on, unless Config says otherwise: those
-// behind Marathon's service ports.
-var publishedPorts = kernel.PortRange{First: 20001, Last: 21000}
+// exposed keeps what the kernel was asked to expose for a cluster's load balancers under this leader.
+type exposed struct {
+	asked   *[]kernel.Port // last; nil: nothing yet
+	ports   []kernel.EndpointPort
+	refused map[string]string // why a load balancer's port is not published, by its key
+}
+
+// Exposure says what a cluster's load balancers should have, and what is to be done for it.
+type Exposure struct {
+	Published map[string]uint16 // ports of the machines, as the row should say
+	Ports     []kernel.Port     // that the nodes should expose
+	Save      bool              // the row says otherwise: it is written first
+	Expose    bool              // the kernel was asked for something else last, or refused
+	refused   map[string]string // ports for which there is none of the machines'
+}
 
 // balancer is a Service of type LoadBalancer with what was made for it.
 type balancer struct {
@@ -26,8 +37,8 @@ type balancer struct {
 }
 
 // vipName is a Service's name among VIPs, less the framework's: "web.default.team-a".
-func (c *cluster) vipName(b *wire.BalancerRequest) string {
-	return b.Name + "." + b.Namespace + "." + c.Name
+func vipName(cluster string, b *wire.BalancerRequest) string {
+	return b.Name + "." + b.Namespace + "." + cluster
 }
 
 func portKey(b *wire.BalancerRequest, protocol string, port uint16) string {
@@ -38,15 +49,15 @@ func portKey(b *wire.BalancerRequest, protocol string, port uint16) string {
 func served(protocol string) bool { return protocol == "TCP" || protocol == "UDP" }
 
 // balancers lists the cluster's load balancers with what was exposed for them.
-func (c *cluster) balancers() []balancer {
-	if c.told == nil {
+func (c *Cluster) balancers() []balancer {
+	if c.steward.told == nil {
 		return nil
 	}
 	var out []balancer
-	for _, b := range c.told.LoadBalancers {
+	for _, b := range c.steward.told.LoadBalancers {
 		x := balancer{BalancerRequest: b, published: map[string]string{}}
-		name := c.vipName(&b) + "." + Framework
-		for _, e := range c.exposed {
+		name := vipName(c.Name, &b) + "." + Framework
+		for _, e := range c.exposed.ports {
 			for _, v := range e.VIPs {
 				if v.Name == name && !slices.Contains(x.ingress, v.Addr) {
 					x.ingress = append(x.ingress, v.Addr)
@@ -56,10 +67,10 @@ func (c *cluster) balancers() []balancer {
 		}
 		for _, p := range b.Ports {
 			key := portKey(&b, p.Protocol, p.Port)
-			if at := c.Published[key]; at != 0 && c.refused[key] == "" && c.machine != "" {
+			if at := c.Published[key]; at != 0 && c.exposed.refused[key] == "" && c.machine != "" {
 				x.published[strconv.Itoa(int(p.Port))] = c.machine + ":" + strconv.Itoa(int(at))
 			}
-			if why := c.refused[key]; why != "" {
+			if why := c.exposed.refused[key]; why != "" {
 				x.message = why
 			}
 			if !served(p.Protocol) {
@@ -71,41 +82,35 @@ func (c *cluster) balancers() []balancer {
 	return out
 }
 
-// ports is what the nodes of a cluster are to expose for its load balancers, with the machines' ports that published
+// ports lists what the nodes of a cluster are to expose for load balancers, with the machines' ports that published
 // names.
-func (c *cluster) ports(published map[string]uint16) []kernel.Port {
+func ports(cluster string, list []wire.BalancerRequest, published map[string]uint16) []kernel.Port {
 	var out []kernel.Port
-	if c.told == nil || !c.Deleted.IsZero() {
-		return nil
-	}
-	for k := range c.told.LoadBalancers {
-		b := &c.told.LoadBalancers[k]
+	for k := range list {
+		b := &list[k]
 		for _, p := range b.Ports {
 			if p.NodePort == 0 || !served(p.Protocol) || len(out) == kernel.MaxExposed {
 				continue
 			}
 			at := published[portKey(b, p.Protocol, p.Port)]
 			out = append(out, kernel.Port{Name: p.Name, Protocol: strings.ToLower(p.Protocol), Container: p.NodePort,
-				Service: at, Publish: at != 0,
-				VIPs: []kernel.VIP{{Name: c.vipName(b), Port: p.Port}}})
+				Service: at, Publish: at != 0, VIPs: []kernel.VIP{{Name: vipName(cluster, b), Port: p.Port}}})
 		}
 	}
 	return out
 }
 
-// publish gives every port of a load balancer one of the machines' in a range, keeping those it has; all tells
+// publish gives every port of load balancers one of the machines' in a range, keeping those they had; all tells
 // everybody's. The second result says which ports found none.
-func (c *cluster) publish(all func() map[uint16]bool, of kernel.PortRange) (map[string]uint16, map[string]string) {
-	out, refused := map[string]uint16{}, map[string]string{}
+func publish(list []wire.BalancerRequest, had map[string]uint16, all func() map[uint16]bool,
+	of kernel.PortRange) (out map[string]uint16, refused map[string]string) {
+	out, refused = map[string]uint16{}, map[string]string{}
 	var taken map[uint16]bool
-	if c.told == nil {
-		return maps.Clone(c.Published), refused
-	}
-	for k := range c.told.LoadBalancers {
-		b := &c.told.LoadBalancers[k]
+	for k := range list {
+		b := &list[k]
 		for _, p := range b.Ports {
 			key := portKey(b, p.Protocol, p.Port)
-			if at := c.Published[key]; at != 0 {
+			if at := had[key]; at != 0 {
 				out[key] = at
 				continue
 			}

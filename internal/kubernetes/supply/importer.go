@@ -1,12 +1,13 @@
-package kubernetes
+package supply
 
 import (
 	"context"
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
+	"maps"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -14,6 +15,7 @@ import (
 
 	"github.com/marinaos/marina/internal/kernel"
 	"github.com/marinaos/marina/internal/kubernetes/archive"
+	"github.com/marinaos/marina/internal/kubernetes/core"
 	"github.com/marinaos/marina/internal/scheduler"
 )
 
@@ -24,17 +26,15 @@ const (
 	maxSaid   = 64 << 10 // bytes kept of what a program says, the last ones
 )
 
-// importer has the containerds of nodes import archives.
-type importer struct {
-	exec Exec
-	log  *slog.Logger
-}
+// Exec runs a program in a task and returns its exit code; what it says on either stream goes to out.
+type Exec = func(ctx context.Context, agent kernel.AgentID, task kernel.TaskID, argv []string,
+	in io.Reader, out io.Writer) (int, error)
 
 // errArchive marks the fault of an archive, whichever node it is loaded into.
 var errArchive = errors.New("archive")
 
-// load imports an archive into one node and returns its images' names.
-func (i *importer) load(ctx context.Context, agent kernel.AgentID, task kernel.TaskID, file string) ([]string, error) {
+// Import has one node import the archive in a file, and returns its images' names.
+func (s *Supplier) Import(ctx context.Context, node core.Node, file string) ([]string, error) {
 	f, err := os.Open(file)
 	if err != nil {
 		return nil, err
@@ -42,8 +42,8 @@ func (i *importer) load(ctx context.Context, agent kernel.AgentID, task kernel.T
 	defer f.Close()
 	var names archive.Names
 	if p := scheduler.Catch(func() { names, err = archive.NamesOf(f) }); p != nil { // it was uploaded: it may be anything
-		i.log.Error("image archive: panic", "file", file, "panic", p.Value, "stack", string(p.Stack))
-		err = invalid("the image archive cannot be read")
+		s.cfg.Log.Error("image archive: panic", "file", file, "panic", p.Value, "stack", string(p.Stack))
+		err = fmt.Errorf("the image archive cannot be read: %w", errdefs.ErrInvalidArgument)
 	}
 	if err != nil {
 		return nil, badArchive{err}
@@ -51,12 +51,12 @@ func (i *importer) load(ctx context.Context, agent kernel.AgentID, task kernel.T
 	if _, err := f.Seek(0, io.SeekStart); err != nil {
 		return nil, err
 	}
-	if err := i.ctr(ctx, agent, task, f, "import", "-"); err != nil {
+	if err := s.ctr(ctx, node, f, "import", "-"); err != nil {
 		return nil, err
 	}
-	for _, raw := range sortedKeys(names) {
+	for _, raw := range slices.Sorted(maps.Keys(names)) {
 		if full := names[raw]; raw != full { // "hello:1" is docker.io/library/hello:1 to everybody but the archive
-			err := i.ctr(ctx, agent, task, nil, "tag", "--force", raw, full)
+			err := s.ctr(ctx, node, nil, "tag", "--force", raw, full)
 			if err != nil && !strings.Contains(err.Error(), "not found") {
 				return nil, err
 			}
@@ -71,20 +71,19 @@ type badArchive struct{ error }
 func (b badArchive) Unwrap() []error { return []error{b.error, errArchive} }
 
 // ctr has a node's containerd do something with images.
-func (i *importer) ctr(ctx context.Context, agent kernel.AgentID, task kernel.TaskID, in io.Reader,
-	args ...string) error {
+func (s *Supplier) ctr(ctx context.Context, node core.Node, in io.Reader, args ...string) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, execLimit,
-		fmt.Errorf("node %s did not import it within %v: %w", task, execLimit, errdefs.ErrUnavailable))
+		fmt.Errorf("node %s did not import it within %v: %w", node.Task, execLimit, errdefs.ErrUnavailable))
 	defer cancel()
 	var out tail
 	argv := append([]string{kernel.BundleTarget + "/runtime/ctr", "-a", "/run/containerd/containerd.sock", "-n", "k8s.io",
 		"images"}, args...)
-	code, err := i.exec(ctx, agent, task, argv, in, &out)
+	code, err := s.cfg.Exec(ctx, node.Agent, node.Task, argv, in, &out)
 	if cause := context.Cause(ctx); err != nil && cause != nil {
 		return fmt.Errorf("image archive: %w", cause)
 	}
 	if err != nil {
-		return fmt.Errorf("image archive: node %s: %w", task, err)
+		return fmt.Errorf("image archive: node %s: %w", node.Task, err)
 	}
 	if code != 0 {
 		said := strings.Split(strings.TrimSpace(string(out.kept)), "\n")

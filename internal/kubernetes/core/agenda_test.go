@@ -1,15 +1,17 @@
-package kubernetes
+package core
 
 import (
 	"fmt"
 	"slices"
 	"testing"
 	"time"
+
+	"github.com/marinaos/marina/internal/kernel"
 )
 
 func TestTheAgendaHasWhoWasTouchedAndWhoseTimeHasCome(t *testing.T) {
 	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
-	all := table{"a": nil, "b": nil, "c": nil}
+	all := map[string]*Cluster{"a": nil, "b": nil, "c": nil}
 	g := agenda{now: map[string]bool{}, later: map[string]time.Time{}}
 	take := func(after time.Duration, due bool, want ...string) {
 		t.Helper()
@@ -44,21 +46,22 @@ func TestTheAgendaHasWhoWasTouchedAndWhoseTimeHasCome(t *testing.T) {
 }
 
 func TestNumbersOfNetworksAreUniqueAlsoWhileOneCannotBeRead(t *testing.T) {
-	all := table{}
-	add := func(vni int) { all[fmt.Sprint(len(all))] = newCluster(Row{VNI: vni}) }
+	s := NewState(kernel.PortRange{})
+	all := s.clusters
+	add := func(vni int) { all[fmt.Sprint(len(all))] = New(Row{VNI: vni}, nil) }
 	for n := range 3 {
-		if got, want := all.freeVNI(), firstVNI+n; got != want {
+		if got, want := s.FreeVNI(), firstVNI+n; got != want {
 			t.Errorf("number %d: got %d, want %d", n, got, want)
 		}
 		add(firstVNI + n)
 	}
 	delete(all, "1")
-	if got, want := all.freeVNI(), firstVNI+1; got != want {
+	if got, want := s.FreeVNI(), firstVNI+1; got != want {
 		t.Errorf("with a gap: got %d, want %d", got, want)
 	}
-	all["unreadable"] = newCluster(Row{})
+	all["unreadable"] = New(Row{}, nil)
 	for n := range 2 {
-		got := all.freeVNI()
+		got := s.FreeVNI()
 		if want := firstVNI + MaxClusters + n; got != want {
 			t.Errorf("beside one that cannot be read: got %d, want %d", got, want)
 		}
@@ -68,15 +71,15 @@ func TestNumbersOfNetworksAreUniqueAlsoWhileOneCannotBeRead(t *testing.T) {
 
 func TestTroubleIsTriedAgainWithGrowingPauses(t *testing.T) {
 	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
-	for what, longest := range map[string]time.Duration{releaseStep: maxPause, supplyStep: maxSupplyPause} {
-		c := newCluster(Row{Definition: Definition{Name: "a"}})
-		if at := c.again("node-1", what); !at.IsZero() {
+	for what, longest := range map[Step]time.Duration{ReleaseStep: maxPause, supplyStep: maxSupplyPause} {
+		c := New(Row{Definition: Definition{Name: "a"}}, nil)
+		if at := c.Again("node-1", what); !at.IsZero() {
 			t.Errorf("%s: without trouble: %v, want at once", what, at)
 		}
 		pause := time.Duration(0)
 		for n := range 40 {
-			c.fail("node-1", what, fmt.Errorf("refusal %d", n/20), now)
-			next := c.again("node-1", what).Sub(now)
+			c.Settle("node-1", what, fmt.Errorf("refusal %d", n/20), now)
+			next := c.Again("node-1", what).Sub(now)
 			if next < pause || next > longest || n == 0 && next != firstPause {
 				t.Fatalf("%s: pause %d is %v after %v", what, n, next, pause)
 			}
@@ -88,10 +91,10 @@ func TestTroubleIsTriedAgainWithGrowingPauses(t *testing.T) {
 		if len(c.events) != 2 {
 			t.Errorf("%s: %d events, want one for each reason: %v", what, len(c.events), c.events)
 		}
-		if c.mend("node-1", what); !c.again("node-1", what).IsZero() {
+		if c.Settle("node-1", what, nil, now); !c.Again("node-1", what).IsZero() {
 			t.Errorf("%s: mended, and it waits", what)
 		}
-		c.fail("node-1", what, fmt.Errorf("no"), now)
+		c.Settle("node-1", what, fmt.Errorf("no"), now)
 		if c.forget(c.member("node-1")); len(c.troubles) != 0 {
 			t.Errorf("%s: a member that is gone has trouble: %v", what, c.troubles)
 		}
@@ -99,9 +102,9 @@ func TestTroubleIsTriedAgainWithGrowingPauses(t *testing.T) {
 }
 
 func TestEventsAreTheNewestAndNotRepeated(t *testing.T) {
-	c := newCluster(Row{Definition: Definition{Name: "a"}})
+	c := New(Row{Definition: Definition{Name: "a"}}, nil)
 	for n := range 3 * MaxEvents {
-		c.add(time.Time{}, fmt.Sprint("event ", n/2))
+		c.AddEvent(time.Time{}, "event %d", n/2)
 	}
 	if len(c.events) != MaxEvents || c.events[MaxEvents-1].Message != fmt.Sprint("event ", 3*MaxEvents/2-1) {
 		t.Errorf("got %d events, the last %+v", len(c.events), c.events[len(c.events)-1])
