@@ -11,25 +11,49 @@ import (
 
 // What is set aside, and how it comes back:
 //
-//	an app's row cannot be read     Its instances are left as they are, its name stays taken. Another version by force, or its
-//	                                removal by force.
-//	a deployment cannot be read     It goes no further. Each of its apps is kept as its own row says, and no instance of it is ended
-//	                                for being of another version; one without row, which it removes, is left as it is. A force that
-//	                                changes one of its apps, or cancels it.
+//	an app's row cannot be read     Its instances are left as they are, its name stays taken. Another version by
+//	                                force, or its removal by force.
+//	a deployment cannot be read     It goes no further. Each of its apps is kept as its own row says, and no instance
+//	                                of it is ended for being of another version; one without row, which it removes,
+//	                                is left as it is. A force that changes one of its apps, or cancels it.
 //	a deployment cannot be written  It stays at its step, and its apps are kept at that. Likewise.
-//	deciding an app panicked        It is left as it is, and its deployment waits. A deployment that changes it, or the next leader.
+//	deciding an app panicked        It is left as it is, and its deployment waits. A deployment that changes it, or
+//	                                the next leader.
 //	deciding a deployment panicked  As one that cannot be written; or the next leader.
 
+// asides keeps what was set aside, until it comes back.
+type asides struct {
+	alarms map[string]kernel.Alarm // by subject
+	broken map[string]string       // apps whose rows cannot be read, with why
+	news   []Aside                 // set aside since the last decision
+}
+
+func newAsides() asides {
+	return asides{alarms: map[string]kernel.Alarm{}, broken: map[string]string{}}
+}
+
 // Alarms lists what was set aside, by subject.
-func (s *State) Alarms() []kernel.Alarm {
+func (a *asides) Alarms() []kernel.Alarm {
 	out := []kernel.Alarm{}
-	for _, subject := range sortedKeys(s.alarms) {
-		out = append(out, s.alarms[subject])
+	for _, subject := range sortedKeys(a.alarms) {
+		out = append(out, a.alarms[subject])
 	}
 	return out
 }
 
-func (s *State) raise(a kernel.Alarm) { s.alarms[a.Subject] = a }
+// Unreadable lists the apps whose rows cannot be read, with why. It is the state's own.
+func (a *asides) Unreadable() map[string]string { return a.broken }
+
+// SetUnreadable sets an app aside whose row cannot be read.
+func (a *asides) SetUnreadable(id, problem string, now time.Time) {
+	a.broken[id] = problem
+	a.raise(kernel.Alarm{Subject: appSubject(id), Since: now, Do: wayOut(id),
+		Problem: "its definition cannot be read, what runs of it is left alone: " + problem})
+}
+
+func (a *asides) raise(alarm kernel.Alarm) { a.alarms[alarm.Subject] = alarm }
+
+func (a *asides) lift(subject string) { delete(a.alarms, subject) }
 
 // Panic is what deciding panicked with, and where, if State.Stack can tell.
 type Panic struct {
@@ -62,18 +86,11 @@ func panicked(what string, p *Panic) string {
 	return fmt.Sprintf("%s panicked: %v", what, p.Value)
 }
 
-// SetUnreadable sets an app aside whose row cannot be read.
-func (s *State) SetUnreadable(id, problem string, now time.Time) {
-	s.broken[id] = problem
-	s.raise(kernel.Alarm{Subject: appSubject(id), Since: now, Do: wayOut(id),
-		Problem: "its definition cannot be read, what runs of it is left alone: " + problem})
-}
-
 // wayOut is what an operator can do about an app whose row cannot be read.
 func wayOut(id string) string {
-	return fmt.Sprintf("replace it by a whole definition with `marina app update FILE --force` (PUT /v2/apps%s?force=true; "+
-		"GET /v2/apps%s/versions lists earlier ones), or remove it with `marina app remove %s --force` (DELETE /v2/apps%s?force=true)",
-		id, id, id, id)
+	return fmt.Sprintf("replace it by a whole definition with `marina app update FILE --force` "+
+		"(PUT /v2/apps%s?force=true; GET /v2/apps%s/versions lists earlier ones), or remove it with "+
+		"`marina app remove %s --force` (DELETE /v2/apps%s?force=true)", id, id, id, id)
 }
 
 // Park sets a running deployment aside: its apps stay at its current step, and are kept at that as before.
@@ -104,9 +121,6 @@ func (s *State) ParkLaunch(l Launch, p *Panic, now time.Time) Aside {
 	s.undo(s.fleet(l.App.ID), &Decision{}, l.Groups)
 	return s.ParkApp(l.App.ID, "making its instances' spec", p, now)
 }
-
-// Unreadable lists the apps whose rows cannot be read, with why. It is the state's own.
-func (s *State) Unreadable() map[string]string { return s.broken }
 
 // undo takes back what a decision that is dropped noted of instances.
 func (s *State) undo(f *fleet, d *Decision, minted []kernel.InstanceID) {

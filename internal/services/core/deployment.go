@@ -43,7 +43,9 @@ func (t Transition) Finished() bool { return t.Step >= len(t.Deployment.Steps) }
 // NewDeployment plans the changes: removed apps are stopped, new ones started, then apps are scaled or restarted,
 // those that others depend on first. root is all apps as they should be afterwards; mixed tells whether an app has
 // instances of a config version other than the given one.
-func NewDeployment(id, version string, changes []Change, root map[string]*marathon.App, mixed func(app, config string) bool) *Deployment {
+func NewDeployment(
+	id, version string, changes []Change, root map[string]*marathon.App, mixed func(app, config string) bool,
+) *Deployment {
 	slices.SortFunc(changes, func(a, b Change) int { return strings.Compare(a.App, b.App) })
 	d := &Deployment{ID: id, Version: version, Changes: changes}
 	stop, start, byDepth := marathon.Step{}, marathon.Step{}, map[int]*marathon.Step{}

@@ -7,7 +7,10 @@ import (
 	"github.com/marinaos/marina/internal/marathon"
 )
 
-func (s *State) emit(events ...marathon.Event) { s.events = append(s.events, events...) }
+// journal keeps what happened since the last decision.
+type journal struct{ events []marathon.Event }
+
+func (j *journal) emit(events ...marathon.Event) { j.events = append(j.events, events...) }
 
 func planOf(d *Deployment) marathon.PlanInfo {
 	return marathon.PlanInfo{ID: d.ID, Version: d.Version, Steps: orEmpty(d.Steps)}
@@ -41,14 +44,14 @@ func appTerminated(id string, now time.Time) marathon.Event {
 }
 
 // Waits tells of instances that were launched and found no room.
-func (s *State) Waits(l Launch, r kernel.LaunchResult, now time.Time) {
+func (j *journal) Waits(l Launch, r kernel.LaunchResult, now time.Time) {
 	const kind = "instances_waiting_event"
 	e := marathon.InstancesWaiting{Head: marathon.NewHead(kind, now), AppID: l.App.ID, Version: l.App.Config(),
 		Waiting: r.Waiting}
 	if r.Refusal != nil {
 		e.Reason = r.Refusal.String()
 	}
-	s.emit(marathon.Event{Type: kind, Data: e})
+	j.emit(marathon.Event{Type: kind, Data: e})
 }
 
 func unhealthyKill(i *Instance, reason string, now time.Time) marathon.Event {
@@ -59,14 +62,14 @@ func unhealthyKill(i *Instance, reason string, now time.Time) marathon.Event {
 }
 
 // changed tells the difference between two views of an instance.
-func (s *State) changed(old, i *Instance, now time.Time) {
+func (j *journal) changed(old, i *Instance, now time.Time) {
 	was, is := "", condition(i)
 	if !old.Waiting {
 		was = condition(old)
 	}
 	if was != is {
 		k := i.Instance()
-		s.emit(marathon.Event{Type: "status_update_event", Data: marathon.StatusUpdate{
+		j.emit(marathon.Event{Type: "status_update_event", Data: marathon.StatusUpdate{
 			Head: marathon.NewHead("status_update_event", now), SlaveID: string(i.Agent), TaskID: taskOf(i),
 			TaskStatus: taskState(i),
 			Message:    message(&k), AppID: i.Owner, Host: i.Hostname, IPAddresses: addresses(&k), Ports: orEmpty(k.HostPorts),
@@ -77,7 +80,7 @@ func (s *State) changed(old, i *Instance, now time.Time) {
 				AgentID:   new(string(i.Agent)), Host: &i.Hostname, RunSpecVersion: i.Version}})
 	}
 	if before, after := alive(old), alive(i); after != nil && (before == nil || *before != *after) {
-		s.emit(marathon.Event{Type: "instance_health_changed_event", Data: marathon.InstanceChanged{
+		j.emit(marathon.Event{Type: "instance_health_changed_event", Data: marathon.InstanceChanged{
 			Head: marathon.NewHead("instance_health_changed_event", now), InstanceID: string(i.ID()), RunSpecID: i.Owner,
 			RunSpecVersion: i.Version, Healthy: after}},
 			marathon.Event{Type: "health_status_changed_event", Data: marathon.HealthChanged{

@@ -19,9 +19,38 @@ type Instance struct {
 	forgetAt       moment // not to be forgotten before
 }
 
-// moment is a time, small, since there may be a million instances: so long after State.base, which keeps its
+// moment is a time, small, since there may be a million instances: so long after its clock's base, which keeps its
 // monotonic reading. Zero is none.
 type moment time.Duration
+
+// clock turns times into moments and back.
+type clock struct{ base time.Time }
+
+func (c *clock) moment(t time.Time) moment {
+	if c.base.IsZero() {
+		c.base = t.Add(-1)
+	}
+	return moment(t.Sub(c.base))
+}
+
+func (c *clock) time(m moment) time.Time { return c.base.Add(time.Duration(m)) }
+
+// started is when the instance began, as near as it is known.
+func (c *clock) started(i *Instance) time.Time {
+	if at := i.Started(); !at.IsZero() {
+		return at
+	}
+	if at := i.Placed(); !at.IsZero() {
+		return at
+	}
+	return c.time(i.since)
+}
+
+// waiting returns an instance of which the kernel has said nothing yet.
+func (c *clock) waiting(of *kernel.Origin, id kernel.InstanceID, now time.Time) *Instance {
+	return &Instance{Waiting: true, since: c.moment(now),
+		Record: kernel.NewRecord(of, &nowhere, &kernel.Assignment{ID: id}, nil, false)}
+}
 
 var nowhere kernel.Host
 

@@ -36,7 +36,7 @@ func (s *State) Begin(d *Deployment, cancelled []*Deployment) {
 // Cancel ends a deployment where it stands: instances stay as they are.
 func (s *State) Cancel(d *Deployment) {
 	s.Deployments = slices.DeleteFunc(s.Deployments, func(o *Deployment) bool { return o == d })
-	delete(s.alarms, deploymentSubject(d))
+	s.lift(deploymentSubject(d))
 	for _, c := range d.Changes {
 		s.Touch(c.App)
 	}

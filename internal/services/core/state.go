@@ -44,36 +44,20 @@ type State struct {
 	// Stack tells where a panic was, if it is set: what is pure cannot ask.
 	Stack func() []byte
 
-	alarms map[string]kernel.Alarm // what was set aside, by subject; see aside.go
-	broken map[string]string       // apps whose rows cannot be read, with why
+	asides
+	clock
+	journal
+
 	fleets map[string]*fleet
-	base   time.Time   // of moments
 	away   int         // instances on machines that do not answer, all apps
 	killed []time.Time // kills for failing checks within the last BrakeWindow
 	given  []time.Time // instances given up within the last BrakeWindow
-	events []marathon.Event
-	news   []Aside // set aside since the last decision
 }
 
 // NewState returns a state without apps.
 func NewState() *State {
-	return &State{Policy: DefaultPolicy, Apps: map[string]*marathon.App{}, alarms: map[string]kernel.Alarm{},
-		broken: map[string]string{}, fleets: map[string]*fleet{}}
-}
-
-func (s *State) moment(t time.Time) moment {
-	if s.base.IsZero() {
-		s.base = t.Add(-1)
-	}
-	return moment(t.Sub(s.base))
-}
-
-func (s *State) time(m moment) time.Time { return s.base.Add(time.Duration(m)) }
-
-// waiting is an instance of which the kernel has said nothing yet.
-func (s *State) waiting(of *kernel.Origin, id kernel.InstanceID, now time.Time) *Instance {
-	return &Instance{Waiting: true, since: s.moment(now), Record: kernel.NewRecord(of, &nowhere, &kernel.Assignment{ID: id},
-		nil, false)}
+	return &State{Policy: DefaultPolicy, Apps: map[string]*marathon.App{}, asides: newAsides(),
+		fleets: map[string]*fleet{}}
 }
 
 func (s *State) fleet(app string) *fleet {
@@ -101,8 +85,8 @@ func (s *State) SetApp(id string, a *marathon.App) {
 	} else {
 		s.Apps[id] = a
 	}
+	s.lift(appSubject(id))
 	delete(s.broken, id)
-	delete(s.alarms, appSubject(id))
 	f := s.fleet(id)
 	f.parked, f.stale = "", true
 }
@@ -253,15 +237,4 @@ func (s *State) definition(id, config string) *marathon.App {
 		}
 	}
 	return nil
-}
-
-// started is when the instance began, as near as it is known.
-func (s *State) started(i *Instance) time.Time {
-	if at := i.Started(); !at.IsZero() {
-		return at
-	}
-	if at := i.Placed(); !at.IsZero() {
-		return at
-	}
-	return s.time(i.since)
 }

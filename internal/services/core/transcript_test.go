@@ -363,7 +363,10 @@ func (d *driver) place() {
 // settle decides until nothing is left to do, does it, and writes it down.
 func (d *driver) settle() {
 	for {
-		dec := Decide(d.s, d.now, func(string) kernel.InstanceID { d.next++; return kernel.InstanceID(fmt.Sprint("i", d.next)) })
+		dec := Decide(d.s, d.now, func(string) kernel.InstanceID {
+			d.next++
+			return kernel.InstanceID(fmt.Sprint("i", d.next))
+		})
 		if !dec.Wake.Equal(d.wake) {
 			if d.wake = dec.Wake; !d.wake.IsZero() {
 				fmt.Fprintf(&d.out, "wake in %v\n", dec.Wake.Sub(d.now))

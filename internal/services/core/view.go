@@ -40,8 +40,10 @@ func TaskOf(s *State, i *Instance, machines map[kernel.AgentID]kernel.AgentView)
 		if h.Known {
 			t.HealthCheckResults = append(t.HealthCheckResults, marathon.HealthResult{Alive: h.Alive,
 				ConsecutiveFailures: h.Failures,
-				FirstSuccess:        marathon.Timestamp(h.First), InstanceID: string(i.ID()), LastFailure: marathon.Timestamp(h.LastBad),
-				LastFailureCause: h.LastCause, LastSuccess: marathon.Timestamp(h.LastGood)})
+				FirstSuccess:        marathon.Timestamp(h.First),
+				InstanceID:          string(i.ID()),
+				LastFailure:         marathon.Timestamp(h.LastBad),
+				LastFailureCause:    h.LastCause, LastSuccess: marathon.Timestamp(h.LastGood)})
 		}
 	}
 	return t
@@ -109,7 +111,9 @@ func (s *State) taskStats(a *marathon.App, list []*Instance, now time.Time) *mar
 }
 
 // Info is an app with what embed names, beside its counts and deployments.
-func (s *State) Info(a *marathon.App, embed Embed, machines map[kernel.AgentID]kernel.AgentView, now time.Time) marathon.AppInfo {
+func (s *State) Info(
+	a *marathon.App, embed Embed, machines map[kernel.AgentID]kernel.AgentView, now time.Time,
+) marathon.AppInfo {
 	list := s.placedInstances(a.ID)
 	c := countTasks(list)
 	out := marathon.AppInfo{App: a, TasksStaged: &c.Staged, TasksRunning: &c.Running, TasksHealthy: &c.Healthy,
