@@ -18,6 +18,7 @@ var table = map[string]entry{
 	"store/etcd":      implementation("durable store"),
 	"store/memory":    implementation("store"),
 	"store/storetest": suite("store"),
+	"store/upkeep":    implementation("kernel metrics store"),
 
 	"allocator": room("kernel").pure(),
 
@@ -120,7 +121,7 @@ var table = map[string]entry{
 
 	"daemon": wiring("access agent audit daemon/heap durable gateway identity identity/ca images kernel kubernetes " +
 		"kubernetes/api machine master metrics network network/dns network/vip runtime/containerd services services/api " +
-		"settings store store/etcd"),
+		"settings store store/etcd store/upkeep"),
 	"daemon/heap": part(""),
 
 	"sim": wiring("invariant kernel marathon master/core services/core store store/memory"),

@@ -48,6 +48,7 @@ func complete(given settings.Datacenter) (*config, error) {
 	c.State = abs
 	c.HTTPS, c.HTTP = cmp.Or(c.HTTPS, settings.HTTPS), cmp.Or(c.HTTP, settings.HTTP)
 	c.AgentPort = cmp.Or(c.AgentPort, settings.AgentPort)
+	c.StoreQuota = cmp.Or(c.StoreQuota, settings.StoreQuota)
 	if err := c.checkSaid(); err != nil {
 		return nil, err
 	}
@@ -67,6 +68,9 @@ func complete(given settings.Datacenter) (*config, error) {
 	return c, nil
 }
 
+// The least and most of the store's quota, in MiB. etcd is not made for more than some gigabytes.
+const minStoreQuota, maxStoreQuota = 64, 8192
+
 // checkSaid refuses what cannot work on any machine, and reads the attributes.
 func (c *config) checkSaid() error {
 	if c.HTTP != settings.Off {
@@ -75,6 +79,9 @@ func (c *config) checkSaid() error {
 			return refused("plain HTTP address %q: only a loopback address such as 127.0.0.1:8080 is allowed, or \"off\"",
 				c.HTTP)
 		}
+	}
+	if c.StoreQuota < minStoreQuota || c.StoreQuota > maxStoreQuota {
+		return refused("store quota of %d MiB: expected %d to %d", c.StoreQuota, minStoreQuota, maxStoreQuota)
 	}
 	if !kernel.Strategy(c.Placement).Valid() {
 		return refused("placement %q: expected %q or %q", c.Placement, kernel.StrategySpread, kernel.StrategyBinpack)

@@ -36,6 +36,11 @@ func (d *daemon) parts(ctx context.Context) []unit {
 	agents := unit{ID: "marina-agent.service", Name: "agent", Output: "this machine has not joined yet"}
 	if t := d.term.Load(); t != nil {
 		lead.Healthy, lead.Output = true, ""
+		for _, s := range t.schedulers {
+			if !s.ready() {
+				lead.Healthy, lead.Output = false, s.name+" is loading"
+			}
+		}
 		id, _ := d.config.agentID()
 		for _, a := range t.master.Agents() {
 			if string(a.ID) == id {
@@ -52,7 +57,8 @@ func (d *daemon) parts(ctx context.Context) []unit {
 // alarmUnits are the audit log and the schedulers of the present term: one is unhealthy while it has alarms, and its
 // output lists them.
 func (d *daemon) alarmUnits() []unit {
-	out := []unit{alarmed("marina-audit.service", "audit", d.audit.Alarms())}
+	out := []unit{alarmed("marina-upkeep.service", "upkeep", d.upkeep.Alarms()),
+		alarmed("marina-audit.service", "audit", d.audit.Alarms())}
 	if t := d.term.Load(); t != nil {
 		for _, s := range t.schedulers {
 			out = append(out, alarmed("marina-"+s.name+".service", s.name, s.alarms()))
@@ -63,7 +69,7 @@ func (d *daemon) alarmUnits() []unit {
 
 // alarms counts the alarms of all rooms.
 func (d *daemon) alarms() float64 {
-	n := len(d.audit.Alarms())
+	n := len(d.audit.Alarms()) + len(d.upkeep.Alarms())
 	if t := d.term.Load(); t != nil {
 		for _, s := range t.schedulers {
 			n += len(s.alarms())

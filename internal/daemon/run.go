@@ -31,6 +31,7 @@ import (
 	"github.com/marinaos/marina/internal/settings"
 	"github.com/marinaos/marina/internal/store"
 	"github.com/marinaos/marina/internal/store/etcd"
+	"github.com/marinaos/marina/internal/store/upkeep"
 )
 
 // election is what masters campaign for.
@@ -41,7 +42,8 @@ type daemon struct {
 	config    *config
 	log       *slog.Logger
 	build     string // of this binary
-	store     store.Store
+	store     *etcd.Store
+	upkeep    *upkeep.Keeper
 	root      *identity.RootKey
 	authority *ca.Authority
 	identity  *identity.Directory
@@ -88,16 +90,31 @@ func Run(ctx context.Context, cfg settings.Datacenter) error {
 	return d.run(ctx)
 }
 
-func (c *config) openStore(ctx context.Context, log *slog.Logger) (store.Store, error) {
+func (c *config) openStore(ctx context.Context, log *slog.Logger) (*etcd.Store, error) {
 	if len(c.Etcd) > 0 {
 		return etcd.OpenExternal(ctx, etcd.External{Endpoints: c.Etcd, CAFile: c.EtcdCA, CertFile: c.EtcdCert,
 			KeyFile: c.EtcdKey, Log: log})
 	}
-	return etcd.OpenEmbedded(ctx, etcd.Embedded{Dir: c.path("etcd"), Log: log})
+	return etcd.OpenEmbedded(ctx, etcd.Embedded{Dir: c.path("etcd"), QuotaBytes: int64(c.StoreQuota) << 20, Log: log})
+}
+
+// removable is what people can delete when the store is full.
+var removable = []upkeep.Table{
+	{Prefix: store.Prefix("versions"), Noun: "versions of apps"}, {Prefix: store.Prefix("apps"), Noun: "apps"},
+	{Prefix: store.Prefix("kubernetes", "clusters"), Noun: "clusters"},
+	{Prefix: store.Prefix("identity", "tokens"), Noun: "tokens"}, {Prefix: store.Prefix("images"), Noun: "images"},
 }
 
 // open builds what does not depend on leadership.
 func (d *daemon) open(ctx context.Context) error {
+	if err := store.CheckFormat(ctx, d.store); err != nil {
+		return err
+	}
+	d.upkeep = upkeep.New(upkeep.Config{Store: d.store, Shared: len(d.config.Etcd) > 0, Tables: removable, Log: d.log,
+		Metrics: d.metrics})
+	if err := d.upkeep.Open(ctx); err != nil { // before anything is written, and before anybody can lead
+		return err
+	}
 	id, err := d.datacenterID(ctx)
 	if err != nil {
 		return err
@@ -158,6 +175,7 @@ func (d *daemon) run(ctx context.Context) error {
 	})
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return ended(ctx, d.audit.Run(ctx)) })
+	g.Go(func() error { return ended(ctx, d.upkeep.Run(ctx)) })
 	g.Go(func() error { return ended(ctx, d.identity.Run(ctx)) })
 	g.Go(func() error { return ended(ctx, d.identity.ServeSocket(ctx, d.config.socket(), d.adminHandler())) })
 	g.Go(func() error { return ended(ctx, gw.Run(ctx)) })

@@ -38,6 +38,7 @@ type scheduler struct {
 	run     func(context.Context) error
 	handler http.Handler
 	alarms  func() []kernel.Alarm
+	ready   func() bool // everything is loaded, and requests are answered
 }
 
 // scheduler finds one by its name.
@@ -103,17 +104,17 @@ func (d *daemon) newTerm(l *store.Leadership, listener net.Listener, name string
 		Listener: listener, TLS: d.agentTLS(name), AgentID: d.agentOf, Handler: d.agentHandler(),
 	})
 	t.services = services.New(services.Config{
-		Kernel: t.master, Store: d.store, Fence: l.Fence(), Log: d.log, Metrics: d.metrics,
+		Kernel: t.master, Store: d.store, Fence: l.Fence(), Log: d.log, Metrics: d.metrics, Admit: d.upkeep.Admit,
 		Leader: reachable(c.HTTPS, c.address), VIPs: c.vips, HostVolumes: append([]string{}, c.HostVolume...),
 	})
 	t.clusters = kubernetes.New(kubernetes.Config{
 		Kernel: t.master, Store: d.store, Fence: l.Fence(), Root: d.root, Log: d.log, Metrics: d.metrics,
-		Pool: c.pool, VIPs: c.vips, Publish: c.published(), Images: c.path("kubernetes"), Machine: []string{c.Hostname},
+		Admit: d.upkeep.Admit, Pool: c.pool, VIPs: c.vips, Publish: c.published(), Images: c.path("kubernetes"), Machine: []string{c.Hostname},
 		Quotas: t.master.Quotas, Exec: t.taskExec, Usage: t.taskUsage,
 	})
 	t.schedulers = []scheduler{
-		{"services", t.services.Run, api.New(t.services, d.access), t.services.Alarms},
-		{"kubernetes", t.clusters.Run, kubernetesapi.New(t.clusters, d.access, d.log), t.clusters.Alarms},
+		{"services", t.services.Run, api.New(t.services, d.access), t.services.Alarms, t.services.Leading},
+		{"kubernetes", t.clusters.Run, kubernetesapi.New(t.clusters, d.access, d.log), t.clusters.Alarms, t.clusters.Leading},
 	}
 	return t
 }

@@ -96,6 +96,7 @@ func (k *Clusters) Delete(ctx context.Context, name string) error {
 			return err
 		}
 		row := c.Row
+		change.Always()
 		row.Deleted = k.cfg.Now().UTC().Round(time.Millisecond)
 		if err := k.putRow(change, c, row); err != nil {
 			return err

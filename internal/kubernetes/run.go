@@ -31,6 +31,7 @@ type Config struct {
 	Log    *slog.Logger
 
 	Metrics *metrics.Registry // nil: nothing is measured
+	Admit   func() error      // refuses requests' rows while the store is full; nil: it has room
 
 	Pool, VIPs netip.Prefix     // of the datacenter: clusters use other addresses
 	Publish    kernel.PortRange // of the machines, for load balancers; default 20001 to 21000
@@ -89,7 +90,8 @@ func New(cfg Config) *Clusters {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
 	loop := scheduler.New(scheduler.Config{Name: "clusters", Framework: Framework,
-		Store: cfg.Store, Kernel: cfg.Kernel, Fence: cfg.Fence, Log: cfg.Log, Metrics: cfg.Metrics})
+		Store: cfg.Store, Kernel: cfg.Kernel, Fence: cfg.Fence, Log: cfg.Log, Metrics: cfg.Metrics,
+		Admit: cfg.Admit})
 	k := &Clusters{cfg: cfg, loop: loop, archives: archive.New(cfg.Images),
 		keys:    &keyring{cfg.Store, cfg.Root, cfg.Now, cfg.Log},
 		guarded: guarded{agents: cfg.Kernel.Agents, state: core.NewState(cfg.Publish), moved: make(chan struct{})}}

@@ -23,6 +23,7 @@ func (k *Clusters) Secret(ctx context.Context, agent kernel.AgentID, ref string)
 	}
 	var files map[string][]byte
 	err := k.change(ctx, name, func(ctx context.Context, change *scheduler.Change) error {
+		change.Always() // what runs needs it
 		k.look()
 		c := k.state.Get(name)
 		if c == nil {

@@ -18,7 +18,12 @@ type Change struct {
 	ops     map[string]store.Op
 	applied []func()
 	after   []func(context.Context) error
+	always  bool
 }
+
+// Always has the change written also when the store has no room for what people ask for: it frees some, by itself or by
+// what follows from it, or what runs already needs it.
+func (c *Change) Always() { c.always = true }
 
 // Put adds a row to write or to delete. The last one of a key counts.
 func (c *Change) Put(op store.Op) {

@@ -24,6 +24,10 @@ type Config struct {
 	Fence     store.Guard // of this process's leadership; every write carries it
 	Log       *slog.Logger
 	Metrics   *metrics.Registry // nil: nothing is measured
+
+	// Admit is asked before rows are written for a request, unless the change is for Always. Its error, an
+	// errdefs.ErrResourceExhausted that says what to do, refuses the request. Nil: the store always has room.
+	Admit func() error
 }
 
 // Watcher is the part of kernel.Kernel that a Loop uses.
@@ -148,6 +152,9 @@ func (l *Loop) serve(ctx context.Context, r request) {
 		l.cfg.Log.Error("request panicked", "scheduler", l.cfg.Name, "panic", p.Value, "stack", string(p.Stack))
 		err = ErrPanic
 	}
+	if err == nil && len(c.ops) > 0 && !c.always && l.cfg.Admit != nil {
+		err = l.cfg.Admit()
+	}
 	if err == nil {
 		err = l.Commit(ctx, c)
 	}
@@ -165,8 +172,8 @@ func (l *Loop) serve(ctx context.Context, r request) {
 }
 
 // Do has the owner goroutine plan a change and commits it. It returns once that is durable and what the change has
-// for After is done; with the plan's error, errdefs.ErrInvalidArgument for a change that fits no transaction,
-// ErrPanic, or an errdefs.ErrUnavailable when this process does not lead. ctx bounds the wait for the owner alone: a
+// for After is done; with the plan's error, Config.Admit's, errdefs.ErrInvalidArgument for a change that fits no
+// transaction, ErrPanic, or an errdefs.ErrUnavailable when this process does not lead. ctx bounds the wait for the owner alone: a
 // change is not stopped half way.
 func (l *Loop) Do(ctx context.Context, plan Plan) error {
 	r := request{plan: plan, done: make(chan error, 1)}

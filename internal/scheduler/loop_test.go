@@ -25,6 +25,7 @@ type counter struct {
 	loop   *Loop
 	store  *memory.Store
 	gauges *metrics.Registry
+	full   error // what Admit says
 	kernel *kerneltest.Kernel
 	state  map[string]int // the owner's
 	load   func() error
@@ -48,7 +49,7 @@ func newCounter(t *testing.T) *counter {
 	}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	c.loop = New(Config{Name: "numbers", Framework: "numbers", Store: c.store, Kernel: c.kernel, Fence: l.Fence(),
-		Metrics: c.gauges})
+		Metrics: c.gauges, Admit: func() error { return c.full }})
 	c.work = Work{
 		Load: func(context.Context) error {
 			if c.load != nil {
@@ -367,5 +368,40 @@ func TestAnErrorOfWhatRunsBesideEndsTheLeadership(t *testing.T) {
 		if err := c.mustEnd(); !errdefs.IsAborted(err) {
 			t.Errorf("got %v", err)
 		}
+	})
+}
+
+func TestWhileTheStoreIsFullOnlyWhatMakesRoomIsWritten(t *testing.T) {
+	run(t, func(t *testing.T, c *counter) {
+		if err := c.loop.Do(t.Context(), c.set("a", 1)); err != nil {
+			t.Fatal(err)
+		}
+		c.full = fmt.Errorf("full: %w", errdefs.ErrResourceExhausted)
+		if err := c.loop.Do(t.Context(), c.set("a", 2)); !errors.Is(err, c.full) || c.state["a"] != 1 || c.stored("a") != 1 {
+			t.Errorf("a write: got %v, state %v, want it refused and nothing changed", err, c.state)
+		}
+		if err := c.loop.Do(t.Context(), func(_ context.Context, ch *Change) error {
+			ch.Put(rows.Delete("a"))
+			ch.Then(func() { delete(c.state, "a") })
+			ch.Always()
+			return nil
+		}); err != nil || len(c.state) != 0 {
+			t.Errorf("what makes room: got %v, state %v", err, c.state)
+		}
+		if err := c.loop.Do(t.Context(), func(_ context.Context, ch *Change) error {
+			ch.Then(func() { c.state["memory"] = 1 })
+			return nil
+		}); err != nil || c.state["memory"] != 1 {
+			t.Errorf("what writes nothing: got %v", err)
+		}
+		settled := change(c, "own", 10)
+		if refused, err := c.settled([]*Change{settled}); err != nil || len(refused) > 0 {
+			t.Errorf("the leader's own: got %v, %v", refused, err)
+		}
+		c.full = nil
+		if err := c.loop.Do(t.Context(), c.set("a", 3)); err != nil || c.state["a"] != 3 {
+			t.Errorf("with room again: got %v", err)
+		}
+		c.mustGoOn()
 	})
 }

@@ -93,6 +93,9 @@ func (t *tx) create(id string, given map[string]any) (*marathon.App, error) {
 	if _, errs := marathon.AppID(id, "/"); len(errs) > 0 {
 		return nil, marathon.ContentError(marathon.Bad("/id", errs...))
 	}
+	if n := len(t.apps()); n >= t.s.cfg.MaxApps {
+		return nil, fmt.Errorf("there are %d apps, the limit: remove some, and ask again: %w", n, errdefs.ErrResourceExhausted)
+	}
 	same := func(other string) bool { return marathon.Under(id, other) || marathon.Under(other, id) }
 	for other := range t.apps() {
 		if same(other) {

@@ -93,6 +93,7 @@ func (s *Services) Remove(ctx context.Context, id string, force, blind bool) (d 
 		if a == nil && !(blind && t.unreadable(id)) {
 			return t.noApp(id)
 		}
+		t.Always()
 		d, err = t.deploy([]core.Change{{App: id, From: a}}, force)
 		return err
 	})
@@ -193,6 +194,7 @@ func (s *Services) Rollback(ctx context.Context, id string) (next *core.Deployme
 		if err != nil {
 			return err
 		}
+		t.Always()
 		next, err = t.rollback(d)
 		return err
 	})
@@ -206,6 +208,7 @@ func (s *Services) Cancel(ctx context.Context, id string) error {
 		if err != nil {
 			return err
 		}
+		t.Always()
 		t.forgetDeployment(d, nil)
 		t.then(func() { t.s.state.Cancel(d) })
 		t.events = append(t.events, core.DeploymentEnd("deployment_failed", d, "cancelled by a request", t.now))

@@ -30,9 +30,11 @@ type Config struct {
 	Fence  store.Guard // of this process's leadership; every write carries it
 	Log    *slog.Logger
 
+	Admit               func() error      // refuses requests' rows while the store is full; nil: it has room
 	Metrics             *metrics.Registry // nil: nothing is measured
 	FirstPort, LastPort int               // service ports, both included; 10000 and 20000
 	MaxVersions         int               // kept of each app; 25
+	MaxApps             int               // 20,000
 	DefaultRole         string            // of apps in no group; "slave_public", as in DC/OS
 	Leader              string            // host:port by which clients reach this process, for /v2/leader and /v2/info
 	VIPs                netip.Prefix      // what VIPs given by address must be of; 198.18.0.0/16
@@ -73,6 +75,7 @@ func New(cfg Config) *Services {
 	def(&cfg.FirstPort, 10000)
 	def(&cfg.LastPort, 20000)
 	def(&cfg.MaxVersions, 25)
+	def(&cfg.MaxApps, 20_000)
 	if !cfg.VIPs.IsValid() {
 		cfg.VIPs = netip.MustParsePrefix("198.18.0.0/16")
 	}
@@ -94,7 +97,7 @@ func New(cfg Config) *Services {
 	s := &Services{cfg: cfg, hub: hub{readers: map[*Stream]struct{}{}}, state: core.NewState(),
 		versions: map[string][]string{}}
 	s.loop = scheduler.New(scheduler.Config{Name: "services", Framework: marathon.Framework, Store: cfg.Store,
-		Kernel: cfg.Kernel, Fence: cfg.Fence, Log: cfg.Log, Metrics: cfg.Metrics})
+		Kernel: cfg.Kernel, Fence: cfg.Fence, Log: cfg.Log, Metrics: cfg.Metrics, Admit: cfg.Admit})
 	s.state.Policy, s.state.Stack = cfg.Policy, debug.Stack
 	return s
 }

@@ -42,6 +42,8 @@ type world struct {
 	ids    atomic.Int64
 	terms  int
 	policy core.Policy
+	full   error // what Admit says
+	most   int   // apps; zero: the default
 }
 
 // inWorld runs a test in a bubble with one agent that has plenty of room.
@@ -75,7 +77,7 @@ func (w *world) lead() {
 		front = w.store
 	}
 	w.svc = New(Config{Store: front, Kernel: w.kernel, Fence: l.Fence(), NewID: w.newID, Leader: "127.0.0.1:8080",
-		Policy: w.policy})
+		Policy: w.policy, Admit: func() error { return w.full }, MaxApps: w.most})
 	w.api = HandlerOf(w.svc)
 	svc := w.svc
 	go func() { w.done <- svc.Run(l.Context()); _ = l.Resign(context.Background()) }()

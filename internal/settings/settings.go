@@ -7,6 +7,8 @@ const (
 	HTTP      = "127.0.0.1:8080"
 	AgentPort = ":8444"
 	Placement = "spread"
+
+	StoreQuota = 4096 // MiB
 )
 
 // Off is the HTTP that listens nowhere.
@@ -27,6 +29,7 @@ type Datacenter struct {
 	EtcdCA     string   // PEM files for the external etcd
 	EtcdCert   string
 	EtcdKey    string
+	StoreQuota int      // MiB that the embedded etcd may take; default StoreQuota
 	HostVolume []string // directories of this machine that tasks may bind; default none
 	Attribute  []string // name=value of this machine, for constraints
 	Placement  string   // strategy for tasks that name none, "spread" or "binpack"; default Placement

@@ -220,7 +220,8 @@ type Status struct {
 	Revision int64    // of the newest transaction
 	Bytes    int64    // of the database on disk, zero in memory
 	InUse    int64    // bytes of it that hold data
-	Quota    int64    // bytes at which it refuses writes
+	Quota    int64    // bytes that it is meant to have at most
+	NoSpace  bool     // it refuses writes, and elections, until space is reclaimed
 }
 
 // Store is the contract. Implementations are safe for concurrent use. Errors about a lost or closed store are of kind

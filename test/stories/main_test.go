@@ -82,9 +82,9 @@ func datacenter(t *testing.T) (*testbed.Datacenter, *testbed.Client) {
 }
 
 // own starts a datacenter for one story. It is taken away at the end, also of a story that failed.
-func own(t *testing.T) (*testbed.Datacenter, *testbed.Client) {
+func own(t *testing.T, flags ...string) (*testbed.Datacenter, *testbed.Client) {
 	t.Helper()
-	h, err := workshop(t).Open()
+	h, err := workshop(t).Open(flags...)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -42,6 +42,7 @@ func (l *local) settingsFlags(c *cobra.Command) *cobra.Command {
 	f.StringVar(&s.EtcdCA, "etcd-ca", "", "the external etcd's CA certificate")
 	f.StringVar(&s.EtcdCert, "etcd-cert", "", "client certificate for the external etcd")
 	f.StringVar(&s.EtcdKey, "etcd-key", "", "key of the client certificate")
+	f.IntVar(&s.StoreQuota, "store-quota", settings.StoreQuota, "how many MiB the datacenter's own store may take")
 	f.StringSliceVar(&s.HostVolume, "host-volume", nil,
 		"a directory of this machine that tasks may bind (root in a container is root in it)")
 	f.StringSliceVar(&s.Attribute, "attribute", nil, "name=value of this machine, for constraints")

@@ -204,6 +204,9 @@ func errorAnswer(err error) answer {
 		body.Message = err.Error()
 	} else if errdefs.IsInvalidArgument(err) {
 		status, body.Message = http.StatusUnprocessableEntity, err.Error()
+	} else if errdefs.IsResourceExhausted(err) {
+		status = http.StatusInsufficientStorage
+		body.Message = strings.TrimSuffix(err.Error(), ": "+errdefs.ErrResourceExhausted.Error())
 	} else {
 		status, body.Message = http.StatusServiceUnavailable,
 			"this master could not confirm the request: it does not lead, or its state's outcome is unknown; "+

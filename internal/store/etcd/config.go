@@ -33,7 +33,8 @@ type Embedded struct {
 	// CompactAfter is the minimum age of history that is dropped, and the interval of dropping. Default: 1 minute.
 	CompactAfter time.Duration
 
-	// QuotaBytes is the database size at which writes are refused. Default: 4 GiB.
+	// QuotaBytes is the size that the database is meant to have at most. Writes are refused a quarter above it, or above
+	// what the database had at the start: room for deletes, which are writes too. Default: 4 GiB.
 	QuotaBytes int64
 
 	// MinFreeBytes is the free space on Dir's filesystem under which the store does not start, and under which Status

@@ -13,8 +13,9 @@
 //
 // History is compacted every [Embedded.CompactAfter], which bounds how far back a snapshot in progress or a
 // disconnected watch can reach; both start over when it is gone. A database over its quota, or a filesystem without
-// space, refuses writes until space is freed: [Store.Status] reports it as a problem. Deletes still go through;
-// [Store.Reclaim] makes the space they freed available to writes.
+// space, refuses writes, and leases with them, until space is freed: [Store.Status] says so. Deletes still go through;
+// [Store.Reclaim] makes the space they freed available to writes. Package upkeep sees to it that it does not come so
+// far, and calls Reclaim where it did.
 //
 // # Outcomes
 //

@@ -84,6 +84,7 @@ func OpenEmbedded(ctx context.Context, cfg Embedded) (*Store, error) {
 		lease:   adapter.LeaseServerToLeaseClient(v3rpc.NewQuotaLeaseServer(server.Server)),
 		upkeep:  client.Maintenance,
 		members: []string{""},
+		quota:   cfg.QuotaBytes,
 		// the client's own would panic in process
 		defrag:    func(context.Context) error { return server.Server.Backend().Defrag() },
 		checkDisk: func() error { return checkFree(cfg.Dir, cfg.MinFreeBytes) },
@@ -143,13 +144,23 @@ func serverConfig(cfg Embedded, log *core) *embed.Config {
 	ec.WarningApplyDuration = slowApply
 	ec.MaxTxnOps = store.MaxTxnOps
 	ec.MaxRequestBytes = maxRequestBytes
-	ec.QuotaBackendBytes = cfg.QuotaBytes
+	ec.QuotaBackendBytes = hardQuota(cfg)
 	ec.AutoCompactionMode = embed.CompactorModePeriodic
 	ec.AutoCompactionRetention = cfg.CompactAfter.String()
 	ec.SnapshotCount = snapshotEntries
 	ec.SnapshotCatchUpEntries = catchUpEntries
 	ec.MaxSnapFiles, ec.MaxWalFiles = 2, 2
 	return ec
+}
+
+// hardQuota is the size at which etcd itself refuses writes, and leases with them. It cannot be changed while the member
+// runs, and a member at its quota cannot be helped: hence there is always room above what is there at a start.
+func hardQuota(cfg Embedded) int64 {
+	size := int64(0)
+	if i, err := os.Stat(filepath.Join(cfg.Dir, "etcd", "member", "snap", "db")); err == nil {
+		size = i.Size()
+	}
+	return max(cfg.QuotaBytes, size) + cfg.QuotaBytes/4
 }
 
 // closeServer stops etcd and waits for it at most limit.

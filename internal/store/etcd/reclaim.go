@@ -12,10 +12,9 @@ import (
 	"github.com/marinaos/marina/internal/store"
 )
 
-// Reclaim drops all history, returns the space of deleted rows to the filesystem and ends the alarm that refuses
-// writes for lack of space. Each member stands still while its database is rewritten, and watches that are behind end
-// with store.ErrWatchAgain, so call it when Status reports the quota, not before. ctx alone bounds it.
-func (s *Store) Reclaim(ctx context.Context) error {
+// Compact drops all history: what was written over or deleted is free for other rows, and the database as large as it
+// was. Watches that are behind end with store.ErrWatchAgain.
+func (s *Store) Compact(ctx context.Context) error {
 	if s.life.Err() != nil {
 		return store.ErrClosed
 	}
@@ -26,8 +25,20 @@ func (s *Store) Reclaim(ctx context.Context) error {
 		_, err = s.kv.Compact(ctx, resp.Header.Revision, clientv3.WithCompactPhysical())
 	}
 	if err != nil && !errors.Is(err, rpctypes.ErrCompacted) {
-		return fmt.Errorf("reclaim: drop history: %w", readError(ctx, err))
+		return fmt.Errorf("drop history: %w", readError(ctx, err))
 	}
+	return nil
+}
+
+// Reclaim drops all history, returns the space of deleted rows to the filesystem and ends the alarm that refuses
+// writes for lack of space. Each member stands still while its database is rewritten, and watches that are behind end
+// with store.ErrWatchAgain, so call it when Status reports the quota, not before. ctx alone bounds it.
+func (s *Store) Reclaim(ctx context.Context) error {
+	if err := s.Compact(ctx); err != nil {
+		return fmt.Errorf("reclaim: %w", err)
+	}
+	ctx, end := s.underLife(ctx, func() {})
+	defer end()
 	if err := s.defrag(ctx); err != nil {
 		return fmt.Errorf("reclaim: rewrite the database: %w", readError(ctx, err))
 	}

@@ -1,11 +1,13 @@
 package etcd
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -39,6 +41,8 @@ type Store struct {
 	lease     pb.LeaseClient
 	upkeep    clientv3.Maintenance
 	members   []string // to ask for the status, "" in process
+	quota     int64    // that Status tells; zero: the members'
+	written   atomic.Int64
 	defrag    func(ctx context.Context) error
 	checkDisk func() error // an error when the local filesystem is nearly full
 	stop      func() error // ends the client and the server
@@ -125,6 +129,7 @@ func (s *Store) Commit(ctx context.Context, txn store.Txn) (int64, error) {
 	if !resp.Succeeded {
 		return 0, fmt.Errorf("commit: %w", refusal(txn, resp))
 	}
+	s.written.Add(int64(txn.Bytes()))
 	return resp.Header.Revision, nil
 }
 
@@ -243,6 +248,23 @@ func (s *Store) readPage(ctx context.Context, from string, opts ...clientv3.OpOp
 	return resp, nil
 }
 
+// Written returns how many bytes this process has committed.
+func (s *Store) Written() int64 { return s.written.Load() }
+
+// Count returns the number of rows whose keys begin with prefix, without reading them.
+func (s *Store) Count(ctx context.Context, prefix string) (int64, error) {
+	ctx, cancel, err := s.bound(ctx)
+	if err != nil {
+		return 0, fmt.Errorf("count of %q: %w", prefix, err)
+	}
+	defer cancel()
+	resp, err := s.kv.Get(ctx, s.prefix+prefix, clientv3.WithPrefix(), clientv3.WithCountOnly())
+	if err != nil {
+		return 0, fmt.Errorf("count of %q: %w", prefix, readError(ctx, err))
+	}
+	return resp.Count, nil
+}
+
 // Status implements store.Store. It is the answer of the first member that answers, and involves no quorum.
 func (s *Store) Status(ctx context.Context) (store.Status, error) {
 	ctx, cancel, err := s.bound(ctx)
@@ -259,15 +281,12 @@ func (s *Store) Status(ctx context.Context) (store.Status, error) {
 	return store.Status{}, fmt.Errorf("status: %w", readError(ctx, err))
 }
 
-// nearQuota is the share of the quota, in percent, from which a status has a problem.
-const nearQuota = 85
-
 func (s *Store) assess(resp *clientv3.StatusResponse) store.Status {
 	st := store.Status{
 		Revision: resp.Header.Revision,
 		Bytes:    resp.DbSize,
 		InUse:    resp.DbSizeInUse,
-		Quota:    resp.DbSizeQuota,
+		Quota:    cmp.Or(s.quota, resp.DbSizeQuota),
 	}
 	if resp.Leader == 0 {
 		st.Problems = append(st.Problems, "etcd has no leader: too few of its members are running or reach each other")
@@ -275,16 +294,13 @@ func (s *Store) assess(resp *clientv3.StatusResponse) store.Status {
 	for _, e := range resp.Errors {
 		switch {
 		case strings.Contains(e, pb.AlarmType_NOSPACE.String()):
-			st.Problems = append(st.Problems, "etcd refuses writes, its quota is used up: delete rows, then reclaim their space")
+			st.NoSpace = true
+			st.Problems = append(st.Problems, "etcd refuses writes, its quota is used up")
 		case strings.Contains(e, pb.AlarmType_CORRUPT.String()):
 			st.Problems = append(st.Problems, "etcd found corrupt data: restore the member from its peers or a backup")
 		case resp.Leader != 0:
 			st.Problems = append(st.Problems, "etcd: "+e)
 		}
-	}
-	if st.Quota > 0 && st.InUse > st.Quota/100*nearQuota {
-		st.Problems = append(st.Problems, fmt.Sprintf("etcd uses %d of %d MiB of its quota: delete rows or raise the quota",
-			st.InUse>>20, st.Quota>>20))
 	}
 	if err := s.checkDisk(); err != nil {
 		st.Problems = append(st.Problems, err.Error())

@@ -1,0 +1,47 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+
+	"github.com/containerd/errdefs"
+)
+
+// Format is the version of what rows mean. It grows when a program of before would misread what one of now writes;
+// rows that only have more fields are no reason.
+const Format = 1
+
+// CheckFormat compares the store's format with this program's, and stamps a store that has none. A store that a newer
+// program has written is refused with an errdefs.ErrFailedPrecondition: misreading it would end what runs.
+func CheckFormat(ctx context.Context, s Store) error {
+	key := Key("format")
+	for {
+		item, err := s.Get(ctx, key)
+		if err == nil {
+			return judgeFormat(string(item.Value))
+		}
+		if !errdefs.IsNotFound(err) {
+			return fmt.Errorf("format of the store: %w", err)
+		}
+		stamp := Put(key, []byte(strconv.Itoa(Format)))
+		_, err = s.Commit(ctx, Txn{Guards: []Guard{Absent(key)}, Ops: []Op{stamp}})
+		if err == nil || !errors.Is(err, ErrConflict) {
+			return err
+		}
+	}
+}
+
+func judgeFormat(stamp string) error {
+	n, err := strconv.Atoi(stamp)
+	switch {
+	case err != nil || n < 1:
+		return fmt.Errorf("the store's format is %.40q, which no program wrote: restore it from a backup: %w", stamp,
+			errdefs.ErrDataLoss)
+	case n > Format:
+		return fmt.Errorf("the store has format %d, this program knows format %d: a newer program wrote it, start that one: %w",
+			n, Format, errdefs.ErrFailedPrecondition)
+	}
+	return nil
+}
