@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/marinaos/marina/internal/kernel"
+	"github.com/marinaos/marina/internal/master/endpoint"
 	"github.com/marinaos/marina/internal/placement"
 )
 
@@ -70,13 +71,13 @@ func (s *State) agentUp(ev AgentUp) {
 	a.since = s.now
 	s.altered(a)
 	a.sent = nil
-	a.baseline, a.holds = false, 0
+	a.reader = endpoint.Reader{}
 	if reg.Epoch == s.cfg.Epoch {
-		a.holds = reg.Endpoints
+		a.reader = endpoint.NewReader(reg.Endpoints)
 	}
 	s.sessions[ev.Session] = a
 	s.outbox(a).sync = true
-	s.endpoints.joined = append(s.endpoints.joined, a)
+	s.joined = append(s.joined, a)
 	s.heard(a)
 	s.report(a)
 	for k := range reg.Statuses {
@@ -127,7 +128,7 @@ func (s *State) identify(a *agent, info kernel.Agent) {
 	s.dirty(Row{Kind: RowAgent, ID: string(info.ID)})
 	if moved {
 		for i := range a.each {
-			s.endpoints.moved(i)
+			s.endpoints.Moved(i)
 			s.change(i)
 		}
 	}

@@ -70,9 +70,7 @@ const (
 	MaxWhyBytes     = 256      // of the reason kept with a stop
 	groupsPerChunk  = 16       // instances packed into one row: what a launch rewrites on an agent; under 32 KiB even with every port mapped
 	replacedKept    = 8        // incarnations of one agent remembered as replaced
-	maxFramework    = 128      // bytes of a framework's name
 	maxAgentBytes   = 64 << 10 // of what an agent says of itself, encoded
-	endpointsFrame  = 5000
 
 	explainEvery = time.Second // between two explanations of why the same instances wait
 	explainMost  = 16          // explanations between two steps, after the first of each

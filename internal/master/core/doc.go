@@ -17,9 +17,11 @@
 // # The files
 //
 // step.go applies events and gathers effects; rows.go is what is durable, with Load and Ops. agents.go, remove.go and
-// subnets.go are the machines; launch.go and queue.go what is asked for, preempt.go what makes way for it; reservation.go
-// what outlives instances; expose.go and endpoints.go names and ways in; views.go what readers are shown. Tables that
-// need nothing else are packages: master/subnet, master/vip, master/ended, master/interner.
+// subnets.go are the machines; launch.go and queue.go what is asked for, preempt.go what makes way for it;
+// instance.go begins and ends an instance in every table that has a part of it; views.go is what readers are shown.
+//
+// Tables that need nothing of a State are packages, siblings of this one, each with its own fields and its own tests:
+// spec, reservation, expose, vip, subnet, endpoint, ended, interner.
 //
 // # Ownership and failure
 //

@@ -5,15 +5,17 @@ import (
 	"strings"
 
 	"github.com/marinaos/marina/internal/kernel"
+	"github.com/marinaos/marina/internal/master/endpoint"
+	"github.com/marinaos/marina/internal/master/spec"
 	"github.com/marinaos/marina/internal/placement"
 )
 
 // instance is a placed instance. There may be a million: what is known of it is a record, shared with all who watch.
 type instance struct {
 	*kernel.Record // as it is now
-	spec           *spec
+	spec           *spec.Spec
 	agent          *agent
-	standings      uint64 // how each task stands in the newest endpoints, in two bits
+	standings      endpoint.Standings
 	chunk          int32
 	changed        bool // it is among step.changed
 	told           bool // it is in its agent's outbox
@@ -23,7 +25,7 @@ type instance struct {
 // need is what it takes from its machine: the spec's, unless it was resized.
 func (i *instance) need() kernel.Resources {
 	if !i.resized {
-		return i.spec.need
+		return i.spec.Need
 	}
 	g := i.Assignment()
 	return g.Guarantee(&i.spec.Spec)
@@ -31,8 +33,8 @@ func (i *instance) need() kernel.Resources {
 
 // newInstance puts an instance on an agent: into its rows, the indexes and what is used. Resources are the pool's
 // already.
-func (s *State) newInstance(g kernel.Assignment, sp *spec, a *agent, chunk int, known bool) *instance {
-	i := &instance{Record: kernel.NewRecord(sp.origin, a.site, &g, make([]kernel.Status, len(sp.Tasks)), known), spec: sp, agent: a,
+func (s *State) newInstance(g kernel.Assignment, sp *spec.Spec, a *agent, chunk int, known bool) *instance {
+	i := &instance{Record: kernel.NewRecord(sp.Origin, a.site, &g, make([]kernel.Status, len(sp.Tasks)), known), spec: sp, agent: a,
 		chunk: int32(chunk), resized: g.Sizes != nil}
 	for len(a.chunks) <= chunk {
 		a.chunks = append(a.chunks, nil)
@@ -40,8 +42,7 @@ func (s *State) newInstance(g kernel.Assignment, sp *spec, a *agent, chunk int, 
 	a.chunks[chunk] = append(a.chunks[chunk], i)
 	a.count++
 	s.instances.Put(i)
-	sp.uses++
-	sp.placed++
+	s.specs.Place(sp)
 	s.quota.Charge(sp.Role, i.need(), sp.Preemptible())
 	if sp.Preemptible() {
 		s.lent++
@@ -91,18 +92,17 @@ func (s *State) end(i *instance) {
 	out.drops = append(out.drops, i.ID())
 	id := kernel.InstanceID(strings.Clone(string(i.ID()))) // the record's text has more in it
 	s.dirty(Row{Kind: RowEnded, ID: i.Framework, Chunk: s.ended.Add(i.Framework, id)})
-	claim := s.reservationOf(i)
-	s.releaseMachine(i, claim)
+	reserved := s.reservations.HeldBy(&i.spec.Spec, i.ID())
+	s.releaseMachine(i, reserved != nil)
 	s.quota.Credit(i.spec.Role, i.need(), i.spec.Preemptible())
 	if i.spec.Preemptible() {
 		s.lent--
 	}
-	if claim != nil {
-		claim.holder = nil
-		s.count(claim)
+	if reserved != nil {
+		s.reservations.Release(reserved)
+		s.count(reserved)
 	}
-	i.spec.placed--
-	s.unuse(i.spec)
+	s.specs.Release(i.spec, s.now)
 	s.capacityAppeared()
 }
 
@@ -116,12 +116,12 @@ func (a *agent) unassign(i *instance) {
 
 // releaseMachine gives the pool what an instance took of its machine, but for address and host ports that its
 // reservation keeps.
-func (s *State) releaseMachine(i *instance, c *reservation) {
+func (s *State) releaseMachine(i *instance, reserved bool) {
 	at := placement.Placement{Agent: i.agent.info.ID}
-	if c == nil {
+	if !reserved {
 		g := i.Assignment()
 		at.Address, at.HostPorts = g.Address, g.HostPorts
 	}
-	s.pool.Release(i.spec.request, at)
-	s.pool.Adjust(at.Agent, i.spec.fills(), i.spec.need.Sub(i.need()))
+	s.pool.Release(i.spec.Request, at)
+	s.pool.Adjust(at.Agent, i.spec.Fills(), i.spec.Need.Sub(i.need()))
 }

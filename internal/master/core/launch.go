@@ -1,80 +1,14 @@
 package core
 
 import (
-	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
 
 	"github.com/containerd/errdefs"
 
-	"github.com/marinaos/marina/internal/allocator"
 	"github.com/marinaos/marina/internal/kernel"
-	"github.com/marinaos/marina/internal/store"
 )
-
-// newSpec takes up a spec, with nothing made from it yet. A named VIP that has no address gets one.
-func (s *State) newSpec(k kernel.Spec) (*spec, error) {
-	if sp := s.specs[k.ID]; sp != nil {
-		return sp, nil
-	}
-	if err := allocator.ValidateRole(k.Role); err != nil {
-		return nil, fmt.Errorf("spec of %s: %w", k.Owner, err)
-	}
-	raw, err := json.Marshal(k)
-	if err != nil {
-		return nil, fmt.Errorf("spec of %s: %w", k.Owner, err)
-	}
-	if len(raw) > store.RowBytes || len(k.Framework) > maxFramework {
-		return nil, fmt.Errorf("spec of %.64s: %d bytes encoded, framework of %d: too large: %w", k.Owner, len(raw), len(k.Framework), errdefs.ErrInvalidArgument)
-	}
-	request, err := s.pool.Prepare(&k)
-	if err != nil {
-		return nil, err
-	}
-	sp := &spec{Spec: k, request: request, need: k.Guarantee(), origin: k.Origin(), size: len(raw)}
-	if sp.vips, err = s.vips.HoldSpec(&k, s.now); err != nil {
-		s.pool.Drop(request)
-		return nil, err
-	}
-	sp.ports = sp.endpointPorts()
-	sp.more = s.exposed[reservationID(k.Framework, k.Owner)]
-	s.specs[k.ID] = sp
-	return sp, nil
-}
-
-// unuse ends one use of a spec.
-func (s *State) unuse(sp *spec) {
-	if sp.uses--; sp.uses == 0 {
-		s.freeSpec(sp)
-	}
-}
-
-func (s *State) freeSpec(sp *spec) {
-	delete(s.specs, sp.ID)
-	s.pool.Drop(sp.request)
-	if sp.stored {
-		s.dirty(Row{Kind: RowSpec, ID: string(sp.ID)})
-	}
-	s.vips.ReleaseSpec(&sp.Spec, sp.vips, s.now)
-}
-
-// unusedSpecs lists specs that nothing is made from, as after loading.
-func (s *State) unusedSpecs() []*spec {
-	var out []*spec
-	for _, sp := range s.specs {
-		if sp.uses == 0 {
-			out = append(out, sp)
-		}
-	}
-	slices.SortFunc(out, func(a, b *spec) int {
-		if a.ID < b.ID {
-			return -1
-		}
-		return 1
-	})
-	return out
-}
 
 // launch has instances wait, and answers at the end of the step, when it is known which of them are placed.
 func (s *State) launch(ev Launch) error {
@@ -93,10 +27,10 @@ func (s *State) launch(ev Launch) error {
 	if err := s.vips.Check(&r.Spec); err != nil {
 		return err
 	}
-	if err := s.checkReservation(&r.Spec); err != nil {
+	if err := s.reservations.Check(&r.Spec); err != nil {
 		return err
 	}
-	sp, err := s.newSpec(r.Spec)
+	sp, err := s.specs.Add(r.Spec, s.now)
 	if err != nil {
 		return err
 	}
@@ -110,13 +44,11 @@ func (s *State) launch(ev Launch) error {
 		}
 		s.waiting[id] = e
 		e.instances = append(e.instances, id)
-		sp.uses++
 		added++
 	}
 	s.waits[key.framework] += added
-	if sp.uses == 0 {
-		s.freeSpec(sp)
-	}
+	s.specs.Wait(sp, added)
+	s.specs.FreeUnused(sp, s.now)
 	if added > 0 {
 		s.enqueue(e)
 	}

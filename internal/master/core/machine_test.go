@@ -17,6 +17,8 @@ import (
 
 	"github.com/marinaos/marina/internal/invariant"
 	"github.com/marinaos/marina/internal/kernel"
+	"github.com/marinaos/marina/internal/master/endpoint"
+	"github.com/marinaos/marina/internal/master/spec"
 	"github.com/marinaos/marina/internal/store"
 )
 
@@ -287,7 +289,7 @@ func (m *machine) release(t *rapid.T) {
 	for _, a := range m.agents {
 		if a.id == c.Agent && a.session != 0 {
 			a.up++
-			m.step(t, Frame{Session: a.session, Up: kernel.Up{Seq: a.up, Released: []string{reservationID("f", c.Name)}}})
+			m.step(t, Frame{Session: a.session, Up: kernel.Up{Seq: a.up, Released: []string{"f/" + c.Name}}})
 		}
 	}
 }
@@ -482,14 +484,15 @@ func (a *fake) learn(t *rapid.T, d *kernel.EndpointDelta) {
 // informed holds what agents that were told of the newest endpoints know against what there is.
 func (m *machine) informed(t *rapid.T) {
 	s := m.state
-	if !s.complete || len(s.endpoints.changes) > 0 {
+	version, settled := s.endpoints.Version()
+	if !s.complete || !settled {
 		return
 	}
 	want := map[kernel.TaskID]bool{}
 	for i := range s.instances.All {
 		for k := range i.Len() {
-			if i.serving(k) != hidden {
-				want[i.TaskID(k)] = i.serving(k) == ready
+			if i.standings.Of(k) != endpoint.Hidden {
+				want[i.TaskID(k)] = i.standings.Of(k) == endpoint.Ready
 			}
 		}
 	}
@@ -497,8 +500,8 @@ func (m *machine) informed(t *rapid.T) {
 		if s.sessions[a.session] == nil { // or it is told that it was removed
 			continue
 		}
-		if a.version != s.endpoints.version || !maps.Equal(a.endpoints, want) {
-			t.Fatalf("agent %s holds endpoints %d %v, want %d %v", a.id, a.version, a.endpoints, s.endpoints.version, want)
+		if a.version != version || !maps.Equal(a.endpoints, want) {
+			t.Fatalf("agent %s holds endpoints %d %v, want %d %v", a.id, a.version, a.endpoints, version, want)
 		}
 	}
 }
@@ -558,7 +561,6 @@ func (m *machine) consistent(t *rapid.T) {
 	s := m.state
 	used, instances := map[kernel.AgentID]kernel.Resources{}, map[kernel.AgentID]int{}
 	all, lent := kernel.Resources{}, 0
-	uses := map[*spec]int{}
 	for i := range s.instances.All {
 		if s.instance(i.ID()) != i || i.Removed() || i.Host != i.agent.site || i.agent.chunks[i.chunk] == nil || !slices.Contains(i.agent.chunks[i.chunk], i) {
 			t.Fatalf("group %s is not where it is said to be", i.ID())
@@ -566,20 +568,19 @@ func (m *machine) consistent(t *rapid.T) {
 		used[i.agent.info.ID] = used[i.agent.info.ID].Add(i.need())
 		instances[i.agent.info.ID]++
 		all = all.Add(i.need())
-		uses[i.spec]++
 		if i.spec.Preemptible() {
 			lent++
 		}
 	}
-	for _, c := range s.reservations {
+	for c := range s.reservations.All {
 		switch {
 		case c.Lost != (s.agents[c.Agent] == nil):
 			t.Fatalf("claim %s is on %s: lost %v", c.Name, c.Agent, c.Lost)
 		case c.Lost:
-		case c.holder == nil:
-			used[c.Agent], all = used[c.Agent].Add(c.disk()), all.Add(c.disk())
-		case s.instance(c.holder.ID()) != c.holder:
-			t.Fatalf("claim %s is held by group %s, which is gone", c.Name, c.holder.ID())
+		case c.Holder() == "":
+			used[c.Agent], all = used[c.Agent].Add(c.Needs()), all.Add(c.Needs())
+		case s.instance(c.Holder()) == nil:
+			t.Fatalf("claim %s is held by group %s, which is gone", c.Name, c.Holder())
 		}
 	}
 	waits, holds := 0, 0
@@ -588,7 +589,6 @@ func (m *machine) consistent(t *rapid.T) {
 			t.Fatalf("entry %s with %d groups is in the queue", e.key, len(e.instances))
 		}
 		waits += len(e.instances)
-		uses[e.spec] += len(e.instances)
 		for _, id := range e.instances {
 			if s.waiting[id] != e || s.instance(id) != nil {
 				t.Fatalf("group %s waits and does not", id)
@@ -621,9 +621,21 @@ func (m *machine) consistent(t *rapid.T) {
 	if v := s.quota.View("/"); v.Used != all {
 		t.Fatalf("%v is used, the quota tree says %v", all, v.Used)
 	}
-	for _, sp := range s.specs {
-		if uses[sp] != sp.uses || sp.uses == 0 {
-			t.Fatalf("spec of %s has %d uses, kept as %d", sp.Owner, uses[sp], sp.uses)
+	m.usedSpecs(t)
+}
+
+// usedSpecs holds that a spec is there while something is made from it, and no longer.
+func (m *machine) usedSpecs(t *rapid.T) {
+	uses := map[*spec.Spec]int{}
+	for i := range m.state.instances.All {
+		uses[i.spec]++
+	}
+	for _, e := range m.state.queue {
+		uses[e.spec] += len(e.instances)
+	}
+	for sp := range m.state.specs.All {
+		if uses[sp] != sp.Uses() || sp.Uses() == 0 {
+			t.Fatalf("spec of %s has %d uses, kept as %d", sp.Owner, uses[sp], sp.Uses())
 		}
 	}
 }
@@ -635,8 +647,8 @@ func (m *machine) rightlyWaits(t *rapid.T, e *entry) {
 	if e.spec.Reservation != nil || e.hold != nil {
 		return
 	}
-	if k, _, _ := s.quotaRoom(e.spec, e.spec.need, 1); k == 1 {
-		if id, fits := s.pool.Best(e.spec.request); fits {
+	if k, _, _ := s.quotaRoom(e.spec, e.spec.Need, 1); k == 1 {
+		if id, fits := s.pool.Best(e.spec.Request); fits {
 			t.Fatalf("entry %s waits, and machine %s has room: %v", e.key, id, s.refusal(e))
 		}
 	}

@@ -24,9 +24,9 @@ type hold struct {
 // keep begins a hold, unhold ends it and returns what it was.
 func (s *State) keep(e *entry, h *hold) {
 	e.hold = h
-	s.pool.SetAside(h.agent.info.ID, e.spec.need)
+	s.pool.SetAside(h.agent.info.ID, e.spec.Need)
 	if h.charged {
-		s.quota.SetAside(e.spec.Role, e.spec.need)
+		s.quota.SetAside(e.spec.Role, e.spec.Need)
 	}
 	if h.longest {
 		s.holds++
@@ -39,9 +39,9 @@ func (s *State) unhold(e *entry) *hold {
 		return nil
 	}
 	e.hold = nil
-	s.pool.SetAside(h.agent.info.ID, kernel.Resources{}.Sub(e.spec.need))
+	s.pool.SetAside(h.agent.info.ID, kernel.Resources{}.Sub(e.spec.Need))
 	if h.charged {
-		s.quota.SetAside(e.spec.Role, kernel.Resources{}.Sub(e.spec.need))
+		s.quota.SetAside(e.spec.Role, kernel.Resources{}.Sub(e.spec.Need))
 	}
 	if h.longest {
 		s.holds--
@@ -106,7 +106,7 @@ func (s *State) attendTo(e *entry) time.Time {
 	long := e.since.Add(s.cfg.HoldAfter)
 	switch due := !s.now.Before(long); {
 	case due && e.unfit && e.spec.Reservation == nil && s.holds < max(1, len(s.order)*s.cfg.HoldPercent/100):
-		if id, ok := s.pool.Nearest(e.spec.request); ok {
+		if id, ok := s.pool.Nearest(e.spec.Request); ok {
 			s.keep(e, &hold{agent: s.agents[id], until: s.now.Add(s.cfg.HoldFor), longest: true})
 			return e.hold.until
 		}
@@ -135,15 +135,17 @@ func (e *entry) yields(i *instance) bool {
 // makeRoom has instances stop that make way for one instance of an entry, if that gives it room, and keeps the room for
 // it.
 func (s *State) makeRoom(e *entry) bool {
-	if c := s.reservationFor(e); c != nil && (c.holder != nil || c.Released || c.Lost) {
-		return false
+	if c := s.reservations.Of(&e.spec.Spec); c != nil {
+		if ok, _ := c.Available(); !ok {
+			return false
+		}
 	}
 	victims, ok := s.overLimit(e)
 	if !ok {
 		return false
 	}
 	h := &hold{until: s.now.Add(s.cfg.HoldFor), charged: len(victims) > 0}
-	if id, fits := s.pool.Best(e.spec.request); fits && e.spec.Reservation == nil {
+	if id, fits := s.pool.Best(e.spec.Request); fits && e.spec.Reservation == nil {
 		if len(victims) == 0 {
 			s.step.retry = true // it fits already
 			return false
@@ -189,7 +191,7 @@ func (s *State) someAgents(e *entry) func(func(*agent) bool) {
 // overLimit finds what must make way for the quota to let one instance of an entry in: nothing, when it does already.
 func (s *State) overLimit(e *entry) (victims []*instance, ok bool) {
 	sp := e.spec
-	k, _, limiting := s.quotaRoom(sp, sp.need, 1)
+	k, _, limiting := s.quotaRoom(sp, sp.Need, 1)
 	if k == 1 {
 		return nil, true
 	}
@@ -210,7 +212,7 @@ func (s *State) overLimit(e *entry) (victims []*instance, ok bool) {
 	return fewest(found, func(i *instance, by int64) {
 		s.quota.Charge(i.spec.Role, i.need().Times(by), i.spec.Preemptible())
 	}, func() bool {
-		k, _, _ := s.quotaRoom(sp, sp.need, 1)
+		k, _, _ := s.quotaRoom(sp, sp.Need, 1)
 		return k == 1
 	})
 }
@@ -244,7 +246,7 @@ func fewest(found []*instance, add func(i *instance, times int64), enough func()
 // then the fewest. What is in going makes way already.
 func (s *State) onMachine(e *entry, going []*instance) (best *agent, victims []*instance, ok bool) {
 	look, claimed := s.someAgents(e), false
-	if c := s.reservationFor(e); c != nil {
+	if c := s.reservations.Of(&e.spec.Spec); c != nil {
 		claimed = true
 		look = func(yield func(*agent) bool) { yield(s.agents[c.Agent]) }
 	}
@@ -256,23 +258,15 @@ func (s *State) onMachine(e *entry, going []*instance) (best *agent, victims []*
 	return best, victims, ok
 }
 
-// claimFor is the reservation that an entry's instances are placed with, if it is there.
-func (s *State) reservationFor(e *entry) *reservation {
-	if e.spec.Reservation == nil {
-		return nil
-	}
-	return s.reservations[reservationID(e.framework, e.spec.Reservation.Name)]
-}
-
 // victimsOn is what must make way on an agent. What each gives back is tried out, since some of it may be reserved
 // for others.
 func (s *State) victimsOn(e *entry, a *agent, going []*instance, claimed bool) (victims []*instance, ok bool) {
-	short := func() (kernel.Resources, bool) { return s.pool.Short(e.spec.request, a.info.ID, claimed) }
+	short := func() (kernel.Resources, bool) { return s.pool.Short(e.spec.Request, a.info.ID, claimed) }
 	if _, suits := short(); !suits {
 		return nil, false
 	}
 	var found, gone []*instance
-	add := func(i *instance, times int64) { s.pool.Adjust(a.info.ID, i.spec.fills(), i.need().Times(times)) }
+	add := func(i *instance, times int64) { s.pool.Adjust(a.info.ID, i.spec.Fills(), i.need().Times(times)) }
 	for i := range a.each {
 		if i.Goal() == kernel.GoalStop || slices.Contains(going, i) {
 			gone = append(gone, i)

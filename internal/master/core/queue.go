@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/marinaos/marina/internal/kernel"
+	"github.com/marinaos/marina/internal/master/spec"
 	"github.com/marinaos/marina/internal/placement"
 )
 
@@ -13,7 +14,7 @@ type entryKey struct{ framework, key string }
 // entry is instances of one spec that wait for room.
 type entry struct {
 	entryKey
-	spec      *spec
+	spec      *spec.Spec
 	instances []kernel.InstanceID
 	since     time.Time
 	queued    bool // in the queue
@@ -154,7 +155,7 @@ func (s *State) serveFairly(tried []*entry) {
 // next is what the next instance of a line needs for itself.
 func (l *line) next() kernel.Resources {
 	if sp := l.entries[0].spec; !sp.Preemptible() {
-		return sp.need
+		return sp.Need
 	}
 	return kernel.Resources{}
 }
@@ -182,10 +183,10 @@ func (s *State) placeKept(e *entry, n int, kept *hold) []*instance {
 	if sp.Reservation != nil {
 		return s.placeReserved(e)
 	}
-	k, why, _ := s.quotaRoom(sp, sp.need, n)
+	k, why, _ := s.quotaRoom(sp, sp.Need, n)
 	var places []placement.Placement
 	if kept != nil && k > 0 {
-		if at, ok := s.pool.PlaceAt(sp.request, kept.agent.info.ID); ok {
+		if at, ok := s.pool.PlaceAt(sp.Request, kept.agent.info.ID); ok {
 			places = append(places, at)
 		}
 	}
@@ -205,21 +206,21 @@ func (s *State) placeKept(e *entry, n int, kept *hold) []*instance {
 // something became free.
 func (s *State) places(e *entry, k int) []placement.Placement {
 	if e.unfit && e.queued {
-		return s.pool.PlaceFreed(e.spec.request, k)
+		return s.pool.PlaceFreed(e.spec.Request, k)
 	}
-	return s.pool.Place(e.spec.request, k)
+	return s.pool.Place(e.spec.Request, k)
 }
 
 // quotaRoom asks the quota tree, which is told before what machines have now, for n times each of what instances of a
 // spec take.
-func (s *State) quotaRoom(sp *spec, each kernel.Resources, n int) (k int, why, limiting string) {
+func (s *State) quotaRoom(sp *spec.Spec, each kernel.Resources, n int) (k int, why, limiting string) {
 	s.quota.Machines(s.pool.Total())
 	return s.quota.Admit(sp.Role, each, n, sp.Preemptible())
 }
 
 // affords reports whether the quota tree lets the next group of an entry be placed, and why not.
 func (s *State) affords(e *entry) (bool, kernel.Refusal) {
-	_, why, _ := s.quotaRoom(e.spec, e.spec.need, 1)
+	_, why, _ := s.quotaRoom(e.spec, e.spec.Need, 1)
 	return why == "", kernel.Refusal{Quota: why}
 }
 
@@ -232,7 +233,7 @@ func (s *State) refusal(e *entry) kernel.Refusal {
 	switch {
 	case !e.unfit || !e.asked.IsZero() && s.now.Sub(e.asked) < explainEvery:
 	case s.step.explained < explainMost:
-		e.refusal, e.asked = s.pool.Explain(e.spec.request), s.now
+		e.refusal, e.asked = s.pool.Explain(e.spec.Request), s.now
 		s.step.explained++
 	case e.asked.IsZero():
 		return kernel.Refusal{Agents: len(s.order), Reasons: []kernel.Rejected{{Filter: "its needs", Agents: len(s.order), Detail: "which lacks what is counted for a few at a time: ask again"}}}
@@ -243,10 +244,6 @@ func (s *State) refusal(e *entry) kernel.Refusal {
 // settle makes instances of the first instances of an entry, where places say.
 func (s *State) settle(e *entry, places []placement.Placement) []*instance {
 	sp := e.spec
-	if !sp.stored {
-		sp.stored = true
-		s.dirty(Row{Kind: RowSpec, ID: string(sp.ID)})
-	}
 	placed := make([]*instance, len(places))
 	stamp := s.now.UTC().Round(0)
 	for n, at := range places {
@@ -259,7 +256,7 @@ func (s *State) settle(e *entry, places []placement.Placement) []*instance {
 		s.change(i)
 		placed[n] = i
 	}
-	sp.uses -= len(places) // they were counted as waiting
+	s.specs.Unuse(sp, len(places), s.now) // they were counted as waiting
 	s.waits[e.framework] -= len(places)
 	e.instances = e.instances[len(places):]
 	return placed
@@ -312,8 +309,7 @@ func (s *State) unqueue(e *entry, groups []kernel.InstanceID) {
 	}
 	before := len(e.instances)
 	e.instances = slices.DeleteFunc(e.instances, func(id kernel.InstanceID) bool { return s.waiting[id] != e })
-	for range before - len(e.instances) {
-		s.waits[e.framework]--
-		s.unuse(e.spec)
-	}
+	gone := before - len(e.instances)
+	s.waits[e.framework] -= gone
+	s.specs.Unuse(e.spec, gone, s.now)
 }

@@ -83,9 +83,9 @@ func (s *State) removeAgent(ev RemoveAgent) (*kernel.Removal, error) {
 		out.Instances = append(out.Instances, i.ID())
 		s.giveUp(i, fmt.Sprintf("its machine %s was removed from the datacenter", a.info.Hostname))
 	}
-	for _, c := range s.reservationsOn(ev.Agent) {
+	for _, c := range s.reservations.On(ev.Agent) {
 		s.freeReservation(c)
-		if s.loseReservation(c); c.Lost {
+		if s.loseReservation(c) {
 			out.Lost = append(out.Lost, c.ReservationView)
 		}
 	}
@@ -100,7 +100,7 @@ func (s *State) mayLeave(a *agent, force bool) error {
 		return fmt.Errorf("machine %s: %s: repair or delete that row first: %w", a.info.Hostname, a.broken, errdefs.ErrFailedPrecondition)
 	}
 	kept := 0
-	for _, c := range s.reservationsOn(a.info.ID) {
+	for _, c := range s.reservations.On(a.info.ID) {
 		if len(c.Volumes) > 0 && !c.Released {
 			kept++
 		}
@@ -164,7 +164,7 @@ func (s *State) quit(a *agent) {
 func (s *State) loadOrphans(r Row, groups []kernel.Assignment) {
 	s.dirty(r)
 	for _, g := range groups {
-		sp := s.specs[g.Spec]
+		sp := s.specs.Get(g.Spec)
 		if sp == nil || s.ended.Has(sp.Framework, g.ID) {
 			continue
 		}

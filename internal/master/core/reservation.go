@@ -1,107 +1,52 @@
 package core
 
 import (
-	"encoding/json"
 	"fmt"
-	"maps"
 	"slices"
 
 	"github.com/containerd/errdefs"
 
 	"github.com/marinaos/marina/internal/invariant"
 	"github.com/marinaos/marina/internal/kernel"
+	"github.com/marinaos/marina/internal/master/reservation"
+	"github.com/marinaos/marina/internal/master/spec"
 	"github.com/marinaos/marina/internal/placement"
 )
 
-// claim is what outlives the instances placed with it. While an instance holds it, the disk of its volumes is counted
-// as part of what the instance takes; while none does, on its own.
-type reservation struct {
-	kernel.ReservationView
-	holder *instance
+// count counts the disk of a reservation without a holder against machine and quota; uncount ends that.
+func (s *State) count(c *reservation.Reservation) {
+	s.pool.Adjust(c.Agent, c.Role, c.Needs())
+	s.quota.Charge(c.Role, c.Needs(), false)
 }
 
-// claimID names a reservation, or an owner's exposed ports, in rows and to agents. Frameworks have no slash in their
-// names.
-func reservationID(framework, name string) string { return framework + "/" + name }
-
-func (c *reservation) id() string { return reservationID(c.Framework, c.Name) }
-
-// at is what the reservation keeps of its machine.
-func (c *reservation) at() placement.Placement {
-	return placement.Placement{Agent: c.Agent, Address: c.Address, HostPorts: c.HostPorts}
+func (s *State) uncount(c *reservation.Reservation) {
+	s.pool.Adjust(c.Agent, c.Role, c.Needs().Neg())
+	s.quota.Credit(c.Role, c.Needs(), false)
 }
 
-// disk is what its volumes take, as resources.
-func (c *reservation) disk() kernel.Resources { return kernel.Resources{Disk: c.Disk()} }
-
-// claimChanged has a reservation written, and shown anew.
-func (s *State) reservationChanged(c *reservation) {
-	s.dirty(Row{Kind: RowReservation, ID: c.id()})
-	s.outdated.reservations[c.Framework] = struct{}{}
-}
-
-// count has the disk of a reservation without a holder count against machine and quota; uncount ends that.
-func (s *State) count(c *reservation) {
-	s.pool.Adjust(c.Agent, c.Role, c.disk())
-	s.quota.Charge(c.Role, c.disk(), false)
-}
-
-func (s *State) uncount(c *reservation) {
-	s.pool.Adjust(c.Agent, c.Role, kernel.Resources{}.Sub(c.disk()))
-	s.quota.Credit(c.Role, c.disk(), false)
-}
-
-// checkClaim refuses a spec whose reservation exists with volumes that the spec does not have, or has smaller.
-func (s *State) checkReservation(k *kernel.Spec) error {
-	if k.Reservation == nil {
-		return nil
-	}
-	c := s.reservations[reservationID(k.Framework, k.Reservation.Name)]
-	if c == nil {
-		return nil
-	}
-	if c.Released {
-		return fmt.Errorf("claim %s: it was released and its machine has yet to delete it: try again: %w", k.Reservation.Name, errdefs.ErrFailedPrecondition)
-	}
-	for _, had := range c.Volumes {
-		if !slices.ContainsFunc(k.Reservation.Volumes, func(v kernel.ReservedVolume) bool { return v.Name == had.Name && v.Bytes >= had.Bytes }) {
-			return fmt.Errorf("claim %s: volume %s has %s: a spec must keep it, at least as large: %w", k.Reservation.Name, had.Name,
-				kernel.FormatBytes(had.Bytes), errdefs.ErrInvalidArgument)
-		}
-	}
-	return nil
-}
-
-// placeClaimed places the first instance of an entry, if nobody holds the reservation: where the reservation is, or
+// placeReserved places the first instance of an entry, if nobody holds the reservation: where the reservation is, or
 // anywhere if there is none.
 func (s *State) placeReserved(e *entry) []*instance {
 	sp := e.spec
-	c := s.reservations[reservationID(sp.Framework, sp.Reservation.Name)]
+	c := s.reservations.Of(&sp.Spec)
 	if c == nil {
 		return s.placeFirst(e)
 	}
-	if c.holder != nil || c.Released || c.Lost {
-		detail := "it was released"
-		if c.Lost {
-			detail = fmt.Sprintf("its machine %s was removed, and what it kept is lost: release it to begin anew", c.Agent)
-		}
-		if c.holder != nil {
-			detail = fmt.Sprintf("group %s holds it", c.holder.ID())
-		}
-		e.refuse(kernel.Refusal{Agents: 1, Reasons: []kernel.Rejected{{Filter: "claim " + c.Name, Agents: 1, Detail: detail}}})
+	if ok, refusal := c.Available(); !ok {
+		e.refuse(refusal)
 		return nil
 	}
 	s.uncount(c)
 	ok, refusal := s.affords(e)
 	if ok {
-		ok, refusal = s.pool.PlaceOn(sp.request, c.Agent)
+		ok, refusal = s.pool.PlaceOn(sp.Request, c.Agent)
 	}
 	if e.refuse(refusal); !ok {
 		s.count(c)
 		return nil
 	}
-	placed := s.settle(e, []placement.Placement{c.at()})
-	s.hold(c, placed[0])
+	placed := s.settle(e, []placement.Placement{c.At()})
+	s.reservations.Place(c, &sp.Spec, placed[0].ID())
 	return placed
 }
 
@@ -117,53 +62,26 @@ func (s *State) placeFirst(e *entry) []*instance {
 		return nil
 	}
 	e.refuse(kernel.Refusal{})
-	c := &reservation{ReservationView: kernel.ReservationView{Framework: sp.Framework, Agent: places[0].Agent, Address: places[0].Address, HostPorts: places[0].HostPorts}}
-	c.Name = sp.Reservation.Name
-	s.reservations[c.id()] = c
+	c := s.reservations.Add(&sp.Spec, places[0])
 	placed := s.settle(e, places)
-	s.hold(c, placed[0])
+	s.reservations.Place(c, &sp.Spec, placed[0].ID())
 	return placed
-}
-
-// hold notes who has the reservation; what it is follows the newest spec.
-func (s *State) hold(c *reservation, i *instance) {
-	c.holder = i
-	if c.Role != i.spec.Role || !slices.Equal(c.Volumes, i.spec.Reservation.Volumes) {
-		c.Role, c.Volumes = i.spec.Role, slices.Clone(i.spec.Reservation.Volumes)
-		s.reservationChanged(c)
-	}
-}
-
-// claimOf is the reservation that an instance holds.
-func (s *State) reservationOf(i *instance) *reservation {
-	if i.spec.Reservation == nil {
-		return nil
-	}
-	if c := s.reservations[reservationID(i.spec.Framework, i.spec.Reservation.Name)]; c != nil && c.holder == i {
-		return c
-	}
-	return nil
 }
 
 // release marks reservations as given up; all of them or, with an error, none.
 func (s *State) release(framework string, names []string) error {
-	var found []*reservation
-	for _, name := range names {
-		c := s.reservations[reservationID(framework, name)]
-		if c == nil || c.Released {
-			continue
-		}
-		if c.holder != nil {
-			return fmt.Errorf("claim %s: group %s holds it: stop it first: %w", name, c.holder.ID(), errdefs.ErrFailedPrecondition)
-		}
-		found = append(found, c)
+	found, err := s.reservations.GiveUp(framework, names)
+	if err != nil {
+		return err
 	}
 	for _, e := range s.queue {
-		if c := s.reservationFor(e); c != nil && c.Lost { // nothing is taken from who waits for it
+		k := &e.spec.Spec
+		if c := s.reservations.Of(k); c != nil && c.Lost { // nothing is taken from who waits for it
 			continue
 		}
-		if e.framework == framework && e.spec.Reservation != nil && len(e.instances) > 0 && slices.Contains(names, e.spec.Reservation.Name) {
-			return fmt.Errorf("claim %s: group %s waits to be placed with it: withdraw it first: %w", e.spec.Reservation.Name, e.instances[0], errdefs.ErrFailedPrecondition)
+		if e.framework == framework && k.Reservation != nil && len(e.instances) > 0 && slices.Contains(names, k.Reservation.Name) {
+			return fmt.Errorf("claim %s: group %s waits to be placed with it: withdraw it first: %w", k.Reservation.Name, e.instances[0],
+				errdefs.ErrFailedPrecondition)
 		}
 	}
 	for _, c := range found {
@@ -171,30 +89,18 @@ func (s *State) release(framework string, names []string) error {
 			s.dropReservation(c)
 			continue
 		}
-		c.Released = true
-		s.reservationChanged(c)
+		s.reservations.MarkReleased(c)
 		if a := s.agents[c.Agent]; a != nil {
 			out := s.outbox(a)
-			out.releases = append(out.releases, c.id())
+			out.releases = append(out.releases, c.ID())
 		}
 	}
 	return nil
 }
 
-// releasedOn lists the reservations that an agent has yet to delete.
-func (s *State) releasedOn(a *agent) []string {
-	var out []string
-	for _, id := range slices.Sorted(maps.Keys(s.reservations)) {
-		if c := s.reservations[id]; c.Released && c.Agent == a.info.ID {
-			out = append(out, id)
-		}
-	}
-	return out
-}
-
 // released ends a reservation of which its agent has nothing left.
 func (s *State) released(a *agent, id string) {
-	c := s.reservations[id]
+	c := s.reservations.Get(id)
 	if c == nil || !c.Released || c.Agent != a.info.ID {
 		return
 	}
@@ -202,71 +108,54 @@ func (s *State) released(a *agent, id string) {
 	s.dropReservation(c)
 }
 
-// freeClaim gives back what a reservation without a holder takes.
-func (s *State) freeReservation(c *reservation) {
-	s.pool.ReturnReserved(c.at(), c.Role, c.disk())
-	s.quota.Credit(c.Role, c.disk(), false)
+// freeReservation gives back what a reservation without a holder takes.
+func (s *State) freeReservation(c *reservation.Reservation) {
+	s.pool.ReturnReserved(c.At(), c.Role, c.Needs())
+	s.quota.Credit(c.Role, c.Needs(), false)
 }
 
-// dropClaim forgets a reservation that takes nothing any more.
-func (s *State) dropReservation(c *reservation) {
-	delete(s.reservations, c.id())
-	s.reservationChanged(c)
+// dropReservation forgets a reservation that takes nothing any more.
+func (s *State) dropReservation(c *reservation.Reservation) {
+	s.reservations.Drop(c)
 	s.capacityAppeared()
 }
 
-// loseClaim is a reservation's part in the removal of its machine: one that kept nothing is gone, one with volumes
-// stays, to say that it is lost.
-func (s *State) loseReservation(c *reservation) {
-	if len(c.Volumes) == 0 || c.Released {
-		s.dropReservation(c)
-		return
+// loseReservation marks the reservation of a removed machine as lost, and reports whether there was something to lose.
+func (s *State) loseReservation(c *reservation.Reservation) bool {
+	lost := s.reservations.MarkLost(c)
+	if !lost {
+		s.capacityAppeared()
 	}
-	c.Lost = true
-	s.reservationChanged(c)
-}
-
-// claimsOn lists the reservations of a machine, by id.
-func (s *State) reservationsOn(id kernel.AgentID) []*reservation {
-	var out []*reservation
-	for _, name := range slices.Sorted(maps.Keys(s.reservations)) {
-		if c := s.reservations[name]; c.Agent == id && !c.Lost {
-			out = append(out, c)
-		}
-	}
-	return out
+	return lost
 }
 
 func (s *State) loadReservation(r Row, raw []byte) error {
-	c := &reservation{}
-	if err := json.Unmarshal(raw, &c.ReservationView); err != nil {
+	c, err := reservation.Parse(r.ID, raw)
+	if err != nil {
 		return err
-	}
-	if c.id() != r.ID {
-		return fmt.Errorf("holds claim %q", c.id())
 	}
 	switch {
 	case c.Lost:
 	case s.removed.has(c.Agent):
-		s.reservations[r.ID] = c
+		s.reservations.Load(c)
 		s.loseReservation(c)
 		return nil
 	default:
-		if err := s.pool.TakeReserved(c.at(), c.Role, c.disk()); err != nil {
+		if err := s.pool.TakeReserved(c.At(), c.Role, c.Needs()); err != nil {
 			return err
 		}
-		s.quota.Charge(c.Role, c.disk(), false)
+		s.quota.Charge(c.Role, c.Needs(), false)
 	}
-	s.reservations[r.ID] = c
+	s.reservations.Load(c)
 	s.outdated.reservations[c.Framework] = struct{}{}
 	return nil
 }
 
 // loadHolder gives a reservation back to the instance that holds it. Address and host ports are the reservation's
 // already.
-func (s *State) loadHolder(g *kernel.Assignment, sp *spec, a *agent) (placement.Placement, error) {
-	c := s.reservations[reservationID(sp.Framework, sp.Reservation.Name)]
-	if c == nil || c.Agent != a.info.ID || c.Address != g.Address || c.holder != nil {
+func (s *State) loadHolder(g *kernel.Assignment, sp *spec.Spec, a *agent) (placement.Placement, error) {
+	c := s.reservations.Of(&sp.Spec)
+	if c == nil || c.Agent != a.info.ID || c.Address != g.Address || c.Holder() != "" {
 		return placement.Placement{}, fmt.Errorf("its claim %s is not where it is: %w", sp.Reservation.Name, errdefs.ErrNotFound)
 	}
 	s.uncount(c)
@@ -296,15 +185,15 @@ func (s *State) resize(ev Resize) error {
 	need := g.Guarantee(&i.spec.Spec)
 	more := need.Sub(i.need())
 	if grows := more.Most(kernel.Resources{}); !grows.IsZero() {
-		if short := (kernel.Quota{Limit: s.pool.FreeFor(i.spec.request, i.agent.info.ID).Most(kernel.Resources{})}).Within(kernel.Resources{}, grows); len(short) > 0 {
+		if short := (kernel.Quota{Limit: s.pool.FreeFor(i.spec.Request, i.agent.info.ID).Most(kernel.Resources{})}).Within(kernel.Resources{}, grows); len(short) > 0 {
 			return fmt.Errorf("group %s: machine %s lacks %s: asks %s more, has %s free: %w", ev.Instance, i.agent.info.Hostname, short[0],
-				more, s.pool.FreeFor(i.spec.request, i.agent.info.ID), errdefs.ErrResourceExhausted)
+				more, s.pool.FreeFor(i.spec.Request, i.agent.info.ID), errdefs.ErrResourceExhausted)
 		}
 		if _, why, _ := s.quotaRoom(i.spec, grows, 1); why != "" {
 			return fmt.Errorf("group %s: %s: %w", ev.Instance, why, errdefs.ErrResourceExhausted)
 		}
 	}
-	s.pool.Adjust(i.agent.info.ID, i.spec.fills(), more)
+	s.pool.Adjust(i.agent.info.ID, i.spec.Fills(), more)
 	s.charge(Charge{Placement: invariant.Placement{Instance: g.ID, Agent: i.agent.info.ID, Role: i.spec.Role, Guarantee: more}})
 	s.quota.Credit(i.spec.Role, i.need(), i.spec.Preemptible())
 	s.quota.Charge(i.spec.Role, need, i.spec.Preemptible())

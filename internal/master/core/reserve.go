@@ -63,9 +63,9 @@ func (s *State) usedWithin(a *agent, role string) (used kernel.Resources) {
 			used = used.Add(i.need())
 		}
 	}
-	for _, c := range s.reservations {
-		if c.Agent == a.info.ID && c.holder == nil && kernel.Within(c.Role, role) {
-			used = used.Add(c.disk())
+	for c := range s.reservations.All {
+		if c.Agent == a.info.ID && c.Holder() == "" && kernel.Within(c.Role, role) {
+			used = used.Add(c.Needs())
 		}
 	}
 	return used

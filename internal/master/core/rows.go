@@ -131,8 +131,8 @@ func encode(value any) ([]byte, error) {
 func (s *State) value(r Row) any {
 	switch r.Kind {
 	case RowSpec:
-		if sp := s.specs[kernel.SpecID(r.ID)]; sp != nil && sp.stored {
-			return sp.Spec
+		if k, ok := s.specs.Stored(kernel.SpecID(r.ID)); ok {
+			return k
 		}
 	case RowVIP:
 		if addr := s.vips.Get(r.ID); addr.IsValid() {
@@ -155,12 +155,12 @@ func (s *State) value(r Row) any {
 			return q
 		}
 	case RowReservation:
-		if c := s.reservations[r.ID]; c != nil {
+		if c := s.reservations.Get(r.ID); c != nil {
 			return c.ReservationView
 		}
 	case RowExposed:
-		if x := s.exposed[r.ID]; x != nil {
-			return exposedRow{x.framework, x.owner, x.asked}
+		if row, ok := s.exposed.Row(r.ID); ok {
+			return row
 		}
 	case RowEnded:
 		if row, ok := s.ended.Row(r.ID, r.Chunk); ok {
@@ -208,9 +208,7 @@ func (s *State) Load(items []store.Item) (problems []error) {
 			}
 		}
 	}
-	for _, sp := range s.unusedSpecs() {
-		s.freeSpec(sp)
-	}
+	s.specs.FreeAllUnused()
 	s.removed.sort()
 	s.missing = len(s.order)
 	return problems
@@ -236,12 +234,9 @@ func (s *State) loadSpecs(items []store.Item) (problems []error) {
 		found = append(found, k)
 	}
 	for _, k := range found {
-		sp, err := s.newSpec(k)
-		if err != nil {
+		if err := s.specs.Load(k); err != nil {
 			bad(Row{Kind: RowSpec, ID: string(k.ID)}.Key(), err)
-			continue
 		}
-		sp.stored = true
 	}
 	for k := range found {
 		s.vips.ReleaseLiterals(&found[k])
@@ -340,7 +335,7 @@ func (s *State) loadAssigned(r Row, raw []byte) error {
 		return fmt.Errorf("agent %s has no row", r.ID)
 	}
 	for _, g := range groups {
-		sp := s.specs[g.Spec]
+		sp := s.specs.Get(g.Spec)
 		if sp == nil {
 			return fmt.Errorf("group %s: spec %s cannot be read", g.ID, g.Spec)
 		}
@@ -353,13 +348,13 @@ func (s *State) loadAssigned(r Row, raw []byte) error {
 				return fmt.Errorf("group %s: %w", g.ID, err)
 			}
 		}
-		if err := s.pool.Take(sp.request, at); err != nil {
+		if err := s.pool.Take(sp.Request, at); err != nil {
 			return fmt.Errorf("group %s: %w", g.ID, err)
 		}
 		i := s.newInstance(g, sp, a, r.Chunk, false)
-		s.pool.Adjust(a.info.ID, sp.fills(), i.need().Sub(sp.need))
-		if sp.Reservation != nil {
-			s.reservations[reservationID(sp.Framework, sp.Reservation.Name)].holder = i
+		s.pool.Adjust(a.info.ID, sp.Fills(), i.need().Sub(sp.Need))
+		if c := s.reservations.Of(&sp.Spec); c != nil {
+			s.reservations.Hold(c, g.ID)
 		}
 	}
 	return nil

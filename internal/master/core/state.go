@@ -10,7 +10,11 @@ import (
 	"github.com/marinaos/marina/internal/allocator"
 	"github.com/marinaos/marina/internal/kernel"
 	"github.com/marinaos/marina/internal/master/ended"
+	"github.com/marinaos/marina/internal/master/endpoint"
+	"github.com/marinaos/marina/internal/master/expose"
 	"github.com/marinaos/marina/internal/master/interner"
+	"github.com/marinaos/marina/internal/master/reservation"
+	"github.com/marinaos/marina/internal/master/spec"
 	"github.com/marinaos/marina/internal/master/subnet"
 	"github.com/marinaos/marina/internal/master/vip"
 	"github.com/marinaos/marina/internal/placement"
@@ -28,13 +32,13 @@ type State struct {
 	removed  removed
 	leaving  map[SessionID]farewell
 
-	specs        map[kernel.SpecID]*spec
+	specs        *spec.Table
 	interner     interner.Interner
 	instances    *kernel.Index[*instance]
 	ended        ended.IDs
 	past         ended.Past
-	reservations map[string]*reservation // by Row.ID
-	exposed      map[string]*exposed     // by Row.ID
+	reservations *reservation.Table
+	exposed      *expose.Table
 	vips         *vip.Table
 
 	entries map[entryKey]*entry
@@ -55,7 +59,8 @@ type State struct {
 	nextCheck time.Time // no agent's silence can matter before; zero: look now
 	wakeAt    time.Time // when the last step asked for a Tick
 
-	endpoints endpoints
+	endpoints *endpoint.Log[*instance]
+	joined    []*agent // whose session began since the endpoints were flushed
 	views     *Views
 	outdated  outdated
 	step      step
@@ -72,7 +77,6 @@ type step struct {
 
 	launched  []launched // to be answered at the end
 	explained int        // refusals that the pool was asked for, until the next step
-	all       []*kernel.EndpointDelta
 }
 
 type agent struct {
@@ -97,9 +101,8 @@ type agent struct {
 	since       time.Time // of connected or not
 	suspect     bool
 	away        time.Time
-	sent        []*spec // in this session
-	baseline    bool    // this session's agent holds endpoints of the current version
-	holds       uint64  // version it said it holds when it registered, zero: none
+	sent        []*spec.Spec // in this session
+	reader      endpoint.Reader
 
 	out *outbox // nil: nothing in this step
 }
@@ -113,51 +116,28 @@ type outbox struct {
 	acks     []kernel.StatusAck
 }
 
-type spec struct {
-	kernel.Spec
-	request *placement.Request
-	need    kernel.Resources
-	origin  *kernel.Origin
-	ports   [][]kernel.EndpointPort // by task, but for host ports
-	more    *exposed                // further ports of its owner
-	vips    []*vip.VIP
-	size    int // bytes encoded
-	uses    int // instances and waiting instances
-	placed  int // instances
-	stored  bool
-}
-
-// fills is the role whose reservations instances of the spec use, empty if none.
-func (sp *spec) fills() string {
-	if sp.Reserved == kernel.ReservedNone {
-		return ""
-	}
-	return sp.Role
-}
-
 // NewState returns an empty state.
 func NewState(cfg Config) *State {
 	cfg = cfg.WithDefaults()
 	s := &State{cfg: cfg, leaving: map[SessionID]farewell{}, removed: removed{rows: map[kernel.AgentID]*removedRow{}},
 		agents: map[kernel.AgentID]*agent{}, sessions: map[SessionID]*agent{}, subnets: subnet.New(cfg.Pool, cfg.SubnetBits),
-		specs: map[kernel.SpecID]*spec{}, instances: kernel.NewIndex[*instance](), reservations: map[string]*reservation{},
-		exposed: map[string]*exposed{}, entries: map[entryKey]*entry{}, waiting: map[kernel.InstanceID]*entry{}, waits: map[string]int{},
-		pool: placement.NewPool(cfg.Strategy), endpoints: endpoints{version: 1, oldest: 1},
+		instances: kernel.NewIndex[*instance](), entries: map[entryKey]*entry{}, waiting: map[kernel.InstanceID]*entry{}, waits: map[string]int{},
+		pool: placement.NewPool(cfg.Strategy), endpoints: endpoint.NewLog[*instance](cfg.EndpointLog),
 		views:    &Views{Reservations: map[string][]kernel.ReservationView{}},
 		outdated: outdated{reservations: map[string]struct{}{}}, step: step{dirty: map[Row]struct{}{}}}
 	s.vips = vip.New(cfg.VIPs, cfg.VIPKeep, func(name string) { s.dirty(Row{Kind: RowVIP, ID: name}) })
+	s.exposed = expose.New(s.vips)
+	s.specs = spec.New(s.pool, s.vips, s.exposed, func(id kernel.SpecID) { s.dirty(Row{Kind: RowSpec, ID: string(id)}) })
+	s.reservations = reservation.New(func(c *reservation.Reservation) {
+		s.dirty(Row{Kind: RowReservation, ID: c.ID()})
+		s.outdated.reservations[c.Framework] = struct{}{}
+	})
 	return s
 }
 
 // Instances lists what is placed of a framework, all frameworks' if it is empty, by agent.
 func (s *State) Instances(framework string) []*kernel.Record {
-	n := 0
-	for _, sp := range s.specs {
-		if framework == "" || sp.Framework == framework {
-			n += sp.placed
-		}
-	}
-	out := make([]*kernel.Record, 0, n)
+	out := make([]*kernel.Record, 0, s.specs.Placed(framework))
 	for i := range s.all {
 		if framework == "" || i.Framework == framework {
 			out = append(out, i.Record)
@@ -231,7 +211,7 @@ func (s *State) Quotas() []kernel.QuotaView {
 				views[role] = v
 			}
 			v.Waiting += len(e.instances)
-			v.Asks = v.Asks.Add(e.spec.need.Times(int64(len(e.instances))))
+			v.Asks = v.Asks.Add(e.spec.Need.Times(int64(len(e.instances))))
 			if role == e.spec.Role && v.Why == "" {
 				v.Why = s.refusal(e).String()
 			}
@@ -310,5 +290,5 @@ func (s *State) change(i *instance) {
 		i.changed = true
 		s.step.changed = append(s.step.changed, i)
 	}
-	s.serve(i)
+	s.endpoints.Update(i)
 }

@@ -132,7 +132,7 @@ func TestSameEventsGiveTheSameEffects(t *testing.T) {
 		}
 		for _, s := range []*State{a.state, b.state} {
 			uses := map[netip.Addr]int{}
-			for _, sp := range s.specs {
+			for sp := range s.specs.All {
 				for addr := range vip.Literals(&sp.Spec) {
 					uses[addr]++
 				}
@@ -154,4 +154,29 @@ func groupsOf(s *State) map[kernel.InstanceID]string {
 		out[i.ID] = fmt.Sprint(i.Agent, i.Address, i.HostPorts, i.Goal, i.Placed.Format(time.RFC3339Nano))
 	}
 	return out
+}
+
+// TestALookBetweenStepsLeavesNoStaleEndpoints looks at the addresses before a step that changes the endpoints and in
+// which an agent joins: it is told what there is after the step.
+func TestALookBetweenStepsLeavesNoStaleEndpoints(t *testing.T) {
+	p := newPlayer(t)
+	for _, line := range []string{"up session=1 agent=a1", "launch groups=g1 vip=hello", "frame session=1 statuses=g1:running:1", "tick after=3s"} {
+		p.do(strings.Fields(line))
+	}
+	if views := p.state.Addresses(); len(views) != 2 || len(views[0].Backend) != 1 {
+		t.Fatalf("addresses: got %+v, want tcp and udp with a backend", views)
+	}
+	fx := p.state.Step(p.now, p.event("stop", args{t, []string{"groups=g1"}}), p.event("up", args{t, strings.Fields("session=2 agent=a2")}))
+	told := false
+	for _, send := range fx.Sends {
+		if d := send.Down.Endpoints; send.Session == 2 && d != nil {
+			told = true
+			if len(d.Set) != 1 || d.Set[0].Ready {
+				t.Errorf("the agent that joins is told version %d: %+v, want the instance to be stopping", d.To, d.Set)
+			}
+		}
+	}
+	if !told {
+		t.Error("the agent that joins is told no endpoints")
+	}
 }

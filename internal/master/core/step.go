@@ -154,6 +154,7 @@ func (s *State) finish() Effects {
 	fx.Complete = s.complete
 	fx.Wake = s.Wake()
 	s.wakeAt = fx.Wake
+	s.endpoints.Done()
 	clear(s.step.dirty)
 	s.step = step{dirty: s.step.dirty, changed: s.step.changed[:0], touched: s.step.touched[:0],
 		fresh: s.step.fresh[:0], launched: s.step.launched[:0]}
@@ -191,7 +192,7 @@ func (s *State) frames(sends []Send, a *agent) []Send {
 		d.Network = &kernel.NetworkInfo{Pool: s.subnets.Prefix(), VIPs: s.cfg.VIPs}
 		instances = slices.Collect(a.each)
 		d.Drop = nil
-		d.Release = s.releasedOn(a)
+		d.Release = s.reservations.ReleasedOn(a.info.ID)
 	}
 	size := 0
 	for _, i := range instances {
@@ -202,14 +203,17 @@ func (s *State) frames(sends []Send, a *agent) []Send {
 		if slices.Contains(a.sent, i.spec) {
 			continue
 		}
-		if size += i.spec.size; size > specBytesFrame && len(d.Specs) > 0 {
+		if size += i.spec.Size; size > specBytesFrame && len(d.Specs) > 0 {
 			emit(kernel.Down{Specs: d.Specs})
-			d.Specs, size = nil, i.spec.size
+			d.Specs, size = nil, i.spec.Size
 		}
 		a.sent = append(a.sent, i.spec)
 		d.Specs = append(d.Specs, i.spec.Spec)
 	}
-	deltas := s.endpointsFor(a)
+	var deltas []*kernel.EndpointDelta
+	if s.complete {
+		deltas = s.endpoints.For(&a.reader, s.all)
+	}
 	if len(deltas) > 0 {
 		d.Endpoints, deltas = deltas[0], deltas[1:]
 	}

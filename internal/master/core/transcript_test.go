@@ -437,8 +437,8 @@ func (p *player) specNames() *strings.Replacer {
 			pairs = append(pairs, id, id[:4])
 		}
 	}
-	for id := range p.state.specs {
-		pairs = append(pairs, string(id), string(id)[:4])
+	for sp := range p.state.specs.All {
+		pairs = append(pairs, string(sp.ID), string(sp.ID)[:4])
 	}
 	return strings.NewReplacer(pairs...)
 }

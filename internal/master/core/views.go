@@ -89,15 +89,9 @@ func (s *State) Agents() []kernel.AgentView {
 	return out
 }
 
-// Claims lists the reservations of a framework by name.
+// Reservations lists the reservations of a framework by name.
 func (s *State) Reservations(framework string) []kernel.ReservationView {
-	var out []kernel.ReservationView
-	for _, id := range slices.Sorted(maps.Keys(s.reservations)) {
-		if c := s.reservations[id]; c.Framework == framework {
-			out = append(out, c.ReservationView)
-		}
-	}
-	return out
+	return s.reservations.Views(framework)
 }
 
 // Addresses shows what each port with a VIP or a published service port offers.
@@ -109,7 +103,7 @@ func (s *State) Addresses() []*vip.View {
 		}
 	}
 	return vip.Views(func(yield func(*kernel.Endpoint) bool) {
-		for _, part := range s.allEndpoints() {
+		for _, part := range s.endpoints.All(s.all) {
 			for k := range part.Set {
 				if !yield(&part.Set[k]) {
 					return
