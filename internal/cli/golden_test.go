@@ -39,13 +39,13 @@ type session struct {
 	transcript strings.Builder
 }
 
+// The golden files show times of one zone, wherever they are compared. It is set before any server runs, which reads it.
+func init() { time.Local = time.UTC }
+
 func newSession(t *testing.T) *session {
 	s := &session{t: t, api: clitest.Record(t), home: clitest.Home(t), state: t.TempDir()}
 	t.Setenv("COLUMNS", "")
 	t.Chdir(s.home)
-	utc := time.Local
-	time.Local = time.UTC
-	t.Cleanup(func() { time.Local = utc })
 	for name, text := range map[string]string{"app.json": `{"id":"/new","cmd":"sleep 1"}`, "noid.json": `{"cmd":"x"}`,
 		"bad.json": `{`, "image.tar": strings.Repeat("x", 3000),
 		"cluster.yaml": "name: demo\nversion: 1.37\nnodes: {count: 1}\n"} {
