@@ -89,7 +89,7 @@ var table = map[string]entry{
 	"services/core": part("kernel marathon").pure().For("sim"),
 
 	"kubernetes": room("identity kernel kubernetes/archive kubernetes/core kubernetes/definition kubernetes/pki " +
-		"kubernetes/steward kubernetes/supply kubernetes/wire metrics scheduler store"),
+		"kubernetes/steward kubernetes/supply metrics scheduler store"),
 	"kubernetes/api":        implementation("access kubernetes scheduler store"),
 	"kubernetes/archive":    part("disk durable"),
 	"kubernetes/core":       part("kernel kubernetes/definition kubernetes/wire").pure(),

@@ -13,6 +13,7 @@ import (
 
 	"github.com/marinaos/marina/internal/kernel"
 	"github.com/marinaos/marina/internal/kubernetes/core"
+	"github.com/marinaos/marina/internal/kubernetes/steward"
 	"github.com/marinaos/marina/internal/kubernetes/wire"
 	"github.com/marinaos/marina/internal/scheduler"
 	"github.com/marinaos/marina/internal/store"
@@ -68,6 +69,22 @@ func TestAReadThatFailsEndsNoLeadership(t *testing.T) {
 	w.goesOn("b")
 }
 
+// A follower may have been ended while its last word was on its way.
+func TestTheWordOfAnEndedFollowerChangesNothing(t *testing.T) {
+	w := newWorld(t)
+	w.ready(Definition{Name: "a"})
+	v, _, err := w.clusters.Get("a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.clusters.hear(t.Context(), steward.Word{Name: "a", ID: v.ID, Err: errors.New("connection refused")})
+	w.clusters.hear(t.Context(), steward.Word{Name: "a", ID: v.ID, Status: &wire.Status{Version: "v0"}})
+	w.goesOn("b") // both were taken before
+	if v, _, err := w.clusters.Get("a"); err != nil || v.State != Ready || v.Release != "v1.37.2" {
+		t.Errorf("got %s of release %s, %v, want what its steward says now", v.State, v.Release, err)
+	}
+}
+
 func TestAWriteOfUnknownOutcomeEndsTheLeadership(t *testing.T) {
 	w := newWorld(t)
 	w.memory.LoseReply(true)
@@ -83,7 +100,8 @@ func TestAWriteOfUnknownOutcomeEndsTheLeadership(t *testing.T) {
 
 func TestALostLeadershipEndsTheWork(t *testing.T) {
 	w := newWorld(t)
-	if _, err := w.store.Commit(t.Context(), store.Txn{Ops: []store.Op{store.Delete(store.LeaderKey("master"))}}); err != nil {
+	end := store.Txn{Ops: []store.Op{store.Delete(store.LeaderKey("master"))}}
+	if _, err := w.store.Commit(t.Context(), end); err != nil {
 		t.Fatal(err)
 	}
 	if err := w.clusters.Create(t.Context(), Definition{Name: "a"}); err == nil {
@@ -190,7 +208,8 @@ func TestAClusterWhoseRowCannotBeReadIsLeftAlone(t *testing.T) {
 		"cut off":                `{"name":"a","id":`,
 		"of a newer type":        `{"name":"a","id":"ID","vni":4096,"nodes":["one","two"]}`,
 		"without what is needed": `{"name":"a","id":"ID"}`,
-		"another's":              `{"name":"b","id":"ID","nodes":{"count":1},"encryption":true,"privileged":true,"podCIDR":"10.244.0.0/16","serviceCIDR":"10.96.0.0/16"}`,
+		"another's": `{"name":"b","id":"ID","nodes":{"count":1},"encryption":true,"privileged":true,
+			"podCIDR":"10.244.0.0/16","serviceCIDR":"10.96.0.0/16"}`,
 	} {
 		t.Run(what, func(t *testing.T) {
 			w := newWorld(t)

@@ -1,8 +1,12 @@
 package kubernetes
 
 import (
+	"context"
+	"time"
+
 	"github.com/marinaos/marina/internal/kernel"
 	"github.com/marinaos/marina/internal/kubernetes/core"
+	"github.com/marinaos/marina/internal/kubernetes/steward"
 )
 
 // observe takes in what the kernel tells.
@@ -25,9 +29,19 @@ func (k *Clusters) observeOne(name, member string, i kernel.Instance) {
 	}
 }
 
+// hear has the owner goroutine take in what a steward says, unless its control plane is another by then.
+func (k *Clusters) hear(ctx context.Context, w steward.Word) {
+	k.report(ctx, w.Name, w.ID, func(c *core.Cluster, now time.Time) {
+		if k.stewards.Present(w) {
+			c.Hear(w.Status, w.Err, now)
+		}
+	})
+}
+
 // look takes in the kernel's reservations, queue and machines.
 func (k *Clusters) look() {
-	reservations, queue, agents := k.cfg.Kernel.Reservations(Framework), k.cfg.Kernel.Queue(Framework), k.cfg.Kernel.Agents()
+	reservations, queue := k.cfg.Kernel.Reservations(Framework), k.cfg.Kernel.Queue(Framework)
+	agents := k.cfg.Kernel.Agents()
 	k.write(func() { k.state.ObserveKernel(reservations, queue, agents) })
 	k.stale = false
 }

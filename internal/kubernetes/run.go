@@ -16,7 +16,6 @@ import (
 	"github.com/marinaos/marina/internal/kubernetes/core"
 	"github.com/marinaos/marina/internal/kubernetes/steward"
 	"github.com/marinaos/marina/internal/kubernetes/supply"
-	"github.com/marinaos/marina/internal/kubernetes/wire"
 	"github.com/marinaos/marina/internal/metrics"
 	"github.com/marinaos/marina/internal/scheduler"
 	"github.com/marinaos/marina/internal/store"
@@ -100,10 +99,8 @@ func New(cfg Config) *Clusters {
 		Done: func(ctx context.Context, name, id string, s core.Supply) {
 			k.report(ctx, name, id, func(c *core.Cluster, now time.Time) { c.EndSupply(s, now) })
 		}})
-	k.stewards = steward.New(steward.Config{Dial: cfg.Dial, Now: cfg.Now, Log: cfg.Log, Go: loop.Go, Keys: k.keys.authorities,
-		Hear: func(ctx context.Context, name, id string, status *wire.Status, err error) {
-			k.report(ctx, name, id, func(c *core.Cluster, now time.Time) { c.Hear(status, err, now) })
-		}})
+	k.stewards = steward.New(steward.Config{Dial: cfg.Dial, Now: cfg.Now, Log: cfg.Log, Go: loop.Go,
+		Keys: k.keys.authorities, Hear: k.hear})
 	return k
 }
 

@@ -6,5 +6,6 @@
 // again; that it does not, and why, is heard like a word of it. Certificates are made for a connection, which is
 // renewed before they end, and kept nowhere.
 //
-// The scheduler's owner goroutine calls Attend and End; Hear is called by the followers.
+// The scheduler's owner goroutine calls Attend, End and Present; Hear is called by the followers. A word may be on its
+// way while its follower is ended, since the control plane is another now: whoever takes words in asks Present.
 package steward

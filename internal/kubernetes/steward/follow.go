@@ -29,8 +29,16 @@ type Config struct {
 	Go func(func(ctx context.Context) error)
 	// Keys opens what a cluster signs with, by its id.
 	Keys func(ctx context.Context, id string) (*pki.Authorities, error)
-	// Hear takes in what a steward says, or why it says nothing.
-	Hear func(ctx context.Context, name, id string, status *wire.Status, err error)
+	// Hear has the owner goroutine take a word in. The followers call it.
+	Hear func(ctx context.Context, w Word)
+}
+
+// Word says what a steward says, or why it says nothing.
+type Word struct {
+	Name, ID string       // of the cluster
+	Status   *wire.Status // nil: nothing
+	Err      error        // why
+	by       *follower
 }
 
 // Followers hears the stewards of all clusters and tells them what is wanted. The owner goroutine has it.
@@ -41,6 +49,10 @@ type Followers struct {
 
 // New returns followers of nobody.
 func New(cfg Config) *Followers { return &Followers{cfg: cfg, of: map[string]*follower{}} }
+
+// Present reports whether a word is to be taken in: one of a follower that was ended since tells of a control plane that
+// is no more.
+func (s *Followers) Present(w Word) bool { return w.by != nil && s.of[w.ID] == w.by }
 
 // follower is a goroutine that follows one steward.
 type follower struct {
@@ -127,7 +139,7 @@ func (f *follower) follow(ctx context.Context) {
 			return
 		}
 		f.cfg.Log.Debug("steward does not answer", "cluster", f.name, "err", err)
-		f.cfg.Hear(ctx, f.name, f.id, nil, err)
+		f.cfg.Hear(ctx, Word{Name: f.name, ID: f.id, Err: err, by: f})
 		select {
 		case <-ctx.Done():
 		case <-time.After(pause):
@@ -178,7 +190,7 @@ func (f *follower) hear(ctx context.Context, c *client, answered chan<- struct{}
 		if rev = st.Rev; rev == "" {
 			rev = "-"
 		}
-		f.cfg.Hear(ctx, f.name, f.id, st, nil)
+		f.cfg.Hear(ctx, Word{Name: f.name, ID: f.id, Status: st, by: f})
 	}
 }
 

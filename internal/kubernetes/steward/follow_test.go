@@ -31,7 +31,7 @@ type world struct {
 	t         *testing.T
 	followers *Followers
 	keys      *pki.Authorities
-	heard     chan heard
+	heard     chan Word
 	wg        sync.WaitGroup
 	server    *httptest.Server
 
@@ -42,19 +42,13 @@ type world struct {
 	down   bool
 }
 
-type heard struct {
-	name, id string
-	status   *wire.Status
-	err      error
-}
-
 func newWorld(t *testing.T) *world {
 	t.Helper()
 	keys, err := pki.New("a", time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &world{t: t, keys: keys, heard: make(chan heard, 100)}
+	w := &world{t: t, keys: keys, heard: make(chan Word, 100)}
 	w.say("1", 0)
 	files, err := keys.Files(pki.Subject{Plane: here, Services: here}, false, time.Now())
 	if err != nil {
@@ -74,9 +68,9 @@ func newWorld(t *testing.T) *world {
 	w.followers = New(Config{Dial: w.dial, Now: time.Now, Log: slog.New(slog.DiscardHandler),
 		Go:   func(f func(context.Context) error) { w.wg.Go(func() { _ = f(ctx) }) },
 		Keys: func(context.Context, string) (*pki.Authorities, error) { return w.keys, nil },
-		Hear: func(ctx context.Context, name, id string, status *wire.Status, err error) {
+		Hear: func(ctx context.Context, h Word) {
 			select {
-			case w.heard <- heard{name, id, status, err}:
+			case w.heard <- h:
 			case <-ctx.Done():
 			}
 		}})
@@ -149,7 +143,7 @@ func (w *world) ServeHTTP(out http.ResponseWriter, r *http.Request) {
 }
 
 // until takes what is heard until it is as it should be.
-func (w *world) until(what string, ok func(heard) bool) heard {
+func (w *world) until(what string, ok func(Word) bool) Word {
 	w.t.Helper()
 	deadline := time.After(patience)
 	for {
@@ -182,8 +176,8 @@ func (w *world) untilTold(what string, ok func([]wire.Desired) bool) []wire.Desi
 	}
 }
 
-func pods(n int) func(heard) bool {
-	return func(h heard) bool { return h.status != nil && h.status.Pods.Running == n }
+func pods(n int) func(Word) bool {
+	return func(h Word) bool { return h.Status != nil && h.Status.Pods.Running == n }
 }
 
 func want(nodes ...string) *wire.Desired { return &wire.Desired{Nodes: nodes} }
@@ -191,8 +185,8 @@ func want(nodes ...string) *wire.Desired { return &wire.Desired{Nodes: nodes} }
 func TestAStewardIsHeardAndToldWhatIsWanted(t *testing.T) {
 	w := newWorld(t)
 	w.followers.Attend("a", "id-a", here, want("node-1"))
-	if h := w.until("a first word", pods(0)); h.name != "a" || h.id != "id-a" {
-		t.Errorf("heard of %s, %s", h.name, h.id)
+	if h := w.until("a first word", pods(0)); h.Name != "a" || h.ID != "id-a" {
+		t.Errorf("heard of %s, %s", h.Name, h.ID)
 	}
 	first := w.untilTold("what is wanted", func(all []wire.Desired) bool { return len(all) > 0 })[0]
 	if first.Rev != want("node-1").Revision() || len(first.Nodes) != 1 {
@@ -219,7 +213,7 @@ func TestWhatIsWantedIsToldAnewWithEachConnection(t *testing.T) {
 	w.untilTold("once", func(all []wire.Desired) bool { return len(all) > 0 })
 	w.reachable(false)
 	w.cut()
-	w.until("that it is away", func(h heard) bool { return h.err != nil })
+	w.until("that it is away", func(h Word) bool { return h.Err != nil })
 	w.reachable(true)
 	w.untilTold("again", func(all []wire.Desired) bool { return len(all) >= 2 && all[1].Rev == all[0].Rev })
 }
@@ -238,23 +232,21 @@ func TestSilenceIsHeardWithItsReason(t *testing.T) {
 			_, _ = out.Write(bytes.Repeat([]byte(" "), maxStatus+1))
 		}, "more than"},
 		"a wrong type": {func(out http.ResponseWriter, _ *http.Request) {
-			_,
-				_ = out.Write([]byte(`{"nodes":[{"pods":"x"}]}`))
+			_, _ = out.Write([]byte(`{"nodes":[{"pods":"x"}]}`))
 		}, "steward's status"},
 	} {
 		w.answers(c.answer)
 		w.followers.Attend("a", "id-"+what, here, want())
-		h := w.until(what, func(h heard) bool { return h.err != nil && h.id == "id-"+what })
-		if !strings.Contains(h.err.Error(), c.says) {
-			t.Errorf("%s: heard %v, want %q", what, h.err, c.says)
+		h := w.until(what, func(h Word) bool { return h.Err != nil && h.ID == "id-"+what })
+		if !strings.Contains(h.Err.Error(), c.says) {
+			t.Errorf("%s: heard %v, want %q", what, h.Err, c.says)
 		}
 		w.followers.End("id-" + what)
 	}
 	w.reachable(false)
 	w.followers.Attend("a", "id-a", here, want())
-	w.until("that nobody is there", func(h heard) bool {
-		return h.err != nil &&
-			strings.Contains(h.err.Error(), "refused")
+	w.until("that nobody is there", func(h Word) bool {
+		return h.Err != nil && strings.Contains(h.Err.Error(), "refused")
 	})
 	w.reachable(true)
 	w.say("3", 7)
@@ -270,8 +262,8 @@ func TestAnotherClustersStewardIsNotBelieved(t *testing.T) {
 	}
 	w.keys = other
 	w.followers.Attend("b", "id-b", here, want("node-1"))
-	w.until("that it is not known", func(h heard) bool {
-		return h.err != nil && strings.Contains(h.err.Error(), "certificate signed by unknown authority")
+	w.until("that it is not known", func(h Word) bool {
+		return h.Err != nil && strings.Contains(h.Err.Error(), "certificate signed by unknown authority")
 	})
 	if len(w.told) != 0 {
 		t.Errorf("a stranger was told %+v", w.told)
@@ -314,6 +306,30 @@ func TestAControlPlaneIsFollowedWhereItIs(t *testing.T) {
 	w.wg.Wait()             // its follower has ended
 }
 
+// A word may be on its way while the control plane moves, or ends: what it tells is of the one before.
+func TestTheLastWordOfAnEndedFollowerIsNotPresent(t *testing.T) {
+	w := newWorld(t)
+	w.followers.Attend("a", "id-a", here, want())
+	old := w.until("a word from where it was", pods(0))
+	if !w.followers.Present(old) {
+		t.Error("the word of the present control plane is not present")
+	}
+	w.followers.Attend("a", "id-a", here, want("node-1")) // the same control plane
+	if !w.followers.Present(old) {
+		t.Error("another wish ends what its steward said")
+	}
+	w.followers.Attend("a", "id-a", here.Next(), want())
+	if w.followers.Present(old) {
+		t.Error("the word of a control plane that moved is present")
+	}
+	w.say("2", 2)
+	fresh := w.until("a word from where it is", func(h Word) bool { return pods(2)(h) && w.followers.Present(h) })
+	w.followers.End("id-a")
+	if w.followers.Present(fresh) || w.followers.Present(Word{ID: "id-a"}) {
+		t.Error("a word is present of a control plane that ended")
+	}
+}
+
 func TestAFollowerThatPanicsGoesOn(t *testing.T) {
 	w := newWorld(t)
 	calls := 0
@@ -324,6 +340,6 @@ func TestAFollowerThatPanicsGoesOn(t *testing.T) {
 		return w.keys, nil
 	}
 	w.followers.Attend("a", "id-a", here, want())
-	w.until("that it could not", func(h heard) bool { return h.err != nil })
+	w.until("that it could not", func(h Word) bool { return h.Err != nil })
 	w.until("a word all the same", pods(0))
 }
