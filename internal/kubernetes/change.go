@@ -25,8 +25,8 @@ func (k *Clusters) Create(ctx context.Context, d Definition) error {
 		return err
 	}
 	if !isBuilt(ctx, k.cfg.Kernel, k.cfg.Tell, d.Version) {
-		return fmt.Errorf("version %s: no machine has its programs yet: build them with `make kubernetes-v%s` (minutes, once) and try again: %w",
-			d.Version, d.Version, errdefs.ErrFailedPrecondition)
+		return fmt.Errorf("version %s: no machine has its programs yet: build them with `make kubernetes-v%s` "+
+			"(minutes, once) and try again: %w", d.Version, d.Version, errdefs.ErrFailedPrecondition)
 	}
 	a, err := pki.New(d.Name, k.cfg.Now())
 	if err != nil {
@@ -132,8 +132,8 @@ func overQuota(quotas func() []kernel.QuotaView, role string, more kernel.Resour
 			continue
 		}
 		if over := (kernel.Quota{Role: q.Role, Limit: *q.Limit}).Within(q.Used, more); len(over) > 0 {
-			return fmt.Sprintf("it asks for %s; the quota of %s allows %s, of which %s is used: %s would be exceeded; ask for less, or for more quota",
-				more, q.Role, *q.Limit, q.Used, strings.Join(over, " and "))
+			return fmt.Sprintf("it asks for %s; the quota of %s allows %s, of which %s is used: %s would be exceeded; "+
+				"ask for less, or for more quota", more, q.Role, *q.Limit, q.Used, strings.Join(over, " and "))
 		}
 	}
 	return ""

@@ -71,7 +71,8 @@ func TestPortThatIsTakenIsGivenUp(t *testing.T) {
 		return v.Server != "" && len(v.Members) == 2 && v.Members[0].Task != "" && v.Members[1].Task != ""
 	}
 	before := w.until("a", "an address", started)
-	w.kernel.Report(kernel.InstanceID(strings.TrimSuffix(before.Members[0].Task, "."+core.ControlPlane)), func(s *kernel.Status) {
+	plane := strings.TrimSuffix(before.Members[0].Task, "."+core.ControlPlane)
+	w.kernel.Report(kernel.InstanceID(plane), func(s *kernel.Status) {
 		s.State, s.Reason, s.Message = kernel.Failed, kernel.ReasonPort, "tcp port is taken by another"
 	})
 	w.until("a", "another address", func(v View) bool {

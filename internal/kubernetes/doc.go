@@ -14,10 +14,10 @@
 //
 // # How it fits together
 //
-//	API request ────┐                                                             ┌─> store rows (fenced)
-//	kernel watch ───┤                                                             ├─> kernel: launch, stop, resize, expose ...
-//	timer ──────────┼─> scheduler.Loop ─> core.State ─> core.Decide ─> Decision ──┼─> supply: images for nodes
-//	stewards' words ┤    (the one owner)                  (pure)                  └─> steward: what is wanted
+//	API request ────┐                                             ┌─> store rows (fenced)
+//	kernel watch ───┤                                             ├─> kernel: launch, stop ...
+//	timer ──────────┼─> scheduler.Loop ─> core.State ─> Decide ───┼─> supply: images for nodes
+//	stewards' words ┤    (the one owner)        (pure)            └─> steward: what is wanted
 //	supply's words ─┘
 //
 // Parts: definition, what may be asked for; core, what is known and what follows, pure; steward, the connections to

@@ -21,7 +21,7 @@ import (
 	"github.com/marinaos/marina/internal/store"
 )
 
-// Config is what clusters need. Fields without a default are required.
+// Config configures Clusters. Fields without a default are required.
 type Config struct {
 	Store  store.Store
 	Kernel kernel.Kernel
@@ -46,7 +46,7 @@ type Config struct {
 	Now   func() time.Time                                                     // default time.Now
 	NewID func() string                                                        // default uuid.NewString
 
-	// Tell is how long machines may take to tell of programs that were built a moment ago; default 5 s.
+	// Tell bounds how long machines may take to tell of programs that were built a moment ago; default 5 s.
 	Tell time.Duration
 }
 

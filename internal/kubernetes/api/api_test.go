@@ -72,7 +72,8 @@ func TestAKubeconfigIsAnAdministratorsForAWhile(t *testing.T) {
 	if err := w.clusters.Delete(t.Context(), "a"); err != nil {
 		t.Fatal(err)
 	}
-	if rec := w.call("GET", "/clusters/a/kubeconfig", ""); rec.Code != http.StatusConflict && rec.Code != http.StatusNotFound {
+	rec := w.call("GET", "/clusters/a/kubeconfig", "")
+	if rec.Code != http.StatusConflict && rec.Code != http.StatusNotFound {
 		t.Errorf("of one that is being deleted: got %d %s", rec.Code, rec.Body)
 	}
 }
@@ -109,7 +110,9 @@ func TestAClusterIsFollowedToItsEnd(t *testing.T) {
 		return task != ""
 	})
 	w.kernel.End(kernel.InstanceID(strings.TrimSuffix(task, ".node-1")), kernel.Failed, "killed")
-	next("with another node", func(v kubernetes.View) bool { return v.Members[1].Restarts == 1 && v.Members[1].Task != "" })
+	next("with another node", func(v kubernetes.View) bool {
+		return v.Members[1].Restarts == 1 && v.Members[1].Task != ""
+	})
 	if err := w.clusters.Delete(t.Context(), "a"); err != nil {
 		t.Fatal(err)
 	}
@@ -136,7 +139,8 @@ func TestWhatWasSeenIsAnswered(t *testing.T) {
 		"/a/events":    `"message":"is created: Kubernetes 1.37, 1 nodes"`,
 		"/a?cost=true": `"privateMiB":180`,
 	} {
-		if rec := w.call("GET", "/clusters"+path, ""); rec.Code != http.StatusOK || !strings.Contains(rec.Body.String(), want) {
+		rec := w.call("GET", "/clusters"+path, "")
+		if rec.Code != http.StatusOK || !strings.Contains(rec.Body.String(), want) {
 			t.Errorf("%q: got %d %s, want %s", path, rec.Code, rec.Body, want)
 		}
 	}
@@ -151,7 +155,8 @@ func TestWhatWasSeenIsAnswered(t *testing.T) {
 		}
 	}
 	w.stop()
-	if rec := w.call("GET", "/clusters/a", ""); rec.Code != http.StatusServiceUnavailable || rec.Header().Get("Retry-After") == "" {
+	rec = w.call("GET", "/clusters/a", "")
+	if rec.Code != http.StatusServiceUnavailable || rec.Header().Get("Retry-After") == "" {
 		t.Errorf("by a master that does not lead: got %d %s", rec.Code, rec.Body)
 	}
 }

@@ -114,7 +114,7 @@ func (s *Store) List(id string) []string {
 	return slices.Sorted(maps.Keys(s.kept[id]))
 }
 
-// Path is where an archive lies.
+// Path returns the path of an archive.
 func (s *Store) Path(id, name string) string { return filepath.Join(s.dir, id, name) }
 
 // take counts n more bytes of an archive that is being received, or refuses them with what can be done.
@@ -146,7 +146,7 @@ func (s *Store) take(in *Incoming, n int64) error {
 	return nil
 }
 
-// bytes is how much is kept of a cluster. mu is held.
+// bytes returns the size of a cluster's archives. mu is held.
 func (s *Store) bytes(id string) (sum int64) {
 	for _, n := range s.kept[id] {
 		sum += n
@@ -188,7 +188,7 @@ func (s *Store) Receive(id string, archive io.Reader) (*Incoming, error) {
 	return in, nil
 }
 
-// Path is where it lies until it is kept.
+// Path returns its path until it is kept.
 func (in *Incoming) Path() string { return in.file.Name() }
 
 // Keep makes it one of the cluster's archives, durably, and returns its name.

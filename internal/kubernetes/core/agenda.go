@@ -2,7 +2,7 @@ package core
 
 import "time"
 
-// sweep is how often all clusters are settled, whatever happened.
+// sweep is the interval at which all clusters are settled, whatever happened.
 const sweep = time.Minute
 
 // agenda says which clusters are to be settled when.
@@ -50,7 +50,7 @@ func (a *agenda) at(name string, t time.Time) {
 	}
 }
 
-// next is when there will be something to settle.
+// next returns the time of the next cluster to settle, or of the next sweep.
 func (a *agenda) next() time.Time {
 	next := a.swept.Add(sweep)
 	for _, at := range a.later {

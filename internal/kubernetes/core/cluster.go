@@ -32,7 +32,7 @@ func New(r Row, archives []string) *Cluster {
 		exposed: exposed{refused: map[string]string{}}}
 }
 
-// Parked is why a cluster is set aside; nil: it is not.
+// Parked returns the alarm of a cluster that is set aside; nil: it is not.
 func (c *Cluster) Parked() *kernel.Alarm { return c.parked }
 
 // Lost reports whether the cluster's row cannot be read.
@@ -133,7 +133,7 @@ func (c *Cluster) Plane() netip.Addr {
 	return netip.Addr{}
 }
 
-// Desired is what the steward is told.
+// Desired returns the decisions that the steward is told.
 func (c *Cluster) Desired() *wire.Desired {
 	out := &wire.Desired{Nodes: []string{}, LoadBalancers: []wire.Balancer{}}
 	for n := range *c.Nodes.Count {

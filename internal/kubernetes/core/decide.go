@@ -108,8 +108,8 @@ func (d *decider) members() {
 			if m.instance != nil {
 				d.stop(m, "the control plane gets another port")
 			}
-		case plane.reservation != nil && (up || m.reservation != nil): // nodes are told where it is, and it has its port once it runs
-			d.start(m)
+		case plane.reservation != nil && (up || m.reservation != nil):
+			d.start(m) // it is told where the control plane is, which has its port once it runs
 			d.size(m)
 		}
 	}
@@ -214,8 +214,8 @@ func (d *decider) images() {
 	}
 }
 
-// expose has the kernel expose what the load balancers ask for, when that is otherwise than it was asked for last. Their
-// ports stand in the row first.
+// expose has the kernel expose what the load balancers ask for, when it was asked for something else last. Their ports
+// stand in the row first.
 func (d *decider) expose(s *State) {
 	c := d.c
 	if c.steward.told == nil {

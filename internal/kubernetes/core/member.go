@@ -49,7 +49,7 @@ func (m *member) size() kernel.Size {
 	return m.of.NodeSize()
 }
 
-// after is when the member may be started.
+// after returns the time at which the member may be started.
 func (m *member) after() time.Time {
 	if m.failures <= 1 { // at once the first time: most likely it was killed
 		return m.ended

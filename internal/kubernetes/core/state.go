@@ -123,7 +123,8 @@ func (s *State) ObserveInstance(name, member string, i kernel.Instance, now time
 
 // ObserveKernel takes in the kernel's reservations, queue and machines, and touches the clusters of which something
 // is otherwise.
-func (s *State) ObserveKernel(reservations []kernel.ReservationView, queue []kernel.Waiting, agents []kernel.AgentView) {
+func (s *State) ObserveKernel(reservations []kernel.ReservationView, queue []kernel.Waiting,
+	agents []kernel.AgentView) {
 	find := func(reservation string) *member {
 		name, member, ok := memberOf(reservation)
 		if c := s.clusters[name]; ok && c != nil {
@@ -131,7 +132,7 @@ func (s *State) ObserveKernel(reservations []kernel.ReservationView, queue []ker
 		}
 		return nil
 	}
-	reserved, waiting, hosts := map[*member]*kernel.ReservationView{}, map[*member]*kernel.Waiting{}, map[kernel.AgentID]string{}
+	reserved, waiting := map[*member]*kernel.ReservationView{}, map[*member]*kernel.Waiting{}
 	for n := range reservations {
 		if m := find(reservations[n].Name); m != nil {
 			reserved[m] = &reservations[n]
@@ -142,6 +143,7 @@ func (s *State) ObserveKernel(reservations []kernel.ReservationView, queue []ker
 			waiting[m] = &queue[n]
 		}
 	}
+	hosts := map[kernel.AgentID]string{}
 	for _, a := range agents {
 		if a.Address.IsValid() {
 			hosts[a.ID] = a.Address.String()
@@ -174,7 +176,7 @@ func (s *State) Take() []string { return s.agenda.take() }
 // At notes when to settle a cluster again; the zero time: when something changes.
 func (s *State) At(name string, t time.Time) { s.agenda.at(name, t) }
 
-// Next is when there will be something to settle.
+// Next returns the time of the next cluster to settle.
 func (s *State) Next() time.Time { return s.agenda.next() }
 
 // published is the machines' ports that load balancers have.

@@ -407,7 +407,7 @@ func (d *driver) launch(m *member) {
 	err := d.refusal("launch")
 	switch {
 	case err != nil:
-	case !d.room || m.reservation != nil && m.reservation.Lost: // the kernel places nothing with a reservation that is lost
+	case !d.room || m.reservation != nil && m.reservation.Lost: // nothing is placed with a reservation that is lost
 		result.Waiting, result.Refusal = 1, &kernel.Refusal{Agents: 3, Reasons: []kernel.Rejected{{Filter: "mem", Agents: 3}}}
 		m.waiting = &kernel.Waiting{Key: ReservationName("a", m.name), Refusal: *result.Refusal}
 	default:

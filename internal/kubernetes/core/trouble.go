@@ -98,7 +98,7 @@ func (c *Cluster) Settle(member string, step Step, err error, now time.Time) {
 	}
 }
 
-// Again is when a step may be tried; the zero time: now.
+// Again returns the time at which a step may be tried; zero: now.
 func (c *Cluster) Again(member string, step Step) time.Time {
 	if t := c.troubles[troubleKey{member, step}]; t != nil {
 		return t.again

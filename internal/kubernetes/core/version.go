@@ -31,7 +31,7 @@ func Versions(agents []kernel.AgentView) []VersionView {
 	return out
 }
 
-// Release is the release of a minor that the machines have; "": none has it.
+// Release returns the release of a minor that the machines have; "": none has it.
 func Release(agents []kernel.AgentView, minor string) string {
 	all := Versions(agents)
 	if n := slices.IndexFunc(all, func(v VersionView) bool { return v.Minor == minor }); n >= 0 {

@@ -10,7 +10,7 @@ import (
 	"github.com/marinaos/marina/internal/kubernetes/wire"
 )
 
-// stand is where a cluster stands, and what it waits for.
+// stand says where a cluster stands, and lists what it waits for.
 func (c *Cluster) stand() (Standing, []string) {
 	if !c.Deleted.IsZero() {
 		var left []string

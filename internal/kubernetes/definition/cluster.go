@@ -17,7 +17,7 @@ const (
 	sandboxDisk = 64 * kernel.MiB // counted for the logs of a member's programs
 )
 
-// Cluster is what somebody wants of a cluster: the body of POST and PUT /kubernetes/v1/clusters. Fields that are
+// Cluster defines a hosted cluster: the body of POST and PUT /kubernetes/v1/clusters. Fields that are
 // left out have the defaults that Complete fills in.
 type Cluster struct {
 	Name         string       `json:"name"`                  // a DNS label of at most MaxName bytes; never changes
@@ -29,10 +29,10 @@ type Cluster struct {
 	ServiceCIDR  string       `json:"serviceCIDR,omitempty"` // default 10.96.0.0/16; never changes
 	Audit        bool         `json:"audit,omitempty"`       // the API server keeps an audit log; never changes
 	Encryption   *bool        `json:"encryption,omitempty"`  // secrets are encrypted in etcd; default true; never changes
-	Privileged   *bool        `json:"privileged,omitempty"`  // pods may be; default: if nodes have user namespaces; never changes
+	Privileged   *bool        `json:"privileged,omitempty"`  // pods may be; default: with user namespaces; never changes
 }
 
-// Nodes is how many nodes a cluster has and what each is granted.
+// Nodes defines how many nodes a cluster has, and the size of each.
 type Nodes struct {
 	Count *int    `json:"count,omitempty"` // default 1; 0 is a control plane alone
 	CPUs  float64 `json:"cpus,omitempty"`  // guaranteed and told to Kubernetes, more is used when it is free; default 0.5
@@ -40,14 +40,14 @@ type Nodes struct {
 	Disk  float64 `json:"disk,omitempty"`  // MiB of images, logs and volumes; default 8192; never changes
 }
 
-// ControlPlane is what the control plane is granted.
+// ControlPlane defines the size of the control plane.
 type ControlPlane struct {
 	CPUs float64 `json:"cpus,omitempty"` // guaranteed, more is used when it is free; default 0.1
 	Mem  float64 `json:"mem,omitempty"`  // MiB guaranteed; it may use four times as much; default 256
 	Disk float64 `json:"disk,omitempty"` // MiB of etcd; default 2048; never changes
 }
 
-// PlaneSize is what the control plane is granted. Its memory may grow to some times its guarantee.
+// PlaneSize returns the size of the control plane. Its memory may grow to some times its guarantee.
 func (d *Cluster) PlaneSize() kernel.Size {
 	return kernel.Size{
 		Guarantee: kernel.Resources{MilliCPU: int64(d.ControlPlane.CPUs * 1000), Mem: MiB(d.ControlPlane.Mem),
@@ -57,7 +57,7 @@ func (d *Cluster) PlaneSize() kernel.Size {
 	}
 }
 
-// NodeSize is what each node is granted.
+// NodeSize returns the size of each node.
 func (d *Cluster) NodeSize() kernel.Size {
 	return kernel.Size{
 		Guarantee: kernel.Resources{MilliCPU: int64(d.Nodes.CPUs * 1000), Mem: MiB(d.Nodes.Mem), Disk: sandboxDisk},

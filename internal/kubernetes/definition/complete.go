@@ -46,7 +46,8 @@ const (
 // Complete fills in defaults and refuses what cannot be, with an errdefs.ErrInvalidArgument that names the field.
 func (d Cluster) Complete() (Cluster, error) {
 	if len(d.Name) > MaxName || !nameForm.MatchString(d.Name) {
-		return d, invalid("name %.60q: expected a to z, 0 to 9 and dashes inside, beginning with a letter, at most %d in all", d.Name, MaxName)
+		return d, invalid("name %.60q: expected a to z, 0 to 9 and dashes inside, beginning with a letter, at most %d in all",
+			d.Name, MaxName)
 	}
 	set(&d.Group, "/")
 	if len(d.Group) > 256 || !groupForm.MatchString(d.Group) {
@@ -165,7 +166,7 @@ func (d Cluster) Change(to Cluster) (Cluster, error) {
 	return to.Complete()
 }
 
-// Guarantee is what all of a cluster takes from the pool.
+// Guarantee returns the resources that all of a cluster takes from the pool.
 func (d *Cluster) Guarantee() kernel.Resources {
 	return d.PlaneSize().Guarantee.Add(kernel.Resources{Disk: MiB(d.ControlPlane.Disk)}).
 		Add(d.NodeSize().Guarantee.Add(kernel.Resources{Disk: MiB(d.Nodes.Disk)}).Times(int64(*d.Nodes.Count)))

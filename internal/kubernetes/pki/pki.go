@@ -26,8 +26,8 @@ const (
 	backdate      = 5 * time.Minute // clocks differ
 )
 
-// Authorities is what a cluster signs with. It is kept sealed; PEM throughout. The names of its fields are those in
-// the store.
+// Authorities holds the keys that a cluster signs with. It is kept sealed; PEM throughout. The names of its fields are
+// those in the store.
 type Authorities struct {
 	CA, CAKey           []byte // the cluster's own
 	Proxy, ProxyKey     []byte // of the front proxy
@@ -93,7 +93,7 @@ func newAuthority(name string, now time.Time) (cert, key []byte, err error) {
 	return certPEM(der), key, err
 }
 
-// Identity is who a certificate is for: the user and group that Kubernetes sees. With hosts it is a server's too.
+// Identity names the holder of a certificate: the user and group that Kubernetes sees. With hosts it is a server's too.
 type Identity struct {
 	Name, Group string
 	Hosts       []string

@@ -19,7 +19,7 @@ import (
 // Dialer opens connections, as net.Dialer.DialContext.
 type Dialer = func(ctx context.Context, network, address string) (net.Conn, error)
 
-// Config is what followers need. All of it is required.
+// Config configures Followers. All of it is required.
 type Config struct {
 	Dial Dialer
 	Now  func() time.Time
@@ -50,8 +50,8 @@ type Followers struct {
 // New returns followers of nobody.
 func New(cfg Config) *Followers { return &Followers{cfg: cfg, of: map[string]*follower{}} }
 
-// Present reports whether a word is to be taken in: one of a follower that was ended since tells of a control plane that
-// is no more.
+// Present reports whether a word is to be taken in: one of a follower that was ended since tells of a control plane
+// that is no more.
 func (s *Followers) Present(w Word) bool { return w.by != nil && s.of[w.ID] == w.by }
 
 // follower is a goroutine that follows one steward.

@@ -13,7 +13,7 @@ import (
 // maxNodes bounds how many nodes are given images side by side.
 const maxNodes = 8
 
-// Config is what a Supplier needs. All of it is required.
+// Config configures a Supplier. All of it is required.
 type Config struct {
 	Archives *archive.Store
 	Exec     Exec

@@ -7,7 +7,7 @@ import (
 	"net/netip"
 )
 
-// Desired is what the datacenter decided: PUT /v1/desired.
+// Desired tells a steward the decisions of the datacenter: PUT /v1/desired.
 type Desired struct {
 	// Rev names the rest; the status repeats it once it is kept.
 	Rev string `json:"rev"`
@@ -18,7 +18,7 @@ type Desired struct {
 	LoadBalancers []Balancer `json:"loadBalancers"`
 }
 
-// Balancer is where one Service of type LoadBalancer is reached.
+// Balancer tells the addresses of one Service of type LoadBalancer.
 type Balancer struct {
 	Namespace string            `json:"namespace"`
 	Name      string            `json:"name"`

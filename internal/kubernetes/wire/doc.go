@@ -1,6 +1,6 @@
-// Package wire is what Marina and the programs that it runs in hosted clusters say to each other, as JSON: a
-// steward's status, what a steward is told, and the files that a control plane's steward and a node begin with. Both
-// sides import it, so that neither spells it a second time.
+// Package wire spells the JSON between Marina and the programs that it runs in hosted clusters: a steward's status,
+// the decisions that it is told, and the files that a control plane's steward and a node begin with. Both sides import
+// it, so that neither spells it a second time.
 //
 // The two sides are of different ages: a cluster goes on with the programs that it started with while the datacenter
 // is upgraded, and the other way round. So fields are only added, what is not there has its zero value, unknown

@@ -1,9 +1,9 @@
 package wire
 
-// Port is where stewards listen, at their control planes' addresses.
+// Port is the port of stewards, at their control planes' addresses.
 const Port = 6444
 
-// Status is what a cluster says of itself: GET /v1/status?after=REV, which waits for another. Lists are sorted by name.
+// Status describes a cluster: GET /v1/status?after=REV, which waits for another. Lists are sorted by name.
 type Status struct {
 	Rev           string            `json:"rev"` // digest of the rest
 	Version       string            `json:"version"`
