@@ -128,7 +128,8 @@ var table = map[string]entry{
 		"settings store store/etcd store/upkeep"),
 	"daemon/heap": part(""),
 
-	"sim": wiring("invariant kernel marathon master/core services/core store store/memory"),
+	"sim":          wiring("invariant kernel marathon master/core services/core sim/timeline store store/memory"),
+	"sim/timeline": part(""),
 
 	"archtest":        room(""),
 	"archtest/survey": program("archtest"),

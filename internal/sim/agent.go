@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/marinaos/marina/internal/kernel"
+	"github.com/marinaos/marina/internal/sim/timeline"
 )
 
 // Times of the stub agents.
@@ -24,7 +25,7 @@ const (
 // agent is a stub of one machine: its agent's process, its disk, and the containers that outlive the process. It speaks
 // the frames of kernel and keeps to their contract.
 type agent struct {
-	actor
+	timeline.Actor
 	w    *World
 	name string
 	id   kernel.AgentID
@@ -108,7 +109,7 @@ func (a *agent) powerOn() {
 	a.on = true
 	a.boot++
 	a.note("machine boots, %d groups on disk", "", int64(len(a.instances)), 0)
-	if a.boot > 1 && a.w.dice.chance(0.3) { // it was given another address, or less memory
+	if a.boot > 1 && a.w.dice.Chance(0.3) { // it was given another address, or less memory
 		b := a.info.Address.As4()
 		b[2]++
 		a.info.Address = netip.AddrFrom4(b)
@@ -140,7 +141,7 @@ func (a *agent) start() {
 	if a.w.plant.on(AgentForgetsRunning) {
 		a.instances = nil
 	}
-	a.w.after(a.w.dice.between(0, readoptAfter), &a.actor, func() {
+	a.w.After(a.w.dice.Between(0, readoptAfter), &a.Actor, func() {
 		a.readopt()
 		a.dial()
 		a.beat()
@@ -150,7 +151,7 @@ func (a *agent) start() {
 // kill ends the agent's process; containers go on.
 func (a *agent) kill() {
 	a.up = false
-	a.die()
+	a.Die()
 	if l := a.link; l != nil {
 		a.link = nil
 		a.w.judge.connected(a, false)
@@ -194,8 +195,8 @@ func (a *agent) dial() {
 	if !a.up || a.link != nil {
 		return
 	}
-	if m := a.w.someLeader(); m != nil && !a.cut && !m.paused {
-		l := &link{w: a.w, serial: a.w.serial(), agent: a, master: m, agentEnd: true, masterEnd: true, up: a.w.now, down: a.w.now}
+	if m := a.w.someLeader(); m != nil && !a.cut && !m.Paused {
+		l := &link{w: a.w, serial: a.w.serial(), agent: a, master: m, agentEnd: true, masterEnd: true, up: a.w.Now, down: a.w.Now}
 		a.link, a.upSeq, a.applied, a.filling, a.specs = l, 0, 0, false, nil
 		if a.w.plant.on(EpochInSession) {
 			a.seen = 0
@@ -206,7 +207,7 @@ func (a *agent) dial() {
 		a.send(kernel.Up{Register: a.registration()})
 		return
 	}
-	a.w.after(a.w.slow(a.w.dice.between(redialMin, redialMax)), &a.actor, a.dial)
+	a.w.After(a.w.slow(a.w.dice.Between(redialMin, redialMax)), &a.Actor, a.dial)
 }
 
 func (a *agent) registration() *kernel.Registration {
@@ -231,20 +232,20 @@ func (a *agent) send(f kernel.Up) {
 	}
 	a.upSeq++
 	f.Seq, f.Applied = a.upSeq, a.applied
-	a.spoke = a.w.now
+	a.spoke = a.w.Now
 	a.link.sendUp(f)
 }
 
 // beat sends heartbeats and repeats what was not acknowledged.
 func (a *agent) beat() {
-	a.w.after(a.w.slow(heartbeat), &a.actor, a.beat)
+	a.w.After(a.w.slow(heartbeat), &a.Actor, a.beat)
 	if a.link == nil {
 		return
 	}
 	var again []kernel.Status
 	for _, g := range a.instances {
 		for i := range g.tasks {
-			if s := &g.tasks[i]; s.State.Terminal() && !g.acked[i] && !g.dropped && a.w.wall().Sub(s.Time) > repeatEnded {
+			if s := &g.tasks[i]; s.State.Terminal() && !g.acked[i] && !g.dropped && a.w.Wall().Sub(s.Time) > repeatEnded {
 				again = append(again, *s)
 			}
 		}
@@ -252,7 +253,7 @@ func (a *agent) beat() {
 	if len(again) > 0 {
 		a.w.reach(StatusRepeated)
 		a.send(kernel.Up{Statuses: again})
-	} else if a.w.now-a.spoke >= a.w.slow(heartbeat) {
+	} else if a.w.Now-a.spoke >= a.w.slow(heartbeat) {
 		a.send(kernel.Up{})
 	}
 }
@@ -262,7 +263,7 @@ func (a *agent) lost(l *link) {
 	if a.link == l {
 		a.link = nil
 		a.w.judge.connected(a, false)
-		a.w.after(a.w.slow(a.w.dice.between(redialMin, redialMax)), &a.actor, a.dial)
+		a.w.After(a.w.slow(a.w.dice.Between(redialMin, redialMax)), &a.Actor, a.dial)
 	}
 }
 
@@ -373,7 +374,7 @@ func (a *agent) assign(want kernel.Assignment) {
 		}
 		g = &local{Assignment: want, spec: spec, acked: make([]bool, len(spec.Tasks))}
 		for _, id := range spec.TaskIDs(want.ID) {
-			g.tasks = append(g.tasks, kernel.Status{Task: id, Instance: want.ID, State: kernel.Staging, Time: a.w.wall()})
+			g.tasks = append(g.tasks, kernel.Status{Task: id, Instance: want.ID, State: kernel.Staging, Time: a.w.Wall()})
 		}
 		a.instances = append(a.instances, g)
 		a.note("takes group on", string(want.ID), 0, 0)

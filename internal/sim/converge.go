@@ -18,21 +18,21 @@ import (
 const checkEvery = 500 * time.Millisecond
 
 // healed takes that faults have ended.
-func (j *judge) healed() { j.checked, j.quiet = j.w.now, -1 }
+func (j *judge) healed() { j.checked, j.quiet = j.w.Now, -1 }
 
 // settledFor reports whether all has been as asked for, for d.
 func (j *judge) settledFor(d time.Duration) bool {
-	if j.w.now < j.checked+j.w.slow(checkEvery) {
+	if j.w.Now < j.checked+j.w.slow(checkEvery) {
 		return false
 	}
-	j.checked = j.w.now
+	j.checked = j.w.Now
 	switch {
 	case len(j.adrift()) > 0:
 		j.quiet = -1
 	case j.quiet < 0:
-		j.quiet = j.w.now
+		j.quiet = j.w.Now
 	}
-	return j.quiet >= 0 && j.w.now-j.quiet >= d
+	return j.quiet >= 0 && j.w.Now-j.quiet >= d
 }
 
 // converged judges I7 at the end.

@@ -72,7 +72,7 @@ func (j *judge) hold(v []invariant.Violation) {
 }
 
 // step judges what time alone can break.
-func (j *judge) step() { j.hold(j.orphans.Judge(j.w.wall())) }
+func (j *judge) step() { j.hold(j.orphans.Judge(j.w.Wall())) }
 
 func (j *judge) elected(epoch int64) {
 	j.leader = epoch
@@ -140,7 +140,7 @@ func (j *judge) dialed(a *agent, m *master) {
 	}
 }
 
-func (j *judge) connected(a *agent, is bool) { j.orphans.Connected(a.id, is, j.w.wall()) }
+func (j *judge) connected(a *agent, is bool) { j.orphans.Connected(a.id, is, j.w.Wall()) }
 
 // replaced takes an instance that the leader's scheduler gave up because its agent is away.
 func (j *judge) replaced(id kernel.InstanceID) {
@@ -166,7 +166,7 @@ func (j *judge) explain(id kernel.InstanceID, t *truth) {
 	}
 	if t.running > 0 && !t.durable {
 		j.w.reach(OrphanRan)
-		j.orphans.Unexplained(t.agent.id, id, t.agent.link != nil, j.w.wall())
+		j.orphans.Unexplained(t.agent.id, id, t.agent.link != nil, j.w.Wall())
 		return
 	}
 	j.orphans.Settled(t.agent.id, id)

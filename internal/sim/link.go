@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/marinaos/marina/internal/kernel"
+	"github.com/marinaos/marina/internal/sim/timeline"
 )
 
 // weather is how the network treats frames; chances are per frame.
@@ -35,35 +36,35 @@ const (
 )
 
 // carry delivers one frame, or does not, or does it twice, by the weather. Arrives is the direction's order.
-func (l *link) carry(arrives *time.Duration, to *actor, deliver func()) {
+func (l *link) carry(arrives *time.Duration, to *timeline.Actor, deliver func()) {
 	w := l.w
 	if l.agent.cut {
 		return
 	}
-	if w.dice.chance(w.weather.lose) {
+	if w.dice.Chance(w.weather.lose) {
 		w.reach(FrameLost)
 		l.broken() // a stream does not survive it, sooner or later
 		return
 	}
-	at := w.now + w.dice.between(latencyMin, latencyMax)
-	if w.dice.chance(w.weather.slow) {
-		at += w.dice.between(0, slowMax)
+	at := w.Now + w.dice.Between(latencyMin, latencyMax)
+	if w.dice.Chance(w.weather.slow) {
+		at += w.dice.Between(0, slowMax)
 	}
-	if w.dice.chance(w.weather.reorder) && *arrives > at {
+	if w.dice.Chance(w.weather.reorder) && *arrives > at {
 		w.reach(FrameReordered)
 	} else if at <= *arrives {
 		at = *arrives
 	}
-	if *arrives = max(*arrives, at); w.dice.chance(w.weather.double) {
+	if *arrives = max(*arrives, at); w.dice.Chance(w.weather.double) {
 		w.reach(FrameDoubled)
-		w.after(at-w.now+w.dice.between(0, latencyMax), to, deliver)
+		w.After(at-w.Now+w.dice.Between(0, latencyMax), to, deliver)
 	}
-	w.after(at-w.now, to, deliver)
+	w.After(at-w.Now, to, deliver)
 }
 
 // sendUp carries an agent's frame to its master.
 func (l *link) sendUp(f kernel.Up) {
-	l.carry(&l.up, &l.master.actor, func() {
+	l.carry(&l.up, &l.master.Actor, func() {
 		if l.masterEnd {
 			l.master.receive(l, f)
 		}
@@ -72,7 +73,7 @@ func (l *link) sendUp(f kernel.Up) {
 
 // sendDown carries a master's frame to its agent.
 func (l *link) sendDown(f kernel.Down) {
-	l.carry(&l.down, &l.agent.actor, func() {
+	l.carry(&l.down, &l.agent.Actor, func() {
 		if l.agentEnd {
 			l.agent.receive(l, f)
 		}
@@ -85,20 +86,20 @@ func (l *link) closeBy(agent bool, why string) {
 	if agent && l.agentEnd {
 		l.agentEnd = false
 		w.note(l.agent.name, "session %d ends: ", why, int64(l.serial), 0)
-		w.after(l.hangup(), &l.master.actor, l.masterHears)
+		w.After(l.hangup(), &l.master.Actor, l.masterHears)
 	}
 	if !agent && l.masterEnd {
 		l.masterEnd = false
 		w.note(l.master.name, "session %d ends: ", why, int64(l.serial), 0)
-		w.after(l.hangup(), &l.agent.actor, l.agentHears)
+		w.After(l.hangup(), &l.agent.Actor, l.agentHears)
 	}
 }
 
 func (l *link) hangup() time.Duration {
 	if l.agent.cut {
-		return l.w.dice.between(silenceMin, silenceMax)
+		return l.w.dice.Between(silenceMin, silenceMax)
 	}
-	return l.w.dice.between(latencyMin, latencyMax)
+	return l.w.dice.Between(latencyMin, latencyMax)
 }
 
 func (l *link) agentHears() {
@@ -119,9 +120,9 @@ func (l *link) masterHears() {
 // notices.
 func (l *link) broken() {
 	if l.agentEnd {
-		l.w.after(l.w.dice.between(silenceMin, silenceMax), &l.agent.actor, l.agentHears)
+		l.w.After(l.w.dice.Between(silenceMin, silenceMax), &l.agent.Actor, l.agentHears)
 	}
 	if l.masterEnd {
-		l.w.after(l.w.dice.between(silenceMin, silenceMax), &l.master.actor, l.masterHears)
+		l.w.After(l.w.dice.Between(silenceMin, silenceMax), &l.master.Actor, l.masterHears)
 	}
 }

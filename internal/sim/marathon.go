@@ -69,7 +69,7 @@ func (s *servicesLoop) hear(changes []*kernel.Record, complete bool) {
 }
 
 func (s *servicesLoop) later(d time.Duration, do func()) {
-	s.m.w.after(d, &s.m.actor, func() {
+	s.m.w.After(d, &s.m.Actor, func() {
 		if s.m.marathon == s {
 			do()
 		}
@@ -113,11 +113,11 @@ func (s *servicesLoop) wakeAt(t time.Time) {
 		return
 	}
 	at := s.m.due(t)
-	if s.wake > s.m.w.now && s.wake <= at {
+	if s.wake > s.m.w.Now && s.wake <= at {
 		return
 	}
 	s.wake = at
-	s.later(at-s.m.w.now, func() {
+	s.later(at-s.m.w.Now, func() {
 		if s.wake == at {
 			s.wake = 0
 			s.turn()
@@ -323,57 +323,4 @@ func upper(a *marathon.App) int {
 		most++
 	}
 	return most
-}
-
-// drawChange asks services for something: a new app, another number of instances, another configuration, or its end.
-func (w *World) drawChange() {
-	m := w.leader()
-	if m == nil || m.marathon == nil {
-		return
-	}
-	id := fmt.Sprint("/team/svc-", w.dice.IntN(8))
-	version := fmt.Sprintf("v%08d", w.serial())
-	kind, n := w.dice.IntN(8), w.dice.IntN(12)
-	fresh := w.drawApp(id, version, n)
-	w.note("user", "asks for change %d of", id, int64(kind), 0)
-	m.marathon.deploy(id, w.dice.chance(0.4), func(old *marathon.App) *marathon.App {
-		switch {
-		case kind == 0:
-			return nil
-		case old == nil:
-			return fresh
-		case kind < 4:
-			scaled := *old
-			scaled.Instances, scaled.Version = n, version
-			scaled.VersionInfo = &marathon.VersionInfo{LastScalingAt: version, LastConfigChangeAt: old.Config()}
-			return &scaled
-		}
-		return fresh
-	})
-}
-
-func (w *World) drawApp(id, version string, instances int) *marathon.App {
-	shares := []float64{0, 0.2, 0.5, 1}
-	a := &marathon.App{ID: id, CMD: new("sleep 1000"), Instances: instances, CPUs: 0.1 * float64(1+w.dice.IntN(8)),
-		Mem: 64 * float64(1+w.dice.IntN(8)), BackoffSeconds: 1, BackoffFactor: 1.15, MaxLaunchDelaySeconds: 5,
-		KillSelection: "YOUNGEST_FIRST", Role: "team", TaskKillGracePeriodSeconds: new(w.dice.IntN(4)),
-		UnreachableStrategy: marathon.UnreachableStrategy{Inactive: (3 + w.dice.IntN(4)) * w.climate.pace, Expunge: (7 + w.dice.IntN(6)) * w.climate.pace},
-		UpgradeStrategy:     marathon.UpgradeStrategy{MaximumOverCapacity: shares[w.dice.IntN(4)], MinimumHealthCapacity: shares[w.dice.IntN(4)]},
-		Version:             version, VersionInfo: &marathon.VersionInfo{LastScalingAt: version, LastConfigChangeAt: version}}
-	if w.dice.chance(0.5) {
-		a.PortDefinitions = []marathon.PortDefinition{{Port: 10000 + w.dice.IntN(1000), Protocol: "tcp"}}
-	}
-	if w.dice.chance(0.4) {
-		a.HealthChecks = []marathon.HealthCheck{{Protocol: "COMMAND", Command: &marathon.Command{Value: "true"}, IntervalSeconds: 1,
-			TimeoutSeconds: 1, MaxConsecutiveFailures: 3}}
-	}
-	if w.dice.chance(0.3) {
-		a.Labels = map[string]string{"MARINA_PRIORITY": fmt.Sprint([...]int{-10, 10}[w.dice.IntN(2)])}
-	}
-	spec, err := marathon.Spec(a)
-	if err != nil {
-		w.fail("spec of %s: %v", id, err)
-	}
-	w.asked[id] = append(w.asked[id], spec)
-	return a
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/marinaos/marina/internal/kernel"
 	brain "github.com/marinaos/marina/internal/master/core"
+	"github.com/marinaos/marina/internal/sim/timeline"
 	"github.com/marinaos/marina/internal/store"
 )
 
@@ -30,7 +31,7 @@ const (
 // master is one master's process: the loop around the pure state machine, which commits what gathered while the last
 // commit was under way, and lets nothing out before what it rests on is durable.
 type master struct {
-	actor
+	timeline.Actor
 	w    *World
 	name string
 	up   bool
@@ -58,16 +59,18 @@ type master struct {
 }
 
 // clock is the time by the master's own clock.
-func (m *master) clock() time.Time { return m.w.wall().Add(m.skew) }
+func (m *master) clock() time.Time { return m.w.Wall().Add(m.skew) }
 
 // due is when that clock will show a time, by the world's, if it goes on as it does.
-func (m *master) due(at time.Time) time.Duration { return max(at.Add(-m.skew).Sub(epoch), m.w.now) }
+func (m *master) due(at time.Time) time.Duration {
+	return max(at.Add(-m.skew).Sub(timeline.Epoch), m.w.Now)
+}
 
 // jump sets the clock. What is scheduled by it is looked at again, as a timer would be.
 func (m *master) jump(d time.Duration) {
 	m.note("clock jumps by %d ms", "", d.Milliseconds(), 0)
 	m.skew += d
-	m.w.after(0, &m.actor, func() { m.step(brain.Tick{}) })
+	m.w.After(0, &m.Actor, func() { m.step(brain.Tick{}) })
 }
 
 func (m *master) note(what, which string, a, b int64) { m.w.note(m.name, what, which, a, b) }
@@ -85,7 +88,7 @@ func (m *master) campaign() {
 	if !m.up || m.state != nil {
 		return
 	}
-	m.w.after(m.w.slow(m.w.dice.between(electionMin, electionMax)), &m.actor, m.campaign)
+	m.w.After(m.w.slow(m.w.dice.Between(electionMin, electionMax)), &m.Actor, m.campaign)
 	if m.w.led() {
 		return
 	}
@@ -172,7 +175,7 @@ func (m *master) tickAt(at time.Time) {
 	}
 	m.wake = d
 	life := m.epoch()
-	m.w.after(d-m.w.now, &m.actor, func() {
+	m.w.After(d-m.w.Now, &m.Actor, func() {
 		if m.epoch() == life && m.wake == d {
 			m.wake = 0
 			m.step(brain.Tick{})
@@ -201,7 +204,7 @@ func (m *master) flush() {
 	m.w.spoilOps(ops)
 	m.committing = true
 	if m.doomed {
-		m.w.after(0, &m.w.nature, func() { m.w.killLeader(m) })
+		m.w.After(0, &m.w.nature, func() { m.w.killLeader(m) })
 	}
 	txn := store.Txn{Ops: ops}
 	if !m.w.plant.on(SkipFence) {
@@ -289,7 +292,7 @@ func (m *master) tell(changes []*kernel.Record, complete bool) {
 	}
 	m.telling = true
 	s := m.scheduler
-	m.w.after(m.w.dice.between(0, m.w.climate.lag), &m.actor, func() {
+	m.w.After(m.w.dice.Between(0, m.w.climate.lag), &m.Actor, func() {
 		if m.scheduler == s {
 			news := m.news
 			m.news, m.telling = nil, false
@@ -300,7 +303,7 @@ func (m *master) tell(changes []*kernel.Record, complete bool) {
 
 func (m *master) deliver(changes []*kernel.Record, complete bool) {
 	if m.w.plant.on(NewsLost) {
-		changes = slices.DeleteFunc(slices.Clone(changes), func(i *kernel.Record) bool { return i.Removed() && m.w.dice.chance(0.2) })
+		changes = slices.DeleteFunc(slices.Clone(changes), func(i *kernel.Record) bool { return i.Removed() && m.w.dice.Chance(0.2) })
 	}
 	m.scheduler.hear(changes, complete)
 	m.marathon.hear(changes, complete)
@@ -335,7 +338,7 @@ func (m *master) receive(l *link, f kernel.Up) {
 	switch {
 	case f.Register != nil && !l.registered:
 		l.registered = true
-		if m.epoch() < m.w.judge.leader && m.w.dice.chance(0.5) {
+		if m.epoch() < m.w.judge.leader && m.w.dice.Chance(0.5) {
 			f.Register.Epoch = 0 // so that the agent's own fence is tried too, and not only this one
 		}
 		m.step(brain.AgentUp{Session: session, Seq: f.Seq, Registration: *f.Register})
@@ -400,7 +403,7 @@ func (m *master) abdicate(why error) {
 	}
 	m.lead = nil
 	m.w.observe(0)
-	m.w.after(m.w.slow(m.w.dice.between(electionMin, electionMax)), &m.actor, m.campaign)
+	m.w.After(m.w.slow(m.w.dice.Between(electionMin, electionMax)), &m.Actor, m.campaign)
 }
 
 // forget drops all that a tenure had in memory.
@@ -426,7 +429,7 @@ func (m *master) kill() {
 		m.w.expireLater(m.epoch())
 		m.lead = nil
 	}
-	m.die()
+	m.Die()
 }
 
 // start begins the process anew.
@@ -438,22 +441,22 @@ func (m *master) start() {
 // pause stops the process as a signal would: it goes on where it was, which may be after somebody else leads.
 func (m *master) pause(d time.Duration) {
 	m.note("is paused for %d ms", "", d.Milliseconds(), 0)
-	m.paused = true
-	life, e := m.life, m.epoch()
+	m.Paused = true
+	life, e := m.Life, m.epoch()
 	if e != 0 {
 		m.w.expireLater(e)
 	}
-	m.w.after(d, &m.w.nature, func() {
-		if m.life != life {
+	m.w.After(d, &m.w.nature, func() {
+		if m.Life != life {
 			return
 		}
 		m.note("resumes", "", 0, 0)
-		m.w.resume(&m.actor)
+		m.w.Resume(&m.Actor)
 		if e == 0 || m.epoch() != e || m.w.judge.leader == e && m.w.led() {
 			return
 		}
 		m.w.reach(ZombieResumed)
-		m.w.after(m.w.dice.between(500*time.Millisecond, 6*time.Second), &m.actor, func() { // its clock tells it
+		m.w.After(m.w.dice.Between(500*time.Millisecond, 6*time.Second), &m.Actor, func() { // its clock tells it
 			if m.epoch() == e {
 				m.abdicate(store.ErrLeadershipLost)
 			}

@@ -1,13 +1,9 @@
 package sim
 
 import (
-	"fmt"
 	"time"
 
-	"github.com/containerd/errdefs"
-
-	"github.com/marinaos/marina/internal/kernel"
-	brain "github.com/marinaos/marina/internal/master/core"
+	"github.com/marinaos/marina/internal/sim/timeline"
 	"github.com/marinaos/marina/internal/store"
 )
 
@@ -62,21 +58,21 @@ const (
 	maxTarget      = 14 // instances of an app
 )
 
-func drawClimate(d dice) climate {
-	c := climate{weights: usual, gap: d.between(gapMin, gapMax), ahead: d.chance(0.5), unsynced: d.chance(0.5),
+func drawClimate(d timeline.Dice) climate {
+	c := climate{weights: usual, gap: d.Between(gapMin, gapMax), ahead: d.Chance(0.5), unsynced: d.Chance(0.5),
 		pace: [...]int{1, 1, 1, 1, 10, 10, 60, 60, 60, 60}[d.IntN(10)], scarce: [...]int64{1, 1, 2, 4}[d.IntN(4)]}
-	if d.chance(0.5) {
-		c.lag = d.between(time.Millisecond, 800*time.Millisecond)
+	if d.Chance(0.5) {
+		c.lag = d.Between(time.Millisecond, 800*time.Millisecond)
 	}
 	c.gap *= time.Duration(c.pace)
 	for k := deedCrashTask; k < deeds; k++ {
-		if d.chance(0.3) {
+		if d.Chance(0.3) {
 			c.weights[k] = 0
-		} else if d.chance(0.2) {
+		} else if d.Chance(0.2) {
 			c.weights[k] *= 3
 		}
 	}
-	if d.chance(0.2) { // machines come and go all the time
+	if d.Chance(0.2) { // machines come and go all the time
 		c.weights[deedRetire], c.weights[deedKillMachine] = 100, 20
 	}
 	for _, n := range c.weights {
@@ -87,7 +83,7 @@ func drawClimate(d dice) climate {
 
 // live lets one deed after another happen.
 func (w *World) live() {
-	w.after(w.dice.between(10*time.Millisecond, w.climate.gap), &w.nature, w.live)
+	w.After(w.dice.Between(10*time.Millisecond, w.climate.gap), &w.nature, w.live)
 	n := w.dice.IntN(w.climate.total)
 	for k, weight := range w.climate.weights {
 		if n -= weight; n < 0 {
@@ -101,17 +97,17 @@ func (w *World) do(k deed) {
 	a := w.agents[w.dice.IntN(len(w.agents))]
 	switch k {
 	case deedScale:
-		w.scaleApp()
+		users{w}.scaleApp()
 	case deedLaunch:
-		w.launchApp()
+		users{w}.launchApp()
 	case deedRemove:
-		w.removeApp()
+		users{w}.removeApp()
 	case deedQuota:
-		w.setQuota()
+		users{w}.setQuota()
 	case deedUpdate:
-		w.updateApp()
+		users{w}.updateApp()
 	case deedChange:
-		w.drawChange()
+		users{w}.drawChange()
 	case deedHealth:
 		w.sicken(a)
 	case deedCrashTask:
@@ -125,11 +121,11 @@ func (w *World) do(k deed) {
 	case deedPauseAgent:
 		w.pauseAgent(a)
 	case deedCutAgent:
-		w.cutAgent(a, w.slow(w.dice.between(time.Second, 40*time.Second)))
+		w.cutAgent(a, w.slow(w.dice.Between(time.Second, 40*time.Second)))
 	case deedCutMany:
 		for _, a := range w.agents {
-			if w.dice.chance(0.45) {
-				w.cutAgent(a, w.slow(w.dice.between(5*time.Second, 25*time.Second)))
+			if w.dice.Chance(0.45) {
+				w.cutAgent(a, w.slow(w.dice.Between(5*time.Second, 25*time.Second)))
 			}
 		}
 	case deedWeather:
@@ -143,129 +139,6 @@ func (w *World) do(k deed) {
 	}
 }
 
-// launchApp wants a new app.
-func (w *World) launchApp() {
-	if len(w.apps) >= maxApps {
-		w.scaleApp()
-		return
-	}
-	n := w.serial()
-	roles := []string{"/prod", "/prod/web", "/dev", "/"}
-	a := &app{owner: fmt.Sprint("/app-", n), target: 1 + w.dice.IntN(maxTarget)}
-	role := roles[w.dice.IntN(len(roles))]
-	a.spec = w.drawSpec(a.owner, role, 1)
-	w.apps = append(w.apps, a)
-	w.note("user", "launches %d instances in "+role, a.owner, int64(a.target), 0)
-	w.wanted(a)
-}
-
-// drawSpec draws what an app's instances look like.
-func (w *World) drawSpec(owner, role string, version int) kernel.Spec {
-	s := kernel.Spec{Framework: framework, Owner: owner, Version: fmt.Sprint(version), Role: role, Discovery: owner[1:],
-		Network: kernel.Network{Mode: kernel.NetworkHost}}
-	if w.dice.chance(0.5) {
-		s.Network.Mode = kernel.NetworkBridge
-	}
-	if w.dice.chance(0.1) {
-		s.Constraints = []kernel.Constraint{{Field: "hostname", Operator: "UNIQUE"}}
-	}
-	if w.dice.chance(0.3) {
-		s.Priority = [...]int{-20, -10, 10, 20}[w.dice.IntN(4)]
-	}
-	tasks, fixed := 1, false
-	if w.dice.chance(0.2) {
-		tasks = 2
-	}
-	if w.dice.chance(0.1) { // the reservation's name is the owner's: the next version keeps it
-		s.Reservation = &kernel.Reservation{Name: owner[1:], Volumes: []kernel.ReservedVolume{{Name: "data", Bytes: 64 * kernel.MiB}}}
-	}
-	for i := range tasks {
-		t := kernel.TaskSpec{Name: fmt.Sprint("t", i), Suffix: fmt.Sprint(".t", i), Shell: "sleep 1000",
-			Guarantee: kernel.Resources{MilliCPU: int64(100 * (1 + w.dice.IntN(12))), Mem: int64(1+w.dice.IntN(16)) * 128 * kernel.MiB},
-			KillGrace: w.dice.between(100*time.Millisecond, 5*time.Second)}
-		for range w.dice.IntN(3) {
-			p := kernel.Port{Protocol: "tcp", Container: 80, Host: kernel.AnyHostPort}
-			if !fixed && w.dice.chance(0.15) {
-				fixed, p.Host = true, 31000+w.dice.IntN(fixedPorts)
-			}
-			if w.dice.chance(0.2) {
-				p.VIPs = []kernel.VIP{{Name: owner[1:], Port: 80}}
-			}
-			t.Ports = append(t.Ports, p)
-		}
-		if w.dice.chance(0.3) {
-			t.Checks = []kernel.Check{{Kind: kernel.CheckCommand, Argv: []string{"true"}, Interval: time.Second, Timeout: time.Second}}
-		}
-		s.Tasks = append(s.Tasks, t)
-	}
-	sealed, err := s.Seal()
-	if err != nil {
-		w.fail("spec: %v", err)
-	}
-	w.asked[owner] = append(w.asked[owner], sealed)
-	return sealed
-}
-
-// wanted tells the leader's scheduler that an app is wanted otherwise. Others read it when they begin to lead.
-func (w *World) wanted(a *app) {
-	w.judge.wants(a)
-	if m := w.leader(); m != nil && m.scheduler != nil {
-		m.scheduler.soon(a, 0)
-	}
-}
-
-func (w *World) someApp() *app { return w.apps[w.dice.IntN(len(w.apps))] }
-
-func (w *World) scaleApp() {
-	a := w.someApp()
-	a.target = w.dice.IntN(maxTarget + 1)
-	w.note("user", "wants %d instances of", a.owner, int64(a.target), 0)
-	w.wanted(a)
-}
-
-func (w *World) removeApp() {
-	a := w.someApp()
-	a.target = 0
-	w.note("user", "wants no more of", a.owner, 0, 0)
-	w.wanted(a)
-}
-
-// updateApp gives an app another spec: new instances are made of it, old ones are replaced as they end.
-func (w *World) updateApp() {
-	a := w.someApp()
-	a.spec = w.drawSpec(a.owner, a.spec.Role, w.serial())
-	w.note("user", "changes the spec of", a.owner, 0, 0)
-}
-
-// setQuota sets, raises, lowers or removes the quota of a role.
-func (w *World) setQuota() {
-	m := w.leader()
-	if m == nil {
-		return
-	}
-	roles := []string{"/prod", "/prod/web", "/dev"}
-	role := roles[w.dice.IntN(len(roles))]
-	q := kernel.Quota{Role: role, Limit: kernel.NoLimit}
-	remove := w.dice.chance(0.25)
-	switch {
-	case remove:
-		w.note("user", "removes the quota of", role, 0, 0)
-	case w.dice.chance(0.7):
-		q.Limit.MilliCPU = int64(w.dice.IntN(60)) * 1000
-		w.note("user", "sets a quota of %d millicpus on", role, q.Limit.MilliCPU, 0)
-	default:
-		q.Guarantee.MilliCPU, q.Weight = int64(w.dice.IntN(20))*1000, float64(1+w.dice.IntN(3))
-		w.note("user", "guarantees %d millicpus to", role, q.Guarantee.MilliCPU, 0)
-	}
-	m.request(func(r brain.RequestID) brain.Event {
-		return brain.SetQuota{Request: r, Quota: q, Remove: remove}
-	}, func(r brain.Reply) {
-		if r.Err != nil && !errdefs.IsNotFound(r.Err) && !errdefs.IsInvalidArgument(r.Err) { // guarantees of others may be more than the limit
-			w.fail("quota of %s: %v", role, r.Err)
-		}
-	})
-}
-
 func (w *World) crashTask(a *agent) {
 	for range 8 { // some machines run nothing
 		var live []*container
@@ -274,7 +147,7 @@ func (w *World) crashTask(a *agent) {
 				live = append(live, c)
 			}
 		}
-		if len(live) > 0 && !a.paused {
+		if len(live) > 0 && !a.Paused {
 			a.crash(live[w.dice.IntN(len(live))], w.dice.IntN(3))
 			return
 		}
@@ -287,7 +160,7 @@ func (w *World) sicken(a *agent) {
 	if !a.sick {
 		a.note("its tasks fail their checks", "", 0, 0)
 		a.feel(true)
-		w.after(w.slow(w.dice.between(100*time.Millisecond, 10*time.Second)), &w.nature, func() { a.feel(false) })
+		w.After(w.slow(w.dice.Between(100*time.Millisecond, 10*time.Second)), &w.nature, func() { a.feel(false) })
 	}
 }
 
@@ -298,7 +171,7 @@ func (w *World) killAgent(a *agent) {
 	a.note("process dies", "", 0, 0)
 	a.kill()
 	boot := a.boot
-	w.after(w.slow(w.dice.between(100*time.Millisecond, 25*time.Second)), &w.nature, func() {
+	w.After(w.slow(w.dice.Between(100*time.Millisecond, 25*time.Second)), &w.nature, func() {
 		if a.on && !a.up && a.boot == boot {
 			a.start()
 		}
@@ -310,11 +183,11 @@ func (w *World) killMachine(a *agent) {
 		return
 	}
 	a.powerOff()
-	if w.gone() < w.turnover.stay()/goneOf && w.dice.chance(0.3) {
+	if w.gone() < w.turnover.stay()/goneOf && w.dice.Chance(0.3) {
 		a.gone = true
 		return
 	}
-	w.after(w.slow(w.dice.between(2*time.Second, 40*time.Second)), &w.nature, func() {
+	w.After(w.slow(w.dice.Between(2*time.Second, 40*time.Second)), &w.nature, func() {
 		if !a.on {
 			a.powerOn()
 		}
@@ -331,16 +204,16 @@ func (w *World) gone() (n int) {
 }
 
 func (w *World) pauseAgent(a *agent) {
-	if !a.up || a.paused {
+	if !a.up || a.Paused {
 		return
 	}
 	a.note("process is paused", "", 0, 0)
-	a.paused = true
-	life := a.life
-	w.after(w.slow(w.dice.between(100*time.Millisecond, 15*time.Second)), &w.nature, func() {
-		if a.life == life && a.paused {
+	a.Paused = true
+	life := a.Life
+	w.After(w.slow(w.dice.Between(100*time.Millisecond, 15*time.Second)), &w.nature, func() {
+		if a.Life == life && a.Paused {
 			a.note("process resumes", "", 0, 0)
-			w.resume(&a.actor)
+			w.Resume(&a.Actor)
 		}
 	})
 }
@@ -355,29 +228,29 @@ func (w *World) cutAgent(a *agent, d time.Duration) {
 	if a.link != nil {
 		a.link.broken()
 	}
-	w.after(d, &w.nature, func() { a.cut = false })
+	w.After(d, &w.nature, func() { a.cut = false })
 }
 
 // turn makes the weather bad for a while.
 func (w *World) turn() {
 	w.weather = weather{lose: w.dice.Float64() * 0.1, double: w.dice.Float64() * 0.2, reorder: w.dice.Float64() * 0.3, slow: w.dice.Float64() * 0.2}
 	w.note("network", "turns bad", "", 0, 0)
-	w.after(w.dice.between(time.Second, 8*time.Second), &w.nature, func() { w.weather = weather{} })
+	w.After(w.dice.Between(time.Second, 8*time.Second), &w.nature, func() { w.weather = weather{} })
 }
 
 // strikeLeader kills or pauses the process that leads.
 func (w *World) strikeLeader(k deed) {
 	m := w.leader()
-	if m == nil || m.paused {
+	if m == nil || m.Paused {
 		return
 	}
 	if k == deedPauseLeader {
-		m.pause(w.dice.between(500*time.Millisecond, 12*time.Second))
+		m.pause(w.dice.Between(500*time.Millisecond, 12*time.Second))
 		return
 	}
 	m.doomed = true
-	if w.dice.chance(0.5) { // with a write under way, if there is one soon
-		w.after(2*time.Second, &w.nature, func() { w.killLeader(m) })
+	if w.dice.Chance(0.5) { // with a write under way, if there is one soon
+		w.After(2*time.Second, &w.nature, func() { w.killLeader(m) })
 		return
 	}
 	w.killLeader(m)
@@ -389,7 +262,7 @@ func (w *World) killLeader(m *master) {
 		return
 	}
 	m.kill()
-	w.after(w.dice.between(500*time.Millisecond, 10*time.Second), &w.nature, func() {
+	w.After(w.dice.Between(500*time.Millisecond, 10*time.Second), &w.nature, func() {
 		if !m.up {
 			m.start()
 		}
@@ -401,24 +274,24 @@ func (w *World) killLeader(m *master) {
 func (w *World) jumpClock() {
 	m := w.leader()
 	switch {
-	case m == nil || m.paused:
-	case w.dice.chance(0.5):
+	case m == nil || m.Paused:
+	case w.dice.Chance(0.5):
 		w.reach(ClockJumped)
-		m.jump(w.dice.between(100*time.Millisecond, time.Hour))
+		m.jump(w.dice.Between(100*time.Millisecond, time.Hour))
 	default:
 		w.reach(ClockBack)
-		m.jump(-w.dice.between(100*time.Millisecond, 5*time.Second))
+		m.jump(-w.dice.Between(100*time.Millisecond, 5*time.Second))
 	}
 }
 
 // heal ends all faults for good; machines that are gone stay so.
 func (w *World) heal() {
 	w.note("world", "heals", "", 0, 0)
-	w.nature.life++ // nothing more befalls anybody
+	w.nature.Life++ // nothing more befalls anybody
 	w.weather, w.fault = weather{}, storeWorks
 	for _, m := range w.members {
-		if m.paused {
-			w.resume(&m.actor)
+		if m.Paused {
+			w.Resume(&m.Actor)
 		}
 		if m.state != nil && (m.epoch() != w.judge.leader || !w.led()) {
 			m.abdicate(store.ErrLeadershipLost)
@@ -440,8 +313,8 @@ func (w *World) healMachines() {
 		a.cut, a.foreign = false, 0
 		a.feel(false)
 		switch {
-		case a.paused:
-			w.resume(&a.actor)
+		case a.Paused:
+			w.Resume(&a.Actor)
 		case a.gone || a.removed && !a.on:
 		case !a.on:
 			a.powerOn()

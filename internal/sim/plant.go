@@ -87,7 +87,7 @@ func (m *master) ackEarly(s *brain.Send) {
 		return
 	}
 	if l := m.link(s.Session); l != nil {
-		m.w.after(time.Millisecond, &l.agent.actor, func() {
+		m.w.After(time.Millisecond, &l.agent.Actor, func() {
 			for _, ack := range acks {
 				l.agent.acknowledge(ack)
 			}

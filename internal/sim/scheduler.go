@@ -83,7 +83,7 @@ func (s *scheduler) hear(changes []*kernel.Record, complete bool) {
 	}
 	for _, owner := range touched {
 		if a := s.m.w.app(owner); a != nil {
-			s.soon(a, s.m.w.dice.between(0, relaunchMin))
+			s.soon(a, s.m.w.dice.Between(0, relaunchMin))
 		}
 	}
 }
@@ -97,7 +97,7 @@ func without(ids []kernel.InstanceID, id kernel.InstanceID) []kernel.InstanceID 
 
 // later does something as long as the same leader leads.
 func (s *scheduler) later(d time.Duration, do func()) {
-	s.m.w.after(d, &s.m.actor, func() {
+	s.m.w.After(d, &s.m.Actor, func() {
 		if s.m.scheduler == s {
 			do()
 		}
@@ -202,7 +202,7 @@ func (s *scheduler) begin(a *app) func() {
 	s.busy[a.owner] = true
 	return func() {
 		s.busy[a.owner] = false
-		s.soon(a, s.m.w.dice.between(relaunchMin, relaunchMax))
+		s.soon(a, s.m.w.dice.Between(relaunchMin, relaunchMax))
 	}
 }
 

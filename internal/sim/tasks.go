@@ -18,7 +18,7 @@ func (a *agent) pursue(g *local) {
 	for i := range g.tasks {
 		if g.tasks[i].State == kernel.Staging && g.tasks[i].Seq == 0 {
 			a.report(g, i, kernel.Staging, kernel.ReasonNone)
-			a.step(g, i, a.w.dice.between(10*time.Millisecond, 800*time.Millisecond), a.create)
+			a.step(g, i, a.w.dice.Between(10*time.Millisecond, 800*time.Millisecond), a.create)
 		} else if g.tasks[i].State < kernel.Running && a.container(g.tasks[i].Task) == nil {
 			a.step(g, i, 10*time.Millisecond, a.create)
 		}
@@ -27,7 +27,7 @@ func (a *agent) pursue(g *local) {
 
 // step does the next thing to a task, unless its instance is to stop or it ended by then.
 func (a *agent) step(g *local, i int, d time.Duration, do func(*local, int)) {
-	a.w.after(d, &a.actor, func() {
+	a.w.After(d, &a.Actor, func() {
 		if !g.killing && !g.tasks[i].State.Terminal() {
 			do(g, i)
 		}
@@ -56,11 +56,11 @@ func (a *agent) create(g *local, i int) {
 		return
 	}
 	a.nextPID++
-	c := &container{task: id, group: g.ID, ports: ports, pid: a.nextPID, boot: a.boot, started: a.w.wall()}
+	c := &container{task: id, group: g.ID, ports: ports, pid: a.nextPID, boot: a.boot, started: a.w.Wall()}
 	a.containers = append(a.containers, c)
 	a.w.judge.made(a, c)
 	a.report(g, i, kernel.Starting, kernel.ReasonNone)
-	a.step(g, i, a.w.dice.between(5*time.Millisecond, 200*time.Millisecond), func(g *local, i int) {
+	a.step(g, i, a.w.dice.Between(5*time.Millisecond, 200*time.Millisecond), func(g *local, i int) {
 		if !c.ended {
 			a.report(g, i, kernel.Running, kernel.ReasonNone)
 		}
@@ -122,7 +122,7 @@ func (a *agent) stop(g *local) {
 		}
 		a.report(g, i, kernel.Killing, kernel.ReasonNone)
 		grace := g.spec.Tasks[i].KillGrace
-		a.w.after(a.w.dice.between(0, max(grace, kernel.DefaultKillGrace)), &a.actor, func() {
+		a.w.After(a.w.dice.Between(0, max(grace, kernel.DefaultKillGrace)), &a.Actor, func() {
 			if c.ended || a.container(c.task) != c {
 				return
 			}
@@ -146,7 +146,7 @@ func (a *agent) crash(c *container, code int) {
 	if !a.up {
 		return
 	}
-	a.w.after(0, &a.actor, func() {
+	a.w.After(0, &a.Actor, func() {
 		g := a.local(c.group)
 		if g == nil {
 			return
@@ -176,7 +176,7 @@ func (a *agent) feel(sick bool) {
 	if !a.up {
 		return
 	}
-	a.w.after(0, &a.actor, func() {
+	a.w.After(0, &a.Actor, func() {
 		for _, g := range a.instances {
 			for i := range g.tasks {
 				if s := &g.tasks[i]; s.State == kernel.Running && len(s.Health) > 0 && s.Health[0].Alive == sick {
@@ -201,7 +201,7 @@ func (a *agent) report(g *local, i int, state kernel.State, why kernel.Reason) {
 		return
 	}
 	s.Seq++
-	s.State, s.Reason, s.Time = state, why, a.w.wall()
+	s.State, s.Reason, s.Time = state, why, a.w.Wall()
 	if c := a.container(s.Task); c != nil {
 		s.PID, s.Started = c.pid, c.started
 		if c.ended {

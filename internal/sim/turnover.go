@@ -29,13 +29,13 @@ func (v *turnover) brakeHolds() bool { return (v.w.gone()+v.removals)*100 > 34*l
 func (v *turnover) retire(a *agent) {
 	w := v.w
 	m := w.leader()
-	if gone := slices.IndexFunc(w.agents, func(a *agent) bool { return a.gone && !a.removed }); gone >= 0 && w.dice.chance(0.15) {
+	if gone := slices.IndexFunc(w.agents, func(a *agent) bool { return a.gone && !a.removed }); gone >= 0 && w.dice.Chance(0.15) {
 		a = w.agents[gone]
 	}
 	if m == nil || a.removed || v.stay() < len(w.agents[:w.cfg.Agents])-2 {
 		return
 	}
-	force := w.dice.chance(0.5)
+	force := w.dice.Chance(0.5)
 	w.note("user", "removes machine", a.name, 0, 0)
 	m.request(func(r brain.RequestID) brain.Event {
 		return brain.RemoveAgent{Request: r, Agent: a.id, Force: force}
@@ -65,14 +65,14 @@ func (v *turnover) left(id kernel.AgentID) {
 		if a.link != nil {
 			w.reach(RemovedWhileConnected)
 		}
-		w.after(w.slow(w.dice.between(20*time.Second, 200*time.Second)), &w.nature, func() {
+		w.After(w.slow(w.dice.Between(20*time.Second, 200*time.Second)), &w.nature, func() {
 			if a.gone = true; a.on {
 				a.powerOff()
 			}
 		})
 		another := newAgent(w, len(w.agents))
 		w.agents = append(w.agents, another)
-		w.after(w.slow(w.dice.between(time.Second, 30*time.Second)), &w.nature, another.powerOn)
+		w.After(w.slow(w.dice.Between(time.Second, 30*time.Second)), &w.nature, another.powerOn)
 		return
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/marinaos/marina/internal/kernel"
 	"github.com/marinaos/marina/internal/marathon"
 	brain "github.com/marinaos/marina/internal/master/core"
+	"github.com/marinaos/marina/internal/sim/timeline"
 	"github.com/marinaos/marina/internal/store"
 	"github.com/marinaos/marina/internal/store/memory"
 )
@@ -49,10 +50,10 @@ const (
 
 // World is a whole datacenter and its weather.
 type World struct {
-	timeline
-	trace
+	timeline.Timeline
+	timeline.Trace
 	cfg      Config
-	dice     dice
+	dice     timeline.Dice
 	plant    Bug
 	weather  weather
 	climate  climate
@@ -63,8 +64,8 @@ type World struct {
 	apps     []*app
 	asked    map[string][]kernel.Spec // all that was ever asked for, by owner
 	judge    *judge
-	nature   actor // what befalls the datacenter until it heals
-	ether    actor // the network and the store
+	nature   timeline.Actor // what befalls the datacenter until it heals
+	ether    timeline.Actor // the network and the store
 	serials  int
 	turnover turnover
 	fault    storeFault
@@ -89,12 +90,12 @@ const (
 func Run(cfg Config) Result {
 	w := newWorld(cfg)
 	w.begin()
-	for !w.over() && w.events < w.cfg.Events && w.next(longest) {
+	for !w.over() && w.Events < w.cfg.Events && w.Next(longest) {
 		w.judge.step()
 	}
 	w.heal()
-	deadline := w.now + w.slow(converge)
-	for !w.over() && w.next(deadline) {
+	deadline := w.Now + w.slow(converge)
+	for !w.over() && w.Next(deadline) {
 		w.judge.step()
 		if w.judge.settledFor(settled) {
 			break
@@ -103,8 +104,8 @@ func Run(cfg Config) Result {
 	if !w.over() {
 		w.judge.converged()
 	}
-	return Result{Seed: cfg.Seed, Hash: w.hash, Events: w.events, Simulated: w.now,
-		AgentTime: w.now * time.Duration(len(w.agents)), Violations: w.judge.violations, Err: w.err}
+	return Result{Seed: cfg.Seed, Hash: w.Hash, Events: w.Events, Simulated: w.Now,
+		AgentTime: w.Now * time.Duration(len(w.agents)), Violations: w.judge.violations, Err: w.err}
 }
 
 func newWorld(cfg Config) *World {
@@ -117,9 +118,9 @@ func newWorld(cfg Config) *World {
 	if cfg.Events == 0 {
 		cfg.Events = 6000
 	}
-	w := &World{cfg: cfg, dice: newDice(cfg.Seed), plant: cfg.Plant, store: memory.New(), ctx: context.Background(),
+	w := &World{cfg: cfg, dice: timeline.NewDice(cfg.Seed), plant: cfg.Plant, store: memory.New(), ctx: context.Background(),
 		asked: map[string][]kernel.Spec{}, intents: intents{apps: map[string]*marathon.App{}}}
-	w.trace = trace{hash: fnvOffset, out: cfg.Trace}
+	w.Trace = timeline.NewTrace(cfg.Trace)
 	w.climate = drawClimate(w.dice)
 	w.judge, w.turnover.w = newJudge(w), w
 	var err error
@@ -141,21 +142,22 @@ func (w *World) begin() {
 		m.start()
 	}
 	for _, a := range w.agents {
-		late := w.dice.between(0, 2*time.Second)
-		if w.dice.chance(0.2) {
-			late = w.dice.between(2*time.Second, 20*time.Second)
+		late := w.dice.Between(0, 2*time.Second)
+		if w.dice.Chance(0.2) {
+			late = w.dice.Between(2*time.Second, 20*time.Second)
 		}
-		w.after(late, &w.nature, a.powerOn)
+		w.After(late, &w.nature, a.powerOn)
 	}
 	for range 6 {
-		w.launchApp()
+		users{w}.launchApp()
 	}
-	w.after(time.Second, &w.nature, w.live)
+	w.After(time.Second, &w.nature, w.live)
 }
 
 // policy is what masters are told to do.
 func (w *World) policy(epoch int64) brain.Config {
-	return brain.Config{Epoch: epoch, Pool: netip.MustParsePrefix("10.64.0.0/18"), SubnetBits: 24, EndpointsEvery: endpointsEvery, Suspect: w.slow(2 * time.Second), Unreachable: w.slow(5 * time.Second),
+	return brain.Config{Epoch: epoch, Pool: netip.MustParsePrefix("10.64.0.0/18"), SubnetBits: 24,
+		EndpointsEvery: endpointsEvery, Suspect: w.slow(2 * time.Second), Unreachable: w.slow(5 * time.Second),
 		Grace: w.slow(10 * time.Second), HoldAfter: w.slow(4 * time.Second), HoldFor: w.slow(6 * time.Second)}
 }
 
@@ -174,7 +176,7 @@ func (w *World) fail(format string, args ...any) {
 }
 
 func (w *World) note(who, what, which string, a, b int64) {
-	w.trace.note(w.now, who, what, which, a, b)
+	w.Trace.Note(w.Now, who, what, which, a, b)
 }
 
 func (w *World) reach(name string) { w.cfg.Some.Reached(name) }
@@ -204,7 +206,7 @@ func (w *World) leader() *master {
 func (w *World) someLeader() *master {
 	leader := w.leader()
 	for _, m := range w.members {
-		if m.state != nil && m != leader && !m.paused && w.dice.chance(0.7) {
+		if m.state != nil && m != leader && !m.Paused && w.dice.Chance(0.7) {
 			return m
 		}
 	}
@@ -213,9 +215,9 @@ func (w *World) someLeader() *master {
 
 // expireLater lets a lease run out, unless its leader went on renewing it.
 func (w *World) expireLater(epoch int64) {
-	w.after(w.dice.between(lease/2, lease), &w.ether, func() {
+	w.After(w.dice.Between(lease/2, lease), &w.ether, func() {
 		for _, m := range w.members {
-			if m.epoch() == epoch && !m.paused {
+			if m.epoch() == epoch && !m.Paused {
 				return
 			}
 		}
@@ -240,13 +242,13 @@ func (w *World) rows() *store.Snapshot {
 // commit carries a transaction to the store and its answer back. Both take time; the master may be gone when it gets
 // there. Then applied looks whether it took effect; done gets the answer.
 func (w *World) commit(m *master, txn store.Txn, applied func(), done func(error)) {
-	writer, fault, life := m.epoch(), w.fault, m.life
-	there, back := w.dice.between(commitMin, commitMax), w.dice.between(commitMin, commitMax)
+	writer, fault, life := m.epoch(), w.fault, m.Life
+	there, back := w.dice.Between(commitMin, commitMax), w.dice.Between(commitMin, commitMax)
 	if w.fault = storeWorks; fault == storeSlow {
-		there = w.dice.between(commitMax, commitSlow)
+		there = w.dice.Between(commitMax, commitSlow)
 	}
-	w.after(there, &w.ether, func() {
-		if m.life != life && w.climate.unsynced && w.dice.chance(0.5) { // it died before the write was on disk anywhere
+	w.After(there, &w.ether, func() {
+		if m.Life != life && w.climate.unsynced && w.dice.Chance(0.5) { // it died before the write was on disk anywhere
 			w.reach(UnsyncedLost)
 			w.note("store", "loses what epoch %d had not synced", "", writer, 0)
 			return
@@ -256,9 +258,9 @@ func (w *World) commit(m *master, txn store.Txn, applied func(), done func(error
 			applied()
 		}
 		if errors.Is(err, store.ErrUnknownOutcome) {
-			back = w.dice.between(replyTimeout/2, replyTimeout)
+			back = w.dice.Between(replyTimeout/2, replyTimeout)
 		}
-		w.after(back, &m.actor, func() {
+		w.After(back, &m.Actor, func() {
 			if m.epoch() == writer {
 				done(err)
 			}
@@ -278,7 +280,7 @@ func (w *World) apply(writer int64, fault storeFault, txn store.Txn) error {
 	case storeLosesApplied, storeLosesDropped:
 		w.store.LoseReply(fault == storeLosesApplied)
 	}
-	if w.plant.on(LoadStaleRows) && w.dice.chance(0.1) {
+	if w.plant.on(LoadStaleRows) && w.dice.Chance(0.1) {
 		w.stale, _ = w.store.Snapshot(w.ctx, brain.Rows)
 	}
 	revision, err := w.store.Commit(w.ctx, txn)
