@@ -6,11 +6,11 @@
 //
 // A scheduler (services, jobs, kubernetes) describes what one instance of its work looks like in a Spec: one or more
 // tasks that share a network and start together. A Spec is immutable and named by its content, so ten thousand
-// instances cost one copy of it. An instance is a Group: an id the scheduler chose, the Spec it was made from, and what
-// the master gave it when it placed it: an agent, an address, host ports. An agent is one machine's process; it is told
-// its Groups, makes them real, and reports one Status per task.
+// instances cost one copy of it. An instance is an Assignment: an id the scheduler chose, the Spec it was made from,
+// and what the master gave it when it placed it: an agent, an address, host ports. An agent is one machine's process;
+// it is told its assignments, makes them real, and reports one Status per task.
 //
-//	Spec (once) <- Group (per instance: agent, address, ports, goal) -> Task (per container) -> Status (reported)
+//	Spec (once) <- Assignment (per instance: agent, address, ports, goal) -> Task (per container) -> Status (reported)
 //
 // # Guarantee and limit
 //

@@ -15,8 +15,8 @@ import (
 
 // packedGroups begins a packed list of instances; a JSON list begins otherwise. What follows: the shared texts (specs,
 // and the ids around a UUID), each a length, doubled, and bytes, after their number; the number of instances; and each
-// group as its flags say. Numbers are varints. A text of hexadecimal digits, as specs have, is the bytes that they say,
-// its length made odd.
+// instance as its flags say. Numbers are varints. A text of hexadecimal digits, as specs have, is the bytes that they
+// say, its length made odd.
 const packedGroups = 1
 
 // The flags of a packed instance: what it has.
@@ -67,7 +67,8 @@ func PackAssignments(groups []*Assignment) ([]byte, error) {
 	return append(out, body...), nil
 }
 
-// UnpackAssignments reads what PackGroups wrote, or a JSON list. What cannot be read is an errdefs.ErrInvalidArgument.
+// UnpackAssignments reads what PackAssignments wrote, or a JSON list. What cannot be read is an
+// errdefs.ErrInvalidArgument.
 func UnpackAssignments(b []byte) ([]Assignment, error) {
 	if len(b) == 0 || b[0] != packedGroups {
 		var groups []Assignment
@@ -126,12 +127,13 @@ func UnpackAssignments(b []byte) ([]Assignment, error) {
 	return groups, nil
 }
 
-// groupFlags says what an instance has, but for how its id is written.
+// assignmentFlags says what an instance has, but for how its id is written.
 func assignmentFlags(g *Assignment) (flags byte) {
 	for _, f := range []struct {
 		has  bool
 		flag byte
-	}{{g.Address.IsValid(), hasAddress}, {g.HostPorts != nil, hasPorts}, {g.Goal == GoalStop, hasStop}, {g.Why != "", hasWhy}, {g.Sizes != nil, hasSizes}} {
+	}{{g.Address.IsValid(), hasAddress}, {g.HostPorts != nil, hasPorts}, {g.Goal == GoalStop, hasStop},
+		{g.Why != "", hasWhy}, {g.Sizes != nil, hasSizes}} {
 		if f.has {
 			flags |= f.flag
 		}
@@ -139,7 +141,7 @@ func assignmentFlags(g *Assignment) (flags byte) {
 	return flags
 }
 
-// appendGroup writes what groupFlags says that an instance has; unpacker.assignment reads it.
+// appendAssignment writes what assignmentFlags says that an instance has; unpacker.assignment reads it.
 func appendAssignment(b []byte, g *Assignment) []byte {
 	if g.Address.IsValid() {
 		b = appendText(b, string(g.Address.AsSlice()))

@@ -21,13 +21,14 @@ type QuotaView struct {
 	Limit       *Resources `json:"limit,omitempty"`     // nil: the role has no quota of its own
 	Weight      float64    `json:"weight"`
 	Used        Resources  `json:"used"`
-	Preemptible Resources  `json:"lent,omitzero"`      // of it: by work with a priority below zero
-	Held        Resources  `json:"held,omitzero"`      // of its guarantee and those below it: not used yet
-	Share       float64    `json:"share"`              // the largest of what it uses as a fraction of what all machines have
-	Dominant    string     `json:"dominant,omitempty"` // which resource that is: "cpus", "mem", "disk", "gpus"
-	Waiting     int        `json:"waiting,omitempty"`  // instances, those of roles below it included
-	Asks        Resources  `json:"asks,omitzero"`      // what all of them need
-	Why         string     `json:"why,omitempty"`      // why the next of its own waits
+	Preemptible Resources  `json:"lent,omitzero"` // of it: by work with a priority below zero
+	Held        Resources  `json:"held,omitzero"` // of its guarantee and those below it: not used yet
+	// the largest of what it uses as a fraction of what all machines have
+	Share    float64   `json:"share"`
+	Dominant string    `json:"dominant,omitempty"` // which resource that is: "cpus", "mem", "disk", "gpus"
+	Waiting  int       `json:"waiting,omitempty"`  // instances, those of roles below it included
+	Asks     Resources `json:"asks,omitzero"`      // what all of them need
+	Why      string    `json:"why,omitempty"`      // why the next of its own waits
 }
 
 // ReservedPart is an amount of one machine that is kept for a role and those below it, whether they use it or not.

@@ -9,13 +9,14 @@ import (
 )
 
 // Record is an Instance, packed: a datacenter has a million of them. It is immutable and shared by all who know of the
-// instance; what changes is another Record. What is decided by most often is at hand, the rest is unpacked by Group,
-// Statuses and Instance.
+// instance; what changes is another Record. What is decided by most often is at hand, the rest is unpacked by
+// Assignment, Statuses and Instance.
 type Record struct {
 	*Origin
 	*Host
-	data    string // two bytes for each task, see Task and Checks; the id; when it was placed; groupFlags; and the rest, see pack
-	started int64  // when the first task's process started; noTime: not known
+	// two bytes for each task, see Task and Checks; the id; when it was placed; assignmentFlags; and the rest, see pack
+	data    string
+	started int64 // when the first task's process started; noTime: not known
 	idLen   uint16
 	tasks   uint8
 	flags   uint8
@@ -42,7 +43,8 @@ type Host struct {
 
 // Origin is what the spec's instances have in common.
 func (s *Spec) Origin() *Origin {
-	o := &Origin{Spec: s.ID, Framework: s.Framework, Owner: s.Owner, Version: s.Version, Tasks: make([]TaskName, len(s.Tasks))}
+	o := &Origin{Spec: s.ID, Framework: s.Framework, Owner: s.Owner, Version: s.Version,
+		Tasks: make([]TaskName, len(s.Tasks))}
 	for k := range s.Tasks {
 		o.Tasks[k] = TaskName{s.Tasks[k].Name, s.Tasks[k].Suffix}
 	}
@@ -174,7 +176,7 @@ func (r *Record) Report(statuses []Status) *Record {
 	return r.pack(&g, statuses)
 }
 
-// Regroup is the record with another goal, or other sizes.
+// Reassign is the record with another goal, or other sizes.
 func (r *Record) Reassign(g *Assignment) *Record { return r.pack(g, r.Statuses()) }
 
 // At is the record on a machine of which something else holds.
@@ -397,7 +399,8 @@ func (r *unpacker) status(s *Status, placed int64) {
 // Instance unpacks the record.
 func (r *Record) Instance() Instance {
 	g, statuses := r.unpack()
-	return Instance{Assignment: g, Framework: r.Framework, Owner: r.Owner, Version: r.Version, Agent: r.Agent, Hostname: r.Hostname,
+	return Instance{Assignment: g, Framework: r.Framework, Owner: r.Owner, Version: r.Version, Agent: r.Agent,
+		Hostname: r.Hostname,
 		Statuses: statuses, Removed: r.Removed(), Away: r.Away, Known: r.Known()}
 }
 

@@ -19,7 +19,8 @@ var moments = rapid.Custom(func(t *rapid.T) time.Time {
 })
 
 func drawInstance(t *rapid.T) Instance {
-	i := Instance{Assignment: Assignment{ID: InstanceID(rapid.String().Draw(t, "id")), Spec: "s", Placed: moments.Draw(t, "placed"), Goal: GoalRun, Why: rapid.String().Draw(t, "why")},
+	i := Instance{Assignment: Assignment{ID: InstanceID(rapid.String().Draw(t, "id")), Spec: "s",
+		Placed: moments.Draw(t, "placed"), Goal: GoalRun, Why: rapid.String().Draw(t, "why")},
 		Framework: "f", Owner: "/web", Version: "v", Agent: "a", Hostname: "a.example", Away: moments.Draw(t, "away"),
 		Known: rapid.Bool().Draw(t, "known"), Removed: rapid.Bool().Draw(t, "removed")}
 	if rapid.Bool().Draw(t, "stops") {
@@ -38,9 +39,11 @@ func drawInstance(t *rapid.T) Instance {
 		i.Sizes = []Size{{Guarantee: Resources{MilliCPU: rapid.Int64().Draw(t, "cpus")}, Limit: Resources{Mem: Unlimited}}}
 	}
 	for k := range rapid.IntRange(0, 3).Draw(t, "tasks") {
-		s := Status{Task: TaskID(fmt.Sprintf("%s._app.%d", i.ID, k)), Instance: i.ID, Seq: rapid.Uint64().Draw(t, "seq"), State: State(rapid.IntRange(0, int(Gone)).Draw(t, "state")),
-			Reason: Reason(rapid.SampledFrom([]string{"", "exit", "unheard of"}).Draw(t, "reason")), Message: rapid.String().Draw(t, "message"),
-			Time: moments.Draw(t, "time"), Started: moments.Draw(t, "started"), PID: rapid.Int().Draw(t, "pid")}
+		s := Status{Task: TaskID(fmt.Sprintf("%s._app.%d", i.ID, k)), Instance: i.ID, Seq: rapid.Uint64().Draw(t, "seq"),
+			State:   State(rapid.IntRange(0, int(Gone)).Draw(t, "state")),
+			Reason:  Reason(rapid.SampledFrom([]string{"", "exit", "unheard of"}).Draw(t, "reason")),
+			Message: rapid.String().Draw(t, "message"),
+			Time:    moments.Draw(t, "time"), Started: moments.Draw(t, "started"), PID: rapid.Int().Draw(t, "pid")}
 		if rapid.Bool().Draw(t, "exits") {
 			s.Exit = new(rapid.Int().Draw(t, "exit"))
 		}
@@ -48,8 +51,10 @@ func drawInstance(t *rapid.T) Instance {
 			s.Health = make([]Health, n)
 		}
 		for k := range s.Health {
-			s.Health[k] = Health{Known: rapid.Bool().Draw(t, "has"), Alive: rapid.Bool().Draw(t, "alive"), Failures: rapid.Int().Draw(t, "failures"),
-				First: moments.Draw(t, "first"), LastGood: moments.Draw(t, "good"), LastBad: moments.Draw(t, "bad"), LastCause: rapid.String().Draw(t, "cause")}
+			s.Health[k] = Health{Known: rapid.Bool().Draw(t, "has"), Alive: rapid.Bool().Draw(t, "alive"),
+				Failures: rapid.Int().Draw(t, "failures"),
+				First:    moments.Draw(t, "first"), LastGood: moments.Draw(t, "good"), LastBad: moments.Draw(t, "bad"),
+				LastCause: rapid.String().Draw(t, "cause")}
 		}
 		i.Statuses = append(i.Statuses, s)
 	}
@@ -79,7 +84,8 @@ func TestARecordHoldsAllOfAnInstance(t *testing.T) {
 			}
 			state, healthy := r.Task(k)
 			checks, fails := r.Checks(k)
-			same(t, "task", []any{s.State, s.Healthy(), len(s.Health), failing, s.Task, r.Find(s.Task)}, []any{state, healthy, checks, fails, r.TaskID(k), k})
+			same(t, "task", []any{s.State, s.Healthy(), len(s.Health), failing, s.Task, r.Find(s.Task)},
+				[]any{state, healthy, checks, fails, r.TaskID(k), k})
 		}
 	})
 }

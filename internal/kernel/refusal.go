@@ -14,7 +14,8 @@ type Refusal struct {
 
 // Rejected is how many agents one filter turned down, and the nearest miss.
 type Rejected struct {
-	Filter string `json:"filter"` // "unreachable", "constraint rack:UNLIKE:r1", "reservation", "cpus", "mem", "disk", "gpus", "ports", "address"
+	// "unreachable", "constraint rack:UNLIKE:r1", "reservation", "cpus", "mem", "disk", "gpus", "ports", "address"
+	Filter string `json:"filter"`
 	Agents int    `json:"agents"`
 	Detail string `json:"detail,omitempty"` // "asks 64 GiB, the most free on one machine is 20 GiB"
 }

@@ -13,7 +13,7 @@ import (
 // the outcome.
 type Kernel interface {
 	// Launch asks for the request's instances. What fits now is placed before it returns; the rest waits in the queue
-	// under the request's Key and is placed as room appears, without being asked again. Group ids already placed or
+	// under the request's Key and is placed as room appears, without being asked again. Instance ids already placed or
 	// waiting are left alone, so repeating a request is harmless. An id that has ended is never launched again.
 	Launch(ctx context.Context, r LaunchRequest) (LaunchResult, error)
 
@@ -61,7 +61,8 @@ type Kernel interface {
 
 // LaunchRequest asks for instances of one spec.
 type LaunchRequest struct {
-	Key       string       `json:"key"`  // names the queue entry, unique in the framework: "/prod/web@2026-11-23T10:00:00.000Z"
+	// names the queue entry, unique in the framework: "/prod/web@2026-11-23T10:00:00.000Z"
+	Key       string       `json:"key"`
 	Spec      Spec         `json:"spec"` // sealed
 	Instances []InstanceID `json:"groups"`
 }

@@ -117,7 +117,7 @@ const (
 	ReservedOnly Reserved = "only" // only what is reserved for its role
 )
 
-// Lent reports whether instances of the spec run on what others do not use.
+// Preemptible reports whether instances of the spec run on what others do not use.
 func (s *Spec) Preemptible() bool { return s.Priority < 0 }
 
 // TaskSpec is one container of an instance.
@@ -143,9 +143,10 @@ type TaskSpec struct {
 
 	KillGrace time.Duration `json:"killGrace,omitempty"` // from TERM to KILL; zero: DefaultKillGrace
 
-	Class   Class    `json:"class,omitempty"`   // what kind of container; empty: an ordinary one
-	Bundles []string `json:"bundles,omitempty"` // programs that Marina brings, read-only under BundleTarget: "kubernetes/v1.37"
-	Files   []File   `json:"files,omitempty"`   // put in place before the task starts, in memory
+	Class Class `json:"class,omitempty"` // what kind of container; empty: an ordinary one
+	// programs that Marina brings, read-only under BundleTarget: "kubernetes/v1.37"
+	Bundles []string `json:"bundles,omitempty"`
+	Files   []File   `json:"files,omitempty"` // put in place before the task starts, in memory
 }
 
 // Class is what kind of container a task gets.
@@ -173,7 +174,8 @@ type NodeSize struct {
 type File struct {
 	Path    string `json:"path"`              // absolute, in the container
 	Content []byte `json:"content,omitempty"` // of a file at Path; not for secrets, specs are stored and shown
-	Secret  string `json:"secret,omitempty"`  // or a reference: Path is then a directory with the files the owner of it gives, kept up to date by rename
+	// or a reference: Path is then a directory with the files the owner of it gives, kept up to date by rename
+	Secret string `json:"secret,omitempty"`
 }
 
 // DefaultKillGrace is how long a task has between TERM and KILL when its spec does not say.
@@ -289,7 +291,7 @@ func (s *Spec) Guarantee() Resources {
 	return sum
 }
 
-// Ports lists the ports of all tasks in order; Group.HostPorts has one entry for each.
+// Ports lists the ports of all tasks in order; Assignment.HostPorts has one entry for each.
 func (s *Spec) Ports() []Port {
 	var out []Port
 	for i := range s.Tasks {
@@ -318,7 +320,8 @@ func (s *Spec) validate() error {
 	case len(s.Tasks) == 0 || len(s.Tasks) > MaxTasks:
 		return invalid("spec of %s: %d tasks, expected 1 to %d", s.Owner, len(s.Tasks), MaxTasks)
 	case !s.Strategy.Valid():
-		return invalid("spec of %s: placement strategy %q, expected %q or %q", s.Owner, s.Strategy, StrategySpread, StrategyBinpack)
+		return invalid("spec of %s: placement strategy %q, expected %q or %q", s.Owner, s.Strategy, StrategySpread,
+			StrategyBinpack)
 	case s.Reserved != ReservedToo && s.Reserved != ReservedNone && s.Reserved != ReservedOnly:
 		return invalid("spec of %s: reserved %q, expected %q, %q or nothing", s.Owner, s.Reserved, ReservedNone, ReservedOnly)
 	case s.Priority < -MaxPriority || s.Priority > MaxPriority:
@@ -329,23 +332,45 @@ func (s *Spec) validate() error {
 	if err := s.validateReservation(); err != nil {
 		return err
 	}
-	names, held := map[string]bool{}, map[string]bool{}
-	ports := 0
+	names := map[string]bool{}
 	for i := range s.Tasks {
 		t := &s.Tasks[i]
 		if t.Name == "" || t.Suffix == "" || names[t.Name] || names[t.Suffix] {
 			return invalid("spec of %s: task %d needs a name and a suffix of its own", s.Owner, i)
 		}
 		names[t.Name], names[t.Suffix] = true, true
-		if !t.Guarantee.Valid() {
-			return invalid("spec of %s: task %s guarantees less than nothing: %v", s.Owner, t.Name, t.Guarantee)
+		if err := s.validateTask(t); err != nil {
+			return err
 		}
-		if t.Shell != "" && len(t.Argv) > 0 {
-			return invalid("spec of %s: task %s has both a shell command and arguments", s.Owner, t.Name)
+	}
+	return s.validatePorts()
+}
+
+func (s *Spec) validateTask(t *TaskSpec) error {
+	switch {
+	case !t.Guarantee.Valid():
+		return invalid("spec of %s: task %s guarantees less than nothing: %v", s.Owner, t.Name, t.Guarantee)
+	case t.Shell != "" && len(t.Argv) > 0:
+		return invalid("spec of %s: task %s has both a shell command and arguments", s.Owner, t.Name)
+	case t.Image == "" && t.Shell == "" && len(t.Argv) == 0:
+		return invalid("spec of %s: task %s has neither an image nor a command", s.Owner, t.Name)
+	}
+	for _, c := range t.Checks {
+		if c.Interval <= 0 || c.Timeout <= 0 {
+			return invalid("spec of %s: task %s has a check without interval or timeout", s.Owner, t.Name)
 		}
-		if t.Image == "" && t.Shell == "" && len(t.Argv) == 0 {
-			return invalid("spec of %s: task %s has neither an image nor a command", s.Owner, t.Name)
+		if c.Kind != CheckCommand && c.PortNumber == 0 && (c.PortIndex < 0 || c.PortIndex >= len(t.Ports)) {
+			return invalid("spec of %s: task %s checks port %d of %d", s.Owner, t.Name, c.PortIndex, len(t.Ports))
 		}
+	}
+	return s.validateClass(t)
+}
+
+// validatePorts checks what is asked for by all tasks together.
+func (s *Spec) validatePorts() error {
+	held, ports := map[string]bool{}, 0
+	for i := range s.Tasks {
+		t := &s.Tasks[i]
 		if ports += len(t.Ports); ports > MaxPorts {
 			return invalid("spec of %s: more than %d ports", s.Owner, MaxPorts)
 		}
@@ -358,17 +383,6 @@ func (s *Spec) validate() error {
 				held[port] = true
 			}
 		}
-		if err := s.validateClass(t); err != nil {
-			return err
-		}
-		for _, c := range t.Checks {
-			if c.Interval <= 0 || c.Timeout <= 0 {
-				return invalid("spec of %s: task %s has a check without interval or timeout", s.Owner, t.Name)
-			}
-			if c.Kind != CheckCommand && c.PortNumber == 0 && (c.PortIndex < 0 || c.PortIndex >= len(t.Ports)) {
-				return invalid("spec of %s: task %s checks port %d of %d", s.Owner, t.Name, c.PortIndex, len(t.Ports))
-			}
-		}
 	}
 	return nil
 }
@@ -376,7 +390,8 @@ func (s *Spec) validate() error {
 // validateClass checks what a task asks for beyond an ordinary container.
 func (s *Spec) validateClass(t *TaskSpec) error {
 	if t.Class != "" && (t.Class != ClassNode || s.Network.Mode != NetworkBridge || t.Image != "") {
-		return invalid("spec of %s: task %s is of class %q; a %q has bridge network and no image", s.Owner, t.Name, t.Class, ClassNode)
+		return invalid("spec of %s: task %s is of class %q; a %q has bridge network and no image", s.Owner, t.Name,
+			t.Class, ClassNode)
 	}
 	for _, b := range t.Bundles {
 		if !filepath.IsLocal(b) {
@@ -385,12 +400,15 @@ func (s *Spec) validateClass(t *TaskSpec) error {
 	}
 	for _, f := range t.Files {
 		if !path.IsAbs(f.Path) || path.Clean(f.Path) != f.Path || (f.Secret != "" && f.Content != nil) {
-			return invalid("spec of %s: task %s has a file at %q: expected a clean absolute path and either content or a secret", s.Owner, t.Name, f.Path)
+			return invalid("spec of %s: task %s has a file at %q: expected a clean absolute path and either content or a secret",
+				s.Owner, t.Name, f.Path)
 		}
 	}
 	for _, v := range t.Volumes {
-		if v.Reserved != "" && (v.HostPath != "" || s.Reservation == nil || !slices.ContainsFunc(s.Reservation.Volumes, func(c ReservedVolume) bool { return c.Name == v.Reserved })) {
-			return invalid("spec of %s: task %s mounts volume %q, which is not of the spec's reservation", s.Owner, t.Name, v.Reserved)
+		if v.Reserved != "" && (v.HostPath != "" || s.Reservation == nil || !slices.ContainsFunc(s.Reservation.Volumes,
+			func(c ReservedVolume) bool { return c.Name == v.Reserved })) {
+			return invalid("spec of %s: task %s mounts volume %q, which is not of the spec's reservation", s.Owner,
+				t.Name, v.Reserved)
 		}
 	}
 	return nil
@@ -409,12 +427,14 @@ func (s *Spec) validateReservation() error {
 		})
 	}
 	if !named(s.Reservation.Name) || len(s.Reservation.Volumes) > MaxTasks {
-		return invalid("spec of %s: reservation %q: expected at most %d of a-z, 0-9, dash and dot", s.Owner, s.Reservation.Name, maxReservationName)
+		return invalid("spec of %s: reservation %q: expected at most %d of a-z, 0-9, dash and dot", s.Owner,
+			s.Reservation.Name, maxReservationName)
 	}
 	seen := map[string]bool{}
 	for _, v := range s.Reservation.Volumes {
 		if !named(v.Name) || v.Bytes < 16*MiB || seen[v.Name] {
-			return invalid("spec of %s: volume %q of reservation %s: expected a name of its own and at least 16 MiB", s.Owner, v.Name, s.Reservation.Name)
+			return invalid("spec of %s: volume %q of reservation %s: expected a name of its own and at least 16 MiB", s.Owner,
+				v.Name, s.Reservation.Name)
 		}
 		seen[v.Name] = true
 	}

@@ -28,8 +28,9 @@ type Down struct {
 	// Sync starts a session, after frames of nothing but Specs if there are many, or repairs one: Groups is then
 	// everything assigned to the agent, and a group that is not in it is to be stopped and forgotten. Otherwise
 	// Assignments holds additions and changes, Drop removals.
-	Sync        bool         `json:"sync,omitempty"`
-	Specs       []Spec       `json:"specs,omitempty"` // those Assignments need and the agent has not been sent in this session
+	Sync bool `json:"sync,omitempty"`
+	// those Assignments need and the agent has not been sent in this session
+	Specs       []Spec       `json:"specs,omitempty"`
 	Assignments []Assignment `json:"groups,omitempty"`
 	Drop        []InstanceID `json:"drop,omitempty"`
 
