@@ -69,12 +69,13 @@ var table = map[string]entry{
 	"agent/volume":     part("agent/locks agent/naming agent/retry durable kernel runtime"),
 
 	"master": room("access kernel master/core master/subnet master/vip metrics store"),
-	"master/core": part("allocator invariant kernel master/ended master/endpoint master/expose master/interner master/reservation " +
-		"master/spec master/subnet master/vip placement store").pure().For("sim"),
+	"master/core": part("allocator invariant kernel master/ended master/endpoint master/expose master/interner master/queue " +
+		"master/reservation master/spec master/subnet master/vip placement store").pure().For("sim"),
 	"master/ended":       part("kernel").pure(),
 	"master/endpoint":    part("kernel").pure(),
 	"master/expose":      part("kernel master/vip").pure(),
 	"master/interner":    part("kernel").pure(),
+	"master/queue":       part("allocator kernel master/spec placement").pure(),
 	"master/reservation": part("kernel placement").pure(),
 	"master/spec":        part("allocator kernel master/expose master/vip placement store").pure(),
 	"master/subnet":      part("kernel").pure(),

@@ -367,7 +367,7 @@ func (m *api) taskFiles(w http.ResponseWriter, r *http.Request, id kernel.TaskID
 // holders is the agent of a task. One that the master does not know may have ended under an earlier leader: its agent
 // keeps its files for a while, so, with a few agents, each is asked; whose it was is not known then, and the owner is
 // "/".
-func (m *Master) holders(ctx context.Context, id kernel.TaskID, ended bool) (out []kernel.AgentID, owner string, err error) {
+func (m *api) holders(ctx context.Context, id kernel.TaskID, ended bool) (out []kernel.AgentID, owner string, err error) {
 	owner = "/"
 	err = m.look(ctx, func(s *core.State) {
 		if i, _, ok := s.Task(id); ok {
@@ -388,7 +388,7 @@ var errElsewhere = errors.New("not this agent's")
 
 // forward lets an agent answer a request, both directions at once. With more agents to ask, one that does not know the
 // task is passed over: again is then true and nothing has been written.
-func (m *Master) forward(w http.ResponseWriter, r *http.Request, transport http.RoundTripper, path string, more bool) (again bool) {
+func (m *api) forward(w http.ResponseWriter, r *http.Request, transport http.RoundTripper, path string, more bool) (again bool) {
 	_ = http.NewResponseController(w).EnableFullDuplex() // HTTP/2 has it anyway
 	proxy := httputil.ReverseProxy{
 		Transport:     transport,

@@ -158,7 +158,7 @@ func (w *World) begin() {
 func (w *World) policy(epoch int64) brain.Config {
 	return brain.Config{Epoch: epoch, Pool: netip.MustParsePrefix("10.64.0.0/18"), SubnetBits: 24,
 		EndpointsEvery: endpointsEvery, Suspect: w.slow(2 * time.Second), Unreachable: w.slow(5 * time.Second),
-		Grace: w.slow(10 * time.Second), HoldAfter: w.slow(4 * time.Second), HoldFor: w.slow(6 * time.Second)}
+		Grace: w.slow(10 * time.Second), BackfillAfter: w.slow(4 * time.Second), BackfillFor: w.slow(6 * time.Second)}
 }
 
 // slow is a time at the simulation's pace.

@@ -6,89 +6,52 @@ import (
 	"reflect"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/marinaos/marina/internal/kernel"
 	"github.com/marinaos/marina/internal/master/endpoint"
-	"github.com/marinaos/marina/internal/placement"
 )
 
-// refreshSite replaces the Site that the agent's instances show, and reports whether it changed. Records made before
-// keep the old one.
-func (a *agent) refreshSite() bool {
-	now := kernel.Host{Agent: a.info.ID, Hostname: a.info.Hostname, Away: a.away}
-	if a.site != nil && *a.site == now {
-		return false
-	}
-	a.site = &now
-	return true
-}
+// sessions take in what agents say.
+type sessions struct{ *tables }
 
-// shown has all instances of an agent show what it is now.
-func (s *State) shown(a *agent) {
-	if !a.refreshSite() {
-		return
-	}
-	for i := range a.each {
-		i.Record = i.At(a.site, i.Known())
-		s.change(i)
-	}
-}
-
-func (a *agent) machine() placement.Machine {
-	return placement.Machine{ID: a.info.ID, Hostname: a.info.Hostname, Region: a.info.Region, Zone: a.info.Zone,
-		Attributes: a.info.Attributes, Bundles: a.info.Bundles, Total: a.info.Total, Ports: a.info.Ports, Subnet: a.subnet}
-}
-
-// agentUp starts a session: the agent is told everything anew, and what it says of its tasks counts.
-func (s *State) agentUp(ev AgentUp) {
+// up starts a session: the agent is told everything anew, and what it says of its tasks counts.
+func (t sessions) up(ev AgentUp) {
 	reg := &ev.Registration
-	if why := s.refuseAgent(reg); why != "" {
-		s.step.fx.Ends = append(s.step.fx.Ends, SessionEnd{ev.Session, why})
+	if why := t.refuse(reg); why != "" {
+		t.step.endSession(ev.Session, why)
 		return
 	}
-	if gone := s.removed.rows[reg.Agent.ID]; gone != nil {
-		s.dismiss(ev.Session, 1, gone.why(reg.Agent.ID))
+	if t.removed.has(reg.Agent.ID) {
+		t.step.send(t.removed.dismiss(ev.Session, 1, t.cfg.Epoch, reg.Agent.ID))
 		return
 	}
-	a := s.agents[reg.Agent.ID]
+	a := t.fleet.byID[reg.Agent.ID]
 	if a == nil {
-		a = &agent{info: &kernel.Agent{ID: reg.Agent.ID}, registered: s.now, reported: true}
-		s.join(a)
+		a = &agent{info: &kernel.Agent{ID: reg.Agent.ID}, registered: t.now, reported: true}
+		t.fleet.add(a)
 	}
 	if a.session != 0 {
-		s.endSession(a, "another session of this agent began")
+		t.closeSession(a, "another session of this agent began")
 	}
-	if a.incarnation != "" && a.incarnation != reg.Incarnation {
-		a.replaced = append(slices.DeleteFunc(a.replaced, func(i string) bool { return i == reg.Incarnation }), a.incarnation)
-		if len(a.replaced) > replacedKept {
-			a.replaced = a.replaced[1:]
-		}
-	}
-	s.identify(a, reg.Agent)
-	a.session, a.upSeq, a.downSeq = ev.Session, ev.Seq, 0
-	a.incarnation = reg.Incarnation
-	a.since = s.now
-	s.altered(a)
-	a.sent = nil
+	t.identify(a, reg.Agent)
+	t.fleet.open(a, &ev, t.now)
+	t.views.alter(a)
 	a.reader = endpoint.Reader{}
-	if reg.Epoch == s.cfg.Epoch {
+	if reg.Epoch == t.cfg.Epoch {
 		a.reader = endpoint.NewReader(reg.Endpoints)
 	}
-	s.sessions[ev.Session] = a
-	s.outbox(a).sync = true
-	s.joined = append(s.joined, a)
-	s.heard(a)
-	s.report(a)
+	t.step.outbox(a).sync = true
+	t.hear(a)
+	t.report(a)
 	for k := range reg.Statuses {
-		s.status(a, &reg.Statuses[k], true)
+		t.status(a, &reg.Statuses[k], true)
 	}
 }
 
-// refuseAgent says why a registration cannot be accepted, if so.
-func (s *State) refuseAgent(reg *kernel.Registration) string {
+// refuse says why a registration cannot be accepted, if so.
+func (t sessions) refuse(reg *kernel.Registration) string {
 	id := reg.Agent.ID
-	a := s.agents[id]
+	a := t.fleet.byID[id]
 	raw, err := json.Marshal(reg.Agent)
 	switch {
 	case err != nil || len(raw) > maxAgentBytes:
@@ -99,8 +62,8 @@ func (s *State) refuseAgent(reg *kernel.Registration) string {
 		return "the registration names no incarnation"
 	case !reg.Agent.Total.Valid():
 		return "the agent offers less than nothing"
-	case reg.Epoch > s.cfg.Epoch:
-		return fmt.Sprintf("the agent follows leader %d, this one is %d", reg.Epoch, s.cfg.Epoch)
+	case reg.Epoch > t.cfg.Epoch:
+		return fmt.Sprintf("the agent follows leader %d, this one is %d", reg.Epoch, t.cfg.Epoch)
 	case a != nil && a.broken != "":
 		return a.broken
 	case a != nil && a.session != 0 && !a.suspect && slices.Contains(a.replaced, reg.Incarnation):
@@ -111,172 +74,126 @@ func (s *State) refuseAgent(reg *kernel.Registration) string {
 }
 
 // identify takes over what an agent says of itself, and gives a new one its subnet.
-func (s *State) identify(a *agent, info kernel.Agent) {
+func (t sessions) identify(a *agent, info kernel.Agent) {
 	if len(info.Warnings) == 0 {
 		info.Warnings = nil // as it is read back from its row
 	}
-	s.interner.Agent(&info)
+	t.interner.Agent(&info)
 	if reflect.DeepEqual(*a.info, info) && a.subnet.IsValid() {
 		return
 	}
 	moved := a.info.Address != info.Address
 	a.info = &info
-	s.altered(a)
-	s.shown(a)
-	s.giveSubnet(a)
-	s.pool.Set(a.machine())
-	s.dirty(Row{Kind: RowAgent, ID: string(info.ID)})
+	t.views.alter(a)
+	t.refresh(a)
+	t.giveSubnet(a)
+	t.capacity.pool.Set(a.machine())
+	t.step.dirty(a.row())
 	if moved {
 		for i := range a.each {
-			s.endpoints.Moved(i)
-			s.change(i)
+			t.endpoints.Moved(i)
+			t.change(i)
 		}
 	}
-	s.capacityAppeared()
+	t.step.capacityAppeared()
 }
 
-// report notes that an agent known from the store has said what it runs.
-func (s *State) report(a *agent) {
-	if !a.reported {
-		a.reported = true
-		s.missing--
-	}
+// report notes that an agent has said what it runs: what is known of its instances is no memory of an earlier leader
+// any more.
+func (t sessions) report(a *agent) {
+	t.fleet.report(a)
 	for i := range a.each {
 		if !i.Known() {
 			i.Record = i.At(a.site, true)
-			s.change(i)
+			t.change(i)
 		}
 	}
 }
 
-// heard notes a sign of life.
-func (s *State) heard(a *agent) {
-	a.heard = s.now
-	if back := !a.away.IsZero(); back {
-		a.away = time.Time{}
-		s.altered(a)
-		s.shown(a)
+// hear notes a sign of life.
+func (t sessions) hear(a *agent) {
+	if back := t.fleet.hear(a, t.now, t.cfg.Suspect); back {
+		t.views.alter(a)
+		t.refresh(a)
 	}
-	a.suspect = false
-	if a.broken == "" && !s.pool.IsOpen(a.info.ID) {
-		s.pool.Open(a.info.ID, true)
-		s.capacityAppeared()
-	}
-	if check := s.now.Add(s.cfg.Suspect); s.nextCheck.IsZero() || check.Before(s.nextCheck) {
-		s.nextCheck = check
+	if a.broken == "" && !t.capacity.pool.IsOpen(a.info.ID) {
+		t.capacity.pool.Open(a.info.ID, true)
+		t.step.capacityAppeared()
 	}
 }
 
-// frame is a later frame of a session.
-func (s *State) frame(ev Frame) {
-	a := s.sessions[ev.Session]
+// frame takes in a later frame of a session.
+func (t sessions) frame(ev Frame) {
+	a := t.fleet.sessions[ev.Session]
 	if a == nil {
-		s.dismissed(ev)
+		if why, ok := t.removed.left(&ev); ok {
+			t.step.endSession(ev.Session, why)
+		}
 		return
 	}
 	if ev.Up.Seq <= a.upSeq {
 		return
 	}
 	if ev.Up.Seq != a.upSeq+1 {
-		s.endSession(a, fmt.Sprintf("frame %d came after frame %d", ev.Up.Seq, a.upSeq))
+		t.closeSession(a, fmt.Sprintf("frame %d came after frame %d", ev.Up.Seq, a.upSeq))
 		return
 	}
 	a.upSeq = ev.Up.Seq
-	s.heard(a)
+	t.hear(a)
 	for k := range ev.Up.Statuses {
-		s.status(a, &ev.Up.Statuses[k], false)
+		t.status(a, &ev.Up.Statuses[k], false)
 	}
 	for _, id := range ev.Up.Released {
-		s.released(a, id)
+		t.released(a, id)
 	}
 }
 
-func (s *State) agentDown(ev AgentDown) {
-	delete(s.leaving, ev.Session)
-	if a := s.sessions[ev.Session]; a != nil {
-		s.loseSession(a)
+// down takes in that a session was lost.
+func (t sessions) down(ev AgentDown) {
+	delete(t.removed.leaving, ev.Session)
+	if a := t.fleet.sessions[ev.Session]; a != nil {
+		t.loseSession(a)
 	}
 }
 
-// endSession closes a session from this side.
-func (s *State) endSession(a *agent, why string) {
-	s.step.fx.Ends = append(s.step.fx.Ends, SessionEnd{a.session, why})
-	s.loseSession(a)
+// closeSession closes a session from this side.
+func (t sessions) closeSession(a *agent, why string) {
+	t.step.endSession(a.session, why)
+	t.loseSession(a)
 }
 
-func (s *State) loseSession(a *agent) {
-	delete(s.sessions, a.session)
-	a.session = 0
-	a.since = s.now
-	s.altered(a)
-	a.sent = nil
-	if a.out != nil {
-		a.empty()
-	}
-	s.shut(a)
+func (t sessions) loseSession(a *agent) {
+	t.fleet.close(a, t.now)
+	t.views.alter(a)
+	t.shut(a)
 }
 
-// shut has an agent get no more instances. What it counted for may have kept others from being chosen.
-func (s *State) shut(a *agent) {
-	s.pool.Open(a.info.ID, false)
-	s.step.retry = true
+// shut keeps further instances from an agent. What it counted for may have kept others from being chosen.
+func (t sessions) shut(a *agent) {
+	t.capacity.pool.Open(a.info.ID, false)
+	t.step.retry = true
 }
 
-// checkAgents finds the agents that have been silent for too long. It looks at them only when one can be.
-func (s *State) checkAgents() {
-	if !s.complete && (s.missing == 0 || !s.now.Before(s.began.Add(s.cfg.Grace))) {
-		s.complete = true
-	}
-	if !s.nextCheck.IsZero() && s.now.Before(s.nextCheck) {
-		return
-	}
-	next := time.Time{}
-	if !s.complete {
-		next = s.began.Add(s.cfg.Grace)
-	}
-	for _, a := range s.order {
-		if at := s.checkAgent(a); !at.IsZero() && (next.IsZero() || at.Before(next)) {
-			next = at
+// check finds the agents that have been silent for too long.
+func (t sessions) check() {
+	t.fleet.check(t.now, &t.cfg, func(a *agent) {
+		t.shut(a)
+		if !a.away.IsZero() {
+			t.views.alter(a)
+			t.refresh(a)
 		}
-	}
-	s.nextCheck = next
-}
-
-// checkAgent judges one agent's silence and returns when to look again, zero for not before it is heard.
-func (s *State) checkAgent(a *agent) time.Time {
-	if !a.away.IsZero() {
-		return time.Time{}
-	}
-	gone := a.heard.Add(s.cfg.Unreachable)
-	if !a.reported {
-		gone = s.began.Add(s.cfg.Grace)
-	}
-	if !s.now.Before(gone) {
-		a.away, a.suspect = s.now, true
-		s.altered(a)
-		s.shut(a)
-		s.shown(a)
-		return time.Time{}
-	}
-	if a.session != 0 && !a.suspect {
-		if at := a.heard.Add(s.cfg.Suspect); s.now.Before(at) {
-			return at
-		}
-		a.suspect = true
-		s.shut(a)
-	}
-	return gone
+	})
 }
 
 // status takes in what an agent says of a task. An instance that is not the agent's is dropped there, an ended one
 // acknowledged.
-func (s *State) status(a *agent, st *kernel.Status, syncing bool) {
-	i := s.instance(st.Instance)
+func (t sessions) status(a *agent, st *kernel.Status, syncing bool) {
+	i := t.instance(st.Instance)
 	if i == nil || i.agent != a {
 		if st.State.Terminal() {
-			out := s.outbox(a)
+			out := t.step.outbox(a)
 			out.acks = append(out.acks, kernel.StatusAck{Task: st.Task, Seq: st.Seq})
-		} else if out := s.outbox(a); !syncing && !slices.Contains(out.drops, st.Instance) {
+		} else if out := t.step.outbox(a); !syncing && !slices.Contains(out.drops, st.Instance) {
 			out.drops = append(out.drops, st.Instance)
 		}
 		return
@@ -295,19 +212,29 @@ func (s *State) status(a *agent, st *kernel.Status, syncing bool) {
 	}
 	i.Record = i.Report(statuses)
 	if !st.State.Terminal() {
-		s.change(i)
+		t.change(i)
 		return
 	}
 	for n := range statuses {
 		if !statuses[n].State.Terminal() { // tasks of an instance end together
-			s.stopInstance(i, fmt.Sprintf("its task %s ended", st.Task))
-			s.change(i)
+			t.stop(i, fmt.Sprintf("its task %s ended", st.Task))
+			t.change(i)
 			return
 		}
 	}
-	out := s.outbox(a)
+	out := t.step.outbox(a)
 	for n := range statuses {
 		out.acks = append(out.acks, kernel.StatusAck{Task: statuses[n].Task, Seq: statuses[n].Seq})
 	}
-	s.end(i)
+	t.end(i)
+}
+
+// released ends a reservation of which its agent has nothing left.
+func (t sessions) released(a *agent, id string) {
+	c := t.reservations.Get(id)
+	if c == nil || !c.Released || c.Agent != a.info.ID {
+		return
+	}
+	t.capacity.returnReserved(c)
+	t.dropReservation(c)
 }

@@ -19,13 +19,13 @@ func NewAudit(s *State) *Audit {
 	for _, q := range s.Quotas() {
 		a.books.Quota(q.Role, q.Limit)
 	}
-	for _, k := range s.order {
+	for _, k := range s.fleet.order {
 		a.books.Agent(k.info.ID, k.info.Total, k.subnet)
 	}
 	for name, addr := range s.vips.All {
 		a.books.VIP(name, addr)
 	}
-	for i := range s.all {
+	for i := range s.fleet.instances {
 		a.books.Take(i.placement())
 	}
 	a.judgeBooks(s) // what is durable already cannot be kept from it: quotas and machines may have shrunk since
@@ -37,13 +37,13 @@ func (a *Audit) Judge(s *State, fx *Effects) error {
 	for _, r := range fx.Writes {
 		switch r.Kind {
 		case RowAgent:
-			if k := s.agents[kernel.AgentID(r.ID)]; k != nil {
+			if k := s.fleet.byID[kernel.AgentID(r.ID)]; k != nil {
 				a.books.Agent(k.info.ID, k.info.Total, k.subnet)
 			} else {
 				a.books.DropAgent(kernel.AgentID(r.ID))
 			}
 		case RowQuota:
-			v := s.quota.View(r.ID)
+			v := s.capacity.quota.View(r.ID)
 			a.books.Quota(r.ID, v.Limit)
 		case RowVIP:
 			a.books.VIP(r.ID, s.vips.Get(r.ID))
@@ -67,18 +67,11 @@ func (a *Audit) Judge(s *State, fx *Effects) error {
 
 func (a *Audit) judgeBooks(s *State) []invariant.Violation {
 	return a.books.Judge(0, func(holds func(*invariant.Placement) bool) (out []kernel.InstanceID) {
-		for i := range s.all {
+		for i := range s.fleet.instances {
 			if p := i.placement(); holds(&p) {
 				out = append(out, i.ID())
 			}
 		}
 		return out
 	})
-}
-
-// placement is what an instance takes and holds.
-func (i *instance) placement() invariant.Placement {
-	g := i.Assignment()
-	return invariant.Placement{Instance: g.ID, Agent: i.agent.info.ID, Role: i.spec.Role, Guarantee: i.need(),
-		Ports: invariant.HostPorts(&i.spec.Spec, g.HostPorts), Address: g.Address}
 }

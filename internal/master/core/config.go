@@ -31,9 +31,9 @@ type Config struct {
 	EndpointLog    int           // changed endpoints remembered for agents that resume; 50,000
 	MaxWaiting     int           // instances that may wait, of one framework; 1,000,000
 
-	HoldAfter   time.Duration // how long something waits before a machine's room is kept for it; 30 s
-	HoldFor     time.Duration // how long it is kept, and how long it is not before it is again; 1 min
-	HoldPercent int           // the largest share of all agents on which room may be kept so, in percent, but always one; 5
+	BackfillAfter   time.Duration // how long something waits before a machine's room is kept for it; 30 s
+	BackfillFor     time.Duration // how long it is kept, and how long it is not before it is again; 1 min
+	BackfillPercent int           // the largest share of all agents on which room may be kept so, in percent, but always one; 5
 }
 
 // WithDefaults fills in what is not set.
@@ -50,9 +50,9 @@ func (c Config) WithDefaults() Config {
 	set(&c.EndpointsEvery, 20*time.Millisecond)
 	set(&c.EndpointLog, 50_000)
 	set(&c.MaxWaiting, 1_000_000)
-	set(&c.HoldAfter, 30*time.Second)
-	set(&c.HoldFor, time.Minute)
-	set(&c.HoldPercent, 5)
+	set(&c.BackfillAfter, 30*time.Second)
+	set(&c.BackfillFor, time.Minute)
+	set(&c.BackfillPercent, 5)
 	return c
 }
 
@@ -72,8 +72,6 @@ const (
 	replacedKept    = 8        // incarnations of one agent remembered as replaced
 	maxAgentBytes   = 64 << 10 // of what an agent says of itself, encoded
 
-	explainEvery = time.Second // between two explanations of why the same instances wait
-	explainMost  = 16          // explanations between two steps, after the first of each
 	attendEvery  = time.Second // between two looks for what could make way for the same instances
 	attendMost   = 8           // such looks in one step
 	attendAgents = 2048        // agents looked at in one

@@ -16,12 +16,16 @@
 //
 // # The files
 //
-// step.go applies events and gathers effects; rows.go is what is durable, with Load and Ops. agents.go, remove.go and
-// subnets.go are the machines; launch.go and queue.go what is asked for, preempt.go what makes way for it;
-// instance.go begins and ends an instance in every table that has a part of it; views.go is what readers are shown.
+// Calls run down this list. step.go applies events; requests.go, machines.go and agents.go say what follows from each:
+// from what schedulers and operators ask for, and from what agents say. place.go serves the queue, preempt.go finds what
+// makes way for it. load.go fills the tables from rows, rows.go names what is durable. instance.go places and ends an
+// instance: each table that has a part of it takes that and gives it back, in one order, said once; tables.go has all
+// of them. fleet.go is the machines, removed.go those that were removed, capacity.go what of machines and roles is
+// taken, views.go what readers are shown; effects.go is what gathers in a step. events.go and config.go are what a
+// driver says.
 //
-// Tables that need nothing of a State are packages, siblings of this one, each with its own fields and its own tests:
-// spec, reservation, expose, vip, subnet, endpoint, ended, interner.
+// Tables that need nothing of the others are packages, siblings of this one, each with its own fields and its own
+// tests: spec, reservation, expose, vip, subnet, endpoint, queue, ended, interner.
 //
 // # Ownership and failure
 //
@@ -52,11 +56,11 @@
 // # What waits
 //
 // A launch puts instances into an entry of the queue; at the end of the step, or before the next request that could
-// depend on it, the queue is served (queue.go): roles by turns as the quota tree says, within a role the higher
-// priority first, then what waits longest. Everything is tried when room appeared, else what is new; an entry that no
-// machine took before is tried only where something became free. What waits has room made for it by others of a lower
-// priority, or kept for it when it waits for long (room.go): a hold is looked at once a second for a few entries,
-// ends by itself, and is memory like the queue.
+// depend on it, the queue is served: roles by turns as the quota tree says, within a role the higher priority first,
+// then what waits longest. Everything is tried when capacity appeared, else what is new; an entry that no machine took
+// before is tried only where something became free. Others of a lower priority are preempted for what waits, or a
+// machine is kept for it when it waits for long (backfill): an entry is attended to once a second, a few in one step.
+// A backfill ends by itself, and is memory like the queue.
 //
 // # What outlives instances
 //

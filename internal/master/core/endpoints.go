@@ -48,23 +48,23 @@ func (i *instance) Endpoint(task int) kernel.Endpoint {
 // agents have been heard after a change of leader nothing is sent: agents go by what they have rather than by half of
 // it.
 func (s *State) flushEndpoints() {
-	if !s.complete {
+	if !s.fleet.complete {
 		return
 	}
-	told := s.joined
+	told := s.fleet.joined
 	if s.endpoints.Flush(s.now, s.endpointsPause()) {
-		told = s.order
+		told = s.fleet.order
 	}
 	for _, a := range told {
 		if a.session != 0 {
-			s.outbox(a)
+			s.step.outbox(a)
 		}
 	}
-	s.joined = s.joined[:0]
+	s.fleet.joined = s.fleet.joined[:0]
 }
 
 func (s *State) endpointsWake() time.Time {
-	if !s.complete {
+	if !s.fleet.complete {
 		return time.Time{}
 	}
 	return s.endpoints.Wake(s.endpointsPause())
@@ -73,6 +73,6 @@ func (s *State) endpointsWake() time.Time {
 // endpointsPause is the time between two deltas: the more agents hear of each, the more changes go into it, and the
 // more there was in the last one, the longer everything else may have the processor.
 func (s *State) endpointsPause() time.Duration {
-	agents := time.Duration(len(s.sessions))
+	agents := time.Duration(len(s.fleet.sessions))
 	return s.cfg.EndpointsEvery + agents*endpointsPerAgent + min(agents*time.Duration(s.endpoints.Last())*endpointsEach, endpointsMost)
 }

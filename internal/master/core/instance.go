@@ -1,13 +1,12 @@
 package core
 
 import (
-	"slices"
 	"strings"
 
+	"github.com/marinaos/marina/internal/invariant"
 	"github.com/marinaos/marina/internal/kernel"
 	"github.com/marinaos/marina/internal/master/endpoint"
 	"github.com/marinaos/marina/internal/master/spec"
-	"github.com/marinaos/marina/internal/placement"
 )
 
 // instance is a placed instance. There may be a million: what is known of it is a record, shared with all who watch.
@@ -31,97 +30,95 @@ func (i *instance) need() kernel.Resources {
 	return g.Guarantee(&i.spec.Spec)
 }
 
-// newInstance puts an instance on an agent: into its rows, the indexes and what is used. Resources are the pool's
-// already.
-func (s *State) newInstance(g kernel.Assignment, sp *spec.Spec, a *agent, chunk int, known bool) *instance {
+// placement is what it takes and holds, as the invariants count it.
+func (i *instance) placement() invariant.Placement {
+	g := i.Assignment()
+	return invariant.Placement{Instance: g.ID, Agent: i.agent.info.ID, Role: i.spec.Role, Guarantee: i.need(),
+		Ports: invariant.HostPorts(&i.spec.Spec, g.HostPorts), Address: g.Address}
+}
+
+// row is the row that has it.
+func (i *instance) row() Row {
+	return Row{Kind: RowAssigned, ID: string(i.agent.info.ID), Chunk: int(i.chunk)}
+}
+
+// place puts an instance on an agent, into a chunk of its rows, and into every table that has a part of it; end takes
+// it out of them again. Its place is taken from the pool already, and its reservation is told by whoever placed it.
+func (t *tables) place(g kernel.Assignment, sp *spec.Spec, a *agent, chunk int, known bool) *instance {
 	i := &instance{Record: kernel.NewRecord(sp.Origin, a.site, &g, make([]kernel.Status, len(sp.Tasks)), known), spec: sp, agent: a,
-		chunk: int32(chunk), resized: g.Sizes != nil}
-	for len(a.chunks) <= chunk {
-		a.chunks = append(a.chunks, nil)
-	}
-	a.chunks[chunk] = append(a.chunks[chunk], i)
-	a.count++
-	s.instances.Put(i)
-	s.specs.Place(sp)
-	s.quota.Charge(sp.Role, i.need(), sp.Preemptible())
-	if sp.Preemptible() {
-		s.lent++
-	}
+		resized: g.Sizes != nil}
+	a.place(i, chunk)
+	t.instances.Put(i)
+	t.specs.Place(sp)
+	t.capacity.place(i)
 	return i
 }
 
-// room is the first chunk of an agent that takes another instance.
-func (a *agent) room() int {
-	if a.count >= (len(a.chunks)-1)*groupsPerChunk { // the earlier ones may all be full: look at the last first
-		if last := len(a.chunks) - 1; last >= 0 && len(a.chunks[last]) < groupsPerChunk {
-			return last
-		}
+// end removes an instance for good: whoever has a part of it gives that back, in this order, and nobody else undoes
+// what place did.
+func (t *tables) end(i *instance) {
+	t.step.charge(Charge{Placement: i.placement(), Ends: true}) // what the audit has
+	i.Record = i.Remove()
+	t.change(i) // watchers and endpoints
+	t.past.Add(i.Record)
+	i.agent.release(i)
+	t.step.dirty(i.row())
+	t.step.drop(i)
+	t.instances.Delete(i.ID())
+	id := kernel.InstanceID(strings.Clone(string(i.ID()))) // the record's text has more in it
+	t.step.dirty(Row{Kind: RowEnded, ID: i.Framework, Chunk: t.ended.Add(i.Framework, id)})
+	reserved := t.reservations.HeldBy(&i.spec.Spec, i.ID())
+	t.capacity.release(i, reserved != nil)
+	if reserved != nil {
+		t.reservations.Release(reserved)
+		t.capacity.hold(reserved)
 	}
-	for k, c := range a.chunks {
-		if len(c) < groupsPerChunk {
-			return k
-		}
-	}
-	return len(a.chunks)
+	t.specs.Release(i.spec, t.now)
+	t.step.capacityAppeared()
 }
 
 // giveUp ends an instance without its agent, which may be running it still.
-func (s *State) giveUp(i *instance, why string) {
+func (t *tables) giveUp(i *instance, why string) {
 	statuses := i.Statuses()
 	for k := range statuses {
 		if st := &statuses[k]; !st.State.Terminal() {
-			st.State, st.Reason, st.Message, st.Time = kernel.Gone, kernel.ReasonAgentGone, why, s.now.UTC().Round(0)
+			st.State, st.Reason, st.Message, st.Time = kernel.Gone, kernel.ReasonAgentGone, why, t.now.UTC().Round(0)
 			st.Health = nil
 		}
 	}
 	i.Record = i.Report(statuses)
-	s.end(i)
+	t.end(i)
 }
 
-// end removes an instance for good: whoever has a part of it gives that back, in this order, and nobody else undoes
-// what newInstance did.
-func (s *State) end(i *instance) {
-	s.charge(Charge{Placement: i.placement(), Ends: true}) // what the audit has
-	i.Record = i.Remove()
-	s.change(i) // watchers and endpoints
-	s.past.Add(i.Record)
-	i.agent.unassign(i)
-	s.instances.Delete(i.ID())
-	s.dirty(Row{Kind: RowAssigned, ID: string(i.agent.info.ID), Chunk: int(i.chunk)})
-	out := s.outbox(i.agent)
-	out.drops = append(out.drops, i.ID())
-	id := kernel.InstanceID(strings.Clone(string(i.ID()))) // the record's text has more in it
-	s.dirty(Row{Kind: RowEnded, ID: i.Framework, Chunk: s.ended.Add(i.Framework, id)})
-	reserved := s.reservations.HeldBy(&i.spec.Spec, i.ID())
-	s.releaseMachine(i, reserved != nil)
-	s.quota.Credit(i.spec.Role, i.need(), i.spec.Preemptible())
-	if i.spec.Preemptible() {
-		s.lent--
+// stop turns an instance's goal to stop: durable first, then told to its agent; its endpoints are not ready from now
+// on.
+func (t *tables) stop(i *instance, why string) {
+	if i.Goal() == kernel.GoalStop {
+		return
 	}
-	if reserved != nil {
-		s.reservations.Release(reserved)
-		s.count(reserved)
+	if len(why) > MaxWhyBytes {
+		why = strings.ToValidUTF8(why[:MaxWhyBytes], "")
 	}
-	s.specs.Release(i.spec, s.now)
-	s.capacityAppeared()
+	g := i.Assignment()
+	g.Goal, g.Why = kernel.GoalStop, why
+	t.reassign(i, &g)
 }
 
-// unassign takes an instance out of its agent's rows.
-func (a *agent) unassign(i *instance) {
-	chunk := a.chunks[i.chunk]
-	at := slices.Index(chunk, i)
-	a.chunks[i.chunk] = slices.Delete(chunk, at, at+1)
-	a.count--
+// reassign changes what an instance's agent is to do with it.
+func (t *tables) reassign(i *instance, g *kernel.Assignment) {
+	i.Record = i.Reassign(g)
+	t.touch(i)
+	t.change(i)
 }
 
-// releaseMachine gives the pool what an instance took of its machine, but for address and host ports that its
-// reservation keeps.
-func (s *State) releaseMachine(i *instance, reserved bool) {
-	at := placement.Placement{Agent: i.agent.info.ID}
-	if !reserved {
-		g := i.Assignment()
-		at.Address, at.HostPorts = g.Address, g.HostPorts
-	}
-	s.pool.Release(i.spec.Request, at)
-	s.pool.Adjust(at.Agent, i.spec.Fills(), i.spec.Need.Sub(i.need()))
+// touch queues an instance to be written, and told to its agent.
+func (t *tables) touch(i *instance) {
+	t.step.tell(i)
+	t.step.dirty(i.row())
+}
+
+// change marks an instance as changed for watchers and for the endpoints.
+func (t *tables) change(i *instance) {
+	t.step.change(i)
+	t.endpoints.Update(i)
 }

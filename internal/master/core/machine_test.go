@@ -18,6 +18,7 @@ import (
 	"github.com/marinaos/marina/internal/invariant"
 	"github.com/marinaos/marina/internal/kernel"
 	"github.com/marinaos/marina/internal/master/endpoint"
+	"github.com/marinaos/marina/internal/master/queue"
 	"github.com/marinaos/marina/internal/master/spec"
 	"github.com/marinaos/marina/internal/store"
 )
@@ -79,7 +80,7 @@ func TestStateMachine(t *testing.T) {
 
 // lead begins with a new leader over the rows that are durable; agents dial it.
 func (m *machine) lead(t *rapid.T) {
-	m.state = NewState(Config{Epoch: 1, SubnetBits: 28, HoldAfter: 4 * time.Second, HoldFor: 6 * time.Second, VIPKeep: time.Hour, EndpointLog: 6})
+	m.state = NewState(Config{Epoch: 1, SubnetBits: 28, BackfillAfter: 4 * time.Second, BackfillFor: 6 * time.Second, VIPKeep: time.Hour, EndpointLog: 6})
 	var items []store.Item
 	for _, key := range slices.Sorted(maps.Keys(m.rows)) {
 		items = append(items, store.Item{Key: key, Value: m.rows[key]})
@@ -216,10 +217,12 @@ func (m *machine) some(t *rapid.T, placed bool) (kernel.InstanceID, bool) {
 		for i := range m.state.instances.All {
 			ids = append(ids, i.ID())
 		}
-		slices.Sort(ids)
 	} else {
-		ids = slices.Sorted(maps.Keys(m.state.waiting))
+		for e := range m.state.queue.All {
+			ids = append(ids, e.Instances...)
+		}
 	}
+	slices.Sort(ids)
 	if len(ids) == 0 {
 		return "", false
 	}
@@ -237,12 +240,14 @@ func (m *machine) stop(t *rapid.T) {
 
 func (m *machine) withdraw(t *rapid.T) {
 	if id, ok := m.some(t, false); ok {
-		e := m.state.waiting[id]
+		e := m.state.queue.Of(id)
 		groups := []kernel.InstanceID{id}
 		if rapid.Bool().Draw(t, "all") {
 			groups = nil
 		}
-		m.ask(t, func(r RequestID) Event { return Withdraw{Request: r, Framework: "f", Key: e.key, Instances: groups} })
+		m.ask(t, func(r RequestID) Event {
+			return Withdraw{Request: r, Framework: "f", Key: e.Key.Key, Instances: groups}
+		})
 	}
 }
 
@@ -304,18 +309,18 @@ func (m *machine) forget(t *rapid.T) {
 func (m *machine) remove(t *rapid.T) {
 	n := rapid.IntRange(0, len(m.agents)-1).Draw(t, "removed")
 	a := m.agents[n]
-	if m.state.agents[a.id] == nil {
+	if m.state.fleet.byID[a.id] == nil {
 		return
 	}
-	before := len(m.state.order)
+	before := len(m.state.fleet.order)
 	m.ask(t, func(r RequestID) Event {
 		return RemoveAgent{Request: r, Agent: a.id, Force: rapid.Bool().Draw(t, "force")}
 	}, errdefs.IsFailedPrecondition)
-	if len(m.state.order) == before {
+	if len(m.state.fleet.order) == before {
 		return
 	}
 	m.prefixes(t, a.id)
-	if m.dial(t, a); m.state.agents[a.id] != nil || len(a.run) > 0 {
+	if m.dial(t, a); m.state.fleet.byID[a.id] != nil || len(a.run) > 0 {
 		t.Fatalf("agent %s was removed and dialed again: it is a member, or runs %v", a.id, a.run)
 	}
 	m.serial++
@@ -485,7 +490,7 @@ func (a *fake) learn(t *rapid.T, d *kernel.EndpointDelta) {
 func (m *machine) informed(t *rapid.T) {
 	s := m.state
 	version, settled := s.endpoints.Version()
-	if !s.complete || !settled {
+	if !s.fleet.complete || !settled {
 		return
 	}
 	want := map[kernel.TaskID]bool{}
@@ -497,7 +502,7 @@ func (m *machine) informed(t *rapid.T) {
 		}
 	}
 	for _, a := range m.agents {
-		if s.sessions[a.session] == nil { // or it is told that it was removed
+		if s.fleet.sessions[a.session] == nil { // or it is told that it was removed
 			continue
 		}
 		if a.version != version || !maps.Equal(a.endpoints, want) {
@@ -560,7 +565,7 @@ func (m *machine) judgeChange(t *rapid.T, i *kernel.Instance) {
 func (m *machine) consistent(t *rapid.T) {
 	s := m.state
 	used, instances := map[kernel.AgentID]kernel.Resources{}, map[kernel.AgentID]int{}
-	all, lent := kernel.Resources{}, 0
+	all, preemptible := kernel.Resources{}, 0
 	for i := range s.instances.All {
 		if s.instance(i.ID()) != i || i.Removed() || i.Host != i.agent.site || i.agent.chunks[i.chunk] == nil || !slices.Contains(i.agent.chunks[i.chunk], i) {
 			t.Fatalf("group %s is not where it is said to be", i.ID())
@@ -569,12 +574,12 @@ func (m *machine) consistent(t *rapid.T) {
 		instances[i.agent.info.ID]++
 		all = all.Add(i.need())
 		if i.spec.Preemptible() {
-			lent++
+			preemptible++
 		}
 	}
 	for c := range s.reservations.All {
 		switch {
-		case c.Lost != (s.agents[c.Agent] == nil):
+		case c.Lost != (s.fleet.byID[c.Agent] == nil):
 			t.Fatalf("claim %s is on %s: lost %v", c.Name, c.Agent, c.Lost)
 		case c.Lost:
 		case c.Holder() == "":
@@ -583,42 +588,42 @@ func (m *machine) consistent(t *rapid.T) {
 			t.Fatalf("claim %s is held by group %s, which is gone", c.Name, c.Holder())
 		}
 	}
-	waits, holds := 0, 0
-	for _, e := range s.queue {
-		if len(e.instances) == 0 || !e.queued || s.entries[e.entryKey] != e {
-			t.Fatalf("entry %s with %d groups is in the queue", e.key, len(e.instances))
+	waits, backfills := 0, 0
+	for e := range s.queue.All {
+		if len(e.Instances) == 0 || s.queue.Get(e.Key) != e {
+			t.Fatalf("entry %s with %d groups is in the queue", e.Key.Key, len(e.Instances))
 		}
-		waits += len(e.instances)
-		for _, id := range e.instances {
-			if s.waiting[id] != e || s.instance(id) != nil {
+		waits += len(e.Instances)
+		for _, id := range e.Instances {
+			if s.queue.Of(id) != e || s.instance(id) != nil {
 				t.Fatalf("group %s waits and does not", id)
 			}
 		}
-		if e.hold != nil && e.hold.longest {
-			holds++
+		if b := e.Backfill(); b != nil && b.Long {
+			backfills++
 		}
 		m.rightlyWaits(t, e)
 	}
-	if waits != len(s.waiting) || waits != s.waits["f"] || holds != s.holds || lent != s.lent || len(s.entries) != len(s.queue) {
-		t.Fatalf("%d groups wait, kept as %d and %d; %d holds, kept as %d; %d on loan, kept as %d; %d entries, %d queued",
-			waits, len(s.waiting), s.waits["f"], holds, s.holds, lent, s.lent, len(s.entries), len(s.queue))
+	if waits != s.queue.Len() || waits != s.queue.Waits("f") || backfills != s.queue.LongBackfills() || preemptible != s.capacity.preemptible {
+		t.Fatalf("%d groups wait, kept as %d and %d; %d long backfills, kept as %d; %d preemptible, kept as %d",
+			waits, s.queue.Len(), s.queue.Waits("f"), backfills, s.queue.LongBackfills(), preemptible, s.capacity.preemptible)
 	}
 	subnets := map[netip.Prefix]bool{}
-	for k, a := range s.order {
+	for k, a := range s.fleet.order {
 		subnets[a.subnet] = true
-		listed := a.number == k && s.agents[a.info.ID] == a && !s.removed.has(a.info.ID)
+		listed := a.number == k && s.fleet.byID[a.info.ID] == a && !s.removed.has(a.info.ID)
 		if !listed || !a.subnet.IsValid() || s.subnets.Holder(a.subnet) != a.info.ID {
 			t.Fatalf("machine %s, number %d of %d, has subnet %v: listed %v", a.info.ID, a.number, k, a.subnet, listed)
 		}
-		if now, n := s.pool.Used(a.info.ID); now != used[a.info.ID] || n != instances[a.info.ID] {
+		if now, n := s.capacity.pool.Used(a.info.ID); now != used[a.info.ID] || n != instances[a.info.ID] {
 			t.Fatalf("of machine %s %v is taken by %d instances, the pool says %v by %d", a.info.ID, used[a.info.ID], instances[a.info.ID], now, n)
 		}
 	}
-	if len(subnets) != len(s.order) || s.subnets.Usage().Used != len(s.order) || len(s.agents) != len(s.order) {
-		t.Fatalf("%d machines, kept as %d, have %d subnets, kept as %d", len(s.order), len(s.agents), len(subnets),
+	if len(subnets) != len(s.fleet.order) || s.subnets.Usage().Used != len(s.fleet.order) || len(s.fleet.byID) != len(s.fleet.order) {
+		t.Fatalf("%d machines, kept as %d, have %d subnets, kept as %d", len(s.fleet.order), len(s.fleet.byID), len(subnets),
 			s.subnets.Usage().Used)
 	}
-	if v := s.quota.View("/"); v.Used != all {
+	if v := s.capacity.quota.View("/"); v.Used != all {
 		t.Fatalf("%v is used, the quota tree says %v", all, v.Used)
 	}
 	m.usedSpecs(t)
@@ -630,8 +635,8 @@ func (m *machine) usedSpecs(t *rapid.T) {
 	for i := range m.state.instances.All {
 		uses[i.spec]++
 	}
-	for _, e := range m.state.queue {
-		uses[e.spec] += len(e.instances)
+	for e := range m.state.queue.All {
+		uses[e.Spec] += len(e.Instances)
 	}
 	for sp := range m.state.specs.All {
 		if uses[sp] != sp.Uses() || sp.Uses() == 0 {
@@ -642,14 +647,14 @@ func (m *machine) usedSpecs(t *rapid.T) {
 
 // rightlyWaits holds that nothing waits that could be placed: machines are not looked at again where nothing became
 // free, and that must hide none.
-func (m *machine) rightlyWaits(t *rapid.T, e *entry) {
+func (m *machine) rightlyWaits(t *rapid.T, e *queue.Entry) {
 	s := m.state
-	if e.spec.Reservation != nil || e.hold != nil {
+	if e.Spec.Reservation != nil || e.Backfill() != nil {
 		return
 	}
-	if k, _, _ := s.quotaRoom(e.spec, e.spec.Need, 1); k == 1 {
-		if id, fits := s.pool.Best(e.spec.Request); fits {
-			t.Fatalf("entry %s waits, and machine %s has room: %v", e.key, id, s.refusal(e))
+	if k, _, _ := s.capacity.admit(e.Spec, e.Spec.Need, 1); k == 1 {
+		if id, fits := s.capacity.pool.Best(e.Spec.Request); fits {
+			t.Fatalf("entry %s waits, and machine %s has room: %v", e.Key.Key, id, s.refusal(e))
 		}
 	}
 }

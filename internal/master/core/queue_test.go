@@ -56,7 +56,7 @@ func placedOf(fx Effects) (n int) {
 func TestLaunchesOfOneStepShareWhatThereIs(t *testing.T) {
 	s, step := poolOf(t, 10)
 	step(asks(t, "/a/one", "/a", 8, nil), asks(t, "/b/one", "/b", 8, nil), asks(t, "/b/two", "/b", 8, nil))
-	if a, b := s.quota.View("/a").Used, s.quota.View("/b").Used; a.MilliCPU != 5000 || b.MilliCPU != 5000 {
+	if a, b := s.capacity.quota.View("/a").Used, s.capacity.quota.View("/b").Used; a.MilliCPU != 5000 || b.MilliCPU != 5000 {
 		t.Errorf("two groups that ask at once for more than there is: /a has %v, /b has %v, want half each", a, b)
 	}
 }
@@ -65,7 +65,7 @@ func TestAGuaranteeHoldsAgainstAllLaunchesOfOneStep(t *testing.T) {
 	s, step := poolOf(t, 10)
 	step(SetQuota{Request: 1, Quota: kernel.Quota{Role: "/held", Guarantee: kernel.Resources{MilliCPU: 5000}, Limit: kernel.NoLimit}})
 	step(asks(t, "/b/one", "/b", 4, nil), asks(t, "/c/one", "/c", 4, nil), asks(t, "/c/two", "/c", 4, nil))
-	if used := s.quota.View("/").Used; used.MilliCPU != 5000 {
+	if used := s.capacity.quota.View("/").Used; used.MilliCPU != 5000 {
 		t.Errorf("others use %v of 10 cpus, 5 of which are held", used)
 	}
 	if n := placedOf(step(asks(t, "/held/one", "/held", 5, nil))); n != 5 {
@@ -121,7 +121,7 @@ func TestAMachineThatShrinksBelowItsReservationsIsNotGivenMore(t *testing.T) {
 	step(AgentUp{Session: 2, Seq: 1, Registration: kernel.Registration{Incarnation: "1", Agent: kernel.Agent{ID: "a", Hostname: "a", Address: netip.MustParseAddr("192.0.2.1"),
 		Total: kernel.Resources{MilliCPU: 4000, Mem: 64 * kernel.GiB}}}})
 	n := placedOf(step(asks(t, "/a/one", "/a", 6, func(k *kernel.Spec) { k.Reserved = kernel.ReservedOnly })))
-	if used, _ := s.pool.Used("a"); n != 4 || used.MilliCPU != 4000 {
+	if used, _ := s.capacity.pool.Used("a"); n != 4 || used.MilliCPU != 4000 {
 		t.Errorf("%d are placed with %v, want the 4 that the machine has", n, used)
 	}
 }
@@ -148,7 +148,7 @@ func TestWhatAsksForGPUsWaitsForAMachineThatHasSome(t *testing.T) {
 	step(AgentUp{Session: 99, Seq: 1, Registration: kernel.Registration{Incarnation: "1", Agent: kernel.Agent{ID: "gpu", Hostname: "gpu",
 		Total: kernel.Resources{MilliCPU: 4000, Mem: kernel.GiB, GPUs: 3}}}})
 	step(asks(t, "/a/more", "/a", 1, func(k *kernel.Spec) { k.Tasks[0].Guarantee.GPUs = 2 }))
-	if used, _ := s.pool.Used("gpu"); used.GPUs != 2 || len(s.Queue("f")) != 1 {
+	if used, _ := s.capacity.pool.Used("gpu"); used.GPUs != 2 || len(s.Queue("f")) != 1 {
 		t.Errorf("the machine with three: got %v used and %d waiting, want the first on it and the second waiting", used, len(s.Queue("f")))
 	}
 }

@@ -3,7 +3,6 @@ package core
 import (
 	"fmt"
 	"iter"
-	"maps"
 	"slices"
 	"time"
 
@@ -20,10 +19,10 @@ func (s *State) Step(now time.Time, events ...Event) Effects {
 	for _, ev := range events {
 		s.apply(ev)
 	}
-	s.checkAgents()
+	sessions{&s.tables}.check()
 	s.vips.Expire(s.now)
-	s.attendQueue()
-	s.serveQueue()
+	preemptor{&s.tables}.attend()
+	placer{&s.tables}.serve()
 	s.answerLaunches()
 	s.flushEndpoints()
 	return s.finish()
@@ -59,11 +58,11 @@ func alone(ev Event) bool {
 }
 
 func (s *State) begin(now time.Time) {
-	if s.began.IsZero() {
-		s.began, s.now = now, now
-		for _, a := range s.order {
-			a.heard, a.since = now, now
-			s.altered(a)
+	if s.fleet.began.IsZero() {
+		s.now = now
+		s.fleet.begin(now)
+		for _, a := range s.fleet.order {
+			s.views.alter(a)
 		}
 		s.vips.Begin(now)
 	}
@@ -71,20 +70,7 @@ func (s *State) begin(now time.Time) {
 		s.now = now
 	}
 	if late := s.now.Sub(s.wakeAt); !s.wakeAt.IsZero() && late > lateTick {
-		s.excuse(late)
-	}
-}
-
-// excuse does not count silence while this process itself was not listening: it was paused, or starved, and what
-// agents said meanwhile has yet to be read.
-func (s *State) excuse(late time.Duration) {
-	for _, a := range s.order {
-		if a.away.IsZero() {
-			a.heard = a.heard.Add(late)
-		}
-	}
-	if !s.complete {
-		s.began = s.began.Add(late)
+		s.fleet.excuse(late)
 	}
 }
 
@@ -92,79 +78,69 @@ func (s *State) apply(ev Event) {
 	switch ev.(type) {
 	case AgentUp, Frame, AgentDown, Launch, Tick:
 	default: // other requests find what was launched before them placed, if it can be
-		s.serveQueue()
+		placer{&s.tables}.serve()
 	}
 	switch ev := ev.(type) {
 	case AgentUp:
-		s.agentUp(ev)
+		sessions{&s.tables}.up(ev)
 	case Frame:
-		s.frame(ev)
+		sessions{&s.tables}.frame(ev)
 	case AgentDown:
-		s.agentDown(ev)
+		sessions{&s.tables}.down(ev)
 	case Launch:
 		if err := s.launch(ev); err != nil {
-			s.reply(Reply{Request: ev.Request, Err: err})
+			s.step.reply(Reply{Request: ev.Request, Err: err})
 		}
 	case Withdraw:
-		s.reply(Reply{Request: ev.Request, Withdrawn: s.withdraw(ev.Framework, ev.Key, ev.Instances)})
+		s.step.reply(Reply{Request: ev.Request, Withdrawn: s.withdraw(ev)})
 	case Stop:
-		s.stop(ev.Framework, ev.Instances, ev.Why)
-		s.reply(Reply{Request: ev.Request})
+		s.stopAll(ev)
+		s.step.reply(Reply{Request: ev.Request})
 	case Forget:
-		s.reply(Reply{Request: ev.Request, Err: s.forget(ev.Framework, ev.Instances)})
+		s.step.reply(Reply{Request: ev.Request, Err: s.forget(ev)})
 	case Resize:
-		s.reply(Reply{Request: ev.Request, Err: s.resize(ev)})
+		s.step.reply(Reply{Request: ev.Request, Err: s.resize(ev)})
 	case Release:
-		s.reply(Reply{Request: ev.Request, Err: s.release(ev.Framework, ev.Reservations)})
+		s.step.reply(Reply{Request: ev.Request, Err: s.release(ev)})
 	case Expose:
 		ports, err := s.expose(ev)
-		s.reply(Reply{Request: ev.Request, Exposed: ports, Err: err})
+		s.step.reply(Reply{Request: ev.Request, Exposed: ports, Err: err})
 	case SetQuota:
-		s.reply(Reply{Request: ev.Request, Err: s.setQuota(ev)})
+		s.step.reply(Reply{Request: ev.Request, Err: s.setQuota(ev)})
 	case Reserve:
-		s.reply(Reply{Request: ev.Request, Err: s.reserve(ev)})
+		s.step.reply(Reply{Request: ev.Request, Err: machines{&s.tables}.reserve(ev)})
 	case RemoveAgent:
-		what, err := s.removeAgent(ev)
-		s.reply(Reply{Request: ev.Request, Removal: what, Err: err})
+		what, err := machines{&s.tables}.remove(ev)
+		s.step.reply(Reply{Request: ev.Request, Removal: what, Err: err})
 	case SetPool:
-		s.reply(Reply{Request: ev.Request, Err: s.setPool(ev)})
+		s.step.reply(Reply{Request: ev.Request, Err: machines{&s.tables}.setPool(ev)})
 	case Tick:
 	default:
 		panic(fmt.Sprintf("core: unknown event %T", ev))
 	}
 }
 
-func (s *State) reply(r Reply) { s.step.fx.Replies = append(s.step.fx.Replies, r) }
-
 // finish turns what gathered during the step into effects and makes ready for the next.
 func (s *State) finish() Effects {
-	fx := s.step.fx
 	for _, a := range s.step.touched {
 		if a.session != 0 && a.broken == "" {
-			fx.Sends = s.frames(fx.Sends, a)
+			s.sendFrames(a)
 		}
 		a.empty()
-		a.out = nil
 	}
-	for _, i := range s.step.changed {
-		i.changed = false
-		fx.Changes = append(fx.Changes, i.Record)
-	}
-	fx.Writes = slices.SortedFunc(maps.Keys(s.step.dirty), Row.Compare)
-	fx.Complete = s.complete
+	s.endpoints.Done()
+	s.queue.Done()
+	fx := s.step.finish()
+	fx.Complete = s.fleet.complete
 	fx.Wake = s.Wake()
 	s.wakeAt = fx.Wake
-	s.endpoints.Done()
-	clear(s.step.dirty)
-	s.step = step{dirty: s.step.dirty, changed: s.step.changed[:0], touched: s.step.touched[:0],
-		fresh: s.step.fresh[:0], launched: s.step.launched[:0]}
 	return fx
 }
 
 // Wake is when the next Tick is due.
 func (s *State) Wake() time.Time {
-	at := s.nextCheck
-	for _, t := range []time.Time{s.vips.Wake(), s.endpointsWake(), s.attendWake()} {
+	at := s.fleet.nextCheck
+	for _, t := range []time.Time{s.vips.Wake(), s.endpointsWake(), s.queue.Wake()} {
 		if !t.IsZero() && (at.IsZero() || t.Before(at)) {
 			at = t
 		}
@@ -172,21 +148,15 @@ func (s *State) Wake() time.Time {
 	return at
 }
 
-// roomAppeared tells watchers and has the queue tried at the end of the step.
-func (s *State) capacityAppeared() {
-	s.step.fx.Room = true
-	s.step.retry = true
-}
-
-// frames appends what an agent's outbox says, as one frame or, when specs are many, several.
-func (s *State) frames(sends []Send, a *agent) []Send {
+// sendFrames sends what an agent's outbox says, as one frame or, when specs are many, several.
+func (s *State) sendFrames(a *agent) {
 	emit := func(d kernel.Down) {
 		a.downSeq++
 		d.Epoch, d.Seq = s.cfg.Epoch, a.downSeq
-		sends = append(sends, Send{Session: a.session, Down: d})
+		s.step.send(Send{Session: a.session, Down: d})
 	}
 	d := kernel.Down{Drop: a.out.drops, Acks: a.out.acks, Release: a.out.releases}
-	instances := a.out.groups
+	instances := a.out.instances
 	if a.out.sync {
 		d.Sync, d.Subnet = true, a.subnet
 		d.Network = &kernel.NetworkInfo{Pool: s.subnets.Prefix(), VIPs: s.cfg.VIPs}
@@ -211,8 +181,8 @@ func (s *State) frames(sends []Send, a *agent) []Send {
 		d.Specs = append(d.Specs, i.spec.Spec)
 	}
 	var deltas []*kernel.EndpointDelta
-	if s.complete {
-		deltas = s.endpoints.For(&a.reader, s.all)
+	if s.fleet.complete {
+		deltas = s.endpoints.For(&a.reader, s.fleet.instances)
 	}
 	if len(deltas) > 0 {
 		d.Endpoints, deltas = deltas[0], deltas[1:]
@@ -223,5 +193,4 @@ func (s *State) frames(sends []Send, a *agent) []Send {
 	for _, delta := range deltas {
 		emit(kernel.Down{Endpoints: delta})
 	}
-	return sends
 }

@@ -145,7 +145,7 @@ func (p *player) do(words []string) string {
 		if pool := a.get("pool", ""); pool != "" {
 			p.cfg.Pool = netip.MustParsePrefix(pool)
 		}
-		p.cfg.HoldAfter, p.cfg.HoldFor = time.Duration(a.num("hold", 0))*time.Second, time.Duration(a.num("for", 0))*time.Second
+		p.cfg.BackfillAfter, p.cfg.BackfillFor = time.Duration(a.num("hold", 0))*time.Second, time.Duration(a.num("for", 0))*time.Second
 		p.state = NewState(p.cfg)
 		return ""
 	case "pause": // nothing runs for a while

@@ -1,0 +1,98 @@
+package core
+
+import (
+	"maps"
+	"slices"
+
+	"github.com/marinaos/marina/internal/kernel"
+)
+
+// step is what gathers during one Step.
+type step struct {
+	fx      Effects
+	rows    map[Row]struct{} // that changed
+	changed []*instance
+	touched []*agent // with an outbox
+	retry   bool     // capacity appeared: try the queue
+
+	launched []launched // to be answered at the end
+}
+
+// outbox is what a session is to be told at the end of the step.
+type outbox struct {
+	sync      bool
+	instances []*instance
+	drops     []kernel.InstanceID
+	releases  []string
+	acks      []kernel.StatusAck
+}
+
+func (st *step) dirty(r Row)     { st.rows[r] = struct{}{} }
+func (st *step) reply(r Reply)   { st.fx.Replies = append(st.fx.Replies, r) }
+func (st *step) charge(c Charge) { st.fx.Charges = append(st.fx.Charges, c) }
+func (st *step) send(s Send)     { st.fx.Sends = append(st.fx.Sends, s) }
+func (st *step) endSession(id SessionID, why string) {
+	st.fx.Ends = append(st.fx.Ends, SessionEnd{id, why})
+}
+
+// capacityAppeared tells watchers, and tries the queue at the end of the step.
+func (st *step) capacityAppeared() {
+	st.fx.Room = true
+	st.retry = true
+}
+
+// change adds an instance to those that watchers are told of, once.
+func (st *step) change(i *instance) {
+	if !i.changed {
+		i.changed = true
+		st.changed = append(st.changed, i)
+	}
+}
+
+// outbox is where an agent's messages of this step gather.
+func (st *step) outbox(a *agent) *outbox {
+	if a.out == nil {
+		a.out = &outbox{}
+		st.touched = append(st.touched, a)
+	}
+	return a.out
+}
+
+// tell tells an instance to its agent, once.
+func (st *step) tell(i *instance) {
+	if !i.told {
+		i.told = true
+		out := st.outbox(i.agent)
+		out.instances = append(out.instances, i)
+	}
+}
+
+// drop tells an agent that an instance is over.
+func (st *step) drop(i *instance) {
+	out := st.outbox(i.agent)
+	out.drops = append(out.drops, i.ID())
+}
+
+// empty takes out what an agent was to be told.
+func (a *agent) empty() {
+	for _, i := range a.out.instances {
+		i.told = false
+	}
+	*a.out = outbox{}
+}
+
+// finish returns what gathered, but for frames, and begins anew. Agents' outboxes are empty by then.
+func (st *step) finish() Effects {
+	fx := st.fx
+	for _, a := range st.touched {
+		a.out = nil
+	}
+	for _, i := range st.changed {
+		i.changed = false
+		fx.Changes = append(fx.Changes, i.Record)
+	}
+	fx.Writes = slices.SortedFunc(maps.Keys(st.rows), Row.Compare)
+	clear(st.rows)
+	*st = step{rows: st.rows, changed: st.changed[:0], touched: st.touched[:0], launched: st.launched[:0]}
+	return fx
+}

@@ -1,0 +1,267 @@
+package core
+
+import (
+	"encoding/json"
+	"fmt"
+
+	"github.com/containerd/errdefs"
+
+	"github.com/marinaos/marina/internal/kernel"
+	"github.com/marinaos/marina/internal/master/ended"
+	"github.com/marinaos/marina/internal/master/expose"
+	"github.com/marinaos/marina/internal/master/reservation"
+	"github.com/marinaos/marina/internal/master/spec"
+	"github.com/marinaos/marina/internal/placement"
+	"github.com/marinaos/marina/internal/store"
+)
+
+// Load fills an empty state with the master's rows. A row that cannot be read is returned among the problems and left
+// alone; the agent it concerns is set aside: its tasks go on, and it gets neither sessions nor instances until the row
+// is repaired.
+func (s *State) Load(items []store.Item) (problems []error) {
+	bad := func(r Row, why any) {
+		problems = append(problems, fmt.Errorf("row %s: %v", r.Key(), why))
+	}
+	byKind := map[RowKind][]store.Item{}
+	for _, item := range items {
+		r, ok := parseRow(item.Key)
+		if !ok {
+			problems = append(problems, fmt.Errorf("row %s: not a row of the kernel's tables", item.Key))
+			continue
+		}
+		byKind[r.Kind] = append(byKind[r.Kind], item)
+	}
+	l := loader{&s.tables}
+	for kind := RowVIP; kind <= RowAssigned; kind++ { // specs need the VIPs
+		if kind == RowAgent {
+			problems = append(problems, l.loadSpecs(byKind[RowSpec])...)
+		}
+		for _, item := range byKind[kind] {
+			r, _ := parseRow(item.Key)
+			if err := l.loadRow(r, item.Value); err != nil {
+				bad(r, err)
+				if kind == RowAgent || kind == RowAssigned {
+					l.loadAgent(kernel.AgentID(r.ID)).broken = fmt.Sprintf("set aside: row %s cannot be read", r.Key())
+				}
+			}
+		}
+	}
+	s.specs.FreeAllUnused()
+	s.removed.sort()
+	s.fleet.missing = len(s.fleet.order)
+	return problems
+}
+
+// loader fills empty tables.
+type loader struct{ *tables }
+
+// loadSpecs takes up the stored specs. The literal VIP addresses of all of them are held before the first is, so that
+// a named VIP whose own row is lost is not given one.
+func (t loader) loadSpecs(items []store.Item) (problems []error) {
+	var found []kernel.Spec
+	bad := func(key string, err error) { problems = append(problems, fmt.Errorf("row %s: %w", key, err)) }
+	for _, item := range items {
+		r, _ := parseRow(item.Key)
+		var k kernel.Spec
+		err := json.Unmarshal(item.Value, &k)
+		if err == nil && k.ID != kernel.SpecID(r.ID) {
+			err = fmt.Errorf("holds spec %q", k.ID)
+		}
+		if err != nil {
+			bad(item.Key, err)
+			continue
+		}
+		t.vips.HoldLiterals(&k)
+		found = append(found, k)
+	}
+	for _, k := range found {
+		if err := t.specs.Load(k); err != nil {
+			bad(Row{Kind: RowSpec, ID: string(k.ID)}.Key(), err)
+		}
+	}
+	for k := range found {
+		t.vips.ReleaseLiterals(&found[k])
+	}
+	return problems
+}
+
+func (t loader) loadRow(r Row, raw []byte) error {
+	switch r.Kind {
+	case RowVIP:
+		var row vipRow
+		if err := json.Unmarshal(raw, &row); err != nil {
+			return err
+		}
+		return t.vips.Load(r.ID, row.Addr)
+	case RowNetwork:
+		var row networkRow
+		if err := json.Unmarshal(raw, &row); err != nil {
+			return err
+		}
+		return t.subnets.LoadPrefix(row.Pool)
+	case RowRemoved:
+		var row removedRow
+		if err := json.Unmarshal(raw, &row); err != nil {
+			return err
+		}
+		t.removed.load(kernel.AgentID(r.ID), &row)
+	case RowAgent:
+		return t.loadAgentRow(r, raw)
+	case RowQuota:
+		var q kernel.Quota
+		if err := json.Unmarshal(raw, &q); err != nil {
+			return err
+		}
+		q.Role = r.ID
+		t.capacity.quota.Set(q)
+	case RowReservation:
+		return t.loadReservation(r, raw)
+	case RowExposed:
+		return t.loadExposed(r, raw)
+	case RowEnded:
+		var row ended.Row
+		if err := json.Unmarshal(raw, &row); err != nil {
+			return err
+		}
+		t.ended.Load(r.ID, r.Chunk, row)
+	case RowAssigned:
+		return t.loadAssigned(r, raw)
+	}
+	return nil
+}
+
+func (t loader) loadAgentRow(r Row, raw []byte) error {
+	var row agentRow
+	if err := json.Unmarshal(raw, &row); err != nil {
+		return err
+	}
+	if t.removed.has(kernel.AgentID(r.ID)) { // only a part of its removal is durable: the rest follows
+		t.step.dirty(r)
+		return nil
+	}
+	row.Agent.ID = kernel.AgentID(r.ID)
+	t.interner.Agent(&row.Agent)
+	a := t.loadAgent(row.Agent.ID)
+	a.info, a.registered, a.reserved = &row.Agent, row.Registered, row.Reserved
+	a.refreshSite()
+	if row.Subnet.IsValid() {
+		if err := t.subnets.Load(row.Subnet, a.info.ID); err != nil {
+			return err
+		}
+		a.subnet = row.Subnet
+	}
+	t.capacity.pool.Set(a.machine())
+	for _, r := range a.reserved {
+		t.capacity.pool.Reserve(a.info.ID, r.Role, r.Amount, kernel.Resources{})
+	}
+	return nil
+}
+
+// loadAgent is the agent of an id, which may have no row that can be read.
+func (t loader) loadAgent(id kernel.AgentID) *agent {
+	a := t.fleet.byID[id]
+	if a == nil {
+		a = &agent{info: &kernel.Agent{ID: id}}
+		a.refreshSite()
+		t.fleet.add(a)
+	}
+	return a
+}
+
+func (t loader) loadAssigned(r Row, raw []byte) error {
+	groups, err := kernel.UnpackAssignments(raw)
+	if err != nil {
+		return err
+	}
+	if t.removed.has(kernel.AgentID(r.ID)) {
+		t.loadOrphans(r, groups)
+		return nil
+	}
+	a := t.fleet.byID[kernel.AgentID(r.ID)]
+	if a == nil {
+		return fmt.Errorf("agent %s has no row", r.ID)
+	}
+	for _, g := range groups {
+		sp := t.specs.Get(g.Spec)
+		if sp == nil {
+			return fmt.Errorf("group %s: spec %s cannot be read", g.ID, g.Spec)
+		}
+		if t.instance(g.ID) != nil {
+			return fmt.Errorf("group %s is placed twice", g.ID)
+		}
+		at := placement.Placement{Agent: a.info.ID, Address: g.Address, HostPorts: g.HostPorts}
+		if sp.Reservation != nil {
+			if at, err = t.loadHolder(&g, sp, a); err != nil {
+				return fmt.Errorf("group %s: %w", g.ID, err)
+			}
+		}
+		if err := t.capacity.pool.Take(sp.Request, at); err != nil {
+			return fmt.Errorf("group %s: %w", g.ID, err)
+		}
+		t.place(g, sp, a, r.Chunk, false)
+		if c := t.reservations.Of(&sp.Spec); c != nil {
+			t.reservations.Hold(c, g.ID)
+		}
+	}
+	return nil
+}
+
+func (t loader) loadReservation(r Row, raw []byte) error {
+	c, err := reservation.Parse(r.ID, raw)
+	if err != nil {
+		return err
+	}
+	switch {
+	case c.Lost:
+	case t.removed.has(c.Agent):
+		t.reservations.Load(c)
+		t.loseReservation(c)
+		return nil
+	default:
+		if err := t.capacity.takeReserved(c); err != nil {
+			return err
+		}
+	}
+	t.reservations.Load(c)
+	t.views.outdate(c.Framework)
+	return nil
+}
+
+// loadHolder gives a reservation back to the instance that holds it. Address and host ports are the reservation's
+// already.
+func (t loader) loadHolder(g *kernel.Assignment, sp *spec.Spec, a *agent) (placement.Placement, error) {
+	c := t.reservations.Of(&sp.Spec)
+	if c == nil || c.Agent != a.info.ID || c.Address != g.Address || c.Holder() != "" {
+		return placement.Placement{}, fmt.Errorf("its claim %s is not where it is: %w", sp.Reservation.Name, errdefs.ErrNotFound)
+	}
+	t.capacity.free(c)
+	return placement.Placement{Agent: a.info.ID}, nil
+}
+
+func (t loader) loadExposed(r Row, raw []byte) error {
+	var row expose.Row
+	if err := json.Unmarshal(raw, &row); err != nil {
+		return err
+	}
+	if row.ID() != r.ID {
+		return fmt.Errorf("holds ports of %q", row.Owner)
+	}
+	ports, err := t.exposed.Make(row, t.now)
+	if err == nil && ports != nil {
+		t.setExposed(&row, ports)
+	}
+	return err
+}
+
+// loadOrphans reads the instances of a machine of whose removal only a part is durable: they have ended.
+func (t loader) loadOrphans(r Row, groups []kernel.Assignment) {
+	t.step.dirty(r)
+	for _, g := range groups {
+		sp := t.specs.Get(g.Spec)
+		if sp == nil || t.ended.Has(sp.Framework, g.ID) {
+			continue
+		}
+		slot := t.ended.Add(sp.Framework, g.ID)
+		t.step.dirty(Row{Kind: RowEnded, ID: sp.Framework, Chunk: slot})
+	}
+}
