@@ -114,7 +114,10 @@ func (t *Tree) Make(cgroup string) (done func()) {
 func (t *Tree) Prune(cgroup string) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for parent := path.Dir(cgroup); parent != t.root && len(parent) > 1 && t.making[parent] == 0; parent = path.Dir(parent) {
+	for parent := path.Dir(cgroup); parent != t.root && len(parent) > 1; parent = path.Dir(parent) {
+		if t.making[parent] > 0 {
+			return nil
+		}
 		busy := false
 		for _, dir := range t.Dirs(parent) {
 			err := os.Remove(dir)

@@ -35,8 +35,8 @@ type Config struct {
 func (c *Config) runc() string { return filepath.Join(c.Bin, "runc") }
 func (c *Config) shim() string { return filepath.Join(c.Bin, "containerd-shim-runc-v2") }
 
-// settings is the template of containerd's own configuration. imports is empty since its default would read a neighbour's
-// /etc/containerd; slow_chown is for filesystems that cannot map ids; everything agents do not use is off.
+// settings is the template of containerd's own configuration. imports is empty since its default would read a
+// neighbour's /etc/containerd; slow_chown is for filesystems that cannot map ids; everything agents do not use is off.
 var settings = template.Must(template.New("containerd.toml").Parse(`# Written by marina at every start.
 version = 4
 root = {{printf "%q" .Root}}

@@ -32,9 +32,9 @@ func inNetNS(netns string, f func() error) error {
 	return nil
 }
 
-// Sysfs mounts a sysfs that shows a network namespace's interfaces in a directory below at, read-only, which a container
-// in a user namespace of its own has no right to, since its network namespace is the machine's. For the same reason it
-// lets every user of the namespace listen on any port (inside, low ports protect nothing) and ping. undo unmounts it:
+// Sysfs mounts a sysfs that shows a network namespace's interfaces, read-only, in a directory below at. A container in
+// a user namespace of its own has no right to, since its network namespace is the machine's. For the same reason every
+// user of the namespace may then listen on any port (inside, low ports protect nothing) and ping. undo unmounts it:
 // once the container is made it holds its own.
 func Sysfs(netns, at string) (sysfs string, undo func() error, err error) {
 	dir, err := os.MkdirTemp(at, "sys")
