@@ -242,7 +242,7 @@ func TestExecTalksBothWays(t *testing.T) {
 	out, _, res = w.exec("x.t0", kernel.ExecRequest{Argv: []string{"/bin/sh", "-c", `read x; stty size; echo "got $x"`}, TTY: true,
 		Size: kernel.ExecSize{Columns: 99, Rows: 33}}, func(send func(kernel.ExecKind, []byte)) {
 		send(kernel.ExecResize, []byte(`{"columns":101,"rows":44}`))
-		go func() { time.Sleep(100 * time.Millisecond); send(kernel.ExecStdin, []byte("hello\n")) }() // a person types later
+		send(kernel.ExecStdin, []byte("hello\n"))
 	})
 	if !strings.Contains(out, "44 101") || !strings.Contains(out, "got hello") || res.Code != 0 {
 		t.Errorf("with a terminal: got %q, %+v, want its size and what was typed", out, res)

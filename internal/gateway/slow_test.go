@@ -116,7 +116,7 @@ func TestSlowClientsAreCutOff(t *testing.T) {
 		go func() {
 			io.WriteString(c, head("POST", "/read", 5))
 			for range 5 {
-				time.Sleep(bodyPace - time.Second)
+				time.Sleep(bodyPace - time.Second) // in the bubble's time: a slow body is what is tested
 				io.WriteString(c, "x")
 			}
 		}()
@@ -149,7 +149,7 @@ func TestSlowClientsAreCutOff(t *testing.T) {
 
 		c = dial() // small enough for the server's buffer: the server itself has to write it
 		io.WriteString(c, strings.Replace(head("GET", "/read", 0), "token=", "token=x", 1))
-		time.Sleep(writePace + time.Second)
+		time.Sleep(writePace + time.Second) // in the bubble's time: a slow reader is what is tested
 		if _, got := closedAfter(c); got != "" {
 			t.Errorf("small answer that nobody reads: %.20q is still sent after %v", got, writePace)
 		}

@@ -2,10 +2,12 @@ package density
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -109,11 +111,7 @@ func create(c *testbed.Client, name string) (*cluster, error) {
 	}
 	var last error
 	asked := false
-	for k.ready == 0 || k.ran == 0 {
-		if time.Since(begin) > *patience {
-			return nil, fmt.Errorf("%s did not come up within %v: %w", name, *patience, last)
-		}
-		time.Sleep(lookEach)
+	err = testbed.Wait(*patience, lookEach, func() error {
 		if k.ready == 0 {
 			v, err := show(c, name, false)
 			if err == nil && v.State == kubernetes.Ready {
@@ -127,15 +125,20 @@ func create(c *testbed.Client, name string) (*cluster, error) {
 			if k.api, err = enter(c, name); err != nil {
 				last = err
 			}
-			continue
-		}
-		if k.ran == 0 {
+		} else if k.ran == 0 {
 			if err := k.run(&asked); err == nil {
 				k.ran = time.Since(begin)
 			} else {
 				last = err
 			}
 		}
+		if k.ready == 0 || k.ran == 0 {
+			return cmp.Or(last, errors.New("its API was just found"))
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("%s did not come up within %v: %w", name, *patience, err)
 	}
 	return k, k.place(c)
 }

@@ -1,6 +1,7 @@
 package density
 
 import (
+	"cmp"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -179,19 +180,21 @@ func (s *started) tail() string {
 // await waits until an address answers, while what was started last is there.
 func (p *peers) await(running []*started, url string) error {
 	s := running[len(running)-1]
-	var err error
-	for end := time.Now().Add(*patience); time.Now().Before(end); time.Sleep(lookEach / 2) {
+	var ended error
+	err := testbed.Wait(*patience, lookEach/2, func() error {
 		select {
 		case e := <-s.end:
 			s.end <- e
-			return fmt.Errorf("%s ended: %v: %s", s.name, e, s.tail())
-		default:
-		}
-		if err = answers(p.client, url); err == nil {
+			ended = fmt.Errorf("%s ended: %v: %s", s.name, e, s.tail())
 			return nil
+		default:
+			return answers(p.client, url)
 		}
+	})
+	if err != nil {
+		err = fmt.Errorf("%s: %w", s.name, err)
 	}
-	return fmt.Errorf("%s: %w", s.name, err)
+	return cmp.Or(ended, err)
 }
 
 // awaitAll waits for API server, controller-manager and scheduler.

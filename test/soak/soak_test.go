@@ -125,19 +125,20 @@ func round(h *testbed.Datacenter, name string, look func() error) error {
 // moves. That it does not become so is compare's to tell.
 func quiet(h *testbed.Datacenter, before *counted) {
 	want := before
-	for end := time.Now().Add(settle); time.Now().Before(end); time.Sleep(lookEach) {
+	_ = testbed.Wait(settle, lookEach, func() error {
 		o := h.Run("cluster", "list", "--names")
 		now, err := look(h)
 		if o.Code != 0 || strings.TrimSpace(o.Out) != "" || err != nil {
-			continue
+			return fmt.Errorf("clusters are left: %s%s, %w", o.Out, o.Err, err)
 		}
 		if want != nil && now.like(want) {
-			return
+			return nil
 		}
 		if before == nil {
 			want = now
 		}
-	}
+		return errors.New("it moves")
+	})
 }
 
 // like reports whether of everything that has to be exact there is as much.

@@ -8,8 +8,8 @@ import (
 // pollEvery is the pause between two looks of Until.
 const pollEvery = 20 * time.Millisecond
 
-// Until calls look until it returns nil, and fails the test with look's last error after limit. It and Eventually are
-// the only ways in which stories wait.
+// Until calls look until it returns nil, and fails the test with look's last error after limit. It, Eventually and Wait
+// are the only ways in which tests on a testbed wait.
 func Until(t testing.TB, limit time.Duration, what string, look func() error) time.Duration {
 	t.Helper()
 	begin := time.Now()
@@ -23,22 +23,23 @@ func Until(t testing.TB, limit time.Duration, what string, look func() error) ti
 func Eventually(t testing.TB, limit, every time.Duration, what string, look func() error) time.Duration {
 	t.Helper()
 	begin := time.Now()
-	if err := eventually(limit, every, look); err != nil {
+	if err := Wait(limit, every, look); err != nil {
 		t.Fatalf("%s: not within %v: %v", what, limit, err)
 	}
 	return time.Since(begin)
 }
 
-func until(limit time.Duration, look func() error) error { return eventually(limit, pollEvery, look) }
+func until(limit time.Duration, look func() error) error { return Wait(limit, pollEvery, look) }
 
-func eventually(limit, every time.Duration, look func() error) error {
+// Wait is Eventually for whoever has no test to fail: it returns the last error.
+func Wait(limit, every time.Duration, look func() error) error {
 	end := time.Now().Add(limit)
 	for {
 		err := look()
 		if err == nil || time.Now().After(end) {
 			return err
 		}
-		time.Sleep(every)
+		time.Sleep(every) // between looks
 	}
 }
 
@@ -46,7 +47,7 @@ func eventually(limit, every time.Duration, look func() error) error {
 // happen.
 func Always(t testing.TB, during time.Duration, what string, look func() error) {
 	t.Helper()
-	for end := time.Now().Add(during); time.Now().Before(end); time.Sleep(pollEvery) {
+	for end := time.Now().Add(during); time.Now().Before(end); time.Sleep(pollEvery) { // between looks
 		if err := look(); err != nil {
 			t.Fatalf("%s: %v", what, err)
 		}

@@ -25,7 +25,7 @@ func TestExpiredLeaderDoesNotNotice(t *testing.T) {
 		}
 		var next *store.Leadership
 		go func() { next, _ = s.Campaign(t.Context(), "e", "next") }()
-		time.Sleep(time.Hour)
+		time.Sleep(time.Hour) // in the bubble's time: nothing happens
 		synctest.Wait()
 		if next != nil {
 			t.Fatal("a lease ran out by itself")

@@ -132,7 +132,7 @@ func TestAReclaimThatDoesNotHelpIsNotRepeatedAtOnce(t *testing.T) {
 		k := New(Config{Store: &stuck{s}, Metrics: metrics.New("test")})
 		done := make(chan error)
 		go func() { done <- k.Run(ctx) }()
-		time.Sleep(ReclaimPause + time.Minute)
+		time.Sleep(ReclaimPause + time.Minute) // in the bubble's time
 		synctest.Wait()
 		if s.reclaims != 2 {
 			t.Errorf("got %d in %v, want 2", s.reclaims, ReclaimPause+time.Minute)
@@ -205,7 +205,7 @@ func TestWhatWasWrittenSinceTheLastLookCounts(t *testing.T) {
 		done := make(chan error)
 		go func() { done <- k.Run(ctx) }()
 		s.fill(800, 800) // what was written was written over
-		time.Sleep(2 * time.Second)
+		time.Sleep(2 * time.Second) // in the bubble's time
 		synctest.Wait()
 		if err := k.Admit(); err != nil {
 			t.Errorf("two seconds later: %v", err)
