@@ -5,7 +5,8 @@
 // The binary becomes /<base name> and the image's entrypoint; the user is nobody. Flags say otherwise: -path where the
 // binary lies, -link a further name for it (again and again), -entrypoint what runs, -cmd what runs unless told
 // otherwise,
-// -user who runs it, -name a further reference. The same input gives the same archive, byte for byte; images of the same binary and links share their layer.
+// -user who runs it, -name a further reference. The same input gives the same archive, byte for byte; images of the
+// same binary and links share their layer.
 package main
 
 import (
@@ -89,7 +90,8 @@ func run(s spec, names []string, out string) error {
 		return err
 	}
 	for _, name := range names {
-		if err := p.AppendImage(img, layout.WithAnnotations(map[string]string{"io.containerd.image.name": name})); err != nil {
+		if err := p.AppendImage(img, layout.WithAnnotations(
+			map[string]string{"io.containerd.image.name": name})); err != nil {
 			return err
 		}
 	}
@@ -115,7 +117,8 @@ func pack(to io.Writer, from fs.FS) error {
 		if err != nil {
 			return err
 		}
-		if err := w.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: 0o644, Size: int64(len(content))}); err != nil {
+		if err := w.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: 0o644,
+			Size: int64(len(content))}); err != nil {
 			return err
 		}
 		_, err = w.Write(content)
@@ -159,7 +162,8 @@ func (s spec) image() (v1.Image, error) {
 	slices.Sort(dirs)
 	return mutate.ConfigFile(img, &v1.ConfigFile{
 		Architecture: runtime.GOARCH, OS: "linux",
-		Config: v1.Config{Entrypoint: s.entrypoint, Cmd: s.cmd, User: s.user, WorkingDir: "/", Env: []string{"PATH=" + strings.Join(dirs, ":")}},
+		Config: v1.Config{Entrypoint: s.entrypoint, Cmd: s.cmd, User: s.user, WorkingDir: "/",
+			Env: []string{"PATH=" + strings.Join(dirs, ":")}},
 		RootFS: v1.RootFS{Type: "layers", DiffIDs: must(img.ConfigFile()).RootFS.DiffIDs},
 	})
 }

@@ -57,11 +57,12 @@ type Family string
 // The families.
 const (
 	Services Family = "dcos:service:marathon:marathon:services" // apps, by id
-	Tasks    Family = "dcos:mesos:agent:container:app_id"       // what runs of an app or a cluster: logs, files, programs in it
-	Quota    Family = "dcos:mesos:master:quota:role"            // limits and guarantees, by role
-	Clusters Family = "marina:clusters"                         // hosted Kubernetes clusters, by group and name
-	Machines Family = "marina:machines"                         // the pool
-	Networks Family = "marina:networks"                         // addresses, VIPs and names
+	// what runs of an app or a cluster: logs, files, programs in it
+	Tasks    Family = "dcos:mesos:agent:container:app_id"
+	Quota    Family = "dcos:mesos:master:quota:role" // limits and guarantees, by role
+	Clusters Family = "marina:clusters"              // hosted Kubernetes clusters, by group and name
+	Machines Family = "marina:machines"              // the pool
+	Networks Family = "marina:networks"              // addresses, VIPs and names
 	Images   Family = "marina:images"
 	Members  Family = "marina:members" // users, service accounts, tokens
 	Audit    Family = "marina:audit"
@@ -111,7 +112,8 @@ func Denied(p Principal, a Action, r Resource) error {
 	if p.UID == "" {
 		who = "a stranger"
 	}
-	return fmt.Errorf("%s may not %s %s: an administrator of the datacenter can do it, or give the right: %w", who, a, r, errdefs.ErrPermissionDenied)
+	return fmt.Errorf("%s may not %s %s: an administrator of the datacenter can do it, or give the right: %w", who, a, r,
+		errdefs.ErrPermissionDenied)
 }
 
 // Administrators lets every known principal do everything.

@@ -33,11 +33,12 @@ type Config struct {
 	Region     string            //
 	Zone       string            //
 	Total      *kernel.Resources // what it gives to tasks; default: what the machine has less Reserve
-	Reserve    kernel.Resources  // kept for the machine itself; zero components: no cpu, 1/16 of the memory, 1/10 of the disk
-	Ports      kernel.PortRange  // default: 31000 to 32000
-	Version    string            // of the program
-	Warnings   []string          // told at registration, beside what the agent finds out itself
-	Boot       string            // default: the kernel's boot id
+	// kept for the machine itself; zero components: no cpu, 1/16 of the memory, 1/10 of the disk
+	Reserve  kernel.Resources
+	Ports    kernel.PortRange // default: 31000 to 32000
+	Version  string           // of the program
+	Warnings []string         // told at registration, beside what the agent finds out itself
+	Boot     string           // default: the kernel's boot id
 
 	Masters []string    // host:port, tried in turn
 	TLS     *tls.Config // for dialing a master, required; NextProtos is set by the agent
@@ -59,14 +60,15 @@ type Config struct {
 	SecretsEvery    time.Duration // between looks for newer contents of secrets; default 10 min
 	SecretsPatience time.Duration // how long a start waits for its secrets; default 1 min
 
-	ParallelStarts int           // instances being started at a time; default 8
-	ParallelPulls  int           // images being pulled at a time; default 4
-	ParallelChecks int           // checks being run at a time; default 64
-	Drain          time.Duration // from "no new connections" to TERM for instances that have any; default 500 ms, negative: none
-	CallTimeout    time.Duration // of one call to the runtime or the network; default 30 s
-	PullTimeout    time.Duration // of one image; default 15 min
-	Stuck          time.Duration // from KILL to saying that a task does not end; default 5 s
-	Reconcile      time.Duration // between comparisons with the runtime's truth; default 10 s
+	ParallelStarts int // instances being started at a time; default 8
+	ParallelPulls  int // images being pulled at a time; default 4
+	ParallelChecks int // checks being run at a time; default 64
+	// from "no new connections" to TERM for instances that have any; default 500 ms, negative: none
+	Drain       time.Duration
+	CallTimeout time.Duration // of one call to the runtime or the network; default 30 s
+	PullTimeout time.Duration // of one image; default 15 min
+	Stuck       time.Duration // from KILL to saying that a task does not end; default 5 s
+	Reconcile   time.Duration // between comparisons with the runtime's truth; default 10 s
 
 	Heartbeat  time.Duration // default kernel.HeartbeatInterval
 	BackoffMax time.Duration // between attempts to reach a master; default 2 s

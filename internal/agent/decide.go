@@ -144,7 +144,8 @@ func verdict(rec *record, i int, f fact) kernel.Status {
 	case s.State != kernel.Killing && f.exit != nil:
 		s.State, s.Reason, s.Message = exitVerdict(rec.Assignment.Size(&rec.Spec, i), *f.exit)
 	case s.State != kernel.Killing && f.gone && e.Reason != kernel.ReasonReboot:
-		s.State, s.Reason, s.Message = kernel.Failed, kernel.ReasonVanished, "its container was gone when the agent looked for it"
+		s.State, s.Reason, s.Message = kernel.Failed, kernel.ReasonVanished,
+			"its container was gone when the agent looked for it"
 	case e.Task == all || e.Task == i:
 		s.State, s.Reason, s.Message = e.State, e.Reason, e.Why
 	case s.State == kernel.Killing:

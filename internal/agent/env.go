@@ -8,11 +8,10 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/containerd/errdefs"
-	"github.com/marinaos/marina/internal/kernel"
-
 	"github.com/marinaos/marina/internal/agent/naming"
 	"github.com/marinaos/marina/internal/agent/node"
+	"github.com/marinaos/marina/internal/agent/volume"
+	"github.com/marinaos/marina/internal/kernel"
 	"github.com/marinaos/marina/internal/runtime"
 )
 
@@ -74,7 +73,8 @@ func effective(p kernel.Port, host uint16) uint16 {
 
 // attachment is an instance's place in the machine's network. ids is its own range, if it has one.
 func attachment(rec *record, ids *kernel.IDRange) kernel.Attachment {
-	a := kernel.Attachment{Instance: rec.Assignment.ID, Mode: rec.Spec.Network.Mode, Address: rec.Assignment.Address, Network: rec.Spec.Network.Name}
+	a := kernel.Attachment{Instance: rec.Assignment.ID, Mode: rec.Spec.Network.Mode, Address: rec.Assignment.Address,
+		Network: rec.Spec.Network.Name}
 	if hasNode(&rec.Spec) {
 		a.IDs = ids
 	}
@@ -200,14 +200,15 @@ func container(rec *record, task int, w place) (runtime.Container, error) {
 		c.Dir = runtime.SandboxTarget
 	}
 	for _, v := range t.Volumes {
-		b, err := bind(v, w)
+		b, err := volume.Bind(v, w.sandbox, w.volumes, w.lent)
 		if err != nil {
 			return runtime.Container{}, fmt.Errorf("task %s: %w", t.Name, err)
 		}
 		c.Binds = append(c.Binds, b)
 	}
 	for _, name := range t.Bundles {
-		c.Binds = append(c.Binds, runtime.Bind{Source: w.bundles[name], Target: path.Join(kernel.BundleTarget, name), ReadOnly: true})
+		c.Binds = append(c.Binds, runtime.Bind{Source: w.bundles[name], Target: path.Join(kernel.BundleTarget, name),
+			ReadOnly: true})
 	}
 	if t.Class == kernel.ClassNode {
 		c.Binds = append(c.Binds, node.Binds(filepath.Join(w.generated, nodeDir(task)))...)
@@ -226,45 +227,6 @@ func limitsOf(rec *record, task int) runtime.Limits {
 	}
 }
 
-// bind is a volume's mount. Relative paths are the sandbox's, on either side; absolute ones of the machine must be in a
-// directory that it lends, wherever links lead. Root inside of a container is root in what is bound, so nothing is lent
-// by default.
-func bind(v kernel.Volume, w place) (runtime.Bind, error) {
-	b := runtime.Bind{Source: v.HostPath, Target: v.ContainerPath, ReadOnly: v.ReadOnly}
-	if v.Reserved == "" && v.HostPath == "" || v.ContainerPath == "" {
-		return b, fmt.Errorf("volume at %q needs a host path and a container path: %w", v.ContainerPath, errdefs.ErrInvalidArgument)
-	}
-	if !path.IsAbs(b.Target) {
-		if !filepath.IsLocal(b.Target) {
-			return b, fmt.Errorf("volume at %q leaves the sandbox: %w", v.ContainerPath, errdefs.ErrInvalidArgument)
-		}
-		b.Target = path.Join(runtime.SandboxTarget, b.Target)
-	}
-	if v.Reserved != "" {
-		b.Source = w.volumes[v.Reserved]
-		return b, nil
-	}
-	if !path.IsAbs(b.Source) {
-		if !filepath.IsLocal(b.Source) {
-			return b, fmt.Errorf("volume of %q leaves the sandbox: %w", v.HostPath, errdefs.ErrInvalidArgument)
-		}
-		b.Source = filepath.Join(w.sandbox, b.Source)
-		return b, nil
-	}
-	real, err := filepath.EvalSymlinks(b.Source)
-	if err != nil {
-		return b, fmt.Errorf("volume of %q: no such directory on this machine: %w", v.HostPath, errdefs.ErrNotFound)
-	}
-	for _, dir := range w.lent {
-		if top, err := filepath.EvalSymlinks(dir); err == nil && (real == top || top == "/" || strings.HasPrefix(real, top+"/")) {
-			b.Source = real
-			return b, nil
-		}
-	}
-	return b, fmt.Errorf("volume of %q: this machine lends it to no task; its operator can, by marina up --host-volume %s: %w",
-		v.HostPath, v.HostPath, errdefs.ErrPermissionDenied)
-}
-
 // generated is the content of the files every instance is given.
 func generated(rec *record, w place, resolver netip.Addr, machineResolv []byte) map[string][]byte {
 	name := w.hostname
@@ -275,6 +237,7 @@ func generated(rec *record, w place, resolver netip.Addr, machineResolv []byte) 
 	if resolver.IsValid() {
 		resolv = fmt.Appendf(nil, "nameserver %s\n", resolver)
 	}
-	hosts := fmt.Appendf(nil, "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n%s %s\n", address(rec, w.machine), name)
+	hosts := fmt.Appendf(nil, "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n%s %s\n",
+		address(rec, w.machine), name)
 	return map[string][]byte{"resolv.conf": resolv, "hosts": hosts, "hostname": []byte(name + "\n")}
 }

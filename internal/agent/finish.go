@@ -154,7 +154,8 @@ func (g *instance) insistently(ctx context.Context, message string, f func() err
 // clean removes what is left of an instance whose end is durable, and then tells the end: who hears of it may give the
 // instance's address and ports away.
 func (g *instance) clean(ctx context.Context) bool {
-	if !g.insistently(ctx, "what is left of the group cannot be removed, trying again", func() error { return g.undo(ctx) }) {
+	if !g.insistently(ctx, "what is left of the group cannot be removed, trying again",
+		func() error { return g.undo(ctx) }) {
 		return false
 	}
 	g.publish()

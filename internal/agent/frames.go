@@ -105,7 +105,8 @@ func (a *Agent) placeMachine(d *kernel.Down) error {
 		next.Network = new(*d.Network)
 	}
 	a.mu.Lock()
-	same := next.Subnet == a.self.Subnet && a.self.Network != nil && next.Network != nil && *next.Network == *a.self.Network
+	same := next.Subnet == a.self.Subnet && a.self.Network != nil && next.Network != nil &&
+		*next.Network == *a.self.Network
 	a.mu.Unlock()
 	if !same {
 		if err := a.remember(func(r *agentRecord) { r.Subnet, r.Network = next.Subnet, next.Network }); err != nil {
@@ -149,13 +150,15 @@ func (a *Agent) assign(specs map[kernel.SpecID]kernel.Spec, d *kernel.Down) erro
 		delete(a.orphans, g.ID)
 	}
 	for _, g := range do.stop {
-		a.instances[g.ID].stop(&ending{State: kernel.Killed, Reason: kernel.ReasonKilled, Why: cmp.Or(g.Why, "stopped"), Task: all})
+		a.instances[g.ID].stop(&ending{State: kernel.Killed, Reason: kernel.ReasonKilled,
+			Why: cmp.Or(g.Why, "stopped"), Task: all})
 	}
 	for _, g := range do.resize {
 		a.instances[g.ID].resized(g.Sizes)
 	}
 	for _, id := range do.forget {
-		a.instances[id].stop(&ending{State: kernel.Killed, Reason: kernel.ReasonKilled, Why: "no longer assigned to this machine", Task: all})
+		a.instances[id].stop(&ending{State: kernel.Killed, Reason: kernel.ReasonKilled,
+			Why: "no longer assigned to this machine", Task: all})
 		a.instances[id].forgotten()
 	}
 	if d.Sync {

@@ -53,7 +53,8 @@ type instance struct {
 func (e *ending) Error() string { return e.Why }
 
 func (a *Agent) newInstance(p plan, stop context.CancelCauseFunc) *instance {
-	g := &instance{a: a, id: p.rec.Assignment.ID, log: a.log.With("group", p.rec.Assignment.ID), rec: p.rec, facts: p.facts, do: p.do,
+	g := &instance{a: a, id: p.rec.Assignment.ID, log: a.log.With("group", p.rec.Assignment.ID), rec: p.rec,
+		facts: p.facts, do: p.do,
 		stop: stop, over: make(chan struct{}), results: make(chan checked), spec: &p.rec.Spec,
 		sizes: p.rec.Assignment.Sizes, pending: len(p.rec.Assignment.Sizes) > 0, mailbox: newMailbox()}
 	if c := p.rec.Spec.Reservation; c != nil {
@@ -145,7 +146,8 @@ func (g *instance) adopt(ctx context.Context) {
 	changed := false
 	for i := range g.rec.Tasks {
 		t := &g.rec.Tasks[i]
-		if t.Phase != phaseStarted || t.Status.State != kernel.Running || len(t.Status.Health) != len(g.spec.Tasks[i].Checks) {
+		if t.Phase != phaseStarted || t.Status.State != kernel.Running ||
+			len(t.Status.Health) != len(g.spec.Tasks[i].Checks) {
 			g.running(i, g.facts[i].process)
 			changed = true
 		}

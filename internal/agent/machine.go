@@ -20,7 +20,8 @@ const (
 func (a *Agent) describe() kernel.Agent {
 	out := kernel.Agent{ID: a.self.ID, Hostname: a.cfg.Hostname, Address: a.cfg.Address, Attributes: a.cfg.Attributes,
 		Region: a.cfg.Region, Zone: a.cfg.Zone, Ports: a.cfg.Ports, Version: a.cfg.Version,
-		Kernel: machine.KernelRelease(), Cgroup: machine.CgroupVersion(), Warnings: append([]string(nil), a.cfg.Warnings...), Bundles: a.cfg.BundleVersions()}
+		Kernel: machine.KernelRelease(), Cgroup: machine.CgroupVersion(), Warnings: append([]string(nil), a.cfg.Warnings...),
+		Bundles: a.cfg.BundleVersions()}
 	if !machine.ReleaseAtLeast(out.Kernel, 5, 15) {
 		out.Warnings = append(out.Warnings, fmt.Sprintf("kernel %s is older than 5.15", out.Kernel))
 	}
@@ -29,7 +30,8 @@ func (a *Agent) describe() kernel.Agent {
 		maps.Copy(attributes, out.Attributes)
 		attributes[kernel.UserNamespaces] = "no"
 		out.Attributes = attributes
-		out.Warnings = append(out.Warnings, "there are no user namespaces: root in a container is root of the machine, with fewer rights")
+		out.Warnings = append(out.Warnings, "there are no user namespaces: root in a container is root of the machine, "+
+			"with fewer rights")
 	}
 	if a.cfg.Total != nil {
 		out.Total = *a.cfg.Total
@@ -44,6 +46,7 @@ func (a *Agent) describe() kernel.Agent {
 	kept.Mem = cmp.Or(kept.Mem, memory/memoryKept)
 	kept.Disk = cmp.Or(kept.Disk, a.self.Disk/diskKept)
 	out.Total = total.Sub(kept)
-	out.Total.MilliCPU, out.Total.Mem, out.Total.Disk = max(0, out.Total.MilliCPU), max(0, out.Total.Mem), max(0, out.Total.Disk)
+	out.Total.MilliCPU, out.Total.Mem, out.Total.Disk = max(0, out.Total.MilliCPU), max(0, out.Total.Mem),
+		max(0, out.Total.Disk)
 	return out
 }

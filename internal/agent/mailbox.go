@@ -22,7 +22,8 @@ type mailbox struct {
 }
 
 func newMailbox() mailbox {
-	return mailbox{exits: map[string]runtime.Exit{}, gone: map[string]bool{}, acks: map[kernel.TaskID]uint64{}, wake: make(chan struct{}, 1)}
+	return mailbox{exits: map[string]runtime.Exit{}, gone: map[string]bool{}, acks: map[kernel.TaskID]uint64{},
+		wake: make(chan struct{}, 1)}
 }
 
 // leave changes what is in the mailbox and has the instance look.

@@ -33,7 +33,8 @@ func hasNode(s *kernel.Spec) bool {
 // keeps its own, so ranges are too. Groups without claim and node share theirs, and so does all where there are no user
 // namespaces: nil.
 func ownRange(rec *record, subnet netip.Prefix, shared kernel.IDRange) (*kernel.IDRange, error) {
-	if rec.Spec.Reservation == nil && !hasNode(&rec.Spec) || rec.Spec.Network.Mode != kernel.NetworkBridge || shared.Count == 0 {
+	if rec.Spec.Reservation == nil && !hasNode(&rec.Spec) || rec.Spec.Network.Mode != kernel.NetworkBridge ||
+		shared.Count == 0 {
 		return nil, nil
 	}
 	at := rec.Assignment.Address
@@ -46,7 +47,8 @@ func ownRange(rec *record, subnet netip.Prefix, shared kernel.IDRange) (*kernel.
 	}
 	first := uint64(shared.First) + (number(at)-number(subnet.Masked().Addr())+1)*rangeSize
 	if first+rangeSize > 1<<32-1 {
-		return nil, fmt.Errorf("no user ids are left for address %s: those of the datacenter begin at %d, too high for subnet %s: %w",
+		return nil, fmt.Errorf("no user ids are left for address %s: those of the datacenter begin at %d, too high for "+
+			"subnet %s: %w",
 			at, shared.First, subnet, errdefs.ErrFailedPrecondition)
 	}
 	return &kernel.IDRange{First: uint32(first), Count: rangeSize}, nil

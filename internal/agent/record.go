@@ -13,10 +13,11 @@ import (
 
 // agentRecord is what an agent knows about itself: its own checkpoint.
 type agentRecord struct {
-	ID      kernel.AgentID      `json:"id"`
-	Epoch   int64               `json:"epoch"` // highest of a leader it has listened to
-	Boot    string              `json:"boot"`
-	Disk    int64               `json:"disk"` // bytes given to tasks, measured once so that it does not shrink with their use
+	ID    kernel.AgentID `json:"id"`
+	Epoch int64          `json:"epoch"` // highest of a leader it has listened to
+	Boot  string         `json:"boot"`
+	// bytes given to tasks, measured once so that it does not shrink with their use
+	Disk    int64               `json:"disk"`
 	Subnet  netip.Prefix        `json:"subnet,omitzero"`
 	Network *kernel.NetworkInfo `json:"network,omitempty"`
 }
@@ -63,7 +64,8 @@ const all = -1
 func newRecord(self agentRecord, boot string, g kernel.Assignment, s kernel.Spec) record {
 	r := record{Agent: self.ID, Epoch: self.Epoch, Boot: boot, Assignment: g, Spec: s}
 	for _, id := range s.TaskIDs(g.ID) {
-		r.Tasks = append(r.Tasks, taskRecord{Container: naming.Container(id, boot), Status: kernel.Status{Task: id, Instance: g.ID}})
+		r.Tasks = append(r.Tasks, taskRecord{Container: naming.Container(id, boot),
+			Status: kernel.Status{Task: id, Instance: g.ID}})
 	}
 	return r
 }

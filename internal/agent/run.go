@@ -80,12 +80,15 @@ func New(cfg Config, deps Deps) (*Agent, error) {
 		return nil, err
 	}
 	return &Agent{
-		measured: measure.New(deps.Metrics), cfg: cfg, log: deps.Log, dial: deps.Dial, incarnation: rand.Text(), secrets: deps.Secrets,
-		rt: runtime.Bounded(deps.Runtime, cfg.CallTimeout), network: bounded{deps.Network, cfg.CallTimeout},
-		starts: make(locks.Slots, cfg.ParallelStarts), pulls: make(locks.Slots, cfg.ParallelPulls), checks: make(locks.Slots, cfg.ParallelChecks),
+		measured: measure.New(deps.Metrics), cfg: cfg, log: deps.Log, dial: deps.Dial, incarnation: rand.Text(),
+		secrets: deps.Secrets,
+		rt:      runtime.Bounded(deps.Runtime, cfg.CallTimeout), network: bounded{deps.Network, cfg.CallTimeout},
+		starts: make(locks.Slots, cfg.ParallelStarts), pulls: make(locks.Slots, cfg.ParallelPulls),
+		checks: make(locks.Slots, cfg.ParallelChecks),
 		prober: check.Prober{Exec: deps.Runtime.Exec}, fetching: fetching(), making: making(),
-		instances: map[kernel.InstanceID]*instance{}, owners: map[string]*instance{}, orphans: map[kernel.InstanceID][]runtime.Found{},
-		ready: make(chan struct{}), recon: make(chan struct{}, 1),
+		instances: map[kernel.InstanceID]*instance{}, owners: map[string]*instance{},
+		orphans: map[kernel.InstanceID][]runtime.Found{},
+		ready:   make(chan struct{}), recon: make(chan struct{}, 1),
 	}, nil
 }
 
@@ -131,17 +134,21 @@ func (a *Agent) Run(ctx context.Context) error {
 func (a *Agent) assemble() {
 	a.ends = endpoint.New(a.self.ID, a.network, a.log)
 	a.sandboxes = sandbox.In(a.dir.Root)
-	a.claims = volume.New(volume.Config{Root: a.dir.Root, Storage: a.rt, Log: a.log, InUse: a.usesReservation, Released: a.released})
-	a.files = secret.New(secret.Config{Dir: filepath.Join(a.cfg.Run, filesDir), Storage: a.rt, Source: a.secrets, Timeout: a.cfg.CallTimeout,
+	a.claims = volume.New(volume.Config{Root: a.dir.Root, Storage: a.rt, Log: a.log, InUse: a.usesReservation,
+		Released: a.released})
+	a.files = secret.New(secret.Config{Dir: filepath.Join(a.cfg.Run, filesDir), Storage: a.rt, Source: a.secrets,
+		Timeout:  a.cfg.CallTimeout,
 		Patience: a.cfg.SecretsPatience, Log: a.log})
 }
 
 // link is the agent's way to its masters, and what it serves them.
 func (a *Agent) link() *session.Link {
-	serve := api.New(api.Config{Runtime: a.rt, Sandboxes: a.sandboxes, State: a.dir.Path, LogKeep: a.cfg.LogKeep, Log: a.log,
+	serve := api.New(api.Config{Runtime: a.rt, Sandboxes: a.sandboxes, State: a.dir.Path,
+		LogKeep: a.cfg.LogKeep, Log: a.log,
 		Agent: a.self.ID, Task: a.task, Up: a.up, Metrics: a.measured.Registry})
 	return session.New(session.Config{Masters: a.cfg.Masters, TLS: a.cfg.TLS, Dial: a.dial, Heartbeat: a.cfg.Heartbeat,
-		BackoffMax: a.cfg.BackoffMax, Suspect: a.cfg.Suspect, Agent: frames{a}, Handler: serve.Handler(), Log: a.log, Metrics: a.measured.Registry})
+		BackoffMax: a.cfg.BackoffMax, Suspect: a.cfg.Suspect, Agent: frames{a}, Handler: serve.Handler(), Log: a.log,
+		Metrics: a.measured.Registry})
 }
 
 // filesDir is where the files of running instances are mounted, below Config.Run.
@@ -186,9 +193,10 @@ func (a *Agent) recover(ctx context.Context, recs []record) error {
 		a.configure(ctx, &a.self)
 	}
 	var found []runtime.Found
-	if !retry.Until(ctx, a.cfg.BackoffMax, func() (err error) { found, err = a.rt.Containers(ctx); return err }, func(err error) {
-		a.log.Warn("runtime does not answer, waiting for it", "err", err)
-	}) {
+	if !retry.Until(ctx, a.cfg.BackoffMax, func() (err error) { found, err = a.rt.Containers(ctx); return err },
+		func(err error) {
+			a.log.Warn("runtime does not answer, waiting for it", "err", err)
+		}) {
 		return nil
 	}
 	byID := make(map[string]runtime.Found, len(found))
@@ -293,7 +301,8 @@ func (a *Agent) Drain(ctx context.Context) error {
 	a.draining = true
 	groups := make([]*instance, 0, len(a.instances))
 	for _, g := range a.instances {
-		g.stop(&ending{State: kernel.Killed, Reason: kernel.ReasonKilled, Why: "the machine's agent was told to stop everything", Task: all})
+		g.stop(&ending{State: kernel.Killed, Reason: kernel.ReasonKilled,
+			Why: "the machine's agent was told to stop everything", Task: all})
 		groups = append(groups, g)
 	}
 	a.mu.Unlock()
@@ -334,5 +343,6 @@ func (a *Agent) released(claim string) {
 // Unmount takes away everything that an agent with this configuration has mounted: before its directory is removed,
 // when no agent runs on it and no container is left. Volumes keep their content.
 func Unmount(ctx context.Context, s runtime.Storage, cfg Config) error {
-	return errors.Join(volume.UnmountBelow(ctx, s, filepath.Join(cfg.State, volume.Dir)), volume.UnmountBelow(ctx, s, cfg.runDir()))
+	return errors.Join(volume.UnmountBelow(ctx, s, filepath.Join(cfg.State, volume.Dir)),
+		volume.UnmountBelow(ctx, s, cfg.runDir()))
 }

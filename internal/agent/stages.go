@@ -18,12 +18,14 @@ type admission struct{ kept }
 
 func (admission) Prepare(_ context.Context, g *instance) error {
 	if g.rec.Assignment.Goal == kernel.GoalStop {
-		return &ending{State: kernel.Killed, Reason: kernel.ReasonKilled, Why: cmp.Or(g.rec.Assignment.Why, "stopped before it was started"), Task: all}
+		return &ending{State: kernel.Killed, Reason: kernel.ReasonKilled,
+			Why: cmp.Or(g.rec.Assignment.Why, "stopped before it was started"), Task: all}
 	}
 	for i, t := range g.tasks {
 		if !naming.IsTask(t) {
 			return &ending{State: kernel.Error, Reason: kernel.ReasonRuntime, Task: i,
-				Why: fmt.Sprintf("task id %.40q cannot name a directory: use at most %d letters, digits and ._-~@+=", t, naming.MaxTask)}
+				Why: fmt.Sprintf("task id %.40q cannot name a directory: use at most %d letters, digits and ._-~@+=", t,
+					naming.MaxTask)}
 		}
 		if _, err := container(&g.rec, i, place{lent: g.a.cfg.HostVolumes}); err != nil {
 			return &ending{State: kernel.Error, Reason: kernel.ReasonRuntime, Why: err.Error(), Task: i}

@@ -23,11 +23,13 @@ func (l *Log) Handler() http.Handler {
 		w.Header().Set("Cache-Control", "no-store")
 		if r.Method != http.MethodGet && r.Method != http.MethodHead {
 			w.Header().Set("Allow", "GET, HEAD")
-			answer(w, http.StatusMethodNotAllowed, map[string]string{"message": "The audit log is read by GET. Nobody changes it."})
+			answer(w, http.StatusMethodNotAllowed, map[string]string{"message": "The audit log is read by GET. Nobody " +
+				"changes it."})
 			return
 		}
 		if strings.Trim(strings.TrimPrefix(r.URL.Path, Base), "/") != "" {
-			answer(w, http.StatusNotFound, map[string]string{"message": "There is nothing at " + r.URL.Path + ": read " + Base + "."})
+			answer(w, http.StatusNotFound, map[string]string{"message": "There is nothing at " + r.URL.Path +
+				": read " + Base + "."})
 			return
 		}
 		q, err := queryOf(r)
@@ -41,7 +43,8 @@ func (l *Log) Handler() http.Handler {
 			answer(w, http.StatusBadRequest, map[string]string{"message": text})
 		case err != nil:
 			l.cfg.Log.Error("audit log not read", "err", err)
-			answer(w, http.StatusInternalServerError, map[string]string{"message": "The audit log cannot be read now; the master's log says why."})
+			answer(w, http.StatusInternalServerError, map[string]string{"message": "The audit log cannot be read now; the " +
+				"master's log says why."})
 		default:
 			answer(w, http.StatusOK, map[string][]Record{"records": records})
 		}

@@ -291,7 +291,8 @@ func (l *Log) Alarms() []kernel.Alarm {
 	if l.since.IsZero() {
 		return nil
 	}
-	return []kernel.Alarm{{Subject: "audit log", Problem: fmt.Sprintf("%d records of changes could not be written: %v", l.lost, l.problem),
+	return []kernel.Alarm{{Subject: "audit log", Problem: fmt.Sprintf("%d records of changes could not be written: %v",
+		l.lost, l.problem),
 		Do: "make room on the disk of " + l.cfg.Dir, Since: l.since}}
 }
 
@@ -313,7 +314,8 @@ func (q *Query) wants(r *Record) bool {
 		rest, ok := strings.CutPrefix(r.Path, strings.TrimSuffix(q.Path, "/"))
 		return ok && (rest == "" || rest[0] == '/')
 	}
-	return (q.Who == "" || q.Who == r.Who || q.Who == r.Notes["uid"]) && (q.Path == "" || below()) && !r.Time.Before(q.Since) &&
+	return (q.Who == "" || q.Who == r.Who || q.Who == r.Notes["uid"]) && (q.Path == "" || below()) &&
+		!r.Time.Before(q.Since) &&
 		r.Number > q.After && (q.Outcome == "" || q.Outcome == r.Outcome)
 }
 

@@ -88,7 +88,8 @@ func (c *config) checkSaid() error {
 	}
 	for _, dir := range c.HostVolume {
 		if !filepath.IsAbs(dir) || inside(c.State, dir) || inside(dir, c.State) {
-			return refused("host volume %q: expected an absolute path that neither holds the state directory nor lies in it", dir)
+			return refused("host volume %q: expected an absolute path that neither holds the state directory nor lies in it",
+				dir)
 		}
 	}
 	for _, a := range c.Attribute {

@@ -52,7 +52,8 @@ const (
 
 // take ends the processes, the tasks and the network, and has last do the rest; m is nil if no datacenter was started
 // here. Until it returns, neither a daemon nor an agent can start on the state.
-func take(ctx context.Context, cfg settings.Datacenter, progress io.Writer, last func(context.Context, *config, *machine) error) error {
+func take(ctx context.Context, cfg settings.Datacenter, progress io.Writer,
+	last func(context.Context, *config, *machine) error) error {
 	c, err := complete(cfg)
 	if err != nil {
 		return err
@@ -103,7 +104,8 @@ func take(ctx context.Context, cfg settings.Datacenter, progress io.Writer, last
 	if err := m.network.Cleanup(ctx); err != nil {
 		return err
 	}
-	if network.Neighbour(network.BridgeName(c.id)) == "" { // else another datacenter on this machine needs the limits that were raised
+	// else another datacenter on this machine needs the limits that were raised
+	if network.Neighbour(network.BridgeName(c.id)) == "" {
 		if err := c.sysctls().Restore(); err != nil {
 			return err
 		}

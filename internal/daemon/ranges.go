@@ -38,7 +38,8 @@ func (c *config) keptRanges() (r ranges, ok bool, err error) {
 		err = errors.New("it does not say pool and vips")
 	}
 	if err != nil {
-		return ranges{}, false, fmt.Errorf("%s: %w: write back {\"pool\": ..., \"vips\": ...} as they were (marina machine list knows parts of the pool): %w",
+		return ranges{}, false, fmt.Errorf("%s: %w: write back {\"pool\": ..., \"vips\": ...} as they were (marina "+
+			"machine list knows parts of the pool): %w",
 			c.rangesFile(), err, errdefs.ErrDataLoss)
 	}
 	return r, true, nil

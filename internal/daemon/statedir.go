@@ -37,7 +37,8 @@ func (c *config) checkState() error {
 	}
 	for _, f := range found {
 		if !slices.Contains(early, f.Name()) {
-			return fmt.Errorf("%s is no datacenter's state directory and is not empty (it has %s): name an empty or new one by MARINA_STATE: %w",
+			return fmt.Errorf("%s is no datacenter's state directory and is not empty (it has %s): name an empty or new one "+
+				"by MARINA_STATE: %w",
 				c.State, f.Name(), errdefs.ErrFailedPrecondition)
 		}
 	}

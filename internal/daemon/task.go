@@ -16,7 +16,8 @@ import (
 )
 
 // taskExec runs a program in a task and returns its exit code; what it says on either stream goes to out.
-func (t *term) taskExec(ctx context.Context, agent kernel.AgentID, task kernel.TaskID, argv []string, in io.Reader, out io.Writer) (int, error) {
+func (t *term) taskExec(ctx context.Context, agent kernel.AgentID, task kernel.TaskID, argv []string, in io.Reader,
+	out io.Writer) (int, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	client, err := t.master.AgentClient(agent)
@@ -33,7 +34,8 @@ func (t *term) taskExec(ctx context.Context, agent kernel.AgentID, task kernel.T
 		pipe.CloseWithError(feed(pipe, argv, in))
 	}()
 	defer body.CloseWithError(io.ErrClosedPipe) // unblocks feed
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "https://agent"+kernel.ExecPath(kernel.TaskID(url.PathEscape(string(task)))), body)
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost,
+		"https://agent"+kernel.ExecPath(kernel.TaskID(url.PathEscape(string(task)))), body)
 	if err != nil {
 		return 0, err
 	}
@@ -104,7 +106,8 @@ func (t *term) taskUsage(ctx context.Context, agent kernel.AgentID, task kernel.
 		return kubernetes.Cost{}, err
 	}
 	err = getJSON(ctx, client, "https://agent/agent/v1/tasks/"+url.PathEscape(string(task))+"/usage", &u)
-	return kubernetes.Cost{Private: float64(u.Private) / float64(kernel.MiB), Shared: float64(u.Shared) / float64(kernel.MiB), CPU: u.CPU}, err
+	return kubernetes.Cost{Private: float64(u.Private) / float64(kernel.MiB),
+		Shared: float64(u.Shared) / float64(kernel.MiB), CPU: u.CPU}, err
 }
 
 func getJSON(ctx context.Context, client http.RoundTripper, address string, v any) error {

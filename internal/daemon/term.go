@@ -109,8 +109,9 @@ func (d *daemon) newTerm(l *store.Leadership, listener net.Listener, name string
 	})
 	t.clusters = kubernetes.New(kubernetes.Config{
 		Kernel: t.master, Store: d.store, Fence: l.Fence(), Root: d.root, Log: d.log, Metrics: d.metrics,
-		Admit: d.upkeep.Admit, Pool: c.pool, VIPs: c.vips, Publish: c.published(), Images: c.path("kubernetes"), Machine: []string{c.Hostname},
-		Quotas: t.master.Quotas, Exec: t.taskExec, Usage: t.taskUsage,
+		Admit: d.upkeep.Admit, Pool: c.pool, VIPs: c.vips, Publish: c.published(), Images: c.path("kubernetes"),
+		Machine: []string{c.Hostname},
+		Quotas:  t.master.Quotas, Exec: t.taskExec, Usage: t.taskUsage,
 	})
 	t.schedulers = []scheduler{
 		{"services", t.services.Run, api.New(t.services, d.access), t.services.Alarms, t.services.Leading},

@@ -21,7 +21,9 @@ func (s *Images) Handler(z access.Authorizer) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /images/v1", func(w http.ResponseWriter, r *http.Request) {
 		all, err := s.List(r.Context())
-		all = slices.DeleteFunc(all, func(i Image) bool { return !access.Allowed(r.Context(), z, access.Read, access.Images.Of(i.Name)) })
+		all = slices.DeleteFunc(all, func(i Image) bool {
+			return !access.Allowed(r.Context(), z, access.Read, access.Images.Of(i.Name))
+		})
 		s.answer(w, r, http.StatusOK, map[string]any{"images": all}, err)
 	})
 	mux.HandleFunc("POST /images/v1", func(w http.ResponseWriter, r *http.Request) {
@@ -77,7 +79,8 @@ func (s *Images) Registry() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Docker-Distribution-Api-Version", "registry/2.0")
 		if r.Method != http.MethodGet && r.Method != http.MethodHead {
-			refuse(w, http.StatusMethodNotAllowed, "UNSUPPORTED", "this registry is read-only, load images with `marina image load`")
+			refuse(w, http.StatusMethodNotAllowed, "UNSUPPORTED",
+				"this registry is read-only, load images with `marina image load`")
 			return
 		}
 		if r.URL.Path == "/v2/" || r.URL.Path == "/v2" {

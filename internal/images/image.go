@@ -118,11 +118,13 @@ func (s *Images) Remove(ctx context.Context, ref string) error {
 // Normalize gives a reference its full form. A reference without a tag has "latest"; one by digest keeps it.
 func Normalize(ref string) (string, error) {
 	if len(ref) > MaxReference {
-		return "", fmt.Errorf("image reference of %d bytes, the limit is %d: %w", len(ref), MaxReference, errdefs.ErrInvalidArgument)
+		return "", fmt.Errorf("image reference of %d bytes, the limit is %d: %w", len(ref), MaxReference,
+			errdefs.ErrInvalidArgument)
 	}
 	r, err := name.ParseReference(strings.TrimSpace(ref), name.WithDefaultRegistry("docker.io"))
 	if err != nil || strings.Contains(ref, "..") {
-		return "", fmt.Errorf("image reference %q: write it as name:tag, such as hello:1: %w", ref, errdefs.ErrInvalidArgument)
+		return "", fmt.Errorf("image reference %q: write it as name:tag, such as hello:1: %w", ref,
+			errdefs.ErrInvalidArgument)
 	}
 	full := r.Name()
 	if rest, ok := strings.CutPrefix(full, name.DefaultRegistry+"/"); ok {

@@ -34,7 +34,8 @@ func (s *Images) take(t *taking, n int64) error {
 	s.space.mu.Lock()
 	defer s.space.mu.Unlock()
 	if s.space.used+n > s.space.max {
-		return fmt.Errorf("loaded images take %s of the %s that are kept, and this one does not fit: remove images with `marina image remove`: %w",
+		return fmt.Errorf("loaded images take %s of the %s that are kept, and this one does not fit: remove images with "+
+			"`marina image remove`: %w",
 			disk.Bytes(s.space.used), disk.Bytes(s.space.max), errdefs.ErrResourceExhausted)
 	}
 	s.space.used += n

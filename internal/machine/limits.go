@@ -36,7 +36,8 @@ func (s *Sysctls) RaiseLimits(log *slog.Logger) error {
 		case errors.Is(err, errNotRecorded):
 			return err
 		default:
-			log.Warn("setting of the machine cannot be raised; many containers may run into it", "setting", n.name, "want", n.least, "err", err)
+			log.Warn("setting of the machine cannot be raised; many containers may run into it", "setting", n.name, "want",
+				n.least, "err", err)
 		}
 	}
 	return nil

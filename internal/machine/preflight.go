@@ -53,9 +53,11 @@ func cgroups(at string) []kernel.Finding {
 	missing, version := missingController(at)
 	switch {
 	case missing != "" && version == "v2":
-		return Fatal("enable it for the root group in "+at+"/cgroup.subtree_control", "cgroup v2 has no %s controller", missing)
+		return Fatal("enable it for the root group in "+at+"/cgroup.subtree_control",
+			"cgroup v2 has no %s controller", missing)
 	case missing != "":
-		return Fatal("mount -t cgroup -o "+missing+" "+missing+" "+at+"/"+missing, "the %s cgroup controller is not mounted", missing)
+		return Fatal("mount -t cgroup -o "+missing+" "+missing+" "+at+"/"+missing, "the %s cgroup controller is not mounted",
+			missing)
 	case version == "v2":
 		return Warning("", "cgroups v2 (the same code as v1, not yet proven on as many machines)")
 	}
@@ -78,7 +80,8 @@ func smallLimits(sys string) []kernel.Finding {
 			continue
 		}
 		name := strings.ReplaceAll(l.name, "/", ".")
-		out = append(out, Warning(fmt.Sprintf("sysctl -w %s=%d", name, l.least), "%s is %d: enough for some hundred tasks", name, n)...)
+		out = append(out, Warning(fmt.Sprintf("sysctl -w %s=%d", name, l.least), "%s is %d: enough for some hundred tasks",
+			name, n)...)
 	}
 	return out
 }

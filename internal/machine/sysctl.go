@@ -56,7 +56,8 @@ func (s *Sysctls) write(name, value string) error {
 		return err
 	}
 	if err := os.WriteFile(filepath.Join(s.sys, name), []byte(value), 0); err != nil {
-		return fmt.Errorf("sysctl %s is %s, must be %s and cannot be written here; set it and start again: %w", name, was, value, err)
+		return fmt.Errorf("sysctl %s is %s, must be %s and cannot be written here; set it and start again: %w", name,
+			was, value, err)
 	}
 	return nil
 }

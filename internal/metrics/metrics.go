@@ -37,7 +37,8 @@ func New(version string) *Registry {
 	if info, ok := debug.ReadBuildInfo(); ok {
 		goVersion = info.GoVersion
 	}
-	r.Gauges("marina_build_info", "The running build; always 1.", "version", "goversion").WithLabelValues(version, goVersion).Set(1)
+	r.Gauges("marina_build_info", "The running build; always 1.", "version", "goversion").WithLabelValues(version,
+		goVersion).Set(1)
 	return r
 }
 
@@ -74,7 +75,8 @@ func (r *Registry) Histogram(name, help string, bounds []float64) Histogram {
 
 // Histograms returns the histograms of a name, one for each combination of the labels' values.
 func (r *Registry) Histograms(name, help string, bounds []float64, labels ...string) HistogramVec {
-	return register(r, prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: name, Help: help, Buckets: bounds}, labels))
+	return register(r, prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: name, Help: help, Buckets: bounds},
+		labels))
 }
 
 // register adds an instrument, or returns the one that is there already.
@@ -97,7 +99,8 @@ func Since(h Histogram, began time.Time) { h.Observe(time.Since(began).Seconds()
 
 // Handler serves the registry's instruments in the formats that Prometheus reads, by GET.
 func (r *Registry) Handler() http.Handler {
-	h := promhttp.HandlerFor(prometheus.Gatherers{r.reg, prometheus.DefaultGatherer}, promhttp.HandlerOpts{EnableOpenMetrics: true, MaxRequestsInFlight: maxScrapes})
+	h := promhttp.HandlerFor(prometheus.Gatherers{r.reg, prometheus.DefaultGatherer},
+		promhttp.HandlerOpts{EnableOpenMetrics: true, MaxRequestsInFlight: maxScrapes})
 	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		if req.Method != http.MethodGet && req.Method != http.MethodHead {
 			w.Header().Set("Allow", "GET, HEAD")

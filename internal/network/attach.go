@@ -140,7 +140,8 @@ func (n *Network) checkAttachment(a kernel.Attachment) error {
 	}
 	for _, r := range n.records {
 		if r.Instance != a.Instance && r.Address.IsValid() && r.Address == a.Address {
-			return fmt.Errorf("group %s: address %s is group %s's: %w", a.Instance, a.Address, r.Instance, errdefs.ErrAlreadyExists)
+			return fmt.Errorf("group %s: address %s is group %s's: %w", a.Instance, a.Address, r.Instance,
+				errdefs.ErrAlreadyExists)
 		}
 	}
 	return nil

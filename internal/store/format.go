@@ -40,7 +40,8 @@ func judgeFormat(stamp string) error {
 		return fmt.Errorf("the store's format is %.40q, which no program wrote: restore it from a backup: %w", stamp,
 			errdefs.ErrDataLoss)
 	case n > Format:
-		return fmt.Errorf("the store has format %d, this program knows format %d: a newer program wrote it, start that one: %w",
+		return fmt.Errorf("the store has format %d, this program knows format %d: a newer program wrote it, start that "+
+			"one: %w",
 			n, Format, errdefs.ErrFailedPrecondition)
 	}
 	return nil

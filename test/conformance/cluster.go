@@ -71,7 +71,8 @@ func (d *datacenter) ask(ctx context.Context, within time.Duration, args ...stri
 	cmd.Stderr = &complaint
 	out, err := cmd.Output()
 	if err != nil {
-		return "", fmt.Errorf("marina %s: %w: %s", strings.Join(args, " "), err, strings.TrimSpace(complaint.String()+string(out)))
+		return "", fmt.Errorf("marina %s: %w: %s", strings.Join(args, " "), err,
+			strings.TrimSpace(complaint.String()+string(out)))
 	}
 	return string(out), nil
 }
@@ -86,7 +87,8 @@ type cluster struct {
 // createCluster makes a minor's cluster anew, and waits until it is ready.
 func (d *datacenter) createCluster(ctx context.Context, m *Minor, nodes int) (*cluster, error) {
 	minor := strings.TrimPrefix(m.name, "v")
-	c := &cluster{d: d, name: "conf-" + strings.ReplaceAll(minor, ".", ""), kubeconfig: filepath.Join(m.cache, "kubeconfig")}
+	c := &cluster{d: d, name: "conf-" + strings.ReplaceAll(minor, ".", ""),
+		kubeconfig: filepath.Join(m.cache, "kubeconfig")}
 	if _, err := d.ask(ctx, askWithin, "cluster", "show", c.name); err == nil {
 		if err := c.delete(ctx); err != nil { // of an interrupted run
 			return nil, err
@@ -94,11 +96,13 @@ func (d *datacenter) createCluster(ctx context.Context, m *Minor, nodes int) (*c
 	}
 	say("%s: making cluster %s, nodes: %d", m.name, c.name, nodes)
 	begun := time.Now()
-	args := append([]string{"cluster", "create", c.name, "--version", minor, "--nodes", strconv.Itoa(nodes), "--wait", "--timeout", createWithin.String()}, grants...)
+	args := append([]string{"cluster", "create", c.name, "--version", minor, "--nodes", strconv.Itoa(nodes), "--wait",
+		"--timeout", createWithin.String()}, grants...)
 	if _, err := d.ask(ctx, createWithin+askWithin, args...); err != nil {
 		return nil, errors.Join(err, c.delete(ctx))
 	}
-	if _, err := d.ask(ctx, askWithin, "cluster", "kubeconfig", c.name, "--ttl", "48h", "--output", c.kubeconfig); err != nil {
+	if _, err := d.ask(ctx, askWithin, "cluster", "kubeconfig", c.name, "--ttl", "48h", "--output",
+		c.kubeconfig); err != nil {
 		return nil, errors.Join(err, c.delete(ctx))
 	}
 	say("%s: cluster %s is ready after %v", m.name, c.name, time.Since(begun).Round(time.Second))

@@ -41,7 +41,8 @@ const searched = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/
 const busyboxFrom = "trixie"
 
 // nettools is what tests run in agnhost's shell.
-var nettools = []string{"bash", "curl", "bind9-dnsutils", "netcat-openbsd", "iproute2", "util-linux", "socat", "iperf", "libc-bin"}
+var nettools = []string{"bash", "curl", "bind9-dnsutils", "netcat-openbsd", "iproute2", "util-linux", "socat",
+	"iperf", "libc-bin"}
 
 var agnhost = recipe{
 	packages: nettools, busybox: true,
@@ -60,21 +61,25 @@ var agnhost = recipe{
 // pet is agnhost with a picture.
 func pet(name string) recipe {
 	r := agnhost
-	r.files = map[string]string{name + ".jpg": "test/images/" + name + "/html/" + name + ".jpg", "data.json": "test/images/" + name + "/html/data.json"}
+	r.files = map[string]string{name + ".jpg": "test/images/" + name + "/html/" + name + ".jpg",
+		"data.json": "test/images/" + name + "/html/data.json"}
 	r.config.Cmd = []string{"test-webserver"}
 	return r
 }
 
 // recipes are by the names of images without registry and tag.
 var recipes = map[string]recipe{
-	"agnhost":           agnhost,
-	"kitten":            pet("kitten"),
-	"nautilus":          pet("nautilus"),
-	"busybox":           {busybox: true, config: v1.Config{Cmd: []string{"sh"}, Env: []string{searched}}},
-	"nonroot":           {busybox: true, config: v1.Config{Cmd: []string{"sh"}, Env: []string{searched}, User: "1234"}},
-	"glibc-dns-testing": {packages: nettools, busybox: true, config: v1.Config{Cmd: []string{"bash"}, Env: []string{searched}}},
-	"pause":             {config: v1.Config{Entrypoint: []string{"/pause"}, User: "65535:65535", Env: []string{searched}}}, // and pause.c
-	"nonewprivs": {programs: map[string]string{"usr/local/bin/nnp": "k8s.io/kubernetes/test/images/nonewprivs"}, setuid: true,
+	"agnhost":  agnhost,
+	"kitten":   pet("kitten"),
+	"nautilus": pet("nautilus"),
+	"busybox":  {busybox: true, config: v1.Config{Cmd: []string{"sh"}, Env: []string{searched}}},
+	"nonroot":  {busybox: true, config: v1.Config{Cmd: []string{"sh"}, Env: []string{searched}, User: "1234"}},
+	"glibc-dns-testing": {packages: nettools, busybox: true, config: v1.Config{Cmd: []string{"bash"},
+		Env: []string{searched}}},
+	// and pause.c
+	"pause": {config: v1.Config{Entrypoint: []string{"/pause"}, User: "65535:65535", Env: []string{searched}}},
+	"nonewprivs": {programs: map[string]string{"usr/local/bin/nnp": "k8s.io/kubernetes/test/images/nonewprivs"},
+		setuid: true,
 		config: v1.Config{Cmd: []string{"nnp"}, Env: []string{searched}}},
 	"nginx": {
 		packages: []string{"nginx-light"}, busybox: true,
@@ -88,7 +93,8 @@ var recipes = map[string]recipe{
 	},
 	"sample-apiserver": {programs: map[string]string{"sample-apiserver": "k8s.io/sample-apiserver"},
 		config: v1.Config{Entrypoint: []string{"/sample-apiserver"}, Env: []string{searched}}},
-	"etcd": {programs: map[string]string{"usr/local/bin/etcd": "go.etcd.io/etcd/server/v3"}, config: v1.Config{Env: []string{searched}}},
+	"etcd": {programs: map[string]string{"usr/local/bin/etcd": "go.etcd.io/etcd/server/v3"},
+		config: v1.Config{Env: []string{searched}}},
 }
 
 const nginxConf = `user www-data;
@@ -201,7 +207,10 @@ func asImage(fs *Rootfs, config v1.Config) (v1.Image, error) {
 	if err != nil {
 		return nil, err
 	}
-	layer, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(files)), nil },
+	layer, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) {
+		return io.NopCloser(bytes.NewReader(files)),
+			nil
+	},
 		tarball.WithMediaType(types.OCILayer), tarball.WithCompressionLevel(gzip.BestSpeed))
 	if err != nil {
 		return nil, err

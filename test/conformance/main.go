@@ -174,7 +174,8 @@ func (c *Config) runMinor(ctx context.Context, m *Minor, d *datacenter, deadline
 		return 0, nil
 	}
 	say("%s: building the tests; the first time takes some minutes", m.name)
-	s := &Suite{Kubeconfig: c.Kubeconfig, Nodes: c.Nodes, Release: m.release, Where: fmt.Sprintf("%d nodes", c.Nodes), Dir: m.cache}
+	s := &Suite{Kubeconfig: c.Kubeconfig, Nodes: c.Nodes, Release: m.release, Where: fmt.Sprintf("%d nodes", c.Nodes),
+		Dir: m.cache}
 	if s.Program, err = m.buildSuite(ctx); err != nil {
 		return 0, err
 	}
@@ -198,7 +199,8 @@ func (c *Config) runMinor(ctx context.Context, m *Minor, d *datacenter, deadline
 }
 
 // place gives the suite a cluster; end takes it away.
-func (c *Config) place(ctx context.Context, m *Minor, d *datacenter, s *Suite, archives []string) (end func() error, err error) {
+func (c *Config) place(ctx context.Context, m *Minor, d *datacenter, s *Suite,
+	archives []string) (end func() error, err error) {
 	switch {
 	case c.Bare:
 		link, err := m.component("control-plane")
@@ -261,7 +263,8 @@ func (c *Config) choose(m *Minor) []Test {
 }
 
 // runTests runs tests in batches, serial ones after all others, and notes the results of each batch.
-func (c *Config) runTests(ctx context.Context, m *Minor, s *Suite, tests []Test, deadline time.Time) (failures int, err error) {
+func (c *Config) runTests(ctx context.Context, m *Minor, s *Suite, tests []Test,
+	deadline time.Time) (failures int, err error) {
 	isSerial := func(t Test) bool {
 		return strings.Contains(t.Name, "[Serial]") || strings.Contains(t.Name, "[Disruptive]")
 	}
@@ -272,7 +275,8 @@ func (c *Config) runTests(ctx context.Context, m *Minor, s *Suite, tests []Test,
 		if i == 1 {
 			procs = 1
 		}
-		n, err := runBatches(ctx, m, s, slices.Collect(slices.Chunk(part, batchSize)), procs, deadline, []string{"parallel", "serial"}[i])
+		n, err := runBatches(ctx, m, s, slices.Collect(slices.Chunk(part, batchSize)), procs, deadline,
+			[]string{"parallel", "serial"}[i])
 		failures += n
 		if err != nil {
 			return failures, err
@@ -281,7 +285,8 @@ func (c *Config) runTests(ctx context.Context, m *Minor, s *Suite, tests []Test,
 	return failures, nil
 }
 
-func runBatches(ctx context.Context, m *Minor, s *Suite, batches [][]Test, procs int, deadline time.Time, name string) (int, error) {
+func runBatches(ctx context.Context, m *Minor, s *Suite, batches [][]Test, procs int, deadline time.Time,
+	name string) (int, error) {
 	var (
 		mu       sync.Mutex // guards next, failures, errs and the results
 		next     int
@@ -310,7 +315,8 @@ func runBatches(ctx context.Context, m *Minor, s *Suite, batches [][]Test, procs
 				} else {
 					failures += tell(m, batches[i], results)
 					errs = append(errs, m.results.add(results))
-					say("%s: %s batch %d of %d: %d tests in %v", m.name, name, i+1, len(batches), len(results), time.Since(begun).Round(time.Second))
+					say("%s: %s batch %d of %d: %d tests in %v", m.name, name, i+1, len(batches), len(results),
+						time.Since(begun).Round(time.Second))
 				}
 				mu.Unlock()
 			}

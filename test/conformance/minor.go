@@ -48,7 +48,8 @@ func openMinor(ctx context.Context, root, name string) (*Minor, error) {
 	if f := strings.Fields(string(out)); err == nil && len(f) == 2 {
 		m.release, m.source = f[0], f[1]
 	} else {
-		return nil, fmt.Errorf("minor %s: source of Kubernetes: %q, %w", name, out, errors.Join(err, m.goTool(ctx, "mod", "download", "k8s.io/kubernetes")))
+		return nil, fmt.Errorf("minor %s: source of Kubernetes: %q, %w", name, out,
+			errors.Join(err, m.goTool(ctx, "mod", "download", "k8s.io/kubernetes")))
 	}
 	if m.tests, err = readTests(m.source); err != nil {
 		return nil, fmt.Errorf("minor %s: %w", name, err)
@@ -90,7 +91,8 @@ func (m *Minor) goTool(ctx context.Context, args ...string) error {
 func (m *Minor) stamp() string {
 	s := "-s -w"
 	for _, pkg := range []string{"k8s.io/component-base/version", "k8s.io/client-go/pkg/version"} {
-		s += fmt.Sprintf(" -X %s.gitVersion=%s -X %[1]s.gitMajor=1 -X %[1]s.gitMinor=%[3]s -X %[1]s.gitTreeState=archive -X %[1]s.gitCommit=",
+		s += fmt.Sprintf(" -X %s.gitVersion=%s -X %[1]s.gitMajor=1 -X %[1]s.gitMinor=%[3]s -X %[1]s.gitTreeState=archive "+
+			"-X %[1]s.gitCommit=",
 			pkg, m.release, strings.TrimPrefix(m.name, "v1."))
 	}
 	return s

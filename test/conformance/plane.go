@@ -60,7 +60,8 @@ func (p *plane) start(ctx context.Context, program, log string) error {
 	if err := writeKubeconfig(p.kubeconfig, server, pki); err != nil {
 		return err
 	}
-	p.cmd = exec.Command(program, "--data-dir="+filepath.Join(p.dir, "data"), "--run-dir="+filepath.Join(p.dir, "run"), "--pki-dir="+pki,
+	p.cmd = exec.Command(program, "--data-dir="+filepath.Join(p.dir, "data"), "--run-dir="+filepath.Join(p.dir, "run"),
+		"--pki-dir="+pki,
 		"--bind-address=127.0.0.1", "--advertise-address=192.0.2.1", "--secure-port="+port[0],
 		"--kube-controller-manager-arg=--secure-port="+port[1], "--kube-scheduler-arg=--secure-port="+port[2])
 	f, err := os.Create(log)
@@ -123,7 +124,8 @@ func writeKubeconfig(path, server, pki string) error {
 	b, err := json.MarshalIndent(named{
 		"apiVersion": "v1", "kind": "Config", "current-context": "plane",
 		"clusters": []named{{"name": "plane", "cluster": named{"server": server, "certificate-authority": pki + "/ca.crt"}}},
-		"users":    []named{{"name": "admin", "user": named{"client-certificate": pki + "/admin.crt", "client-key": pki + "/admin.key"}}},
+		"users": []named{{"name": "admin", "user": named{"client-certificate": pki + "/admin.crt", "client-key": pki +
+			"/admin.key"}}},
 		"contexts": []named{{"name": "plane", "context": named{"cluster": "plane", "user": "admin"}}},
 	}, "", " ") // YAML too
 	if err != nil {
@@ -177,9 +179,11 @@ func newIssuer(dir, name string) (*issuer, error) {
 	if err != nil {
 		return nil, err
 	}
-	i := &issuer{dir: dir, key: key, cert: &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name},
-		NotBefore: time.Now().Add(-time.Minute), NotAfter: time.Now().Add(48 * time.Hour), IsCA: true, BasicConstraintsValid: true,
-		KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageDigitalSignature}}
+	i := &issuer{dir: dir, key: key, cert: &x509.Certificate{SerialNumber: big.NewInt(1),
+		Subject:   pkix.Name{CommonName: name},
+		NotBefore: time.Now().Add(-time.Minute), NotAfter: time.Now().Add(48 * time.Hour), IsCA: true,
+		BasicConstraintsValid: true,
+		KeyUsage:              x509.KeyUsageCertSign | x509.KeyUsageDigitalSignature}}
 	return i, i.write(name, i.cert, key)
 }
 
@@ -189,7 +193,8 @@ func (i *issuer) issue(name, user, group string, hosts ...string) error {
 		return err
 	}
 	c := &x509.Certificate{SerialNumber: serial, Subject: pkix.Name{CommonName: user}, DNSNames: hosts,
-		NotBefore: time.Now().Add(-time.Minute), NotAfter: time.Now().Add(48 * time.Hour), KeyUsage: x509.KeyUsageDigitalSignature,
+		NotBefore: time.Now().Add(-time.Minute), NotAfter: time.Now().Add(48 * time.Hour),
+		KeyUsage:    x509.KeyUsageDigitalSignature,
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}}
 	if group != "" {
 		c.Subject.Organization = []string{group}

@@ -32,16 +32,19 @@ func writeReport(root string, minors []*Minor) error {
 
 func report(minors []*Minor) string {
 	var b strings.Builder
-	b.WriteString("\n| Release | Shard | Tests | Passed | Failed | Left out | Not run | Last run | On |\n|---|---|--:|--:|--:|--:|--:|---|---|\n")
+	b.WriteString("\n| Release | Shard | Tests | Passed | Failed | Left out | Not run | Last run | On " +
+		"|\n|---|---|--:|--:|--:|--:|--:|---|---|\n")
 	for _, m := range minors {
 		for _, class := range classes {
 			in := func(t Test) bool { return t.Class == class }
 			c := m.results.count(m.tests, in)
 			days, where := m.ran(in)
-			fmt.Fprintf(&b, "| %s | %s | %d | %d | %d | %d | %d | %s | %s |\n", m.release, class, c.All, c.Passed, c.Failed, c.LeftOut, c.NotRun, days, where)
+			fmt.Fprintf(&b, "| %s | %s | %d | %d | %d | %d | %d | %s | %s |\n", m.release, class, c.All, c.Passed, c.Failed,
+				c.LeftOut, c.NotRun, days, where)
 		}
 		c := m.results.count(m.tests, func(Test) bool { return true })
-		fmt.Fprintf(&b, "| **%s** | **all** | **%d** | **%d** | **%d** | **%d** | **%d** | | |\n", m.release, c.All, c.Passed, c.Failed, c.LeftOut, c.NotRun)
+		fmt.Fprintf(&b, "| **%s** | **all** | **%d** | **%d** | **%d** | **%d** | **%d** | | |\n", m.release, c.All, c.Passed,
+			c.Failed, c.LeftOut, c.NotRun)
 	}
 	for _, m := range minors {
 		list(&b, m.release+", failed", m.tests, func(t Test) (string, bool) {

@@ -70,7 +70,8 @@ type Count struct{ All, Passed, Failed, LeftOut, NotRun int }
 
 // String is the count in words.
 func (c Count) String() string {
-	s := fmt.Sprintf("of %d tests %d were run: %d passed, %d failed; %d left out", c.All, c.Passed+c.Failed, c.Passed, c.Failed, c.LeftOut)
+	s := fmt.Sprintf("of %d tests %d were run: %d passed, %d failed; %d left out", c.All, c.Passed+c.Failed, c.Passed,
+		c.Failed, c.LeftOut)
 	if c.NotRun > 0 {
 		s += fmt.Sprintf("; %d not run yet", c.NotRun)
 	}

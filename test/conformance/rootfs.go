@@ -28,18 +28,21 @@ type entry struct {
 var merged = []string{"bin", "sbin", "lib", "lib64"}
 
 // notNeeded is what of Debian's packages nobody reads in a test.
-var notNeeded = []string{"usr/share/doc/", "usr/share/man/", "usr/share/locale/", "usr/share/info/", "usr/share/lintian/", "usr/share/bash-completion/"}
+var notNeeded = []string{"usr/share/doc/", "usr/share/man/", "usr/share/locale/", "usr/share/info/",
+	"usr/share/lintian/", "usr/share/bash-completion/"}
 
 const users = "root:x:0:0:root:/root:/bin/sh\nwww-data:x:33:33:www-data:/var/www:/bin/false\nuser-defined-in-image:x:1000:1000::/home:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n"
 const groups = "root:x:0:\nwww-data:x:33:\nuser-defined-in-image:x:1000:\ngroup-defined-in-image:x:50000:user-defined-in-image\nnogroup:x:65534:\n"
 
 func newRootfs() *Rootfs {
 	r := &Rootfs{entries: map[string]entry{}}
-	for _, dir := range []string{"etc", "usr", "usr/bin", "usr/sbin", "usr/lib", "usr/lib64", "var", "run", "proc", "sys", "dev", "home"} {
+	for _, dir := range []string{"etc", "usr", "usr/bin", "usr/sbin", "usr/lib", "usr/lib64", "var", "run", "proc", "sys",
+		"dev", "home"} {
 		r.dir(dir, 0o755)
 	}
 	for _, link := range merged {
-		r.entries[link] = entry{header: tar.Header{Typeflag: tar.TypeSymlink, Name: link, Linkname: "usr/" + link, Mode: 0o777}}
+		r.entries[link] = entry{header: tar.Header{Typeflag: tar.TypeSymlink, Name: link, Linkname: "usr/" +
+			link, Mode: 0o777}}
 	}
 	r.dir("root", 0o700)
 	r.dir("tmp", 0o1777)
@@ -101,22 +104,26 @@ func (r *Rootfs) packages(names []string, release string) error {
 		return err
 	}
 	options := []string{"-qq", "-y", "--download-only", "--no-install-recommends", "-o", "Debug::NoLocking=1",
-		"-o", "Dir::State::status=" + none, "-o", "Dir::State::extended_states=" + none, "-o", "Dir::Cache::archives=" + dir + "/",
+		"-o", "Dir::State::status=" + none, "-o", "Dir::State::extended_states=" + none, "-o",
+		"Dir::Cache::archives=" + dir + "/",
 		"-o", "APT::Sandbox::User=root"}
 	if release != "" {
 		source := filepath.Join(dir, "source.list")
 		line := fmt.Sprintf("deb [signed-by=%s] http://deb.debian.org/debian %s main\n", keyring, release)
-		if err := errors.Join(os.WriteFile(source, []byte(line), 0o644), os.MkdirAll(filepath.Join(dir, "lists", "partial"), 0o700)); err != nil {
+		if err := errors.Join(os.WriteFile(source, []byte(line), 0o644), os.MkdirAll(filepath.Join(dir, "lists", "partial"),
+			0o700)); err != nil {
 			return err
 		}
-		options = append(options, "-o", "Dir::Etc::sourcelist="+source, "-o", "Dir::Etc::sourceparts="+none, "-o", "Dir::State::lists="+filepath.Join(dir, "lists"),
+		options = append(options, "-o", "Dir::Etc::sourcelist="+source, "-o", "Dir::Etc::sourceparts="+none, "-o",
+			"Dir::State::lists="+filepath.Join(dir, "lists"),
 			"-o", "Dir::Cache::pkgcache=", "-o", "Dir::Cache::srcpkgcache=")
 		if out, err := exec.Command("apt-get", append(slices.Clone(options), "update")...).CombinedOutput(); err != nil {
 			return fmt.Errorf("apt-get update of %s: %w\n%s", release, err, out)
 		}
 	}
 	if out, err := exec.Command("apt-get", append(append(options, "install"), names...)...).CombinedOutput(); err != nil {
-		return fmt.Errorf("apt-get of %s: %w (is the list of packages there? apt-get update)\n%s", strings.Join(names, " "), err, out)
+		return fmt.Errorf("apt-get of %s: %w (is the list of packages there? apt-get update)\n%s",
+			strings.Join(names, " "), err, out)
 	}
 	debs, err := filepath.Glob(filepath.Join(dir, "*.deb"))
 	if err != nil {
@@ -147,14 +154,16 @@ func (r *Rootfs) unpack(deb string) error {
 		if name == "" || slices.ContainsFunc(notNeeded, func(p string) bool { return strings.HasPrefix(name+"/", p) }) {
 			continue
 		}
-		if old, there := r.entries[strings.TrimPrefix(path.Clean("/"+h.Name), "/")]; there && h.Typeflag == tar.TypeDir && old.header.Typeflag == tar.TypeSymlink {
+		if old, there := r.entries[strings.TrimPrefix(path.Clean("/"+h.Name), "/")]; there && h.Typeflag == tar.TypeDir &&
+			old.header.Typeflag == tar.TypeSymlink {
 			continue
 		}
 		content, err := io.ReadAll(in)
 		if err != nil {
 			return err
 		}
-		keep := tar.Header{Typeflag: h.Typeflag, Name: name, Linkname: h.Linkname, Mode: h.Mode, Size: h.Size, Uid: h.Uid, Gid: h.Gid}
+		keep := tar.Header{Typeflag: h.Typeflag, Name: name, Linkname: h.Linkname, Mode: h.Mode, Size: h.Size,
+			Uid: h.Uid, Gid: h.Gid}
 		if h.Typeflag == tar.TypeLink {
 			keep.Linkname = clean(h.Linkname)
 		}

@@ -69,14 +69,16 @@ func (s *Suite) run(ctx context.Context, batch []Test, name string) (map[string]
 }
 
 func (s *Suite) args(batch []Test, reports string) []string {
-	args := []string{"--provider=skeleton", "--kubeconfig=" + s.Kubeconfig, "--kubectl-path=" + s.Kubectl, "--report-dir=" + reports,
+	args := []string{"--provider=skeleton", "--kubeconfig=" + s.Kubeconfig, "--kubectl-path=" + s.Kubectl,
+		"--report-dir=" + reports,
 		"--dump-logs-on-failure=false", "--disable-log-dump", "--e2e-output-dir=" + reports,
 		"--ginkgo.no-color", "--ginkgo.silence-skips", "--ginkgo.timeout=" + batchLimit.String()}
 	if s.Nodes == 0 {
 		// Neither counts nodes nor waits for them and their pods.
 		args = append(args, "--num-nodes=0", "--allowed-not-ready-nodes=-1", "--minStartupPods=-1")
 	} else {
-		args = append(args, "--node-schedulable-timeout=3m", "--system-pods-startup-timeout=5m", "--system-daemonsets-startup-timeout=3m")
+		args = append(args, "--node-schedulable-timeout=3m", "--system-pods-startup-timeout=5m",
+			"--system-daemonsets-startup-timeout=3m")
 	}
 	for _, t := range batch {
 		// A test's full text begins with the suite's name.

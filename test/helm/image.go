@@ -23,7 +23,8 @@ const podinfo = "github.com/stefanprodan/podinfo"
 
 // moduleDir is the directory of podinfo's module.
 func moduleDir() (string, error) {
-	if out, err := exec.Command("go", "mod", "download", podinfo).CombinedOutput(); err != nil { // nothing is imported of it
+	// nothing is imported of it
+	if out, err := exec.Command("go", "mod", "download", podinfo).CombinedOutput(); err != nil {
 		return "", fmt.Errorf("download of %s: %w\n%s", podinfo, err, out)
 	}
 	out, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", podinfo).Output()
@@ -35,12 +36,15 @@ func moduleDir() (string, error) {
 
 // buildImage writes an archive with podinfo's two programs, each where its Dockerfile has it, under the name reference.
 func buildImage(dir, reference, archive string) error {
-	img, err := mutate.ConfigFile(empty.Image, &v1.ConfigFile{Architecture: runtime.GOARCH, OS: "linux", RootFS: v1.RootFS{Type: "layers"},
-		Config: v1.Config{User: "1000:1000", WorkingDir: "/home/app", Cmd: []string{"./podinfo"}, Env: []string{"PATH=/usr/local/bin"}}})
+	img, err := mutate.ConfigFile(empty.Image, &v1.ConfigFile{Architecture: runtime.GOARCH, OS: "linux",
+		RootFS: v1.RootFS{Type: "layers"},
+		Config: v1.Config{User: "1000:1000", WorkingDir: "/home/app", Cmd: []string{"./podinfo"},
+			Env: []string{"PATH=/usr/local/bin"}}})
 	if err != nil {
 		return err
 	}
-	for _, p := range []struct{ command, path string }{{"podinfo", "home/app/podinfo"}, {"podcli", "usr/local/bin/podcli"}} {
+	for _, p := range []struct{ command, path string }{{"podinfo", "home/app/podinfo"},
+		{"podcli", "usr/local/bin/podcli"}} {
 		file := filepath.Join(dir, p.command)
 		build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", file, podinfo+"/cmd/"+p.command)
 		build.Env = append(os.Environ(), "CGO_ENABLED=0")
@@ -70,7 +74,8 @@ func layerOf(file, path string) (v1.Layer, error) {
 	}
 	var b bytes.Buffer
 	w := tar.NewWriter(&b)
-	if err := w.WriteHeader(&tar.Header{Name: path, Mode: 0o755, Size: int64(len(program)), Typeflag: tar.TypeReg}); err != nil {
+	if err := w.WriteHeader(&tar.Header{Name: path, Mode: 0o755, Size: int64(len(program)),
+		Typeflag: tar.TypeReg}); err != nil {
 		return nil, err
 	}
 	if _, err := w.Write(program); err != nil {

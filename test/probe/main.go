@@ -254,7 +254,8 @@ func lookup(r *http.Request) (string, error) {
 		}
 		return out.String(), err
 	}
-	list, err := net.DefaultResolver.LookupNetIP(r.Context(), "ip4", name) // one question: with two, one's failure passes for the other's
+	// one question: with two, one's failure passes for the other's
+	list, err := net.DefaultResolver.LookupNetIP(r.Context(), "ip4", name)
 	var out strings.Builder
 	for _, a := range list {
 		fmt.Fprintln(&out, a)

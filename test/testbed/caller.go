@@ -35,7 +35,8 @@ type Caller struct {
 }
 
 // Call starts calling http://address/ every so often. A dial of nil is from the machine.
-func NewCaller(address string, every time.Duration, dial func(context.Context, string, string) (net.Conn, error)) *Caller {
+func NewCaller(address string, every time.Duration, dial func(context.Context, string, string) (net.Conn,
+	error)) *Caller {
 	ctx, cancel := context.WithCancel(context.Background())
 	c := &Caller{cancel: cancel}
 	for _, once := range []bool{true, false} {
@@ -85,7 +86,8 @@ func who(client *http.Client, url string) (string, error) {
 
 // Who calls an address once, by a new connection, and returns the task that answers.
 func Who(address string) (string, error) {
-	return who(&http.Client{Timeout: callLimit, Transport: &http.Transport{DisableKeepAlives: true}}, "http://"+address+"/")
+	return who(&http.Client{Timeout: callLimit, Transport: &http.Transport{DisableKeepAlives: true}},
+		"http://"+address+"/")
 }
 
 // Calls returns all so far.

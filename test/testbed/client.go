@@ -45,7 +45,8 @@ func (h *Datacenter) Client() (*Client, error) {
 }
 
 // NewClient returns a client that trusts ca only, and dials by dial if there is one.
-func NewClient(base, auth string, ca []byte, dial func(context.Context, string, string) (net.Conn, error)) (*Client, error) {
+func NewClient(base, auth string, ca []byte, dial func(context.Context, string, string) (net.Conn, error)) (
+	*Client, error) {
 	pool := x509.NewCertPool()
 	if !pool.AppendCertsFromPEM(ca) {
 		return nil, fmt.Errorf("the CA certificate is not PEM: %.100s", ca)
@@ -267,8 +268,9 @@ func (h *Datacenter) ProbeApp(id string, instances int) Definition {
 		"id": id, "instances": instances, "cpus": 0.1, "mem": 32, "args": []string{"8080"},
 		"networks": []any{Definition{"mode": "container/bridge"}},
 		"container": Definition{"type": "MESOS", "docker": Definition{"image": ProbeImage},
-			"volumes":      []any{Definition{"containerPath": reportsTarget, "hostPath": h.Reports, "mode": "RW"}},
-			"portMappings": []any{Definition{"containerPort": 8080, "hostPort": 0, "name": "web", "labels": Definition{"VIP_0": id + ":80"}}}},
+			"volumes": []any{Definition{"containerPath": reportsTarget, "hostPath": h.Reports, "mode": "RW"}},
+			"portMappings": []any{Definition{"containerPort": 8080, "hostPort": 0, "name": "web",
+				"labels": Definition{"VIP_0": id + ":80"}}}},
 		"healthChecks": []any{Definition{"protocol": "HTTP", "path": "/health", "portIndex": 0, "gracePeriodSeconds": 30,
 			"intervalSeconds": 1, "timeoutSeconds": 5, "maxConsecutiveFailures": 2}},
 		"taskKillGracePeriodSeconds": 5,

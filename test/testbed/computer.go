@@ -43,7 +43,8 @@ func NewComputer() (*Computer, error) {
 
 // plug makes the cable, whose end at the machine is called name.
 func (c *Computer) plug(name string) error {
-	err := netlink.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: name}, PeerName: "cable", PeerNamespace: netlink.NsFd(c.ns)})
+	err := netlink.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: name}, PeerName: "cable",
+		PeerNamespace: netlink.NsFd(c.ns)})
 	if err != nil {
 		return err
 	}

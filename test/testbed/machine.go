@@ -70,7 +70,8 @@ func (h *Datacenter) Witness() error {
 	}
 	h.witness = t
 	if m := t.Missing(); len(m) > 0 {
-		return fmt.Errorf("a running datacenter shows no %s: the search for leftovers looks in the wrong place", strings.Join(m, ", "))
+		return fmt.Errorf("a running datacenter shows no %s: the search for leftovers looks in the wrong place",
+			strings.Join(m, ", "))
 	}
 	return nil
 }
@@ -144,7 +145,8 @@ func (h *Datacenter) mounts(t *Trace) error {
 	}
 	for line := range strings.Lines(string(b)) {
 		f := strings.Fields(line) // id parent device root mountpoint ... - type source options
-		if len(f) < 10 || !strings.Contains(line, h.State+"/") && !strings.Contains(line, h.run0()) && !strings.Contains(line, "marina-"+h.ID) {
+		if len(f) < 10 || !strings.Contains(line, h.State+"/") && !strings.Contains(line, h.run0()) &&
+			!strings.Contains(line, "marina-"+h.ID) {
 			continue
 		}
 		t.add("mount", "%s", f[4])
@@ -256,7 +258,8 @@ func (h *Datacenter) files(t *Trace) error {
 			t.add("file", "%s", path)
 		}
 	}
-	for _, pattern := range []string{"/run/*", "/var/run/netns/*", "/var/lib/*", "/var/lib/cni/*", "/etc/cni/*", "/tmp/*", "/dev/shm/*"} {
+	for _, pattern := range []string{"/run/*", "/var/run/netns/*", "/var/lib/*", "/var/lib/cni/*", "/etc/cni/*",
+		"/tmp/*", "/dev/shm/*"} {
 		found, err := filepath.Glob(pattern)
 		if err != nil {
 			return err
@@ -276,7 +279,8 @@ func (h *Datacenter) files(t *Trace) error {
 }
 
 // strangers are the default places of programs that a datacenter has places of its own for.
-var strangers = []string{"/run/containerd", "/run/runc", "/var/lib/containerd", "/var/lib/cni", "/etc/containerd", "/opt/containerd",
+var strangers = []string{"/run/containerd", "/run/runc", "/var/lib/containerd", "/var/lib/cni", "/etc/containerd",
+	"/opt/containerd",
 	"/var/run/netns", "/run/netns", "/var/lib/nerdctl", "/root/.config/marina"}
 
 func presentStrangers() map[string]bool {

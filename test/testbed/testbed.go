@@ -73,14 +73,17 @@ func (w *Workshop) New(flags ...string) (*Datacenter, error) {
 	}
 	sum := sha256.Sum256([]byte(state))
 	h := &Datacenter{Workshop: w, State: state, Reports: reports, ID: hex.EncodeToString(sum[:4]), mark: rand.Text(),
-		HTTPS: "127.0.0.1:" + ports[0], HTTP: "127.0.0.1:" + ports[1], Agents: "127.0.0.1:" + ports[2], forward: sysctl("net/ipv4/ip_forward"), strangers: presentStrangers()}
-	h.flags = append([]string{"--https", ":" + ports[0], "--http", h.HTTP, "--agent-port", ":" + ports[2], "--host-volume", reports}, flags...)
+		HTTPS: "127.0.0.1:" + ports[0], HTTP: "127.0.0.1:" + ports[1], Agents: "127.0.0.1:" + ports[2],
+		forward: sysctl("net/ipv4/ip_forward"), strangers: presentStrangers()}
+	h.flags = append([]string{"--https", ":" + ports[0], "--http", h.HTTP, "--agent-port", ":" + ports[2], "--host-volume",
+		reports}, flags...)
 	for _, e := range os.Environ() {
 		if !strings.HasPrefix(e, "MARINA_") {
 			h.Env = append(h.Env, e)
 		}
 	}
-	h.Env = append(h.Env, markName+"="+h.mark, "MARINA_STATE="+state, "MARINA_RUNTIME="+w.Runtime, "HOME="+reports, "XDG_CONFIG_HOME="+reports+"/.config")
+	h.Env = append(h.Env, markName+"="+h.mark, "MARINA_STATE="+state, "MARINA_RUNTIME="+w.Runtime, "HOME="+reports,
+		"XDG_CONFIG_HOME="+reports+"/.config")
 	return h, nil
 }
 

@@ -32,11 +32,13 @@ func OpenWorkshop() (*Workshop, error) {
 	if os.Geteuid() != 0 {
 		return nil, fmt.Errorf("%w: this is uid %d, they take root", ErrNotReal, os.Geteuid())
 	}
-	out, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", module).Output() // by name: the test may be of another module
+	// by name: the test may be of another module
+	out, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", module).Output()
 	if err != nil {
 		return nil, fmt.Errorf("the repository's directory: %w", err)
 	}
-	w := &Workshop{root: strings.TrimSpace(string(out)), Marina: os.Getenv("MARINA_BIN"), Runtime: os.Getenv("MARINA_RUNTIME")}
+	w := &Workshop{root: strings.TrimSpace(string(out)), Marina: os.Getenv("MARINA_BIN"),
+		Runtime: os.Getenv("MARINA_RUNTIME")}
 	if w.Runtime == "" {
 		w.Runtime = filepath.Join(w.root, "bundle", "runtime", "bin")
 	}
@@ -92,7 +94,8 @@ func (w *Workshop) Bundle(name string) string {
 // Build builds marina once more, as another version, under another name.
 func (w *Workshop) Build(name, version string) (string, error) {
 	out := filepath.Join(w.dir, name)
-	return out, w.goTool("build", "-trimpath", "-ldflags", "-s -w -X "+module+"/internal/cli.Version="+version, "-o", out, "./cmd/marina")
+	return out, w.goTool("build", "-trimpath", "-ldflags", "-s -w -X "+module+"/internal/cli.Version="+version, "-o",
+		out, "./cmd/marina")
 }
 
 func (w *Workshop) goTool(args ...string) error {

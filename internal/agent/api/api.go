@@ -246,7 +246,8 @@ func serveDir(w http.ResponseWriter, f *os.File) error {
 	out := make([]entry, 0, len(found))
 	for _, d := range found {
 		if i, err := d.Info(); err == nil {
-			out = append(out, entry{Name: d.Name(), Size: i.Size(), Mode: i.Mode().String(), Modified: i.ModTime().UTC(), Dir: d.IsDir()})
+			out = append(out, entry{Name: d.Name(), Size: i.Size(), Mode: i.Mode().String(), Modified: i.ModTime().UTC(),
+				Dir: d.IsDir()})
 		}
 	}
 	slices.SortFunc(out, func(a, b entry) int { return cmp.Compare(a.Name, b.Name) })
@@ -293,7 +294,8 @@ func (p *API) serveExec(w http.ResponseWriter, r *http.Request) error {
 	}
 	var in sync.WaitGroup
 	in.Go(func() { cancelUnlessEOF(cancel, readExec(r.Body, feed, resize)) })
-	code, err := p.cfg.Runtime.Exec(ctx, t.Container, runtime.Exec{Argv: req.Argv, Env: req.Env, TTY: req.TTY, Stdin: stdin,
+	code, err := p.cfg.Runtime.Exec(ctx, t.Container, runtime.Exec{Argv: req.Argv, Env: req.Env,
+		TTY: req.TTY, Stdin: stdin,
 		Stdout: out.stream(kernel.ExecStdout), Stderr: out.stream(kernel.ExecStderr), Resize: resize})
 	stdin.Close()
 	res := kernel.ExecResult{Code: code}

@@ -95,7 +95,8 @@ func probeHTTP(ctx context.Context, c *kernel.Check, at string) Outcome {
 		TLSClientConfig:   &tls.Config{InsecureSkipVerify: true}, // as DC/OS does: it asks whether it answers, not who
 	}
 	defer transport.CloseIdleConnections()
-	client := http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	client := http.Client{Transport: transport,
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	url := string(c.Kind) + "://" + at + "/" + strings.TrimPrefix(c.Path, "/")
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {

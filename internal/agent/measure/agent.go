@@ -20,9 +20,11 @@ type Agent struct {
 func New(m *metrics.Registry) Agent {
 	return Agent{
 		Registry: m,
-		stages: m.Histograms("marina_agent_stage_duration_seconds", "Time that a stage of starting a group took, by stage, failures included.",
+		stages: m.Histograms("marina_agent_stage_duration_seconds",
+			"Time that a stage of starting a group took, by stage, failures included.",
 			metrics.Durations, "stage"),
-		failed: m.Counters("marina_agent_stage_failures_total", "Groups that were not started because a stage failed, by stage.", "stage"),
+		failed: m.Counters("marina_agent_stage_failures_total",
+			"Groups that were not started because a stage failed, by stage.", "stage"),
 	}
 }
 

@@ -8,8 +8,8 @@ import (
 	"github.com/marinaos/marina/internal/kernel"
 )
 
-// Instance names what is an instance's in the agent's directories. It is a hash, so that no instance id can be a path or
-// too long for a name.
+// Instance names what is an instance's in the agent's directories. It is a hash, so that no instance id can be a path
+// or too long for a name.
 func Instance(g kernel.InstanceID) string {
 	sum := sha256.Sum256([]byte(g))
 	return hex.EncodeToString(sum[:16])

@@ -82,7 +82,8 @@ func (d *Dir) End(task kernel.TaskID) {
 func OpenInside(root *os.Root, name string, flag int) (*os.File, error) {
 	f, err := root.OpenFile(name, flag|unix.O_NONBLOCK, 0)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("%s leads out of the task's sandbox or cannot be opened in it: %w: %w", name, errdefs.ErrPermissionDenied, err)
+		return nil, fmt.Errorf("%s leads out of the task's sandbox or cannot be opened in it: %w: %w", name,
+			errdefs.ErrPermissionDenied, err)
 	}
 	return f, err
 }

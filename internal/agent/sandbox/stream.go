@@ -50,7 +50,8 @@ func rotated(name string, i int) string { return fmt.Sprintf("%s.%d", name, i) }
 
 // Read fills buf with the bytes of a stream at offset, or at the oldest that are kept if those are gone. It answers
 // where what it read begins, and where the stream ends now; a read at the end is of no bytes.
-func (d *Dir) Read(task kernel.TaskID, name string, offset int64, buf []byte, keep int) (n int, at, end int64, err error) {
+func (d *Dir) Read(task kernel.TaskID, name string, offset int64, buf []byte,
+	keep int) (n int, at, end int64, err error) {
 	defer d.moving.RLock(string(task))()
 	root, err := d.Open(task)
 	if err != nil {

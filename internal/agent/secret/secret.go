@@ -142,7 +142,8 @@ func (f *Files) fetch(ctx context.Context, ref string) (kernel.Secret, error) {
 		sum += len(b)
 	}
 	if sum > maxBytes || len(s.Files) > maxFiles {
-		return s, fmt.Errorf("it has %d files of %d bytes, at most %d of %d are taken: %w", len(s.Files), sum, maxFiles, maxBytes, errdefs.ErrOutOfRange)
+		return s, fmt.Errorf("it has %d files of %d bytes, at most %d of %d are taken: %w", len(s.Files), sum, maxFiles,
+			maxBytes, errdefs.ErrOutOfRange)
 	}
 	return s, nil
 }

@@ -35,7 +35,8 @@ func limit(live, total, heap uint64) int64 {
 // between what is in use are no part of the heap here: the runtime counts them as taken, and would collect without
 // pause for a limit that does not.
 func read() (live, total, heap uint64) {
-	s := []metrics.Sample{{Name: "/gc/heap/live:bytes"}, {Name: "/memory/classes/total:bytes"}, {Name: "/memory/classes/heap/objects:bytes"},
+	s := []metrics.Sample{{Name: "/gc/heap/live:bytes"}, {Name: "/memory/classes/total:bytes"},
+		{Name: "/memory/classes/heap/objects:bytes"},
 		{Name: "/memory/classes/heap/free:bytes"}, {Name: "/memory/classes/heap/released:bytes"}}
 	metrics.Read(s)
 	for _, part := range s[2:] {

@@ -59,7 +59,8 @@ var _ kernel.Kernel = (*Kernel)(nil)
 
 // New returns a twin without agents, whose view is complete. now is its clock.
 func New(now func() time.Time) *Kernel {
-	return &Kernel{now: now, agents: map[kernel.AgentID]*agent{}, groups: map[kernel.InstanceID]*instance{}, ended: map[kernel.InstanceID]bool{},
+	return &Kernel{now: now, agents: map[kernel.AgentID]*agent{}, groups: map[kernel.InstanceID]*instance{},
+		ended: map[kernel.InstanceID]bool{},
 		queue: map[string]*entry{}, watches: map[*watch]bool{}, complete: true,
 		reservations: map[string]*reservation{}, exposed: map[string][]uint16{}, vips: map[string]netip.Addr{}}
 }
@@ -71,7 +72,8 @@ func (k *Kernel) AddAgent(id kernel.AgentID, room int) {
 	if a := k.agents[id]; a != nil {
 		a.room = room
 	} else {
-		v := kernel.AgentView{Agent: kernel.Agent{ID: id, Hostname: string(id) + ".example", Address: netip.MustParseAddr("192.0.2.1")},
+		v := kernel.AgentView{Agent: kernel.Agent{ID: id, Hostname: string(id) + ".example",
+			Address: netip.MustParseAddr("192.0.2.1")},
 			Connected: true}
 		k.agents[id] = &agent{v, room}
 	}
@@ -181,7 +183,8 @@ func (k *Kernel) RunUnchecked(id kernel.InstanceID) {
 func (k *Kernel) Sicken(id kernel.InstanceID) {
 	k.Report(id, func(s *kernel.Status) {
 		for i := range s.Health {
-			s.Health[i] = kernel.Health{Known: true, Failures: max(1, k.groups[id].spec.Tasks[0].Checks[i].MaxFailed), LastBad: k.now(), LastCause: "no answer"}
+			s.Health[i] = kernel.Health{Known: true, Failures: max(1, k.groups[id].spec.Tasks[0].Checks[i].MaxFailed),
+				LastBad: k.now(), LastCause: "no answer"}
 		}
 	})
 }
@@ -306,7 +309,8 @@ func (k *Kernel) drain() {
 func (k *Kernel) place(spec kernel.Spec, id kernel.InstanceID) bool {
 	var best *agent
 	for _, a := range slices.Sorted(maps.Keys(k.agents)) {
-		if c := k.agents[a]; c.view.Connected && c.view.Instances < c.room && (best == nil || c.view.Instances < best.view.Instances) {
+		if c := k.agents[a]; c.view.Connected && c.view.Instances < c.room &&
+			(best == nil || c.view.Instances < best.view.Instances) {
 			best = c
 		}
 	}
@@ -324,7 +328,8 @@ func (k *Kernel) place(spec kernel.Spec, id kernel.InstanceID) bool {
 	k.next++
 	g := &instance{spec: spec, inst: kernel.Instance{
 		Assignment: kernel.Assignment{ID: id, Spec: spec.ID, Placed: k.now(), Goal: kernel.GoalRun},
-		Framework:  spec.Framework, Owner: spec.Owner, Version: spec.Version, Agent: best.view.ID, Hostname: best.view.Hostname, Known: true}}
+		Framework:  spec.Framework, Owner: spec.Owner, Version: spec.Version, Agent: best.view.ID,
+		Hostname: best.view.Hostname, Known: true}}
 	if spec.Network.Mode == kernel.NetworkBridge {
 		g.inst.Address = netip.AddrFrom4([4]byte{10, 1, byte(k.next >> 8), byte(k.next)})
 	}
@@ -361,7 +366,8 @@ func (k *Kernel) Launch(ctx context.Context, r kernel.LaunchRequest) (kernel.Lau
 	}
 	e := k.queue[queueKey(r.Spec.Framework, r.Key)]
 	if e == nil {
-		e = &entry{spec: r.Spec, Waiting: kernel.Waiting{Key: r.Key, Owner: r.Spec.Owner, Version: r.Spec.Version, Since: k.now()}}
+		e = &entry{spec: r.Spec, Waiting: kernel.Waiting{Key: r.Key, Owner: r.Spec.Owner, Version: r.Spec.Version,
+			Since: k.now()}}
 		k.queue[queueKey(r.Spec.Framework, r.Key)] = e
 	}
 	for _, id := range r.Instances {
@@ -372,7 +378,8 @@ func (k *Kernel) Launch(ctx context.Context, r kernel.LaunchRequest) (kernel.Lau
 			e.Instances = append(e.Instances, id)
 		}
 	}
-	e.Refusal = kernel.Refusal{Agents: len(k.agents), Reasons: []kernel.Rejected{{Filter: "cpus", Agents: len(k.agents), Detail: "no slot is free"}}}
+	e.Refusal = kernel.Refusal{Agents: len(k.agents),
+		Reasons: []kernel.Rejected{{Filter: "cpus", Agents: len(k.agents), Detail: "no slot is free"}}}
 	waiting := len(e.Instances)
 	k.drain()
 	res := kernel.LaunchResult{}
@@ -389,7 +396,8 @@ func (k *Kernel) Launch(ctx context.Context, r kernel.LaunchRequest) (kernel.Lau
 }
 
 // Withdraw implements kernel.Kernel.
-func (k *Kernel) Withdraw(ctx context.Context, framework, key string, groups []kernel.InstanceID) (taken []kernel.InstanceID, err error) {
+func (k *Kernel) Withdraw(ctx context.Context, framework, key string,
+	groups []kernel.InstanceID) (taken []kernel.InstanceID, err error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	e := k.queue[queueKey(framework, key)]
@@ -485,7 +493,8 @@ type watch struct {
 func (k *Kernel) Watch(framework string) kernel.InstanceWatch {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	w := &watch{k: k, framework: framework, pending: map[kernel.InstanceID]kernel.Instance{}, changed: true, wake: make(chan struct{}, 1)}
+	w := &watch{k: k, framework: framework, pending: map[kernel.InstanceID]kernel.Instance{}, changed: true,
+		wake: make(chan struct{}, 1)}
 	for id, g := range k.groups {
 		if g.inst.Framework == framework {
 			w.pending[id] = g.inst

@@ -25,7 +25,8 @@ func key(framework, name string) string { return framework + "\x00" + name }
 func (k *Kernel) reservationFor(spec *kernel.Spec, on kernel.AgentID) *reservation {
 	c := k.reservations[key(spec.Framework, spec.Reservation.Name)]
 	if c == nil {
-		c = &reservation{ReservationView: kernel.ReservationView{Reservation: *spec.Reservation, Framework: spec.Framework, Role: spec.Role, Agent: on}}
+		c = &reservation{ReservationView: kernel.ReservationView{Reservation: *spec.Reservation, Framework: spec.Framework,
+			Role: spec.Role, Agent: on}}
 		k.reservations[key(spec.Framework, spec.Reservation.Name)] = c
 	}
 	if c.holder != "" || c.Agent != on || c.Released {
@@ -113,7 +114,8 @@ func (k *Kernel) Reservations(framework string) []kernel.ReservationView {
 }
 
 // Expose implements kernel.Kernel. VIPs get addresses of 198.18.0.0/16.
-func (k *Kernel) Expose(ctx context.Context, framework, owner string, ports []kernel.Port) ([]kernel.EndpointPort, error) {
+func (k *Kernel) Expose(ctx context.Context, framework, owner string, ports []kernel.Port) ([]kernel.EndpointPort,
+	error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	var out []kernel.EndpointPort

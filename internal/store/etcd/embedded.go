@@ -153,8 +153,8 @@ func serverConfig(cfg Embedded, log *core) *embed.Config {
 	return ec
 }
 
-// hardQuota is the size at which etcd itself refuses writes, and leases with them. It cannot be changed while the member
-// runs, and a member at its quota cannot be helped: hence there is always room above what is there at a start.
+// hardQuota is the size at which etcd itself refuses writes, and leases with them. It cannot be changed while the
+// member runs, and a member at its quota cannot be helped: hence there is always room above what is there at a start.
 func hardQuota(cfg Embedded) int64 {
 	size := int64(0)
 	if i, err := os.Stat(filepath.Join(cfg.Dir, "etcd", "member", "snap", "db")); err == nil {

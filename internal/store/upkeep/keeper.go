@@ -73,9 +73,12 @@ func New(cfg Config) *Keeper {
 			return float64(f(k.status))
 		})
 	}
-	gauge("marina_store_size_bytes", "The store's database, what is free in it included.", func(s store.Status) int64 { return s.Bytes })
-	gauge("marina_store_used_bytes", "What of the store's database holds data.", func(s store.Status) int64 { return s.InUse })
-	gauge("marina_store_quota_bytes", "The size at which the store refuses writes.", func(s store.Status) int64 { return s.Quota })
+	gauge("marina_store_size_bytes", "The store's database, what is free in it included.",
+		func(s store.Status) int64 { return s.Bytes })
+	gauge("marina_store_used_bytes", "What of the store's database holds data.",
+		func(s store.Status) int64 { return s.InUse })
+	gauge("marina_store_quota_bytes", "The size at which the store refuses writes.",
+		func(s store.Status) int64 { return s.Quota })
 	return k
 }
 

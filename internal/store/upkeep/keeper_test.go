@@ -204,7 +204,7 @@ func TestWhatWasWrittenSinceTheLastLookCounts(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error)
 		go func() { done <- k.Run(ctx) }()
-		s.fill(800, 800) // what was written was written over
+		s.fill(800, 800)            // what was written was written over
 		time.Sleep(2 * time.Second) // in the bubble's time
 		synctest.Wait()
 		if err := k.Admit(); err != nil {
