@@ -29,6 +29,8 @@ type config struct {
 	encryption              string          // file of an EncryptionConfiguration; empty: secrets are kept as they are
 	steward                 *steward.Config // nil: nobody is Marina's here
 
+	problem func() string // what people should know of etcd, once it is ready
+
 	apiServerArgs, controllerManagerArgs, schedulerArgs, etcdArgs []string
 }
 

@@ -24,6 +24,7 @@ import (
 	"k8s.io/component-base/version"
 	"k8s.io/klog/v2"
 
+	"github.com/marinaos/marina/bundle/kubernetes/hyperkube/etcdroom"
 	"github.com/marinaos/marina/bundle/kubernetes/hyperkube/governor"
 	"github.com/marinaos/marina/bundle/kubernetes/hyperkube/steward"
 )
@@ -97,7 +98,12 @@ func serve(ctx context.Context, c *config, out io.Writer) error {
 // component ends.
 func (c *config) bringUp(ctx context.Context, r *running, etcd *embed.Config, o *options, out io.Writer) error {
 	etcdReady := make(chan struct{})
-	r.start("etcd", func(ctx context.Context) error { return runEtcd(ctx, etcd, func() { close(etcdReady) }) })
+	r.start("etcd", func(ctx context.Context) error {
+		return runEtcd(ctx, etcd, func(m member) {
+			c.problem = func() string { return etcdroom.Problem(m, etcd.QuotaBackendBytes) }
+			close(etcdReady)
+		})
+	})
 	if err := r.wait(ctx, etcdReady); err != nil {
 		return err
 	}
@@ -133,7 +139,8 @@ func (c *config) bringUp(ctx context.Context, r *running, etcd *embed.Config, o 
 func (c *config) runSteward(ctx context.Context) error {
 	s, err := steward.New(c.steward, steward.Deps{PKIDir: c.pkiDir, Server: c.server(), ServerName: serverName,
 		StateFile: filepath.Join(filepath.Dir(c.dataDir), "steward.json"), Version: version.Get().GitVersion,
-		Log: slog.New(logr.ToSlogHandler(klog.Background()))})
+		Problem: c.problem,
+		Log:     slog.New(logr.ToSlogHandler(klog.Background()))})
 	if err != nil {
 		return err
 	}

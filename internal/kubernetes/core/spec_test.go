@@ -64,3 +64,18 @@ func TestWhereThereAreNoUserNamespacesPrivilegedPodsAreRefused(t *testing.T) {
 		}
 	}
 }
+
+func TestWhatAControlPlaneSuffersFromIsAWarning(t *testing.T) {
+	c := clusterOf("a", 1)
+	warnings := func() string {
+		return strings.Join(c.View(func() []kernel.AgentView { return nil }).Warnings, "\n")
+	}
+	c.steward.told = &wire.Status{}
+	if got := warnings(); got != "" {
+		t.Errorf("got %q of nothing", got)
+	}
+	c.steward.told = &wire.Status{Problem: "etcd refuses writes"}
+	if got := warnings(); got != "etcd refuses writes" {
+		t.Errorf("got %q", got)
+	}
+}

@@ -212,6 +212,9 @@ func (c *Cluster) warnings() (out []string) {
 	case c.SharedIDs:
 		out = append(out, "its nodes have no user namespaces, since no machine had: privileged pods are refused")
 	}
+	if c.steward.told != nil && c.steward.told.Problem != "" {
+		out = append(out, c.steward.told.Problem)
+	}
 	out = append(out, c.troubles.warnings()...)
 	if *c.Nodes.Count == 0 {
 		out = append(out, "the cluster has no nodes: no pod runs")

@@ -14,8 +14,9 @@ type Status struct {
 	Pods          PodsStatus        `json:"pods"`
 	Probe         ProbeStatus       `json:"probe"`
 	LoadBalancers []BalancerRequest `json:"loadBalancers"`
-	Waiting       []string          `json:"waiting"` // for people: what pods wait for, at most 10
-	Desired       string            `json:"desired"` // Desired.Rev of what the steward works by
+	Waiting       []string          `json:"waiting"`           // for people: what pods wait for, at most 10
+	Desired       string            `json:"desired"`           // Desired.Rev of what the steward works by
+	Problem       string            `json:"problem,omitempty"` // of the control plane, for people: its etcd is nearly full
 }
 
 // AddonsStatus says whether all manifests of the bundle were applied, and why not.

@@ -98,6 +98,9 @@ func (s *Steward) publish(context.Context) error {
 	st := look(each[corev1.Node](s.seen.nodes), each[corev1.Pod](s.seen.pods), each[corev1.Service](s.seen.services),
 		each[discoveryv1.EndpointSlice](s.seen.dns))
 	st.Version, st.Probe.Done, st.Desired = s.deps.Version, s.state.probed(), s.state.desired().Rev
+	if s.deps.Problem != nil {
+		st.Problem = limit(s.deps.Problem())
+	}
 	s.board.show(st)
 	return nil
 }

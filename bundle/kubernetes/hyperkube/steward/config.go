@@ -62,6 +62,9 @@ type Deps struct {
 	StateFile  string // what outlives the process: desired, and whether the probe is done
 	Version    string // of Kubernetes, as v1.37.2
 	Log        *slog.Logger
+
+	// Problem says what people should know of the control plane, in a sentence; empty: nothing. Nil: nobody knows.
+	Problem func() string
 }
 
 func (d *Deps) pki(file string) string { return filepath.Join(d.PKIDir, file) }

@@ -2,6 +2,7 @@ package steward
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"net/netip"
 	"path/filepath"
@@ -481,4 +482,35 @@ func TestWhatIsWatchedIsTrimmedToWhatIsRead(t *testing.T) {
 
 func storage(name string) *storagev1.StorageClass {
 	return &storagev1.StorageClass{ObjectMeta: metav1.ObjectMeta{Name: name}}
+}
+
+func TestWhatTheControlPlaneSuffersFromIsTold(t *testing.T) {
+	c := newCluster(t, Desired{})
+	problem := ""
+	c.deps.Problem = func() string { return problem }
+	told := func() string {
+		t.Helper()
+		if err := c.publish(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		_, doc, _ := c.board.current()
+		var s Status
+		if err := json.Unmarshal(doc, &s); err != nil {
+			t.Fatal(err)
+		}
+		return s.Problem
+	}
+	if got := told(); got != "" {
+		t.Errorf("got %q of nothing", got)
+	}
+	problem = "etcd uses more than 70 % of its 512 MiB"
+	if got := told(); got != problem {
+		t.Errorf("got %q", got)
+	}
+	if problem = strings.Repeat("long ", 1000); len(told()) > maxSentence {
+		t.Error("a problem of any length is told")
+	}
+	if problem = ""; told() != "" {
+		t.Error("a problem that is over is told")
+	}
 }

@@ -144,13 +144,21 @@ func (s *Steward) loop(ctx context.Context, job string, b bell, pause time.Durat
 	}
 }
 
+// askReady asks again and again for what nobody tells: whether the API server is ready, and what its process says.
 func (s *Steward) askReady(ctx context.Context) {
+	problem := ""
 	tick := time.NewTicker(readyEvery)
 	defer tick.Stop()
 	for {
 		err := s.client.CoreV1().RESTClient().Get().AbsPath("/readyz").Timeout(5 * time.Second).Do(ctx).Error()
 		if s.board.setReady(err == nil) {
 			s.statusBell.ring()
+		}
+		if s.deps.Problem != nil {
+			if now := s.deps.Problem(); now != problem {
+				problem = now
+				s.statusBell.ring()
+			}
 		}
 		select {
 		case <-ctx.Done():
