@@ -45,7 +45,8 @@ func TestAMachineIsShownWithWhatIsReservedAndWhatLimitsIt(t *testing.T) {
 	clitest.Home(t)
 	api := clitest.Answering("GET /machines/v1/m-1", connected, "GET /machines/v1/m%2F1", silent)
 	r := clitest.Run(t, api, "", "machine", "show", "m-1")
-	for _, want := range []string{"subnet      10.128.0.0/24\n", "host ports  31000-32000\n", "reserved for /prod  2 cpus\n",
+	for _, want := range []string{"subnet      10.128.0.0/24\n", "host ports  31000-32000\n",
+		"reserved for /prod  2 cpus\n",
 		"attribute disk  ssd\nattribute rack  a\n", "warning  few keys\n"} {
 		if !strings.Contains(r.Out, want) {
 			t.Errorf("show: no %q in\n%s", want, r.Out)
@@ -61,7 +62,8 @@ func TestAMachineIsShownWithWhatIsReservedAndWhatLimitsIt(t *testing.T) {
 func TestAPartOfAMachineIsReservedAndGivenBack(t *testing.T) {
 	clitest.Home(t)
 	at := "/machines/v1/m-1/reserved/prod/web"
-	api := clitest.Answering("PUT "+at, `{"milliCPU": 4000}`, "DELETE "+at+" 204", "", "PUT /machines/v1/m-2/reserved/prod 409",
+	api := clitest.Answering("PUT "+at, `{"milliCPU": 4000}`, "DELETE "+at+" 204", "",
+		"PUT /machines/v1/m-2/reserved/prod 409",
 		`{"message": "machine south has 2 cpus free, 4 are asked for"}`)
 	r := clitest.Run(t, api, "", "machine", "reserve", "m-1", "/prod/web", "--cpus", "4", "--mem", "8192")
 	clitest.Same(t, "output", r.Out, "m-1 keeps 4 cpus, 8 GiB mem for /prod/web\n")
@@ -81,7 +83,8 @@ func TestAPartOfAMachineIsReservedAndGivenBack(t *testing.T) {
 		"without a role": {"m-1", exit.BadUsage, "reserve ID ROLE"},
 		"more than free": {"m-2 /prod --cpus 4", exit.Conflict, "2 cpus free, 4 are asked for"},
 	} {
-		clitest.Run(t, api, "", append([]string{"machine", "reserve"}, strings.Fields(tc.args)...)...).Says(t, what, tc.code, tc.says)
+		clitest.Run(t, api, "", append([]string{"machine", "reserve"}, strings.Fields(tc.args)...)...).Says(t, what,
+			tc.code, tc.says)
 	}
 }
 
@@ -92,7 +95,8 @@ func TestAMachineIsRemovedWhenThatWasMeant(t *testing.T) {
 	api := clitest.Answering("GET /machines/v1/m-1", connected, "DELETE /machines/v1/m-1", gone,
 		"DELETE /machines/v1/m-2 409", `{"message": "machine south is connected, runs 2 instances and keeps volumes of 0"}`)
 	r := clitest.Run(t, api, "", "machine", "remove", "m-1", "--yes")
-	clitest.Same(t, "output", r.Out, "m-1 (north) is removed, 2 instances ended\nlost: the volumes of demo.control-plane (kubernetes)\n")
+	clitest.Same(t, "output", r.Out, "m-1 (north) is removed, 2 instances ended\nlost: the volumes of "+
+		"demo.control-plane (kubernetes)\n")
 	api.Asked(t, "remove --yes", "DELETE /machines/v1/m-1")
 	clitest.Run(t, api, "", "machine", "remove", "m-1", "--yes", "--force").Says(t, "with force", 0)
 	api.Asked(t, "with force", "DELETE /machines/v1/m-1?force=true")
@@ -118,29 +122,35 @@ func TestThePoolIsShownAndGrows(t *testing.T) {
 	clitest.Same(t, "pool PREFIX", r.Out, "pool     10.128.0.0/12\nsubnets  4096\nused     254\n")
 	api.Asked(t, "pool PREFIX", `PUT /net/v1/pool {"pool":"10.128.0.0/12"}`)
 
-	for what, text := range map[string]string{"no prefix": "10.128.0.0", "a word": "larger", "IPv6": "fd00::/8", "too long": "10.0.0.0/33"} {
-		clitest.Run(t, api, "", "machine", "pool", text).Says(t, what, exit.BadUsage, text, "10.128.0.0/12", "marina machine pool --help")
+	for what, text := range map[string]string{"no prefix": "10.128.0.0", "a word": "larger", "IPv6": "fd00::/8",
+		"too long": "10.0.0.0/33"} {
+		clitest.Run(t, api, "", "machine", "pool", text).Says(t, what, exit.BadUsage, text, "10.128.0.0/12",
+			"marina machine pool --help")
 	}
 	api.Asked(t, "what is no pool")
-	clitest.Run(t, api, "", "machine", "pool", "10.0.0.0/8", "10.0.0.0/9").Says(t, "two", exit.BadUsage, "expected `marina machine pool [PREFIX]", "got 2 arguments")
+	clitest.Run(t, api, "", "machine", "pool", "10.0.0.0/8", "10.0.0.0/9").Says(t, "two", exit.BadUsage,
+		"expected `marina machine pool [PREFIX]", "got 2 arguments")
 	for what, tc := range map[string]struct {
 		status int
 		body   string
 		code   int
 		says   string
 	}{
-		"smaller":     {400, `{"message": "pool 10.130.1.0/24: it must have all of 10.130.0.0/16"}`, exit.Failed, "it must have all of 10.130.0.0/16"},
+		"smaller": {400, `{"message": "pool 10.130.1.0/24: it must have all of 10.130.0.0/16"}`, exit.Failed,
+			"it must have all of 10.130.0.0/16"},
 		"not allowed": {403, `{"message": "ann may not update marina:networks:pool"}`, exit.Denied, "ann may not"},
 		"no leader":   {503, `{"message": "no leader"}`, exit.Unreachable, "marina status"},
 		"no answer":   {200, `[]`, exit.Failed, "not what this version expects"},
 	} {
-		clitest.Run(t, clitest.Answers(tc.status, tc.body), "", "machine", "pool", "10.130.1.0/24").Says(t, what, tc.code, tc.says)
+		clitest.Run(t, clitest.Answers(tc.status, tc.body), "", "machine", "pool", "10.130.1.0/24").Says(t, what,
+			tc.code, tc.says)
 	}
 }
 
 func TestMachinesAnswersComeAsTheyAreWithJSON(t *testing.T) {
 	clitest.Home(t)
-	for _, args := range []string{"list", "show m-1", "reserve m-1 /prod --cpus 1", "remove m-1 --yes", "pool", "pool 10.0.0.0/8"} {
+	for _, args := range []string{"list", "show m-1", "reserve m-1 /prod --cpus 1", "remove m-1 --yes", "pool",
+		"pool 10.0.0.0/8"} {
 		r := clitest.Run(t, clitest.Answers(200, `{"machines":[],"newer":{"than":"us"}}`), "",
 			append(append([]string{"machine"}, strings.Fields(args)...), "--json")...)
 		var got map[string]any
