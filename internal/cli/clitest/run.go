@@ -3,6 +3,8 @@ package clitest
 import (
 	"bytes"
 	"context"
+	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"io"
 	"net/http"
@@ -74,6 +76,11 @@ func Answers(status int, body string) http.Handler {
 		w.WriteHeader(status)
 		io.WriteString(w, body)
 	})
+}
+
+// PEM is a certificate as --ca takes it.
+func PEM(c *x509.Certificate) []byte {
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Raw})
 }
 
 // Same compares texts.
