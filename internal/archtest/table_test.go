@@ -68,15 +68,18 @@ var table = map[string]entry{
 	"agent/session":    part("agent/retry kernel metrics"),
 	"agent/volume":     part("agent/locks agent/naming agent/retry durable kernel runtime"),
 
-	"master": room("access kernel master/core master/subnet master/vip metrics store"),
-	"master/core": part("allocator invariant kernel master/ended master/endpoint master/expose master/interner master/queue " +
-		"master/reservation master/spec master/subnet master/vip placement store").pure().For("sim"),
+	"master": room("access kernel master/core master/event master/row master/subnet master/vip metrics store"),
+	"master/core": part("allocator invariant kernel master/ended master/endpoint master/event master/expose master/interner " +
+		"master/queue master/removed master/reservation master/row master/spec master/subnet master/vip placement store").pure().For("sim"),
 	"master/ended":       part("kernel").pure(),
 	"master/endpoint":    part("kernel").pure(),
+	"master/event":       part("kernel").pure().For("sim"),
 	"master/expose":      part("kernel master/vip").pure(),
 	"master/interner":    part("kernel").pure(),
 	"master/queue":       part("allocator kernel master/spec placement").pure(),
+	"master/removed":     part("kernel master/event master/row").pure(),
 	"master/reservation": part("kernel placement").pure(),
+	"master/row":         part("kernel store").pure().For("sim"),
 	"master/spec":        part("allocator kernel master/expose master/vip placement store").pure(),
 	"master/subnet":      part("kernel").pure(),
 	"master/vip":         part("kernel").pure(),
@@ -129,7 +132,7 @@ var table = map[string]entry{
 		"settings store store/etcd store/upkeep"),
 	"daemon/heap": part(""),
 
-	"sim":          wiring("invariant kernel marathon master/core services/core sim/timeline store store/memory"),
+	"sim":          wiring("invariant kernel marathon master/core master/event master/row services/core sim/timeline store store/memory"),
 	"sim/timeline": part(""),
 
 	"archtest":        room(""),

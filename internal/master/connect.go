@@ -22,6 +22,7 @@ import (
 
 	"github.com/marinaos/marina/internal/kernel"
 	"github.com/marinaos/marina/internal/master/core"
+	"github.com/marinaos/marina/internal/master/event"
 )
 
 const (
@@ -32,7 +33,7 @@ const (
 
 // session is one agent's connection.
 type session struct {
-	id    core.SessionID
+	id    event.SessionID
 	agent kernel.AgentID
 	conn  *http2.ClientConn
 	end   context.CancelCauseFunc
@@ -164,7 +165,7 @@ func (m *Master) serveAgent(ctx context.Context, conn net.Conn, agent kernel.Age
 	s := &session{agent: agent, conn: client, end: cancel, wake: make(chan struct{}, 1)}
 	m.join(s)
 	defer m.leave(s)
-	if err := m.submit(ctx, item{event: core.AgentUp{Session: s.id, Seq: first.Seq, Registration: *first.Register}}); err != nil {
+	if err := m.submit(ctx, item{event: event.AgentUp{Session: s.id, Seq: first.Seq, Registration: *first.Register}}); err != nil {
 		return err
 	}
 	var wg sync.WaitGroup
@@ -173,7 +174,7 @@ func (m *Master) serveAgent(ctx context.Context, conn net.Conn, agent kernel.Age
 	err = m.read(ctx, s, frames)
 	cancel(err)
 	pipe.CloseWithError(err) // unblocks the writer
-	_ = m.submit(leading, item{event: core.AgentDown{Session: s.id, Why: err.Error()}})
+	_ = m.submit(leading, item{event: event.AgentDown{Session: s.id, Why: err.Error()}})
 	return context.Cause(ctx)
 }
 
@@ -198,7 +199,7 @@ func (m *Master) read(ctx context.Context, s *session, frames *bufio.Scanner) er
 		if err != nil {
 			return err
 		}
-		if err := m.submit(ctx, item{event: core.Frame{Session: s.id, Up: *up}}); err != nil {
+		if err := m.submit(ctx, item{event: event.Frame{Session: s.id, Up: *up}}); err != nil {
 			return err
 		}
 	}

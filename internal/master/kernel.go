@@ -7,11 +7,12 @@ import (
 
 	"github.com/marinaos/marina/internal/kernel"
 	"github.com/marinaos/marina/internal/master/core"
+	"github.com/marinaos/marina/internal/master/event"
 )
 
 // Launch is kernel.Kernel's.
 func (m *Master) Launch(ctx context.Context, r kernel.LaunchRequest) (kernel.LaunchResult, error) {
-	reply, err := m.request(ctx, core.Launch{LaunchRequest: r})
+	reply, err := m.request(ctx, event.Launch{LaunchRequest: r})
 	if err != nil {
 		return kernel.LaunchResult{}, err
 	}
@@ -20,37 +21,37 @@ func (m *Master) Launch(ctx context.Context, r kernel.LaunchRequest) (kernel.Lau
 
 // Withdraw is kernel.Kernel's.
 func (m *Master) Withdraw(ctx context.Context, framework, key string, groups []kernel.InstanceID) ([]kernel.InstanceID, error) {
-	reply, err := m.request(ctx, core.Withdraw{Framework: framework, Key: key, Instances: groups})
+	reply, err := m.request(ctx, event.Withdraw{Framework: framework, Key: key, Instances: groups})
 	return reply.Withdrawn, err
 }
 
 // Stop is kernel.Kernel's.
 func (m *Master) Stop(ctx context.Context, framework string, groups []kernel.InstanceID, why string) error {
-	_, err := m.request(ctx, core.Stop{Framework: framework, Instances: groups, Why: why})
+	_, err := m.request(ctx, event.Stop{Framework: framework, Instances: groups, Why: why})
 	return err
 }
 
 // Forget is kernel.Kernel's.
 func (m *Master) Forget(ctx context.Context, framework string, groups []kernel.InstanceID) error {
-	_, err := m.request(ctx, core.Forget{Framework: framework, Instances: groups})
+	_, err := m.request(ctx, event.Forget{Framework: framework, Instances: groups})
 	return err
 }
 
 // Resize is kernel.Kernel's.
 func (m *Master) Resize(ctx context.Context, framework string, group kernel.InstanceID, sizes []kernel.Size) error {
-	_, err := m.request(ctx, core.Resize{Framework: framework, Instance: group, Sizes: sizes})
+	_, err := m.request(ctx, event.Resize{Framework: framework, Instance: group, Sizes: sizes})
 	return err
 }
 
 // Release is kernel.Kernel's.
 func (m *Master) Release(ctx context.Context, framework string, claims []string) error {
-	_, err := m.request(ctx, core.Release{Framework: framework, Reservations: claims})
+	_, err := m.request(ctx, event.Release{Framework: framework, Reservations: claims})
 	return err
 }
 
 // Expose is kernel.Kernel's.
 func (m *Master) Expose(ctx context.Context, framework, owner string, ports []kernel.Port) ([]kernel.EndpointPort, error) {
-	reply, err := m.request(ctx, core.Expose{Framework: framework, Owner: owner, Ports: ports})
+	reply, err := m.request(ctx, event.Expose{Framework: framework, Owner: owner, Ports: ports})
 	return reply.Exposed, err
 }
 
@@ -68,32 +69,32 @@ func (m *Master) Quotas() (out []kernel.QuotaView) {
 
 // SetQuota gives a role a quota in place of the one it had. With force, guarantees may be more than all machines have.
 func (m *Master) SetQuota(ctx context.Context, q kernel.Quota, force bool) error {
-	_, err := m.request(ctx, core.SetQuota{Quota: q, Force: force})
+	_, err := m.request(ctx, event.SetQuota{Quota: q, Force: force})
 	return err
 }
 
 // RemoveQuota takes a role's quota away; errdefs.ErrNotFound if it has none.
 func (m *Master) RemoveQuota(ctx context.Context, role string) error {
-	_, err := m.request(ctx, core.SetQuota{Quota: kernel.Quota{Role: role}, Remove: true})
+	_, err := m.request(ctx, event.SetQuota{Quota: kernel.Quota{Role: role}, Remove: true})
 	return err
 }
 
 // Reserve keeps an amount of a machine for a role, in place of what it had; zero keeps nothing any more.
 func (m *Master) Reserve(ctx context.Context, agent kernel.AgentID, r kernel.ReservedPart) error {
-	_, err := m.request(ctx, core.Reserve{Agent: agent, ReservedPart: r})
+	_, err := m.request(ctx, event.Reserve{Agent: agent, ReservedPart: r})
 	return err
 }
 
 // RemoveMachine takes a machine out of the datacenter for good and tells what that gave up. While it may run
 // something it is refused without force, with errdefs.ErrFailedPrecondition.
 func (m *Master) RemoveMachine(ctx context.Context, agent kernel.AgentID, force bool) (*kernel.Removal, error) {
-	reply, err := m.request(ctx, core.RemoveAgent{Agent: agent, Force: force})
+	reply, err := m.request(ctx, event.RemoveAgent{Agent: agent, Force: force})
 	return reply.Removal, err
 }
 
 // SetPool changes the pool of container addresses to one that has all of what was given out, and of what is configured.
 func (m *Master) SetPool(ctx context.Context, pool netip.Prefix) error {
-	_, err := m.request(ctx, core.SetPool{Pool: pool})
+	_, err := m.request(ctx, event.SetPool{Pool: pool})
 	return err
 }
 

@@ -9,6 +9,8 @@ import (
 
 	"github.com/marinaos/marina/internal/kernel"
 	"github.com/marinaos/marina/internal/master/core"
+	"github.com/marinaos/marina/internal/master/event"
+	"github.com/marinaos/marina/internal/master/row"
 	"github.com/marinaos/marina/internal/store"
 	"github.com/marinaos/marina/internal/store/memory"
 )
@@ -31,7 +33,7 @@ func TestCommitCutsWhatIsTooLargeForOneTransaction(t *testing.T) {
 	if err := m.commit(t.Context(), ops); err != nil {
 		t.Fatal(err)
 	}
-	snap, err := st.Snapshot(t.Context(), core.Rows)
+	snap, err := st.Snapshot(t.Context(), row.All)
 	if err != nil || len(snap.Items) != len(ops) {
 		t.Errorf("rows: got %d, error %v, want %d", len(snap.Items), err, len(ops))
 	}
@@ -69,7 +71,7 @@ func TestSlowWatcherGetsTheNewestOfEachInstance(t *testing.T) {
 
 func TestAWatchThatJoinsMissesNothingOfItsBatch(t *testing.T) {
 	state := core.NewState(Config{})
-	up := core.AgentUp{Session: 1, Seq: 1, Registration: kernel.Registration{Incarnation: "1",
+	up := event.AgentUp{Session: 1, Seq: 1, Registration: kernel.Registration{Incarnation: "1",
 		Agent: kernel.Agent{ID: "a1", Total: kernel.Resources{MilliCPU: 1000, Mem: kernel.GiB, Disk: kernel.GiB}}}}
 	spec, err := (&kernel.Spec{Framework: "marathon", Owner: "/app", Version: "1", Role: "/",
 		Network: kernel.Network{Mode: kernel.NetworkHost},
@@ -77,7 +79,7 @@ func TestAWatchThatJoinsMissesNothingOfItsBatch(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	launch := core.Launch{LaunchRequest: kernel.LaunchRequest{Key: "k", Spec: spec, Instances: []kernel.InstanceID{"g1"}}}
+	launch := event.Launch{LaunchRequest: kernel.LaunchRequest{Key: "k", Spec: spec, Instances: []kernel.InstanceID{"g1"}}}
 	m := &Master{done: make(chan struct{}), measures: newMeasures(nil)}
 	w := m.Watch("marathon").(*watch)
 	b, err := m.step(state, core.NewAudit(state), []item{{event: up}, {look: w.join}, {event: launch}})

@@ -23,6 +23,7 @@ import (
 	"github.com/marinaos/marina/internal/kernel"
 	"github.com/marinaos/marina/internal/marathon"
 	"github.com/marinaos/marina/internal/master/core"
+	"github.com/marinaos/marina/internal/master/event"
 	"github.com/marinaos/marina/internal/services"
 	marathonapi "github.com/marinaos/marina/internal/services/api"
 	decide "github.com/marinaos/marina/internal/services/core"
@@ -101,7 +102,7 @@ func (f *fleet) register(agents int) {
 	f.seq = make([]uint64, agents)
 	for n := range agents {
 		f.seq[n] = 1
-		f.tell(core.AgentUp{Session: core.SessionID(n + 1), Seq: 1, Registration: kernel.Registration{Incarnation: "1", Agent: kernel.Agent{
+		f.tell(event.AgentUp{Session: event.SessionID(n + 1), Seq: 1, Registration: kernel.Registration{Incarnation: "1", Agent: kernel.Agent{
 			ID: kernel.AgentID(fmt.Sprintf("%08x-0000-4000-8000-000000000000", n)), Hostname: fmt.Sprintf("machine-%05d.example.com", n),
 			Address:    netip.AddrFrom4([4]byte{172, byte(16 + n>>16), byte(n >> 8), byte(n)}),
 			Attributes: map[string]string{"rack": fmt.Sprintf("r%d", n%50)}, Region: "eu-" + strconv.Itoa(n%2), Zone: "eu-" + strconv.Itoa(n%6),
@@ -114,7 +115,7 @@ func (f *fleet) register(agents int) {
 	}
 }
 
-func (f *fleet) tell(ev core.Event) {
+func (f *fleet) tell(ev event.Event) {
 	if err := f.master.submit(f.b.Context(), item{event: ev}); err != nil {
 		f.b.Fatal(err)
 	}
@@ -151,7 +152,7 @@ func (f *fleet) launch(tasks int) {
 			for agent, statuses := range said {
 				n, _ := strconv.ParseInt(string(agent[:8]), 16, 32)
 				f.seq[n]++
-				f.tell(core.Frame{Session: core.SessionID(n + 1), Up: kernel.Up{Seq: f.seq[n], Statuses: statuses}})
+				f.tell(event.Frame{Session: event.SessionID(n + 1), Up: kernel.Up{Seq: f.seq[n], Statuses: statuses}})
 			}
 		}
 	}

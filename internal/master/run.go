@@ -19,6 +19,8 @@ import (
 
 	"github.com/marinaos/marina/internal/kernel"
 	"github.com/marinaos/marina/internal/master/core"
+	"github.com/marinaos/marina/internal/master/event"
+	"github.com/marinaos/marina/internal/master/row"
 	"github.com/marinaos/marina/internal/metrics"
 	"github.com/marinaos/marina/internal/store"
 )
@@ -67,17 +69,17 @@ type Master struct {
 	shown  atomic.Pointer[snapshot] // the newest; the owner of the state replaces it
 
 	mu       sync.Mutex
-	watches  []*watch                    // guarded by mu
-	sessions map[core.SessionID]*session // guarded by mu
-	agents   map[kernel.AgentID]*session // those that were sent something; guarded by mu
-	last     core.SessionID              // guarded by mu
+	watches  []*watch                     // guarded by mu
+	sessions map[event.SessionID]*session // guarded by mu
+	agents   map[kernel.AgentID]*session  // those that were sent something; guarded by mu
+	last     event.SessionID              // guarded by mu
 }
 
 var _ kernel.Kernel = (*Master)(nil)
 
 // item is something for the owner of the state: an event, or a look at the state.
 type item struct {
-	event  core.Event
+	event  event.Event
 	answer chan core.Reply // of a request event; takes one
 
 	// look is called after the steps of its batch, so that nothing comes between what it sees and the changes of the next;
@@ -90,7 +92,7 @@ func New(cfg Config, deps Deps) *Master {
 	cfg.Epoch = deps.Leadership.Epoch()
 	deps.MaxConnections = cmp.Or(deps.MaxConnections, 100_000)
 	return &Master{measures: newMeasures(deps.Metrics), cfg: cfg.WithDefaults(), deps: deps, log: deps.Log, inbox: make(chan item, maxInbox), done: make(chan struct{}), loaded: make(chan struct{}),
-		sessions: map[core.SessionID]*session{}, agents: map[kernel.AgentID]*session{}}
+		sessions: map[event.SessionID]*session{}, agents: map[kernel.AgentID]*session{}}
 }
 
 // Run leads until ctx or the leadership ends, or a commit does not succeed, and returns why. The caller resigns the
@@ -132,7 +134,7 @@ func (m *Master) lose() {
 
 func (m *Master) load(ctx context.Context) (*core.State, error) {
 	defer metrics.Since(m.measures.load, time.Now())
-	snap, err := m.deps.Store.Snapshot(ctx, core.Rows)
+	snap, err := m.deps.Store.Snapshot(ctx, row.All)
 	if err != nil {
 		return nil, fmt.Errorf("state of the kernel: %w", err)
 	}
@@ -148,8 +150,8 @@ func (m *Master) load(ctx context.Context) (*core.State, error) {
 // batch is what one or several steps led to, held until it is durable.
 type batch struct {
 	fx      core.Effects
-	rows    map[core.Row]struct{}
-	answers map[core.RequestID]chan core.Reply
+	rows    map[row.Row]struct{}
+	answers map[event.RequestID]chan core.Reply
 	looks   []func()
 }
 
@@ -160,7 +162,7 @@ func (m *Master) own(ctx context.Context, s *core.State) error {
 	committed := make(chan error, 1)
 	var held *batch // waits for committed
 	audit := core.NewAudit(s)
-	waiting := []item{{event: core.Tick{}}}
+	waiting := []item{{event: event.Tick{}}}
 	wake := time.NewTimer(time.Hour)
 	defer wake.Stop()
 	for {
@@ -176,7 +178,7 @@ func (m *Master) own(ctx context.Context, s *core.State) error {
 			} else {
 				wake.Reset(time.Until(b.fx.Wake))
 			}
-			ops, err := s.Ops(slices.SortedFunc(maps.Keys(b.rows), core.Row.Compare))
+			ops, err := s.Ops(slices.SortedFunc(maps.Keys(b.rows), row.Row.Compare))
 			if err != nil {
 				return err
 			}
@@ -208,7 +210,7 @@ func (m *Master) own(ctx context.Context, s *core.State) error {
 			m.release(held)
 			held = nil
 		case <-wake.C:
-			waiting = append(waiting, item{event: core.Tick{}})
+			waiting = append(waiting, item{event: event.Tick{}})
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
@@ -219,20 +221,20 @@ func (m *Master) own(ctx context.Context, s *core.State) error {
 func (m *Master) step(s *core.State, audit *core.Audit, items []item) (*batch, error) {
 	defer metrics.Since(m.measures.step, time.Now())
 	m.measures.events.Observe(float64(len(items)))
-	b := &batch{rows: map[core.Row]struct{}{}, answers: map[core.RequestID]chan core.Reply{}}
-	events := make([]core.Event, 0, len(items))
+	b := &batch{rows: map[row.Row]struct{}{}, answers: map[event.RequestID]chan core.Reply{}}
+	events := make([]event.Event, 0, len(items))
 	for _, it := range items {
 		if it.look != nil {
 			continue
 		}
 		if it.answer != nil {
-			id := core.RequestID(len(b.answers) + 1)
+			id := event.RequestID(len(b.answers) + 1)
 			b.answers[id] = it.answer
-			it.event = core.Numbered(it.event, id)
+			it.event = event.Numbered(it.event, id)
 		}
 		events = append(events, it.event)
 	}
-	for part := range core.Steps(events) {
+	for part := range event.Steps(events) {
 		fx := s.Step(time.Now(), part...)
 		b.add(fx)
 		if err := audit.Judge(s, &fx); err != nil {
@@ -323,7 +325,7 @@ func (m *Master) submit(ctx context.Context, it item) error {
 }
 
 // request has a request event answered.
-func (m *Master) request(ctx context.Context, ev core.Event) (core.Reply, error) {
+func (m *Master) request(ctx context.Context, ev event.Event) (core.Reply, error) {
 	answer := make(chan core.Reply, 1)
 	if err := m.submit(ctx, item{event: ev, answer: answer}); err != nil {
 		return core.Reply{}, err

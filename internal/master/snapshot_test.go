@@ -8,7 +8,7 @@ import (
 	"testing/synctest"
 
 	"github.com/marinaos/marina/internal/kernel"
-	"github.com/marinaos/marina/internal/master/core"
+	"github.com/marinaos/marina/internal/master/event"
 	"github.com/marinaos/marina/internal/store"
 	"github.com/marinaos/marina/internal/store/memory"
 )
@@ -46,7 +46,7 @@ func TestMachinesAreReadWhileACommitIsUnderWay(t *testing.T) {
 		if got := m.Agents(); len(got) != 0 {
 			t.Errorf("machines of an empty datacenter: got %v", got)
 		}
-		up := core.AgentUp{Session: 1, Seq: 1, Registration: kernel.Registration{Incarnation: "1", Agent: kernel.Agent{ID: "a1", Hostname: "a1",
+		up := event.AgentUp{Session: 1, Seq: 1, Registration: kernel.Registration{Incarnation: "1", Agent: kernel.Agent{ID: "a1", Hostname: "a1",
 			Address: netip.MustParseAddr("192.0.2.1"), Total: kernel.Resources{MilliCPU: 4000, Mem: kernel.GiB, Disk: kernel.GiB}}}}
 		if err := m.submit(ctx, item{event: up}); err != nil {
 			t.Fatal(err)
@@ -115,7 +115,7 @@ func BenchmarkAgents(b *testing.B) {
 	}()
 	for n := range 1000 {
 		id := kernel.AgentID(string(rune('a'+n%26)) + string(rune('a'+n/26)))
-		up := core.AgentUp{Session: core.SessionID(n + 1), Seq: 1, Registration: kernel.Registration{Incarnation: "1", Agent: kernel.Agent{ID: id, Hostname: string(id)}}}
+		up := event.AgentUp{Session: event.SessionID(n + 1), Seq: 1, Registration: kernel.Registration{Incarnation: "1", Agent: kernel.Agent{ID: id, Hostname: string(id)}}}
 		if err := m.submit(ctx, item{event: up}); err != nil {
 			b.Fatal(err)
 		}

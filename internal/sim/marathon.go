@@ -12,6 +12,7 @@ import (
 	"github.com/marinaos/marina/internal/kernel"
 	"github.com/marinaos/marina/internal/marathon"
 	brain "github.com/marinaos/marina/internal/master/core"
+	"github.com/marinaos/marina/internal/master/event"
 	services "github.com/marinaos/marina/internal/services/core"
 	"github.com/marinaos/marina/internal/store"
 )
@@ -145,8 +146,8 @@ func (s *servicesLoop) carryOut(d *services.Decision) {
 	case len(d.Withdraw) > 0:
 		x := d.Withdraw[0]
 		d.Withdraw = d.Withdraw[1:]
-		s.ask(d, func(r brain.RequestID) brain.Event {
-			return brain.Withdraw{Request: r, Framework: marathon.Framework, Key: services.Key(x.App, x.Version), Instances: []kernel.InstanceID{x.Instance}}
+		s.ask(d, func(r event.RequestID) event.Event {
+			return event.Withdraw{Request: r, Framework: marathon.Framework, Key: services.Key(x.App, x.Version), Instances: []kernel.InstanceID{x.Instance}}
 		}, nil, func(r brain.Reply) {
 			d.Stop = append(s.state.Withdrawn([]services.Withdraw{x}, r.Withdrawn), d.Stop...)
 		})
@@ -154,14 +155,14 @@ func (s *servicesLoop) carryOut(d *services.Decision) {
 		x := d.Stop[0]
 		d.Stop = d.Stop[1:]
 		s.m.note("stops: "+x.Why+":", string(x.Instance), 0, 0)
-		s.ask(d, func(r brain.RequestID) brain.Event {
-			return brain.Stop{Request: r, Framework: marathon.Framework, Instances: []kernel.InstanceID{x.Instance}, Why: x.Why}
+		s.ask(d, func(r event.RequestID) event.Event {
+			return event.Stop{Request: r, Framework: marathon.Framework, Instances: []kernel.InstanceID{x.Instance}, Why: x.Why}
 		}, nil)
 	case len(d.Forget) > 0:
 		x := d.Forget[0]
 		d.Forget = d.Forget[1:]
-		s.ask(d, func(r brain.RequestID) brain.Event {
-			return brain.Forget{Request: r, Framework: marathon.Framework, Instances: []kernel.InstanceID{x.Instance}}
+		s.ask(d, func(r event.RequestID) event.Event {
+			return event.Forget{Request: r, Framework: marathon.Framework, Instances: []kernel.InstanceID{x.Instance}}
 		}, func(err error) bool {
 			s.state.ForgetRefused([]services.Ref{x}, s.m.clock())
 			return errdefs.IsFailedPrecondition(err)
@@ -175,8 +176,8 @@ func (s *servicesLoop) carryOut(d *services.Decision) {
 			return
 		}
 		s.m.note("launches %d of", x.App.ID, int64(len(x.Groups)), 0)
-		s.ask(d, func(r brain.RequestID) brain.Event {
-			return brain.Launch{Request: r, LaunchRequest: kernel.LaunchRequest{Key: services.Key(x.App.ID, x.App.Config()), Spec: spec, Instances: x.Groups}}
+		s.ask(d, func(r event.RequestID) event.Event {
+			return event.Launch{Request: r, LaunchRequest: kernel.LaunchRequest{Key: services.Key(x.App.ID, x.App.Config()), Spec: spec, Instances: x.Groups}}
 		}, nil)
 	default:
 		s.idle()
@@ -185,7 +186,7 @@ func (s *servicesLoop) carryOut(d *services.Decision) {
 
 // ask makes one request of the kernel and goes on with the rest of the decision. A refusal that refused does not take
 // is an end of the simulation.
-func (s *servicesLoop) ask(rest *services.Decision, event func(brain.RequestID) brain.Event, refused func(error) bool, took ...func(brain.Reply)) {
+func (s *servicesLoop) ask(rest *services.Decision, event func(event.RequestID) event.Event, refused func(error) bool, took ...func(brain.Reply)) {
 	s.m.request(event, func(r brain.Reply) {
 		if r.Err != nil && (refused == nil || !refused(r.Err)) {
 			s.m.w.fail("request of services: %v", r.Err)

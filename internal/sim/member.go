@@ -12,6 +12,8 @@ import (
 
 	"github.com/marinaos/marina/internal/kernel"
 	brain "github.com/marinaos/marina/internal/master/core"
+	"github.com/marinaos/marina/internal/master/event"
+	"github.com/marinaos/marina/internal/master/row"
 	"github.com/marinaos/marina/internal/sim/timeline"
 	"github.com/marinaos/marina/internal/store"
 )
@@ -46,10 +48,10 @@ type master struct {
 	links      []*link
 	committing bool
 	releasing  bool
-	inbox      []brain.Event   // came during a commit
+	inbox      []event.Event   // came during a commit
 	held       []brain.Effects // not yet released: their writes, or earlier ones, are not durable
-	requests   map[brain.RequestID]func(brain.Reply)
-	lastID     brain.RequestID
+	requests   map[event.RequestID]func(brain.Reply)
+	lastID     event.RequestID
 	wake       time.Duration           // of the earliest tick that is scheduled, by the world's clock
 	skew       time.Duration           // its own clock's, ahead of the world's
 	news       []*kernel.Record        // not delivered yet: the latest of each
@@ -70,7 +72,7 @@ func (m *master) due(at time.Time) time.Duration {
 func (m *master) jump(d time.Duration) {
 	m.note("clock jumps by %d ms", "", d.Milliseconds(), 0)
 	m.skew += d
-	m.w.After(0, &m.Actor, func() { m.step(brain.Tick{}) })
+	m.w.After(0, &m.Actor, func() { m.step(event.Tick{}) })
 }
 
 func (m *master) note(what, which string, a, b int64) { m.w.note(m.name, what, which, a, b) }
@@ -108,17 +110,17 @@ func (m *master) campaign() {
 	for _, id := range m.w.judge.members.All() {
 		m.missing[id] = true
 	}
-	m.requests, m.wake = map[brain.RequestID]func(brain.Reply){}, 0
+	m.requests, m.wake = map[event.RequestID]func(brain.Reply){}, 0
 	m.scheduler = newScheduler(m)
 	m.marathon = newServicesLoop(m)
 	m.news, m.telling = nil, false
 	m.deliver(m.state.Instances(""), m.state.Complete()) // schedulers begin with it
-	m.step(brain.Tick{})
+	m.step(event.Tick{})
 }
 
 // step feeds one event. Like the real loop it gathers events while a commit is under way and takes them all in one step
 // after it; in some simulations it steps on at once, which the contract of Step allows as well.
-func (m *master) step(e brain.Event) {
+func (m *master) step(e event.Event) {
 	if m.state == nil {
 		return
 	}
@@ -131,10 +133,10 @@ func (m *master) step(e brain.Event) {
 }
 
 // feed takes events through one step. A leader to which all members have reported waits for nobody.
-func (m *master) feed(events ...brain.Event) {
+func (m *master) feed(events ...event.Event) {
 	fx := m.state.Step(m.clock(), events...)
 	for _, e := range events {
-		if up, ok := e.(brain.AgentUp); ok && !slices.ContainsFunc(fx.Ends, func(end brain.SessionEnd) bool { return end.Session == up.Session }) {
+		if up, ok := e.(event.AgentUp); ok && !slices.ContainsFunc(fx.Ends, func(end brain.SessionEnd) bool { return end.Session == up.Session }) {
 			delete(m.missing, up.Registration.Agent.ID)
 		}
 	}
@@ -153,7 +155,7 @@ func (m *master) feed(events ...brain.Event) {
 func (m *master) drain() {
 	events := m.inbox
 	m.inbox = nil
-	for part := range brain.Steps(events) {
+	for part := range event.Steps(events) {
 		m.feed(part...)
 	}
 	m.flush()
@@ -178,7 +180,7 @@ func (m *master) tickAt(at time.Time) {
 	m.w.After(d-m.w.Now, &m.Actor, func() {
 		if m.epoch() == life && m.wake == d {
 			m.wake = 0
-			m.step(brain.Tick{})
+			m.step(event.Tick{})
 		}
 	})
 }
@@ -224,14 +226,14 @@ func (m *master) flush() {
 }
 
 // gather lists the rows that effects wrote, each once, in the order in which they may be written.
-func gather(batch []brain.Effects) (rows []brain.Row) {
+func gather(batch []brain.Effects) (rows []row.Row) {
 	for i := range batch {
 		rows = append(rows, batch[i].Writes...)
 	}
 	if len(batch) == 1 {
 		return rows
 	}
-	slices.SortFunc(rows, func(a, b brain.Row) int {
+	slices.SortFunc(rows, func(a, b row.Row) int {
 		return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.ID, b.ID), cmp.Compare(a.Chunk, b.Chunk))
 	})
 	return slices.Compact(rows)
@@ -320,9 +322,9 @@ func (m *master) send(sends []brain.Send) {
 	}
 }
 
-func (m *master) link(s brain.SessionID) *link {
+func (m *master) link(s event.SessionID) *link {
 	for _, l := range m.links {
-		if brain.SessionID(l.serial) == s {
+		if event.SessionID(l.serial) == s {
 			return l
 		}
 	}
@@ -334,27 +336,27 @@ func (m *master) receive(l *link, f kernel.Up) {
 	if m.state == nil {
 		return
 	}
-	session := brain.SessionID(l.serial)
+	session := event.SessionID(l.serial)
 	switch {
 	case f.Register != nil && !l.registered:
 		l.registered = true
 		if m.epoch() < m.w.judge.leader && m.w.dice.Chance(0.5) {
 			f.Register.Epoch = 0 // so that the agent's own fence is tried too, and not only this one
 		}
-		m.step(brain.AgentUp{Session: session, Seq: f.Seq, Registration: *f.Register})
+		m.step(event.AgentUp{Session: session, Seq: f.Seq, Registration: *f.Register})
 	case !l.registered: // the first frame was lost
 		m.w.reach(RegistrationLost)
 		l.closeBy(false, "the first frame is no registration")
 		m.drop(l)
 	default:
-		m.step(brain.Frame{Session: session, Up: f})
+		m.step(event.Frame{Session: session, Up: f})
 	}
 }
 
 // lost hears that a session is over.
 func (m *master) lost(l *link) {
 	if m.drop(l); l.registered {
-		m.step(brain.AgentDown{Session: brain.SessionID(l.serial), Why: "the connection was lost"})
+		m.step(event.AgentDown{Session: event.SessionID(l.serial), Why: "the connection was lost"})
 	}
 }
 
@@ -369,13 +371,13 @@ func (m *master) drop(l *link) {
 
 // request feeds a request and calls done with its reply once that is durable. Without leadership nothing is ever
 // answered.
-func (m *master) request(make func(brain.RequestID) brain.Event, done func(brain.Reply)) {
+func (m *master) request(make func(event.RequestID) event.Event, done func(brain.Reply)) {
 	if m.state == nil {
 		return
 	}
 	m.lastID++
 	e := make(m.lastID)
-	if _, ok := e.(brain.Forget); ok && m.w.plant.on(BrakeCountsRemoved) && m.w.turnover.brakeHolds() {
+	if _, ok := e.(event.Forget); ok && m.w.plant.on(BrakeCountsRemoved) && m.w.turnover.brakeHolds() {
 		done(brain.Reply{Request: m.lastID, Err: errdefs.ErrFailedPrecondition})
 		return
 	}

@@ -7,6 +7,7 @@ import (
 
 	"github.com/marinaos/marina/internal/kernel"
 	brain "github.com/marinaos/marina/internal/master/core"
+	"github.com/marinaos/marina/internal/master/event"
 )
 
 // framework is the name under which the simulation's scheduler works.
@@ -136,8 +137,8 @@ func (s *scheduler) forget(id kernel.InstanceID, still func() bool) {
 	if !still() {
 		return
 	}
-	s.m.request(func(r brain.RequestID) brain.Event {
-		return brain.Forget{Request: r, Framework: framework, Instances: []kernel.InstanceID{id}}
+	s.m.request(func(r event.RequestID) event.Event {
+		return event.Forget{Request: r, Framework: framework, Instances: []kernel.InstanceID{id}}
 	}, func(r brain.Reply) {
 		if r.Err == nil {
 			s.m.w.reach(Forgotten)
@@ -193,7 +194,7 @@ func (s *scheduler) beginAnew(a *app) {
 	for _, c := range s.m.state.Reservations(framework) {
 		if c.Name == a.spec.Reservation.Name && c.Lost {
 			s.m.w.reach(ReservationBegunAnew)
-			s.m.step(brain.Release{Framework: framework, Reservations: []string{c.Name}})
+			s.m.step(event.Release{Framework: framework, Reservations: []string{c.Name}})
 		}
 	}
 }
@@ -223,8 +224,8 @@ func (s *scheduler) launch(a *app, n int) {
 	if w.plant.on(PrioritiesReversed) {
 		spec.Priority = -spec.Priority
 	}
-	s.m.request(func(r brain.RequestID) brain.Event {
-		return brain.Launch{Request: r, LaunchRequest: kernel.LaunchRequest{Key: key, Spec: spec, Instances: ids}}
+	s.m.request(func(r event.RequestID) event.Event {
+		return event.Launch{Request: r, LaunchRequest: kernel.LaunchRequest{Key: key, Spec: spec, Instances: ids}}
 	}, func(r brain.Reply) {
 		done()
 		if r.Err != nil {
@@ -232,7 +233,7 @@ func (s *scheduler) launch(a *app, n int) {
 			return
 		}
 		if r.Launch.Waiting > 0 && w.plant.on(ForgetQueue) {
-			s.m.step(brain.Withdraw{Framework: framework, Key: key})
+			s.m.step(event.Withdraw{Framework: framework, Key: key})
 		}
 		if r.Launch.Waiting > 0 {
 			w.reach(LaunchWaits)
@@ -248,8 +249,8 @@ func (s *scheduler) withdraw(a *app, groups []kernel.InstanceID) {
 	groups = slices.DeleteFunc(slices.Clone(groups), func(g kernel.InstanceID) bool { return s.keys[g] != key })
 	s.m.note("withdraws %d of", a.owner, int64(len(groups)), 0)
 	done := s.begin(a)
-	s.m.request(func(r brain.RequestID) brain.Event {
-		return brain.Withdraw{Request: r, Framework: framework, Key: key, Instances: groups}
+	s.m.request(func(r event.RequestID) event.Event {
+		return event.Withdraw{Request: r, Framework: framework, Key: key, Instances: groups}
 	}, func(r brain.Reply) {
 		done()
 		if r.Err != nil {
@@ -269,8 +270,8 @@ func (s *scheduler) stop(a *app, groups []kernel.InstanceID) {
 		s.stopping[g] = true
 	}
 	done := s.begin(a)
-	s.m.request(func(r brain.RequestID) brain.Event {
-		return brain.Stop{Request: r, Framework: framework, Instances: groups, Why: "too many"}
+	s.m.request(func(r event.RequestID) event.Event {
+		return event.Stop{Request: r, Framework: framework, Instances: groups, Why: "too many"}
 	}, func(r brain.Reply) {
 		done()
 		if r.Err != nil {

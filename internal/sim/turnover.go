@@ -10,6 +10,7 @@ import (
 
 	"github.com/marinaos/marina/internal/kernel"
 	brain "github.com/marinaos/marina/internal/master/core"
+	"github.com/marinaos/marina/internal/master/event"
 	"github.com/marinaos/marina/internal/store"
 )
 
@@ -37,8 +38,8 @@ func (v *turnover) retire(a *agent) {
 	}
 	force := w.dice.Chance(0.5)
 	w.note("user", "removes machine", a.name, 0, 0)
-	m.request(func(r brain.RequestID) brain.Event {
-		return brain.RemoveAgent{Request: r, Agent: a.id, Force: force}
+	m.request(func(r event.RequestID) event.Event {
+		return event.RemoveAgent{Request: r, Agent: a.id, Force: force}
 	}, func(r brain.Reply) {
 		switch {
 		case r.Err == nil:

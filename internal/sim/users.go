@@ -9,6 +9,7 @@ import (
 	"github.com/marinaos/marina/internal/kernel"
 	"github.com/marinaos/marina/internal/marathon"
 	brain "github.com/marinaos/marina/internal/master/core"
+	"github.com/marinaos/marina/internal/master/event"
 )
 
 // users want something of the datacenter: of the count keeper, of services, of the kernel.
@@ -131,8 +132,8 @@ func (w users) setQuota() {
 		q.Guarantee.MilliCPU, q.Weight = int64(w.dice.IntN(20))*1000, float64(1+w.dice.IntN(3))
 		w.note("user", "guarantees %d millicpus to", role, q.Guarantee.MilliCPU, 0)
 	}
-	m.request(func(r brain.RequestID) brain.Event {
-		return brain.SetQuota{Request: r, Quota: q, Remove: remove}
+	m.request(func(r event.RequestID) event.Event {
+		return event.SetQuota{Request: r, Quota: q, Remove: remove}
 	}, func(r brain.Reply) {
 		// Guarantees of others may be more than the limit.
 		if r.Err != nil && !errdefs.IsNotFound(r.Err) && !errdefs.IsInvalidArgument(r.Err) {

@@ -12,6 +12,7 @@ import (
 	"github.com/marinaos/marina/internal/kernel"
 	"github.com/marinaos/marina/internal/marathon"
 	brain "github.com/marinaos/marina/internal/master/core"
+	"github.com/marinaos/marina/internal/master/row"
 	"github.com/marinaos/marina/internal/sim/timeline"
 	"github.com/marinaos/marina/internal/store"
 	"github.com/marinaos/marina/internal/store/memory"
@@ -232,7 +233,7 @@ func (w *World) expireLater(epoch int64) {
 // rows is what a new leader reads.
 func (w *World) rows() *store.Snapshot {
 	w.observe(0)
-	snap, err := w.store.Snapshot(w.ctx, brain.Rows)
+	snap, err := w.store.Snapshot(w.ctx, row.All)
 	if err != nil {
 		w.fail("snapshot: %v", err)
 	}
@@ -281,7 +282,7 @@ func (w *World) apply(writer int64, fault storeFault, txn store.Txn) error {
 		w.store.LoseReply(fault == storeLosesApplied)
 	}
 	if w.plant.on(LoadStaleRows) && w.dice.Chance(0.1) {
-		w.stale, _ = w.store.Snapshot(w.ctx, brain.Rows)
+		w.stale, _ = w.store.Snapshot(w.ctx, row.All)
 	}
 	revision, err := w.store.Commit(w.ctx, txn)
 	w.note("store", "commits for epoch %d, revision %d", "", writer, revision)

@@ -9,20 +9,21 @@ import (
 
 	"github.com/marinaos/marina/internal/kernel"
 	"github.com/marinaos/marina/internal/master/endpoint"
+	"github.com/marinaos/marina/internal/master/event"
 )
 
 // sessions take in what agents say.
 type sessions struct{ *tables }
 
 // up starts a session: the agent is told everything anew, and what it says of its tasks counts.
-func (t sessions) up(ev AgentUp) {
+func (t sessions) up(ev event.AgentUp) {
 	reg := &ev.Registration
 	if why := t.refuse(reg); why != "" {
 		t.step.endSession(ev.Session, why)
 		return
 	}
-	if t.removed.has(reg.Agent.ID) {
-		t.step.send(t.removed.dismiss(ev.Session, 1, t.cfg.Epoch, reg.Agent.ID))
+	if t.removed.Has(reg.Agent.ID) {
+		t.dismiss(ev.Session, 1, reg.Agent.ID)
 		return
 	}
 	a := t.fleet.byID[reg.Agent.ID]
@@ -123,10 +124,10 @@ func (t sessions) hear(a *agent) {
 }
 
 // frame takes in a later frame of a session.
-func (t sessions) frame(ev Frame) {
+func (t sessions) frame(ev event.Frame) {
 	a := t.fleet.sessions[ev.Session]
 	if a == nil {
-		if why, ok := t.removed.left(&ev); ok {
+		if why, ok := t.removed.Heard(&ev); ok {
 			t.step.endSession(ev.Session, why)
 		}
 		return
@@ -149,8 +150,8 @@ func (t sessions) frame(ev Frame) {
 }
 
 // down takes in that a session was lost.
-func (t sessions) down(ev AgentDown) {
-	delete(t.removed.leaving, ev.Session)
+func (t sessions) down(ev event.AgentDown) {
+	t.removed.Lost(ev.Session)
 	if a := t.fleet.sessions[ev.Session]; a != nil {
 		t.loseSession(a)
 	}

@@ -7,6 +7,7 @@ import (
 
 	"github.com/marinaos/marina/internal/invariant"
 	"github.com/marinaos/marina/internal/kernel"
+	"github.com/marinaos/marina/internal/master/row"
 )
 
 // Audit holds what is about to be committed against the invariants that are cheap to check: capacity, quota, and that
@@ -36,16 +37,16 @@ func NewAudit(s *State) *Audit {
 func (a *Audit) Judge(s *State, fx *Effects) error {
 	for _, r := range fx.Writes {
 		switch r.Kind {
-		case RowAgent:
+		case row.Agent:
 			if k := s.fleet.byID[kernel.AgentID(r.ID)]; k != nil {
 				a.books.Agent(k.info.ID, k.info.Total, k.subnet)
 			} else {
 				a.books.DropAgent(kernel.AgentID(r.ID))
 			}
-		case RowQuota:
+		case row.Quota:
 			v := s.capacity.quota.View(r.ID)
 			a.books.Quota(r.ID, v.Limit)
-		case RowVIP:
+		case row.VIP:
 			a.books.VIP(r.ID, s.vips.Get(r.ID))
 		}
 	}

@@ -6,7 +6,7 @@
 // [State] is everything a leader knows, and [State.Step] the only way it changes: events and a time go in, [Effects]
 // come out. There is no clock, network, disk or randomness inside, and no order of a map shows, so that a simulator can
 // replay years of faults from a seed. Whoever drives it gathers events while a transaction is under way, cuts them by
-// [Steps], commits every row they changed, and only then lets frames, answers and changes out. Nothing is ever rolled
+// [event.Steps], commits every row they changed, and only then lets frames, answers and changes out. Nothing is ever rolled
 // back in part: a driver that cannot commit drops the state, and the next leader loads what is durable.
 //
 // What is known of an instance is a kernel.Record, which is replaced and never changed: what leaves a step
@@ -18,14 +18,14 @@
 //
 // Calls run down this list. step.go applies events; requests.go, machines.go and agents.go say what follows from each:
 // from what schedulers and operators ask for, and from what agents say. place.go serves the queue, preempt.go finds what
-// makes way for it. load.go fills the tables from rows, rows.go names what is durable. instance.go places and ends an
+// makes way for it. load.go fills the tables from rows, rows.go says what rows hold. instance.go places and ends an
 // instance: each table that has a part of it takes that and gives it back, in one order, said once; tables.go has all
-// of them. fleet.go is the machines, removed.go those that were removed, capacity.go what of machines and roles is
-// taken, views.go what readers are shown; effects.go is what gathers in a step. events.go and config.go are what a
-// driver says.
+// tables. fleet.go is the machines, capacity.go what of machines and roles is taken, views.go what readers are shown,
+// effects.go what gathers in a step.
 //
 // Tables that need nothing of the others are packages, siblings of this one, each with its own fields and its own
-// tests: spec, reservation, expose, vip, subnet, endpoint, queue, ended, interner.
+// tests: spec, reservation, expose, vip, subnet, endpoint, queue, removed, ended, interner. So are the words that a
+// driver shares with this package: event, what can happen, and row, what is durable.
 //
 // # Ownership and failure
 //

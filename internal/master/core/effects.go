@@ -3,14 +3,62 @@ package core
 import (
 	"maps"
 	"slices"
+	"time"
 
+	"github.com/marinaos/marina/internal/invariant"
 	"github.com/marinaos/marina/internal/kernel"
+	"github.com/marinaos/marina/internal/master/event"
+	"github.com/marinaos/marina/internal/master/row"
 )
+
+// Effects is what follows from a Step. Writes come first: nothing of the rest may leave the process before they, and
+// those of every earlier step, are durable.
+type Effects struct {
+	Writes  []row.Row        // rows whose value changed; State.Ops encodes them
+	Sends   []Send           // in order for each session
+	Ends    []SessionEnd     // sessions to close, after their Sends
+	Replies []Reply          // one for each request event
+	Changes []*kernel.Record // latest value of each instance that changed, once; Removed marks the last of an instance
+
+	Charges []Charge // what was placed, resized and ended, in order
+
+	Complete bool      // Changes.Complete of the kernel's watches, as of now
+	Room     bool      // Changes.Room of the kernel's watches
+	Wake     time.Time // when a Tick is due; zero: never
+}
+
+// Charge is a placement that begins or ends, with all it takes and holds, or else takes as much more.
+type Charge struct {
+	invariant.Placement
+	Begins, Ends bool
+}
+
+// Send is a frame for a session.
+type Send struct {
+	Session event.SessionID
+	Down    kernel.Down
+}
+
+// SessionEnd closes a session from the master's side.
+type SessionEnd struct {
+	Session event.SessionID
+	Why     string // for the log and for the agent
+}
+
+// Reply answers a request. Err is of an errdefs kind.
+type Reply struct {
+	Request   event.RequestID
+	Launch    *kernel.LaunchResult
+	Exposed   []kernel.EndpointPort
+	Withdrawn []kernel.InstanceID
+	Removal   *kernel.Removal
+	Err       error
+}
 
 // step is what gathers during one Step.
 type step struct {
 	fx      Effects
-	rows    map[Row]struct{} // that changed
+	rows    map[row.Row]struct{} // that changed
 	changed []*instance
 	touched []*agent // with an outbox
 	retry   bool     // capacity appeared: try the queue
@@ -27,11 +75,11 @@ type outbox struct {
 	acks      []kernel.StatusAck
 }
 
-func (st *step) dirty(r Row)     { st.rows[r] = struct{}{} }
+func (st *step) dirty(r row.Row) { st.rows[r] = struct{}{} }
 func (st *step) reply(r Reply)   { st.fx.Replies = append(st.fx.Replies, r) }
 func (st *step) charge(c Charge) { st.fx.Charges = append(st.fx.Charges, c) }
 func (st *step) send(s Send)     { st.fx.Sends = append(st.fx.Sends, s) }
-func (st *step) endSession(id SessionID, why string) {
+func (st *step) endSession(id event.SessionID, why string) {
 	st.fx.Ends = append(st.fx.Ends, SessionEnd{id, why})
 }
 
@@ -91,7 +139,7 @@ func (st *step) finish() Effects {
 		i.changed = false
 		fx.Changes = append(fx.Changes, i.Record)
 	}
-	fx.Writes = slices.SortedFunc(maps.Keys(st.rows), Row.Compare)
+	fx.Writes = slices.SortedFunc(maps.Keys(st.rows), row.Row.Compare)
 	clear(st.rows)
 	*st = step{rows: st.rows, changed: st.changed[:0], touched: st.touched[:0], launched: st.launched[:0]}
 	return fx

@@ -10,6 +10,8 @@ import (
 
 	"github.com/marinaos/marina/internal/kernel"
 	"github.com/marinaos/marina/internal/master/endpoint"
+	"github.com/marinaos/marina/internal/master/event"
+	"github.com/marinaos/marina/internal/master/row"
 	"github.com/marinaos/marina/internal/master/spec"
 	"github.com/marinaos/marina/internal/placement"
 )
@@ -18,7 +20,7 @@ import (
 type fleet struct {
 	byID     map[kernel.AgentID]*agent
 	order    []*agent // those from the store first
-	sessions map[SessionID]*agent
+	sessions map[event.SessionID]*agent
 	joined   []*agent // whose session began since endpoints were flushed
 
 	began     time.Time // of this leader
@@ -28,7 +30,7 @@ type fleet struct {
 }
 
 func newFleet() *fleet {
-	return &fleet{byID: map[kernel.AgentID]*agent{}, sessions: map[SessionID]*agent{}}
+	return &fleet{byID: map[kernel.AgentID]*agent{}, sessions: map[event.SessionID]*agent{}}
 }
 
 // agent is a machine.
@@ -44,7 +46,7 @@ type agent struct {
 	chunks     [][]*instance         // as packed into rows
 	count      int                   // of instances
 
-	session     SessionID // zero: not connected
+	session     event.SessionID // zero: not connected
 	upSeq       uint64
 	downSeq     uint64
 	incarnation string
@@ -61,7 +63,7 @@ type agent struct {
 }
 
 // row is the agent's row.
-func (a *agent) row() Row { return Row{Kind: RowAgent, ID: string(a.info.ID)} }
+func (a *agent) row() row.Row { return row.Row{Kind: row.Agent, ID: string(a.info.ID)} }
 
 // refreshSite replaces the Site that the agent's instances show, and reports whether it changed. Records made before
 // keep the old one.
@@ -154,7 +156,7 @@ func (f *fleet) remove(a *agent, now time.Time) {
 }
 
 // open begins an agent's session with a registration.
-func (f *fleet) open(a *agent, ev *AgentUp, now time.Time) {
+func (f *fleet) open(a *agent, ev *event.AgentUp, now time.Time) {
 	reg := &ev.Registration
 	if a.incarnation != "" && a.incarnation != reg.Incarnation {
 		a.replaced = append(slices.DeleteFunc(a.replaced, func(i string) bool { return i == reg.Incarnation }), a.incarnation)

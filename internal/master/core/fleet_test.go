@@ -10,6 +10,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/marinaos/marina/internal/kernel"
+	"github.com/marinaos/marina/internal/master/event"
 )
 
 var zero = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
@@ -76,7 +77,7 @@ func TestTheFleetKnowsWhoBelongsToIt(t *testing.T) {
 				if a.session != 0 {
 					f.close(a, zero)
 				} else {
-					f.open(a, &AgentUp{Session: SessionID(serial), Registration: kernel.Registration{Incarnation: fmt.Sprint("i", serial)}}, zero)
+					f.open(a, &event.AgentUp{Session: event.SessionID(serial), Registration: kernel.Registration{Incarnation: fmt.Sprint("i", serial)}}, zero)
 					f.report(a)
 				}
 			}
@@ -108,7 +109,7 @@ func TestSilenceIsNoticedInTwoSteps(t *testing.T) {
 	f.add(late)
 	f.missing = 2
 	f.begin(zero)
-	f.open(known, &AgentUp{Session: 1}, zero)
+	f.open(known, &event.AgentUp{Session: 1}, zero)
 	f.report(known)
 	f.hear(known, zero, cfg.Suspect)
 	var silent []string
@@ -148,7 +149,7 @@ func TestSilenceIsExcusedWhileNobodyListened(t *testing.T) {
 	a := someAgent("a")
 	f.add(a)
 	f.begin(zero)
-	f.open(a, &AgentUp{Session: 1}, zero)
+	f.open(a, &event.AgentUp{Session: 1}, zero)
 	f.report(a)
 	f.hear(a, zero, cfg.Suspect)
 	f.excuse(4 * time.Second)
@@ -167,41 +168,6 @@ func TestTheBrakeHoldsWhenManyAreAway(t *testing.T) {
 	f.order[1].away = zero
 	if err := f.checkBrake(34); !errdefs.IsFailedPrecondition(err) {
 		t.Errorf("two of four: got %v, want it refused", err)
-	}
-}
-
-func TestRemovedMachinesAreRememberedUpToALimit(t *testing.T) {
-	r := newRemoved()
-	forgotten := 0
-	for k := range removedMost + 2 {
-		forgotten += len(r.add(kernel.AgentID(fmt.Sprint("a", k)), "host", zero.Add(time.Duration(k)*time.Second)))
-	}
-	if forgotten != 2 || r.has("a0") || r.has("a1") || !r.has("a2") || len(r.rows) != removedMost {
-		t.Errorf("%d are forgotten and %d remembered, want the oldest two forgotten", forgotten, len(r.rows))
-	}
-	next := newRemoved()
-	for _, id := range slices.Backward(r.order) {
-		next.load(id, r.rows[id])
-	}
-	if next.sort(); !slices.Equal(next.order, r.order) {
-		t.Error("the next leader has them in another order")
-	}
-}
-
-func TestARemovedMachinesSessionEndsOnceItHasHeard(t *testing.T) {
-	r := newRemoved()
-	r.add("a", "host", zero)
-	if send := r.dismiss(7, 3, 1, "a"); send.Session != 7 || !send.Down.Sync || send.Down.Seq != 3 || send.Down.Removed == "" {
-		t.Errorf("it is told %+v", send)
-	}
-	for applied, want := range map[uint64]bool{2: false, 3: true} {
-		r.dismiss(7, 3, 1, "a")
-		if _, ok := r.left(&Frame{Session: 7, Up: kernel.Up{Applied: applied}}); ok != want {
-			t.Errorf("frame %d is applied: it has heard is %v", applied, ok)
-		}
-	}
-	if _, ok := r.left(&Frame{Session: 8, Up: kernel.Up{Applied: 9}}); ok {
-		t.Error("another session: it has heard")
 	}
 }
 

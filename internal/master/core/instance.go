@@ -6,6 +6,7 @@ import (
 	"github.com/marinaos/marina/internal/invariant"
 	"github.com/marinaos/marina/internal/kernel"
 	"github.com/marinaos/marina/internal/master/endpoint"
+	"github.com/marinaos/marina/internal/master/row"
 	"github.com/marinaos/marina/internal/master/spec"
 )
 
@@ -38,8 +39,8 @@ func (i *instance) placement() invariant.Placement {
 }
 
 // row is the row that has it.
-func (i *instance) row() Row {
-	return Row{Kind: RowAssigned, ID: string(i.agent.info.ID), Chunk: int(i.chunk)}
+func (i *instance) row() row.Row {
+	return row.Row{Kind: row.Assigned, ID: string(i.agent.info.ID), Chunk: int(i.chunk)}
 }
 
 // place puts an instance on an agent, into a chunk of its rows, and into every table that has a part of it; end takes
@@ -66,7 +67,7 @@ func (t *tables) end(i *instance) {
 	t.step.drop(i)
 	t.instances.Delete(i.ID())
 	id := kernel.InstanceID(strings.Clone(string(i.ID()))) // the record's text has more in it
-	t.step.dirty(Row{Kind: RowEnded, ID: i.Framework, Chunk: t.ended.Add(i.Framework, id)})
+	t.step.dirty(row.Row{Kind: row.Ended, ID: i.Framework, Chunk: t.ended.Add(i.Framework, id)})
 	reserved := t.reservations.HeldBy(&i.spec.Spec, i.ID())
 	t.capacity.release(i, reserved != nil)
 	if reserved != nil {

@@ -10,6 +10,7 @@ import (
 	"github.com/marinaos/marina/internal/master/ended"
 	"github.com/marinaos/marina/internal/master/expose"
 	"github.com/marinaos/marina/internal/master/reservation"
+	"github.com/marinaos/marina/internal/master/row"
 	"github.com/marinaos/marina/internal/master/spec"
 	"github.com/marinaos/marina/internal/placement"
 	"github.com/marinaos/marina/internal/store"
@@ -19,12 +20,12 @@ import (
 // alone; the agent it concerns is set aside: its tasks go on, and it gets neither sessions nor instances until the row
 // is repaired.
 func (s *State) Load(items []store.Item) (problems []error) {
-	bad := func(r Row, why any) {
+	bad := func(r row.Row, why any) {
 		problems = append(problems, fmt.Errorf("row %s: %v", r.Key(), why))
 	}
-	byKind := map[RowKind][]store.Item{}
+	byKind := map[row.Kind][]store.Item{}
 	for _, item := range items {
-		r, ok := parseRow(item.Key)
+		r, ok := row.Parse(item.Key)
 		if !ok {
 			problems = append(problems, fmt.Errorf("row %s: not a row of the kernel's tables", item.Key))
 			continue
@@ -32,22 +33,22 @@ func (s *State) Load(items []store.Item) (problems []error) {
 		byKind[r.Kind] = append(byKind[r.Kind], item)
 	}
 	l := loader{&s.tables}
-	for kind := RowVIP; kind <= RowAssigned; kind++ { // specs need the VIPs
-		if kind == RowAgent {
-			problems = append(problems, l.loadSpecs(byKind[RowSpec])...)
+	for kind := row.VIP; kind <= row.Assigned; kind++ { // specs need the VIPs
+		if kind == row.Agent {
+			problems = append(problems, l.loadSpecs(byKind[row.Spec])...)
 		}
 		for _, item := range byKind[kind] {
-			r, _ := parseRow(item.Key)
+			r, _ := row.Parse(item.Key)
 			if err := l.loadRow(r, item.Value); err != nil {
 				bad(r, err)
-				if kind == RowAgent || kind == RowAssigned {
+				if kind == row.Agent || kind == row.Assigned {
 					l.loadAgent(kernel.AgentID(r.ID)).broken = fmt.Sprintf("set aside: row %s cannot be read", r.Key())
 				}
 			}
 		}
 	}
 	s.specs.FreeAllUnused()
-	s.removed.sort()
+	s.removed.Sort()
 	s.fleet.missing = len(s.fleet.order)
 	return problems
 }
@@ -61,7 +62,7 @@ func (t loader) loadSpecs(items []store.Item) (problems []error) {
 	var found []kernel.Spec
 	bad := func(key string, err error) { problems = append(problems, fmt.Errorf("row %s: %w", key, err)) }
 	for _, item := range items {
-		r, _ := parseRow(item.Key)
+		r, _ := row.Parse(item.Key)
 		var k kernel.Spec
 		err := json.Unmarshal(item.Value, &k)
 		if err == nil && k.ID != kernel.SpecID(r.ID) {
@@ -76,7 +77,7 @@ func (t loader) loadSpecs(items []store.Item) (problems []error) {
 	}
 	for _, k := range found {
 		if err := t.specs.Load(k); err != nil {
-			bad(Row{Kind: RowSpec, ID: string(k.ID)}.Key(), err)
+			bad(row.Row{Kind: row.Spec, ID: string(k.ID)}.Key(), err)
 		}
 	}
 	for k := range found {
@@ -85,70 +86,70 @@ func (t loader) loadSpecs(items []store.Item) (problems []error) {
 	return problems
 }
 
-func (t loader) loadRow(r Row, raw []byte) error {
+func (t loader) loadRow(r row.Row, raw []byte) error {
 	switch r.Kind {
-	case RowVIP:
-		var row vipRow
-		if err := json.Unmarshal(raw, &row); err != nil {
+	case row.VIP:
+		var value row.Address
+		if err := json.Unmarshal(raw, &value); err != nil {
 			return err
 		}
-		return t.vips.Load(r.ID, row.Addr)
-	case RowNetwork:
-		var row networkRow
-		if err := json.Unmarshal(raw, &row); err != nil {
+		return t.vips.Load(r.ID, value.Addr)
+	case row.Network:
+		var value row.Pool
+		if err := json.Unmarshal(raw, &value); err != nil {
 			return err
 		}
-		return t.subnets.LoadPrefix(row.Pool)
-	case RowRemoved:
-		var row removedRow
-		if err := json.Unmarshal(raw, &row); err != nil {
+		return t.subnets.LoadPrefix(value.Pool)
+	case row.Removed:
+		var value row.Removal
+		if err := json.Unmarshal(raw, &value); err != nil {
 			return err
 		}
-		t.removed.load(kernel.AgentID(r.ID), &row)
-	case RowAgent:
+		t.removed.Load(kernel.AgentID(r.ID), &value)
+	case row.Agent:
 		return t.loadAgentRow(r, raw)
-	case RowQuota:
+	case row.Quota:
 		var q kernel.Quota
 		if err := json.Unmarshal(raw, &q); err != nil {
 			return err
 		}
 		q.Role = r.ID
 		t.capacity.quota.Set(q)
-	case RowReservation:
+	case row.Reservation:
 		return t.loadReservation(r, raw)
-	case RowExposed:
+	case row.Exposed:
 		return t.loadExposed(r, raw)
-	case RowEnded:
-		var row ended.Row
-		if err := json.Unmarshal(raw, &row); err != nil {
+	case row.Ended:
+		var value ended.Row
+		if err := json.Unmarshal(raw, &value); err != nil {
 			return err
 		}
-		t.ended.Load(r.ID, r.Chunk, row)
-	case RowAssigned:
+		t.ended.Load(r.ID, r.Chunk, value)
+	case row.Assigned:
 		return t.loadAssigned(r, raw)
 	}
 	return nil
 }
 
-func (t loader) loadAgentRow(r Row, raw []byte) error {
-	var row agentRow
-	if err := json.Unmarshal(raw, &row); err != nil {
+func (t loader) loadAgentRow(r row.Row, raw []byte) error {
+	var value row.Machine
+	if err := json.Unmarshal(raw, &value); err != nil {
 		return err
 	}
-	if t.removed.has(kernel.AgentID(r.ID)) { // only a part of its removal is durable: the rest follows
+	if t.removed.Has(kernel.AgentID(r.ID)) { // only a part of its removal is durable: the rest follows
 		t.step.dirty(r)
 		return nil
 	}
-	row.Agent.ID = kernel.AgentID(r.ID)
-	t.interner.Agent(&row.Agent)
-	a := t.loadAgent(row.Agent.ID)
-	a.info, a.registered, a.reserved = &row.Agent, row.Registered, row.Reserved
+	value.Agent.ID = kernel.AgentID(r.ID)
+	t.interner.Agent(&value.Agent)
+	a := t.loadAgent(value.Agent.ID)
+	a.info, a.registered, a.reserved = &value.Agent, value.Registered, value.Reserved
 	a.refreshSite()
-	if row.Subnet.IsValid() {
-		if err := t.subnets.Load(row.Subnet, a.info.ID); err != nil {
+	if value.Subnet.IsValid() {
+		if err := t.subnets.Load(value.Subnet, a.info.ID); err != nil {
 			return err
 		}
-		a.subnet = row.Subnet
+		a.subnet = value.Subnet
 	}
 	t.capacity.pool.Set(a.machine())
 	for _, r := range a.reserved {
@@ -168,12 +169,12 @@ func (t loader) loadAgent(id kernel.AgentID) *agent {
 	return a
 }
 
-func (t loader) loadAssigned(r Row, raw []byte) error {
+func (t loader) loadAssigned(r row.Row, raw []byte) error {
 	groups, err := kernel.UnpackAssignments(raw)
 	if err != nil {
 		return err
 	}
-	if t.removed.has(kernel.AgentID(r.ID)) {
+	if t.removed.Has(kernel.AgentID(r.ID)) {
 		t.loadOrphans(r, groups)
 		return nil
 	}
@@ -206,14 +207,14 @@ func (t loader) loadAssigned(r Row, raw []byte) error {
 	return nil
 }
 
-func (t loader) loadReservation(r Row, raw []byte) error {
+func (t loader) loadReservation(r row.Row, raw []byte) error {
 	c, err := reservation.Parse(r.ID, raw)
 	if err != nil {
 		return err
 	}
 	switch {
 	case c.Lost:
-	case t.removed.has(c.Agent):
+	case t.removed.Has(c.Agent):
 		t.reservations.Load(c)
 		t.loseReservation(c)
 		return nil
@@ -238,23 +239,23 @@ func (t loader) loadHolder(g *kernel.Assignment, sp *spec.Spec, a *agent) (place
 	return placement.Placement{Agent: a.info.ID}, nil
 }
 
-func (t loader) loadExposed(r Row, raw []byte) error {
-	var row expose.Row
-	if err := json.Unmarshal(raw, &row); err != nil {
+func (t loader) loadExposed(r row.Row, raw []byte) error {
+	var value expose.Row
+	if err := json.Unmarshal(raw, &value); err != nil {
 		return err
 	}
-	if row.ID() != r.ID {
-		return fmt.Errorf("holds ports of %q", row.Owner)
+	if value.ID() != r.ID {
+		return fmt.Errorf("holds ports of %q", value.Owner)
 	}
-	ports, err := t.exposed.Make(row, t.now)
+	ports, err := t.exposed.Make(value, t.now)
 	if err == nil && ports != nil {
-		t.setExposed(&row, ports)
+		t.setExposed(&value, ports)
 	}
 	return err
 }
 
 // loadOrphans reads the instances of a machine of whose removal only a part is durable: they have ended.
-func (t loader) loadOrphans(r Row, groups []kernel.Assignment) {
+func (t loader) loadOrphans(r row.Row, groups []kernel.Assignment) {
 	t.step.dirty(r)
 	for _, g := range groups {
 		sp := t.specs.Get(g.Spec)
@@ -262,6 +263,6 @@ func (t loader) loadOrphans(r Row, groups []kernel.Assignment) {
 			continue
 		}
 		slot := t.ended.Add(sp.Framework, g.ID)
-		t.step.dirty(Row{Kind: RowEnded, ID: sp.Framework, Chunk: slot})
+		t.step.dirty(row.Row{Kind: row.Ended, ID: sp.Framework, Chunk: slot})
 	}
 }

@@ -18,7 +18,9 @@ import (
 	"github.com/marinaos/marina/internal/invariant"
 	"github.com/marinaos/marina/internal/kernel"
 	"github.com/marinaos/marina/internal/master/endpoint"
+	"github.com/marinaos/marina/internal/master/event"
 	"github.com/marinaos/marina/internal/master/queue"
+	"github.com/marinaos/marina/internal/master/row"
 	"github.com/marinaos/marina/internal/master/spec"
 	"github.com/marinaos/marina/internal/store"
 )
@@ -34,9 +36,9 @@ type machine struct {
 	written []store.Op        // in it
 	books   *invariant.Totals
 	agents  []*fake
-	session SessionID
+	session event.SessionID
 	serial  int
-	request RequestID
+	request event.RequestID
 	asked   map[kernel.InstanceID]bool     // somebody asked for its end
 	ended   map[kernel.InstanceID]bool     // it is over for good
 	specs   map[kernel.SpecID]*kernel.Spec // all there ever were
@@ -47,7 +49,7 @@ type machine struct {
 type fake struct {
 	id      kernel.AgentID
 	cpus    int64
-	session SessionID
+	session event.SessionID
 	up      uint64
 	run     map[kernel.InstanceID]*ran
 
@@ -92,7 +94,7 @@ func (m *machine) lead(t *rapid.T) {
 	for _, a := range m.agents {
 		a.session, a.version = 0, 0
 	}
-	m.step(t, Tick{})
+	m.step(t, event.Tick{})
 	for _, a := range m.agents {
 		if rapid.IntRange(0, 3).Draw(t, "dials") > 0 {
 			m.dial(t, a)
@@ -108,7 +110,7 @@ func (m *machine) dial(t *rapid.T, a *fake) {
 	for _, id := range slices.Sorted(maps.Keys(a.run)) {
 		reg.Statuses = append(reg.Statuses, a.run[id].status(m.now))
 	}
-	m.step(t, AgentUp{Session: a.session, Seq: 1, Registration: reg})
+	m.step(t, event.AgentUp{Session: a.session, Seq: 1, Registration: reg})
 }
 
 func (r *ran) status(now time.Time) kernel.Status {
@@ -132,7 +134,7 @@ func (m *machine) agent(t *rapid.T) {
 	case rapid.Bool().Draw(t, "lost"):
 		s := a.session
 		a.session = 0
-		m.step(t, AgentDown{Session: s})
+		m.step(t, event.AgentDown{Session: s})
 	default:
 		a.cpus = rapid.Int64Range(2, 8).Draw(t, "cpus")
 		m.dial(t, a)
@@ -148,10 +150,10 @@ func (m *machine) time(t *rapid.T) {
 		for _, a := range m.agents {
 			if a.session != 0 && heard {
 				a.up++
-				m.step(t, Frame{Session: a.session, Up: kernel.Up{Seq: a.up}})
+				m.step(t, event.Frame{Session: a.session, Up: kernel.Up{Seq: a.up}})
 			}
 		}
-		m.step(t, Tick{})
+		m.step(t, event.Tick{})
 	}
 }
 
@@ -189,13 +191,13 @@ func (m *machine) launch(t *rapid.T) {
 	if over := slices.Sorted(maps.Keys(m.ended)); len(over) > 0 && rapid.Bool().Draw(t, "repeat") {
 		ids = append(ids, rapid.SampledFrom(over).Draw(t, "ended"))
 	}
-	m.ask(t, func(r RequestID) Event {
-		return Launch{Request: r, LaunchRequest: kernel.LaunchRequest{Key: owner + "@" + sealed.Version, Spec: sealed, Instances: ids}}
+	m.ask(t, func(r event.RequestID) event.Event {
+		return event.Launch{Request: r, LaunchRequest: kernel.LaunchRequest{Key: owner + "@" + sealed.Version, Spec: sealed, Instances: ids}}
 	}, errdefs.IsAlreadyExists, errdefs.IsInvalidArgument, errdefs.IsFailedPrecondition)
 }
 
 // ask makes a request; an error must be of one of the kinds that are expected.
-func (m *machine) ask(t *rapid.T, make func(RequestID) Event, expected ...func(error) bool) {
+func (m *machine) ask(t *rapid.T, make func(event.RequestID) event.Event, expected ...func(error) bool) {
 	m.request++
 	fx := m.step(t, make(m.request))
 	if len(fx.Replies) != 1 || fx.Replies[0].Request != m.request {
@@ -232,8 +234,8 @@ func (m *machine) some(t *rapid.T, placed bool) (kernel.InstanceID, bool) {
 func (m *machine) stop(t *rapid.T) {
 	if id, ok := m.some(t, rapid.IntRange(0, 3).Draw(t, "waits") > 0); ok {
 		m.asked[id] = true
-		m.ask(t, func(r RequestID) Event {
-			return Stop{Request: r, Framework: "f", Instances: []kernel.InstanceID{id}, Why: "asked"}
+		m.ask(t, func(r event.RequestID) event.Event {
+			return event.Stop{Request: r, Framework: "f", Instances: []kernel.InstanceID{id}, Why: "asked"}
 		})
 	}
 }
@@ -245,8 +247,8 @@ func (m *machine) withdraw(t *rapid.T) {
 		if rapid.Bool().Draw(t, "all") {
 			groups = nil
 		}
-		m.ask(t, func(r RequestID) Event {
-			return Withdraw{Request: r, Framework: "f", Key: e.Key.Key, Instances: groups}
+		m.ask(t, func(r event.RequestID) event.Event {
+			return event.Withdraw{Request: r, Framework: "f", Key: e.Key.Key, Instances: groups}
 		})
 	}
 }
@@ -254,8 +256,8 @@ func (m *machine) withdraw(t *rapid.T) {
 func (m *machine) resize(t *rapid.T) {
 	if id, ok := m.some(t, true); ok {
 		size := kernel.Size{Guarantee: kernel.Resources{MilliCPU: 500 * rapid.Int64Range(0, 8).Draw(t, "cpus"), Mem: kernel.MiB}}
-		m.ask(t, func(r RequestID) Event {
-			return Resize{Request: r, Framework: "f", Instance: id, Sizes: []kernel.Size{size}}
+		m.ask(t, func(r event.RequestID) event.Event {
+			return event.Resize{Request: r, Framework: "f", Instance: id, Sizes: []kernel.Size{size}}
 		},
 			errdefs.IsResourceExhausted, errdefs.IsNotFound)
 	}
@@ -272,13 +274,13 @@ func (m *machine) quota(t *rapid.T) {
 	default:
 		q.Limit.MilliCPU = 1000 * rapid.Int64Range(0, 20).Draw(t, "limit")
 	}
-	m.ask(t, func(r RequestID) Event { return SetQuota{Request: r, Quota: q, Remove: remove} }, errdefs.IsNotFound, errdefs.IsInvalidArgument)
+	m.ask(t, func(r event.RequestID) event.Event { return event.SetQuota{Request: r, Quota: q, Remove: remove} }, errdefs.IsNotFound, errdefs.IsInvalidArgument)
 }
 
 func (m *machine) reserve(t *rapid.T) {
 	r := kernel.ReservedPart{Role: rapid.SampledFrom([]string{"/a", "/a/x", "/b"}).Draw(t, "role"), Amount: kernel.Resources{MilliCPU: 500 * rapid.Int64Range(0, 6).Draw(t, "cpus")}}
 	id := rapid.SampledFrom(m.agents).Draw(t, "on").id
-	m.ask(t, func(q RequestID) Event { return Reserve{Request: q, Agent: id, ReservedPart: r} },
+	m.ask(t, func(q event.RequestID) event.Event { return event.Reserve{Request: q, Agent: id, ReservedPart: r} },
 		errdefs.IsNotFound, errdefs.IsInvalidArgument, errdefs.IsResourceExhausted)
 }
 
@@ -288,20 +290,22 @@ func (m *machine) release(t *rapid.T) {
 		return
 	}
 	c := claims[0]
-	m.ask(t, func(r RequestID) Event {
-		return Release{Request: r, Framework: "f", Reservations: []string{c.Name}}
+	m.ask(t, func(r event.RequestID) event.Event {
+		return event.Release{Request: r, Framework: "f", Reservations: []string{c.Name}}
 	}, errdefs.IsFailedPrecondition)
 	for _, a := range m.agents {
 		if a.id == c.Agent && a.session != 0 {
 			a.up++
-			m.step(t, Frame{Session: a.session, Up: kernel.Up{Seq: a.up, Released: []string{"f/" + c.Name}}})
+			m.step(t, event.Frame{Session: a.session, Up: kernel.Up{Seq: a.up, Released: []string{"f/" + c.Name}}})
 		}
 	}
 }
 
 func (m *machine) forget(t *rapid.T) {
 	if id, ok := m.some(t, true); ok {
-		m.ask(t, func(r RequestID) Event { return Forget{Request: r, Framework: "f", Instances: []kernel.InstanceID{id}} }, errdefs.IsFailedPrecondition)
+		m.ask(t, func(r event.RequestID) event.Event {
+			return event.Forget{Request: r, Framework: "f", Instances: []kernel.InstanceID{id}}
+		}, errdefs.IsFailedPrecondition)
 	}
 }
 
@@ -313,8 +317,8 @@ func (m *machine) remove(t *rapid.T) {
 		return
 	}
 	before := len(m.state.fleet.order)
-	m.ask(t, func(r RequestID) Event {
-		return RemoveAgent{Request: r, Agent: a.id, Force: rapid.Bool().Draw(t, "force")}
+	m.ask(t, func(r event.RequestID) event.Event {
+		return event.RemoveAgent{Request: r, Agent: a.id, Force: rapid.Bool().Draw(t, "force")}
 	}, errdefs.IsFailedPrecondition)
 	if len(m.state.fleet.order) == before {
 		return
@@ -337,12 +341,12 @@ func (m *machine) prefixes(t *rapid.T, id kernel.AgentID) {
 		said := false
 		rows := m.after(t, n)
 		for key, value := range rows {
-			r, _ := parseRow(key)
-			said = said || r.Kind == RowRemoved && r.ID == string(id)
+			r, _ := row.Parse(key)
+			said = said || r.Kind == row.Removed && r.ID == string(id)
 			var c kernel.ReservationView
-			left := (r.Kind == RowAgent || r.Kind == RowAssigned) && r.ID == string(id) ||
-				r.Kind == RowReservation && json.Unmarshal([]byte(value), &c) == nil && c.Agent == id && !c.Lost
-			if left && rows[(Row{Kind: RowRemoved, ID: string(id)}).Key()] != "" {
+			left := (r.Kind == row.Agent || r.Kind == row.Assigned) && r.ID == string(id) ||
+				r.Kind == row.Reservation && json.Unmarshal([]byte(value), &c) == nil && c.Agent == id && !c.Lost
+			if left && rows[(row.Row{Kind: row.Removed, ID: string(id)}).Key()] != "" {
 				t.Fatalf("machine %s was removed, and after %d of %d writes and another leader there is row %s %s", id, n, len(m.written), key, value)
 			}
 		}
@@ -371,7 +375,7 @@ func (m *machine) after(t *rapid.T, n int) map[string]string {
 	if problems := s.Load(items); len(problems) > 0 {
 		t.Fatalf("load after %d writes: %v", n, problems)
 	}
-	ops, err := s.Ops(s.Step(m.now, Tick{}).Writes)
+	ops, err := s.Ops(s.Step(m.now, event.Tick{}).Writes)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -400,11 +404,11 @@ func (m *machine) status(t *rapid.T) {
 		st.State = kernel.Staging
 	}
 	a.up++
-	m.step(t, Frame{Session: a.session, Up: kernel.Up{Seq: a.up, Statuses: []kernel.Status{st}}})
+	m.step(t, event.Frame{Session: a.session, Up: kernel.Up{Seq: a.up, Statuses: []kernel.Status{st}}})
 }
 
 // step lets one event happen, writes the rows, has agents hear, and judges.
-func (m *machine) step(t *rapid.T, ev Event) Effects {
+func (m *machine) step(t *rapid.T, ev event.Event) Effects {
 	fx := m.state.Step(m.now, ev)
 	ops, err := m.state.Ops(fx.Writes)
 	if err != nil {
@@ -611,7 +615,7 @@ func (m *machine) consistent(t *rapid.T) {
 	subnets := map[netip.Prefix]bool{}
 	for k, a := range s.fleet.order {
 		subnets[a.subnet] = true
-		listed := a.number == k && s.fleet.byID[a.info.ID] == a && !s.removed.has(a.info.ID)
+		listed := a.number == k && s.fleet.byID[a.info.ID] == a && !s.removed.Has(a.info.ID)
 		if !listed || !a.subnet.IsValid() || s.subnets.Holder(a.subnet) != a.info.ID {
 			t.Fatalf("machine %s, number %d of %d, has subnet %v: listed %v", a.info.ID, a.number, k, a.subnet, listed)
 		}

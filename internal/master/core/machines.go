@@ -10,6 +10,8 @@ import (
 
 	"github.com/marinaos/marina/internal/allocator"
 	"github.com/marinaos/marina/internal/kernel"
+	"github.com/marinaos/marina/internal/master/event"
+	"github.com/marinaos/marina/internal/master/row"
 	"github.com/marinaos/marina/internal/master/subnet"
 )
 
@@ -17,10 +19,10 @@ import (
 type machines struct{ *tables }
 
 // remove takes a machine out of the datacenter.
-func (t machines) remove(ev RemoveAgent) (*kernel.Removal, error) {
+func (t machines) remove(ev event.RemoveAgent) (*kernel.Removal, error) {
 	a := t.fleet.byID[ev.Agent]
 	if a == nil {
-		if gone := t.removed.rows[ev.Agent]; gone != nil {
+		if gone := t.removed.Row(ev.Agent); gone != nil {
 			return nil, fmt.Errorf("machine %s (%s) was removed already, at %s: %w", gone.Hostname, ev.Agent, gone.Removed.UTC().Format(time.RFC3339), errdefs.ErrNotFound)
 		}
 		return nil, fmt.Errorf("machine %.64s: %w", ev.Agent, errdefs.ErrNotFound)
@@ -39,8 +41,8 @@ func (t machines) remove(ev RemoveAgent) (*kernel.Removal, error) {
 			out.Lost = append(out.Lost, c.ReservationView)
 		}
 	}
-	for _, id := range append(t.removed.add(ev.Agent, a.info.Hostname, t.now), ev.Agent) {
-		t.step.dirty(Row{Kind: RowRemoved, ID: string(id)})
+	for _, id := range append(t.removed.Add(ev.Agent, a.info.Hostname, t.now), ev.Agent) {
+		t.step.dirty(row.Row{Kind: row.Removed, ID: string(id)})
 	}
 	t.quit(a)
 	return out, nil
@@ -71,7 +73,7 @@ func (t machines) mayLeave(a *agent, force bool) error {
 // quit takes an agent with nothing on it out of all tables.
 func (t machines) quit(a *agent) {
 	if a.session != 0 {
-		t.step.send(t.removed.dismiss(a.session, a.downSeq+1, t.cfg.Epoch, a.info.ID))
+		t.dismiss(a.session, a.downSeq+1, a.info.ID)
 		delete(t.fleet.sessions, a.session)
 		a.session = 0
 	}
@@ -92,7 +94,7 @@ func (t machines) quit(a *agent) {
 }
 
 // reserve changes what of a machine is kept for a role.
-func (t machines) reserve(ev Reserve) error {
+func (t machines) reserve(ev event.Reserve) error {
 	bad := func(format string, args ...any) error {
 		return fmt.Errorf("reservation for %.64s on %.64s: "+format+": %w", append(append([]any{ev.Role, ev.Agent}, args...), errdefs.ErrInvalidArgument)...)
 	}
@@ -151,7 +153,7 @@ func (t machines) overReserved(a *agent, r kernel.ReservedPart, rest []kernel.Re
 }
 
 // setPool changes the pool. Agents are told by a Sync.
-func (t machines) setPool(ev SetPool) error {
+func (t machines) setPool(ev event.SetPool) error {
 	if err := t.subnets.Check(ev.Pool, t.cfg.VIPs); err != nil {
 		return err
 	}
@@ -163,7 +165,7 @@ func (t machines) setPool(ev SetPool) error {
 	if !t.subnets.Use(ev.Pool) {
 		return nil
 	}
-	t.step.dirty(Row{Kind: RowNetwork, ID: poolRow})
+	t.step.dirty(row.Row{Kind: row.Network, ID: row.PoolID})
 	t.giveSubnets()
 	for _, a := range t.fleet.order {
 		if a.session != 0 {

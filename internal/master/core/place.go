@@ -23,7 +23,9 @@ func (t placer) serve() {
 func (t placer) serveOnce() {
 	all := t.step.retry
 	t.step.retry = false
-	queue.ServeFairly(t.queue.Turn(all), t.capacity.tree(), func(e *queue.Entry, n int) int { return len(t.place(e, n)) })
+	if tried := t.queue.Turn(all); len(tried) > 0 {
+		queue.ServeFairly(tried, t.capacity.tree(), func(e *queue.Entry, n int) int { return len(t.place(e, n)) })
+	}
 	if all && !t.step.retry {
 		t.capacity.pool.Settled()
 	}

@@ -8,8 +8,10 @@ import (
 
 	"github.com/marinaos/marina/internal/invariant"
 	"github.com/marinaos/marina/internal/kernel"
+	"github.com/marinaos/marina/internal/master/event"
 	"github.com/marinaos/marina/internal/master/expose"
 	"github.com/marinaos/marina/internal/master/queue"
+	"github.com/marinaos/marina/internal/master/row"
 )
 
 // launched is a request to launch that is to be answered at the end of the step.
@@ -20,7 +22,7 @@ type launched struct {
 }
 
 // launch makes instances wait, and answers at the end of the step, when it is known which of them are placed.
-func (s *State) launch(ev Launch) error {
+func (s *State) launch(ev event.Launch) error {
 	r := &ev.LaunchRequest
 	if err := s.checkLaunch(r); err != nil {
 		return err
@@ -98,7 +100,7 @@ func (s *State) checkLaunch(r *kernel.LaunchRequest) error {
 }
 
 // withdraw takes instances out of an entry of the queue, and returns those that were in it.
-func (s *State) withdraw(ev Withdraw) []kernel.InstanceID {
+func (s *State) withdraw(ev event.Withdraw) []kernel.InstanceID {
 	e := s.queue.Get(queue.Key{Framework: ev.Framework, Key: ev.Key})
 	if e == nil {
 		return nil
@@ -110,7 +112,7 @@ func (s *State) withdraw(ev Withdraw) []kernel.InstanceID {
 }
 
 // stopAll stops instances that are placed, and withdraws those that wait.
-func (s *State) stopAll(ev Stop) {
+func (s *State) stopAll(ev event.Stop) {
 	p := placer{&s.tables}
 	for _, id := range ev.Instances {
 		if i := s.instance(id); i != nil && i.Framework == ev.Framework {
@@ -123,7 +125,7 @@ func (s *State) stopAll(ev Stop) {
 }
 
 // forget gives up instances of agents that are away; all of them or, with an error, none.
-func (s *State) forget(ev Forget) error {
+func (s *State) forget(ev event.Forget) error {
 	var found []*instance
 	for _, id := range ev.Instances {
 		i := s.instance(id)
@@ -148,7 +150,7 @@ func (s *State) forget(ev Forget) error {
 }
 
 // resize changes what an instance's tasks have, when its machine and the quota have as much.
-func (s *State) resize(ev Resize) error {
+func (s *State) resize(ev event.Resize) error {
 	i := s.instance(ev.Instance)
 	if i == nil || i.Framework != ev.Framework || i.Goal() != kernel.GoalRun {
 		return fmt.Errorf("group %s: it does not run: %w", ev.Instance, errdefs.ErrNotFound)
@@ -181,7 +183,7 @@ func (s *State) resize(ev Resize) error {
 }
 
 // release gives reservations up; all of them or, with an error, none.
-func (s *State) release(ev Release) error {
+func (s *State) release(ev event.Release) error {
 	found, err := s.reservations.GiveUp(ev.Framework, ev.Reservations)
 	if err != nil {
 		return err
@@ -211,7 +213,7 @@ func (s *State) release(ev Release) error {
 }
 
 // expose gives an owner's instances other further ports than before. What is refused changes nothing.
-func (s *State) expose(ev Expose) ([]kernel.EndpointPort, error) {
+func (s *State) expose(ev event.Expose) ([]kernel.EndpointPort, error) {
 	ask := expose.Row{Framework: ev.Framework, Owner: ev.Owner, Ports: ev.Ports}
 	if s.exposed.Has(&ask) { // nobody is told that nothing changes
 		return s.exposed.Given(ev.Framework, ev.Owner), nil
@@ -228,7 +230,7 @@ func (s *State) expose(ev Expose) ([]kernel.EndpointPort, error) {
 		return nil, err
 	}
 	s.setExposed(&ask, ports)
-	s.step.dirty(Row{Kind: RowExposed, ID: ask.ID()})
+	s.step.dirty(row.Row{Kind: row.Exposed, ID: ask.ID()})
 	return s.exposed.Given(ev.Framework, ev.Owner), nil
 }
 
@@ -250,7 +252,7 @@ func (s *State) checkPublished(ask *expose.Row) error {
 }
 
 // setQuota gives a role a quota, or takes it away.
-func (s *State) setQuota(ev SetQuota) error {
+func (s *State) setQuota(ev event.SetQuota) error {
 	tree := s.capacity.tree()
 	if ev.Remove {
 		if _, ok := tree.Quota(ev.Quota.Role); !ok {
@@ -263,7 +265,7 @@ func (s *State) setQuota(ev SetQuota) error {
 		}
 		tree.Set(ev.Quota)
 	}
-	s.step.dirty(Row{Kind: RowQuota, ID: ev.Quota.Role})
+	s.step.dirty(row.Row{Kind: row.Quota, ID: ev.Quota.Role})
 	s.step.capacityAppeared()
 	return nil
 }

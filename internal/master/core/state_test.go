@@ -13,6 +13,7 @@ import (
 
 	"github.com/marinaos/marina/internal/invariant"
 	"github.com/marinaos/marina/internal/kernel"
+	"github.com/marinaos/marina/internal/master/event"
 	"github.com/marinaos/marina/internal/master/vip"
 )
 
@@ -44,7 +45,7 @@ func TestInputThatNoRowCanHoldIsRefused(t *testing.T) {
 	p := newPlayer(t)
 	reg := p.registration(args{t, nil})
 	reg.Agent.Attributes = map[string]string{"long": strings.Repeat("x", maxAgentBytes)}
-	if fx := p.state.Step(p.now, AgentUp{Session: 1, Seq: 1, Registration: reg}); len(fx.Ends) != 1 || len(fx.Writes) != 0 {
+	if fx := p.state.Step(p.now, event.AgentUp{Session: 1, Seq: 1, Registration: reg}); len(fx.Ends) != 1 || len(fx.Writes) != 0 {
 		t.Errorf("huge registration: ends %v, writes %v, want it refused", fx.Ends, fx.Writes)
 	}
 	for _, words := range []string{"groups=g1 vip=" + strings.Repeat("v", 300), "groups=g1 framework=" + strings.Repeat("f", 200),
@@ -59,7 +60,7 @@ func TestInputThatNoRowCanHoldIsRefused(t *testing.T) {
 func TestVIPsOfOthersAreRefused(t *testing.T) {
 	for addr, refused := range map[string]bool{"127.0.0.1": true, "203.0.113.9": true, "198.18.0.9": false} {
 		p := newPlayer(t)
-		ev := p.event("launch", args{t, []string{"groups=g", "vip=hello"}}).(Launch)
+		ev := p.event("launch", args{t, []string{"groups=g", "vip=hello"}}).(event.Launch)
 		ev.Spec.Tasks[0].Ports[0].VIPs = append(ev.Spec.Tasks[0].Ports[0].VIPs, kernel.VIP{Addr: netip.MustParseAddr(addr), Port: 80})
 		var err error
 		if ev.Spec, err = ev.Spec.Seal(); err != nil {

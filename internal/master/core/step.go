@@ -2,11 +2,11 @@ package core
 
 import (
 	"fmt"
-	"iter"
 	"slices"
 	"time"
 
 	"github.com/marinaos/marina/internal/kernel"
+	"github.com/marinaos/marina/internal/master/event"
 )
 
 // Step applies events in order, all at the time now, and returns what follows. It has no other input: the same state,
@@ -14,7 +14,7 @@ import (
 //
 // The state is ahead of the store until the effects' writes are durable. Should they fail, or should nobody know
 // whether they did, the state is worthless and the next leader loads what is durable.
-func (s *State) Step(now time.Time, events ...Event) Effects {
+func (s *State) Step(now time.Time, events ...event.Event) Effects {
 	s.begin(now)
 	for _, ev := range events {
 		s.apply(ev)
@@ -26,35 +26,6 @@ func (s *State) Step(now time.Time, events ...Event) Effects {
 	s.answerLaunches()
 	s.flushEndpoints()
 	return s.finish()
-}
-
-// Steps cuts events into the parts that are to be steps: as few as can be, but an event that changes what placements
-// are judged by is one of its own, so that whoever judges a step does so by what held when it was decided.
-func Steps(events []Event) iter.Seq[[]Event] {
-	return func(yield func([]Event) bool) {
-		from := 0
-		for k, ev := range events {
-			if !alone(ev) {
-				continue
-			}
-			if from < k && !yield(events[from:k]) || !yield(events[k:k+1]) {
-				return
-			}
-			from = k + 1
-		}
-		if from < len(events) {
-			yield(events[from:])
-		}
-	}
-}
-
-// alone reports whether an event is a step of its own.
-func alone(ev Event) bool {
-	switch ev.(type) {
-	case AgentUp, SetQuota, RemoveAgent:
-		return true
-	}
-	return false
 }
 
 func (s *State) begin(now time.Time) {
@@ -74,47 +45,47 @@ func (s *State) begin(now time.Time) {
 	}
 }
 
-func (s *State) apply(ev Event) {
+func (s *State) apply(ev event.Event) {
 	switch ev.(type) {
-	case AgentUp, Frame, AgentDown, Launch, Tick:
+	case event.AgentUp, event.Frame, event.AgentDown, event.Launch, event.Tick:
 	default: // other requests find what was launched before them placed, if it can be
 		placer{&s.tables}.serve()
 	}
 	switch ev := ev.(type) {
-	case AgentUp:
+	case event.AgentUp:
 		sessions{&s.tables}.up(ev)
-	case Frame:
+	case event.Frame:
 		sessions{&s.tables}.frame(ev)
-	case AgentDown:
+	case event.AgentDown:
 		sessions{&s.tables}.down(ev)
-	case Launch:
+	case event.Launch:
 		if err := s.launch(ev); err != nil {
 			s.step.reply(Reply{Request: ev.Request, Err: err})
 		}
-	case Withdraw:
+	case event.Withdraw:
 		s.step.reply(Reply{Request: ev.Request, Withdrawn: s.withdraw(ev)})
-	case Stop:
+	case event.Stop:
 		s.stopAll(ev)
 		s.step.reply(Reply{Request: ev.Request})
-	case Forget:
+	case event.Forget:
 		s.step.reply(Reply{Request: ev.Request, Err: s.forget(ev)})
-	case Resize:
+	case event.Resize:
 		s.step.reply(Reply{Request: ev.Request, Err: s.resize(ev)})
-	case Release:
+	case event.Release:
 		s.step.reply(Reply{Request: ev.Request, Err: s.release(ev)})
-	case Expose:
+	case event.Expose:
 		ports, err := s.expose(ev)
 		s.step.reply(Reply{Request: ev.Request, Exposed: ports, Err: err})
-	case SetQuota:
+	case event.SetQuota:
 		s.step.reply(Reply{Request: ev.Request, Err: s.setQuota(ev)})
-	case Reserve:
+	case event.Reserve:
 		s.step.reply(Reply{Request: ev.Request, Err: machines{&s.tables}.reserve(ev)})
-	case RemoveAgent:
+	case event.RemoveAgent:
 		what, err := machines{&s.tables}.remove(ev)
 		s.step.reply(Reply{Request: ev.Request, Removal: what, Err: err})
-	case SetPool:
+	case event.SetPool:
 		s.step.reply(Reply{Request: ev.Request, Err: machines{&s.tables}.setPool(ev)})
-	case Tick:
+	case event.Tick:
 	default:
 		panic(fmt.Sprintf("core: unknown event %T", ev))
 	}

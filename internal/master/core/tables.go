@@ -6,10 +6,13 @@ import (
 	"github.com/marinaos/marina/internal/kernel"
 	"github.com/marinaos/marina/internal/master/ended"
 	"github.com/marinaos/marina/internal/master/endpoint"
+	"github.com/marinaos/marina/internal/master/event"
 	"github.com/marinaos/marina/internal/master/expose"
 	"github.com/marinaos/marina/internal/master/interner"
 	"github.com/marinaos/marina/internal/master/queue"
+	"github.com/marinaos/marina/internal/master/removed"
 	"github.com/marinaos/marina/internal/master/reservation"
+	"github.com/marinaos/marina/internal/master/row"
 	"github.com/marinaos/marina/internal/master/spec"
 	"github.com/marinaos/marina/internal/master/subnet"
 	"github.com/marinaos/marina/internal/master/vip"
@@ -23,7 +26,7 @@ type tables struct {
 	step step
 
 	fleet        *fleet
-	removed      *removed
+	removed      *removed.Machines
 	subnets      *subnet.Pool
 	capacity     *capacity
 	specs        *spec.Table
@@ -42,16 +45,16 @@ type tables struct {
 // init makes all tables empty.
 func (t *tables) init(cfg Config) {
 	t.cfg = cfg
-	t.step.rows = map[Row]struct{}{}
-	t.fleet, t.removed, t.views, t.queue = newFleet(), newRemoved(), newViews(), queue.New()
+	t.step.rows = map[row.Row]struct{}{}
+	t.fleet, t.removed, t.views, t.queue = newFleet(), removed.New(), newViews(), queue.New()
 	t.capacity = newCapacity(cfg.Strategy)
 	t.subnets = subnet.New(cfg.Pool, cfg.SubnetBits)
 	t.instances, t.endpoints = kernel.NewIndex[*instance](), endpoint.NewLog[*instance](cfg.EndpointLog)
-	t.vips = vip.New(cfg.VIPs, cfg.VIPKeep, func(name string) { t.step.dirty(Row{Kind: RowVIP, ID: name}) })
+	t.vips = vip.New(cfg.VIPs, cfg.VIPKeep, func(name string) { t.step.dirty(row.Row{Kind: row.VIP, ID: name}) })
 	t.exposed = expose.New(t.vips)
-	t.specs = spec.New(t.capacity.pool, t.vips, t.exposed, func(id kernel.SpecID) { t.step.dirty(Row{Kind: RowSpec, ID: string(id)}) })
+	t.specs = spec.New(t.capacity.pool, t.vips, t.exposed, func(id kernel.SpecID) { t.step.dirty(row.Row{Kind: row.Spec, ID: string(id)}) })
 	t.reservations = reservation.New(func(c *reservation.Reservation) {
-		t.step.dirty(Row{Kind: RowReservation, ID: c.ID()})
+		t.step.dirty(row.Row{Kind: row.Reservation, ID: c.ID()})
 		t.views.outdate(c.Framework)
 	})
 }
@@ -137,6 +140,13 @@ func (t *tables) setExposed(of *expose.Row, ports *expose.Ports) {
 			t.change(i)
 		}
 	}
+}
+
+// dismiss tells a session, by its frame seq, that its machine was removed.
+func (t *tables) dismiss(session event.SessionID, seq uint64, id kernel.AgentID) {
+	down := t.removed.Dismiss(session, seq, id)
+	down.Epoch = t.cfg.Epoch
+	t.step.send(Send{Session: session, Down: down})
 }
 
 // refusal is why the instances of an entry wait.

@@ -15,6 +15,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/marinaos/marina/internal/kernel"
+	"github.com/marinaos/marina/internal/master/event"
+	"github.com/marinaos/marina/internal/master/row"
 	"github.com/marinaos/marina/internal/store"
 )
 
@@ -79,13 +81,13 @@ type player struct {
 	zero  time.Time
 	now   time.Time
 	wake  time.Time
-	up    map[SessionID]uint64 // frames sent
-	req   RequestID
+	up    map[event.SessionID]uint64 // frames sent
+	req   event.RequestID
 }
 
 func newPlayer(t *testing.T) *player {
 	zero := time.Date(2026, 11, 23, 10, 0, 0, 0, time.UTC)
-	p := &player{t: t, cfg: Config{Epoch: 1}, rows: map[string][]byte{}, zero: zero, now: zero, up: map[SessionID]uint64{}}
+	p := &player{t: t, cfg: Config{Epoch: 1}, rows: map[string][]byte{}, zero: zero, now: zero, up: map[event.SessionID]uint64{}}
 	p.state = NewState(p.cfg)
 	return p
 }
@@ -172,54 +174,54 @@ func (p *player) pass(d time.Duration) string {
 	end := p.now.Add(d)
 	for !p.wake.IsZero() && p.wake.Before(end) {
 		p.now = p.wake
-		fmt.Fprintf(&out, "tick +%v\n%s", p.now.Sub(p.zero), p.step(Tick{}))
+		fmt.Fprintf(&out, "tick +%v\n%s", p.now.Sub(p.zero), p.step(event.Tick{}))
 	}
 	p.now = end
 	return out.String()
 }
 
-func (p *player) event(verb string, a args) Event {
-	session := SessionID(a.num("session", 0))
+func (p *player) event(verb string, a args) event.Event {
+	session := event.SessionID(a.num("session", 0))
 	framework := a.get("framework", "marathon")
 	switch verb {
 	case "up":
 		p.up[session] = 1
-		return AgentUp{Session: session, Seq: 1, Registration: p.registration(a)}
+		return event.AgentUp{Session: session, Seq: 1, Registration: p.registration(a)}
 	case "frame":
 		p.up[session] += uint64(a.num("skip", 1))
-		return Frame{Session: session, Up: kernel.Up{Seq: p.up[session], Statuses: p.statuses(a), Applied: uint64(a.num("applied", 0))}}
+		return event.Frame{Session: session, Up: kernel.Up{Seq: p.up[session], Statuses: p.statuses(a), Applied: uint64(a.num("applied", 0))}}
 	case "down":
-		return AgentDown{Session: session, Why: "connection reset"}
+		return event.AgentDown{Session: session, Why: "connection reset"}
 	case "launch":
-		return Launch{Request: p.req, LaunchRequest: kernel.LaunchRequest{Key: a.get("key", "/app@1"), Spec: p.spec(a), Instances: a.groups()}}
+		return event.Launch{Request: p.req, LaunchRequest: kernel.LaunchRequest{Key: a.get("key", "/app@1"), Spec: p.spec(a), Instances: a.groups()}}
 	case "withdraw":
-		return Withdraw{Request: p.req, Framework: framework, Key: a.get("key", "/app@1"), Instances: a.groups()}
+		return event.Withdraw{Request: p.req, Framework: framework, Key: a.get("key", "/app@1"), Instances: a.groups()}
 	case "stop":
-		return Stop{Request: p.req, Framework: framework, Instances: a.groups(), Why: "scaled down"}
+		return event.Stop{Request: p.req, Framework: framework, Instances: a.groups(), Why: "scaled down"}
 	case "forget":
-		return Forget{Request: p.req, Framework: framework, Instances: a.groups()}
+		return event.Forget{Request: p.req, Framework: framework, Instances: a.groups()}
 	case "quota":
 		q := kernel.Quota{Role: a.get("role", "/"), Guarantee: kernel.Resources{MilliCPU: int64(a.num("guarantee", 0))}, Limit: kernel.NoLimit,
 			Weight: float64(a.num("weight", 0))}
 		q.Limit.MilliCPU = int64(a.num("cpus", kernel.Unlimited))
-		return SetQuota{Request: p.req, Quota: q, Remove: a.get("cpus", "")+a.get("guarantee", "")+a.get("weight", "") == "", Force: a.get("force", "") != ""}
+		return event.SetQuota{Request: p.req, Quota: q, Remove: a.get("cpus", "")+a.get("guarantee", "")+a.get("weight", "") == "", Force: a.get("force", "") != ""}
 	case "reserve":
-		return Reserve{Request: p.req, Agent: kernel.AgentID(a.get("agent", "a1")), ReservedPart: kernel.ReservedPart{Role: a.get("role", "/"),
+		return event.Reserve{Request: p.req, Agent: kernel.AgentID(a.get("agent", "a1")), ReservedPart: kernel.ReservedPart{Role: a.get("role", "/"),
 			Amount: kernel.Resources{MilliCPU: int64(a.num("cpus", 0))}}}
 	case "remove":
-		return RemoveAgent{Request: p.req, Agent: kernel.AgentID(a.get("agent", "a1")), Force: a.get("force", "") != ""}
+		return event.RemoveAgent{Request: p.req, Agent: kernel.AgentID(a.get("agent", "a1")), Force: a.get("force", "") != ""}
 	case "pool":
-		return SetPool{Request: p.req, Pool: netip.MustParsePrefix(a.get("prefix", ""))}
+		return event.SetPool{Request: p.req, Pool: netip.MustParsePrefix(a.get("prefix", ""))}
 	case "released":
 		p.up[session]++
-		return Frame{Session: session, Up: kernel.Up{Seq: p.up[session], Released: a.list("claims")}}
+		return event.Frame{Session: session, Up: kernel.Up{Seq: p.up[session], Released: a.list("claims")}}
 	case "release":
-		return Release{Request: p.req, Framework: framework, Reservations: a.list("claims")}
+		return event.Release{Request: p.req, Framework: framework, Reservations: a.list("claims")}
 	case "resize":
-		return Resize{Request: p.req, Framework: framework, Instance: kernel.InstanceID(a.get("group", "")),
+		return event.Resize{Request: p.req, Framework: framework, Instance: kernel.InstanceID(a.get("group", "")),
 			Sizes: []kernel.Size{{Guarantee: kernel.Resources{MilliCPU: int64(a.num("cpus", 1000)), Mem: kernel.GiB}}}}
 	case "expose":
-		ev := Expose{Request: p.req, Framework: framework, Owner: a.get("owner", "/app")}
+		ev := event.Expose{Request: p.req, Framework: framework, Owner: a.get("owner", "/app")}
 		for _, port := range a.list("ports") {
 			name, number, _ := strings.Cut(port, ":")
 			n, err := strconv.ParseUint(number, 10, 16)
@@ -231,7 +233,7 @@ func (p *player) event(verb string, a args) Event {
 		}
 		return ev
 	case "tick":
-		return Tick{}
+		return event.Tick{}
 	}
 	p.t.Fatalf("unknown command %q", verb)
 	return nil
@@ -336,10 +338,10 @@ func (p *player) lead() string {
 	for _, err := range p.state.Load(items) {
 		fmt.Fprintf(&out, "problem: %v\n", err)
 	}
-	return out.String() + p.step(Tick{})
+	return out.String() + p.step(event.Tick{})
 }
 
-func (p *player) step(ev Event) string {
+func (p *player) step(ev event.Event) string {
 	fx := p.state.Step(p.now, ev)
 	p.wake = fx.Wake
 	ops, err := p.state.Ops(fx.Writes)
@@ -444,12 +446,12 @@ func (p *player) specNames() *strings.Replacer {
 }
 
 func rowText(op store.Op) string {
-	r, _ := parseRow(op.Key)
+	r, _ := row.Parse(op.Key)
 	switch r.Kind {
-	case RowAssigned:
+	case row.Assigned:
 		groups, _ := kernel.UnpackAssignments(op.Value)
 		return " " + groupsText(groups)
-	case RowSpec, RowAgent:
+	case row.Spec, row.Agent:
 		return ""
 	}
 	return " " + string(op.Value)

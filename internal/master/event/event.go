@@ -1,10 +1,8 @@
-package core
+package event
 
 import (
 	"net/netip"
-	"time"
 
-	"github.com/marinaos/marina/internal/invariant"
 	"github.com/marinaos/marina/internal/kernel"
 )
 
@@ -137,50 +135,6 @@ func (Reserve) event()     {}
 func (RemoveAgent) event() {}
 func (SetPool) event()     {}
 func (Tick) event()        {}
-
-// Effects is what follows from a Step. Writes come first: nothing of the rest may leave the process before they, and
-// those of every earlier step, are durable.
-type Effects struct {
-	Writes  []Row            // rows whose value changed; State.Ops encodes them
-	Sends   []Send           // in order for each session
-	Ends    []SessionEnd     // sessions to close, after their Sends
-	Replies []Reply          // one for each request event
-	Changes []*kernel.Record // latest value of each instance that changed, once; Removed marks the last of an instance
-
-	Charges []Charge // what was placed, resized and ended, in order
-
-	Complete bool      // Changes.Complete of the kernel's watches, as of now
-	Room     bool      // Changes.Room of the kernel's watches
-	Wake     time.Time // when a Tick is due; zero: never
-}
-
-// Charge is a placement that begins or ends, with all it takes and holds, or else takes as much more.
-type Charge struct {
-	invariant.Placement
-	Begins, Ends bool
-}
-
-// Send is a frame for a session.
-type Send struct {
-	Session SessionID
-	Down    kernel.Down
-}
-
-// SessionEnd closes a session from the master's side.
-type SessionEnd struct {
-	Session SessionID
-	Why     string // for the log and for the agent
-}
-
-// Reply answers a request. Err is of an errdefs kind.
-type Reply struct {
-	Request   RequestID
-	Launch    *kernel.LaunchResult
-	Exposed   []kernel.EndpointPort
-	Withdrawn []kernel.InstanceID
-	Removal   *kernel.Removal
-	Err       error
-}
 
 // Numbered is a request event with its id; other events have none.
 func Numbered(ev Event, id RequestID) Event {
