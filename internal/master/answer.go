@@ -34,15 +34,24 @@ func writeJSON(w http.ResponseWriter, v any) error {
 	return nil
 }
 
+// statuses are the answers to kinds of errors.
+var statuses = []struct {
+	kind   error
+	status int
+}{
+	{errdefs.ErrInvalidArgument, http.StatusBadRequest},
+	{errdefs.ErrNotFound, http.StatusNotFound},
+	{errdefs.ErrAlreadyExists, http.StatusConflict},
+	{errdefs.ErrFailedPrecondition, http.StatusConflict},
+	{errdefs.ErrPermissionDenied, http.StatusForbidden},
+	{errdefs.ErrResourceExhausted, http.StatusTooManyRequests},
+	{errdefs.ErrUnavailable, http.StatusServiceUnavailable},
+}
+
 // writeError answers as Marathon does: a status and {"message": "..."}.
 func writeError(w http.ResponseWriter, err error) {
 	status, message := http.StatusInternalServerError, "internal error: see the master's log"
-	for _, k := range []struct {
-		kind   error
-		status int
-	}{{errdefs.ErrInvalidArgument, http.StatusBadRequest}, {errdefs.ErrNotFound, http.StatusNotFound},
-		{errdefs.ErrAlreadyExists, http.StatusConflict}, {errdefs.ErrFailedPrecondition, http.StatusConflict},
-		{errdefs.ErrPermissionDenied, http.StatusForbidden}, {errdefs.ErrResourceExhausted, http.StatusTooManyRequests}, {errdefs.ErrUnavailable, http.StatusServiceUnavailable}} {
+	for _, k := range statuses {
 		if errors.Is(err, k.kind) {
 			status, message = k.status, strings.TrimSuffix(err.Error(), ": "+k.kind.Error())
 			break

@@ -52,7 +52,8 @@ func tasksOf(r *kernel.Record) []Task {
 	i := r.Instance()
 	out := make([]Task, len(i.Statuses))
 	for k := range out {
-		out[k] = Task{ID: i.Statuses[k].Task, Group: i.ID, Name: r.Tasks[k].Name, Framework: i.Framework, Owner: i.Owner, Version: i.Version, Machine: i.Agent,
+		out[k] = Task{ID: i.Statuses[k].Task, Group: i.ID, Name: r.Tasks[k].Name, Framework: i.Framework, Owner: i.Owner,
+			Version: i.Version, Machine: i.Agent,
 			Hostname: i.Hostname, Address: i.Address, HostPorts: i.HostPorts, Goal: i.Goal, Why: i.Why, State: i.Statuses[k].State,
 			Healthy: i.Statuses[k].Healthy(), Placed: i.Placed, Away: i.Away, Status: i.Statuses[k]}
 	}
@@ -204,7 +205,8 @@ func (m *api) reservations(w http.ResponseWriter, r *http.Request, id, role stri
 			return fmt.Errorf("reservation for %s: the body is not what is expected, {\"milliCPU\": 4000, \"mem\": 8589934592}: %w", kept.Role, errdefs.ErrInvalidArgument)
 		}
 		if kept.Amount.IsZero() {
-			return fmt.Errorf("reservation for %s: it keeps nothing; DELETE takes one away: %w", kept.Role, errdefs.ErrInvalidArgument)
+			return fmt.Errorf("reservation for %s: it keeps nothing; DELETE takes one away: %w", kept.Role,
+				errdefs.ErrInvalidArgument)
 		}
 	}
 	if err := m.Reserve(r.Context(), kernel.AgentID(id), kept); err != nil {
@@ -264,7 +266,9 @@ func (m *api) quotas(w http.ResponseWriter, r *http.Request, rest string) error 
 	if err := m.look(r.Context(), func(s *core.State) { list = s.Quotas() }); err != nil {
 		return err
 	}
-	list = slices.DeleteFunc(list, func(q kernel.QuotaView) bool { return m.may(r, access.Read, access.Quota.Of(q.Role)) != nil })
+	list = slices.DeleteFunc(list, func(q kernel.QuotaView) bool {
+		return m.may(r, access.Read, access.Quota.Of(q.Role)) != nil
+	})
 	if rest == "" && r.Method != http.MethodPut {
 		return writeJSON(w, map[string]any{"quotas": orEmpty(list)})
 	}
@@ -279,7 +283,7 @@ func (m *api) quotas(w http.ResponseWriter, r *http.Request, rest string) error 
 func (m *api) tasks(w http.ResponseWriter, r *http.Request, rest string) error {
 	segment, rest, _ := strings.Cut(rest, "/")
 	raw, err := url.PathUnescape(segment)
-	if err != nil || len(raw) > 2*core.MaxGroupIDBytes {
+	if err != nil || len(raw) > 2*core.MaxInstanceIDBytes {
 		return fmt.Errorf("task %.64s: %w", segment, errdefs.ErrInvalidArgument)
 	}
 	if id := kernel.TaskID(raw); rest != "" {
@@ -339,7 +343,8 @@ func (m *api) taskFiles(w http.ResponseWriter, r *http.Request, id kernel.TaskID
 			return err
 		}
 	default:
-		return fmt.Errorf("task %s has no %s: ask for logs/stdout, logs/stderr, files/PATH or exec: %w", id, rest, errdefs.ErrNotFound)
+		return fmt.Errorf("task %s has no %s: ask for logs/stdout, logs/stderr, files/PATH or exec: %w", id, rest,
+			errdefs.ErrNotFound)
 	}
 	agents, owner, err := m.holders(r.Context(), id, what != "exec")
 	if err != nil {
@@ -357,7 +362,8 @@ func (m *api) taskFiles(w http.ResponseWriter, r *http.Request, id kernel.TaskID
 		if err != nil {
 			return fmt.Errorf("task %s: %w", id, err)
 		}
-		if again := m.forward(w, r, transport, "/agent/v1/tasks/"+url.PathEscape(string(id))+"/"+rest, n < len(agents)-1); !again {
+		if again := m.forward(w, r, transport, "/agent/v1/tasks/"+url.PathEscape(string(id))+"/"+rest,
+			n < len(agents)-1); !again {
 			return nil
 		}
 	}
@@ -367,7 +373,8 @@ func (m *api) taskFiles(w http.ResponseWriter, r *http.Request, id kernel.TaskID
 // holders is the agent of a task. One that the master does not know may have ended under an earlier leader: its agent
 // keeps its files for a while, so, with a few agents, each is asked; whose it was is not known then, and the owner is
 // "/".
-func (m *api) holders(ctx context.Context, id kernel.TaskID, ended bool) (out []kernel.AgentID, owner string, err error) {
+func (m *api) holders(ctx context.Context, id kernel.TaskID, ended bool) (out []kernel.AgentID, owner string,
+	err error) {
 	owner = "/"
 	err = m.look(ctx, func(s *core.State) {
 		if i, _, ok := s.Task(id); ok {
@@ -388,7 +395,8 @@ var errElsewhere = errors.New("not this agent's")
 
 // forward lets an agent answer a request, both directions at once. With more agents to ask, one that does not know the
 // task is passed over: again is then true and nothing has been written.
-func (m *api) forward(w http.ResponseWriter, r *http.Request, transport http.RoundTripper, path string, more bool) (again bool) {
+func (m *api) forward(w http.ResponseWriter, r *http.Request, transport http.RoundTripper, path string,
+	more bool) (again bool) {
 	_ = http.NewResponseController(w).EnableFullDuplex() // HTTP/2 has it anyway
 	proxy := httputil.ReverseProxy{
 		Transport:     transport,

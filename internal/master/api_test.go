@@ -28,7 +28,8 @@ func TestAPIShowsMachinesQuotasAndTasks(t *testing.T) {
 		{"GET", "/machines/v1/a9", "", 404, `{"message":"machine a9: not found"}`},
 		{"POST", "/machines/v1", "", 405, `not possible`},
 		{"GET", "/quota/v1", "", 200, `{"quotas":[{"role":"/","weight":1,"used"`},
-		{"PUT", "/quota/v1/prod/web", `{"limit":{"milliCPU":4000,"mem":-1,"disk":-1,"gpus":-1}}`, 200, `{"role":"/prod/web","limit":{"milliCPU":4000`},
+		{"PUT", "/quota/v1/prod/web", `{"limit":{"milliCPU":4000,"mem":-1,"disk":-1,"gpus":-1}}`, 200,
+			`{"role":"/prod/web","limit":{"milliCPU":4000`},
 		{"GET", "/quota/v1/prod/web", "", 200, `"used":{}`},
 		{"PUT", "/quota/v1/", `{"limit":{"milliCPU":-1,"mem":-1,"disk":-1,"gpus":-1}}`, 200, `{"role":"/"`},
 		{"PUT", "/quota/v1/prod", `{"limits":{}}`, 400, `"limit\"`},
@@ -66,7 +67,8 @@ func TestAPIShowsMachinesQuotasAndTasks(t *testing.T) {
 		b, err := io.ReadAll(resp.Body)
 		resp.Body.Close()
 		if err != nil || resp.StatusCode != c.status || !strings.Contains(string(b), c.contains) {
-			t.Errorf("%s %s: got %d %s, error %v, want %d with %s", c.method, c.path, resp.StatusCode, b, err, c.status, c.contains)
+			t.Errorf("%s %s: got %d %s, error %v, want %d with %s", c.method, c.path, resp.StatusCode, b, err, c.status,
+				c.contains)
 		}
 	}
 	if err := h.Stop(t.Context(), "marathon", ids("app", 1), "done"); err != nil {

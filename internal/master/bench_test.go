@@ -36,7 +36,8 @@ func BenchmarkFleet(b *testing.B) {
 		b.Fatal(err)
 	}
 	b.Cleanup(func() { st.Close() })
-	h := lead(b, st, master.Config{Suspect: time.Minute, Unreachable: 2 * time.Minute}) // one process plays them all: no false alarms
+	// one process plays them all: no false alarms
+	h := lead(b, st, master.Config{Suspect: time.Minute, Unreachable: 2 * time.Minute})
 	stubs := make([]*stub, agents)
 	for k := range stubs {
 		stubs[k] = newStub(fmt.Sprintf("agent-%04d", k), 64000)
@@ -51,7 +52,8 @@ func BenchmarkFleet(b *testing.B) {
 			w := h.Watch("marathon")
 			groups := ids(fmt.Sprintf("big%d-%d", b.N, n), instances)
 			began := time.Now()
-			got, err := h.Launch(b.Context(), kernel.LaunchRequest{Key: "/big@1", Spec: app(b, fmt.Sprintf("/big%d", n)), Instances: groups})
+			got, err := h.Launch(b.Context(), kernel.LaunchRequest{Key: "/big@1", Spec: app(b, fmt.Sprintf("/big%d", n)),
+				Instances: groups})
 			if err != nil || len(got.Placed) != instances {
 				b.Fatalf("launch: placed %d, error %v", len(got.Placed), err)
 			}
@@ -94,7 +96,8 @@ func single(b *testing.B, h *hall, callers int) {
 				for k := range each {
 					id := groups[c*each+k]
 					began := time.Now()
-					got, err := h.Launch(b.Context(), kernel.LaunchRequest{Key: string(id), Spec: spec, Instances: []kernel.InstanceID{id}})
+					got, err := h.Launch(b.Context(), kernel.LaunchRequest{Key: string(id), Spec: spec,
+						Instances: []kernel.InstanceID{id}})
 					if err != nil || len(got.Placed) != 1 {
 						return fmt.Errorf("launch: %v, %w", got, err)
 					}

@@ -127,7 +127,8 @@ func (m *Master) serve(ctx context.Context, conn *tls.Conn, others *handover) {
 
 // serveAgent asks the agent for its session and carries frames both ways until it ends.
 func (m *Master) serveAgent(ctx context.Context, conn net.Conn, agent kernel.AgentID) error {
-	transport := &http2.Transport{DisableCompression: true, ReadIdleTimeout: m.cfg.Unreachable, PingTimeout: m.cfg.Unreachable}
+	transport := &http2.Transport{DisableCompression: true, ReadIdleTimeout: m.cfg.Unreachable,
+		PingTimeout: m.cfg.Unreachable}
 	client, err := transport.NewClientConn(conn)
 	if err != nil {
 		return err
@@ -142,7 +143,9 @@ func (m *Master) serveAgent(ctx context.Context, conn net.Conn, agent kernel.Age
 	if err != nil {
 		return err
 	}
-	late := time.AfterFunc(handshakeTimeout, func() { cancel(fmt.Errorf("agent %s did not register: %w", agent, errdefs.ErrUnavailable)) })
+	late := time.AfterFunc(handshakeTimeout, func() {
+		cancel(fmt.Errorf("agent %s did not register: %w", agent, errdefs.ErrUnavailable))
+	})
 	defer late.Stop()
 	resp, err := client.RoundTrip(req)
 	if err != nil {
@@ -165,7 +168,8 @@ func (m *Master) serveAgent(ctx context.Context, conn net.Conn, agent kernel.Age
 	s := &session{agent: agent, conn: client, end: cancel, wake: make(chan struct{}, 1)}
 	m.join(s)
 	defer m.leave(s)
-	if err := m.submit(ctx, item{event: event.AgentUp{Session: s.id, Seq: first.Seq, Registration: *first.Register}}); err != nil {
+	if err := m.submit(ctx, item{event: event.AgentUp{Session: s.id, Seq: first.Seq,
+		Registration: *first.Register}}); err != nil {
 		return err
 	}
 	var wg sync.WaitGroup

@@ -20,7 +20,8 @@ func (m *Master) Launch(ctx context.Context, r kernel.LaunchRequest) (kernel.Lau
 }
 
 // Withdraw is kernel.Kernel's.
-func (m *Master) Withdraw(ctx context.Context, framework, key string, groups []kernel.InstanceID) ([]kernel.InstanceID, error) {
+func (m *Master) Withdraw(ctx context.Context, framework, key string, groups []kernel.InstanceID) ([]kernel.InstanceID,
+	error) {
 	reply, err := m.request(ctx, event.Withdraw{Framework: framework, Key: key, Instances: groups})
 	return reply.Withdrawn, err
 }
@@ -50,7 +51,8 @@ func (m *Master) Release(ctx context.Context, framework string, claims []string)
 }
 
 // Expose is kernel.Kernel's.
-func (m *Master) Expose(ctx context.Context, framework, owner string, ports []kernel.Port) ([]kernel.EndpointPort, error) {
+func (m *Master) Expose(ctx context.Context, framework, owner string, ports []kernel.Port) ([]kernel.EndpointPort,
+	error) {
 	reply, err := m.request(ctx, event.Expose{Framework: framework, Owner: owner, Ports: ports})
 	return reply.Exposed, err
 }

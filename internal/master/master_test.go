@@ -48,11 +48,13 @@ func TestCommitCutsWhatIsTooLargeForOneTransaction(t *testing.T) {
 func TestSlowWatcherGetsTheNewestOfEachInstance(t *testing.T) {
 	w := &watch{framework: "f", wake: make(chan struct{}, 1), at: map[kernel.InstanceID]int{}}
 	record := func(framework, id, why string, removed bool) *kernel.Record {
-		i := kernel.Instance{Framework: framework, Assignment: kernel.Assignment{ID: kernel.InstanceID(id), Why: why}, Removed: removed}
+		i := kernel.Instance{Framework: framework, Assignment: kernel.Assignment{ID: kernel.InstanceID(id), Why: why},
+			Removed: removed}
 		return i.Record()
 	}
 	a2, b2 := record("f", "a", "2", false), record("f", "b", "2", true)
-	w.push([]*kernel.Record{record("f", "a", "1", false), record("f", "b", "1", false), record("other", "c", "1", false)}, true, true)
+	w.push([]*kernel.Record{record("f", "a", "1", false), record("f", "b", "1", false), record("other", "c", "1", false)},
+		true, true)
 	w.push([]*kernel.Record{a2}, true, false)
 	w.push([]*kernel.Record{b2}, true, false)
 	got, ok := w.take()

@@ -19,16 +19,21 @@ type measures struct {
 
 func newMeasures(m *metrics.Registry) measures {
 	return measures{
-		events:    m.Histogram("marina_master_batch_events", "Events that went through the state at once.", metrics.Sizes),
-		rows:      m.Histogram("marina_master_commit_rows", "Rows of one commit.", metrics.Sizes),
-		step:      m.Histogram("marina_master_step_duration_seconds", "Time the state took for the events of a batch, the audit included.", metrics.Durations),
-		commit:    m.Histogram("marina_master_commit_duration_seconds", "Time until what a batch led to was durable.", metrics.Durations),
-		load:      m.Histogram("marina_master_load_duration_seconds", "Time a new leader took to load the state.", metrics.Durations),
-		machines:  m.Gauges("marina_master_machines", "Machines of the datacenter, by whether their agent is connected.", "state"),
+		events: m.Histogram("marina_master_batch_events", "Events that went through the state at once.", metrics.Sizes),
+		rows:   m.Histogram("marina_master_commit_rows", "Rows of one commit.", metrics.Sizes),
+		step: m.Histogram("marina_master_step_duration_seconds",
+			"Time the state took for the events of a batch, the audit included.", metrics.Durations),
+		commit: m.Histogram("marina_master_commit_duration_seconds", "Time until what a batch led to was durable.",
+			metrics.Durations),
+		load: m.Histogram("marina_master_load_duration_seconds", "Time a new leader took to load the state.",
+			metrics.Durations),
+		machines: m.Gauges("marina_master_machines", "Machines of the datacenter, by whether their agent is connected.",
+			"state"),
 		instances: m.Gauge("marina_master_instances", "Instances placed."),
 		waiting:   m.Gauge("marina_master_waiting_instances", "Instances that wait in the queue."),
-		sessions:  m.Counters("marina_master_agent_sessions_total", "Sessions with agents that began and ended: a reconnect is one of each.", "event"),
-		slow:      m.Counter("marina_master_slow_commits_total", "Commits that took longer than a second."),
+		sessions: m.Counters("marina_master_agent_sessions_total",
+			"Sessions with agents that began and ended: a reconnect is one of each.", "event"),
+		slow: m.Counter("marina_master_slow_commits_total", "Commits that took longer than a second."),
 	}
 }
 

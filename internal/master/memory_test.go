@@ -83,9 +83,11 @@ func newFleet(b *testing.B) *fleet {
 	}
 	log := slog.New(slog.NewTextHandler(io.Discard, nil))
 	f := &fleet{b: b, began: time.Now()}
-	f.master = New(Config{Pool: netip.MustParsePrefix("10.0.0.0/8"), SubnetBits: 27, Suspect: time.Hour, Unreachable: 2 * time.Hour, EndpointsEvery: time.Hour},
+	f.master = New(Config{Pool: netip.MustParsePrefix("10.0.0.0/8"), SubnetBits: 27, Suspect: time.Hour,
+		Unreachable: 2 * time.Hour, EndpointsEvery: time.Hour},
 		Deps{Store: st, Leadership: lead, Log: log})
-	f.services = services.New(services.Config{Kernel: f.master, Store: st, Fence: lead.Fence(), Log: log, Policy: decide.DefaultPolicy})
+	f.services = services.New(services.Config{Kernel: f.master, Store: st, Fence: lead.Fence(), Log: log,
+		Policy: decide.DefaultPolicy})
 	g, ctx := errgroup.WithContext(lead.Context())
 	g.Go(func() error { return f.master.Run(ctx) })
 	g.Go(func() error { return f.services.Run(ctx) })
@@ -102,12 +104,15 @@ func (f *fleet) register(agents int) {
 	f.seq = make([]uint64, agents)
 	for n := range agents {
 		f.seq[n] = 1
-		f.tell(event.AgentUp{Session: event.SessionID(n + 1), Seq: 1, Registration: kernel.Registration{Incarnation: "1", Agent: kernel.Agent{
-			ID: kernel.AgentID(fmt.Sprintf("%08x-0000-4000-8000-000000000000", n)), Hostname: fmt.Sprintf("machine-%05d.example.com", n),
-			Address:    netip.AddrFrom4([4]byte{172, byte(16 + n>>16), byte(n >> 8), byte(n)}),
-			Attributes: map[string]string{"rack": fmt.Sprintf("r%d", n%50)}, Region: "eu-" + strconv.Itoa(n%2), Zone: "eu-" + strconv.Itoa(n%6),
-			Total: kernel.Resources{MilliCPU: 64_000, Mem: 256 * kernel.GiB}, Ports: kernel.PortRange{First: 20000, Last: 29999},
-			Version: strings.Clone("1.0.0"), Kernel: strings.Clone("6.18.0-amd64"), Cgroup: strings.Clone("v2")}}})
+		f.tell(event.AgentUp{Session: event.SessionID(n + 1), Seq: 1, Registration: kernel.Registration{Incarnation: "1",
+			Agent: kernel.Agent{
+				ID: kernel.AgentID(fmt.Sprintf("%08x-0000-4000-8000-000000000000",
+					n)), Hostname: fmt.Sprintf("machine-%05d.example.com", n),
+				Address: netip.AddrFrom4([4]byte{172, byte(16 + n>>16), byte(n >> 8), byte(n)}),
+				Attributes: map[string]string{"rack": fmt.Sprintf("r%d",
+					n%50)}, Region: "eu-" + strconv.Itoa(n%2), Zone: "eu-" + strconv.Itoa(n%6),
+				Total: kernel.Resources{MilliCPU: 64_000, Mem: 256 * kernel.GiB}, Ports: kernel.PortRange{First: 20000, Last: 29999},
+				Version: strings.Clone("1.0.0"), Kernel: strings.Clone("6.18.0-amd64"), Cgroup: strings.Clone("v2")}}})
 	}
 	f.master.Queue("") // answered after all that came before
 	if len(f.master.Agents()) != agents {
@@ -143,8 +148,10 @@ func (f *fleet) launch(tasks int) {
 					f.b.Fatalf("instance %s ended: %v", r.ID(), r.Instance())
 				case state == kernel.Staging:
 					now := time.Now().UTC().Round(0)
-					said[r.Agent] = append(said[r.Agent], kernel.Status{Task: r.TaskID(0), Instance: kernel.InstanceID(strings.Clone(string(r.ID()))), Seq: 3,
-						State: kernel.Running, Time: now, Started: now, PID: 4711, Health: []kernel.Health{{Known: true, Alive: true, First: now, LastGood: now}}})
+					said[r.Agent] = append(said[r.Agent], kernel.Status{Task: r.TaskID(0),
+						Instance: kernel.InstanceID(strings.Clone(string(r.ID()))), Seq: 3,
+						State: kernel.Running, Time: now, Started: now, PID: 4711, Health: []kernel.Health{{Known: true, Alive: true,
+							First: now, LastGood: now}}})
 				case state == kernel.Running:
 					running++
 				}
@@ -208,7 +215,8 @@ func (f *fleet) loads(tasks int) {
 	if instances != tasks {
 		f.b.Fatalf("%d groups were loaded, want %d", instances, tasks)
 	}
-	fmt.Printf("load     %7d agents %8d tasks: a new leader's state from the store in %.2f s, its audit in %.2f s\n", machines, tasks, loaded.Seconds(), time.Since(began).Seconds()-loaded.Seconds())
+	fmt.Printf("load     %7d agents %8d tasks: a new leader's state from the store in %.2f s, its audit in %.2f s\n",
+		machines, tasks, loaded.Seconds(), time.Since(began).Seconds()-loaded.Seconds())
 }
 
 // memoryOf is /proc/self/status, in KiB.

@@ -29,7 +29,9 @@ func (m *api) net(w http.ResponseWriter, r *http.Request, rest string) error {
 	if err := m.look(r.Context(), func(s *core.State) { out = s.Addresses() }); err != nil {
 		return err
 	}
-	out = slices.DeleteFunc(out, func(v *vip.View) bool { return m.may(r, access.Read, access.Networks.Of(v.Owner)) != nil })
+	out = slices.DeleteFunc(out, func(v *vip.View) bool {
+		return m.may(r, access.Read, access.Networks.Of(v.Owner)) != nil
+	})
 	return writeJSON(w, out)
 }
 
@@ -43,7 +45,8 @@ func (m *api) poolHandler(w http.ResponseWriter, r *http.Request) error {
 			Pool netip.Prefix `json:"pool"`
 		}
 		if err := readBody(w, r, &body); err != nil {
-			return fmt.Errorf("pool: the body is not what is expected, {\"pool\": \"10.128.0.0/12\"}: %w", errdefs.ErrInvalidArgument)
+			return fmt.Errorf("pool: the body is not what is expected, {\"pool\": \"10.128.0.0/12\"}: %w",
+				errdefs.ErrInvalidArgument)
 		}
 		if err := m.SetPool(r.Context(), body.Pool); err != nil {
 			return err

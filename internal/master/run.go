@@ -32,7 +32,7 @@ const (
 	slowCommit = time.Second // worth a line in the log
 )
 
-// Deps is what a Master works with.
+// Deps are the parts of the process that a Master works with.
 type Deps struct {
 	Store      store.Store
 	Leadership *store.Leadership // under which it works; its epoch becomes Config.Epoch
@@ -91,7 +91,8 @@ type item struct {
 func New(cfg Config, deps Deps) *Master {
 	cfg.Epoch = deps.Leadership.Epoch()
 	deps.MaxConnections = cmp.Or(deps.MaxConnections, 100_000)
-	return &Master{measures: newMeasures(deps.Metrics), cfg: cfg.WithDefaults(), deps: deps, log: deps.Log, inbox: make(chan item, maxInbox), done: make(chan struct{}), loaded: make(chan struct{}),
+	return &Master{measures: newMeasures(deps.Metrics), cfg: cfg.WithDefaults(), deps: deps, log: deps.Log,
+		inbox: make(chan item, maxInbox), done: make(chan struct{}), loaded: make(chan struct{}),
 		sessions: map[event.SessionID]*session{}, agents: map[kernel.AgentID]*session{}}
 }
 
@@ -147,7 +148,7 @@ func (m *Master) load(ctx context.Context) (*core.State, error) {
 	return s, nil
 }
 
-// batch is what one or several steps led to, held until it is durable.
+// batch holds the effects of one or several steps until they are durable.
 type batch struct {
 	fx      core.Effects
 	rows    map[row.Row]struct{}

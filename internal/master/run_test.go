@@ -42,7 +42,8 @@ func TestInstancesRunAndEndOverARealConnection(t *testing.T) {
 	follow(t, w, func(seen map[kernel.InstanceID]kernel.Instance, _ kernel.Changes) bool { return removed(seen) == 4 })
 	again, err := h.Launch(t.Context(), kernel.LaunchRequest{Key: "/app@1", Spec: app(t, "/app"), Instances: groups[:5]})
 	if err != nil || len(again.Placed) != 1 || again.Waiting != 0 {
-		t.Errorf("launch of four that ended and one that runs: placed %d, waiting %d, error %v, want 1, 0", len(again.Placed), again.Waiting, err)
+		t.Errorf("launch of four that ended and one that runs: placed %d, waiting %d, error %v, want 1, 0",
+			len(again.Placed), again.Waiting, err)
 	}
 }
 
@@ -54,7 +55,8 @@ func TestNextLeaderTakesOverWhatRuns(t *testing.T) {
 	h.agents(t, 1)
 	w := h.Watch("marathon")
 	defer w.Close()
-	if _, err := h.Launch(t.Context(), kernel.LaunchRequest{Key: "/app@1", Spec: app(t, "/app"), Instances: ids("app", 3)}); err != nil {
+	if _, err := h.Launch(t.Context(), kernel.LaunchRequest{Key: "/app@1", Spec: app(t, "/app"),
+		Instances: ids("app", 3)}); err != nil {
 		t.Fatal(err)
 	}
 	follow(t, w, func(seen map[kernel.InstanceID]kernel.Instance, _ kernel.Changes) bool {
@@ -63,7 +65,8 @@ func TestNextLeaderTakesOverWhatRuns(t *testing.T) {
 
 	// A write whose outcome nobody knows ends the leadership, and everyone who waits is told.
 	st.LoseReply(true)
-	if _, err := h.Launch(t.Context(), kernel.LaunchRequest{Key: "/more@1", Spec: app(t, "/more"), Instances: ids("more", 1)}); !errors.Is(err, errdefs.ErrUnavailable) {
+	if _, err := h.Launch(t.Context(), kernel.LaunchRequest{Key: "/more@1", Spec: app(t, "/more"),
+		Instances: ids("more", 1)}); !errors.Is(err, errdefs.ErrUnavailable) {
 		t.Errorf("launch with unknown outcome: got %v, want an errdefs.ErrUnavailable", err)
 	}
 	if err := <-h.ended; !errors.Is(err, store.ErrUnknownOutcome) {
@@ -209,7 +212,8 @@ func TestLookingAtTheStateChangesNothingForWatches(t *testing.T) {
 	for range 50 {
 		h.Queue("marathon")
 	}
-	if _, err := h.Launch(t.Context(), kernel.LaunchRequest{Key: "/app@1", Spec: app(t, "/app"), Instances: ids("app", 1)}); err != nil {
+	if _, err := h.Launch(t.Context(), kernel.LaunchRequest{Key: "/app@1", Spec: app(t, "/app"),
+		Instances: ids("app", 1)}); err != nil {
 		t.Fatal(err)
 	}
 	follow(t, w, func(seen map[kernel.InstanceID]kernel.Instance, c kernel.Changes) bool {
@@ -228,7 +232,8 @@ func TestRemovedMachineEndsItsTasksAndStaysOut(t *testing.T) {
 	h.agents(t, 1)
 	w := h.Watch("marathon")
 	defer w.Close()
-	if _, err := h.Launch(t.Context(), kernel.LaunchRequest{Key: "/app@1", Spec: app(t, "/app"), Instances: ids("app", 2)}); err != nil {
+	if _, err := h.Launch(t.Context(), kernel.LaunchRequest{Key: "/app@1", Spec: app(t, "/app"),
+		Instances: ids("app", 2)}); err != nil {
 		t.Fatal(err)
 	}
 	follow(t, w, func(seen map[kernel.InstanceID]kernel.Instance, _ kernel.Changes) bool {

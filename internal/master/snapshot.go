@@ -7,7 +7,7 @@ import (
 	"github.com/marinaos/marina/internal/master/core"
 )
 
-// snapshot is what readers see of the state without asking its owner, as it was when a batch was durable.
+// snapshot shows readers the state without asking its owner, as it was when a batch was durable.
 type snapshot struct {
 	*core.Views
 	once sync.Once
@@ -27,7 +27,7 @@ func (m *Master) publish(s *core.State) {
 	}
 }
 
-// snapshot is the newest, nil once the leadership is over. It waits for the first.
+// snapshot returns the newest, nil once the leadership is over. It waits for the first.
 func (m *Master) snapshot() *snapshot {
 	select {
 	case <-m.loaded:
@@ -57,7 +57,7 @@ func (m *Master) Agents() []kernel.AgentView {
 	return s.list
 }
 
-// Claims is kernel.Kernel's; nothing once the leadership is over. It asks nobody.
+// Reservations is kernel.Kernel's; nothing once the leadership is over. It asks nobody.
 func (m *Master) Reservations(framework string) []kernel.ReservationView {
 	if s := m.snapshot(); s != nil {
 		return s.Reservations[framework]

@@ -46,15 +46,18 @@ func TestMachinesAreReadWhileACommitIsUnderWay(t *testing.T) {
 		if got := m.Agents(); len(got) != 0 {
 			t.Errorf("machines of an empty datacenter: got %v", got)
 		}
-		up := event.AgentUp{Session: 1, Seq: 1, Registration: kernel.Registration{Incarnation: "1", Agent: kernel.Agent{ID: "a1", Hostname: "a1",
-			Address: netip.MustParseAddr("192.0.2.1"), Total: kernel.Resources{MilliCPU: 4000, Mem: kernel.GiB, Disk: kernel.GiB}}}}
+		up := event.AgentUp{Session: 1, Seq: 1, Registration: kernel.Registration{Incarnation: "1",
+			Agent: kernel.Agent{ID: "a1", Hostname: "a1",
+				Address: netip.MustParseAddr("192.0.2.1"), Total: kernel.Resources{MilliCPU: 4000, Mem: kernel.GiB,
+					Disk: kernel.GiB}}}}
 		if err := m.submit(ctx, item{event: up}); err != nil {
 			t.Fatal(err)
 		}
 		synctest.Wait()
 
 		st.gate = make(chan struct{})
-		spec, err := (&kernel.Spec{Framework: "f", Owner: "/a", Version: "1", Role: "/", Network: kernel.Network{Mode: kernel.NetworkHost},
+		spec, err := (&kernel.Spec{Framework: "f", Owner: "/a", Version: "1", Role: "/",
+			Network:     kernel.Network{Mode: kernel.NetworkHost},
 			Reservation: &kernel.Reservation{Name: "c", Volumes: []kernel.ReservedVolume{{Name: "v", Bytes: 16 * kernel.MiB}}},
 			Tasks:       []kernel.TaskSpec{{Name: "t", Suffix: ".t", Shell: "true"}}}).Seal()
 		if err != nil {
@@ -81,7 +84,8 @@ func TestMachinesAreReadWhileACommitIsUnderWay(t *testing.T) {
 		if err := <-launched; err != nil {
 			t.Fatal(err)
 		}
-		if groups, claims := m.Agents()[0].Instances, m.Reservations("f"); groups != 1 || len(claims) != 1 || claims[0].Agent != "a1" {
+		if groups, claims := m.Agents()[0].Instances, m.Reservations("f"); groups != 1 || len(claims) != 1 ||
+			claims[0].Agent != "a1" {
 			t.Errorf("after the launch was answered: got %d groups and claims %v, want 1 and that of g1 on a1", groups, claims)
 		}
 		if a, b := m.Agents(), m.Agents(); &a[0] != &b[0] {
@@ -115,7 +119,8 @@ func BenchmarkAgents(b *testing.B) {
 	}()
 	for n := range 1000 {
 		id := kernel.AgentID(string(rune('a'+n%26)) + string(rune('a'+n/26)))
-		up := event.AgentUp{Session: event.SessionID(n + 1), Seq: 1, Registration: kernel.Registration{Incarnation: "1", Agent: kernel.Agent{ID: id, Hostname: string(id)}}}
+		up := event.AgentUp{Session: event.SessionID(n + 1), Seq: 1, Registration: kernel.Registration{Incarnation: "1",
+			Agent: kernel.Agent{ID: id, Hostname: string(id)}}}
 		if err := m.submit(ctx, item{event: up}); err != nil {
 			b.Fatal(err)
 		}

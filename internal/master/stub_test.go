@@ -54,7 +54,8 @@ func lead(t testing.TB, st store.Store, cfg master.Config, change ...func(*maste
 	return leadWith(t, st, cfg, authority, change...)
 }
 
-func leadWith(t testing.TB, st store.Store, cfg master.Config, authority *ca.Authority, change ...func(*master.Deps)) *hall {
+func leadWith(t testing.TB, st store.Store, cfg master.Config, authority *ca.Authority,
+	change ...func(*master.Deps)) *hall {
 	t.Helper()
 	leadership, err := st.Campaign(t.Context(), "master", "m1")
 	if err != nil {
@@ -73,7 +74,10 @@ func leadWith(t testing.TB, st store.Store, cfg master.Config, authority *ca.Aut
 			s, err := ca.Peer(cs, datacenter, ca.Agent)
 			return kernel.AgentID(s.ID), err
 		},
-		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprintf(w, "%s %s", r.Proto, r.URL.Path) }),
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			fmt.Fprintf(w, "%s %s", r.Proto,
+				r.URL.Path)
+		}),
 	}
 	for _, f := range change {
 		f(&deps)
@@ -96,7 +100,8 @@ func (h *hall) dial(t testing.TB, id string, protocols ...string) *tls.Conn {
 	if err != nil {
 		t.Fatal(err)
 	}
-	conn, err := tls.Dial("tcp", h.address, &tls.Config{Certificates: []tls.Certificate{*cert}, RootCAs: h.authority.Pool(),
+	conn, err := tls.Dial("tcp", h.address, &tls.Config{Certificates: []tls.Certificate{*cert},
+		RootCAs:    h.authority.Pool(),
 		ServerName: "localhost", NextProtos: protocols})
 	if err != nil {
 		t.Fatal(err)
@@ -153,7 +158,10 @@ func (s *stub) serve(conn net.Conn) {
 		fmt.Fprintf(w, "%s of %s from %s", r.PathValue("stream"), r.PathValue("id"), r.URL.Query().Get("tail"))
 	})
 	mux.HandleFunc("POST /agent/v1/tasks/{id}/exec", echo)
-	mux.HandleFunc("GET /agent/v1/metrics", func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "marina_agent_groups 1\n") })
+	mux.HandleFunc("GET /agent/v1/metrics", func(w http.ResponseWriter,
+		_ *http.Request) {
+		io.WriteString(w, "marina_agent_groups 1\n")
+	})
 	mux.HandleFunc("GET /agent/v1/tasks/{id}/files/{path...}", func(w http.ResponseWriter, r *http.Request) {
 		io.WriteString(w, r.PathValue("path"))
 	})
@@ -283,7 +291,8 @@ func (s *stub) count(state kernel.State) (n int) {
 func app(t testing.TB, owner string) kernel.Spec {
 	t.Helper()
 	sp, err := kernel.Spec{Framework: "marathon", Owner: owner, Version: "1", Role: "/", Discovery: "app",
-		Network: kernel.Network{Mode: kernel.NetworkBridge}, Tasks: []kernel.TaskSpec{{Name: "_app", Suffix: "._app.1", Image: "image",
+		Network: kernel.Network{Mode: kernel.NetworkBridge}, Tasks: []kernel.TaskSpec{{Name: "_app", Suffix: "._app.1",
+			Image:     "image",
 			Guarantee: kernel.Resources{MilliCPU: 100, Mem: 32 * kernel.MiB}, Ports: []kernel.Port{{Name: "web", Protocol: "tcp",
 				Container: 8080, VIPs: []kernel.VIP{{Name: "app", Port: 80}}}}}}}.Seal()
 	if err != nil {
@@ -301,7 +310,8 @@ func ids(prefix string, n int) []kernel.InstanceID {
 }
 
 // follow reads a watch until it has seen enough, and keeps the latest of each instance.
-func follow(t testing.TB, w kernel.InstanceWatch, enough func(map[kernel.InstanceID]kernel.Instance, kernel.Changes) bool) map[kernel.InstanceID]kernel.Instance {
+func follow(t testing.TB, w kernel.InstanceWatch, enough func(map[kernel.InstanceID]kernel.Instance,
+	kernel.Changes) bool) map[kernel.InstanceID]kernel.Instance {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
 	defer cancel()

@@ -57,7 +57,7 @@ func (t sessions) refuse(reg *kernel.Registration) string {
 	switch {
 	case err != nil || len(raw) > maxAgentBytes:
 		return fmt.Sprintf("what the agent says of itself has %d bytes, the limit is %d", len(raw), maxAgentBytes)
-	case id == "" || len(id) > MaxGroupIDBytes:
+	case id == "" || len(id) > MaxInstanceIDBytes:
 		return "the agent's id is empty or too long"
 	case reg.Incarnation == "":
 		return "the registration names no incarnation"

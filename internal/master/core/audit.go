@@ -12,24 +12,24 @@ import (
 
 // Audit holds what is about to be committed against the invariants that are cheap to check: capacity, quota, and that
 // ports, addresses and subnets have one holder. A violation ends the leadership before it becomes durable.
-type Audit struct{ books *invariant.Totals }
+type Audit struct{ totals *invariant.Totals }
 
 // NewAudit begins with what a state holds.
 func NewAudit(s *State) *Audit {
 	a := &Audit{invariant.NewTotals()}
 	for _, q := range s.Quotas() {
-		a.books.Quota(q.Role, q.Limit)
+		a.totals.Quota(q.Role, q.Limit)
 	}
 	for _, k := range s.fleet.order {
-		a.books.Agent(k.info.ID, k.info.Total, k.subnet)
+		a.totals.Agent(k.info.ID, k.info.Total, k.subnet)
 	}
 	for name, addr := range s.vips.All {
-		a.books.VIP(name, addr)
+		a.totals.VIP(name, addr)
 	}
 	for i := range s.fleet.instances {
-		a.books.Take(i.placement())
+		a.totals.Take(i.placement())
 	}
-	a.judgeBooks(s) // what is durable already cannot be kept from it: quotas and machines may have shrunk since
+	a.judgeTotals(s) // what is durable already cannot be kept from it: quotas and machines may have shrunk since
 	return a
 }
 
@@ -39,35 +39,35 @@ func (a *Audit) Judge(s *State, fx *Effects) error {
 		switch r.Kind {
 		case row.Agent:
 			if k := s.fleet.byID[kernel.AgentID(r.ID)]; k != nil {
-				a.books.Agent(k.info.ID, k.info.Total, k.subnet)
+				a.totals.Agent(k.info.ID, k.info.Total, k.subnet)
 			} else {
-				a.books.DropAgent(kernel.AgentID(r.ID))
+				a.totals.DropAgent(kernel.AgentID(r.ID))
 			}
 		case row.Quota:
 			v := s.capacity.quota.View(r.ID)
-			a.books.Quota(r.ID, v.Limit)
+			a.totals.Quota(r.ID, v.Limit)
 		case row.VIP:
-			a.books.VIP(r.ID, s.vips.Get(r.ID))
+			a.totals.VIP(r.ID, s.vips.Get(r.ID))
 		}
 	}
 	for _, c := range fx.Charges {
 		switch {
 		case c.Ends:
-			a.books.GiveBack(c.Placement)
+			a.totals.GiveBack(c.Placement)
 		case c.Begins:
-			a.books.Take(c.Placement)
+			a.totals.Take(c.Placement)
 		default:
-			a.books.Charge(c.Agent, c.Role, c.Guarantee)
+			a.totals.Charge(c.Agent, c.Role, c.Guarantee)
 		}
 	}
-	if broken := a.judgeBooks(s); len(broken) > 0 {
+	if broken := a.judgeTotals(s); len(broken) > 0 {
 		return fmt.Errorf("%d invariants would be broken, first %v: %w", len(broken), broken[0], errdefs.ErrInternal)
 	}
 	return nil
 }
 
-func (a *Audit) judgeBooks(s *State) []invariant.Violation {
-	return a.books.Judge(0, func(holds func(*invariant.Placement) bool) (out []kernel.InstanceID) {
+func (a *Audit) judgeTotals(s *State) []invariant.Violation {
+	return a.totals.Judge(0, func(holds func(*invariant.Placement) bool) (out []kernel.InstanceID) {
 		for i := range s.fleet.instances {
 			if p := i.placement(); holds(&p) {
 				out = append(out, i.ID())

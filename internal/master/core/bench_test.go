@@ -25,11 +25,14 @@ func BenchmarkStep(b *testing.B) {
 		seq := make([]uint64, agents)
 		for n := range agents {
 			seq[n] = 1
-			step(event.AgentUp{Session: event.SessionID(n + 1), Seq: 1, Registration: kernel.Registration{Incarnation: "1", Agent: kernel.Agent{
-				ID: kernel.AgentID(fmt.Sprint(n)), Hostname: fmt.Sprint(n), Address: netip.MustParseAddr("192.0.2.1"),
-				Total: kernel.Resources{MilliCPU: 64_000, Mem: 64 * kernel.GiB}, Ports: kernel.PortRange{First: 31000, Last: 31999}}}})
+			step(event.AgentUp{Session: event.SessionID(n + 1), Seq: 1, Registration: kernel.Registration{Incarnation: "1",
+				Agent: kernel.Agent{
+					ID: kernel.AgentID(fmt.Sprint(n)), Hostname: fmt.Sprint(n), Address: netip.MustParseAddr("192.0.2.1"),
+					Total: kernel.Resources{MilliCPU: 64_000, Mem: 64 * kernel.GiB}, Ports: kernel.PortRange{First: 31000,
+						Last: 31999}}}})
 		}
-		spec, err := kernel.Spec{Framework: "f", Owner: "/o", Version: "1", Role: "/", Network: kernel.Network{Mode: kernel.NetworkBridge},
+		spec, err := kernel.Spec{Framework: "f", Owner: "/o", Version: "1", Role: "/",
+			Network: kernel.Network{Mode: kernel.NetworkBridge},
 			Tasks: []kernel.TaskSpec{{Name: "t", Suffix: ".t", Image: "i", Guarantee: kernel.Resources{MilliCPU: 100},
 				Ports: []kernel.Port{{Protocol: "tcp", Container: 80, VIPs: []kernel.VIP{{Name: "v", Port: 80}}}}}}}.Seal()
 		if err != nil {
@@ -47,7 +50,8 @@ func BenchmarkStep(b *testing.B) {
 			for _, r := range s.Instances("f") {
 				var n int
 				_, _ = fmt.Sscan(string(r.Agent), &n)
-				ups[n] = append(ups[n], kernel.Status{Task: r.TaskID(0), Instance: r.ID(), Seq: uint64(state) + 1, State: state, Time: now})
+				ups[n] = append(ups[n], kernel.Status{Task: r.TaskID(0), Instance: r.ID(), Seq: uint64(state) + 1, State: state,
+					Time: now})
 			}
 			for n := range ups {
 				seq[n]++

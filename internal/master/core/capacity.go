@@ -11,8 +11,8 @@ import (
 	"github.com/marinaos/marina/internal/placement"
 )
 
-// capacity is what machines and roles have, and what of it is taken: the pool says where something fits, the quota tree
-// who may have it.
+// capacity counts what is taken of machines and roles: the pool says where something fits, the quota tree who may have
+// it.
 type capacity struct {
 	pool        *placement.Pool
 	quota       allocator.Tree

@@ -16,15 +16,18 @@ import (
 // machineCapacity is the capacity of one machine of ten cores.
 func machineCapacity() *capacity {
 	c := newCapacity(kernel.StrategySpread)
-	c.pool.Set(placement.Machine{ID: "a", Total: kernel.Resources{MilliCPU: 10_000, Mem: kernel.GiB, Disk: 10 * kernel.GiB},
+	c.pool.Set(placement.Machine{ID: "a", Total: kernel.Resources{MilliCPU: 10_000, Mem: kernel.GiB,
+		Disk: 10 * kernel.GiB},
 		Ports: kernel.PortRange{First: 31000, Last: 31009}, Subnet: netip.MustParsePrefix("10.0.0.0/24")})
 	c.pool.Open("a", true)
 	return c
 }
 
 func asking(t interface{ Fatal(...any) }, c *capacity, priority int, reserved bool) *spec.Spec {
-	k := kernel.Spec{Framework: "f", Owner: "/r/o", Version: "1", Role: "/r", Priority: priority, Network: kernel.Network{Mode: kernel.NetworkBridge},
-		Tasks: []kernel.TaskSpec{{Name: "t", Suffix: ".t", Image: "i", Guarantee: kernel.Resources{MilliCPU: 1000}, Ports: []kernel.Port{{Protocol: "tcp", Container: 80}}}}}
+	k := kernel.Spec{Framework: "f", Owner: "/r/o", Version: "1", Role: "/r", Priority: priority,
+		Network: kernel.Network{Mode: kernel.NetworkBridge},
+		Tasks: []kernel.TaskSpec{{Name: "t", Suffix: ".t", Image: "i", Guarantee: kernel.Resources{MilliCPU: 1000},
+			Ports: []kernel.Port{{Protocol: "tcp", Container: 80}}}}}
 	if reserved {
 		k.Reservation = &kernel.Reservation{Name: "c", Volumes: []kernel.ReservedVolume{{Name: "data", Bytes: kernel.GiB}}}
 	}
@@ -57,7 +60,8 @@ func TestWhatIsPlacedIsGivenBack(t *testing.T) {
 			}
 			on, n := c.pool.Used("a")
 			if of := c.quota.View("/r").Used; on != used || n != len(placed) || of != used || c.preemptible != preemptible {
-				t.Fatalf("%d instances need %v: the machine has %v of %d, the role %v; %d preemptible, kept as %d", len(placed), used, on, n, of,
+				t.Fatalf("%d instances need %v: the machine has %v of %d, the role %v; %d preemptible, kept as %d", len(placed),
+					used, on, n, of,
 					preemptible, c.preemptible)
 			}
 		}
@@ -67,7 +71,8 @@ func TestWhatIsPlacedIsGivenBack(t *testing.T) {
 				sp := rapid.SampledFrom(specs).Draw(t, "spec")
 				for _, at := range c.pool.Place(sp.Request, 1) {
 					g := kernel.Assignment{ID: "i", Spec: sp.ID, Address: at.Address, HostPorts: at.HostPorts, Goal: kernel.GoalRun}
-					i := &instance{Record: kernel.NewRecord(sp.Origin, &kernel.Host{Agent: "a"}, &g, make([]kernel.Status, 1), true), spec: sp, agent: a}
+					i := &instance{Record: kernel.NewRecord(sp.Origin, &kernel.Host{Agent: "a"}, &g, make([]kernel.Status, 1), true),
+						spec: sp, agent: a}
 					c.place(i)
 					placed = append(placed, i)
 				}
@@ -76,7 +81,8 @@ func TestWhatIsPlacedIsGivenBack(t *testing.T) {
 				g := i.Assignment()
 				g.Sizes = []kernel.Size{{Guarantee: kernel.Resources{MilliCPU: rapid.Int64Range(0, 3000).Draw(t, "cpus")}}}
 				need := g.Guarantee(&i.spec.Spec)
-				if lacks := c.lacks(i, need.Sub(i.need())); (lacks != "") != (need.MilliCPU > i.need().MilliCPU && need.MilliCPU-i.need().MilliCPU > c.pool.Free("a").MilliCPU) {
+				if lacks := c.lacks(i, need.Sub(i.need())); (lacks != "") != (need.MilliCPU > i.need().MilliCPU &&
+					need.MilliCPU-i.need().MilliCPU > c.pool.Free("a").MilliCPU) {
 					t.Fatalf("from %v to %v with %v free: lacks %q", i.need(), need, c.pool.Free("a"), lacks)
 				} else if lacks == "" {
 					c.resize(i, need)
@@ -106,7 +112,8 @@ func TestAReservationsVolumesCountWithAndWithoutAHolder(t *testing.T) {
 	r := table.Add(&sp.Spec, at)
 	table.Place(r, &sp.Spec, "i")
 	g := kernel.Assignment{ID: "i", Spec: sp.ID, Address: at.Address, HostPorts: at.HostPorts, Goal: kernel.GoalRun}
-	i := &instance{Record: kernel.NewRecord(sp.Origin, &kernel.Host{Agent: "a"}, &g, make([]kernel.Status, 1), true), spec: sp, agent: someAgent("a")}
+	i := &instance{Record: kernel.NewRecord(sp.Origin, &kernel.Host{Agent: "a"}, &g, make([]kernel.Status, 1), true),
+		spec: sp, agent: someAgent("a")}
 	used := func() kernel.Resources {
 		on, _ := c.pool.Used("a")
 		if of := c.quota.View("/r").Used; of != on {

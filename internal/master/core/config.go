@@ -1,6 +1,7 @@
 package core
 
 import (
+	"cmp"
 	"net/netip"
 	"time"
 
@@ -26,61 +27,57 @@ type Config struct {
 
 	Strategy kernel.Strategy // of specs that name none; spread
 
-	VIPKeep        time.Duration // how long a named VIP that nothing uses keeps its address; 10 min
-	EndpointsEvery time.Duration // shortest time between two deltas of endpoints, a Stop's excepted; 20 ms, 0.1 ms per agent, and up to a second after many
-	EndpointLog    int           // changed endpoints remembered for agents that resume; 50,000
-	MaxWaiting     int           // instances that may wait, of one framework; 1,000,000
+	VIPKeep    time.Duration // how long a named VIP that nothing uses keeps its address; 10 min
+	MaxWaiting int           // instances that may wait, of one framework; 1,000,000
 
-	BackfillAfter   time.Duration // how long something waits before a machine's room is kept for it; 30 s
+	// EndpointsEvery is the shortest time between two deltas of endpoints, a Stop's excepted; 20 ms, to which 0.1 ms per
+	// agent are added, and up to a second after many.
+	EndpointsEvery time.Duration
+	EndpointLog    int // changed endpoints remembered for agents that resume; 50,000
+
+	BackfillAfter   time.Duration // how long something waits before a machine is kept for it; 30 s
 	BackfillFor     time.Duration // how long it is kept, and how long it is not before it is again; 1 min
-	BackfillPercent int           // the largest share of all agents on which room may be kept so, in percent, but always one; 5
+	BackfillPercent int           // the largest share of all agents that may be kept so, in percent, but always one; 5
 }
 
 // WithDefaults fills in what is not set.
 func (c Config) WithDefaults() Config {
-	set(&c.Suspect, 2*time.Second)
-	set(&c.Unreachable, 5*time.Second)
-	set(&c.Grace, 10*time.Second)
-	set(&c.ForgetPercent, 34)
-	set(&c.Pool, netip.MustParsePrefix("10.64.0.0/12"))
-	set(&c.SubnetBits, 24)
-	set(&c.VIPs, netip.MustParsePrefix("198.18.0.0/16"))
-	set(&c.Strategy, kernel.StrategySpread)
-	set(&c.VIPKeep, 10*time.Minute)
-	set(&c.EndpointsEvery, 20*time.Millisecond)
-	set(&c.EndpointLog, 50_000)
-	set(&c.MaxWaiting, 1_000_000)
-	set(&c.BackfillAfter, 30*time.Second)
-	set(&c.BackfillFor, time.Minute)
-	set(&c.BackfillPercent, 5)
+	c.Suspect = cmp.Or(c.Suspect, 2*time.Second)
+	c.Unreachable = cmp.Or(c.Unreachable, 5*time.Second)
+	c.Grace = cmp.Or(c.Grace, 10*time.Second)
+	c.ForgetPercent = cmp.Or(c.ForgetPercent, 34)
+	c.Pool = cmp.Or(c.Pool, netip.MustParsePrefix("10.64.0.0/12"))
+	c.SubnetBits = cmp.Or(c.SubnetBits, 24)
+	c.VIPs = cmp.Or(c.VIPs, netip.MustParsePrefix("198.18.0.0/16"))
+	c.Strategy = cmp.Or(c.Strategy, kernel.StrategySpread)
+	c.VIPKeep = cmp.Or(c.VIPKeep, 10*time.Minute)
+	c.EndpointsEvery = cmp.Or(c.EndpointsEvery, 20*time.Millisecond)
+	c.EndpointLog = cmp.Or(c.EndpointLog, 50_000)
+	c.MaxWaiting = cmp.Or(c.MaxWaiting, 1_000_000)
+	c.BackfillAfter = cmp.Or(c.BackfillAfter, 30*time.Second)
+	c.BackfillFor = cmp.Or(c.BackfillFor, time.Minute)
+	c.BackfillPercent = cmp.Or(c.BackfillPercent, 5)
 	return c
-}
-
-func set[T comparable](field *T, value T) {
-	var zero T
-	if *field == zero {
-		*field = value
-	}
 }
 
 // Limits that no flag changes.
 const (
-	MaxGroupIDBytes = 256      // of one instance id
-	MaxKeyBytes     = 512      // of one queue key
-	MaxWhyBytes     = 256      // of the reason kept with a stop
-	groupsPerChunk  = 16       // instances packed into one row: what a launch rewrites on an agent; under 32 KiB even with every port mapped
-	replacedKept    = 8        // incarnations of one agent remembered as replaced
-	maxAgentBytes   = 64 << 10 // of what an agent says of itself, encoded
+	MaxInstanceIDBytes = 256
+	MaxKeyBytes        = 512      // of one queue key
+	MaxWhyBytes        = 256      // of the reason kept with a stop
+	instancesPerChunk  = 16       // packed into one row, which a launch rewrites; under 32 KiB with every port mapped
+	replacedKept       = 8        // incarnations of one agent remembered as replaced
+	maxAgentBytes      = 64 << 10 // of an agent's description of itself, encoded
+	maxReserved        = 64       // parts reserved on one machine
 
-	attendEvery  = time.Second // between two looks for what could make way for the same instances
+	attendEvery  = time.Second // between two looks for instances to preempt for the same entry
 	attendMost   = 8           // such looks in one step
 	attendAgents = 2048        // agents looked at in one
 	victimsMost  = 64          // instances that make way for one
-	maxReserved  = 64          // reservations on one machine
 
 	lateTick          = 250 * time.Millisecond // a Tick later than that means that this process did not run
 	endpointsPerAgent = 100 * time.Microsecond
-	endpointsEach     = 100 * time.Nanosecond // and agent: what sending one takes
-	endpointsMost     = time.Second           // that is waited for what was sent
+	endpointsEach     = 100 * time.Nanosecond // for each agent: the time to send one
+	endpointsMost     = time.Second           // the longest pause after many
 	specBytesFrame    = 1 << 20
 )

@@ -6,22 +6,22 @@
 // [State] is everything a leader knows, and [State.Step] the only way it changes: events and a time go in, [Effects]
 // come out. There is no clock, network, disk or randomness inside, and no order of a map shows, so that a simulator can
 // replay years of faults from a seed. Whoever drives it gathers events while a transaction is under way, cuts them by
-// [event.Steps], commits every row they changed, and only then lets frames, answers and changes out. Nothing is ever rolled
-// back in part: a driver that cannot commit drops the state, and the next leader loads what is durable.
+// [event.Steps], commits every row they changed, and only then lets frames, answers and changes out. Nothing is ever
+// rolled back in part: a driver that cannot commit drops the state, and the next leader loads what is durable.
 //
 // What is known of an instance is a kernel.Record, which is replaced and never changed: what leaves a step
 // (Effects.Changes, Views, lists that a look takes) is pointers, and readers work on them while the owner goes on. An
-// [Audit] holds what a step placed, resized and ended (Effects.Charges) against books of its own, before it is
+// [Audit] holds what a step placed, resized and ended (Effects.Charges) against totals of its own, before it is
 // committed.
 //
 // # The files
 //
-// Calls run down this list. step.go applies events; requests.go, machines.go and agents.go say what follows from each:
-// from what schedulers and operators ask for, and from what agents say. place.go serves the queue, preempt.go finds what
-// makes way for it. load.go fills the tables from rows, rows.go says what rows hold. instance.go places and ends an
-// instance: each table that has a part of it takes that and gives it back, in one order, said once; tables.go has all
-// tables. fleet.go is the machines, capacity.go what of machines and roles is taken, views.go what readers are shown,
-// effects.go what gathers in a step.
+// Calls run down this list. step.go applies events: requests.go those of schedulers, machines.go those of operators,
+// agents.go those of agents. place.go serves the queue, preempt.go finds what makes way for it. load.go fills the
+// tables from rows, rows.go says what rows hold. instance.go places and ends an instance: each table that has a part of
+// it takes that and gives it back, in one order, said once; tables.go has all tables. fleet.go keeps the machines,
+// capacity.go counts what is taken of machines and roles, views.go shows them to readers, effects.go gathers the
+// effects of a step.
 //
 // Tables that need nothing of the others are packages, siblings of this one, each with its own fields and its own
 // tests: spec, reservation, expose, vip, subnet, endpoint, queue, removed, ended, interner. So are the words that a

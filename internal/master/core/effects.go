@@ -11,7 +11,7 @@ import (
 	"github.com/marinaos/marina/internal/master/row"
 )
 
-// Effects is what follows from a Step. Writes come first: nothing of the rest may leave the process before they, and
+// Effects are the consequences of a Step. Writes come first: nothing of the rest may leave the process before they, and
 // those of every earlier step, are durable.
 type Effects struct {
 	Writes  []row.Row        // rows whose value changed; State.Ops encodes them
@@ -55,7 +55,7 @@ type Reply struct {
 	Err       error
 }
 
-// step is what gathers during one Step.
+// step gathers the effects of one Step.
 type step struct {
 	fx      Effects
 	rows    map[row.Row]struct{} // that changed
@@ -66,7 +66,7 @@ type step struct {
 	launched []launched // to be answered at the end
 }
 
-// outbox is what a session is to be told at the end of the step.
+// outbox gathers the messages to a session until the end of the step.
 type outbox struct {
 	sync      bool
 	instances []*instance
@@ -97,7 +97,7 @@ func (st *step) change(i *instance) {
 	}
 }
 
-// outbox is where an agent's messages of this step gather.
+// outbox returns the agent's outbox of this step.
 func (st *step) outbox(a *agent) *outbox {
 	if a.out == nil {
 		a.out = &outbox{}

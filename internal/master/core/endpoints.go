@@ -19,9 +19,9 @@ func (i *instance) Standings() *endpoint.Standings { return &i.standings }
 func (i *instance) Endpoint(task int) kernel.Endpoint {
 	sp, a := i.spec, i.agent
 	g := i.Assignment()
-	e := kernel.Endpoint{Task: i.TaskID(task), Instance: g.ID, Framework: sp.Framework, Owner: sp.Owner, Discovery: sp.Discovery,
-		Agent: a.info.ID, Machine: a.info.Address, Address: g.Address, Running: sp.Network.Name == "",
-		Ready: i.standings.Of(task) == endpoint.Ready}
+	e := kernel.Endpoint{Task: i.TaskID(task), Instance: g.ID, Framework: sp.Framework, Owner: sp.Owner,
+		Discovery: sp.Discovery, Agent: a.info.ID, Machine: a.info.Address, Address: g.Address,
+		Running: sp.Network.Name == "", Ready: i.standings.Of(task) == endpoint.Ready}
 	host := g.HostPorts
 	for k := range task {
 		host = host[min(len(host), len(sp.Serves[k])):]
@@ -74,5 +74,6 @@ func (s *State) endpointsWake() time.Time {
 // more there was in the last one, the longer everything else may have the processor.
 func (s *State) endpointsPause() time.Duration {
 	agents := time.Duration(len(s.fleet.sessions))
-	return s.cfg.EndpointsEvery + agents*endpointsPerAgent + min(agents*time.Duration(s.endpoints.Last())*endpointsEach, endpointsMost)
+	sending := agents * time.Duration(s.endpoints.Last()) * endpointsEach
+	return s.cfg.EndpointsEvery + agents*endpointsPerAgent + min(sending, endpointsMost)
 }

@@ -16,7 +16,7 @@ import (
 	"github.com/marinaos/marina/internal/placement"
 )
 
-// fleet is the machines of the datacenter, which of them have a session, and when they were heard.
+// fleet keeps the machines of the datacenter, which of them have a session, and when they were heard.
 type fleet struct {
 	byID     map[kernel.AgentID]*agent
 	order    []*agent // those from the store first
@@ -65,7 +65,7 @@ type agent struct {
 // row is the agent's row.
 func (a *agent) row() row.Row { return row.Row{Kind: row.Agent, ID: string(a.info.ID)} }
 
-// refreshSite replaces the Site that the agent's instances show, and reports whether it changed. Records made before
+// refreshSite replaces the Host that the agent's instances show, and reports whether it changed. Records made before
 // keep the old one.
 func (a *agent) refreshSite() bool {
 	now := kernel.Host{Agent: a.info.ID, Hostname: a.info.Hostname, Away: a.away}
@@ -92,15 +92,15 @@ func (a *agent) each(yield func(*instance) bool) {
 	}
 }
 
-// room is the first chunk of an agent that takes another instance.
-func (a *agent) room() int {
-	if a.count >= (len(a.chunks)-1)*groupsPerChunk { // the earlier ones may all be full: look at the last first
-		if last := len(a.chunks) - 1; last >= 0 && len(a.chunks[last]) < groupsPerChunk {
+// openChunk returns the first chunk of an agent's rows that takes another instance.
+func (a *agent) openChunk() int {
+	if a.count >= (len(a.chunks)-1)*instancesPerChunk { // the earlier ones may all be full: look at the last first
+		if last := len(a.chunks) - 1; last >= 0 && len(a.chunks[last]) < instancesPerChunk {
 			return last
 		}
 	}
 	for k, c := range a.chunks {
-		if len(c) < groupsPerChunk {
+		if len(c) < instancesPerChunk {
 			return k
 		}
 	}
@@ -282,8 +282,8 @@ func (f *fleet) checkBrake(percent int) error {
 		}
 	}
 	if away*100 > percent*len(f.order) {
-		return fmt.Errorf("%d of %d agents are away, more than %d%%: nothing is given up until some return: %w", away, len(f.order), percent,
-			errdefs.ErrFailedPrecondition)
+		return fmt.Errorf("%d of %d agents are away, more than %d%%: nothing is given up until some return: %w", away,
+			len(f.order), percent, errdefs.ErrFailedPrecondition)
 	}
 	return nil
 }

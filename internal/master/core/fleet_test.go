@@ -29,9 +29,9 @@ func TestAnAgentsRowsHaveWhatIsPlaced(t *testing.T) {
 				a.release(placed[k])
 				placed = slices.Delete(placed, k, k+1)
 			} else {
-				i, room := &instance{agent: a}, a.room()
+				i, room := &instance{agent: a}, a.openChunk()
 				for k, c := range a.chunks[:min(room, len(a.chunks))] {
-					if len(c) < groupsPerChunk && room != len(a.chunks)-1 {
+					if len(c) < instancesPerChunk && room != len(a.chunks)-1 {
 						t.Fatalf("chunk %d takes another, and the next goes to %d of %d", k, room, len(a.chunks))
 					}
 				}
@@ -43,7 +43,7 @@ func TestAnAgentsRowsHaveWhatIsPlaced(t *testing.T) {
 				t.Fatalf("%d are placed, kept as %d and in %d places", len(placed), a.count, len(each))
 			}
 			for _, i := range placed {
-				if !slices.Contains(a.chunks[i.chunk], i) || len(a.chunks[i.chunk]) > groupsPerChunk {
+				if !slices.Contains(a.chunks[i.chunk], i) || len(a.chunks[i.chunk]) > instancesPerChunk {
 					t.Fatalf("chunk %d has %d instances, or not the one that says so", i.chunk, len(a.chunks[i.chunk]))
 				}
 			}
@@ -77,14 +77,17 @@ func TestTheFleetKnowsWhoBelongsToIt(t *testing.T) {
 				if a.session != 0 {
 					f.close(a, zero)
 				} else {
-					f.open(a, &event.AgentUp{Session: event.SessionID(serial), Registration: kernel.Registration{Incarnation: fmt.Sprint("i", serial)}}, zero)
+					f.open(a, &event.AgentUp{Session: event.SessionID(serial),
+						Registration: kernel.Registration{Incarnation: fmt.Sprint("i", serial)}}, zero)
 					f.report(a)
 				}
 			}
 			sessions, missing := 0, 0
 			for k, a := range f.order {
-				if a.number != k || f.byID[a.info.ID] != a || a.session != 0 && f.sessions[a.session] != a || len(a.replaced) > replacedKept {
-					t.Fatalf("agent %s is number %d, kept as %d; session %d; %d replaced", a.info.ID, k, a.number, a.session, len(a.replaced))
+				if a.number != k || f.byID[a.info.ID] != a || a.session != 0 && f.sessions[a.session] != a ||
+					len(a.replaced) > replacedKept {
+					t.Fatalf("agent %s is number %d, kept as %d; session %d; %d replaced", a.info.ID, k, a.number, a.session,
+						len(a.replaced))
 				}
 				if a.session != 0 {
 					sessions++
@@ -94,7 +97,8 @@ func TestTheFleetKnowsWhoBelongsToIt(t *testing.T) {
 				}
 			}
 			if len(f.byID) != len(f.order) || len(f.sessions) != sessions || f.missing != missing {
-				t.Fatalf("%d agents, kept as %d; %d sessions, kept as %d; %d missing, kept as %d", len(f.order), len(f.byID), sessions,
+				t.Fatalf("%d agents, kept as %d; %d sessions, kept as %d; %d missing, kept as %d", len(f.order), len(f.byID),
+					sessions,
 					len(f.sessions), missing, f.missing)
 			}
 		}
@@ -131,8 +135,10 @@ func TestSilenceIsNoticedInTwoSteps(t *testing.T) {
 		{after: 20 * time.Second, suspect: true, away: true, ready: true},
 	} {
 		got := check(tc.after)
-		if !slices.Equal(got, tc.silent) || known.suspect != tc.suspect || known.away.IsZero() == tc.away || f.complete != tc.ready {
-			t.Errorf("after %v: got %v, suspect %v, away since %v, complete %v, want %+v", tc.after, got, known.suspect, known.away, f.complete, tc)
+		if !slices.Equal(got, tc.silent) || known.suspect != tc.suspect || known.away.IsZero() == tc.away ||
+			f.complete != tc.ready {
+			t.Errorf("after %v: got %v, suspect %v, away since %v, complete %v, want %+v", tc.after, got, known.suspect,
+				known.away, f.complete, tc)
 		}
 	}
 	if back := f.hear(known, zero.Add(time.Minute), cfg.Suspect); !back || known.suspect || !known.away.IsZero() {
@@ -197,13 +203,15 @@ func TestViewsShowWhatChangedAndKeepTheRest(t *testing.T) {
 	v.alter(b)
 	v.outdate("f")
 	second := update()
-	if shows != 4 || second.Machines[0] != first.Machines[0] || second.Machines[1] == first.Machines[1] || len(second.Reservations["f"]) != 1 || len(first.Reservations) != 0 {
+	if shows != 4 || second.Machines[0] != first.Machines[0] || second.Machines[1] == first.Machines[1] ||
+		len(second.Reservations["f"]) != 1 || len(first.Reservations) != 0 {
 		t.Errorf("one changed: %d were asked for, got %+v", shows, second)
 	}
 	v.alter(b)
 	v.remove(b)
 	f.remove(b, zero)
-	if third := update(); len(third.Machines) != 2 || third.Machines[1] != second.Machines[2] || len(second.Machines) != 3 {
+	if third := update(); len(third.Machines) != 2 || third.Machines[1] != second.Machines[2] ||
+		len(second.Machines) != 3 {
 		t.Errorf("one removed: got %d machines", len(third.Machines))
 	}
 }

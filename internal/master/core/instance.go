@@ -10,7 +10,7 @@ import (
 	"github.com/marinaos/marina/internal/master/spec"
 )
 
-// instance is a placed instance. There may be a million: what is known of it is a record, shared with all who watch.
+// instance is a placed instance. There may be a million: all that is known of one is its record, which watchers share.
 type instance struct {
 	*kernel.Record // as it is now
 	spec           *spec.Spec
@@ -22,7 +22,7 @@ type instance struct {
 	resized        bool // it has sizes of its own
 }
 
-// need is what it takes from its machine: the spec's, unless it was resized.
+// need returns the resources that it takes from its machine: the spec's, unless it was resized.
 func (i *instance) need() kernel.Resources {
 	if !i.resized {
 		return i.spec.Need
@@ -31,7 +31,7 @@ func (i *instance) need() kernel.Resources {
 	return g.Guarantee(&i.spec.Spec)
 }
 
-// placement is what it takes and holds, as the invariants count it.
+// placement returns all that it takes and holds, as the invariants count it.
 func (i *instance) placement() invariant.Placement {
 	g := i.Assignment()
 	return invariant.Placement{Instance: g.ID, Agent: i.agent.info.ID, Role: i.spec.Role, Guarantee: i.need(),
@@ -46,8 +46,8 @@ func (i *instance) row() row.Row {
 // place puts an instance on an agent, into a chunk of its rows, and into every table that has a part of it; end takes
 // it out of them again. Its place is taken from the pool already, and its reservation is told by whoever placed it.
 func (t *tables) place(g kernel.Assignment, sp *spec.Spec, a *agent, chunk int, known bool) *instance {
-	i := &instance{Record: kernel.NewRecord(sp.Origin, a.site, &g, make([]kernel.Status, len(sp.Tasks)), known), spec: sp, agent: a,
-		resized: g.Sizes != nil}
+	record := kernel.NewRecord(sp.Origin, a.site, &g, make([]kernel.Status, len(sp.Tasks)), known)
+	i := &instance{Record: record, spec: sp, agent: a, resized: g.Sizes != nil}
 	a.place(i, chunk)
 	t.instances.Put(i)
 	t.specs.Place(sp)

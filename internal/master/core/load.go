@@ -19,31 +19,21 @@ import (
 // Load fills an empty state with the master's rows. A row that cannot be read is returned among the problems and left
 // alone; the agent it concerns is set aside: its tasks go on, and it gets neither sessions nor instances until the row
 // is repaired.
-func (s *State) Load(items []store.Item) (problems []error) {
-	bad := func(r row.Row, why any) {
-		problems = append(problems, fmt.Errorf("row %s: %v", r.Key(), why))
-	}
-	byKind := map[row.Kind][]store.Item{}
-	for _, item := range items {
-		r, ok := row.Parse(item.Key)
-		if !ok {
-			problems = append(problems, fmt.Errorf("row %s: not a row of the kernel's tables", item.Key))
-			continue
-		}
-		byKind[r.Kind] = append(byKind[r.Kind], item)
-	}
+func (s *State) Load(items []store.Item) []error {
+	byKind, problems := row.Group(items)
 	l := loader{&s.tables}
 	for kind := row.VIP; kind <= row.Assigned; kind++ { // specs need the VIPs
 		if kind == row.Agent {
 			problems = append(problems, l.loadSpecs(byKind[row.Spec])...)
 		}
-		for _, item := range byKind[kind] {
-			r, _ := row.Parse(item.Key)
-			if err := l.loadRow(r, item.Value); err != nil {
-				bad(r, err)
-				if kind == row.Agent || kind == row.Assigned {
-					l.loadAgent(kernel.AgentID(r.ID)).broken = fmt.Sprintf("set aside: row %s cannot be read", r.Key())
-				}
+		for _, r := range byKind[kind] {
+			err := l.loadRow(r.Row, r.Value)
+			if err == nil {
+				continue
+			}
+			problems = append(problems, fmt.Errorf("row %s: %v", r.Key(), err))
+			if kind == row.Agent || kind == row.Assigned {
+				l.loadAgent(kernel.AgentID(r.ID)).broken = fmt.Sprintf("set aside: row %s cannot be read", r.Key())
 			}
 		}
 	}
@@ -58,18 +48,17 @@ type loader struct{ *tables }
 
 // loadSpecs takes up the stored specs. The literal VIP addresses of all of them are held before the first is, so that
 // a named VIP whose own row is lost is not given one.
-func (t loader) loadSpecs(items []store.Item) (problems []error) {
+func (t loader) loadSpecs(items []row.Item) (problems []error) {
 	var found []kernel.Spec
 	bad := func(key string, err error) { problems = append(problems, fmt.Errorf("row %s: %w", key, err)) }
-	for _, item := range items {
-		r, _ := row.Parse(item.Key)
+	for _, r := range items {
 		var k kernel.Spec
-		err := json.Unmarshal(item.Value, &k)
+		err := json.Unmarshal(r.Value, &k)
 		if err == nil && k.ID != kernel.SpecID(r.ID) {
 			err = fmt.Errorf("holds spec %q", k.ID)
 		}
 		if err != nil {
-			bad(item.Key, err)
+			bad(r.Key(), err)
 			continue
 		}
 		t.vips.HoldLiterals(&k)
@@ -233,7 +222,8 @@ func (t loader) loadReservation(r row.Row, raw []byte) error {
 func (t loader) loadHolder(g *kernel.Assignment, sp *spec.Spec, a *agent) (placement.Placement, error) {
 	c := t.reservations.Of(&sp.Spec)
 	if c == nil || c.Agent != a.info.ID || c.Address != g.Address || c.Holder() != "" {
-		return placement.Placement{}, fmt.Errorf("its claim %s is not where it is: %w", sp.Reservation.Name, errdefs.ErrNotFound)
+		return placement.Placement{}, fmt.Errorf("its claim %s is not where it is: %w", sp.Reservation.Name,
+			errdefs.ErrNotFound)
 	}
 	t.capacity.free(c)
 	return placement.Placement{Agent: a.info.ID}, nil

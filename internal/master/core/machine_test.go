@@ -66,11 +66,13 @@ type ran struct {
 
 func TestStateMachine(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		m := &machine{now: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), rows: map[string][]byte{}, asked: map[kernel.InstanceID]bool{},
+		m := &machine{now: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), rows: map[string][]byte{},
+			asked: map[kernel.InstanceID]bool{},
 			ended: map[kernel.InstanceID]bool{}, specs: map[kernel.SpecID]*kernel.Spec{}, owners: map[string]*kernel.Spec{}}
 		m.lead(t)
 		for n := range rapid.IntRange(1, 4).Draw(t, "agents") {
-			m.agents = append(m.agents, &fake{id: kernel.AgentID(fmt.Sprint("a", n)), cpus: rapid.Int64Range(2, 8).Draw(t, "cpus"), run: map[kernel.InstanceID]*ran{}})
+			m.agents = append(m.agents, &fake{id: kernel.AgentID(fmt.Sprint("a", n)),
+				cpus: rapid.Int64Range(2, 8).Draw(t, "cpus"), run: map[kernel.InstanceID]*ran{}})
 			m.dial(t, m.agents[n])
 		}
 		t.Repeat(map[string]func(*rapid.T){
@@ -82,7 +84,8 @@ func TestStateMachine(t *testing.T) {
 
 // lead begins with a new leader over the rows that are durable; agents dial it.
 func (m *machine) lead(t *rapid.T) {
-	m.state = NewState(Config{Epoch: 1, SubnetBits: 28, BackfillAfter: 4 * time.Second, BackfillFor: 6 * time.Second, VIPKeep: time.Hour, EndpointLog: 6})
+	m.state = NewState(Config{Epoch: 1, SubnetBits: 28, BackfillAfter: 4 * time.Second, BackfillFor: 6 * time.Second,
+		VIPKeep: time.Hour, EndpointLog: 6})
 	var items []store.Item
 	for _, key := range slices.Sorted(maps.Keys(m.rows)) {
 		items = append(items, store.Item{Key: key, Value: m.rows[key]})
@@ -90,7 +93,7 @@ func (m *machine) lead(t *rapid.T) {
 	if problems := m.state.Load(items); len(problems) > 0 {
 		t.Fatalf("load: %v", problems)
 	}
-	m.books = NewAudit(m.state).books
+	m.books = NewAudit(m.state).totals
 	for _, a := range m.agents {
 		a.session, a.version = 0, 0
 	}
@@ -105,8 +108,10 @@ func (m *machine) lead(t *rapid.T) {
 func (m *machine) dial(t *rapid.T, a *fake) {
 	m.session++
 	a.session, a.up = m.session, 1
-	reg := kernel.Registration{Incarnation: fmt.Sprint(m.session), Epoch: 1, Endpoints: a.version, Agent: kernel.Agent{ID: a.id, Hostname: string(a.id), Address: netip.MustParseAddr("192.0.2.1"),
-		Attributes: map[string]string{"rack": "r" + string(a.id[1:])}, Total: kernel.Resources{MilliCPU: a.cpus * 1000, Mem: 64 * kernel.GiB, Disk: 64 * kernel.GiB}, Ports: kernel.PortRange{First: 31000, Last: 31004}}}
+	reg := kernel.Registration{Incarnation: fmt.Sprint(m.session), Epoch: 1, Endpoints: a.version,
+		Agent: kernel.Agent{ID: a.id, Hostname: string(a.id), Address: netip.MustParseAddr("192.0.2.1"),
+			Attributes: map[string]string{"rack": "r" + string(a.id[1:])}, Total: kernel.Resources{MilliCPU: a.cpus * 1000,
+				Mem: 64 * kernel.GiB, Disk: 64 * kernel.GiB}, Ports: kernel.PortRange{First: 31000, Last: 31004}}}
 	for _, id := range slices.Sorted(maps.Keys(a.run)) {
 		reg.Statuses = append(reg.Statuses, a.run[id].status(m.now))
 	}
@@ -114,7 +119,8 @@ func (m *machine) dial(t *rapid.T, a *fake) {
 }
 
 func (r *ran) status(now time.Time) kernel.Status {
-	return kernel.Status{Task: kernel.TaskID(string(r.group.ID) + ".t"), Instance: r.group.ID, Seq: r.seq, State: r.state, Time: now}
+	return kernel.Status{Task: kernel.TaskID(string(r.group.ID) + ".t"), Instance: r.group.ID, Seq: r.seq, State: r.state,
+		Time: now}
 }
 
 // someAgent is an agent with a session, nil if there is none.
@@ -161,20 +167,25 @@ func (m *machine) launch(t *rapid.T) {
 	role := rapid.SampledFrom([]string{"/", "/a", "/a/x", "/b"}).Draw(t, "role")
 	owner := strings.TrimRight(role, "/") + "/" + rapid.SampledFrom([]string{"one", "two"}).Draw(t, "owner")
 	m.serial++
-	sp := kernel.Spec{Framework: "f", Owner: owner, Version: fmt.Sprint(m.serial), Role: role, Network: kernel.Network{Mode: kernel.NetworkHost},
+	sp := kernel.Spec{Framework: "f", Owner: owner, Version: fmt.Sprint(m.serial), Role: role,
+		Network:  kernel.Network{Mode: kernel.NetworkHost},
 		Priority: rapid.SampledFrom([]int{0, 0, 0, -10, 10}).Draw(t, "priority"),
-		Reserved: rapid.SampledFrom([]kernel.Reserved{kernel.ReservedToo, kernel.ReservedToo, kernel.ReservedNone, kernel.ReservedOnly}).Draw(t, "reserved"),
-		Tasks:    []kernel.TaskSpec{{Name: "t", Suffix: ".t", Shell: "true", Guarantee: kernel.Resources{MilliCPU: 500 * rapid.Int64Range(0, 8).Draw(t, "cpus"), Mem: kernel.MiB}}}}
+		Reserved: rapid.SampledFrom([]kernel.Reserved{kernel.ReservedToo, kernel.ReservedToo, kernel.ReservedNone,
+			kernel.ReservedOnly}).Draw(t, "reserved"),
+		Tasks: []kernel.TaskSpec{{Name: "t", Suffix: ".t", Shell: "true",
+			Guarantee: kernel.Resources{MilliCPU: 500 * rapid.Int64Range(0, 8).Draw(t, "cpus"), Mem: kernel.MiB}}}}
 	if old := m.owners[owner]; old != nil && rapid.Bool().Draw(t, "again") {
 		sp = *old
 	}
 	switch rapid.IntRange(0, 9).Draw(t, "kind") {
 	case 0:
-		sp.Constraints = []kernel.Constraint{{Field: "rack", Operator: rapid.SampledFrom([]string{"UNIQUE", "GROUP_BY", "CLUSTER"}).Draw(t, "operator")}}
+		sp.Constraints = []kernel.Constraint{{Field: "rack", Operator: rapid.SampledFrom([]string{"UNIQUE", "GROUP_BY",
+			"CLUSTER"}).Draw(t, "operator")}}
 	case 1:
 		sp.Tasks[0].Ports = []kernel.Port{{Protocol: "tcp", Host: rapid.SampledFrom([]int{0, 31000}).Draw(t, "port")}}
 	case 2:
-		sp.Reservation = &kernel.Reservation{Name: "c" + strings.ReplaceAll(owner, "/", "."), Volumes: []kernel.ReservedVolume{{Name: "v", Bytes: 16 * kernel.MiB}}}
+		sp.Reservation = &kernel.Reservation{Name: "c" + strings.ReplaceAll(owner, "/", "."),
+			Volumes: []kernel.ReservedVolume{{Name: "v", Bytes: 16 * kernel.MiB}}}
 	case 3:
 		sp.Network.Mode = kernel.NetworkBridge
 	}
@@ -192,7 +203,8 @@ func (m *machine) launch(t *rapid.T) {
 		ids = append(ids, rapid.SampledFrom(over).Draw(t, "ended"))
 	}
 	m.ask(t, func(r event.RequestID) event.Event {
-		return event.Launch{Request: r, LaunchRequest: kernel.LaunchRequest{Key: owner + "@" + sealed.Version, Spec: sealed, Instances: ids}}
+		return event.Launch{Request: r, LaunchRequest: kernel.LaunchRequest{Key: owner + "@" + sealed.Version, Spec: sealed,
+			Instances: ids}}
 	}, errdefs.IsAlreadyExists, errdefs.IsInvalidArgument, errdefs.IsFailedPrecondition)
 }
 
@@ -255,7 +267,8 @@ func (m *machine) withdraw(t *rapid.T) {
 
 func (m *machine) resize(t *rapid.T) {
 	if id, ok := m.some(t, true); ok {
-		size := kernel.Size{Guarantee: kernel.Resources{MilliCPU: 500 * rapid.Int64Range(0, 8).Draw(t, "cpus"), Mem: kernel.MiB}}
+		size := kernel.Size{Guarantee: kernel.Resources{MilliCPU: 500 * rapid.Int64Range(0, 8).Draw(t, "cpus"),
+			Mem: kernel.MiB}}
 		m.ask(t, func(r event.RequestID) event.Event {
 			return event.Resize{Request: r, Framework: "f", Instance: id, Sizes: []kernel.Size{size}}
 		},
@@ -270,15 +283,18 @@ func (m *machine) quota(t *rapid.T) {
 	case 0:
 		remove = true
 	case 1:
-		q.Guarantee.MilliCPU, q.Weight = 1000*rapid.Int64Range(0, 6).Draw(t, "guarantee"), float64(rapid.IntRange(1, 3).Draw(t, "weight"))
+		q.Guarantee.MilliCPU = 1000 * rapid.Int64Range(0, 6).Draw(t, "guarantee")
+		q.Weight = float64(rapid.IntRange(1, 3).Draw(t, "weight"))
 	default:
 		q.Limit.MilliCPU = 1000 * rapid.Int64Range(0, 20).Draw(t, "limit")
 	}
-	m.ask(t, func(r event.RequestID) event.Event { return event.SetQuota{Request: r, Quota: q, Remove: remove} }, errdefs.IsNotFound, errdefs.IsInvalidArgument)
+	m.ask(t, func(r event.RequestID) event.Event { return event.SetQuota{Request: r, Quota: q, Remove: remove} },
+		errdefs.IsNotFound, errdefs.IsInvalidArgument)
 }
 
 func (m *machine) reserve(t *rapid.T) {
-	r := kernel.ReservedPart{Role: rapid.SampledFrom([]string{"/a", "/a/x", "/b"}).Draw(t, "role"), Amount: kernel.Resources{MilliCPU: 500 * rapid.Int64Range(0, 6).Draw(t, "cpus")}}
+	r := kernel.ReservedPart{Role: rapid.SampledFrom([]string{"/a", "/a/x", "/b"}).Draw(t, "role"),
+		Amount: kernel.Resources{MilliCPU: 500 * rapid.Int64Range(0, 6).Draw(t, "cpus")}}
 	id := rapid.SampledFrom(m.agents).Draw(t, "on").id
 	m.ask(t, func(q event.RequestID) event.Event { return event.Reserve{Request: q, Agent: id, ReservedPart: r} },
 		errdefs.IsNotFound, errdefs.IsInvalidArgument, errdefs.IsResourceExhausted)
@@ -328,7 +344,8 @@ func (m *machine) remove(t *rapid.T) {
 		t.Fatalf("agent %s was removed and dialed again: it is a member, or runs %v", a.id, a.run)
 	}
 	m.serial++
-	m.agents[n] = &fake{id: kernel.AgentID(fmt.Sprint("a", n, "-", m.serial)), cpus: a.cpus, run: map[kernel.InstanceID]*ran{}}
+	m.agents[n] = &fake{id: kernel.AgentID(fmt.Sprint("a", n, "-", m.serial)), cpus: a.cpus,
+		run: map[kernel.InstanceID]*ran{}}
 	if rapid.Bool().Draw(t, "another comes") {
 		m.dial(t, m.agents[n])
 	}
@@ -347,7 +364,8 @@ func (m *machine) prefixes(t *rapid.T, id kernel.AgentID) {
 			left := (r.Kind == row.Agent || r.Kind == row.Assigned) && r.ID == string(id) ||
 				r.Kind == row.Reservation && json.Unmarshal([]byte(value), &c) == nil && c.Agent == id && !c.Lost
 			if left && rows[(row.Row{Kind: row.Removed, ID: string(id)}).Key()] != "" {
-				t.Fatalf("machine %s was removed, and after %d of %d writes and another leader there is row %s %s", id, n, len(m.written), key, value)
+				t.Fatalf("machine %s was removed, and after %d of %d writes and another leader there is row %s %s", id, n,
+					len(m.written), key, value)
 			}
 		}
 		if n == len(m.written) && !said {
@@ -396,7 +414,8 @@ func (m *machine) status(t *rapid.T) {
 	r := a.run[rapid.SampledFrom(slices.Sorted(maps.Keys(a.run))).Draw(t, "group")]
 	if !r.state.Terminal() && rapid.IntRange(0, 4).Draw(t, "new") > 0 {
 		r.seq++
-		r.state = rapid.SampledFrom([]kernel.State{kernel.Starting, kernel.Running, kernel.Killing, kernel.Finished, kernel.Failed, kernel.Killed}).Draw(t, "state")
+		r.state = rapid.SampledFrom([]kernel.State{kernel.Starting, kernel.Running, kernel.Killing, kernel.Finished,
+			kernel.Failed, kernel.Killed}).Draw(t, "state")
 	}
 	st := r.status(m.now)
 	if rapid.IntRange(0, 9).Draw(t, "late") == 0 && st.Seq > 1 {
@@ -560,7 +579,8 @@ func (m *machine) judgeChange(t *rapid.T, i *kernel.Instance) {
 	owner = strings.TrimSuffix(owner, ",")
 	gone := m.specs[i.Spec]
 	role := owner[:max(1, strings.LastIndexByte(owner, '/'))]
-	if v := invariant.Rights(invariant.Work{Name: string(i.ID), Role: gone.Role, Priority: gone.Priority}, invariant.Work{Name: owner, Role: role, Priority: priority}); v != nil {
+	if v := invariant.Rights(invariant.Work{Name: string(i.ID), Role: gone.Role, Priority: gone.Priority},
+		invariant.Work{Name: owner, Role: role, Priority: priority}); v != nil {
 		t.Fatal(v[0])
 	}
 }
@@ -571,7 +591,8 @@ func (m *machine) consistent(t *rapid.T) {
 	used, instances := map[kernel.AgentID]kernel.Resources{}, map[kernel.AgentID]int{}
 	all, preemptible := kernel.Resources{}, 0
 	for i := range s.instances.All {
-		if s.instance(i.ID()) != i || i.Removed() || i.Host != i.agent.site || i.agent.chunks[i.chunk] == nil || !slices.Contains(i.agent.chunks[i.chunk], i) {
+		if s.instance(i.ID()) != i || i.Removed() || i.Host != i.agent.site || i.agent.chunks[i.chunk] == nil ||
+			!slices.Contains(i.agent.chunks[i.chunk], i) {
 			t.Fatalf("group %s is not where it is said to be", i.ID())
 		}
 		used[i.agent.info.ID] = used[i.agent.info.ID].Add(i.need())
@@ -608,7 +629,8 @@ func (m *machine) consistent(t *rapid.T) {
 		}
 		m.rightlyWaits(t, e)
 	}
-	if waits != s.queue.Len() || waits != s.queue.Waits("f") || backfills != s.queue.LongBackfills() || preemptible != s.capacity.preemptible {
+	if waits != s.queue.Len() || waits != s.queue.Waits("f") || backfills != s.queue.LongBackfills() ||
+		preemptible != s.capacity.preemptible {
 		t.Fatalf("%d groups wait, kept as %d and %d; %d long backfills, kept as %d; %d preemptible, kept as %d",
 			waits, s.queue.Len(), s.queue.Waits("f"), backfills, s.queue.LongBackfills(), preemptible, s.capacity.preemptible)
 	}
@@ -620,10 +642,12 @@ func (m *machine) consistent(t *rapid.T) {
 			t.Fatalf("machine %s, number %d of %d, has subnet %v: listed %v", a.info.ID, a.number, k, a.subnet, listed)
 		}
 		if now, n := s.capacity.pool.Used(a.info.ID); now != used[a.info.ID] || n != instances[a.info.ID] {
-			t.Fatalf("of machine %s %v is taken by %d instances, the pool says %v by %d", a.info.ID, used[a.info.ID], instances[a.info.ID], now, n)
+			t.Fatalf("of machine %s %v is taken by %d instances, the pool says %v by %d", a.info.ID, used[a.info.ID],
+				instances[a.info.ID], now, n)
 		}
 	}
-	if len(subnets) != len(s.fleet.order) || s.subnets.Usage().Used != len(s.fleet.order) || len(s.fleet.byID) != len(s.fleet.order) {
+	if len(subnets) != len(s.fleet.order) || s.subnets.Usage().Used != len(s.fleet.order) ||
+		len(s.fleet.byID) != len(s.fleet.order) {
 		t.Fatalf("%d machines, kept as %d, have %d subnets, kept as %d", len(s.fleet.order), len(s.fleet.byID), len(subnets),
 			s.subnets.Usage().Used)
 	}

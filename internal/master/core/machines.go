@@ -23,14 +23,16 @@ func (t machines) remove(ev event.RemoveAgent) (*kernel.Removal, error) {
 	a := t.fleet.byID[ev.Agent]
 	if a == nil {
 		if gone := t.removed.Row(ev.Agent); gone != nil {
-			return nil, fmt.Errorf("machine %s (%s) was removed already, at %s: %w", gone.Hostname, ev.Agent, gone.Removed.UTC().Format(time.RFC3339), errdefs.ErrNotFound)
+			return nil, fmt.Errorf("machine %s (%s) was removed already, at %s: %w", gone.Hostname, ev.Agent,
+				gone.Removed.UTC().Format(time.RFC3339), errdefs.ErrNotFound)
 		}
 		return nil, fmt.Errorf("machine %.64s: %w", ev.Agent, errdefs.ErrNotFound)
 	}
 	if err := t.mayLeave(a, ev.Force); err != nil {
 		return nil, err
 	}
-	out := &kernel.Removal{Machine: ev.Agent, Hostname: a.info.Hostname, Instances: []kernel.InstanceID{}, Lost: []kernel.ReservationView{}}
+	out := &kernel.Removal{Machine: ev.Agent, Hostname: a.info.Hostname, Instances: []kernel.InstanceID{},
+		Lost: []kernel.ReservationView{}}
 	for _, i := range slices.Collect(a.each) {
 		out.Instances = append(out.Instances, i.ID())
 		t.giveUp(i, fmt.Sprintf("its machine %s was removed from the datacenter", a.info.Hostname))
@@ -51,7 +53,8 @@ func (t machines) remove(ev event.RemoveAgent) (*kernel.Removal, error) {
 // mayLeave refuses to remove a machine that may run something, unless it is forced.
 func (t machines) mayLeave(a *agent, force bool) error {
 	if a.broken != "" {
-		return fmt.Errorf("machine %s: %s: repair or delete that row first: %w", a.info.Hostname, a.broken, errdefs.ErrFailedPrecondition)
+		return fmt.Errorf("machine %s: %s: repair or delete that row first: %w", a.info.Hostname, a.broken,
+			errdefs.ErrFailedPrecondition)
 	}
 	kept := 0
 	for _, c := range t.reservations.On(a.info.ID) {
@@ -66,7 +69,8 @@ func (t machines) mayLeave(a *agent, force bool) error {
 	if a.session == 0 {
 		is = "was heard a moment ago"
 	}
-	return fmt.Errorf("machine %s %s, runs %d instances and keeps volumes of %d: stop those or have them moved first; with force they are ended and their volumes lost: %w",
+	return fmt.Errorf("machine %s %s, runs %d instances and keeps volumes of %d: stop those or have them moved first; "+
+		"with force they are ended and their volumes lost: %w",
 		a.info.Hostname, is, a.count, kept, errdefs.ErrFailedPrecondition)
 }
 
@@ -96,7 +100,8 @@ func (t machines) quit(a *agent) {
 // reserve changes what of a machine is kept for a role.
 func (t machines) reserve(ev event.Reserve) error {
 	bad := func(format string, args ...any) error {
-		return fmt.Errorf("reservation for %.64s on %.64s: "+format+": %w", append(append([]any{ev.Role, ev.Agent}, args...), errdefs.ErrInvalidArgument)...)
+		args = append(append([]any{ev.Role, ev.Agent}, args...), errdefs.ErrInvalidArgument)
+		return fmt.Errorf("reservation for %.64s on %.64s: "+format+": %w", args...)
 	}
 	a := t.fleet.byID[ev.Agent]
 	switch err := allocator.ValidateRole(ev.Role); {
@@ -146,8 +151,8 @@ func (t machines) overReserved(a *agent, r kernel.ReservedPart, rest []kernel.Re
 		left = left.Sub(o.Amount.Sub(t.usedWithin(a, o.Role)).Most(kernel.Resources{}))
 	}
 	if short := r.Amount.Lacking(left); len(short) > 0 {
-		return fmt.Sprintf("it asks for %s %s, the machine has %s that is neither used by others nor reserved", r.Amount.Amount(short[0]), short[0],
-			left.Most(kernel.Resources{}).Amount(short[0]))
+		return fmt.Sprintf("it asks for %s %s, the machine has %s that is neither used by others nor reserved",
+			r.Amount.Amount(short[0]), short[0], left.Most(kernel.Resources{}).Amount(short[0]))
 	}
 	return ""
 }

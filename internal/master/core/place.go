@@ -116,8 +116,9 @@ func (t placer) settle(e *queue.Entry, places []placement.Placement) []*instance
 	stamp := t.now.UTC().Round(0)
 	for n, id := range t.queue.Place(e, len(places)) {
 		at, a := places[n], t.fleet.byID[places[n].Agent]
-		g := kernel.Assignment{ID: id, Spec: sp.ID, Address: at.Address, HostPorts: at.HostPorts, Placed: stamp, Goal: kernel.GoalRun}
-		i := t.tables.place(g, sp, a, a.room(), true)
+		g := kernel.Assignment{ID: id, Spec: sp.ID, Address: at.Address, HostPorts: at.HostPorts, Placed: stamp,
+			Goal: kernel.GoalRun}
+		i := t.tables.place(g, sp, a, a.openChunk(), true)
 		t.step.charge(Charge{Placement: i.placement(), Begins: true})
 		t.touch(i)
 		t.change(i)

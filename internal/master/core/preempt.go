@@ -38,8 +38,9 @@ func (t preemptor) attendTo(e *queue.Entry) time.Time {
 		return e.Backfill().Until
 	}
 	long := e.Since.Add(t.cfg.BackfillAfter)
+	most := max(1, len(t.fleet.order)*t.cfg.BackfillPercent/100)
 	switch due := !t.now.Before(long); {
-	case due && e.Unfit() && e.Spec.Reservation == nil && t.queue.LongBackfills() < max(1, len(t.fleet.order)*t.cfg.BackfillPercent/100):
+	case due && e.Unfit() && e.Spec.Reservation == nil && t.queue.LongBackfills() < most:
 		if id, ok := t.capacity.pool.Nearest(e.Spec.Request); ok {
 			t.keep(e, &queue.Backfill{Agent: id, Until: t.now.Add(t.cfg.BackfillFor), Long: true})
 			return e.Backfill().Until
@@ -62,10 +63,12 @@ func (t *tables) mayPreempt(e *queue.Entry) bool {
 // group or runs on what others do not use. An owner's own versions are its scheduler's affair, and what has a
 // reservation makes way only if it is preemptible.
 func (i *instance) yields(e *queue.Entry) bool {
-	if i.spec.Owner == e.Spec.Owner && i.spec.Framework == e.Framework || i.spec.Reservation != nil && !i.spec.Preemptible() {
+	of, to := i.spec, e.Spec
+	if of.Owner == to.Owner && of.Framework == to.Framework || of.Reservation != nil && !of.Preemptible() {
 		return false
 	}
-	return i.spec.Priority < e.Spec.Priority && (i.spec.Preemptible() && !e.Spec.Preemptible() || kernel.Tenant(i.spec.Role) == kernel.Tenant(e.Spec.Role))
+	mayTake := of.Preemptible() && !to.Preemptible() || kernel.Tenant(of.Role) == kernel.Tenant(to.Role)
+	return mayTake && of.Priority < to.Priority
 }
 
 // preempt stops instances that make way for one instance of an entry, if that is enough for it, and keeps their machine
@@ -93,7 +96,8 @@ func (t preemptor) preempt(e *queue.Entry) bool {
 		return false
 	}
 	for _, v := range victims {
-		t.stop(v, fmt.Sprintf("it makes way for %s, which has priority %d, this %d", e.Spec.Owner, e.Spec.Priority, v.spec.Priority))
+		t.stop(v, fmt.Sprintf("it makes way for %s, which has priority %d, this %d", e.Spec.Owner, e.Spec.Priority,
+			v.spec.Priority))
 	}
 	t.keep(e, b)
 	return true
@@ -160,7 +164,7 @@ func (t preemptor) onSomeMachine(e *queue.Entry, going []*instance) (best *agent
 
 // onMachine finds what must make way on an agent. What each gives back is tried out, since some of it may be reserved
 // for others.
-func (t preemptor) onMachine(e *queue.Entry, a *agent, going []*instance, reserved bool) (victims []*instance, ok bool) {
+func (t preemptor) onMachine(e *queue.Entry, a *agent, going []*instance, reserved bool) ([]*instance, bool) {
 	pool := t.capacity.pool
 	short := func() (kernel.Resources, bool) { return pool.Short(e.Spec.Request, a.info.ID, reserved) }
 	if _, suits := short(); !suits {
@@ -176,7 +180,7 @@ func (t preemptor) onMachine(e *queue.Entry, a *agent, going []*instance, reserv
 			found = append(found, i)
 		}
 	}
-	victims, ok = fewest(found, add, func() bool {
+	victims, ok := fewest(found, add, func() bool {
 		left, suits := short()
 		return suits && left.IsZero()
 	})
@@ -194,7 +198,8 @@ func preemptFirst(a, b *instance) int {
 		}
 		return 1
 	}
-	return cmp.Or(cmp.Compare(stays(a), stays(b)), cmp.Compare(a.spec.Priority, b.spec.Priority), b.Placed().Compare(a.Placed()), cmp.Compare(a.ID(), b.ID()))
+	return cmp.Or(cmp.Compare(stays(a), stays(b)), cmp.Compare(a.spec.Priority, b.spec.Priority),
+		b.Placed().Compare(a.Placed()), cmp.Compare(a.ID(), b.ID()))
 }
 
 // fewest finds how few of some instances must make way for it to be enough, in the order of preemptFirst. add puts an

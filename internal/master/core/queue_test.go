@@ -18,16 +18,19 @@ func poolOf(t *testing.T, cores int64) (*State, func(...event.Event) Effects) {
 		now = now.Add(10 * time.Millisecond)
 		return s.Step(now, events...)
 	}
-	step(event.AgentUp{Session: 1, Seq: 1, Registration: kernel.Registration{Incarnation: "1", Agent: kernel.Agent{ID: "a", Hostname: "a", Address: netip.MustParseAddr("192.0.2.1"),
-		Total: kernel.Resources{MilliCPU: cores * 1000, Mem: 64 * kernel.GiB, Disk: 64 * kernel.GiB}, Ports: kernel.PortRange{First: 31000, Last: 31009}}}})
+	step(event.AgentUp{Session: 1, Seq: 1, Registration: kernel.Registration{Incarnation: "1",
+		Agent: kernel.Agent{ID: "a", Hostname: "a", Address: netip.MustParseAddr("192.0.2.1"),
+			Total: kernel.Resources{MilliCPU: cores * 1000, Mem: 64 * kernel.GiB,
+				Disk: 64 * kernel.GiB}, Ports: kernel.PortRange{First: 31000, Last: 31009}}}})
 	return s, step
 }
 
 // asks is a launch of n instances of an owner by one core each, changed as change says.
 func asks(t *testing.T, owner, role string, n int, change func(*kernel.Spec)) event.Launch {
 	t.Helper()
-	sp := kernel.Spec{Framework: "f", Owner: owner, Version: "1", Role: role, Network: kernel.Network{Mode: kernel.NetworkHost},
-		Tasks: []kernel.TaskSpec{{Name: "t", Suffix: ".t", Shell: "true", Guarantee: kernel.Resources{MilliCPU: 1000}}}}
+	sp := kernel.Spec{Framework: "f", Owner: owner, Version: "1", Role: role,
+		Network: kernel.Network{Mode: kernel.NetworkHost},
+		Tasks:   []kernel.TaskSpec{{Name: "t", Suffix: ".t", Shell: "true", Guarantee: kernel.Resources{MilliCPU: 1000}}}}
 	if change != nil {
 		change(&sp)
 	}
@@ -36,7 +39,8 @@ func asks(t *testing.T, owner, role string, n int, change func(*kernel.Spec)) ev
 		t.Fatal(err)
 	}
 	serial++
-	l := event.Launch{Request: event.RequestID(serial), LaunchRequest: kernel.LaunchRequest{Key: owner + "@" + sp.Version, Spec: sealed}}
+	l := event.Launch{Request: event.RequestID(serial), LaunchRequest: kernel.LaunchRequest{Key: owner + "@" + sp.Version,
+		Spec: sealed}}
 	for k := range n {
 		l.Instances = append(l.Instances, kernel.InstanceID(fmt.Sprintf("%s.%d.%d", owner[1:], serial, k)))
 	}
@@ -57,14 +61,16 @@ func placedOf(fx Effects) (n int) {
 func TestLaunchesOfOneStepShareWhatThereIs(t *testing.T) {
 	s, step := poolOf(t, 10)
 	step(asks(t, "/a/one", "/a", 8, nil), asks(t, "/b/one", "/b", 8, nil), asks(t, "/b/two", "/b", 8, nil))
-	if a, b := s.capacity.quota.View("/a").Used, s.capacity.quota.View("/b").Used; a.MilliCPU != 5000 || b.MilliCPU != 5000 {
+	if a, b := s.capacity.quota.View("/a").Used, s.capacity.quota.View("/b").Used; a.MilliCPU != 5000 ||
+		b.MilliCPU != 5000 {
 		t.Errorf("two groups that ask at once for more than there is: /a has %v, /b has %v, want half each", a, b)
 	}
 }
 
 func TestAGuaranteeHoldsAgainstAllLaunchesOfOneStep(t *testing.T) {
 	s, step := poolOf(t, 10)
-	step(event.SetQuota{Request: 1, Quota: kernel.Quota{Role: "/held", Guarantee: kernel.Resources{MilliCPU: 5000}, Limit: kernel.NoLimit}})
+	step(event.SetQuota{Request: 1, Quota: kernel.Quota{Role: "/held", Guarantee: kernel.Resources{MilliCPU: 5000},
+		Limit: kernel.NoLimit}})
 	step(asks(t, "/b/one", "/b", 4, nil), asks(t, "/c/one", "/c", 4, nil), asks(t, "/c/two", "/c", 4, nil))
 	if used := s.capacity.quota.View("/").Used; used.MilliCPU != 5000 {
 		t.Errorf("others use %v of 10 cpus, 5 of which are held", used)
@@ -100,9 +106,11 @@ func TestAnAppsVersionsDoNotMakeWayForEachOther(t *testing.T) {
 
 func TestNoMoreMakeWayThanTheQuotaNeeds(t *testing.T) {
 	s, step := poolOf(t, 10)
-	step(event.SetQuota{Request: 1, Quota: kernel.Quota{Role: "/a", Limit: kernel.Resources{MilliCPU: 2000, Mem: -1, Disk: -1, GPUs: -1}}})
+	step(event.SetQuota{Request: 1, Quota: kernel.Quota{Role: "/a", Limit: kernel.Resources{MilliCPU: 2000, Mem: -1,
+		Disk: -1, GPUs: -1}}})
 	step(asks(t, "/a/big", "/a", 2, nil))
-	step(asks(t, "/a/free", "/a", 4, func(k *kernel.Spec) { k.Tasks[0].Guarantee = kernel.Resources{Mem: kernel.MiB} })) // younger, of another resource
+	// younger, of another resource
+	step(asks(t, "/a/free", "/a", 4, func(k *kernel.Spec) { k.Tasks[0].Guarantee = kernel.Resources{Mem: kernel.MiB} }))
 	step(asks(t, "/a/high", "/a", 1, func(k *kernel.Spec) { k.Priority = 10 }))
 	step(event.Tick{})
 	var gone []string
@@ -118,9 +126,11 @@ func TestNoMoreMakeWayThanTheQuotaNeeds(t *testing.T) {
 
 func TestAMachineThatShrinksBelowItsReservationsIsNotGivenMore(t *testing.T) {
 	s, step := poolOf(t, 8)
-	step(event.Reserve{Request: 1, Agent: "a", ReservedPart: kernel.ReservedPart{Role: "/a", Amount: kernel.Resources{MilliCPU: 6000}}})
-	step(event.AgentUp{Session: 2, Seq: 1, Registration: kernel.Registration{Incarnation: "1", Agent: kernel.Agent{ID: "a", Hostname: "a", Address: netip.MustParseAddr("192.0.2.1"),
-		Total: kernel.Resources{MilliCPU: 4000, Mem: 64 * kernel.GiB}}}})
+	step(event.Reserve{Request: 1, Agent: "a", ReservedPart: kernel.ReservedPart{Role: "/a",
+		Amount: kernel.Resources{MilliCPU: 6000}}})
+	step(event.AgentUp{Session: 2, Seq: 1, Registration: kernel.Registration{Incarnation: "1",
+		Agent: kernel.Agent{ID: "a", Hostname: "a", Address: netip.MustParseAddr("192.0.2.1"),
+			Total: kernel.Resources{MilliCPU: 4000, Mem: 64 * kernel.GiB}}}})
 	n := placedOf(step(asks(t, "/a/one", "/a", 6, func(k *kernel.Spec) { k.Reserved = kernel.ReservedOnly })))
 	if used, _ := s.capacity.pool.Used("a"); n != 4 || used.MilliCPU != 4000 {
 		t.Errorf("%d are placed with %v, want the 4 that the machine has", n, used)
@@ -129,8 +139,10 @@ func TestAMachineThatShrinksBelowItsReservationsIsNotGivenMore(t *testing.T) {
 
 func TestWhatIsReservedIsNotHeldASecondTime(t *testing.T) {
 	_, step := poolOf(t, 20)
-	step(event.Reserve{Request: 1, Agent: "a", ReservedPart: kernel.ReservedPart{Role: "/c", Amount: kernel.Resources{MilliCPU: 10_000}}})
-	step(event.SetQuota{Request: 1, Quota: kernel.Quota{Role: "/d", Guarantee: kernel.Resources{MilliCPU: 10_000}, Limit: kernel.NoLimit}})
+	step(event.Reserve{Request: 1, Agent: "a", ReservedPart: kernel.ReservedPart{Role: "/c",
+		Amount: kernel.Resources{MilliCPU: 10_000}}})
+	step(event.SetQuota{Request: 1, Quota: kernel.Quota{Role: "/d", Guarantee: kernel.Resources{MilliCPU: 10_000},
+		Limit: kernel.NoLimit}})
 	if n := placedOf(step(asks(t, "/c/one", "/c", 10, nil))); n != 10 {
 		t.Errorf("%d of 10 are placed in their reservation beside the guarantee of others", n)
 	}
@@ -146,10 +158,12 @@ func TestWhatAsksForGPUsWaitsForAMachineThatHasSome(t *testing.T) {
 	if len(queue) != 1 || !strings.Contains(queue[0].Refusal.String(), "gpus") {
 		t.Fatalf("queue: got %v, want one that lacks gpus", queue)
 	}
-	step(event.AgentUp{Session: 99, Seq: 1, Registration: kernel.Registration{Incarnation: "1", Agent: kernel.Agent{ID: "gpu", Hostname: "gpu",
-		Total: kernel.Resources{MilliCPU: 4000, Mem: kernel.GiB, GPUs: 3}}}})
+	step(event.AgentUp{Session: 99, Seq: 1, Registration: kernel.Registration{Incarnation: "1",
+		Agent: kernel.Agent{ID: "gpu", Hostname: "gpu",
+			Total: kernel.Resources{MilliCPU: 4000, Mem: kernel.GiB, GPUs: 3}}}})
 	step(asks(t, "/a/more", "/a", 1, func(k *kernel.Spec) { k.Tasks[0].Guarantee.GPUs = 2 }))
 	if used, _ := s.capacity.pool.Used("gpu"); used.GPUs != 2 || len(s.Queue("f")) != 1 {
-		t.Errorf("the machine with three: got %v used and %d waiting, want the first on it and the second waiting", used, len(s.Queue("f")))
+		t.Errorf("the machine with three: got %v used and %d waiting, want the first on it and the second waiting", used,
+			len(s.Queue("f")))
 	}
 }

@@ -34,7 +34,8 @@ func (s *State) launch(ev event.Launch) error {
 		e = s.queue.Get(key)
 	}
 	if e != nil && e.Spec.ID != r.Spec.ID {
-		return fmt.Errorf("launch %s: other groups wait under this key with another spec: withdraw them first: %w", r.Key, errdefs.ErrAlreadyExists)
+		return fmt.Errorf("launch %s: other groups wait under this key with another spec: withdraw them first: %w", r.Key,
+			errdefs.ErrAlreadyExists)
 	}
 	if err := s.vips.Check(&r.Spec); err != nil {
 		return err
@@ -78,7 +79,8 @@ func (s *State) answerLaunches() {
 
 func (s *State) checkLaunch(r *kernel.LaunchRequest) error {
 	bad := func(format string, args ...any) error {
-		return fmt.Errorf("launch %.64s: "+format+": %w", append(append([]any{r.Key}, args...), errdefs.ErrInvalidArgument)...)
+		args = append(append([]any{r.Key}, args...), errdefs.ErrInvalidArgument)
+		return fmt.Errorf("launch %.64s: "+format+": %w", args...)
 	}
 	switch {
 	case r.Key == "" || len(r.Key) > MaxKeyBytes:
@@ -89,12 +91,13 @@ func (s *State) checkLaunch(r *kernel.LaunchRequest) error {
 		return bad("%d groups, expected 1 to %d", len(r.Instances), kernel.MaxLaunchInstances)
 	}
 	for _, id := range r.Instances {
-		if id == "" || len(id) > MaxGroupIDBytes {
-			return bad("a group's id has 1 to %d bytes", MaxGroupIDBytes)
+		if id == "" || len(id) > MaxInstanceIDBytes {
+			return bad("a group's id has 1 to %d bytes", MaxInstanceIDBytes)
 		}
 	}
 	if n := s.queue.Waits(r.Spec.Framework); n+len(r.Instances) > s.cfg.MaxWaiting {
-		return fmt.Errorf("launch %s: %d groups wait already, at most %d may: %w", r.Key, n, s.cfg.MaxWaiting, errdefs.ErrResourceExhausted)
+		return fmt.Errorf("launch %s: %d groups wait already, at most %d may: %w", r.Key, n, s.cfg.MaxWaiting,
+			errdefs.ErrResourceExhausted)
 	}
 	return nil
 }
@@ -133,7 +136,8 @@ func (s *State) forget(ev event.Forget) error {
 			continue
 		}
 		if i.agent.away.IsZero() {
-			return fmt.Errorf("group %s: its agent %s is not away: stop it instead: %w", id, i.agent.info.ID, errdefs.ErrFailedPrecondition)
+			return fmt.Errorf("group %s: its agent %s is not away: stop it instead: %w", id, i.agent.info.ID,
+				errdefs.ErrFailedPrecondition)
 		}
 		found = append(found, i)
 	}
@@ -156,14 +160,16 @@ func (s *State) resize(ev event.Resize) error {
 		return fmt.Errorf("group %s: it does not run: %w", ev.Instance, errdefs.ErrNotFound)
 	}
 	if len(ev.Sizes) != len(i.spec.Tasks) {
-		return fmt.Errorf("group %s: %d sizes for %d tasks: %w", ev.Instance, len(ev.Sizes), len(i.spec.Tasks), errdefs.ErrInvalidArgument)
+		return fmt.Errorf("group %s: %d sizes for %d tasks: %w", ev.Instance, len(ev.Sizes), len(i.spec.Tasks),
+			errdefs.ErrInvalidArgument)
 	}
 	g := i.Assignment()
 	had := g.Sizes
 	g.Sizes = slices.Clone(ev.Sizes)
 	for k := range g.Sizes {
 		if !g.Sizes[k].Guarantee.Valid() {
-			return fmt.Errorf("group %s: task %s would be guaranteed less than nothing: %w", ev.Instance, i.spec.Tasks[k].Name, errdefs.ErrInvalidArgument)
+			return fmt.Errorf("group %s: task %s would be guaranteed less than nothing: %w", ev.Instance, i.spec.Tasks[k].Name,
+				errdefs.ErrInvalidArgument)
 		}
 	}
 	if slices.Equal(g.Sizes, had) {
@@ -175,7 +181,8 @@ func (s *State) resize(ev event.Resize) error {
 		return fmt.Errorf("group %s: %s: %w", ev.Instance, lacks, errdefs.ErrResourceExhausted)
 	}
 	s.capacity.resize(i, need)
-	s.step.charge(Charge{Placement: invariant.Placement{Instance: g.ID, Agent: i.agent.info.ID, Role: i.spec.Role, Guarantee: more}})
+	grown := invariant.Placement{Instance: g.ID, Agent: i.agent.info.ID, Role: i.spec.Role, Guarantee: more}
+	s.step.charge(Charge{Placement: grown})
 	i.resized = true
 	s.reassign(i, &g)
 	s.step.capacityAppeared()
@@ -194,8 +201,8 @@ func (s *State) release(ev event.Release) error {
 			continue
 		}
 		if e.Framework == ev.Framework && k.Reservation != nil && slices.Contains(ev.Reservations, k.Reservation.Name) {
-			return fmt.Errorf("claim %s: group %s waits to be placed with it: withdraw it first: %w", k.Reservation.Name, e.Instances[0],
-				errdefs.ErrFailedPrecondition)
+			return fmt.Errorf("claim %s: group %s waits to be placed with it: withdraw it first: %w", k.Reservation.Name,
+				e.Instances[0], errdefs.ErrFailedPrecondition)
 		}
 	}
 	for _, c := range found {

@@ -9,7 +9,7 @@ import (
 // Ops encodes rows as they are now, by row.Ops.
 func (s *State) Ops(rows []row.Row) ([]store.Op, error) { return row.Ops(rows, s.value) }
 
-// value is what a row holds, nil when there should be none.
+// value returns the value of a row, nil when there should be none.
 func (s *State) value(r row.Row) any {
 	switch r.Kind {
 	case row.Spec:

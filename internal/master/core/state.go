@@ -71,8 +71,9 @@ func (s *State) Queue(framework string) []kernel.Waiting {
 	var out []kernel.Waiting
 	for e := range s.queue.All {
 		if e.Framework == framework {
-			w := kernel.Waiting{Key: e.Key.Key, Owner: e.Spec.Owner, Version: e.Spec.Version, Instances: slices.Clone(e.Instances),
-				Since: e.Since, Refusal: s.refusal(e), Tries: e.Tries, Priority: e.Spec.Priority}
+			w := kernel.Waiting{Key: e.Key.Key, Owner: e.Spec.Owner, Version: e.Spec.Version,
+				Instances: slices.Clone(e.Instances), Since: e.Since, Refusal: s.refusal(e), Tries: e.Tries,
+				Priority: e.Spec.Priority}
 			if b := e.Backfill(); b != nil {
 				w.Backfill = s.fleet.byID[b.Agent].info.Hostname
 			}
@@ -117,11 +118,12 @@ func (s *State) Views() *Views {
 	return s.views.update(len(s.fleet.order), s.view, s.reservations.Views)
 }
 
-// view is what readers are shown of a machine.
+// view shows a machine.
 func (s *State) view(a *agent) kernel.AgentView {
 	used, instances := s.capacity.pool.Used(a.info.ID)
 	v := kernel.AgentView{Agent: *a.info, Subnet: a.subnet, Connected: a.session != 0, Since: a.since, Away: a.away,
-		Used: used, Instances: instances, Registered: a.registered, Reserved: a.reserved, Free: s.capacity.pool.Free(a.info.ID)}
+		Used: used, Instances: instances, Registered: a.registered, Reserved: a.reserved,
+		Free: s.capacity.pool.Free(a.info.ID)}
 	if v.Connected {
 		v.Epoch = s.cfg.Epoch
 	}

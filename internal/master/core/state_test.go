@@ -36,8 +36,8 @@ func TestAuditKeepsWhatIsBrokenFromTheStore(t *testing.T) {
 		if err := audit.Judge(p.state, &Effects{Charges: []Charge{{Placement: bad, Begins: true}}}); err == nil {
 			t.Errorf("broken %s: got no error", name)
 		}
-		audit.books.GiveBack(bad)
-		audit.judgeBooks(p.state)
+		audit.totals.GiveBack(bad)
+		audit.judgeTotals(p.state)
 	}
 }
 
@@ -45,11 +45,14 @@ func TestInputThatNoRowCanHoldIsRefused(t *testing.T) {
 	p := newPlayer(t)
 	reg := p.registration(args{t, nil})
 	reg.Agent.Attributes = map[string]string{"long": strings.Repeat("x", maxAgentBytes)}
-	if fx := p.state.Step(p.now, event.AgentUp{Session: 1, Seq: 1, Registration: reg}); len(fx.Ends) != 1 || len(fx.Writes) != 0 {
+	if fx := p.state.Step(p.now, event.AgentUp{Session: 1, Seq: 1, Registration: reg}); len(fx.Ends) != 1 ||
+		len(fx.Writes) != 0 {
 		t.Errorf("huge registration: ends %v, writes %v, want it refused", fx.Ends, fx.Writes)
 	}
-	for _, words := range []string{"groups=g1 vip=" + strings.Repeat("v", 300), "groups=g1 framework=" + strings.Repeat("f", 200),
-		"groups=" + strings.Repeat("g", 300), "groups=g1 key=" + strings.Repeat("k", 600), "groups=", "groups=g1 role=/a//b"} {
+	for _, words := range []string{"groups=g1 vip=" + strings.Repeat("v", 300),
+		"groups=g1 framework=" + strings.Repeat("f", 200),
+		"groups=" + strings.Repeat("g", 300), "groups=g1 key=" + strings.Repeat("k",
+			600), "groups=", "groups=g1 role=/a//b"} {
 		fx := p.state.Step(p.now, p.event("launch", args{t, strings.Fields(words)}))
 		if len(fx.Replies) != 1 || fx.Replies[0].Err == nil || len(fx.Writes) != 0 {
 			t.Errorf("launch %.20s: got %v and writes %v, want it refused", words, fx.Replies, fx.Writes)
@@ -61,7 +64,8 @@ func TestVIPsOfOthersAreRefused(t *testing.T) {
 	for addr, refused := range map[string]bool{"127.0.0.1": true, "203.0.113.9": true, "198.18.0.9": false} {
 		p := newPlayer(t)
 		ev := p.event("launch", args{t, []string{"groups=g", "vip=hello"}}).(event.Launch)
-		ev.Spec.Tasks[0].Ports[0].VIPs = append(ev.Spec.Tasks[0].Ports[0].VIPs, kernel.VIP{Addr: netip.MustParseAddr(addr), Port: 80})
+		ev.Spec.Tasks[0].Ports[0].VIPs = append(ev.Spec.Tasks[0].Ports[0].VIPs,
+			kernel.VIP{Addr: netip.MustParseAddr(addr), Port: 80})
 		var err error
 		if ev.Spec, err = ev.Spec.Seal(); err != nil {
 			t.Fatal(err)
@@ -77,7 +81,8 @@ func TestVIPsOfOthersAreRefused(t *testing.T) {
 // stays, more is refused.
 func TestSharedVIPOfEarlierReleaseIsLoaded(t *testing.T) {
 	p := newPlayer(t)
-	for _, line := range []string{"up session=1 agent=a1", "launch groups=g1 vip=hello", "launch groups=g2 owner=/o key=k literal=198.18.0.9"} {
+	for _, line := range []string{"up session=1 agent=a1", "launch groups=g1 vip=hello",
+		"launch groups=g2 owner=/o key=k literal=198.18.0.9"} {
 		p.do(strings.Fields(line))
 	}
 	p.rows["kernel/vips/hello.marathon"] = []byte(`{"addr":"198.18.0.9"}`)
@@ -107,7 +112,8 @@ func TestSameEventsGiveTheSameEffects(t *testing.T) {
 			case 1:
 				line = fmt.Sprintf("down session=%d", rapid.IntRange(0, sessions).Draw(r, "session"))
 			case 2, 3:
-				line = fmt.Sprintf("launch groups=%s,%s,%s vip=v owner=/o%d key=k%d literal=198.18.0.%d", g(), g(), g(), agent, agent, agent)
+				line = fmt.Sprintf("launch groups=%s,%s,%s vip=v owner=/o%d key=k%d literal=198.18.0.%d", g(), g(), g(), agent,
+					agent, agent)
 			case 4:
 				line = fmt.Sprintf("stop groups=%s,%s", g(), g())
 			case 5:
@@ -116,7 +122,8 @@ func TestSameEventsGiveTheSameEffects(t *testing.T) {
 				line = fmt.Sprintf("withdraw key=k%d", agent)
 			default:
 				state := rapid.SampledFrom([]string{"running", "killed", "failed"}).Draw(r, "state")
-				line = fmt.Sprintf("frame session=%d statuses=%s:%s:%d", rapid.IntRange(1, max(1, sessions)).Draw(r, "session"), g(), state,
+				line = fmt.Sprintf("frame session=%d statuses=%s:%s:%d", rapid.IntRange(1, max(1, sessions)).Draw(r, "session"),
+					g(), state,
 					rapid.IntRange(1, 5).Draw(r, "seq"))
 			}
 			line += fmt.Sprintf(" after=%dms", rapid.IntRange(0, 3000).Draw(r, "after"))
@@ -161,13 +168,15 @@ func groupsOf(s *State) map[kernel.InstanceID]string {
 // which an agent joins: it is told what there is after the step.
 func TestALookBetweenStepsLeavesNoStaleEndpoints(t *testing.T) {
 	p := newPlayer(t)
-	for _, line := range []string{"up session=1 agent=a1", "launch groups=g1 vip=hello", "frame session=1 statuses=g1:running:1", "tick after=3s"} {
+	for _, line := range []string{"up session=1 agent=a1", "launch groups=g1 vip=hello",
+		"frame session=1 statuses=g1:running:1", "tick after=3s"} {
 		p.do(strings.Fields(line))
 	}
 	if views := p.state.Addresses(); len(views) != 2 || len(views[0].Backend) != 1 {
 		t.Fatalf("addresses: got %+v, want tcp and udp with a backend", views)
 	}
-	fx := p.state.Step(p.now, p.event("stop", args{t, []string{"groups=g1"}}), p.event("up", args{t, strings.Fields("session=2 agent=a2")}))
+	fx := p.state.Step(p.now, p.event("stop", args{t, []string{"groups=g1"}}),
+		p.event("up", args{t, strings.Fields("session=2 agent=a2")}))
 	told := false
 	for _, send := range fx.Sends {
 		if d := send.Down.Endpoints; send.Session == 2 && d != nil {

@@ -108,7 +108,7 @@ func (s *State) finish() Effects {
 	return fx
 }
 
-// Wake is when the next Tick is due.
+// Wake returns when the next Tick is due, zero for never.
 func (s *State) Wake() time.Time {
 	at := s.fleet.nextCheck
 	for _, t := range []time.Time{s.vips.Wake(), s.endpointsWake(), s.queue.Wake()} {

@@ -18,8 +18,8 @@ import (
 	"github.com/marinaos/marina/internal/master/vip"
 )
 
-// tables are all that a leader knows. Each owns its fields; the methods here and in instance.go are what concerns
-// several tables at once.
+// tables hold all that a leader knows. Each owns its fields; the methods here and in instance.go concern several of
+// them at once.
 type tables struct {
 	cfg  Config
 	now  time.Time // of this step
@@ -52,7 +52,9 @@ func (t *tables) init(cfg Config) {
 	t.instances, t.endpoints = kernel.NewIndex[*instance](), endpoint.NewLog[*instance](cfg.EndpointLog)
 	t.vips = vip.New(cfg.VIPs, cfg.VIPKeep, func(name string) { t.step.dirty(row.Row{Kind: row.VIP, ID: name}) })
 	t.exposed = expose.New(t.vips)
-	t.specs = spec.New(t.capacity.pool, t.vips, t.exposed, func(id kernel.SpecID) { t.step.dirty(row.Row{Kind: row.Spec, ID: string(id)}) })
+	t.specs = spec.New(t.capacity.pool, t.vips, t.exposed, func(id kernel.SpecID) {
+		t.step.dirty(row.Row{Kind: row.Spec, ID: string(id)})
+	})
 	t.reservations = reservation.New(func(c *reservation.Reservation) {
 		t.step.dirty(row.Row{Kind: row.Reservation, ID: c.ID()})
 		t.views.outdate(c.Framework)
@@ -149,7 +151,7 @@ func (t *tables) dismiss(session event.SessionID, seq uint64, id kernel.AgentID)
 	t.step.send(Send{Session: session, Down: down})
 }
 
-// refusal is why the instances of an entry wait.
+// refusal says why the instances of an entry wait.
 func (t *tables) refusal(e *queue.Entry) kernel.Refusal {
 	return t.queue.Refusal(e, t.now, len(t.fleet.order), t.capacity.pool.Explain)
 }

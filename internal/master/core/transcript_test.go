@@ -87,7 +87,8 @@ type player struct {
 
 func newPlayer(t *testing.T) *player {
 	zero := time.Date(2026, 11, 23, 10, 0, 0, 0, time.UTC)
-	p := &player{t: t, cfg: Config{Epoch: 1}, rows: map[string][]byte{}, zero: zero, now: zero, up: map[event.SessionID]uint64{}}
+	p := &player{t: t, cfg: Config{Epoch: 1}, rows: map[string][]byte{}, zero: zero, now: zero,
+		up: map[event.SessionID]uint64{}}
 	p.state = NewState(p.cfg)
 	return p
 }
@@ -147,7 +148,8 @@ func (p *player) do(words []string) string {
 		if pool := a.get("pool", ""); pool != "" {
 			p.cfg.Pool = netip.MustParsePrefix(pool)
 		}
-		p.cfg.BackfillAfter, p.cfg.BackfillFor = time.Duration(a.num("hold", 0))*time.Second, time.Duration(a.num("for", 0))*time.Second
+		p.cfg.BackfillAfter, p.cfg.BackfillFor = time.Duration(a.num("hold", 0))*time.Second, time.Duration(a.num("for",
+			0))*time.Second
 		p.state = NewState(p.cfg)
 		return ""
 	case "pause": // nothing runs for a while
@@ -189,11 +191,13 @@ func (p *player) event(verb string, a args) event.Event {
 		return event.AgentUp{Session: session, Seq: 1, Registration: p.registration(a)}
 	case "frame":
 		p.up[session] += uint64(a.num("skip", 1))
-		return event.Frame{Session: session, Up: kernel.Up{Seq: p.up[session], Statuses: p.statuses(a), Applied: uint64(a.num("applied", 0))}}
+		return event.Frame{Session: session, Up: kernel.Up{Seq: p.up[session], Statuses: p.statuses(a),
+			Applied: uint64(a.num("applied", 0))}}
 	case "down":
 		return event.AgentDown{Session: session, Why: "connection reset"}
 	case "launch":
-		return event.Launch{Request: p.req, LaunchRequest: kernel.LaunchRequest{Key: a.get("key", "/app@1"), Spec: p.spec(a), Instances: a.groups()}}
+		return event.Launch{Request: p.req, LaunchRequest: kernel.LaunchRequest{Key: a.get("key", "/app@1"), Spec: p.spec(a),
+			Instances: a.groups()}}
 	case "withdraw":
 		return event.Withdraw{Request: p.req, Framework: framework, Key: a.get("key", "/app@1"), Instances: a.groups()}
 	case "stop":
@@ -201,13 +205,16 @@ func (p *player) event(verb string, a args) event.Event {
 	case "forget":
 		return event.Forget{Request: p.req, Framework: framework, Instances: a.groups()}
 	case "quota":
-		q := kernel.Quota{Role: a.get("role", "/"), Guarantee: kernel.Resources{MilliCPU: int64(a.num("guarantee", 0))}, Limit: kernel.NoLimit,
+		q := kernel.Quota{Role: a.get("role", "/"), Guarantee: kernel.Resources{MilliCPU: int64(a.num("guarantee", 0))},
+			Limit:  kernel.NoLimit,
 			Weight: float64(a.num("weight", 0))}
 		q.Limit.MilliCPU = int64(a.num("cpus", kernel.Unlimited))
-		return event.SetQuota{Request: p.req, Quota: q, Remove: a.get("cpus", "")+a.get("guarantee", "")+a.get("weight", "") == "", Force: a.get("force", "") != ""}
+		return event.SetQuota{Request: p.req, Quota: q, Remove: a.get("cpus", "")+a.get("guarantee", "")+a.get("weight",
+			"") == "", Force: a.get("force", "") != ""}
 	case "reserve":
-		return event.Reserve{Request: p.req, Agent: kernel.AgentID(a.get("agent", "a1")), ReservedPart: kernel.ReservedPart{Role: a.get("role", "/"),
-			Amount: kernel.Resources{MilliCPU: int64(a.num("cpus", 0))}}}
+		return event.Reserve{Request: p.req, Agent: kernel.AgentID(a.get("agent", "a1")),
+			ReservedPart: kernel.ReservedPart{Role: a.get("role", "/"),
+				Amount: kernel.Resources{MilliCPU: int64(a.num("cpus", 0))}}}
 	case "remove":
 		return event.RemoveAgent{Request: p.req, Agent: kernel.AgentID(a.get("agent", "a1")), Force: a.get("force", "") != ""}
 	case "pool":
@@ -228,7 +235,8 @@ func (p *player) event(verb string, a args) event.Event {
 			if err != nil {
 				p.t.Fatal(err)
 			}
-			ev.Ports = append(ev.Ports, kernel.Port{Name: name, Protocol: "tcp", Container: 30000 + uint16(n), Service: uint16(n), Publish: true,
+			ev.Ports = append(ev.Ports, kernel.Port{Name: name, Protocol: "tcp", Container: 30000 + uint16(n),
+				Service: uint16(n), Publish: true,
 				VIPs: []kernel.VIP{{Name: name, Port: uint16(n)}}})
 		}
 		return ev
@@ -246,8 +254,10 @@ func (p *player) registration(a args) kernel.Registration {
 		k, v, _ := strings.Cut(kv, ":")
 		attributes[k] = v
 	}
-	return kernel.Registration{Agent: kernel.Agent{ID: kernel.AgentID(id), Hostname: "host-" + id, Address: netip.MustParseAddr(a.get("address", "192.0.2.1")),
-		Attributes: attributes, Total: kernel.Resources{MilliCPU: int64(a.num("cpus", 4000)), Mem: 8 * kernel.GiB, Disk: 100 * kernel.GiB},
+	return kernel.Registration{Agent: kernel.Agent{ID: kernel.AgentID(id), Hostname: "host-" + id,
+		Address:    netip.MustParseAddr(a.get("address", "192.0.2.1")),
+		Attributes: attributes, Total: kernel.Resources{MilliCPU: int64(a.num("cpus", 4000)), Mem: 8 * kernel.GiB,
+			Disk: 100 * kernel.GiB},
 		Ports: kernel.PortRange{First: 31000, Last: 31003}}, Incarnation: a.get("incarnation", "i1"), Boot: "b1",
 		Epoch: int64(a.num("epoch", 0)), Endpoints: uint64(a.num("endpoints", 0)), Statuses: p.statuses(a)}
 }
@@ -265,7 +275,8 @@ func (p *player) statuses(a args) []kernel.Status {
 		if err != nil {
 			p.t.Fatal(err)
 		}
-		st := kernel.Status{Task: kernel.TaskID(group + "." + suffix), Instance: kernel.InstanceID(group), Seq: seq, Time: p.now}
+		st := kernel.Status{Task: kernel.TaskID(group + "." + suffix), Instance: kernel.InstanceID(group), Seq: seq,
+			Time: p.now}
 		if err := st.State.UnmarshalText([]byte("TASK_" + strings.ToUpper(f[1]))); err != nil {
 			p.t.Fatal(err)
 		}
@@ -278,19 +289,24 @@ func (p *player) statuses(a args) []kernel.Status {
 }
 
 func (p *player) spec(a args) kernel.Spec {
-	sp := kernel.Spec{Framework: a.get("framework", "marathon"), Owner: a.get("owner", "/app"), Version: a.get("version", "1"),
-		Role: a.get("role", "/"), Priority: a.num("priority", 0), Reserved: kernel.Reserved(a.get("reserved", "")), Discovery: "app", Network: kernel.Network{Mode: kernel.NetworkMode(a.get("mode", "bridge"))}}
+	sp := kernel.Spec{Framework: a.get("framework", "marathon"), Owner: a.get("owner", "/app"),
+		Version: a.get("version", "1"),
+		Role:    a.get("role", "/"), Priority: a.num("priority", 0), Reserved: kernel.Reserved(a.get("reserved",
+			"")), Discovery: "app", Network: kernel.Network{Mode: kernel.NetworkMode(a.get("mode", "bridge"))}}
 	tasks := []string{"_app"}
 	if a.get("sidecar", "") != "" {
 		tasks = append(tasks, "_side")
 	}
 	for _, name := range tasks {
-		task := kernel.TaskSpec{Name: name, Suffix: "." + name, Image: "image", Guarantee: kernel.Resources{MilliCPU: int64(a.num("cpus", 1000)), Mem: kernel.GiB}}
+		task := kernel.TaskSpec{Name: name, Suffix: "." + name, Image: "image",
+			Guarantee: kernel.Resources{MilliCPU: int64(a.num("cpus", 1000)), Mem: kernel.GiB}}
 		if v := a.get("vip", ""); v != "" {
-			task.Ports = append(task.Ports, kernel.Port{Name: "web", Protocol: "udp,tcp", Container: 8080, VIPs: []kernel.VIP{{Name: v, Port: 80}}})
+			task.Ports = append(task.Ports, kernel.Port{Name: "web", Protocol: "udp,tcp", Container: 8080,
+				VIPs: []kernel.VIP{{Name: v, Port: 80}}})
 		}
 		if v := a.get("literal", ""); v != "" {
-			task.Ports = append(task.Ports, kernel.Port{Protocol: "tcp", Container: 8081, VIPs: []kernel.VIP{{Addr: netip.MustParseAddr(v), Port: 80}}})
+			task.Ports = append(task.Ports, kernel.Port{Protocol: "tcp", Container: 8081,
+				VIPs: []kernel.VIP{{Addr: netip.MustParseAddr(v), Port: 80}}})
 		}
 		for _, port := range a.list("ports") {
 			n, err := strconv.Atoi(port)
@@ -305,7 +321,8 @@ func (p *player) spec(a args) kernel.Spec {
 		sp.Tasks = append(sp.Tasks, task)
 	}
 	if v := a.get("claim", ""); v != "" {
-		sp.Reservation = &kernel.Reservation{Name: v, Volumes: []kernel.ReservedVolume{{Name: "data", Bytes: int64(a.num("disk", 1)) * kernel.GiB}}}
+		sp.Reservation = &kernel.Reservation{Name: v, Volumes: []kernel.ReservedVolume{{Name: "data",
+			Bytes: int64(a.num("disk", 1)) * kernel.GiB}}}
 	}
 	if v := a.get("bundle", ""); v != "" {
 		sp.Tasks[0].Bundles = []string{v}
@@ -388,11 +405,13 @@ func (p *player) show(what string) string {
 	switch what {
 	case "queue":
 		for _, w := range p.state.Queue("marathon") {
-			fmt.Fprintf(&out, "%s waits for %v since +%v, tries %d: %v: %s\n", w.Key, p.now.Sub(w.Since), w.Since.Sub(p.zero), w.Tries, w.Instances, w.Refusal)
+			fmt.Fprintf(&out, "%s waits for %v since +%v, tries %d: %v: %s\n", w.Key, p.now.Sub(w.Since), w.Since.Sub(p.zero),
+				w.Tries, w.Instances, w.Refusal)
 		}
 	case "agents":
 		for _, a := range p.state.Agents() {
-			fmt.Fprintf(&out, "%s %s connected=%v away=%v groups=%d used=%s %v\n", a.ID, a.Subnet, a.Connected, !a.Away.IsZero(), a.Instances, a.Used, a.Warnings)
+			fmt.Fprintf(&out, "%s %s connected=%v away=%v groups=%d used=%s %v\n", a.ID, a.Subnet, a.Connected,
+				!a.Away.IsZero(), a.Instances, a.Used, a.Warnings)
 		}
 	case "instances":
 		for _, i := range p.state.Instances("") {
@@ -400,7 +419,8 @@ func (p *player) show(what string) string {
 		}
 	case "claims":
 		for _, c := range p.state.Reservations("marathon") {
-			fmt.Fprintf(&out, "%s on %s %s %v disk=%s released=%v", c.Name, c.Agent, c.Address, c.HostPorts, kernel.FormatBytes(c.Disk()), c.Released)
+			fmt.Fprintf(&out, "%s on %s %s %v disk=%s released=%v", c.Name, c.Agent, c.Address, c.HostPorts,
+				kernel.FormatBytes(c.Disk()), c.Released)
 			if c.Lost {
 				out.WriteString(" lost")
 			}

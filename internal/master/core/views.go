@@ -7,8 +7,7 @@ import (
 	"github.com/marinaos/marina/internal/kernel"
 )
 
-// Views is what readers are shown of machines and reservations. It never changes: State.Views returns another when
-// something did.
+// Views shows machines and reservations to readers. It never changes: State.Views returns another when something did.
 type Views struct {
 	Machines     []*kernel.AgentView                 // those longest known first
 	Reservations map[string][]kernel.ReservationView // by framework, each by name
@@ -38,7 +37,8 @@ func (v *views) alter(a *agent) {
 func (v *views) outdate(framework string) { v.frameworks[framework] = struct{}{} }
 
 // update returns views in which what was outdated is new: machines by view, of so many, and reservations by list.
-func (v *views) update(machines int, view func(*agent) kernel.AgentView, list func(framework string) []kernel.ReservationView) *Views {
+func (v *views) update(machines int, view func(*agent) kernel.AgentView,
+	list func(framework string) []kernel.ReservationView) *Views {
 	if len(v.agents) == 0 && len(v.frameworks) == 0 {
 		return v.shown
 	}

@@ -58,7 +58,8 @@ func TestThePastShowsTheLast(t *testing.T) {
 		var p Past
 		all := rapid.SampledFrom([]int{1, pastKept, pastKept + 1, 2*pastKept + 7}).Draw(t, "records")
 		for n := range all {
-			i := kernel.Instance{Assignment: kernel.Assignment{ID: id(n)}, Statuses: []kernel.Status{{Task: kernel.TaskID(id(n) + ".t")}}}
+			i := kernel.Instance{Assignment: kernel.Assignment{ID: id(n)},
+				Statuses: []kernel.Status{{Task: kernel.TaskID(id(n) + ".t")}}}
 			p.Add(i.Record())
 		}
 		n := rapid.IntRange(0, all-1).Draw(t, "of")

@@ -137,7 +137,7 @@ func (l *Log[I]) Flush(now time.Time, pause time.Duration) bool {
 // Done forgets the deltas that readers of one step share.
 func (l *Log[I]) Done() { l.fresh, l.all = nil, nil }
 
-// Wake is when Flush has something to do at the earliest, zero for never.
+// Wake returns when Flush has something to do at the earliest, zero for never.
 func (l *Log[I]) Wake(pause time.Duration) time.Time {
 	if len(l.changes) == 0 {
 		return time.Time{}
@@ -175,7 +175,8 @@ type Reader struct {
 // NewReader begins a session that holds a version of this log, zero for none.
 func NewReader(holds uint64) Reader { return Reader{holds: holds} }
 
-// For is what a session needs to hold the newest version: the fresh deltas, or what brings it there from all.
+// For returns the deltas that bring a session to the newest version: the fresh ones, or those since what it holds, or
+// all there is.
 func (l *Log[I]) For(r *Reader, all iter.Seq[I]) []*kernel.EndpointDelta {
 	if r.baseline {
 		return l.fresh

@@ -101,7 +101,8 @@ func TestWhoFollowsTheDeltasHoldsWhatThereIs(t *testing.T) {
 				case 2:
 					l.Moved(f)
 				default:
-					f.report(rapid.IntRange(0, f.record.Len()-1).Draw(t, "task"), rapid.SampledFrom([]kernel.State{kernel.Staging, kernel.Running}).Draw(t, "state"))
+					f.report(rapid.IntRange(0, f.record.Len()-1).Draw(t, "task"), rapid.SampledFrom([]kernel.State{kernel.Staging,
+						kernel.Running}).Draw(t, "state"))
 				}
 				l.Update(f)
 			}
@@ -170,6 +171,7 @@ func TestASetThatIsLargeComesInParts(t *testing.T) {
 	r := NewReader(0)
 	parts := l.For(&r, slices.Values(all))
 	if len(parts) != 2 || !parts[0].More || parts[1].More || len(parts[0].Set) != maxFrame || len(parts[1].Set) != 1 {
-		t.Errorf("got %d parts, want two, of which the first has %d endpoints and says that there is more", len(parts), maxFrame)
+		t.Errorf("got %d parts, want two, of which the first has %d endpoints and says that there is more", len(parts),
+			maxFrame)
 	}
 }

@@ -8,11 +8,13 @@ import (
 
 func TestStepsCutsWherePlacementsAreJudgedAnew(t *testing.T) {
 	var got [][]Event
-	events := []Event{Tick{}, Tick{}, AgentUp{Session: 1}, SetQuota{Remove: true}, Launch{}, Stop{}, AgentDown{}, SetQuota{}}
+	events := []Event{Tick{}, Tick{}, AgentUp{Session: 1}, SetQuota{Remove: true}, Launch{}, Stop{}, AgentDown{},
+		SetQuota{}}
 	for part := range Steps(events) {
 		got = append(got, slices.Clone(part))
 	}
-	want := [][]Event{{Tick{}, Tick{}}, {AgentUp{Session: 1}}, {SetQuota{Remove: true}}, {Launch{}, Stop{}, AgentDown{}}, {SetQuota{}}}
+	want := [][]Event{{Tick{}, Tick{}}, {AgentUp{Session: 1}}, {SetQuota{Remove: true}}, {Launch{}, Stop{}, AgentDown{}},
+		{SetQuota{}}}
 	if !reflect.DeepEqual(want, got) {
 		t.Errorf("steps: got %v, want %v", got, want)
 	}

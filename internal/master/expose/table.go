@@ -108,7 +108,8 @@ func (t *Table) Make(ask Row, now time.Time) (*Ports, error) {
 
 func (t *Table) hold(ask *Row, v kernel.VIP) (*vip.VIP, error) {
 	if v.Name == "" {
-		return nil, fmt.Errorf("VIP %s of %s: a port that is exposed has named VIPs only: %w", v.Addr, ask.Owner, errdefs.ErrInvalidArgument)
+		return nil, fmt.Errorf("VIP %s of %s: a port that is exposed has named VIPs only: %w", v.Addr, ask.Owner,
+			errdefs.ErrInvalidArgument)
 	}
 	return t.vips.Hold(v.Name + "." + ask.Framework)
 }

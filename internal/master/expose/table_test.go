@@ -25,7 +25,8 @@ func ask(owner string, ports ...kernel.Port) Row {
 }
 
 func web(service uint16) kernel.Port {
-	return kernel.Port{Name: "web", Protocol: "tcp,udp", Container: 80, Service: service, Publish: true, VIPs: []kernel.VIP{{Name: "web", Port: 8080}}}
+	return kernel.Port{Name: "web", Protocol: "tcp,udp", Container: 80, Service: service, Publish: true,
+		VIPs: []kernel.VIP{{Name: "web", Port: 8080}}}
 }
 
 func TestWhatIsExposedHoldsItsNamesUntilItIsNot(t *testing.T) {
@@ -43,7 +44,8 @@ func TestWhatIsExposedHoldsItsNamesUntilItIsNot(t *testing.T) {
 	port := kernel.EndpointPort{Name: "web", Container: 80, Publish: 10000, VIPs: []kernel.EndpointVIP{at}}
 	tcp, udp := port, port
 	tcp.Protocol, udp.Protocol = "tcp", "udp"
-	if diff := cmp.Diff([]kernel.EndpointPort{tcp, udp}, table.Given("f", "/o"), cmpopts.EquateComparable(netip.Addr{})); diff != "" || !at.Addr.IsValid() {
+	if diff := cmp.Diff([]kernel.EndpointPort{tcp, udp}, table.Given("f", "/o"),
+		cmpopts.EquateComparable(netip.Addr{})); diff != "" || !at.Addr.IsValid() {
 		t.Errorf("ports (-want +got):\n%s", diff)
 	}
 	if stored, ok := table.Row("f//o"); !ok || !table.Has(&row) || stored.Owner != "/o" {

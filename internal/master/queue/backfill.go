@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// Backfill is what is kept for an entry, nil for nothing.
+// Backfill returns the backfill of an entry, nil if it has none.
 func (e *Entry) Backfill() *Backfill { return e.backfill }
 
 // Keep gives an entry without one a backfill.
@@ -42,7 +42,7 @@ func (q *Queue) attendAt(t time.Time) {
 	}
 }
 
-// Wake is when Due has something at the earliest, zero for never.
+// Wake returns when Due has something at the earliest, zero for never.
 func (q *Queue) Wake() time.Time {
 	if len(q.list) == 0 {
 		return time.Time{}
@@ -51,7 +51,8 @@ func (q *Queue) Wake() time.Time {
 }
 
 // Due lists at most so many entries whose time to be attended to has come, the higher priority first, then what is due
-// longest. Whoever attends to one says when to look again, by AttendTo. If there are more, the rest is due after a while.
+// longest. Whoever attends to one says when to look again, by AttendTo. The rest, if there are more, is due after a
+// while.
 func (q *Queue) Due(now time.Time, most int, rest time.Duration) []*Entry {
 	if q.attend.IsZero() || now.Before(q.attend) {
 		return nil

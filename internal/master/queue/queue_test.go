@@ -72,7 +72,8 @@ func TestWhatIsAddedIsPlacedOrWithdrawn(t *testing.T) {
 			case step == 1 && e != nil:
 				gone(q.Place(e, rapid.IntRange(0, len(e.Instances)).Draw(t, "place")), key)
 			case step == 2 && e != nil:
-				some := append(ids("unknown", 1), rapid.SliceOfN(rapid.SampledFrom(append(ids("other", 1), e.Instances...)), 0, 3).Draw(t, "withdraw")...)
+				some := append(ids("unknown", 1), rapid.SliceOfN(rapid.SampledFrom(append(ids("other", 1), e.Instances...)), 0,
+					3).Draw(t, "withdraw")...)
 				slices.Sort(some)
 				gone(q.Withdraw(e, slices.Compact(some)), key)
 			case step == 3 && e != nil:
@@ -143,7 +144,8 @@ func TestRolesTakeTurnsAndPrioritiesGoFirst(t *testing.T) {
 		want    []string
 	}{
 		"one role": {[]*Entry{entry("low", "/a", 0), entry("high", "/a", 5)}, []string{"high", "high", "low", "low"}},
-		"two":      {[]*Entry{entry("a", "/a", 0), entry("b", "/b", 0), entry("first", "/b", 5)}, []string{"a", "first", "a", "first", "b", "b"}},
+		"two": {[]*Entry{entry("a", "/a", 0), entry("b", "/b", 0), entry("first", "/b", 5)},
+			[]string{"a", "first", "a", "first", "b", "b"}},
 	} {
 		q, quota := New(), &allocator.Tree{}
 		quota.Machines(kernel.Resources{MilliCPU: 10_000}, kernel.Resources{MilliCPU: 10_000})

@@ -59,7 +59,7 @@ func (l *line) order() {
 	slices.SortStableFunc(l.entries, func(a, b *Entry) int { return b.Spec.Priority - a.Spec.Priority })
 }
 
-// next is what the next instance of a line needs for itself.
+// next returns the resources that the next instance of a line needs for itself.
 func (l *line) next() kernel.Resources {
 	if sp := l.entries[0].Spec; !sp.Preemptible() {
 		return sp.Need

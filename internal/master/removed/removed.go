@@ -28,7 +28,7 @@ func (m *Machines) Lost(session event.SessionID) { delete(m.leaving, session) }
 // Row is the row of a removed machine, nil if there is none.
 func (m *Machines) Row(id kernel.AgentID) *row.Removal { return m.rows[id] }
 
-// farewell is what a session with a removed machine is told.
+// farewell is the message to a session with a removed machine.
 type farewell struct {
 	seq uint64 // of the frame that says so
 	why string
@@ -85,7 +85,7 @@ func (m *Machines) Heard(ev *event.Frame) (why string, ok bool) {
 	return f.why, true
 }
 
-// Why is what an agent with a removed id is told.
+// Why says to a machine that it was removed, and what to do to have it back.
 func (m *Machines) Why(id kernel.AgentID) string {
 	gone := m.rows[id]
 	return fmt.Sprintf("machine %s (%s) was removed from the datacenter at %s: run `marina down` on it; to have it join as a new machine, delete "+

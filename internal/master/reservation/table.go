@@ -28,12 +28,12 @@ func id(framework, name string) string { return framework + "/" + name }
 // Holder is the instance that holds it, empty if none does.
 func (c *Reservation) Holder() kernel.InstanceID { return c.holder }
 
-// At is the part of its machine that it keeps.
+// At returns the part of its machine that it keeps.
 func (c *Reservation) At() placement.Placement {
 	return placement.Placement{Agent: c.Agent, Address: c.Address, HostPorts: c.HostPorts}
 }
 
-// Needs is what its volumes take.
+// Needs returns the resources of its volumes.
 func (c *Reservation) Needs() kernel.Resources { return kernel.Resources{Disk: c.Disk()} }
 
 // Available reports whether an instance can be placed with it, and why not.
@@ -49,7 +49,8 @@ func (c *Reservation) Available() (bool, kernel.Refusal) {
 	default:
 		return true, kernel.Refusal{}
 	}
-	return false, kernel.Refusal{Agents: 1, Reasons: []kernel.Rejected{{Filter: "claim " + c.Name, Agents: 1, Detail: detail}}}
+	return false, kernel.Refusal{Agents: 1, Reasons: []kernel.Rejected{{Filter: "claim " + c.Name, Agents: 1,
+		Detail: detail}}}
 }
 
 // Table keeps the reservations.
@@ -92,7 +93,8 @@ func (t *Table) Check(k *kernel.Spec) error {
 		return nil
 	}
 	if c.Released {
-		return fmt.Errorf("claim %s: it was released and its machine has yet to delete it: try again: %w", c.Name, errdefs.ErrFailedPrecondition)
+		return fmt.Errorf("claim %s: it was released and its machine has yet to delete it: try again: %w", c.Name,
+			errdefs.ErrFailedPrecondition)
 	}
 	for _, had := range c.Volumes {
 		kept := func(v kernel.ReservedVolume) bool { return v.Name == had.Name && v.Bytes >= had.Bytes }
@@ -106,7 +108,8 @@ func (t *Table) Check(k *kernel.Spec) error {
 
 // Add makes the reservation of a spec, where its first instance is placed.
 func (t *Table) Add(k *kernel.Spec, at placement.Placement) *Reservation {
-	c := &Reservation{ReservationView: kernel.ReservationView{Framework: k.Framework, Agent: at.Agent, Address: at.Address, HostPorts: at.HostPorts}}
+	c := &Reservation{ReservationView: kernel.ReservationView{Framework: k.Framework, Agent: at.Agent,
+		Address: at.Address, HostPorts: at.HostPorts}}
 	c.Name = k.Reservation.Name
 	t.byID[c.ID()] = c
 	return c
@@ -138,7 +141,8 @@ func (t *Table) GiveUp(framework string, names []string) ([]*Reservation, error)
 			continue
 		}
 		if c.holder != "" {
-			return nil, fmt.Errorf("claim %s: group %s holds it: stop it first: %w", name, c.holder, errdefs.ErrFailedPrecondition)
+			return nil, fmt.Errorf("claim %s: group %s holds it: stop it first: %w", name, c.holder,
+				errdefs.ErrFailedPrecondition)
 		}
 		found = append(found, c)
 	}

@@ -127,7 +127,8 @@ func TestARemovedMachineLosesWhatHasVolumes(t *testing.T) {
 		}
 	}
 	c := table.Of(full)
-	if ok, why := c.Available(); ok || c == nil || !c.Lost || len(table.On("a")) != 0 || table.Of(empty) != nil || table.Of(gone) != nil {
+	if ok, why := c.Available(); ok || c == nil || !c.Lost || len(table.On("a")) != 0 || table.Of(empty) != nil ||
+		table.Of(gone) != nil {
 		t.Errorf("after the removal: got %v, available %v: %v", c, ok, why)
 	}
 }

@@ -31,7 +31,8 @@ const (
 	Assigned                    // kernel/assigned/<agent>/<chunk>: instances
 )
 
-var tables = [...]string{Spec: "specs", VIP: "vips", Network: "network", Removed: "removed", Agent: "agents", Quota: "quotas",
+var tables = [...]string{Spec: "specs", VIP: "vips", Network: "network", Removed: "removed", Agent: "agents",
+	Quota:       "quotas",
 	Reservation: "claims", Exposed: "exposed", Ended: "ended", Assigned: "assigned"}
 
 // All is the prefix of all rows of a master, for store.Store.Snapshot.
@@ -77,6 +78,27 @@ func Parse(key string) (Row, bool) {
 		return r, err == nil && r.Chunk >= 0 && r.Key() == key
 	}
 	return Row{}, false
+}
+
+// Item is a row and its encoded value.
+type Item struct {
+	Row
+	Value []byte
+}
+
+// Group reads the keys of items and groups them by kind, in the order in which they come. What is no row is returned
+// among the problems.
+func Group(items []store.Item) (byKind map[Kind][]Item, problems []error) {
+	byKind = map[Kind][]Item{}
+	for _, item := range items {
+		r, ok := Parse(item.Key)
+		if !ok {
+			problems = append(problems, fmt.Errorf("row %s: not a row of the kernel's tables", item.Key))
+			continue
+		}
+		byKind[r.Kind] = append(byKind[r.Kind], Item{r, item.Value})
+	}
+	return byKind, problems
 }
 
 // The values of rows, as JSON. The others are kernel's own types, or those of the package that keeps the table.

@@ -13,7 +13,8 @@ import (
 )
 
 func someRow(t *rapid.T) Row {
-	r := Row{Kind: Kind(rapid.IntRange(int(Spec), int(Assigned)).Draw(t, "kind")), ID: rapid.StringN(1, 20, 200).Draw(t, "id")}
+	r := Row{Kind: Kind(rapid.IntRange(int(Spec), int(Assigned)).Draw(t, "kind")),
+		ID: rapid.StringN(1, 20, 200).Draw(t, "id")}
 	if r.Kind >= Ended {
 		r.Chunk = rapid.IntRange(0, 300).Draw(t, "chunk")
 	}
@@ -33,11 +34,25 @@ func TestARowIsReadBackFromItsKey(t *testing.T) {
 }
 
 func TestAKeyOfNoRowIsNotRead(t *testing.T) {
-	for _, key := range []string{"", "kernel/specs", "kernel/others/a", "kernel/specs/a/1", "kernel/assigned/a", "kernel/assigned/a/-1",
+	for _, key := range []string{"", "kernel/specs", "kernel/others/a", "kernel/specs/a/1", "kernel/assigned/a",
+		"kernel/assigned/a/-1",
 		"kernel/assigned/a/01", "kernel/assigned/a/x", "kernel/ended/a/1/2"} {
 		if r, ok := Parse(key); ok {
 			t.Errorf("%q: got %+v", key, r)
 		}
+	}
+}
+
+func TestRowsAreGroupedByKind(t *testing.T) {
+	a, b, v := Row{Kind: Agent, ID: "a"}, Row{Kind: Agent, ID: "b"}, Row{Kind: VIP, ID: "v"}
+	var items []store.Item
+	for _, key := range []string{a.Key(), v.Key(), "kernel/others/x", b.Key()} {
+		items = append(items, store.Item{Key: key, Value: []byte(key)})
+	}
+	byKind, problems := Group(items)
+	want := map[Kind][]Item{Agent: {{a, []byte(a.Key())}, {b, []byte(b.Key())}}, VIP: {{v, []byte(v.Key())}}}
+	if diff := cmp.Diff(want, byKind); diff != "" || len(problems) != 1 {
+		t.Errorf("%d problems, want one; by kind (-want +got):\n%s", len(problems), diff)
 	}
 }
 

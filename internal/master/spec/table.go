@@ -123,7 +123,8 @@ func (t *Table) Add(k kernel.Spec, now time.Time) (*Spec, error) {
 		return nil, fmt.Errorf("spec of %s: %w", k.Owner, err)
 	}
 	if len(raw) > store.RowBytes || len(k.Framework) > maxFramework {
-		return nil, fmt.Errorf("spec of %.64s: %d bytes encoded, framework of %d: too large: %w", k.Owner, len(raw), len(k.Framework),
+		return nil, fmt.Errorf("spec of %.64s: %d bytes encoded, framework of %d: too large: %w", k.Owner, len(raw),
+			len(k.Framework),
 			errdefs.ErrInvalidArgument)
 	}
 	request, err := t.pool.Prepare(&k)

@@ -25,8 +25,9 @@ func tables(changed func(kernel.SpecID)) (*vip.Table, *expose.Table, *Table) {
 }
 
 func sealed(t interface{ Fatal(...any) }, owner string, change func(*kernel.Spec)) kernel.Spec {
-	k := kernel.Spec{Framework: "f", Owner: owner, Version: "1", Role: "/", Network: kernel.Network{Mode: kernel.NetworkHost},
-		Tasks: []kernel.TaskSpec{{Name: "t", Suffix: ".t", Shell: "true", Guarantee: kernel.Resources{MilliCPU: 1000}}}}
+	k := kernel.Spec{Framework: "f", Owner: owner, Version: "1", Role: "/",
+		Network: kernel.Network{Mode: kernel.NetworkHost},
+		Tasks:   []kernel.TaskSpec{{Name: "t", Suffix: ".t", Shell: "true", Guarantee: kernel.Resources{MilliCPU: 1000}}}}
 	if change != nil {
 		change(&k)
 	}
@@ -39,7 +40,8 @@ func sealed(t interface{ Fatal(...any) }, owner string, change func(*kernel.Spec
 
 func named(name string) func(*kernel.Spec) {
 	return func(k *kernel.Spec) {
-		k.Tasks[0].Ports = []kernel.Port{{Protocol: "tcp", Container: 80, Service: 10000, Publish: true, VIPs: []kernel.VIP{{Name: name, Port: 80}}}}
+		k.Tasks[0].Ports = []kernel.Port{{Protocol: "tcp", Container: 80, Service: 10000, Publish: true,
+			VIPs: []kernel.VIP{{Name: name, Port: 80}}}}
 	}
 }
 
@@ -160,7 +162,8 @@ func TestAnOwnersPortsGoWithItsSpecs(t *testing.T) {
 		t.Fatal(err)
 	}
 	if len(sp.More) != 1 || len(other.More) != 0 || len(sp.Serves[0]) != 1 || !sp.Serves[0][0].VIPs[0].Addr.IsValid() {
-		t.Errorf("got %v and %v, for another %v, want its own port with an address, and one more", sp.Serves, sp.More, other.More)
+		t.Errorf("got %v and %v, for another %v, want its own port with an address, and one more", sp.Serves, sp.More,
+			other.More)
 	}
 	if table.Expose("f", "/o", nil); sp.More != nil {
 		t.Errorf("none any more: got %v", sp.More)

@@ -72,13 +72,16 @@ func TestAReturnedSubnetIsGivenAgainLast(t *testing.T) {
 
 func TestAPoolThatCannotBeIsRefused(t *testing.T) {
 	p := New(netip.MustParsePrefix("10.1.0.0/16"), 24)
-	for to, ok := range map[string]bool{"10.0.0.0/12": true, "10.1.0.0/16": true, "10.2.0.0/16": false, "10.1.0.0/17": false,
-		"0.0.0.0/4": false, "fd00::/8": false} {
-		if err := p.Check(netip.MustParsePrefix(to), vips); (err == nil) != ok || err != nil && !errdefs.IsInvalidArgument(err) {
+	for to, ok := range map[string]bool{"10.0.0.0/12": true, "10.1.0.0/16": true, "10.2.0.0/16": false,
+		"10.1.0.0/17": false,
+		"0.0.0.0/4":   false, "fd00::/8": false} {
+		if err := p.Check(netip.MustParsePrefix(to), vips); (err == nil) != ok || err != nil &&
+			!errdefs.IsInvalidArgument(err) {
 			t.Errorf("pool %s: got %v, want it allowed to be %v", to, err, ok)
 		}
 	}
-	if err := New(netip.MustParsePrefix("198.18.1.0/24"), 28).Check(netip.MustParsePrefix("198.18.0.0/15"), vips); err == nil {
+	if err := New(netip.MustParsePrefix("198.18.1.0/24"), 28).Check(netip.MustParsePrefix("198.18.0.0/15"),
+		vips); err == nil {
 		t.Error("a pool over the virtual addresses: got no error")
 	}
 }

@@ -152,7 +152,8 @@ func (t *Table) Hold(name string) (*VIP, error) {
 		t.changed(name)
 		return v, nil
 	}
-	return nil, fmt.Errorf("VIP %s: every address of %s is taken: choose a larger range: %w", name, t.vips, errdefs.ErrResourceExhausted)
+	return nil, fmt.Errorf("VIP %s: every address of %s is taken: choose a larger range: %w", name, t.vips,
+		errdefs.ErrResourceExhausted)
 }
 
 // Release ends one use of each.
@@ -182,7 +183,7 @@ func (t *Table) Expire(now time.Time) {
 	}
 }
 
-// Wake is when Expire has something to do at the earliest, zero for never.
+// Wake returns when Expire has something to do at the earliest, zero for never.
 func (t *Table) Wake() time.Time {
 	if len(t.idle) == 0 {
 		return time.Time{}

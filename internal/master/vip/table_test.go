@@ -53,7 +53,8 @@ func TestWhatIsHeldIsReleased(t *testing.T) {
 				table.ReleaseSpec(all[k].spec, all[k].vips, now)
 				all = append(all[:k], all[k+1:]...)
 			} else {
-				k := asking(fmt.Sprint("v", rapid.IntRange(0, 9).Draw(t, "name")), fmt.Sprint("v", rapid.IntRange(0, 9).Draw(t, "name")),
+				k := asking(fmt.Sprint("v", rapid.IntRange(0, 9).Draw(t, "name")),
+					fmt.Sprint("v", rapid.IntRange(0, 9).Draw(t, "name")),
 					fmt.Sprint("198.18.0.", rapid.IntRange(1, 20).Draw(t, "literal")))
 				if table.Check(k) != nil {
 					continue
@@ -72,11 +73,13 @@ func TestWhatIsHeldIsReleased(t *testing.T) {
 				}
 			}
 			if len(table.named) != len(table.at) || len(table.literals) != len(literals) {
-				t.Fatalf("%d names at %d addresses, %d literal ones of %d", len(table.named), len(table.at), len(table.literals), len(literals))
+				t.Fatalf("%d names at %d addresses, %d literal ones of %d", len(table.named), len(table.at), len(table.literals),
+					len(literals))
 			}
 			for name, v := range table.named {
 				if table.at[v.Addr] != v || v.uses != uses[v] || literals[v.Addr] > 0 || !rows[name] || !small.Contains(v.Addr) {
-					t.Fatalf("%s at %s has %d uses, want %d; %d use it literally; its row is %v", name, v.Addr, v.uses, uses[v], literals[v.Addr], rows[name])
+					t.Fatalf("%s at %s has %d uses, want %d; %d use it literally; its row is %v", name, v.Addr, v.uses, uses[v],
+						literals[v.Addr], rows[name])
 				}
 			}
 			for v := range uses {
@@ -90,7 +93,8 @@ func TestWhatIsHeldIsReleased(t *testing.T) {
 		}
 		table.Expire(now.Add(keep))
 		if len(table.named)+len(table.at)+len(table.literals) != 0 || !table.Wake().IsZero() {
-			t.Fatalf("all is released: got %d names and %d literal addresses, wake %v", len(table.named), len(table.literals), table.Wake())
+			t.Fatalf("all is released: got %d names and %d literal addresses, wake %v", len(table.named), len(table.literals),
+				table.Wake())
 		}
 	})
 }
@@ -116,7 +120,8 @@ func TestANameKeepsItsAddressForAWhile(t *testing.T) {
 }
 
 func TestARefusedSpecHoldsNothing(t *testing.T) {
-	for name, k := range map[string]*kernel.Spec{"out of the range": asking("a", "203.0.113.9"), "too long a name": asking("a", "198.18.0.2", strings.Repeat("v", 300))} {
+	for name, k := range map[string]*kernel.Spec{"out of the range": asking("a", "203.0.113.9"),
+		"too long a name": asking("a", "198.18.0.2", strings.Repeat("v", 300))} {
 		table := New(small, keep, func(string) {})
 		if vips, err := table.HoldSpec(k, start); err == nil || vips != nil {
 			t.Errorf("%s: got %v, %v, want an error", name, vips, err)

@@ -22,7 +22,8 @@ func TestViewsSumUpWhatAnOwnersPortOffers(t *testing.T) {
 		{Owner: "/o", Address: inside, Ports: []kernel.EndpointPort{port}}, // not ready
 	}
 	want := []*View{
-		{Owner: "/o", Protocol: "tcp", Backend: []Backend{{machine, 0}}, Published: []Published{{"http://192.0.2.1:10000"}, {"http://192.0.2.7:10000"}}},
+		{Owner: "/o", Protocol: "tcp", Backend: []Backend{{machine, 0}}, Published: []Published{{"http://192.0.2.1:10000"},
+			{"http://192.0.2.7:10000"}}},
 		{VIP: "web.f.l4lb.thisdcos.directory:80", Address: "198.18.0.3:80", Owner: "/o", Protocol: "tcp",
 			Backend: []Backend{{inside, 8080}, {machine, 31000}}, Published: []Published{}},
 	}
