@@ -132,7 +132,11 @@ var table = map[string]entry{
 		"settings store store/etcd store/upkeep"),
 	"daemon/heap": part(""),
 
-	"sim":          wiring("invariant kernel marathon master/core master/event master/row services/core sim/timeline store store/memory"),
+	"sim": wiring("invariant kernel marathon master/core master/event master/row services/core sim/bug sim/machine " +
+		"sim/rare sim/timeline store store/memory"),
+	"sim/bug":      part("").pure(),
+	"sim/machine":  part("invariant kernel sim/bug sim/rare sim/timeline"),
+	"sim/rare":     part("invariant").pure(),
 	"sim/timeline": part(""),
 
 	"archtest":        room(""),

@@ -11,6 +11,8 @@ import (
 	"github.com/marinaos/marina/internal/kernel"
 	"github.com/marinaos/marina/internal/marathon"
 	services "github.com/marinaos/marina/internal/services/core"
+	"github.com/marinaos/marina/internal/sim/machine"
+	"github.com/marinaos/marina/internal/sim/rare"
 	"github.com/marinaos/marina/internal/store"
 )
 
@@ -22,7 +24,7 @@ func (j *judge) healed() { j.checked, j.quiet = j.w.Now, -1 }
 
 // settledFor reports whether all has been as asked for, for d.
 func (j *judge) settledFor(d time.Duration) bool {
-	if j.w.Now < j.checked+j.w.slow(checkEvery) {
+	if j.w.Now < j.checked+j.w.Slow(checkEvery) {
 		return false
 	}
 	j.checked = j.w.Now
@@ -36,7 +38,7 @@ func (j *judge) settledFor(d time.Duration) bool {
 }
 
 // converged judges I7 at the end.
-func (j *judge) converged() { j.hold(j.adrift()) }
+func (j *judge) converged() { j.Hold(j.adrift()) }
 
 // adrift lists what is not as asked for, by ground truth.
 func (j *judge) adrift() (out []invariant.Violation) {
@@ -48,7 +50,7 @@ func (j *judge) adrift() (out []invariant.Violation) {
 	clear(j.kept)
 	for _, q := range append(m.state.Queue(framework), m.state.Queue(marathon.Framework)...) {
 		if q.Backfill != "" {
-			j.w.reach(RoomKept)
+			j.w.Reach(rare.RoomKept)
 			j.kept[q.Backfill] = true
 		}
 		q.Instances = append(q.Instances, waits[q.Owner].Instances...)
@@ -60,7 +62,8 @@ func (j *judge) adrift() (out []invariant.Violation) {
 		if rolling && len(q.Instances) > 0 { // a deployment holds as many of the old as its strategy says until there is room
 			n = live[owner] + len(q.Instances)
 		}
-		f := invariant.OwnerInstances{Owner: owner, Instances: n, Live: live[owner], Waiting: len(q.Instances), Reason: q.Refusal.String()}
+		f := invariant.OwnerInstances{Owner: owner, Instances: n, Live: live[owner], Waiting: len(q.Instances),
+			Reason: q.Refusal.String()}
 		delete(live, owner)
 		if f.Waiting > 0 {
 			f.Fits = j.roomFor(&q)
@@ -78,7 +81,8 @@ func (j *judge) adrift() (out []invariant.Violation) {
 	}
 	for _, d := range j.w.intents.deployments {
 		if !slices.ContainsFunc(d.Changes, func(c services.Change) bool { return len(waits[c.App].Instances) > 0 }) {
-			out = append(out, invariant.Violation{ID: invariant.I7Converged, Facts: fmt.Sprintf("deployment %s of %s does not end", d.ID, d.Changes[0].App)})
+			out = append(out, invariant.Violation{ID: invariant.I7Converged,
+				Facts: fmt.Sprintf("deployment %s of %s does not end", d.ID, d.Changes[0].App)})
 		}
 	}
 	out = append(out, clinging(j)...)
@@ -94,13 +98,14 @@ func clinging(j *judge) (out []invariant.Violation) {
 			continue
 		}
 		for _, a := range j.w.agents {
-			if string(a.id) != seg[2] || !a.gone {
+			if string(a.ID) != seg[2] || !a.Gone {
 				continue
 			}
 			for i := range j.rows.chunks[key] {
 				g := &j.rows.chunks[key][i]
 				if spec := j.rows.specs[g.Spec]; spec != nil && spec.Framework == framework {
-					out = append(out, invariant.Violation{ID: invariant.I7Converged, Facts: fmt.Sprintf("group %s is still on machine %s, which is gone", g.ID, a.name)})
+					out = append(out, invariant.Violation{ID: invariant.I7Converged,
+						Facts: fmt.Sprintf("group %s is still on machine %s, which is gone", g.ID, a.Name)})
 				}
 			}
 		}
@@ -123,15 +128,16 @@ func (j *judge) live() map[string]int {
 func (j *judge) roomFor(q *kernel.Waiting) string {
 	spec := j.specOf(q)
 	if strings.Contains(q.Refusal.Quota, "held for the guarantees of others") {
-		j.w.reach(GuaranteeHeld)
+		j.w.Reach(rare.GuaranteeHeld)
 		return ""
 	}
-	if spec.ID == "" || spec.Reservation != nil || len(spec.Constraints) > 0 || len(spec.Ports()) > 0 || !j.ledger.Affords(spec.Role, spec.Guarantee()) {
+	picky := spec.Reservation != nil || len(spec.Constraints) > 0 || len(spec.Ports()) > 0
+	if spec.ID == "" || picky || !j.ledger.Affords(spec.Role, spec.Guarantee()) {
 		return ""
 	}
 	for _, a := range j.w.agents {
-		if a.link != nil && !a.removed && !j.kept[a.info.Hostname] && spec.Guarantee().Fits(j.ledger.Free(a.id)) {
-			return a.name
+		if a.Link != nil && !a.Removed && !j.kept[a.Info.Hostname] && spec.Guarantee().Fits(j.ledger.Free(a.ID)) {
+			return a.Name
 		}
 	}
 	return ""
@@ -157,33 +163,33 @@ func (j *judge) strays() (out []invariant.Violation) {
 	adrift := func(format string, args ...any) {
 		out = append(out, invariant.Violation{ID: invariant.I7Converged, Facts: fmt.Sprintf(format, args...)})
 	}
-	ready := map[kernel.TaskID]endpoint{}
+	ready := map[kernel.TaskID]machine.Endpoint{}
 	for _, a := range j.w.agents {
-		for _, c := range a.containers {
-			switch t := j.truth[c.group]; {
-			case c.ended:
-				adrift("agent %s still keeps task %s, which ended", a.name, c.task)
+		for _, c := range a.Containers {
+			switch t := j.truth[c.Group]; {
+			case c.Ended:
+				adrift("agent %s still keeps task %s, which ended", a.Name, c.Task)
 			case t == nil || !t.durable || t.goal != kernel.GoalRun:
-				adrift("agent %s runs task %s, which nothing asks for", a.name, c.task)
+				adrift("agent %s runs task %s, which nothing asks for", a.Name, c.Task)
 			default:
-				ready[c.task] = endpoint{true, a.info.Address}
+				ready[c.Task] = machine.Endpoint{Ready: true, Machine: a.Info.Address}
 			}
 		}
-		if a.link == nil && !a.gone && !a.removed {
-			adrift("agent %s has no session", a.name)
+		if a.Link == nil && !a.Gone && !a.Removed {
+			adrift("agent %s has no session", a.Name)
 		}
 	}
 	for _, a := range j.w.agents {
-		if a.gone || a.removed {
+		if a.Gone || a.Removed {
 			continue
 		}
-		if len(a.endpoints) != len(ready) {
-			adrift("agent %s holds %d endpoints, there are %d", a.name, len(a.endpoints), len(ready))
+		if len(a.Endpoints) != len(ready) {
+			adrift("agent %s holds %d endpoints, there are %d", a.Name, len(a.Endpoints), len(ready))
 			continue
 		}
-		for id := range a.endpoints {
-			if a.endpoints[id] != ready[id] {
-				adrift("agent %s holds endpoint %s as %v, it is %v", a.name, id, a.endpoints[id], ready[id])
+		for id := range a.Endpoints {
+			if a.Endpoints[id] != ready[id] {
+				adrift("agent %s holds endpoint %s as %v, it is %v", a.Name, id, a.Endpoints[id], ready[id])
 				break
 			}
 		}

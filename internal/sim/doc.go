@@ -13,10 +13,9 @@
 //	                                  │         └── rows ────> store (memory): commits with faults
 //	judge <── ground truth, revisions, news, applied frames ───┘
 //
-// Stubs: an [agent] is a machine with its containers, a disk that holds the newest epoch, the instances and what was
-// not acknowledged, and a process that may die, pause and return while containers go on. It keeps to the contract of
-// kernel's Down and Up. The count keeper is the simplest scheduler there can be; it shows that the kernel alone is
-// right, beside services, whose deployments, backoffs and strategies ask more of it.
+// Stubs: package sim/machine has the machines and their connections, which keep to the contract of kernel's Down and
+// Up. The count keeper is the simplest scheduler there can be; it shows that the kernel alone is right, beside services,
+// whose deployments, backoffs and strategies ask more of it.
 //
 // # What can happen
 //
@@ -34,13 +33,13 @@
 // The judge sees every revision of the store, every container that comes to be or ends, every frame that an agent
 // applies and all news of the newest leader, and asks package invariant about each at once. It never believes a master:
 // what runs is counted on the machines. [Config.Some] counts rare paths, and a batch that misses one fails: see
-// some.go.
+// sim/rare.
 //
 // # Planted bugs
 //
-// A simulator that finds nothing may be blind. [Bug] lists mistakes that the wiring between the rooms can make on
-// purpose; testdata/planted keeps for each a seed that shows it, with the end of its trace, and the test asserts which
-// invariant finds it.
+// A simulator that finds nothing may be blind. Package sim/bug lists mistakes that the wiring between the rooms can
+// make on purpose; testdata/planted keeps for each a seed that shows it, with the end of its trace, and the test asserts
+// which invariant finds it.
 //
 // # Replaying
 //

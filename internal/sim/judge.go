@@ -2,12 +2,15 @@ package sim
 
 import (
 	"fmt"
+	"math"
 	"strings"
 	"time"
 
 	"github.com/marinaos/marina/internal/invariant"
 	"github.com/marinaos/marina/internal/kernel"
 	"github.com/marinaos/marina/internal/marathon"
+	"github.com/marinaos/marina/internal/sim/machine"
+	"github.com/marinaos/marina/internal/sim/rare"
 )
 
 // orphanLimit is T_orph: how long a container may run that nothing asks for, while its agent is connected.
@@ -32,7 +35,7 @@ type judge struct {
 	count map[string]*tally
 	rows  durable
 
-	kept    map[string]bool // hostnames of machines on which room is kept for what waits, as convergence was last looked at
+	kept    map[string]bool // hostnames of machines on which room is kept for what waits, at the last check
 	checked time.Duration   // when convergence was last looked at
 	quiet   time.Duration   // since when all has been as asked for; negative: it is not
 }
@@ -40,9 +43,9 @@ type judge struct {
 // truth is what is known of an instance that is durable or runs.
 type truth struct {
 	owner   string
-	agent   *agent // where it runs
-	running int    // containers
-	durable bool   // assigned by the newest revision
+	agent   *machine.Agent // where it runs
+	running int            // containers
+	durable bool           // assigned by the newest revision
 	goal    kernel.Goal
 	excused bool // given up as unreachable
 	broken  bool // one of its containers ended, so that the others will
@@ -59,27 +62,28 @@ type tally struct {
 }
 
 func newJudge(w *World) *judge {
-	return &judge{w: w, ledger: invariant.NewLedger(), members: invariant.NewMembers(subnets), orphans: invariant.Orphans{Limit: w.slow(orphanLimit)},
-		kept: map[string]bool{}, truth: map[kernel.InstanceID]*truth{}, count: map[string]*tally{},
+	return &judge{w: w, ledger: invariant.NewLedger(), members: invariant.NewMembers(subnets),
+		orphans: invariant.Orphans{Limit: w.Slow(orphanLimit)},
+		kept:    map[string]bool{}, truth: map[kernel.InstanceID]*truth{}, count: map[string]*tally{},
 		rows: durable{specs: map[kernel.SpecID]*kernel.Spec{}, chunks: map[string][]kernel.Assignment{}}}
 }
 
-func (j *judge) hold(v []invariant.Violation) {
+func (j *judge) Hold(v []invariant.Violation) {
 	for i := range v {
-		j.w.note("judge", "VIOLATION ", v[i].Error(), 0, 0)
+		j.w.Note("judge", "VIOLATION ", v[i].Error(), 0, 0)
 	}
 	j.violations = append(j.violations, v...)
 }
 
 // step judges what time alone can break.
-func (j *judge) step() { j.hold(j.orphans.Judge(j.w.Wall())) }
+func (j *judge) step() { j.Hold(j.orphans.Judge(j.w.Wall())) }
 
 func (j *judge) elected(epoch int64) {
 	j.leader = epoch
-	j.hold(j.fences.Elected(epoch))
+	j.Hold(j.fences.Elected(epoch))
 }
 
-func (j *judge) applied(a *agent, epoch int64) { j.hold(j.fences.Applied(a.id, epoch)) }
+func (j *judge) Applied(a *machine.Agent, epoch int64) { j.Hold(j.fences.Applied(a.ID, epoch)) }
 
 // published takes what the newest leader tells its schedulers.
 func (j *judge) published(changes []*kernel.Record) {
@@ -89,58 +93,59 @@ func (j *judge) published(changes []*kernel.Record) {
 			if !c.Known { // after a change of leader, before its agent reported
 				break
 			}
-			j.hold(j.tasks.Observe(c.Statuses[k].Task, c.Statuses[k].State))
+			j.Hold(j.tasks.Observe(c.Statuses[k].Task, c.Statuses[k].State))
 		}
 		state := kernel.Running
 		if c.Removed {
 			state = kernel.Gone
 		}
-		j.hold(j.groups.Observe(kernel.TaskID(c.ID), state))
+		j.Hold(j.groups.Observe(kernel.TaskID(c.ID), state))
 	}
 }
 
-// made takes a container that came to be.
-func (j *judge) made(a *agent, c *container) {
-	j.hold(j.intents.Exists(c.group, a.id))
-	j.seen(a, c)
-	t := j.of(c.group)
+// Made takes a container that came to be.
+func (j *judge) Made(a *machine.Agent, c *machine.Container) {
+	j.Hold(j.intents.Exists(c.Group, a.ID))
+	j.Seen(a, c)
+	t := j.of(c.Group)
 	t.agent = a
 	t.running++
-	j.recount(c.group, t)
-	j.explain(c.group, t)
+	j.recount(c.Group, t)
+	j.explain(c.Group, t)
 }
 
-// seen takes a container that a new agent process found alive.
-func (j *judge) seen(a *agent, c *container) {
-	j.hold(j.identities.Observe(invariant.Process{Task: c.task, Agent: a.id, Boot: fmt.Sprint(c.boot), PID: c.pid, Started: c.started}))
+// Seen takes a container that a new agent process found alive.
+func (j *judge) Seen(a *machine.Agent, c *machine.Container) {
+	j.Hold(j.identities.Observe(invariant.Process{Task: c.Task, Agent: a.ID, Boot: fmt.Sprint(c.Boot), PID: c.PID,
+		Started: c.Started}))
 }
 
-// ended takes a container whose process ended.
-func (j *judge) ended(a *agent, c *container) {
-	t := j.of(c.group)
+// Ended takes a container whose process ended.
+func (j *judge) Ended(a *machine.Agent, c *machine.Container) {
+	t := j.of(c.Group)
 	if t.running == 0 {
 		return
 	}
 	t.running--
 	t.broken = true
-	j.recount(c.group, t)
-	j.explain(c.group, t)
+	j.recount(c.Group, t)
+	j.explain(c.Group, t)
 }
 
-// dialed takes an agent that has a session with a master, which counts if that is the leader.
-func (j *judge) dialed(a *agent, m *master) {
-	j.connected(a, m.epoch() == j.leader)
-	if m.epoch() != j.leader {
+// Dialed takes an agent that has a session with a master, which counts if that is the leader.
+func (j *judge) Dialed(a *machine.Agent, epoch int64) {
+	j.Connected(a, epoch == j.leader)
+	if epoch != j.leader {
 		return
 	}
-	for _, g := range a.instances {
-		if t := j.truth[g.ID]; t != nil && !t.durable && !g.dropped {
-			j.w.reach(ReturnedAfterForget)
+	for _, g := range a.Instances {
+		if t := j.truth[g.ID]; t != nil && !t.durable && !g.Dropped {
+			j.w.Reach(rare.ReturnedAfterForget)
 		}
 	}
 }
 
-func (j *judge) connected(a *agent, is bool) { j.orphans.Connected(a.id, is, j.w.Wall()) }
+func (j *judge) Connected(a *machine.Agent, is bool) { j.orphans.Connected(a.ID, is, j.w.Wall()) }
 
 // replaced takes an instance that the leader's scheduler gave up because its agent is away.
 func (j *judge) replaced(id kernel.InstanceID) {
@@ -165,11 +170,11 @@ func (j *judge) explain(id kernel.InstanceID, t *truth) {
 		return
 	}
 	if t.running > 0 && !t.durable {
-		j.w.reach(OrphanRan)
-		j.orphans.Unexplained(t.agent.id, id, t.agent.link != nil, j.w.Wall())
+		j.w.Reach(rare.OrphanRan)
+		j.orphans.Unexplained(t.agent.ID, id, t.agent.Link != nil, j.w.Wall())
 		return
 	}
-	j.orphans.Settled(t.agent.id, id)
+	j.orphans.Settled(t.agent.ID, id)
 	if t.running == 0 && !t.durable {
 		delete(j.truth, id)
 	}
@@ -233,5 +238,19 @@ func (j *judge) bound(owner string, c *tally) {
 	if c.sinking {
 		c.bound = max(c.goal, min(c.bound, c.live))
 	}
-	j.hold(invariant.UpperBound(invariant.OwnerInstances{Owner: owner, Instances: c.bound, Live: c.live}))
+	j.Hold(invariant.UpperBound(invariant.OwnerInstances{Owner: owner, Instances: c.bound, Live: c.live}))
+}
+
+// upper is how many instances of an app may be live: its strategy's share more than it has, and one more where
+// otherwise nothing could be replaced.
+func upper(a *marathon.App) int {
+	if a == nil {
+		return 0
+	}
+	n, u := float64(a.Instances), a.UpgradeStrategy
+	most := int(math.Floor(n*(1+u.MaximumOverCapacity) + 1e-9))
+	if int(math.Ceil(n*u.MinimumHealthCapacity-1e-9)) == most {
+		most++
+	}
+	return most
 }

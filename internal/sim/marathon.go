@@ -3,7 +3,6 @@ package sim
 import (
 	"fmt"
 	"maps"
-	"math"
 	"slices"
 	"time"
 
@@ -14,6 +13,7 @@ import (
 	brain "github.com/marinaos/marina/internal/master/core"
 	"github.com/marinaos/marina/internal/master/event"
 	services "github.com/marinaos/marina/internal/services/core"
+	"github.com/marinaos/marina/internal/sim/rare"
 	"github.com/marinaos/marina/internal/store"
 )
 
@@ -93,7 +93,7 @@ func (s *servicesLoop) turn() {
 		return
 	}
 	d := services.Decide(s.state, s.m.clock(), func(app string) kernel.InstanceID {
-		return kernel.InstanceID(fmt.Sprint(marathon.GroupPrefix(app), w.serial()))
+		return kernel.InstanceID(fmt.Sprint(marathon.GroupPrefix(app), w.Serial()))
 	})
 	s.excuse()
 	if len(d.Transitions)+len(d.Withdraw)+len(d.Stop)+len(d.Forget)+len(d.Launch) == 0 {
@@ -128,7 +128,7 @@ func (s *servicesLoop) wakeAt(t time.Time) {
 
 // excuse tells the judge which instances were given up because their machines are away.
 func (s *servicesLoop) excuse() {
-	if !s.away || s.m.w.judge.leader != s.m.epoch() {
+	if !s.away || s.m.w.judge.leader != s.m.Epoch() {
 		return
 	}
 	for _, id := range slices.Sorted(maps.Keys(s.state.Apps)) {
@@ -147,7 +147,8 @@ func (s *servicesLoop) carryOut(d *services.Decision) {
 		x := d.Withdraw[0]
 		d.Withdraw = d.Withdraw[1:]
 		s.ask(d, func(r event.RequestID) event.Event {
-			return event.Withdraw{Request: r, Framework: marathon.Framework, Key: services.Key(x.App, x.Version), Instances: []kernel.InstanceID{x.Instance}}
+			return event.Withdraw{Request: r, Framework: marathon.Framework, Key: services.Key(x.App, x.Version),
+				Instances: []kernel.InstanceID{x.Instance}}
 		}, nil, func(r brain.Reply) {
 			d.Stop = append(s.state.Withdrawn([]services.Withdraw{x}, r.Withdrawn), d.Stop...)
 		})
@@ -172,12 +173,13 @@ func (s *servicesLoop) carryOut(d *services.Decision) {
 		d.Launch = d.Launch[1:]
 		spec, err := marathon.Spec(x.App)
 		if err != nil {
-			s.m.w.fail("spec of %s: %v", x.App.ID, err)
+			s.m.w.Fail("spec of %s: %v", x.App.ID, err)
 			return
 		}
 		s.m.note("launches %d of", x.App.ID, int64(len(x.Groups)), 0)
 		s.ask(d, func(r event.RequestID) event.Event {
-			return event.Launch{Request: r, LaunchRequest: kernel.LaunchRequest{Key: services.Key(x.App.ID, x.App.Config()), Spec: spec, Instances: x.Groups}}
+			return event.Launch{Request: r, LaunchRequest: kernel.LaunchRequest{
+				Key: services.Key(x.App.ID, x.App.Config()), Spec: spec, Instances: x.Groups}}
 		}, nil)
 	default:
 		s.idle()
@@ -186,10 +188,12 @@ func (s *servicesLoop) carryOut(d *services.Decision) {
 
 // ask makes one request of the kernel and goes on with the rest of the decision. A refusal that refused does not take
 // is an end of the simulation.
-func (s *servicesLoop) ask(rest *services.Decision, event func(event.RequestID) event.Event, refused func(error) bool, took ...func(brain.Reply)) {
+func (s *servicesLoop) ask(
+	rest *services.Decision, event func(event.RequestID) event.Event, refused func(error) bool, took ...func(brain.Reply),
+) {
 	s.m.request(event, func(r brain.Reply) {
 		if r.Err != nil && (refused == nil || !refused(r.Err)) {
-			s.m.w.fail("request of services: %v", r.Err)
+			s.m.w.Fail("request of services: %v", r.Err)
 			return
 		}
 		for _, take := range took {
@@ -202,7 +206,7 @@ func (s *servicesLoop) ask(rest *services.Decision, event func(event.RequestID) 
 // write makes a change of the intents durable and then goes on.
 func (s *servicesLoop) write(change func(*intents), then func()) {
 	w := s.m.w
-	serial := fmt.Sprint(w.serial())
+	serial := fmt.Sprint(w.Serial())
 	txn := store.Txn{Guards: []store.Guard{s.m.lead.Fence()}, Ops: []store.Op{store.Put(intentsKey, []byte(serial))}}
 	w.commit(s.m, txn, func() {
 		if item, err := w.store.Get(w.ctx, intentsKey); err == nil && string(item.Value) == serial {
@@ -236,8 +240,8 @@ func (s *servicesLoop) advance(list []services.Transition, then func()) {
 		for _, t := range list {
 			s.m.note("comes to step %d of", t.Deployment.ID, int64(t.Step), 0)
 			s.state.Advance(t, s.m.clock())
-			if t.Finished() && s.m.epoch() == s.m.w.judge.leader {
-				s.m.w.reach(DeploymentFinished)
+			if t.Finished() && s.m.Epoch() == s.m.w.judge.leader {
+				s.m.w.Reach(rare.DeploymentFinished)
 				for _, c := range t.Deployment.Changes {
 					s.m.w.judge.deployed(c.App, c.To)
 				}
@@ -282,10 +286,10 @@ func (s *servicesLoop) deploy(app string, force bool, to func(*marathon.App) *ma
 		if root[app] = next; next == nil {
 			delete(root, app)
 		}
-		id := fmt.Sprint("deployment-", s.m.w.serial())
+		id := fmt.Sprint("deployment-", s.m.w.Serial())
 		d := services.NewDeployment(id, id, []services.Change{{App: app, From: from, To: next}}, root, s.state.Mixed)
 		if len(locked) > 0 {
-			s.m.w.reach(DeploymentForced)
+			s.m.w.Reach(rare.DeploymentForced)
 		}
 		s.m.note("begins "+id+" of %d steps for", app, int64(len(d.Steps)), 0)
 		s.write(func(in *intents) { in.begin(d, locked) }, func() {
@@ -310,18 +314,4 @@ func (in *intents) begin(d *services.Deployment, locked []*services.Deployment) 
 		own := *d
 		in.deployments = append(in.deployments, &own)
 	}
-}
-
-// upper is how many instances of an app may be live: its strategy's share more than it has, and one more where
-// otherwise nothing could be replaced.
-func upper(a *marathon.App) int {
-	if a == nil {
-		return 0
-	}
-	n, u := float64(a.Instances), a.UpgradeStrategy
-	most := int(math.Floor(n*(1+u.MaximumOverCapacity) + 1e-9))
-	if int(math.Ceil(n*u.MinimumHealthCapacity-1e-9)) == most {
-		most++
-	}
-	return most
 }

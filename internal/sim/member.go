@@ -14,7 +14,9 @@ import (
 	brain "github.com/marinaos/marina/internal/master/core"
 	"github.com/marinaos/marina/internal/master/event"
 	"github.com/marinaos/marina/internal/master/row"
-	"github.com/marinaos/marina/internal/sim/timeline"
+	"github.com/marinaos/marina/internal/sim/bug"
+	"github.com/marinaos/marina/internal/sim/machine"
+	"github.com/marinaos/marina/internal/sim/rare"
 	"github.com/marinaos/marina/internal/store"
 )
 
@@ -30,44 +32,6 @@ const (
 	replyTimeout = 2 * time.Second
 )
 
-// master is one master's process: the loop around the pure state machine, which commits what gathered while the last
-// commit was under way, and lets nothing out before what it rests on is durable.
-type master struct {
-	timeline.Actor
-	w    *World
-	name string
-	up   bool
-
-	doomed bool // it dies with its next write under way
-
-	// While it leads, or believes so.
-	lead       *store.Leadership
-	state      *brain.State
-	scheduler  *scheduler
-	marathon   *servicesLoop
-	links      []*link
-	committing bool
-	releasing  bool
-	inbox      []event.Event   // came during a commit
-	held       []brain.Effects // not yet released: their writes, or earlier ones, are not durable
-	requests   map[event.RequestID]func(brain.Reply)
-	lastID     event.RequestID
-	wake       time.Duration           // of the earliest tick that is scheduled, by the world's clock
-	skew       time.Duration           // its own clock's, ahead of the world's
-	news       []*kernel.Record        // not delivered yet: the latest of each
-	complete   bool                    // as it is to be delivered
-	missing    map[kernel.AgentID]bool // members that have yet to report to it
-	telling    bool                    // a delivery is scheduled
-}
-
-// clock is the time by the master's own clock.
-func (m *master) clock() time.Time { return m.w.Wall().Add(m.skew) }
-
-// due is when that clock will show a time, by the world's, if it goes on as it does.
-func (m *master) due(at time.Time) time.Duration {
-	return max(at.Add(-m.skew).Sub(timeline.Epoch), m.w.Now)
-}
-
 // jump sets the clock. What is scheduled by it is looked at again, as a timer would be.
 func (m *master) jump(d time.Duration) {
 	m.note("clock jumps by %d ms", "", d.Milliseconds(), 0)
@@ -75,28 +39,18 @@ func (m *master) jump(d time.Duration) {
 	m.w.After(0, &m.Actor, func() { m.step(event.Tick{}) })
 }
 
-func (m *master) note(what, which string, a, b int64) { m.w.note(m.name, what, which, a, b) }
-
-// epoch is the epoch of the leadership it believes to have.
-func (m *master) epoch() int64 {
-	if m.lead == nil {
-		return 0
-	}
-	return m.lead.Epoch()
-}
-
 // campaign takes the leadership if it is free.
 func (m *master) campaign() {
 	if !m.up || m.state != nil {
 		return
 	}
-	m.w.After(m.w.slow(m.w.dice.Between(electionMin, electionMax)), &m.Actor, m.campaign)
+	m.w.After(m.w.Slow(m.w.Dice.Between(electionMin, electionMax)), &m.Actor, m.campaign)
 	if m.w.led() {
 		return
 	}
 	lead, err := m.w.store.Campaign(context.Background(), election, m.name)
 	if err != nil {
-		m.w.fail("campaign: %v", err)
+		m.w.Fail("campaign: %v", err)
 		return
 	}
 	m.lead = lead
@@ -104,7 +58,7 @@ func (m *master) campaign() {
 	m.note("leads with epoch %d", "", lead.Epoch(), 0)
 	m.state = brain.NewState(m.w.policy(lead.Epoch()))
 	for _, problem := range m.state.Load(m.w.rows().Items) {
-		m.w.fail("load: %v", problem)
+		m.w.Fail("load: %v", problem)
 	}
 	m.missing = map[kernel.AgentID]bool{}
 	for _, id := range m.w.judge.members.All() {
@@ -136,7 +90,9 @@ func (m *master) step(e event.Event) {
 func (m *master) feed(events ...event.Event) {
 	fx := m.state.Step(m.clock(), events...)
 	for _, e := range events {
-		if up, ok := e.(event.AgentUp); ok && !slices.ContainsFunc(fx.Ends, func(end brain.SessionEnd) bool { return end.Session == up.Session }) {
+		up, ok := e.(event.AgentUp)
+		ended := func(end brain.SessionEnd) bool { return end.Session == up.Session }
+		if ok && !slices.ContainsFunc(fx.Ends, ended) {
 			delete(m.missing, up.Registration.Agent.ID)
 		}
 	}
@@ -145,8 +101,8 @@ func (m *master) feed(events ...event.Event) {
 			delete(m.missing, id)
 		}
 	}
-	if m.epoch() == m.w.judge.leader {
-		m.w.judge.hold(m.w.judge.members.Awaited(fx.Complete, slices.Sorted(maps.Keys(m.missing))))
+	if m.Epoch() == m.w.judge.leader {
+		m.w.judge.Hold(m.w.judge.members.Awaited(fx.Complete, slices.Sorted(maps.Keys(m.missing))))
 	}
 	m.hold(fx)
 }
@@ -176,9 +132,9 @@ func (m *master) tickAt(at time.Time) {
 		return
 	}
 	m.wake = d
-	life := m.epoch()
+	life := m.Epoch()
 	m.w.After(d-m.w.Now, &m.Actor, func() {
-		if m.epoch() == life && m.wake == d {
+		if m.Epoch() == life && m.wake == d {
 			m.wake = 0
 			m.step(event.Tick{})
 		}
@@ -199,7 +155,7 @@ func (m *master) flush() {
 	}
 	ops, err := m.state.Ops(rows)
 	if err != nil {
-		m.w.fail("encode rows: %v", err)
+		m.w.Fail("encode rows: %v", err)
 		return
 	}
 	ops = m.w.turnover.spoil(ops)
@@ -209,12 +165,12 @@ func (m *master) flush() {
 		m.w.After(0, &m.w.nature, func() { m.w.killLeader(m) })
 	}
 	txn := store.Txn{Ops: ops}
-	if !m.w.plant.on(SkipFence) {
+	if !m.w.Plant.On(bug.SkipFence) {
 		txn.Guards = []store.Guard{m.lead.Fence()}
 	}
 	m.w.commit(m, txn, nil, func(err error) {
 		m.committing = false
-		if errors.Is(err, store.ErrUnknownOutcome) && m.w.plant.on(TrustUnknownOutcome) {
+		if errors.Is(err, store.ErrUnknownOutcome) && m.w.Plant.On(bug.TrustUnknownOutcome) {
 			err = nil
 		}
 		if err != nil {
@@ -241,16 +197,16 @@ func gather(batch []brain.Effects) (rows []row.Row) {
 
 // release lets effects out: frames, ends of sessions, answers, and news for the scheduler.
 func (m *master) release(batch []brain.Effects) {
-	life := m.epoch()
+	life := m.Epoch()
 	m.releasing = true
 	for i := range batch {
 		e := &batch[i]
 		m.send(e.Sends)
 		for _, end := range e.Ends {
 			if l := m.link(end.Session); l != nil {
-				m.w.reach(SessionEnded)
-				l.closeBy(false, end.Why)
-				m.lost(l)
+				m.w.Reach(rare.SessionEnded)
+				l.CloseBy(false, end.Why)
+				m.Lost(l)
 			}
 		}
 		for _, r := range e.Replies {
@@ -259,10 +215,10 @@ func (m *master) release(batch []brain.Effects) {
 				done(r)
 			}
 		}
-		if m.epoch() != life || m.scheduler == nil {
+		if m.Epoch() != life || m.scheduler == nil {
 			return
 		}
-		if m.w.plant.on(NewsOutOfOrder) {
+		if m.w.Plant.On(bug.NewsOutOfOrder) {
 			e.Changes = batch[len(batch)-1-i].Changes
 		}
 		if m.w.judge.leader == life {
@@ -283,7 +239,7 @@ func (m *master) tell(changes []*kernel.Record, complete bool) {
 	}
 	for i := range changes {
 		if at := slices.IndexFunc(m.news, func(n *kernel.Record) bool { return n.ID() == changes[i].ID() }); at >= 0 {
-			m.w.reach(NewsMerged)
+			m.w.Reach(rare.NewsMerged)
 			m.news[at] = changes[i]
 			continue
 		}
@@ -294,7 +250,7 @@ func (m *master) tell(changes []*kernel.Record, complete bool) {
 	}
 	m.telling = true
 	s := m.scheduler
-	m.w.After(m.w.dice.Between(0, m.w.climate.lag), &m.Actor, func() {
+	m.w.After(m.w.Dice.Between(0, m.w.climate.lag), &m.Actor, func() {
 		if m.scheduler == s {
 			news := m.news
 			m.news, m.telling = nil, false
@@ -304,63 +260,44 @@ func (m *master) tell(changes []*kernel.Record, complete bool) {
 }
 
 func (m *master) deliver(changes []*kernel.Record, complete bool) {
-	if m.w.plant.on(NewsLost) {
-		changes = slices.DeleteFunc(slices.Clone(changes), func(i *kernel.Record) bool { return i.Removed() && m.w.dice.Chance(0.2) })
+	if m.w.Plant.On(bug.NewsLost) {
+		lost := func(i *kernel.Record) bool { return i.Removed() && m.w.Dice.Chance(0.2) }
+		changes = slices.DeleteFunc(slices.Clone(changes), lost)
 	}
 	m.scheduler.hear(changes, complete)
 	m.marathon.hear(changes, complete)
 }
 
-func (m *master) send(sends []brain.Send) {
-	for i := range sends {
-		if m.w.plant.on(RemovedRunsOn) && sends[i].Down.Removed != "" {
-			continue
-		}
-		if l := m.link(sends[i].Session); l != nil {
-			l.sendDown(sends[i].Down)
-		}
-	}
-}
-
-func (m *master) link(s event.SessionID) *link {
-	for _, l := range m.links {
-		if event.SessionID(l.serial) == s {
-			return l
-		}
-	}
-	return nil
-}
-
-// receive takes an agent's frame.
-func (m *master) receive(l *link, f kernel.Up) {
+// Receive takes an agent's frame.
+func (m *master) Receive(l *machine.Link, f kernel.Up) {
 	if m.state == nil {
 		return
 	}
-	session := event.SessionID(l.serial)
+	session := event.SessionID(l.Serial)
 	switch {
-	case f.Register != nil && !l.registered:
-		l.registered = true
-		if m.epoch() < m.w.judge.leader && m.w.dice.Chance(0.5) {
+	case f.Register != nil && !l.Registered:
+		l.Registered = true
+		if m.Epoch() < m.w.judge.leader && m.w.Dice.Chance(0.5) {
 			f.Register.Epoch = 0 // so that the agent's own fence is tried too, and not only this one
 		}
 		m.step(event.AgentUp{Session: session, Seq: f.Seq, Registration: *f.Register})
-	case !l.registered: // the first frame was lost
-		m.w.reach(RegistrationLost)
-		l.closeBy(false, "the first frame is no registration")
+	case !l.Registered: // the first frame was lost
+		m.w.Reach(rare.RegistrationLost)
+		l.CloseBy(false, "the first frame is no registration")
 		m.drop(l)
 	default:
 		m.step(event.Frame{Session: session, Up: f})
 	}
 }
 
-// lost hears that a session is over.
-func (m *master) lost(l *link) {
-	if m.drop(l); l.registered {
-		m.step(event.AgentDown{Session: event.SessionID(l.serial), Why: "the connection was lost"})
+// Lost hears that a session is over.
+func (m *master) Lost(l *machine.Link) {
+	if m.drop(l); l.Registered {
+		m.step(event.AgentDown{Session: event.SessionID(l.Serial), Why: "the connection was lost"})
 	}
 }
 
-func (m *master) drop(l *link) {
+func (m *master) drop(l *machine.Link) {
 	for i, o := range m.links {
 		if o == l {
 			m.links = append(m.links[:i:i], m.links[i+1:]...)
@@ -377,7 +314,7 @@ func (m *master) request(make func(event.RequestID) event.Event, done func(brain
 	}
 	m.lastID++
 	e := make(m.lastID)
-	if _, ok := e.(event.Forget); ok && m.w.plant.on(BrakeCountsRemoved) && m.w.turnover.brakeHolds() {
+	if _, ok := e.(event.Forget); ok && m.w.Plant.On(bug.BrakeCountsRemoved) && m.w.turnover.brakeHolds() {
 		done(brain.Reply{Request: m.lastID, Err: errdefs.ErrFailedPrecondition})
 		return
 	}
@@ -392,20 +329,20 @@ func (m *master) abdicate(why error) {
 	}
 	switch {
 	case errors.Is(why, store.ErrFenced):
-		m.w.reach(WriteFenced)
+		m.w.Reach(rare.WriteFenced)
 	case errors.Is(why, store.ErrConflict):
-		m.w.reach(WriteConflicted)
+		m.w.Reach(rare.WriteConflicted)
 	case errors.Is(why, store.ErrUnknownOutcome):
-		m.w.reach(OutcomeUnknown)
+		m.w.Reach(rare.OutcomeUnknown)
 	}
-	m.note("abdicates, epoch %d: ", why.Error(), m.epoch(), 0)
+	m.note("abdicates, epoch %d: ", why.Error(), m.Epoch(), 0)
 	m.forget()
 	if err := m.lead.Resign(context.Background()); err != nil {
-		m.w.fail("resign: %v", err)
+		m.w.Fail("resign: %v", err)
 	}
 	m.lead = nil
 	m.w.observe(0)
-	m.w.After(m.w.slow(m.w.dice.Between(electionMin, electionMax)), &m.Actor, m.campaign)
+	m.w.After(m.w.Slow(m.w.Dice.Between(electionMin, electionMax)), &m.Actor, m.campaign)
 }
 
 // forget drops all that a tenure had in memory.
@@ -415,20 +352,20 @@ func (m *master) forget() {
 	links := m.links
 	m.links = nil
 	for _, l := range links {
-		if l.masterEnd {
-			l.masterEnd = false
-			l.broken()
+		if l.MasterEnd {
+			l.MasterEnd = false
+			l.Broken()
 		}
 	}
 }
 
 // kill ends the process. Its lease runs out by itself.
 func (m *master) kill() {
-	m.note("dies, epoch %d", "", m.epoch(), 0)
+	m.note("dies, epoch %d", "", m.Epoch(), 0)
 	m.up, m.doomed = false, false
 	m.forget()
 	if m.lead != nil {
-		m.w.expireLater(m.epoch())
+		m.w.expireLater(m.Epoch())
 		m.lead = nil
 	}
 	m.Die()
@@ -444,7 +381,7 @@ func (m *master) start() {
 func (m *master) pause(d time.Duration) {
 	m.note("is paused for %d ms", "", d.Milliseconds(), 0)
 	m.Paused = true
-	life, e := m.Life, m.epoch()
+	life, e := m.Life, m.Epoch()
 	if e != 0 {
 		m.w.expireLater(e)
 	}
@@ -454,14 +391,27 @@ func (m *master) pause(d time.Duration) {
 		}
 		m.note("resumes", "", 0, 0)
 		m.w.Resume(&m.Actor)
-		if e == 0 || m.epoch() != e || m.w.judge.leader == e && m.w.led() {
+		if e == 0 || m.Epoch() != e || m.w.judge.leader == e && m.w.led() {
 			return
 		}
-		m.w.reach(ZombieResumed)
-		m.w.After(m.w.dice.Between(500*time.Millisecond, 6*time.Second), &m.Actor, func() { // its clock tells it
-			if m.epoch() == e {
+		m.w.Reach(rare.ZombieResumed)
+		m.w.After(m.w.Dice.Between(500*time.Millisecond, 6*time.Second), &m.Actor, func() { // its clock tells it
+			if m.Epoch() == e {
 				m.abdicate(store.ErrLeadershipLost)
 			}
 		})
+	})
+}
+
+// killLeader ends a master's process that is to die, for a while.
+func (w *World) killLeader(m *master) {
+	if !m.doomed {
+		return
+	}
+	m.kill()
+	w.After(w.Dice.Between(500*time.Millisecond, 10*time.Second), &w.nature, func() {
+		if !m.up {
+			m.start()
+		}
 	})
 }

@@ -3,8 +3,9 @@ package sim
 import (
 	"time"
 
+	"github.com/marinaos/marina/internal/sim/machine"
+	"github.com/marinaos/marina/internal/sim/rare"
 	"github.com/marinaos/marina/internal/sim/timeline"
-	"github.com/marinaos/marina/internal/store"
 )
 
 // deed is something that befalls the datacenter: a fault, or somebody who wants something.
@@ -34,9 +35,10 @@ const (
 )
 
 // usual is how often deeds happen beside each other.
-var usual = [deeds]int{deedScale: 12, deedLaunch: 5, deedRemove: 2, deedQuota: 4, deedUpdate: 3, deedChange: 14, deedHealth: 5, deedCrashTask: 12, deedKillAgent: 8,
-	deedKillMachine: 3, deedRetire: 3, deedPauseAgent: 5, deedCutAgent: 6, deedCutMany: 1, deedWeather: 4, deedKillLeader: 2, deedPauseLeader: 3,
-	deedStoreFault: 3, deedClock: 1}
+var usual = [deeds]int{deedScale: 12, deedLaunch: 5, deedRemove: 2, deedQuota: 4, deedUpdate: 3, deedChange: 14,
+	deedHealth: 5, deedCrashTask: 12, deedKillAgent: 8, deedKillMachine: 3, deedRetire: 3, deedPauseAgent: 5,
+	deedCutAgent: 6, deedCutMany: 1, deedWeather: 4, deedKillLeader: 2, deedPauseLeader: 3, deedStoreFault: 3,
+	deedClock: 1}
 
 // climate is which deeds a seed knows, and how often: seeds differ most by what they leave out.
 type climate struct {
@@ -45,7 +47,7 @@ type climate struct {
 	gap     time.Duration // longest time between two deeds
 	ahead   bool          // masters step while a commit is under way
 
-	pace     int           // all that agents' and schedulers' timers and faults last, times so much: 60 is Mesos's five minutes until unreachable
+	pace     int           // see machine.Env
 	lag      time.Duration // how late the kernel's news are at most
 	unsynced bool          // writes of a leader that dies may be lost
 	scarce   int64         // machines are so much smaller
@@ -83,8 +85,8 @@ func drawClimate(d timeline.Dice) climate {
 
 // live lets one deed after another happen.
 func (w *World) live() {
-	w.After(w.dice.Between(10*time.Millisecond, w.climate.gap), &w.nature, w.live)
-	n := w.dice.IntN(w.climate.total)
+	w.After(w.Dice.Between(10*time.Millisecond, w.climate.gap), &w.nature, w.live)
+	n := w.Dice.IntN(w.climate.total)
 	for k, weight := range w.climate.weights {
 		if n -= weight; n < 0 {
 			w.do(deed(k))
@@ -94,7 +96,7 @@ func (w *World) live() {
 }
 
 func (w *World) do(k deed) {
-	a := w.agents[w.dice.IntN(len(w.agents))]
+	a := w.agents[w.Dice.IntN(len(w.agents))]
 	switch k {
 	case deedScale:
 		users{w}.scaleApp()
@@ -121,11 +123,11 @@ func (w *World) do(k deed) {
 	case deedPauseAgent:
 		w.pauseAgent(a)
 	case deedCutAgent:
-		w.cutAgent(a, w.slow(w.dice.Between(time.Second, 40*time.Second)))
+		w.cutAgent(a, w.Slow(w.Dice.Between(time.Second, 40*time.Second)))
 	case deedCutMany:
 		for _, a := range w.agents {
-			if w.dice.Chance(0.45) {
-				w.cutAgent(a, w.slow(w.dice.Between(5*time.Second, 25*time.Second)))
+			if w.Dice.Chance(0.45) {
+				w.cutAgent(a, w.Slow(w.Dice.Between(5*time.Second, 25*time.Second)))
 			}
 		}
 	case deedWeather:
@@ -135,107 +137,99 @@ func (w *World) do(k deed) {
 	case deedClock:
 		w.jumpClock()
 	case deedStoreFault:
-		w.fault = storeFault(1 + w.dice.IntN(int(storeSlow)))
+		w.fault = storeFault(1 + w.Dice.IntN(int(storeSlow)))
 	}
 }
 
-func (w *World) crashTask(a *agent) {
+func (w *World) crashTask(a *machine.Agent) {
 	for range 8 { // some machines run nothing
-		var live []*container
-		for _, c := range a.containers {
-			if !c.ended {
+		var live []*machine.Container
+		for _, c := range a.Containers {
+			if !c.Ended {
 				live = append(live, c)
 			}
 		}
 		if len(live) > 0 && !a.Paused {
-			a.crash(live[w.dice.IntN(len(live))], w.dice.IntN(3))
+			a.Crash(live[w.Dice.IntN(len(live))], w.Dice.IntN(3))
 			return
 		}
-		a = w.agents[w.dice.IntN(len(w.agents))]
+		a = w.agents[w.Dice.IntN(len(w.agents))]
 	}
 }
 
 // sicken makes the checks of a machine's tasks fail, for a while.
-func (w *World) sicken(a *agent) {
-	if !a.sick {
-		a.note("its tasks fail their checks", "", 0, 0)
-		a.feel(true)
-		w.After(w.slow(w.dice.Between(100*time.Millisecond, 10*time.Second)), &w.nature, func() { a.feel(false) })
+func (w *World) sicken(a *machine.Agent) {
+	if !a.Sick {
+		a.Note("its tasks fail their checks", "", 0, 0)
+		a.Feel(true)
+		w.After(w.Slow(w.Dice.Between(100*time.Millisecond, 10*time.Second)), &w.nature, func() { a.Feel(false) })
 	}
 }
 
-func (w *World) killAgent(a *agent) {
-	if !a.up {
+func (w *World) killAgent(a *machine.Agent) {
+	if !a.Up {
 		return
 	}
-	a.note("process dies", "", 0, 0)
-	a.kill()
-	boot := a.boot
-	w.After(w.slow(w.dice.Between(100*time.Millisecond, 25*time.Second)), &w.nature, func() {
-		if a.on && !a.up && a.boot == boot {
-			a.start()
+	a.Note("process dies", "", 0, 0)
+	a.Kill()
+	boot := a.Boot
+	w.After(w.Slow(w.Dice.Between(100*time.Millisecond, 25*time.Second)), &w.nature, func() {
+		if a.On && !a.Up && a.Boot == boot {
+			a.Start()
 		}
 	})
 }
 
-func (w *World) killMachine(a *agent) {
-	if !a.on {
+func (w *World) killMachine(a *machine.Agent) {
+	if !a.On {
 		return
 	}
-	a.powerOff()
-	if w.gone() < w.turnover.stay()/goneOf && w.dice.Chance(0.3) {
-		a.gone = true
+	a.PowerOff()
+	if w.gone() < w.turnover.stay()/goneOf && w.Dice.Chance(0.3) {
+		a.Gone = true
 		return
 	}
-	w.After(w.slow(w.dice.Between(2*time.Second, 40*time.Second)), &w.nature, func() {
-		if !a.on {
-			a.powerOn()
+	w.After(w.Slow(w.Dice.Between(2*time.Second, 40*time.Second)), &w.nature, func() {
+		if !a.On {
+			a.PowerOn()
 		}
 	})
 }
 
-func (w *World) gone() (n int) {
-	for _, a := range w.agents {
-		if a.gone && !a.removed {
-			n++
-		}
-	}
-	return n
-}
-
-func (w *World) pauseAgent(a *agent) {
-	if !a.up || a.Paused {
+func (w *World) pauseAgent(a *machine.Agent) {
+	if !a.Up || a.Paused {
 		return
 	}
-	a.note("process is paused", "", 0, 0)
+	a.Note("process is paused", "", 0, 0)
 	a.Paused = true
 	life := a.Life
-	w.After(w.slow(w.dice.Between(100*time.Millisecond, 15*time.Second)), &w.nature, func() {
+	w.After(w.Slow(w.Dice.Between(100*time.Millisecond, 15*time.Second)), &w.nature, func() {
 		if a.Life == life && a.Paused {
-			a.note("process resumes", "", 0, 0)
+			a.Note("process resumes", "", 0, 0)
 			w.Resume(&a.Actor)
 		}
 	})
 }
 
 // cutAgent takes a machine off the network for a while.
-func (w *World) cutAgent(a *agent, d time.Duration) {
-	if a.cut {
+func (w *World) cutAgent(a *machine.Agent, d time.Duration) {
+	if a.Cut {
 		return
 	}
-	a.note("is cut off for %d ms", "", d.Milliseconds(), 0)
-	a.cut = true
-	if a.link != nil {
-		a.link.broken()
+	a.Note("is cut off for %d ms", "", d.Milliseconds(), 0)
+	a.Cut = true
+	if a.Link != nil {
+		a.Link.Broken()
 	}
-	w.After(d, &w.nature, func() { a.cut = false })
+	w.After(d, &w.nature, func() { a.Cut = false })
 }
 
 // turn makes the weather bad for a while.
 func (w *World) turn() {
-	w.weather = weather{lose: w.dice.Float64() * 0.1, double: w.dice.Float64() * 0.2, reorder: w.dice.Float64() * 0.3, slow: w.dice.Float64() * 0.2}
-	w.note("network", "turns bad", "", 0, 0)
-	w.After(w.dice.Between(time.Second, 8*time.Second), &w.nature, func() { w.weather = weather{} })
+	w.Weather = machine.Weather{Lose: w.Dice.Float64() * 0.1, Double: w.Dice.Float64() * 0.2,
+		Reorder: w.Dice.Float64() * 0.3, Slow: w.Dice.Float64() * 0.2}
+	w.Note("network", "turns bad", "", 0, 0)
+	w.After(w.Dice.Between(time.Second, 8*time.Second), &w.nature, func() { w.Weather = machine.Weather{} })
 }
 
 // strikeLeader kills or pauses the process that leads.
@@ -245,28 +239,15 @@ func (w *World) strikeLeader(k deed) {
 		return
 	}
 	if k == deedPauseLeader {
-		m.pause(w.dice.Between(500*time.Millisecond, 12*time.Second))
+		m.pause(w.Dice.Between(500*time.Millisecond, 12*time.Second))
 		return
 	}
 	m.doomed = true
-	if w.dice.Chance(0.5) { // with a write under way, if there is one soon
+	if w.Dice.Chance(0.5) { // with a write under way, if there is one soon
 		w.After(2*time.Second, &w.nature, func() { w.killLeader(m) })
 		return
 	}
 	w.killLeader(m)
-}
-
-// killLeader ends a master's process that is to die, for a while.
-func (w *World) killLeader(m *master) {
-	if !m.doomed {
-		return
-	}
-	m.kill()
-	w.After(w.dice.Between(500*time.Millisecond, 10*time.Second), &w.nature, func() {
-		if !m.up {
-			m.start()
-		}
-	})
 }
 
 // jumpClock sets the clock by which the leader decides: ahead by up to an hour, as after a machine slept, or back by
@@ -275,51 +256,11 @@ func (w *World) jumpClock() {
 	m := w.leader()
 	switch {
 	case m == nil || m.Paused:
-	case w.dice.Chance(0.5):
-		w.reach(ClockJumped)
-		m.jump(w.dice.Between(100*time.Millisecond, time.Hour))
+	case w.Dice.Chance(0.5):
+		w.Reach(rare.ClockJumped)
+		m.jump(w.Dice.Between(100*time.Millisecond, time.Hour))
 	default:
-		w.reach(ClockBack)
-		m.jump(-w.dice.Between(100*time.Millisecond, 5*time.Second))
-	}
-}
-
-// heal ends all faults for good; machines that are gone stay so.
-func (w *World) heal() {
-	w.note("world", "heals", "", 0, 0)
-	w.nature.Life++ // nothing more befalls anybody
-	w.weather, w.fault = weather{}, storeWorks
-	for _, m := range w.members {
-		if m.Paused {
-			w.Resume(&m.Actor)
-		}
-		if m.state != nil && (m.epoch() != w.judge.leader || !w.led()) {
-			m.abdicate(store.ErrLeadershipLost)
-		}
-		if !m.up {
-			m.start()
-		}
-	}
-	w.healMachines()
-	if m := w.leader(); m == nil && w.led() { // its process is gone
-		w.store.Expire(election)
-		w.observe(0)
-	}
-	w.judge.healed()
-}
-
-func (w *World) healMachines() {
-	for _, a := range w.agents {
-		a.cut, a.foreign = false, 0
-		a.feel(false)
-		switch {
-		case a.Paused:
-			w.Resume(&a.Actor)
-		case a.gone || a.removed && !a.on:
-		case !a.on:
-			a.powerOn()
-		case !a.up:
-			a.start()
-		}
+		w.Reach(rare.ClockBack)
+		m.jump(-w.Dice.Between(100*time.Millisecond, 5*time.Second))
 	}
 }

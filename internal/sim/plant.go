@@ -9,72 +9,25 @@ import (
 
 	"github.com/marinaos/marina/internal/kernel"
 	brain "github.com/marinaos/marina/internal/master/core"
+	"github.com/marinaos/marina/internal/sim/bug"
 	"github.com/marinaos/marina/internal/store"
 )
 
-// Bug is a mistake that a simulation makes on purpose, to show that an invariant would find it. It is made here, in the
-// wiring between the rooms, never in their code.
-type Bug string
-
-// The planted bugs.
-const (
-	NoBug                Bug = ""
-	SkipFence            Bug = "skip-fence"            // a leader's writes do not carry the guard on its leadership
-	SendBeforeCommit     Bug = "send-before-commit"    // frames leave while the write they rest on is on its way
-	LoseGroupsOnReturn   Bug = "lose-groups-on-return" // the first groups placed on an agent after it returned are not sent
-	AgentKeepsUnknown    Bug = "keep-unknown-at-sync"  // an agent does not drop what a Sync does not mention
-	LoadStaleRows        Bug = "load-stale-rows"       // a new leader decides on what the store held a moment ago
-	LoadNoQuotas         Bug = "load-no-quotas"        // a new leader does not read the quotas
-	AgentTakesLowerEpoch Bug = "accept-lower-epoch"    // an agent applies frames of a leader that was replaced
-	AckBeforeDurable     Bug = "ack-before-durable"    // terminal statuses are acknowledged before their commit
-	ForgetQueue          Bug = "forget-the-queue"      // what waits is not tried again when room appears
-	AgentForgetsRunning  Bug = "forget-at-restart"     // an agent process starts without its disk and runs its instances anew
-	TrustUnknownOutcome  Bug = "trust-unknown-outcome" // a leader goes on after a write of unknown outcome as if it were durable
-	DoubleHostPort       Bug = "double-host-port"      // two instances of an agent are given one host port
-	CountOnlyKnown       Bug = "count-only-known"      // a scheduler replaces what has not reported to a new leader yet
-	NewsOutOfOrder       Bug = "news-out-of-order"     // schedulers hear of the changes of one commit backwards
-	PrioritiesReversed   Bug = "priorities-reversed"   // what is launched with a high priority gets a low one
-	LoseDurable          Bug = "lose-durable"          // the store answers that a write is durable and loses it
-	ForgetBeforeAck      Bug = "forget-before-ack"     // an agent forgets a task that ended as soon as it has told so once
-	DoubleAddress        Bug = "double-address"        // two instances of an agent are given one address
-	LoadSkipsChunk       Bug = "load-skips-chunk"      // a new leader does not read one of the rows of what is assigned
-	NewsLost             Bug = "news-lost"             // schedulers do not hear of the end of some instances
-	EpochInSession       Bug = "epoch-in-session"      // an agent forgets the newest leader's epoch when it dials
-	LoseRemoval          Bug = "lose-removal"          // that a machine was removed is not written
-	SubnetKept           Bug = "subnet-kept"           // the subnets of machines that were removed are not given to others
-	BrakeCountsRemoved   Bug = "brake-counts-removed"  // machines that were removed count as away when something is to be given up
-	WaitForRemoved       Bug = "wait-for-removed"      // a new leader waits for machines that were removed
-	ReservationForgotten Bug = "reservation-forgotten" // the reservations of a machine that was removed are not called lost
-	LoadNoRemoved        Bug = "load-no-removed"       // a new leader does not read which machines were removed
-	RemovedRunsOn        Bug = "removed-runs-on"       // a machine that was removed is not told
-	StopOnce             Bug = "stop-once"             // an agent's process does not go on with stopping what the one before it began to stop
-)
-
-// Bugs lists all planted bugs.
-func Bugs() []Bug {
-	return []Bug{SkipFence, SendBeforeCommit, LoseGroupsOnReturn, AgentKeepsUnknown, LoadStaleRows, LoadNoQuotas,
-		AgentTakesLowerEpoch, AckBeforeDurable, ForgetQueue, AgentForgetsRunning, TrustUnknownOutcome, DoubleHostPort,
-		CountOnlyKnown, NewsOutOfOrder, PrioritiesReversed, LoseDurable, ForgetBeforeAck, DoubleAddress, LoadSkipsChunk, NewsLost,
-		EpochInSession, StopOnce, LoseRemoval, SubnetKept, BrakeCountsRemoved, WaitForRemoved, ReservationForgotten, LoadNoRemoved, RemovedRunsOn}
-}
-
-func (b Bug) on(this Bug) bool { return b == this }
-
 // spoil is where the bugs of a master's loop change what a step led to.
 func (m *master) spoil(e brain.Effects) brain.Effects {
-	switch m.w.plant {
-	case SendBeforeCommit:
+	switch m.w.Plant {
+	case bug.SendBeforeCommit:
 		m.send(e.Sends)
 		e.Sends = nil
-	case AckBeforeDurable:
+	case bug.AckBeforeDurable:
 		for i := range e.Sends {
 			m.ackEarly(&e.Sends[i])
 		}
-	case LoseGroupsOnReturn:
+	case bug.LoseGroupsOnReturn:
 		for i := range e.Sends {
 			l, d := m.link(e.Sends[i].Session), &e.Sends[i].Down
-			if l != nil && !l.robbed && !d.Sync && len(d.Assignments) > 0 {
-				l.robbed, d.Assignments = true, nil
+			if l != nil && !l.Robbed && !d.Sync && len(d.Assignments) > 0 {
+				l.Robbed, d.Assignments = true, nil
 			}
 		}
 	}
@@ -87,9 +40,9 @@ func (m *master) ackEarly(s *brain.Send) {
 		return
 	}
 	if l := m.link(s.Session); l != nil {
-		m.w.After(time.Millisecond, &l.agent.Actor, func() {
+		m.w.After(time.Millisecond, &l.Agent.Actor, func() {
 			for _, ack := range acks {
-				l.agent.acknowledge(ack)
+				l.Agent.Acknowledge(ack)
 			}
 		})
 	}
@@ -98,15 +51,15 @@ func (m *master) ackEarly(s *brain.Send) {
 // spoilRows is where the bugs of loading change what a new leader reads.
 func (w *World) spoilRows(snap *store.Snapshot) *store.Snapshot {
 	switch {
-	case w.plant.on(LoadStaleRows) && w.stale != nil:
+	case w.Plant.On(bug.LoadStaleRows) && w.stale != nil:
 		return w.stale
-	case w.plant.on(LoadNoQuotas):
+	case w.Plant.On(bug.LoadNoQuotas):
 		return lacking(snap, store.Prefix("kernel", "quotas"), math.MaxInt)
-	case w.plant.on(LoadNoRemoved):
+	case w.Plant.On(bug.LoadNoRemoved):
 		return lacking(snap, store.Prefix("kernel", "removed"), math.MaxInt)
-	case w.plant.on(WaitForRemoved):
+	case w.Plant.On(bug.WaitForRemoved):
 		return withRemoved(snap)
-	case w.plant.on(LoadSkipsChunk):
+	case w.Plant.On(bug.LoadSkipsChunk):
 		return lacking(snap, store.Prefix("kernel", "assigned"), 1)
 	}
 	return snap
@@ -150,7 +103,8 @@ func changed(raw []byte, field string, value any) []byte {
 // ports, or its address.
 func (w *World) spoilOps(ops []store.Op) {
 	for i := range ops {
-		if !w.plant.on(DoubleHostPort) && !w.plant.on(DoubleAddress) || !strings.HasPrefix(ops[i].Key, store.Prefix("kernel", "assigned")) {
+		if !w.Plant.On(bug.DoubleHostPort) && !w.Plant.On(bug.DoubleAddress) ||
+			!strings.HasPrefix(ops[i].Key, store.Prefix("kernel", "assigned")) {
 			continue
 		}
 		groups, err := kernel.UnpackAssignments(ops[i].Value)
@@ -158,9 +112,9 @@ func (w *World) spoilOps(ops []store.Op) {
 			continue
 		}
 		switch {
-		case w.plant.on(DoubleHostPort) && len(groups[0].HostPorts) == 1 && len(groups[1].HostPorts) == 1:
+		case w.Plant.On(bug.DoubleHostPort) && len(groups[0].HostPorts) == 1 && len(groups[1].HostPorts) == 1:
 			groups[1].HostPorts = groups[0].HostPorts
-		case w.plant.on(DoubleAddress) && groups[0].Address.IsValid() && groups[1].Address.IsValid():
+		case w.Plant.On(bug.DoubleAddress) && groups[0].Address.IsValid() && groups[1].Address.IsValid():
 			groups[1].Address = groups[0].Address
 		default:
 			continue

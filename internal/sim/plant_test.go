@@ -10,49 +10,51 @@ import (
 	"testing"
 
 	"github.com/marinaos/marina/internal/invariant"
+	"github.com/marinaos/marina/internal/sim/bug"
 )
 
 // within is after how many seeds a planted bug must be found, beginning with the seed that is kept.
 const within = 250
 
 // finders says which invariants may find a planted bug: those that it can break first.
-var finders = map[Bug][]invariant.ID{
-	SkipFence:            {invariant.I19Fenced},
-	SendBeforeCommit:     {invariant.I12IntentFirst},
-	LoseGroupsOnReturn:   {invariant.I7Converged},
-	AgentKeepsUnknown:    {invariant.I11NoOrphan},
-	LoadStaleRows:        {invariant.I14Exclusive},
-	LoadNoQuotas:         {invariant.I13Capacity},
-	AgentTakesLowerEpoch: {invariant.I19Fenced},
-	AckBeforeDurable:     {invariant.I8OneProcess},
-	ForgetQueue:          {invariant.I7Converged},
-	AgentForgetsRunning:  {invariant.I8OneProcess},
-	TrustUnknownOutcome:  {invariant.I12IntentFirst},
-	DoubleHostPort:       {invariant.I14Exclusive},
-	CountOnlyKnown:       {invariant.I5UpperBound},
-	NewsOutOfOrder:       {invariant.I10TerminalStays},
-	PrioritiesReversed:   {invariant.I41Preemption},
-	LoseDurable:          {invariant.I12IntentFirst},
-	ForgetBeforeAck:      {invariant.I7Converged},
-	DoubleAddress:        {invariant.I14Exclusive},
-	LoadSkipsChunk:       {invariant.I5UpperBound, invariant.I7Converged, invariant.I13Capacity, invariant.I14Exclusive},
-	NewsLost:             {invariant.I7Converged},
-	EpochInSession:       {invariant.I19Fenced},
-	StopOnce:             {invariant.I7Converged, invariant.I11NoOrphan},
-	LoseRemoval:          {invariant.I42Removed},
-	SubnetKept:           {invariant.I42Removed},
-	BrakeCountsRemoved:   {invariant.I7Converged},
-	WaitForRemoved:       {invariant.I42Removed},
-	ReservationForgotten: {invariant.I42Removed},
-	LoadNoRemoved:        {invariant.I42Removed},
-	RemovedRunsOn:        {invariant.I7Converged, invariant.I11NoOrphan},
+var finders = map[bug.Bug][]invariant.ID{
+	bug.SkipFence:            {invariant.I19Fenced},
+	bug.SendBeforeCommit:     {invariant.I12IntentFirst},
+	bug.LoseGroupsOnReturn:   {invariant.I7Converged},
+	bug.AgentKeepsUnknown:    {invariant.I11NoOrphan},
+	bug.LoadStaleRows:        {invariant.I14Exclusive},
+	bug.LoadNoQuotas:         {invariant.I13Capacity},
+	bug.AgentTakesLowerEpoch: {invariant.I19Fenced},
+	bug.AckBeforeDurable:     {invariant.I8OneProcess},
+	bug.ForgetQueue:          {invariant.I7Converged},
+	bug.AgentForgetsRunning:  {invariant.I8OneProcess},
+	bug.TrustUnknownOutcome:  {invariant.I12IntentFirst},
+	bug.DoubleHostPort:       {invariant.I14Exclusive},
+	bug.CountOnlyKnown:       {invariant.I5UpperBound},
+	bug.NewsOutOfOrder:       {invariant.I10TerminalStays},
+	bug.PrioritiesReversed:   {invariant.I41Preemption},
+	bug.LoseDurable:          {invariant.I12IntentFirst},
+	bug.ForgetBeforeAck:      {invariant.I7Converged},
+	bug.DoubleAddress:        {invariant.I14Exclusive},
+	bug.LoadSkipsChunk: {invariant.I5UpperBound, invariant.I7Converged, invariant.I13Capacity,
+		invariant.I14Exclusive},
+	bug.NewsLost:             {invariant.I7Converged},
+	bug.EpochInSession:       {invariant.I19Fenced},
+	bug.StopOnce:             {invariant.I7Converged, invariant.I11NoOrphan},
+	bug.LoseRemoval:          {invariant.I42Removed},
+	bug.SubnetKept:           {invariant.I42Removed},
+	bug.BrakeCountsRemoved:   {invariant.I7Converged},
+	bug.WaitForRemoved:       {invariant.I42Removed},
+	bug.ReservationForgotten: {invariant.I42Removed},
+	bug.LoadNoRemoved:        {invariant.I42Removed},
+	bug.RemovedRunsOn:        {invariant.I7Converged, invariant.I11NoOrphan},
 }
 
 // TestPlantedBugIsFound begins with the seed that the bug's transcript keeps and goes on with others: a change of
 // master or agents moves what happens in every seed, and is no reason to fail as long as the bug is found. With -update
 // the transcripts are written anew.
 func TestPlantedBugIsFound(t *testing.T) {
-	for _, b := range Bugs() {
+	for _, b := range bug.All() {
 		t.Run(string(b), func(t *testing.T) {
 			t.Parallel()
 			from := uint64(1)
@@ -82,23 +84,24 @@ func TestPlantedBugIsFound(t *testing.T) {
 
 func TestEveryInvariantFindsABug(t *testing.T) {
 	found := map[invariant.ID]bool{}
-	for _, b := range Bugs() {
+	for _, b := range bug.All() {
 		for _, id := range finders[b] {
 			found[id] = true
 		}
 	}
-	for _, id := range []invariant.ID{invariant.I5UpperBound, invariant.I7Converged, invariant.I8OneProcess, invariant.I10TerminalStays, invariant.I11NoOrphan, invariant.I12IntentFirst,
-		invariant.I13Capacity, invariant.I14Exclusive, invariant.I19Fenced, invariant.I41Preemption, invariant.I42Removed} {
+	for _, id := range []invariant.ID{invariant.I5UpperBound, invariant.I7Converged, invariant.I8OneProcess,
+		invariant.I10TerminalStays, invariant.I11NoOrphan, invariant.I12IntentFirst, invariant.I13Capacity,
+		invariant.I14Exclusive, invariant.I19Fenced, invariant.I41Preemption, invariant.I42Removed} {
 		if !found[id] {
 			t.Errorf("no planted bug shows that %s is judged", id)
 		}
 	}
 }
 
-func transcript(b Bug) string { return filepath.Join("testdata", "planted", string(b)+".txt") }
+func transcript(b bug.Bug) string { return filepath.Join("testdata", "planted", string(b)+".txt") }
 
 // kept is the seed of a bug's transcript.
-func kept(t *testing.T, b Bug) uint64 {
+func kept(t *testing.T, b bug.Bug) uint64 {
 	raw, err := os.ReadFile(transcript(b))
 	if err != nil {
 		t.Fatal(err)
@@ -113,12 +116,13 @@ func kept(t *testing.T, b Bug) uint64 {
 // lastLines is how much of a trace a transcript keeps: what led to the violation is usually near.
 const lastLines = 40
 
-func write(t *testing.T, b Bug, s uint64) {
+func write(t *testing.T, b bug.Bug, s uint64) {
 	var out bytes.Buffer
 	r := Run(Config{Seed: s, Plant: b, Trace: &out})
 	lines := strings.Split(strings.TrimRight(out.String(), "\n"), "\n")
 	skipped := max(0, len(lines)-lastLines)
-	text := fmt.Sprintf("seed: %d\nbug: %s\ninvariant: %s\nreplay: go test ./internal/sim -run TestSeed -seed=%d -plant=%s -v\n\n%d lines, then:\n%s\n",
+	text := fmt.Sprintf("seed: %d\nbug: %s\ninvariant: %s\n"+
+		"replay: go test ./internal/sim -run TestSeed -seed=%d -plant=%s -v\n\n%d lines, then:\n%s\n",
 		s, b, r.Violations[0].ID, s, b, skipped, strings.Join(lines[skipped:], "\n"))
 	if err := os.MkdirAll(filepath.Dir(transcript(b)), 0o755); err != nil {
 		t.Fatal(err)

@@ -8,6 +8,8 @@ import (
 
 	"github.com/marinaos/marina/internal/invariant"
 	"github.com/marinaos/marina/internal/kernel"
+	"github.com/marinaos/marina/internal/sim/machine"
+	"github.com/marinaos/marina/internal/sim/rare"
 	"github.com/marinaos/marina/internal/store"
 )
 
@@ -21,10 +23,11 @@ type durable struct {
 // election's.
 func (j *judge) revision(writer int64, b store.Batch) {
 	if writer != 0 {
-		j.hold(j.fences.Committed(writer, b.Revision))
+		j.Hold(j.fences.Committed(writer, b.Revision))
 	}
 	for i := range b.Changes { // what leaves makes room for what comes at the same time
-		if seg, err := store.Segments(b.Changes[i].Key); err == nil && len(seg) == 3 && seg[1] == "agents" && b.Changes[i].Deleted {
+		seg, err := store.Segments(b.Changes[i].Key)
+		if err == nil && len(seg) == 3 && seg[1] == "agents" && b.Changes[i].Deleted {
 			j.agentRow(kernel.AgentID(seg[2]), &b.Changes[i])
 		}
 	}
@@ -52,8 +55,8 @@ func (j *judge) revision(writer int64, b store.Batch) {
 			j.assignedRow(kernel.AgentID(seg[2]), c, b.Revision)
 		}
 	}
-	j.hold(j.ledger.Judge(b.Revision))
-	j.hold(j.members.Judge(b.Revision))
+	j.Hold(j.ledger.Judge(b.Revision))
+	j.Hold(j.members.Judge(b.Revision))
 }
 
 func (j *judge) read(c *store.Change, into any) bool {
@@ -61,7 +64,7 @@ func (j *judge) read(c *store.Change, into any) bool {
 		return false
 	}
 	if err := json.Unmarshal(c.Value, into); err != nil {
-		j.w.fail("row %s: %v", c.Key, err)
+		j.w.Fail("row %s: %v", c.Key, err)
 		return false
 	}
 	return true
@@ -93,9 +96,9 @@ func (j *judge) reservationRow(name string, c *store.Change) {
 	var row kernel.ReservationView
 	j.read(c, &row)
 	if row.Lost {
-		j.w.reach(ReservationLost)
+		j.w.Reach(rare.ReservationLost)
 	}
-	j.hold(j.members.Reservation(name, row.Agent, row.Lost))
+	j.Hold(j.members.Reservation(name, row.Agent, row.Lost))
 }
 
 func (j *judge) quotaRow(role string, c *store.Change) {
@@ -106,7 +109,7 @@ func (j *judge) quotaRow(role string, c *store.Change) {
 	}
 	j.ledger.Quota(role, &q.Limit)
 	if j.ledger.Over(role) {
-		j.w.reach(QuotaBelowUse)
+		j.w.Reach(rare.QuotaBelowUse)
 	}
 }
 
@@ -124,13 +127,13 @@ func (j *judge) assignedRow(agent kernel.AgentID, c *store.Change, revision int6
 	if !c.Deleted {
 		var err error
 		if now, err = kernel.UnpackAssignments(c.Value); err != nil {
-			j.w.fail("row %s: %v", c.Key, err)
+			j.w.Fail("row %s: %v", c.Key, err)
 		}
 	}
 	old := j.rows.chunks[c.Key]
 	j.rows.chunks[c.Key] = now
 	for i := range old {
-		if !mentions(now, old[i].ID) {
+		if !machine.Mentions(now, old[i].ID) {
 			j.unassigned(agent, old[i].ID)
 		}
 	}
@@ -146,13 +149,14 @@ func (j *judge) madeWay(g *kernel.Assignment) {
 	if n, _ := fmt.Sscanf(g.Why, "it makes way for %s which has priority %d, this %d", &owner, &priority, &own); n < 3 {
 		return
 	}
-	j.w.reach(MadeWay)
+	j.w.Reach(rare.MadeWay)
 	owner = strings.TrimSuffix(owner, ",")
 	spec := j.rows.specs[g.Spec]
 	if own < 0 && priority >= 0 {
-		j.w.reach(LentMadeWay)
+		j.w.Reach(rare.LentMadeWay)
 	}
-	j.hold(invariant.Rights(invariant.Work{Name: string(g.ID), Role: spec.Role, Priority: spec.Priority}, j.workOf(owner, priority)))
+	j.Hold(invariant.Rights(invariant.Work{Name: string(g.ID), Role: spec.Role, Priority: spec.Priority},
+		j.workOf(owner, priority)))
 }
 
 // workOf is what an owner's instances of a priority were asked for as, in any version.
@@ -162,7 +166,8 @@ func (j *judge) workOf(owner string, claimed int) invariant.Work {
 			return invariant.Work{Name: owner, Role: s.Role, Priority: s.Priority}
 		}
 	}
-	return invariant.Work{Name: owner + ", of which no version has that priority", Role: "?", Priority: -kernel.MaxPriority}
+	return invariant.Work{Name: owner + ", of which no version has that priority", Role: "?",
+		Priority: -kernel.MaxPriority}
 }
 
 func (j *judge) unassigned(agent kernel.AgentID, id kernel.InstanceID) {
@@ -186,10 +191,10 @@ func (j *judge) assigned(agent kernel.AgentID, g *kernel.Assignment, revision in
 	}
 	spec := j.rows.specs[g.Spec]
 	if spec == nil {
-		j.w.fail("group %s of agent %s is durable at revision %d and its spec %s is not", g.ID, agent, revision, g.Spec)
+		j.w.Fail("group %s of agent %s is durable at revision %d and its spec %s is not", g.ID, agent, revision, g.Spec)
 		return
 	}
-	j.hold(j.intents.Durable(g.ID, agent, revision))
+	j.Hold(j.intents.Durable(g.ID, agent, revision))
 	j.ledger.Place(invariant.Placement{Instance: g.ID, Agent: agent, Role: spec.Role, Guarantee: spec.Guarantee(),
 		Ports: invariant.HostPorts(spec, g.HostPorts), Address: g.Address})
 	t := j.of(g.ID)

@@ -8,6 +8,8 @@ import (
 	"github.com/marinaos/marina/internal/kernel"
 	brain "github.com/marinaos/marina/internal/master/core"
 	"github.com/marinaos/marina/internal/master/event"
+	"github.com/marinaos/marina/internal/sim/bug"
+	"github.com/marinaos/marina/internal/sim/rare"
 )
 
 // framework is the name under which the simulation's scheduler works.
@@ -44,7 +46,8 @@ type scheduler struct {
 
 func newScheduler(m *master) *scheduler {
 	return &scheduler{m: m, instances: map[kernel.InstanceID]*kernel.Instance{}, order: map[string][]kernel.InstanceID{},
-		waiting: map[string][]kernel.InstanceID{}, busy: map[string]bool{}, keys: map[kernel.InstanceID]string{}, replaced: map[kernel.InstanceID]bool{},
+		waiting: map[string][]kernel.InstanceID{}, busy: map[string]bool{}, keys: map[kernel.InstanceID]string{},
+		replaced: map[kernel.InstanceID]bool{},
 		stopping: map[kernel.InstanceID]bool{}}
 }
 
@@ -75,7 +78,7 @@ func (s *scheduler) hear(changes []*kernel.Record, complete bool) {
 		}
 		s.waiting[c.Owner] = without(s.waiting[c.Owner], c.ID)
 	}
-	if early := s.m.w.plant.on(CountOnlyKnown) && len(s.instances) == 0; (complete || early) && !s.complete {
+	if early := s.m.w.Plant.On(bug.CountOnlyKnown) && len(s.instances) == 0; (complete || early) && !s.complete {
 		s.complete = true
 		for _, a := range s.m.w.apps {
 			s.soon(a, 0)
@@ -84,7 +87,7 @@ func (s *scheduler) hear(changes []*kernel.Record, complete bool) {
 	}
 	for _, owner := range touched {
 		if a := s.m.w.app(owner); a != nil {
-			s.soon(a, s.m.w.dice.Between(0, relaunchMin))
+			s.soon(a, s.m.w.Dice.Between(0, relaunchMin))
 		}
 	}
 }
@@ -118,14 +121,14 @@ func (s *scheduler) watchAway(c *kernel.Instance) {
 		now := s.instances[id]
 		return now != nil && now.Away.Equal(away)
 	}
-	left := func(d time.Duration) time.Duration { return away.Add(s.m.w.slow(d)).Sub(s.m.clock()) }
+	left := func(d time.Duration) time.Duration { return away.Add(s.m.w.Slow(d)).Sub(s.m.clock()) }
 	s.later(left(inactiveAfter), func() {
 		if a := s.m.w.app(owner); still() && !s.replaced[id] && a != nil {
 			s.replaced[id] = true
-			if s.m.w.judge.leader == s.m.epoch() {
+			if s.m.w.judge.leader == s.m.Epoch() {
 				s.m.w.judge.replaced(id)
 			}
-			s.m.w.reach(Replaced)
+			s.m.w.Reach(rare.Replaced)
 			s.reconcile(a)
 		}
 	})
@@ -141,10 +144,10 @@ func (s *scheduler) forget(id kernel.InstanceID, still func() bool) {
 		return event.Forget{Request: r, Framework: framework, Instances: []kernel.InstanceID{id}}
 	}, func(r brain.Reply) {
 		if r.Err == nil {
-			s.m.w.reach(Forgotten)
+			s.m.w.Reach(rare.Forgotten)
 			return
 		}
-		s.m.w.reach(ForgetRefused)
+		s.m.w.Reach(rare.ForgetRefused)
 		s.later(2*time.Second, func() { s.forget(id, still) })
 	})
 }
@@ -153,7 +156,7 @@ func (s *scheduler) forget(id kernel.InstanceID, still func() bool) {
 func (s *scheduler) counted(owner string) (out []kernel.InstanceID) {
 	for _, id := range s.order[owner] {
 		i := s.instances[id]
-		if s.m.w.plant.on(CountOnlyKnown) && !i.Known {
+		if s.m.w.Plant.On(bug.CountOnlyKnown) && !i.Known {
 			continue
 		}
 		if i.Goal == kernel.GoalRun && !s.stopping[id] && !s.replaced[id] && !i.State().Terminal() {
@@ -169,7 +172,7 @@ func (s *scheduler) reconcile(a *app) {
 		return
 	}
 	s.beginAnew(a)
-	leads := s.m.w.judge.leader == s.m.epoch()
+	leads := s.m.w.judge.leader == s.m.Epoch()
 	counted, waiting := s.counted(a.owner), s.waiting[a.owner]
 	switch surplus := len(counted) + len(waiting) - a.target; {
 	case surplus == 0 && leads:
@@ -193,7 +196,7 @@ func (s *scheduler) beginAnew(a *app) {
 	}
 	for _, c := range s.m.state.Reservations(framework) {
 		if c.Name == a.spec.Reservation.Name && c.Lost {
-			s.m.w.reach(ReservationBegunAnew)
+			s.m.w.Reach(rare.ReservationBegunAnew)
 			s.m.step(event.Release{Framework: framework, Reservations: []string{c.Name}})
 		}
 	}
@@ -203,7 +206,7 @@ func (s *scheduler) begin(a *app) func() {
 	s.busy[a.owner] = true
 	return func() {
 		s.busy[a.owner] = false
-		s.soon(a, s.m.w.dice.Between(relaunchMin, relaunchMax))
+		s.soon(a, s.m.w.Dice.Between(relaunchMin, relaunchMax))
 	}
 }
 
@@ -211,7 +214,7 @@ func (s *scheduler) launch(a *app, n int) {
 	w := s.m.w
 	var ids []kernel.InstanceID
 	for range n {
-		ids = append(ids, kernel.InstanceID(fmt.Sprint(a.owner[1:], ".instance-", w.serial())))
+		ids = append(ids, kernel.InstanceID(fmt.Sprint(a.owner[1:], ".instance-", w.Serial())))
 	}
 	s.waiting[a.owner] = append(s.waiting[a.owner], ids...)
 	key := a.owner + "@" + a.spec.Version
@@ -221,7 +224,7 @@ func (s *scheduler) launch(a *app, n int) {
 	s.m.note("launches %d of", a.owner, int64(n), 0)
 	done := s.begin(a)
 	spec := a.spec
-	if w.plant.on(PrioritiesReversed) {
+	if w.Plant.On(bug.PrioritiesReversed) {
 		spec.Priority = -spec.Priority
 	}
 	s.m.request(func(r event.RequestID) event.Event {
@@ -229,16 +232,16 @@ func (s *scheduler) launch(a *app, n int) {
 	}, func(r brain.Reply) {
 		done()
 		if r.Err != nil {
-			w.fail("launch of %s: %v", a.owner, r.Err)
+			w.Fail("launch of %s: %v", a.owner, r.Err)
 			return
 		}
-		if r.Launch.Waiting > 0 && w.plant.on(ForgetQueue) {
+		if r.Launch.Waiting > 0 && w.Plant.On(bug.ForgetQueue) {
 			s.m.step(event.Withdraw{Framework: framework, Key: key})
 		}
 		if r.Launch.Waiting > 0 {
-			w.reach(LaunchWaits)
+			w.Reach(rare.LaunchWaits)
 			if r.Launch.Refusal == nil || r.Launch.Refusal.String() == "" {
-				w.fail("launch of %s: %d wait and nobody says why", a.owner, r.Launch.Waiting)
+				w.Fail("launch of %s: %d wait and nobody says why", a.owner, r.Launch.Waiting)
 			}
 		}
 	})
@@ -254,9 +257,9 @@ func (s *scheduler) withdraw(a *app, groups []kernel.InstanceID) {
 	}, func(r brain.Reply) {
 		done()
 		if r.Err != nil {
-			s.m.w.fail("withdraw of %s: %v", a.owner, r.Err)
+			s.m.w.Fail("withdraw of %s: %v", a.owner, r.Err)
 		}
-		s.m.w.reach(Withdrawn)
+		s.m.w.Reach(rare.Withdrawn)
 		for _, g := range r.Withdrawn { // the others were placed: the kernel's news tell
 			s.waiting[a.owner] = without(s.waiting[a.owner], g)
 		}
@@ -275,7 +278,7 @@ func (s *scheduler) stop(a *app, groups []kernel.InstanceID) {
 	}, func(r brain.Reply) {
 		done()
 		if r.Err != nil {
-			s.m.w.fail("stop of %s: %v", a.owner, r.Err)
+			s.m.w.Fail("stop of %s: %v", a.owner, r.Err)
 		}
 	})
 }

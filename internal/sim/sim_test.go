@@ -12,6 +12,9 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/marinaos/marina/internal/sim/bug"
+	"github.com/marinaos/marina/internal/sim/rare"
 )
 
 var (
@@ -28,7 +31,7 @@ func TestSeed(t *testing.T) {
 	if *seed == 0 {
 		t.Skip("give -seed=N")
 	}
-	r := Run(Config{Seed: *seed, Plant: Bug(*plant), Trace: os.Stdout})
+	r := Run(Config{Seed: *seed, Plant: bug.Bug(*plant), Trace: os.Stdout})
 	t.Logf("seed %d: %d events, %v simulated, hash %016x", r.Seed, r.Events, r.Simulated.Round(time.Millisecond), r.Hash)
 	r.report(t)
 }
@@ -83,7 +86,7 @@ func TestSeeds(t *testing.T) {
 		last = math.MaxUint64
 	}
 	defer debug.SetGCPercent(debug.SetGCPercent(400)) // worlds are small and short-lived
-	some, next, began := NewSometimes(), atomic.Uint64{}, time.Now()
+	some, next, began := rare.New(), atomic.Uint64{}, time.Now()
 	next.Store(*from - 1)
 	var total sum
 	t.Run("batch", func(t *testing.T) {
@@ -94,7 +97,8 @@ func TestSeeds(t *testing.T) {
 					r := Run(Config{Seed: s, Some: some})
 					if all := total.add(r); *hours > 0 {
 						if all.seeds%5000 == 0 {
-							fmt.Fprintf(os.Stderr, "%d seeds, %.0f of %.0f agent-hours, %.0f s\n", all.seeds, all.agents, *hours, time.Since(began).Seconds())
+							fmt.Fprintf(os.Stderr, "%d seeds, %.0f of %.0f agent-hours, %.0f s\n",
+								all.seeds, all.agents, *hours, time.Since(began).Seconds())
 						}
 						if all.agents >= *hours {
 							return

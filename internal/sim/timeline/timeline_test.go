@@ -77,7 +77,8 @@ func TestTracesDifferByEveryPartOfANote(t *testing.T) {
 	}
 	base := note{1, "m1", "sends %d of %d to", "a01", 2, 3}
 	seen := map[uint64]note{}
-	for _, n := range []note{base, {2, "m1", "sends %d of %d to", "a01", 2, 3}, {1, "m2", "sends %d of %d to", "a01", 2, 3},
+	for _, n := range []note{base,
+		{2, "m1", "sends %d of %d to", "a01", 2, 3}, {1, "m2", "sends %d of %d to", "a01", 2, 3},
 		{1, "m1", "sent %d of %d to", "a01", 2, 3}, {1, "m1", "sends %d of %d to", "a02", 2, 3},
 		{1, "m1", "sends %d of %d to", "a01", 3, 3}, {1, "m1", "sends %d of %d to", "a01", 2, 2}} {
 		var out bytes.Buffer

@@ -1,4 +1,4 @@
-package sim
+package machine
 
 import (
 	"slices"
@@ -6,11 +6,13 @@ import (
 
 	"github.com/marinaos/marina/internal/invariant"
 	"github.com/marinaos/marina/internal/kernel"
+	"github.com/marinaos/marina/internal/sim/bug"
+	"github.com/marinaos/marina/internal/sim/rare"
 )
 
 // pursue brings an instance towards its goal, from whatever point it was left at.
-func (a *agent) pursue(g *local) {
-	if g.Goal == kernel.GoalStop || g.dropped {
+func (a *Agent) pursue(g *Local) {
+	if g.Goal == kernel.GoalStop || g.Dropped {
 		a.stop(g)
 		a.forgetIfDone(g)
 		return
@@ -18,7 +20,7 @@ func (a *agent) pursue(g *local) {
 	for i := range g.tasks {
 		if g.tasks[i].State == kernel.Staging && g.tasks[i].Seq == 0 {
 			a.report(g, i, kernel.Staging, kernel.ReasonNone)
-			a.step(g, i, a.w.dice.Between(10*time.Millisecond, 800*time.Millisecond), a.create)
+			a.step(g, i, a.w.Dice.Between(10*time.Millisecond, 800*time.Millisecond), a.create)
 		} else if g.tasks[i].State < kernel.Running && a.container(g.tasks[i].Task) == nil {
 			a.step(g, i, 10*time.Millisecond, a.create)
 		}
@@ -26,7 +28,7 @@ func (a *agent) pursue(g *local) {
 }
 
 // step does the next thing to a task, unless its instance is to stop or it ended by then.
-func (a *agent) step(g *local, i int, d time.Duration, do func(*local, int)) {
+func (a *Agent) step(g *Local, i int, d time.Duration, do func(*Local, int)) {
 	a.w.After(d, &a.Actor, func() {
 		if !g.killing && !g.tasks[i].State.Terminal() {
 			do(g, i)
@@ -35,39 +37,39 @@ func (a *agent) step(g *local, i int, d time.Duration, do func(*local, int)) {
 }
 
 // create makes a task's container, once its host ports are free.
-func (a *agent) create(g *local, i int) {
+func (a *Agent) create(g *Local, i int) {
 	id := g.tasks[i].Task
-	if a.container(id) != nil && !a.w.plant.on(AgentForgetsRunning) {
+	if a.container(id) != nil && !a.w.Plant.On(bug.AgentForgetsRunning) {
 		return
 	}
 	ports := portsOf(g, i)
-	if slices.Contains(ports, a.foreign) {
-		a.w.reach(PortTaken)
+	if slices.Contains(ports, a.Foreign) {
+		a.w.Reach(rare.PortTaken)
 		a.report(g, i, kernel.Failed, kernel.ReasonPort)
 		a.stop(g)
 		return
 	}
 	if holder := a.holder(ports); holder != nil {
-		if l := a.local(holder.group); l == nil || !l.killing {
-			a.w.judge.hold(invariant.SharedPort(a.id, g.ID, holder.group))
+		if l := a.local(holder.Group); l == nil || !l.killing {
+			a.w.Judge.Hold(invariant.SharedPort(a.ID, g.ID, holder.Group))
 		}
-		a.w.reach(PortWaited)
+		a.w.Reach(rare.PortWaited)
 		a.step(g, i, waitForPort, a.create)
 		return
 	}
 	a.nextPID++
-	c := &container{task: id, group: g.ID, ports: ports, pid: a.nextPID, boot: a.boot, started: a.w.Wall()}
-	a.containers = append(a.containers, c)
-	a.w.judge.made(a, c)
+	c := &Container{Task: id, Group: g.ID, ports: ports, PID: a.nextPID, Boot: a.Boot, Started: a.w.Wall()}
+	a.Containers = append(a.Containers, c)
+	a.w.Judge.Made(a, c)
 	a.report(g, i, kernel.Starting, kernel.ReasonNone)
-	a.step(g, i, a.w.dice.Between(5*time.Millisecond, 200*time.Millisecond), func(g *local, i int) {
-		if !c.ended {
+	a.step(g, i, a.w.Dice.Between(5*time.Millisecond, 200*time.Millisecond), func(g *Local, i int) {
+		if !c.Ended {
 			a.report(g, i, kernel.Running, kernel.ReasonNone)
 		}
 	})
 }
 
-func portsOf(g *local, task int) []uint16 {
+func portsOf(g *Local, task int) []uint16 {
 	at := 0
 	for i := range task {
 		at += len(g.spec.Tasks[i].Ports)
@@ -82,11 +84,11 @@ func portsOf(g *local, task int) []uint16 {
 }
 
 // holder is a container that runs with one of these host ports.
-func (a *agent) holder(ports []uint16) *container {
-	for _, c := range a.containers {
+func (a *Agent) holder(ports []uint16) *Container {
+	for _, c := range a.Containers {
 		for _, p := range c.ports {
 			for _, q := range ports {
-				if p == q && !c.ended {
+				if p == q && !c.Ended {
 					return c
 				}
 			}
@@ -95,17 +97,8 @@ func (a *agent) holder(ports []uint16) *container {
 	return nil
 }
 
-func (a *agent) container(task kernel.TaskID) *container {
-	for _, c := range a.containers {
-		if c.task == task {
-			return c
-		}
-	}
-	return nil
-}
-
 // stop ends all tasks of an instance, each within its grace.
-func (a *agent) stop(g *local) {
+func (a *Agent) stop(g *Local) {
 	if g.killing {
 		return
 	}
@@ -116,14 +109,14 @@ func (a *agent) stop(g *local) {
 			continue
 		}
 		c := a.container(s.Task)
-		if c == nil || c.ended {
+		if c == nil || c.Ended {
 			a.report(g, i, kernel.Killed, kernel.ReasonKilled)
 			continue
 		}
 		a.report(g, i, kernel.Killing, kernel.ReasonNone)
 		grace := g.spec.Tasks[i].KillGrace
-		a.w.After(a.w.dice.Between(0, max(grace, kernel.DefaultKillGrace)), &a.Actor, func() {
-			if c.ended || a.container(c.task) != c {
+		a.w.After(a.w.Dice.Between(0, max(grace, kernel.DefaultKillGrace)), &a.Actor, func() {
+			if c.Ended || a.container(c.Task) != c {
 				return
 			}
 			a.end(c, exitedSIGKILL)
@@ -134,25 +127,25 @@ func (a *agent) stop(g *local) {
 }
 
 // end makes a container's process end: ground truth, whether or not an agent process sees it.
-func (a *agent) end(c *container, code int) {
-	c.ended, c.code = true, code
-	a.w.judge.ended(a, c)
+func (a *Agent) end(c *Container, code int) {
+	c.Ended, c.code = true, code
+	a.w.Judge.Ended(a, c)
 }
 
-// crash is a task ending by itself. Without an agent process the next one finds it.
-func (a *agent) crash(c *container, code int) {
-	a.note("task ends by itself with %d", string(c.task), int64(code), 0)
+// Crash is a task ending by itself. Without an agent process the next one finds it.
+func (a *Agent) Crash(c *Container, code int) {
+	a.Note("task ends by itself with %d", string(c.Task), int64(code), 0)
 	a.end(c, code)
-	if !a.up {
+	if !a.Up {
 		return
 	}
 	a.w.After(0, &a.Actor, func() {
-		g := a.local(c.group)
+		g := a.local(c.Group)
 		if g == nil {
 			return
 		}
 		for i := range g.tasks {
-			if s := &g.tasks[i]; s.Task == c.task && !s.State.Terminal() {
+			if s := &g.tasks[i]; s.Task == c.Task && !s.State.Terminal() {
 				state := kernel.Failed
 				if code == 0 {
 					state = kernel.Finished
@@ -167,17 +160,17 @@ func (a *agent) crash(c *container, code int) {
 	})
 }
 
-// feel changes whether the checks of this machine's tasks pass, and tells it.
-func (a *agent) feel(sick bool) {
-	if a.sick == sick {
+// Feel changes whether the checks of this machine's tasks pass, and tells it.
+func (a *Agent) Feel(sick bool) {
+	if a.Sick == sick {
 		return
 	}
-	a.sick = sick
-	if !a.up {
+	a.Sick = sick
+	if !a.Up {
 		return
 	}
 	a.w.After(0, &a.Actor, func() {
-		for _, g := range a.instances {
+		for _, g := range a.Instances {
 			for i := range g.tasks {
 				if s := &g.tasks[i]; s.State == kernel.Running && len(s.Health) > 0 && s.Health[0].Alive == sick {
 					a.report(g, i, kernel.Running, kernel.ReasonNone)
@@ -187,15 +180,15 @@ func (a *agent) feel(sick bool) {
 	})
 }
 
-func (a *agent) failures() int {
-	if a.sick {
+func (a *Agent) failures() int {
+	if a.Sick {
 		return 3
 	}
 	return 0
 }
 
 // report writes a task's new status down and sends it.
-func (a *agent) report(g *local, i int, state kernel.State, why kernel.Reason) {
+func (a *Agent) report(g *Local, i int, state kernel.State, why kernel.Reason) {
 	s := &g.tasks[i]
 	if s.State.Terminal() {
 		return
@@ -203,19 +196,19 @@ func (a *agent) report(g *local, i int, state kernel.State, why kernel.Reason) {
 	s.Seq++
 	s.State, s.Reason, s.Time = state, why, a.w.Wall()
 	if c := a.container(s.Task); c != nil {
-		s.PID, s.Started = c.pid, c.started
-		if c.ended {
+		s.PID, s.Started = c.PID, c.Started
+		if c.Ended {
 			s.Exit = new(c.code)
 		}
 	}
 	s.Health = nil
 	if len(g.spec.Tasks[i].Checks) > 0 && state == kernel.Running {
-		s.Health = []kernel.Health{{Known: true, Alive: !a.sick, Failures: a.failures()}}
+		s.Health = []kernel.Health{{Known: true, Alive: !a.Sick, Failures: a.failures()}}
 	}
-	a.note("%d: task is "+state.String(), string(s.Task), int64(s.Seq), 0)
-	if !g.dropped {
+	a.Note("%d: task is "+state.String(), string(s.Task), int64(s.Seq), 0)
+	if !g.Dropped {
 		a.send(kernel.Up{Statuses: []kernel.Status{*s}})
-		if state.Terminal() && a.w.plant.on(ForgetBeforeAck) {
+		if state.Terminal() && a.w.Plant.On(bug.ForgetBeforeAck) {
 			g.acked[i] = true
 			a.forgetIfDone(g)
 		}

@@ -1,4 +1,4 @@
-package sim
+package rare
 
 import "github.com/marinaos/marina/internal/invariant"
 
@@ -50,9 +50,10 @@ const (
 	RemovedWhileConnected = "machine removed while connected"
 )
 
-// NewSometimes returns the list of rare paths that a batch must reach.
-func NewSometimes() *invariant.Sometimes {
-	return invariant.NewSometimes(DeploymentFinished, DeploymentForced, MachineChanged, FrameLost, FrameDoubled, FrameReordered, FrameRefused, FrameRepeated, FrameGap, SessionEnded,
+// New returns the list of rare paths that a batch must reach.
+func New() *invariant.Sometimes {
+	return invariant.NewSometimes(DeploymentFinished, DeploymentForced, MachineChanged, FrameLost, FrameDoubled,
+		FrameReordered, FrameRefused, FrameRepeated, FrameGap, SessionEnded,
 		RegistrationLost, SyncDropped, StatusRepeated, TaskReadopted, TaskLostByReboot,
 		TaskEndedWhileAway, PortWaited, PortTaken, WriteFenced, WriteConflicted, OutcomeUnknown, ZombieResumed, Replaced,
 		Forgotten, ForgetRefused, LaunchWaits, Withdrawn, OrphanRan, QuotaBelowUse, ReturnedAfterForget,
