@@ -163,10 +163,15 @@ func (k keeper) measure(ctx context.Context) error {
 		if bound <= 0 {
 			continue
 		}
-		used, err := k.a.sandboxes.Usage(id)
+		sandboxed, err := k.a.sandboxes.Usage(id)
 		if err != nil {
 			continue // it ended meanwhile
 		}
+		if sandboxed.Files >= sandbox.MaxFiles {
+			s.group.stop(&ending{State: kernel.Failed, Reason: kernel.ReasonDisk, Task: s.index,
+				Why: fmt.Sprintf("has %d files or more in its sandbox, the limit", sandbox.MaxFiles)})
+		}
+		used := sandboxed.Bytes
 		if st, err := k.a.rt.Stats(ctx, s.Container); err == nil {
 			used += st.Disk
 		}

@@ -416,10 +416,10 @@ func (p *API) serveStats(w http.ResponseWriter, r *http.Request) error {
 			if err != nil {
 				return nil // it ended meanwhile
 			}
-			disk, _ := p.cfg.Sandboxes.Usage(id)
+			use, _ := p.cfg.Sandboxes.Usage(id)
 			mu.Lock()
 			defer mu.Unlock()
-			out.Tasks = append(out.Tasks, TaskStats{id, s.Mem, s.CPU, s.PIDs, s.Throttle, disk + s.Disk})
+			out.Tasks = append(out.Tasks, TaskStats{id, s.Mem, s.CPU, s.PIDs, s.Throttle, use.Bytes + s.Disk})
 			return nil
 		})
 	}

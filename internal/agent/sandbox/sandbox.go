@@ -1,6 +1,7 @@
 package sandbox
 
 import (
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -20,17 +21,27 @@ import (
 // Root is where sandboxes are in an agent's state directory, each by its task's name.
 const Root = "sandboxes"
 
-// maxWalk bounds how many files of one sandbox are looked at when it is measured.
-const maxWalk = 1_000_000
+// Trash is where things are put, in an agent's state directory, that a task may have made too large to remove at once.
+const Trash = "trash"
+
+// MaxFiles is how many files and directories one sandbox may have, and how many of it are looked at.
+const MaxFiles = 1_000_000
 
 // Dir is the sandboxes of one machine's tasks. Its methods are safe for concurrent use.
 type Dir struct {
 	root   *os.Root    // the agent's state directory
 	moving locks.Table // by task: held alone while the files of its output are moved
+	most   int64       // MaxFiles
+}
+
+// Use is what a sandbox takes of the disk.
+type Use struct {
+	Bytes int64 // on the disk: a hole takes nothing
+	Files int64 // and directories; at MaxFiles there may be more of both
 }
 
 // In is the sandboxes in an agent's state directory, which stays the caller's.
-func In(root *os.Root) *Dir { return &Dir{root: root} }
+func In(root *os.Root) *Dir { return &Dir{root: root, most: MaxFiles} }
 
 // Path is a task's sandbox, whether it is there or not.
 func (d *Dir) Path(task kernel.TaskID) string {
@@ -88,24 +99,57 @@ func OpenInside(root *os.Root, name string, flag int) (*os.File, error) {
 	return f, err
 }
 
-// Usage is how many bytes a sandbox takes on the disk. Links are not followed, files with several names count once, and
+// discard removes what a task may have put in place of a file. A directory is only put aside, whatever is in it;
+// Collect removes it.
+func (d *Dir) discard(task kernel.TaskID, name string) error {
+	at := path.Join(Root, string(task), name)
+	i, err := d.root.Lstat(at)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if !i.IsDir() {
+		return d.root.Remove(at)
+	}
+	if err := d.root.MkdirAll(Trash, 0o700); err != nil {
+		return err
+	}
+	return d.root.Rename(at, path.Join(Trash, rand.Text()))
+}
+
+// empty removes what discard put aside.
+func (d *Dir) empty() error {
+	entries, err := fs.ReadDir(d.root.FS(), Trash)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	errs := []error{err}
+	for _, e := range entries {
+		errs = append(errs, d.root.RemoveAll(path.Join(Trash, e.Name())))
+	}
+	return errors.Join(errs...)
+}
+
+// Usage is what a sandbox takes of the disk. Links are not followed, files with several names count once, and
 // what is mounted inside does not count.
-func (d *Dir) Usage(task kernel.TaskID) (int64, error) {
+func (d *Dir) Usage(task kernel.TaskID) (u Use, err error) {
 	sub, err := d.Open(task)
 	if err != nil {
-		return 0, err
+		return Use{}, err
 	}
 	defer sub.Close()
-	var sum int64
 	var device uint64
-	seen, walked := map[uint64]bool{}, 0
+	seen := map[uint64]bool{}
 	err = fs.WalkDir(sub.FS(), ".", func(_ string, e fs.DirEntry, err error) error {
 		if err != nil {
 			return nil // removed meanwhile, or unreadable: what can be read counts
 		}
-		if walked++; walked > maxWalk {
+		if u.Files >= d.most {
 			return fs.SkipAll
 		}
+		u.Files++
 		i, err := e.Info()
 		if err != nil {
 			return nil
@@ -126,10 +170,10 @@ func (d *Dir) Usage(task kernel.TaskID) (int64, error) {
 			}
 			seen[s.Ino] = true
 		}
-		sum += s.Blocks * 512
+		u.Bytes += s.Blocks * 512
 		return nil
 	})
-	return sum, err
+	return u, err
 }
 
 // Collect removes the sandboxes of tasks that are not live and that the limits do not keep, and names those. free is
@@ -150,10 +194,11 @@ func (d *Dir) Collect(live map[kernel.TaskID]bool, l Limits, free int64) (remove
 	}
 	if free < l.Free { // only then do their sizes matter
 		for i := range ended {
-			ended[i].bytes, _ = d.Usage(kernel.TaskID(ended[i].name))
+			u, _ := d.Usage(kernel.TaskID(ended[i].name))
+			ended[i].bytes = u.Bytes
 		}
 	}
-	var errs []error
+	errs := []error{d.empty()}
 	for _, name := range decide(l, ended, time.Now(), free) {
 		if err := d.root.RemoveAll(path.Join(Root, name)); err != nil {
 			errs = append(errs, fmt.Errorf("sandbox %s: %w", name, err))

@@ -163,9 +163,17 @@ func TestUsageIsWhatASandboxTakesOnTheDisk(t *testing.T) {
 		t.Fatal(err)
 	}
 	got, err := d.Usage("t")
-	if err != nil || got-empty < size || got-empty > size+64<<10 {
-		t.Errorf("got %d bytes more, %v, want a file of %d counted once and nothing else", got-empty, err, size)
+	if more := got.Bytes - empty.Bytes; err != nil || more < size || more > size+64<<10 {
+		t.Errorf("got %d bytes more, %v, want a file of %d counted once and nothing else", more, err, size)
 	}
+	if got.Files-empty.Files != 3 {
+		t.Errorf("got %d files more, want three names", got.Files-empty.Files)
+	}
+	d.most = 4
+	if got, err := d.Usage("t"); err != nil || got.Files != d.most {
+		t.Errorf("got %+v, %v, want it to stop at %d files", got, err, d.most)
+	}
+	d.most = MaxFiles
 	if _, err := d.Usage("nobody"); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("got %v, want fs.ErrNotExist", err)
 	}
@@ -261,5 +269,83 @@ func TestLastWordsAreReadFromTheEnd(t *testing.T) {
 	}
 	if got := d.LastWords("nobody"); got != "" {
 		t.Errorf("of a task that never was: %q", got)
+	}
+}
+
+// A task makes its output terabytes large out of nothing: it takes no more of the disk than is kept of any output, and
+// what is written after it is read where it belongs.
+func TestAHoleOfTerabytesInAStreamIsNotCopied(t *testing.T) {
+	d, _ := dir(t)
+	if err := d.Make("t", nil); err != nil {
+		t.Fatal(err)
+	}
+	out := filepath.Join(d.Path("t"), "stdout")
+	const keep, limit, hole = 2, 64 << 10, 15 << 40
+	put(t, out, strings.Repeat("early", 20_000))
+	if err := d.Rotate("t", "stdout", limit, keep); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(out, hole); err != nil {
+		t.Skipf("this filesystem has no files of 15 TiB: %v", err)
+	}
+	f, err := os.OpenFile(out, os.O_APPEND|os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if _, err := f.WriteString("last"); err != nil {
+		t.Fatal(err)
+	}
+	for range 4 {
+		if err := d.Rotate("t", "stdout", limit, keep); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if used, err := d.Usage("t"); err != nil || used.Bytes > (keep+2)*(keep+1)*limit {
+		t.Errorf("it takes %d bytes of the disk, %v", used.Bytes, err)
+	}
+	buf := make([]byte, 8)
+	_, _, end, err := d.Read("t", "stdout", 0, nil, keep)
+	if err != nil || end < 1<<20 && supportsXattr(t, out) {
+		t.Fatalf("ends at %d, %v, want what was dropped counted", end, err)
+	}
+	if n, at, _, err := d.Read("t", "stdout", end-4, buf, keep); err != nil || string(buf[:n]) != "last" || at != end-4 {
+		t.Errorf("the end: got %q at %d of %d, %v", buf[:n], at, end, err)
+	}
+}
+
+// A task puts directories full of files where its output is rotated to: they are put aside at once, and removed by
+// whoever has the time.
+func TestDirectoriesInPlaceOfRotatedFilesHoldNothingUp(t *testing.T) {
+	d, state := dir(t)
+	if err := d.Make("t", nil); err != nil {
+		t.Fatal(err)
+	}
+	const keep, limit = 2, 8 << 10
+	for _, name := range []string{"stdout.new", "stdout.1", "stdout.2"} {
+		if err := os.MkdirAll(filepath.Join(d.Path("t"), name, "a", "b"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		put(t, filepath.Join(d.Path("t"), name, "a", "file"), "x")
+	}
+	for range keep + 2 {
+		put(t, filepath.Join(d.Path("t"), "stdout"), strings.Repeat("line\n", 4000))
+		if err := d.Rotate("t", "stdout", limit, keep); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i := 1; i <= keep; i++ {
+		if st, err := os.Lstat(filepath.Join(d.Path("t"), rotated("stdout", i))); err != nil || !st.Mode().IsRegular() {
+			t.Errorf("%s: got %v, %v, want a file", rotated("stdout", i), st, err)
+		}
+	}
+	if aside, _ := os.ReadDir(filepath.Join(state, Trash)); len(aside) != 3 {
+		t.Errorf("put aside: got %d, want 3", len(aside))
+	}
+	if _, err := d.Collect(map[kernel.TaskID]bool{"t": true}, Limits{Age: time.Hour, Count: 9}, 1<<40); err != nil {
+		t.Error(err)
+	}
+	if aside, _ := os.ReadDir(filepath.Join(state, Trash)); len(aside) != 0 {
+		t.Errorf("still there after a collection: %d", len(aside))
 	}
 }

@@ -22,7 +22,7 @@ func dropped(f *os.File) int64 {
 	if n, err := unix.Fgetxattr(int(f.Fd()), droppedAttr, b[:]); err != nil || n != len(b) {
 		return 0
 	}
-	return int64(binary.BigEndian.Uint64(b[:]))
+	return int64(min(binary.BigEndian.Uint64(b[:]), 1<<60)) // the file is the task's, and so is this
 }
 
 func setDropped(f *os.File, n int64) error {
@@ -90,7 +90,8 @@ func (d *Dir) Read(task kernel.TaskID, name string, offset int64, buf []byte,
 
 // Rotate moves the head of a stream that grew past limit into a file of its own and keeps at most keep of those. No
 // byte is lost where the filesystem can take blocks out of the front of a file (ext4, XFS); elsewhere what is written
-// during one truncation is.
+// during one truncation is. Of a stream that grew by more than is kept the oldest is dropped and never copied: a task
+// can make a file of terabytes out of nothing.
 func (d *Dir) Rotate(task kernel.TaskID, name string, limit int64, keep int) error {
 	root, err := d.Open(task)
 	if err != nil {
@@ -110,6 +111,16 @@ func (d *Dir) Rotate(task kernel.TaskID, name string, limit int64, keep int) err
 	if size <= limit || head <= 0 {
 		return nil
 	}
+	most := max(st.Bsize, int64(keep+1)*limit/st.Bsize*st.Bsize)
+	if head > most {
+		if left, err := d.cut(task, root, cur, name, head-most, keep); err != nil || !left {
+			return err
+		}
+		head = most
+	}
+	if err := d.discard(task, name+".new"); err != nil {
+		return err
+	}
 	fresh, err := copyHead(root, cur, name+".new", head)
 	if err != nil {
 		return err
@@ -117,7 +128,7 @@ func (d *Dir) Rotate(task kernel.TaskID, name string, limit int64, keep int) err
 	defer fresh.Close()
 
 	defer d.moving.Lock(string(task))()
-	if err := shift(root, cur, name, keep); err != nil {
+	if err := d.shift(task, root, cur, name, keep); err != nil {
 		return err
 	}
 	if err := root.Rename(name+".new", rotated(name, 1)); err != nil {
@@ -125,35 +136,64 @@ func (d *Dir) Rotate(task kernel.TaskID, name string, limit int64, keep int) err
 	}
 	err = unix.Fallocate(int(cur.Fd()), unix.FALLOC_FL_COLLAPSE_RANGE, 0, head)
 	if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EINVAL) {
-		if _, err = io.Copy(fresh, io.NewSectionReader(cur, head, 1<<62)); err == nil {
+		if _, err = io.Copy(fresh, io.NewSectionReader(cur, head, most)); err == nil {
 			err = cur.Truncate(0)
 		}
 	}
 	return err
 }
 
-func copyHead(root *os.Root, cur *os.File, name string, head int64) (*os.File, error) {
-	if err := root.RemoveAll(name); err != nil {
-		return nil, err
+// cut drops the first n bytes of a stream, and with them all that it was rotated into, which is older. Where blocks
+// cannot be taken out of the front of a file, all of it is dropped, and nothing left.
+func (d *Dir) cut(task kernel.TaskID, root *os.Root, cur *os.File, name string, n int64, keep int) (left bool, err error) {
+	defer d.moving.Lock(string(task))()
+	gone := dropped(cur)
+	for i := keep; i >= 1; i-- {
+		if st, err := root.Lstat(rotated(name, i)); err == nil {
+			gone += st.Size()
+		}
+		if err := d.discard(task, rotated(name, i)); err != nil {
+			return false, err
+		}
 	}
+	left = true
+	err = unix.Fallocate(int(cur.Fd()), unix.FALLOC_FL_COLLAPSE_RANGE, 0, n)
+	if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EINVAL) {
+		i, staterr := cur.Stat()
+		if staterr != nil {
+			return false, staterr
+		}
+		left, n, err = false, i.Size(), cur.Truncate(0)
+	}
+	if err != nil {
+		return false, err
+	}
+	if err := setDropped(cur, gone+n); err != nil && !errors.Is(err, unix.EOPNOTSUPP) {
+		return false, err
+	}
+	return left, nil
+}
+
+func copyHead(root *os.Root, cur *os.File, name string, head int64) (*os.File, error) {
 	f, err := root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
 	if err != nil {
 		return nil, err
 	}
 	if _, err := io.Copy(f, io.NewSectionReader(cur, 0, head)); err != nil {
 		f.Close()
+		_ = root.Remove(name) // a full disk is not the fuller for it
 		return nil, err
 	}
 	return f, nil
 }
 
 // shift makes room for a new first rotated file.
-func shift(root *os.Root, cur *os.File, name string, keep int) error {
-	if i, err := root.Stat(rotated(name, keep)); err == nil {
+func (d *Dir) shift(task kernel.TaskID, root *os.Root, cur *os.File, name string, keep int) error {
+	if i, err := root.Lstat(rotated(name, keep)); err == nil {
 		if err := setDropped(cur, dropped(cur)+i.Size()); err != nil && !errors.Is(err, unix.EOPNOTSUPP) {
 			return err
 		}
-		if err := root.RemoveAll(rotated(name, keep)); err != nil {
+		if err := d.discard(task, rotated(name, keep)); err != nil {
 			return err
 		}
 	}
