@@ -466,6 +466,10 @@ func TestWhatIsWatchedIsTrimmedToWhatIsRead(t *testing.T) {
 	if got.OwnerReferences[0].Kind != "DaemonSet" || got.Spec.NodeName != "node-1" {
 		t.Errorf("what is read of it is gone: %+v", got)
 	}
+	n := trimNode(node("a", "10.0.0.1", "", true)).(*corev1.Node)
+	if told := look([]*corev1.Node{n}, nil, nil, nil).Nodes[0]; told.Mem != 1<<30 || told.MilliCPU != 250 {
+		t.Errorf("a node's size: got %+v, want it as the kubelet tells it", told)
+	}
 	gone := cache.DeletedFinalStateUnknown{Key: "default/web"}
 	for what, trim := range map[string]func(any) any{"node": trimNode, "pod": trimPod, "service": trimService,
 		"slice": trimSlice,

@@ -157,7 +157,7 @@ func TestStatusSaysWhatPodsWaitFor(t *testing.T) {
 		t.Errorf("node: got %+v, want %+v", got.Nodes[1], want)
 	}
 	if len(got.LoadBalancers) != 1 || !slices.Equal(got.LoadBalancers[0].Ports,
-		[]BalancerPort{{"http", "TCP", 80, 31234}}) {
+		[]BalancerPort{{Name: "http", Protocol: "TCP", Port: 80, NodePort: 31234}}) {
 		t.Errorf("load balancers: got %+v, want web with its one node port", got.LoadBalancers)
 	}
 }

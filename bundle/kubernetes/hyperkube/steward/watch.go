@@ -93,7 +93,8 @@ func trimNode(o any) any {
 		return o
 	}
 	n.ManagedFields, n.Annotations, n.Status.Images = nil, nil, nil
-	n.Status.VolumesInUse, n.Status.VolumesAttached, n.Status.Capacity = nil, nil, nil
+	n.Status.VolumesInUse, n.Status.VolumesAttached = nil, nil
+	n.Status.Capacity = corev1.ResourceList{corev1.ResourceMemory: *n.Status.Capacity.Memory()}
 	return n
 }
 
