@@ -30,14 +30,14 @@ const (
 type Task struct {
 	ID        kernel.TaskID     `json:"id"`
 	Group     kernel.InstanceID `json:"group"`
-	Name      string            `json:"name,omitempty"` // in its group
+	Name      string            `json:"name,omitempty"` // in its instance
 	Framework string            `json:"framework"`
 	Owner     string            `json:"owner"`
 	Version   string            `json:"version,omitempty"`
 	Machine   kernel.AgentID    `json:"machine"`
 	Hostname  string            `json:"hostname"`
 	Address   netip.Addr        `json:"address,omitzero"`
-	HostPorts []uint16          `json:"hostPorts,omitempty"` // the group's
+	HostPorts []uint16          `json:"hostPorts,omitempty"` // the instance's
 	Goal      kernel.Goal       `json:"goal"`
 	Why       string            `json:"why,omitempty"`
 	State     kernel.State      `json:"state"`
@@ -53,8 +53,8 @@ func tasksOf(r *kernel.Record) []Task {
 	out := make([]Task, len(i.Statuses))
 	for k := range out {
 		out[k] = Task{ID: i.Statuses[k].Task, Group: i.ID, Name: r.Tasks[k].Name, Framework: i.Framework, Owner: i.Owner,
-			Version: i.Version, Machine: i.Agent,
-			Hostname: i.Hostname, Address: i.Address, HostPorts: i.HostPorts, Goal: i.Goal, Why: i.Why, State: i.Statuses[k].State,
+			Version: i.Version, Machine: i.Agent, Hostname: i.Hostname, Address: i.Address, HostPorts: i.HostPorts,
+			Goal: i.Goal, Why: i.Why, State: i.Statuses[k].State,
 			Healthy: i.Statuses[k].Healthy(), Placed: i.Placed, Away: i.Away, Status: i.Statuses[k]}
 	}
 	return out
@@ -202,7 +202,8 @@ func (m *api) reservations(w http.ResponseWriter, r *http.Request, id, role stri
 	kept := kernel.ReservedPart{Role: "/" + strings.Trim(role, "/")}
 	if r.Method == http.MethodPut {
 		if err := readBody(w, r, &kept.Amount); err != nil {
-			return fmt.Errorf("reservation for %s: the body is not what is expected, {\"milliCPU\": 4000, \"mem\": 8589934592}: %w", kept.Role, errdefs.ErrInvalidArgument)
+			return fmt.Errorf("reservation for %s: the body is not what is expected, "+
+				`{"milliCPU": 4000, "mem": 8589934592}: %w`, kept.Role, errdefs.ErrInvalidArgument)
 		}
 		if kept.Amount.IsZero() {
 			return fmt.Errorf("reservation for %s: it keeps nothing; DELETE takes one away: %w", kept.Role,
@@ -239,7 +240,10 @@ func (m *api) quotas(w http.ResponseWriter, r *http.Request, rest string) error 
 			Force     bool              `json:"force"`
 		}
 		if err := readBody(w, r, &body); err != nil {
-			return fmt.Errorf("quota of %s: the body is not what is expected, {\"guarantee\": {\"milliCPU\": 1000}, \"limit\": {\"milliCPU\": 4000, \"mem\": -1, \"disk\": -1, \"gpus\": -1}, \"weight\": 2}: %w", role, errdefs.ErrInvalidArgument)
+			return fmt.Errorf("quota of %s: the body is not what is expected, "+
+				`{"guarantee": {"milliCPU": 1000}, "limit": {"milliCPU": 4000, "mem": -1, "disk": -1, "gpus": -1}, `+
+				`"weight": 2}: %w`,
+				role, errdefs.ErrInvalidArgument)
 		}
 		q := kernel.Quota{Role: role, Guarantee: body.Guarantee, Limit: kernel.NoLimit, Weight: body.Weight}
 		switch {

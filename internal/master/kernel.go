@@ -20,33 +20,33 @@ func (m *Master) Launch(ctx context.Context, r kernel.LaunchRequest) (kernel.Lau
 }
 
 // Withdraw is kernel.Kernel's.
-func (m *Master) Withdraw(ctx context.Context, framework, key string, groups []kernel.InstanceID) ([]kernel.InstanceID,
+func (m *Master) Withdraw(ctx context.Context, framework, key string, ids []kernel.InstanceID) ([]kernel.InstanceID,
 	error) {
-	reply, err := m.request(ctx, event.Withdraw{Framework: framework, Key: key, Instances: groups})
+	reply, err := m.request(ctx, event.Withdraw{Framework: framework, Key: key, Instances: ids})
 	return reply.Withdrawn, err
 }
 
 // Stop is kernel.Kernel's.
-func (m *Master) Stop(ctx context.Context, framework string, groups []kernel.InstanceID, why string) error {
-	_, err := m.request(ctx, event.Stop{Framework: framework, Instances: groups, Why: why})
+func (m *Master) Stop(ctx context.Context, framework string, ids []kernel.InstanceID, why string) error {
+	_, err := m.request(ctx, event.Stop{Framework: framework, Instances: ids, Why: why})
 	return err
 }
 
 // Forget is kernel.Kernel's.
-func (m *Master) Forget(ctx context.Context, framework string, groups []kernel.InstanceID) error {
-	_, err := m.request(ctx, event.Forget{Framework: framework, Instances: groups})
+func (m *Master) Forget(ctx context.Context, framework string, ids []kernel.InstanceID) error {
+	_, err := m.request(ctx, event.Forget{Framework: framework, Instances: ids})
 	return err
 }
 
 // Resize is kernel.Kernel's.
-func (m *Master) Resize(ctx context.Context, framework string, group kernel.InstanceID, sizes []kernel.Size) error {
-	_, err := m.request(ctx, event.Resize{Framework: framework, Instance: group, Sizes: sizes})
+func (m *Master) Resize(ctx context.Context, framework string, id kernel.InstanceID, sizes []kernel.Size) error {
+	_, err := m.request(ctx, event.Resize{Framework: framework, Instance: id, Sizes: sizes})
 	return err
 }
 
 // Release is kernel.Kernel's.
-func (m *Master) Release(ctx context.Context, framework string, claims []string) error {
-	_, err := m.request(ctx, event.Release{Framework: framework, Reservations: claims})
+func (m *Master) Release(ctx context.Context, framework string, names []string) error {
+	_, err := m.request(ctx, event.Release{Framework: framework, Reservations: names})
 	return err
 }
 

@@ -65,10 +65,10 @@
 // # What outlives instances
 //
 // A reservation (kernel.Reservation) is a row of its own, written with the first instance that is placed with it:
-// machine, address, host ports, volumes. One group at a time holds it; the next waits in the queue and gets the same.
-// Its disk counts against machine and quota with or without a holder. A reservation that was released stays, marked so,
-// until its agent says that nothing is left of it. Ports that an owner was given beside its spec (Expose) are rows too;
-// they go out with the endpoints of its instances.
+// machine, address, host ports, volumes. One instance at a time holds it; the next waits in the queue and gets the
+// same. Its disk counts against machine and quota with or without a holder. A reservation that was released stays,
+// marked so, until its agent says that nothing is left of it. Ports that an owner was given beside its spec (Expose) are
+// rows too; they go out with the endpoints of its instances.
 //
 // # Agents
 //

@@ -159,19 +159,19 @@ func (t loader) loadAgent(id kernel.AgentID) *agent {
 }
 
 func (t loader) loadAssigned(r row.Row, raw []byte) error {
-	groups, err := kernel.UnpackAssignments(raw)
+	assignments, err := kernel.UnpackAssignments(raw)
 	if err != nil {
 		return err
 	}
 	if t.removed.Has(kernel.AgentID(r.ID)) {
-		t.loadOrphans(r, groups)
+		t.loadOrphans(r, assignments)
 		return nil
 	}
 	a := t.fleet.byID[kernel.AgentID(r.ID)]
 	if a == nil {
 		return fmt.Errorf("agent %s has no row", r.ID)
 	}
-	for _, g := range groups {
+	for _, g := range assignments {
 		sp := t.specs.Get(g.Spec)
 		if sp == nil {
 			return fmt.Errorf("group %s: spec %s cannot be read", g.ID, g.Spec)
@@ -245,9 +245,9 @@ func (t loader) loadExposed(r row.Row, raw []byte) error {
 }
 
 // loadOrphans reads the instances of a machine of whose removal only a part is durable: they have ended.
-func (t loader) loadOrphans(r row.Row, groups []kernel.Assignment) {
+func (t loader) loadOrphans(r row.Row, assignments []kernel.Assignment) {
 	t.step.dirty(r)
-	for _, g := range groups {
+	for _, g := range assignments {
 		sp := t.specs.Get(g.Spec)
 		if sp == nil || t.ended.Has(sp.Framework, g.ID) {
 			continue

@@ -76,7 +76,8 @@ func TestStateMachine(t *testing.T) {
 			m.dial(t, m.agents[n])
 		}
 		t.Repeat(map[string]func(*rapid.T){
-			"launch": m.launch, "launch more": m.launch, "status": m.status, "statuses": m.status, "stop": m.stop, "withdraw": m.withdraw, "resize": m.resize, "quota": m.quota, "reserve": m.reserve,
+			"launch": m.launch, "launch more": m.launch, "status": m.status, "statuses": m.status, "stop": m.stop,
+			"withdraw": m.withdraw, "resize": m.resize, "quota": m.quota, "reserve": m.reserve,
 			"release": m.release, "forget": m.forget, "remove": m.remove, "agent": m.agent, "time": m.time, "failover": m.lead,
 		})
 	})

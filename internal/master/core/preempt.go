@@ -59,8 +59,8 @@ func (t *tables) mayPreempt(e *queue.Entry) bool {
 	return e.Spec.Priority > 0 || t.capacity.preemptible > 0
 }
 
-// yields reports whether an instance makes way for an entry: it has a lower priority, and is of the same top-level
-// group or runs on what others do not use. An owner's own versions are its scheduler's affair, and what has a
+// yields reports whether an instance makes way for an entry: it has a lower priority, and is of the same top-level role
+// or preemptible. An owner's own versions are its scheduler's affair, and what has a
 // reservation makes way only if it is preemptible.
 func (i *instance) yields(e *queue.Entry) bool {
 	of, to := i.spec, e.Spec

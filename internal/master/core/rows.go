@@ -50,11 +50,11 @@ func (s *State) value(r row.Row) any {
 		}
 	case row.Assigned:
 		if a := s.fleet.byID[kernel.AgentID(r.ID)]; a != nil && r.Chunk < len(a.chunks) && len(a.chunks[r.Chunk]) > 0 {
-			groups := make([]*kernel.Assignment, len(a.chunks[r.Chunk]))
+			assignments := make([]*kernel.Assignment, len(a.chunks[r.Chunk]))
 			for k, i := range a.chunks[r.Chunk] {
-				groups[k] = new(i.Assignment())
+				assignments[k] = new(i.Assignment())
 			}
-			return groups
+			return assignments
 		}
 	}
 	return nil

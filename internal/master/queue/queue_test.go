@@ -96,9 +96,11 @@ func TestWhatIsAddedIsPlacedOrWithdrawn(t *testing.T) {
 						t.Fatalf("%s waits in %s, which is not in the queue", id, key)
 					}
 				}
-				for key := range listed {
-					if e := q.Get(Key{"f", key}); e == nil || len(e.Instances) == 0 {
-						t.Fatalf("%s is in the queue with nothing that waits", key)
+				for n := range 4 {
+					key := fmt.Sprint("k", n)
+					e := q.Get(Key{"f", key})
+					if listed[key] != (e != nil) || e != nil && len(e.Instances) == 0 {
+						t.Fatalf("%s is in the queue: %v, as entry %v", key, listed[key], e)
 					}
 				}
 			}

@@ -25,8 +25,8 @@ func (e *Entry) Unfit() bool { return e.unfit }
 // take them now.
 func (e *Entry) TriedEverywhere() bool { return e.unfit && e.queued }
 
-// Refusal says why the instances of an entry wait. explain looks at every one of so many machines, and so is asked again
-// only after a while, about a few entries in one step.
+// Refusal says why the instances of an entry wait. explain looks at every one of so many machines, and so is asked
+// again only after a while, about a few entries in one step.
 func (q *Queue) Refusal(e *Entry, now time.Time, machines int,
 	explain func(*placement.Request) kernel.Refusal) kernel.Refusal {
 	switch {

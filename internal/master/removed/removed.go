@@ -88,6 +88,7 @@ func (m *Machines) Heard(ev *event.Frame) (why string, ok bool) {
 // Why says to a machine that it was removed, and what to do to have it back.
 func (m *Machines) Why(id kernel.AgentID) string {
 	gone := m.rows[id]
-	return fmt.Sprintf("machine %s (%s) was removed from the datacenter at %s: run `marina down` on it; to have it join as a new machine, delete "+
-		"the file agent.id of its state directory then, and run `marina up`", gone.Hostname, id, gone.Removed.UTC().Format(time.RFC3339))
+	return fmt.Sprintf("machine %s (%s) was removed from the datacenter at %s: run `marina down` on it; "+
+		"to have it join as a new machine, delete the file agent.id of its state directory then, and run `marina up`",
+		gone.Hostname, id, gone.Removed.UTC().Format(time.RFC3339))
 }

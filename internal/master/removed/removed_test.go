@@ -41,6 +41,9 @@ func TestARemovedMachinesSessionEndsOnceItHasHeard(t *testing.T) {
 		if _, ok := r.Heard(&event.Frame{Session: 7, Up: kernel.Up{Applied: applied}}); ok != want {
 			t.Errorf("frame %d is applied: it has heard is %v", applied, ok)
 		}
+		if _, again := r.Heard(&event.Frame{Session: 7, Up: kernel.Up{Applied: 9}}); again == want {
+			t.Errorf("frame %d was applied: it is closed later is %v", applied, again)
+		}
 	}
 	if _, ok := r.Heard(&event.Frame{Session: 8, Up: kernel.Up{Applied: 9}}); ok {
 		t.Error("another session: it has heard")

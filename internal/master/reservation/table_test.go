@@ -109,7 +109,8 @@ func TestASpecKeepsTheVolumesThatThereAre(t *testing.T) {
 }
 
 func TestARemovedMachineLosesWhatHasVolumes(t *testing.T) {
-	table := New(func(*Reservation) {})
+	written := map[string]bool{} // what is reported, as lost or not
+	table := New(func(c *Reservation) { written[c.Name] = c.Lost })
 	full, empty, gone := with("full", 1), with("empty", 1), with("gone", 1)
 	empty.Reservation.Volumes = nil
 	for _, k := range []*kernel.Spec{full, empty, gone} {
@@ -125,6 +126,9 @@ func TestARemovedMachineLosesWhatHasVolumes(t *testing.T) {
 		if kept := table.MarkLost(c); kept != (c.Name == "full") {
 			t.Errorf("%s: kept is %v", c.Name, kept)
 		}
+	}
+	if !written["full"] || written["empty"] || written["gone"] {
+		t.Errorf("reported as lost: got %v, want the one with volumes", written)
 	}
 	c := table.Of(full)
 	if ok, why := c.Available(); ok || c == nil || !c.Lost || len(table.On("a")) != 0 || table.Of(empty) != nil ||
