@@ -96,7 +96,9 @@ func (c *Config) nodeLabels() string {
 	for _, k := range slices.Sorted(maps.Keys(c.Labels)) {
 		domain, _, named := strings.Cut(k, "/")
 		reserved := named && (under(domain, "kubernetes.io") || under(domain, "k8s.io"))
-		if !reserved || under(domain, "kubelet.kubernetes.io") || under(domain, "node.kubernetes.io") || k == "topology.kubernetes.io/zone" || k == "topology.kubernetes.io/region" {
+		own := under(domain, "kubelet.kubernetes.io") || under(domain, "node.kubernetes.io") ||
+			k == "topology.kubernetes.io/zone" || k == "topology.kubernetes.io/region"
+		if !reserved || own {
 			labels = append(labels, k+"="+c.Labels[k])
 		}
 	}

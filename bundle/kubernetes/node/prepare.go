@@ -39,7 +39,8 @@ func (n *Node) prepare() error {
 // to look at and to set, and no kernel log. It also leaves a whole /proc and /sys mounted, without which the kernel
 // refuses pods with user namespaces new ones, since a file lies over the node's /proc/meminfo.
 func (n *Node) shield() error {
-	for name, value := range map[string]string{"vm/overcommit_memory": "1", "kernel/panic": "10", "kernel/panic_on_oops": "1"} {
+	sysctls := map[string]string{"vm/overcommit_memory": "1", "kernel/panic": "10", "kernel/panic_on_oops": "1"}
+	for name, value := range sysctls {
 		file := filepath.Join(runDir, "sysctl", name)
 		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
 			return err

@@ -126,7 +126,8 @@ func (a *addons) apply(ctx context.Context, nodeless bool) error {
 		if w.kind.namespaced {
 			to = a.objects.Resource(w.kind.GroupVersionResource).Namespace(w.object.GetNamespace())
 		}
-		if _, err := to.Apply(ctx, w.object.GetName(), w.object, metav1.ApplyOptions{FieldManager: fieldManager, Force: true}); err != nil {
+		_, err := to.Apply(ctx, w.object.GetName(), w.object, metav1.ApplyOptions{FieldManager: fieldManager, Force: true})
+		if err != nil {
 			errs = append(errs, fmt.Errorf("%s %s: %w", w.object.GetKind(), w.object.GetName(), err))
 		}
 	}
@@ -147,7 +148,8 @@ func (a *addons) prune(ctx context.Context, keep map[string]bool) error {
 				continue
 			}
 			err := a.names.Resource(k.GroupVersionResource).Namespace(o.Namespace).Delete(ctx, o.Name,
-				metav1.DeleteOptions{Preconditions: metav1.NewUIDPreconditions(string(o.UID)), PropagationPolicy: new(metav1.DeletePropagationBackground)})
+				metav1.DeleteOptions{Preconditions: metav1.NewUIDPreconditions(string(o.UID)),
+					PropagationPolicy: new(metav1.DeletePropagationBackground)})
 			if err != nil && !apierrors.IsNotFound(err) {
 				return fmt.Errorf("%s %s: %w", k.Resource, o.Name, err)
 			}
@@ -195,8 +197,8 @@ func (a *addons) read() ([]addon, error) {
 // render executes a manifest as a template of the configuration and reads its documents. Besides the fields of Config
 // it has {{image "NAME"}}: the reference under which the bundle's images/ has that image.
 func (a *addons) render(name, text string) ([]addon, error) {
-	t, err := template.New(name).Option("missingkey=error").
-		Funcs(template.FuncMap{"image": func(image string) (string, error) { return imageRef(a.cfg.Addons, image) }}).Parse(text)
+	image := func(name string) (string, error) { return imageRef(a.cfg.Addons, name) }
+	t, err := template.New(name).Option("missingkey=error").Funcs(template.FuncMap{"image": image}).Parse(text)
 	if err != nil {
 		return nil, err
 	}

@@ -178,9 +178,10 @@ func (s *Steward) serveAPI(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	srv := &http.Server{Handler: s.Handler(), ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 20 * time.Second, WriteTimeout: pollFor + 15*time.Second,
-		IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 16 << 10, BaseContext: func(net.Listener) context.Context { return ctx },
-		ErrorLog: slog.NewLogLogger(s.deps.Log.Handler(), slog.LevelDebug)}
+	srv := &http.Server{Handler: s.Handler(), ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 20 * time.Second,
+		WriteTimeout: pollFor + 15*time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 16 << 10,
+		BaseContext: func(net.Listener) context.Context { return ctx },
+		ErrorLog:    slog.NewLogLogger(s.deps.Log.Handler(), slog.LevelDebug)}
 	stop := context.AfterFunc(ctx, func() { srv.Close() })
 	defer stop()
 	if err := srv.Serve(tls.NewListener(l, s.deps.serverTLS())); !errors.Is(err, http.ErrServerClosed) {
@@ -200,7 +201,8 @@ func (d *Deps) serverTLS() *tls.Config {
 		if err != nil {
 			return nil, err
 		}
-		return &tls.Config{MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{own}, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: pool,
+		return &tls.Config{MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{own},
+			ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: pool,
 			NextProtos: []string{"http/1.1"}, SessionTicketsDisabled: true,
 			VerifyConnection: func(c tls.ConnectionState) error {
 				if name := c.PeerCertificates[0].Subject.CommonName; name != datacenterName {

@@ -19,7 +19,8 @@ const (
 
 // ours says whether a Service is for the datacenter to give an address to.
 func ours(svc *corev1.Service) bool {
-	return svc.Spec.Type == corev1.ServiceTypeLoadBalancer && (svc.Spec.LoadBalancerClass == nil || *svc.Spec.LoadBalancerClass == balancerClass)
+	class := svc.Spec.LoadBalancerClass
+	return svc.Spec.Type == corev1.ServiceTypeLoadBalancer && (class == nil || *class == balancerClass)
 }
 
 // balance is a round of the loop of load balancers: it writes into Services what is desired for them.
@@ -47,7 +48,8 @@ func (s *Steward) balance(ctx context.Context) error {
 
 // wantNodePorts says once to whoever made a Service without node ports that the datacenter forwards to those.
 func (s *Steward) wantNodePorts(svc *corev1.Service) {
-	if a := svc.Spec.AllocateLoadBalancerNodePorts; a == nil || *a || len(request(svc).Ports) == len(svc.Spec.Ports) || s.told[string(svc.UID)] {
+	a := svc.Spec.AllocateLoadBalancerNodePorts
+	if a == nil || *a || len(request(svc).Ports) == len(svc.Spec.Ports) || s.told[string(svc.UID)] {
 		return
 	}
 	if len(s.told) >= maxBalancers {
@@ -55,7 +57,8 @@ func (s *Steward) wantNodePorts(svc *corev1.Service) {
 	}
 	s.told[string(svc.UID)] = true
 	s.events.Event(svc, corev1.EventTypeWarning, "NeedsNodePorts",
-		"the load balancer forwards to node ports: leave spec.allocateLoadBalancerNodePorts at true, or give each port a nodePort")
+		"the load balancer forwards to node ports: "+
+			"leave spec.allocateLoadBalancerNodePorts at true, or give each port a nodePort")
 }
 
 // setBalancer writes status.loadBalancer and the annotation. The addresses are of mode VIP: inside the cluster
@@ -75,7 +78,8 @@ func (s *Steward) setBalancer(ctx context.Context, svc *corev1.Service, b Balanc
 		published = string(text)
 	}
 	if have, has := svc.Annotations[publishedAnnotation]; has != (published != nil) || has && have != published {
-		if err := s.patchService(ctx, svc, map[string]any{"metadata": map[string]any{"annotations": map[string]any{publishedAnnotation: published}}}); err != nil {
+		patch := map[string]any{"metadata": map[string]any{"annotations": map[string]any{publishedAnnotation: published}}}
+		if err := s.patchService(ctx, svc, patch); err != nil {
 			return err
 		}
 	}
@@ -83,7 +87,8 @@ func (s *Steward) setBalancer(ctx context.Context, svc *corev1.Service, b Balanc
 	if len(have) == 0 && len(want) == 0 || reflect.DeepEqual(have, want) {
 		return nil
 	}
-	return s.patchService(ctx, svc, map[string]any{"status": map[string]any{"loadBalancer": map[string]any{"ingress": want}}}, "status")
+	patch := map[string]any{"status": map[string]any{"loadBalancer": map[string]any{"ingress": want}}}
+	return s.patchService(ctx, svc, patch, "status")
 }
 
 func (s *Steward) patchService(ctx context.Context, svc *corev1.Service, patch map[string]any, sub ...string) error {
@@ -91,6 +96,7 @@ func (s *Steward) patchService(ctx context.Context, svc *corev1.Service, patch m
 	if err != nil {
 		return err
 	}
-	_, err = s.client.CoreV1().Services(svc.Namespace).Patch(ctx, svc.Name, types.MergePatchType, b, metav1.PatchOptions{FieldManager: fieldManager}, sub...)
+	_, err = s.client.CoreV1().Services(svc.Namespace).Patch(ctx, svc.Name, types.MergePatchType, b,
+		metav1.PatchOptions{FieldManager: fieldManager}, sub...)
 	return ignoreGone(err)
 }

@@ -21,7 +21,8 @@ func ReadConfig(path string) (*Config, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Config{ClusterDomain: "cluster.local", EgressSocket: "/run/kubernetes/egress.sock", TunnelPort: 10260, Replicas: 1}
+	c := &Config{ClusterDomain: "cluster.local", EgressSocket: "/run/kubernetes/egress.sock", TunnelPort: 10260,
+		Replicas: 1}
 	if err := json.Unmarshal(b, c); err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
@@ -54,7 +55,7 @@ func check(c *Config) error {
 	return nil
 }
 
-// Deps is what the control plane gives its steward.
+// Deps holds what the control plane gives its steward.
 type Deps struct {
 	PKIDir     string // has ca.crt, steward.crt and steward.key; all are read again at each use
 	Server     string // URL of the API server

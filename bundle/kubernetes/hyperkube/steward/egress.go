@@ -45,11 +45,14 @@ type ranges struct {
 //
 // Addresses of Node objects are written by whoever may write Node objects, so they are trusted only as far as the
 // datacenter named the node, and never for what is the control plane's own.
-func route(dst netip.AddrPort, r ranges, nodes []*corev1.Node, desired []string) (direct bool, via []*corev1.Node, err error) {
+func route(dst netip.AddrPort, r ranges, nodes []*corev1.Node, desired []string) (direct bool, via []*corev1.Node,
+	err error) {
 	ip := dst.Addr().Unmap()
+	trusted := func(n *corev1.Node) bool { return desired == nil || slices.Contains(desired, n.Name) }
 	if !r.services.Contains(ip) && !r.pods.Contains(ip) {
 		for _, n := range nodes {
-			if addr, err := netip.ParseAddr(internalIP(n)); err == nil && addr.Unmap() == ip && may(ip, r.self) && (desired == nil || slices.Contains(desired, n.Name)) {
+			addr, err := netip.ParseAddr(internalIP(n))
+			if err == nil && addr.Unmap() == ip && may(ip, r.self) && trusted(n) {
 				return true, nil, nil
 			}
 		}
@@ -57,7 +60,7 @@ func route(dst netip.AddrPort, r ranges, nodes []*corev1.Node, desired []string)
 	}
 	for _, n := range nodes {
 		addr, err := netip.ParseAddr(internalIP(n))
-		if ready, _ := nodeReady(n); !ready || err != nil || !may(addr.Unmap(), r.self) || desired != nil && !slices.Contains(desired, n.Name) {
+		if ready, _ := nodeReady(n); !ready || err != nil || !may(addr.Unmap(), r.self) || !trusted(n) {
 			continue
 		}
 		own, err := netip.ParsePrefix(n.Spec.PodCIDR)
@@ -80,7 +83,8 @@ func may(ip, self netip.Addr) bool {
 
 // serveEgress is the proxy that the API server asks for connections into the cluster, until ctx ends.
 func (s *Steward) serveEgress(ctx context.Context) error {
-	if err := os.Remove(s.cfg.EgressSocket); err != nil && !errors.Is(err, fs.ErrNotExist) { // left by a process that was killed
+	// One that a process left which was killed.
+	if err := os.Remove(s.cfg.EgressSocket); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	l, err := net.Listen("unix", s.cfg.EgressSocket)

@@ -52,7 +52,9 @@ func (s *Steward) removeNodes(ctx context.Context) error {
 func (s *Steward) removeNode(ctx context.Context, n *corev1.Node) error {
 	nodes := s.client.CoreV1().Nodes()
 	if !n.Spec.Unschedulable {
-		if _, err := nodes.Patch(ctx, n.Name, types.MergePatchType, []byte(`{"spec":{"unschedulable":true}}`), metav1.PatchOptions{}); err != nil {
+		_, err := nodes.Patch(ctx, n.Name, types.MergePatchType, []byte(`{"spec":{"unschedulable":true}}`),
+			metav1.PatchOptions{})
+		if err != nil {
 			return ignoreGone(err)
 		}
 	}
@@ -68,7 +70,8 @@ func (s *Steward) removeNode(ctx context.Context, n *corev1.Node) error {
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}
-	return ignoreGone(nodes.Delete(ctx, n.Name, metav1.DeleteOptions{Preconditions: metav1.NewUIDPreconditions(string(n.UID))}))
+	return ignoreGone(nodes.Delete(ctx, n.Name,
+		metav1.DeleteOptions{Preconditions: metav1.NewUIDPreconditions(string(n.UID))}))
 }
 
 // drain evicts the pods of a node until none is left or the time is up. What refuses an eviction is asked again.
@@ -86,7 +89,8 @@ func (s *Steward) drain(ctx context.Context, node string) {
 			if p.DeletionTimestamp != nil {
 				continue
 			}
-			err := s.client.PolicyV1().Evictions(p.Namespace).Evict(ctx, &policyv1.Eviction{ObjectMeta: metav1.ObjectMeta{Namespace: p.Namespace, Name: p.Name},
+			err := s.client.PolicyV1().Evictions(p.Namespace).Evict(ctx, &policyv1.Eviction{
+				ObjectMeta:    metav1.ObjectMeta{Namespace: p.Namespace, Name: p.Name},
 				DeleteOptions: &metav1.DeleteOptions{Preconditions: metav1.NewUIDPreconditions(string(p.UID))}})
 			if ignoreGone(err) != nil && !apierrors.IsTooManyRequests(err) && ctx.Err() == nil {
 				s.deps.Log.Info("pod not evicted", "pod", p.Namespace+"/"+p.Name, "err", err)

@@ -33,7 +33,8 @@ func (s *Steward) probe(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if _, err := pods.Create(ctx, probePod(image), metav1.CreateOptions{}); err != nil && !apierrors.IsAlreadyExists(err) {
+		_, err = pods.Create(ctx, probePod(image), metav1.CreateOptions{})
+		if err != nil && !apierrors.IsAlreadyExists(err) {
 			s.sayProbe(limit(err.Error()))
 			return fmt.Errorf("pod %s: %w", probeName, err)
 		}
@@ -45,7 +46,8 @@ func (s *Steward) probe(ctx context.Context) error {
 		s.probeBell.ring()
 	case pod.Status.Phase == corev1.PodFailed && pod.DeletionTimestamp == nil:
 		message = "the pod failed and is made again"
-		if err := ignoreGone(pods.Delete(ctx, probeName, metav1.DeleteOptions{GracePeriodSeconds: new(int64(0))})); err != nil {
+		err := pods.Delete(ctx, probeName, metav1.DeleteOptions{GracePeriodSeconds: new(int64(0))})
+		if err := ignoreGone(err); err != nil {
 			return err
 		}
 	default:
@@ -83,7 +85,8 @@ func probePod(image string) *corev1.Pod {
 				SeccompProfile: &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault}},
 			Containers: []corev1.Container{{
 				Name: "pause", Image: image, ImagePullPolicy: corev1.PullIfNotPresent,
-				Resources: corev1.ResourceRequirements{Requests: corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("1m"), corev1.ResourceMemory: resource.MustParse("1Mi")}},
+				Resources: corev1.ResourceRequirements{Requests: corev1.ResourceList{
+					corev1.ResourceCPU: resource.MustParse("1m"), corev1.ResourceMemory: resource.MustParse("1Mi")}},
 				SecurityContext: &corev1.SecurityContext{AllowPrivilegeEscalation: new(false), ReadOnlyRootFilesystem: new(true),
 					Capabilities: &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}}},
 			}},

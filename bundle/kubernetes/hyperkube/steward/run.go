@@ -47,15 +47,17 @@ type Steward struct {
 // New reads the state that an earlier process left and makes clients; it asks nobody anything.
 func New(cfg *Config, deps Deps) (*Steward, error) {
 	s := &Steward{cfg: cfg, deps: deps, board: newBoard(), told: map[string]bool{},
-		statusBell: newBell(), nodesBell: newBell(), balancersBell: newBell(), volumesBell: newBell(), probeBell: newBell(), addonsBell: newBell()}
+		statusBell: newBell(), nodesBell: newBell(), balancersBell: newBell(), volumesBell: newBell(), probeBell: newBell(),
+		addonsBell: newBell()}
 	var err error
 	if s.state, err = readState(deps.StateFile); err != nil {
 		return nil, fmt.Errorf("state: %w", err)
 	}
 	s.tunnel = &tunnel{deps: &s.deps, port: cfg.TunnelPort}
-	s.rest = &rest.Config{Host: deps.Server, UserAgent: "marina-steward/" + deps.Version, QPS: requestRate, Burst: 2 * requestRate,
-		TLSClientConfig: rest.TLSClientConfig{CAFile: deps.pki("ca.crt"), CertFile: deps.pki("steward.crt"), KeyFile: deps.pki("steward.key"),
-			ServerName: deps.ServerName}}
+	s.rest = &rest.Config{Host: deps.Server, UserAgent: "marina-steward/" + deps.Version,
+		QPS: requestRate, Burst: 2 * requestRate,
+		TLSClientConfig: rest.TLSClientConfig{CAFile: deps.pki("ca.crt"), CertFile: deps.pki("steward.crt"),
+			KeyFile: deps.pki("steward.key"), ServerName: deps.ServerName}}
 	if s.http, err = rest.HTTPClientFor(s.rest); err != nil {
 		return nil, err
 	}
@@ -111,7 +113,8 @@ func (s *Steward) Run(ctx context.Context) error {
 
 // loop runs round now and whenever the bell rings, pause later so that what happens together is seen together, and
 // again after a failure.
-func (s *Steward) loop(ctx context.Context, job string, b bell, pause time.Duration, round func(context.Context) error) {
+func (s *Steward) loop(ctx context.Context, job string, b bell, pause time.Duration,
+	round func(context.Context) error) {
 	b.ring()
 	wait := retryAfter
 	var again <-chan time.Time

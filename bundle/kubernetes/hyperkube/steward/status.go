@@ -29,7 +29,8 @@ type (
 )
 
 // look makes the part of the status that is seen in the cluster.
-func look(nodes []*corev1.Node, pods []*corev1.Pod, services []*corev1.Service, dns []*discoveryv1.EndpointSlice) Status {
+func look(nodes []*corev1.Node, pods []*corev1.Pod, services []*corev1.Service,
+	dns []*discoveryv1.EndpointSlice) Status {
 	s := Status{Nodes: []NodeStatus{}, LoadBalancers: []BalancerRequest{}, Waiting: []string{}}
 	on := map[string]int{}
 	for _, p := range pods {
@@ -52,7 +53,8 @@ func look(nodes []*corev1.Node, pods []*corev1.Pod, services []*corev1.Service, 
 	s.Waiting = s.Waiting[:min(len(s.Waiting), maxWaiting)]
 	for _, n := range nodes {
 		ready, message := nodeReady(n)
-		s.Nodes = append(s.Nodes, NodeStatus{Name: n.Name, Ready: ready, Message: message, Version: n.Status.NodeInfo.KubeletVersion,
+		s.Nodes = append(s.Nodes, NodeStatus{Name: n.Name, Ready: ready, Message: message,
+			Version: n.Status.NodeInfo.KubeletVersion,
 			Address: internalIP(n), PodCIDR: n.Spec.PodCIDR, Unschedulable: n.Spec.Unschedulable, Pods: on[n.Name],
 			MilliCPU: n.Status.Allocatable.Cpu().MilliValue(), Mem: n.Status.Capacity.Memory().Value()})
 	}

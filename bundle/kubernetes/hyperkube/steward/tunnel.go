@@ -43,8 +43,8 @@ func (t *tunnel) config(n *corev1.Node) (*tls.Config, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: pool, ServerName: internalIP(n), Certificates: []tls.Certificate{own},
-		NextProtos: []string{"http/1.1"},
+	return &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: pool, ServerName: internalIP(n),
+		Certificates: []tls.Certificate{own}, NextProtos: []string{"http/1.1"},
 		VerifyConnection: func(c tls.ConnectionState) error {
 			if got, want := c.PeerCertificates[0].Subject.CommonName, nodenetName+n.Name; got != want {
 				return fmt.Errorf("%s answers as %q, not %s", internalIP(n), got, want)
@@ -134,7 +134,8 @@ func (t *tunnel) volume(ctx context.Context, n *corev1.Node, method, name string
 	if err != nil {
 		return err
 	}
-	tr := &http.Transport{TLSClientConfig: cfg, DisableKeepAlives: true, DialContext: (&net.Dialer{Timeout: dialWithin}).DialContext}
+	tr := &http.Transport{TLSClientConfig: cfg, DisableKeepAlives: true,
+		DialContext: (&net.Dialer{Timeout: dialWithin}).DialContext}
 	res, err := tr.RoundTrip(req)
 	if err != nil {
 		return err

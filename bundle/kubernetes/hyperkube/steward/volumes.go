@@ -87,8 +87,10 @@ func (s *Steward) makeVolume(ctx context.Context, c *corev1.PersistentVolumeClai
 	if i := (*impossible)(nil); errors.As(err, &i) {
 		s.events.Event(c, corev1.EventTypeWarning, reasonProvisioning, limit(i.reason))
 		if i.reschedule { // the scheduler then selects again, with pauses of its own
-			_, err := s.client.CoreV1().PersistentVolumeClaims(c.Namespace).Patch(ctx, c.Name, types.MergePatchType,
-				fmt.Appendf(nil, `{"metadata":{"annotations":{%q:null},"resourceVersion":%q}}`, claimSelectedNode, c.ResourceVersion), metav1.PatchOptions{})
+			patch := fmt.Appendf(nil, `{"metadata":{"annotations":{%q:null},"resourceVersion":%q}}`, claimSelectedNode,
+				c.ResourceVersion)
+			_, err := s.client.CoreV1().PersistentVolumeClaims(c.Namespace).Patch(ctx, c.Name, types.MergePatchType, patch,
+				metav1.PatchOptions{})
 			return ignoreGone(err)
 		}
 		return nil
@@ -101,7 +103,8 @@ func (s *Steward) makeVolume(ctx context.Context, c *corev1.PersistentVolumeClai
 	if err := s.tunnel.makeVolume(ctx, node, name); err != nil {
 		return fmt.Errorf("directory on node %s: %w", node.Name, err)
 	}
-	_, err = s.client.CoreV1().PersistentVolumes().Create(ctx, volumeFor(name, c, node, class), metav1.CreateOptions{FieldManager: fieldManager})
+	_, err = s.client.CoreV1().PersistentVolumes().Create(ctx, volumeFor(name, c, node, class),
+		metav1.CreateOptions{FieldManager: fieldManager})
 	if apierrors.IsAlreadyExists(err) { // and will be seen
 		return nil
 	}
@@ -134,22 +137,25 @@ func fits(c *corev1.PersistentVolumeClaim, n *corev1.Node) error {
 	return nil
 }
 
-func volumeFor(name string, c *corev1.PersistentVolumeClaim, n *corev1.Node, class *storagev1.StorageClass) *corev1.PersistentVolume {
+func volumeFor(name string, c *corev1.PersistentVolumeClaim, n *corev1.Node,
+	class *storagev1.StorageClass) *corev1.PersistentVolume {
+	onNode := corev1.NodeSelectorRequirement{Key: corev1.LabelHostname, Operator: corev1.NodeSelectorOpIn,
+		Values: []string{n.Labels[corev1.LabelHostname]}}
 	v := &corev1.PersistentVolume{
-		ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{provisionedLabel: "local"}, Finalizers: []string{volumeFinalizer},
-			Annotations: map[string]string{volumeProvisioner: provisioner}},
+		ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{provisionedLabel: "local"},
+			Finalizers: []string{volumeFinalizer}, Annotations: map[string]string{volumeProvisioner: provisioner}},
 		Spec: corev1.PersistentVolumeSpec{
-			Capacity:                      corev1.ResourceList{corev1.ResourceStorage: c.Spec.Resources.Requests[corev1.ResourceStorage]},
+			Capacity: corev1.ResourceList{
+				corev1.ResourceStorage: c.Spec.Resources.Requests[corev1.ResourceStorage]},
 			AccessModes:                   c.Spec.AccessModes,
 			PersistentVolumeReclaimPolicy: corev1.PersistentVolumeReclaimDelete,
 			StorageClassName:              class.Name,
 			VolumeMode:                    new(corev1.PersistentVolumeFilesystem),
-			ClaimRef: &corev1.ObjectReference{Kind: "PersistentVolumeClaim", APIVersion: "v1", Namespace: c.Namespace, Name: c.Name,
-				UID: c.UID, ResourceVersion: c.ResourceVersion},
+			ClaimRef: &corev1.ObjectReference{Kind: "PersistentVolumeClaim", APIVersion: "v1", Namespace: c.Namespace,
+				Name: c.Name, UID: c.UID, ResourceVersion: c.ResourceVersion},
 			PersistentVolumeSource: corev1.PersistentVolumeSource{Local: &corev1.LocalVolumeSource{Path: volumesDir + name}},
-			NodeAffinity: &corev1.VolumeNodeAffinity{Required: &corev1.NodeSelector{NodeSelectorTerms: []corev1.NodeSelectorTerm{{
-				MatchExpressions: []corev1.NodeSelectorRequirement{{Key: corev1.LabelHostname, Operator: corev1.NodeSelectorOpIn,
-					Values: []string{n.Labels[corev1.LabelHostname]}}}}}}},
+			NodeAffinity: &corev1.VolumeNodeAffinity{Required: &corev1.NodeSelector{NodeSelectorTerms: []corev1.NodeSelectorTerm{
+				{MatchExpressions: []corev1.NodeSelectorRequirement{onNode}}}}},
 		},
 	}
 	if class.ReclaimPolicy != nil {
@@ -165,7 +171,8 @@ func (s *Steward) removeVolume(ctx context.Context, v *corev1.PersistentVolume) 
 	drop := v.Spec.PersistentVolumeReclaimPolicy == corev1.PersistentVolumeReclaimDelete
 	if v.DeletionTimestamp == nil {
 		if drop && v.Status.Phase == corev1.VolumeReleased {
-			return ignoreGone(volumes.Delete(ctx, v.Name, metav1.DeleteOptions{Preconditions: metav1.NewUIDPreconditions(string(v.UID))}))
+			return ignoreGone(volumes.Delete(ctx, v.Name,
+				metav1.DeleteOptions{Preconditions: metav1.NewUIDPreconditions(string(v.UID))}))
 		}
 		return nil
 	}
@@ -177,12 +184,13 @@ func (s *Steward) removeVolume(ctx context.Context, v *corev1.PersistentVolume) 
 			return fmt.Errorf("directory on node %s: %w", node.Name, err)
 		}
 	}
-	rest, err := json.Marshal(slices.DeleteFunc(slices.Clone(v.Finalizers), func(f string) bool { return f == volumeFinalizer }))
+	own := func(f string) bool { return f == volumeFinalizer }
+	rest, err := json.Marshal(slices.DeleteFunc(slices.Clone(v.Finalizers), own))
 	if err != nil {
 		return err
 	}
-	_, err = volumes.Patch(ctx, v.Name, types.MergePatchType, fmt.Appendf(nil, `{"metadata":{"finalizers":%s,"resourceVersion":%q}}`, rest, v.ResourceVersion),
-		metav1.PatchOptions{})
+	patch := fmt.Appendf(nil, `{"metadata":{"finalizers":%s,"resourceVersion":%q}}`, rest, v.ResourceVersion)
+	_, err = volumes.Patch(ctx, v.Name, types.MergePatchType, patch, metav1.PatchOptions{})
 	return ignoreGone(err)
 }
 

@@ -36,13 +36,17 @@ func (s *Steward) watch(ctx context.Context, g *errgroup.Group) []cache.Informer
 	all := func(*metav1.ListOptions) {}
 	var synced []cache.InformerSynced
 	for _, k := range []kind{
-		{&s.seen.nodes, core, "nodes", "", &corev1.Node{}, all, trimNode, []bell{s.statusBell, s.nodesBell, s.volumesBell, s.probeBell}},
+		{&s.seen.nodes, core, "nodes", "", &corev1.Node{}, all, trimNode,
+			[]bell{s.statusBell, s.nodesBell, s.volumesBell, s.probeBell}},
 		{&s.seen.pods, core, "pods", "", &corev1.Pod{}, all, trimPod, []bell{s.statusBell, s.probeBell}},
 		{&s.seen.services, core, "services", "", &corev1.Service{},
-			func(o *metav1.ListOptions) { o.FieldSelector = "spec.type=LoadBalancer" }, trimService, []bell{s.statusBell, s.balancersBell}},
+			func(o *metav1.ListOptions) { o.FieldSelector = "spec.type=LoadBalancer" }, trimService,
+			[]bell{s.statusBell, s.balancersBell}},
 		{&s.seen.dns, discovery, "endpointslices", metav1.NamespaceSystem, &discoveryv1.EndpointSlice{},
-			func(o *metav1.ListOptions) { o.LabelSelector = discoveryv1.LabelServiceName + "=kube-dns" }, trimSlice, []bell{s.statusBell}},
-		{&s.seen.claims, core, "persistentvolumeclaims", "", &corev1.PersistentVolumeClaim{}, all, trimClaim, []bell{s.volumesBell}},
+			func(o *metav1.ListOptions) { o.LabelSelector = discoveryv1.LabelServiceName + "=kube-dns" }, trimSlice,
+			[]bell{s.statusBell}},
+		{&s.seen.claims, core, "persistentvolumeclaims", "", &corev1.PersistentVolumeClaim{}, all, trimClaim,
+			[]bell{s.volumesBell}},
 		{&s.seen.volumes, core, "persistentvolumes", "", &corev1.PersistentVolume{},
 			func(o *metav1.ListOptions) { o.LabelSelector = provisionedLabel + "=local" }, trimVolume, []bell{s.volumesBell}},
 	} {
@@ -104,8 +108,8 @@ func trimPod(o any) any {
 	if !ok {
 		return o
 	}
-	t := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: p.Namespace, Name: p.Name, UID: p.UID, ResourceVersion: p.ResourceVersion,
-		DeletionTimestamp: p.DeletionTimestamp}}
+	t := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: p.Namespace, Name: p.Name, UID: p.UID,
+		ResourceVersion: p.ResourceVersion, DeletionTimestamp: p.DeletionTimestamp}}
 	if owner := metav1.GetControllerOf(p); owner != nil {
 		t.OwnerReferences = []metav1.OwnerReference{{Kind: owner.Kind, Controller: new(true)}}
 	}
@@ -115,7 +119,8 @@ func trimPod(o any) any {
 	t.Spec.NodeName, t.Status.Phase = p.Spec.NodeName, p.Status.Phase
 	for _, c := range p.Status.Conditions {
 		if c.Type == corev1.PodScheduled && c.Status == corev1.ConditionFalse {
-			t.Status.Conditions = []corev1.PodCondition{{Type: c.Type, Status: c.Status, Reason: c.Reason, Message: limit(c.Message)}}
+			t.Status.Conditions = []corev1.PodCondition{{Type: c.Type, Status: c.Status, Reason: c.Reason,
+				Message: limit(c.Message)}}
 		}
 	}
 	for _, c := range append(p.Status.InitContainerStatuses, p.Status.ContainerStatuses...) {
