@@ -23,7 +23,8 @@ func (f *Fences) Committed(epoch, revision int64) []Violation {
 	if epoch == f.leader {
 		return nil
 	}
-	return violated(I19Fenced, "revision %d was written by the leader of epoch %d while epoch %d led", revision, epoch, f.leader)
+	return violated(I19Fenced, "revision %d was written by the leader of epoch %d while epoch %d led",
+		revision, epoch, f.leader)
 }
 
 // Applied tells that an agent acted on a frame of this epoch. An agent may act on a paused leader's frames until it has

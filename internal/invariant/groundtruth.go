@@ -79,7 +79,8 @@ func (i *Intents) Durable(group kernel.InstanceID, agent kernel.AgentID, revisio
 	if old == agent {
 		return nil
 	}
-	return violated(I14Exclusive, "group %s was assigned to agent %s and is assigned to agent %s at revision %d", group, old, agent, revision)
+	return violated(I14Exclusive, "group %s was assigned to agent %s and is assigned to agent %s at revision %d",
+		group, old, agent, revision)
 }
 
 // Exists tells that a container of group was made on agent.
@@ -89,7 +90,8 @@ func (i *Intents) Exists(group kernel.InstanceID, agent kernel.AgentID) []Violat
 	} else if ok {
 		return violated(I12IntentFirst, "agent %s has a container of group %s, which is assigned to %s", agent, group, old)
 	}
-	return violated(I12IntentFirst, "agent %s has a container of group %s, of which there is no durable intent", agent, group)
+	return violated(I12IntentFirst, "agent %s has a container of group %s, of which there is no durable intent",
+		agent, group)
 }
 
 // Orphans judges I11: a container that no intent explains is gone within Limit, counted while its agent is connected.
@@ -155,5 +157,6 @@ func stamp(t time.Time) string { return t.UTC().Format("15:04:05.000") }
 // SharedPort is I14 on a machine: an instance was given a host port that another one, which is not about to stop,
 // listens on.
 func SharedPort(agent kernel.AgentID, group, holder kernel.InstanceID) []Violation {
-	return violated(I14Exclusive, "agent %s is to give group %s a host port that group %s holds and keeps", agent, group, holder)
+	return violated(I14Exclusive, "agent %s is to give group %s a host port that group %s holds and keeps",
+		agent, group, holder)
 }

@@ -66,7 +66,8 @@ func NewLedger() *Ledger {
 func (l *Ledger) Place(p Placement) {
 	if old, ok := l.placed[p.Instance]; ok {
 		if old.Agent != p.Agent {
-			l.pending = append(l.pending, violated(I14Exclusive, "group %s is on agent %s and on agent %s", p.Instance, old.Agent, p.Agent)...)
+			l.pending = append(l.pending, violated(I14Exclusive, "group %s is on agent %s and on agent %s",
+				p.Instance, old.Agent, p.Agent)...)
 		}
 		return
 	}

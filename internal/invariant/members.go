@@ -27,7 +27,8 @@ type keptReservation struct {
 
 // NewMembers returns a datacenter without machines, with so many subnets for them.
 func NewMembers(subnets int) *Members {
-	return &Members{Subnets: subnets, machines: map[kernel.AgentID]netip.Prefix{}, left: map[kernel.AgentID]bool{}, claims: map[string]keptReservation{}}
+	return &Members{Subnets: subnets, machines: map[kernel.AgentID]netip.Prefix{}, left: map[kernel.AgentID]bool{},
+		claims: map[string]keptReservation{}}
 }
 
 // All lists the members.
@@ -78,10 +79,12 @@ func (m *Members) Judge(revision int64) (out []Violation) {
 	for _, id := range m.came {
 		subnet, is := m.machines[id]
 		if is && m.left[id] {
-			out = append(out, violated(I42Removed, "machine %s was removed and is a member again at revision %d", id, revision)...)
+			out = append(out, violated(I42Removed, "machine %s was removed and is a member again at revision %d",
+				id, revision)...)
 		}
 		if is && !subnet.IsValid() && len(m.machines) <= m.Subnets {
-			out = append(out, violated(I42Removed, "machine %s has no addresses at revision %d: %d machines share %d subnets", id, revision, len(m.machines), m.Subnets)...)
+			out = append(out, violated(I42Removed, "machine %s has no addresses at revision %d: %d machines share %d subnets",
+				id, revision, len(m.machines), m.Subnets)...)
 		}
 	}
 	m.came = m.came[:0]

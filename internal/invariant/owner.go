@@ -2,7 +2,7 @@ package invariant
 
 import "math"
 
-// OwnerInstances is what one owner, or one version of it, should have and what it has.
+// OwnerInstances compares the instances that one owner, or one version of it, should have with those it has.
 type OwnerInstances struct {
 	Owner     string
 	Version   string  // empty: all versions together
@@ -38,7 +38,8 @@ func Converged(f OwnerInstances) []Violation {
 	case f.Waiting > 0 && f.Reason == "":
 		return violated(I7Converged, "owner %s %s has %d instances that wait without a reason", f.Owner, f.Version, f.Waiting)
 	case f.Waiting > 0 && f.Fits != "":
-		return violated(I7Converged, "owner %s %s has %d instances that wait (%s) while machine %s has room", f.Owner, f.Version, f.Waiting, f.Reason, f.Fits)
+		return violated(I7Converged, "owner %s %s has %d instances that wait (%s) while machine %s has room",
+			f.Owner, f.Version, f.Waiting, f.Reason, f.Fits)
 	}
 	return nil
 }

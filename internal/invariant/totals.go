@@ -39,7 +39,7 @@ type account struct {
 	idle    bool         // it is among those
 }
 
-// recent is what became of an account since the last Judge.
+// recent notes the changes of an account since the last Judge.
 type recent struct {
 	changed   bool             // its limit
 	was       kernel.Resources // limit before that
@@ -58,7 +58,9 @@ const spareMost = 1024
 
 // NewTotals returns those of an empty datacenter.
 func NewTotals() *Totals {
-	return &Totals{machines: map[kernel.AgentID]*account{}, roles: map[string]*account{}, v4: newHolders[[4]byte](), v6: newHolders[[16]byte](), vips: map[string]netip.Addr{}, vipAddrs: map[netip.Addr]string{}}
+	return &Totals{machines: map[kernel.AgentID]*account{}, roles: map[string]*account{},
+		v4: newHolders[[4]byte](), v6: newHolders[[16]byte](),
+		vips: map[string]netip.Addr{}, vipAddrs: map[netip.Addr]string{}}
 }
 
 func (a *account) kind() string {
@@ -68,7 +70,7 @@ func (a *account) kind() string {
 	return "role"
 }
 
-// since is what an account notes until the next Judge.
+// since notes an account until the next Judge.
 func (b *Totals) since(a *account) *recent {
 	if a.recent == nil {
 		if n := len(b.spare); n > 0 {
@@ -148,10 +150,12 @@ func (b *Totals) Agent(id kernel.AgentID, total kernel.Resources, prefix netip.P
 		return
 	}
 	b.dropSubnet(a)
-	at, _ := slices.BinarySearchFunc(b.subnets, prefix, func(other *account, p netip.Prefix) int { return other.subnet.Compare(p) })
+	bySubnet := func(other *account, p netip.Prefix) int { return other.subnet.Compare(p) }
+	at, _ := slices.BinarySearchFunc(b.subnets, prefix, bySubnet)
 	for _, other := range b.subnets[max(0, at-1):min(at+1, len(b.subnets))] { // those that do not overlap lie in a row
 		if other.subnet.Overlaps(prefix) {
-			b.pending = append(b.pending, violated(I14Exclusive, "agents %s and %s share addresses: subnets %v and %v", id, other.name, prefix, other.subnet)...)
+			b.pending = append(b.pending, violated(I14Exclusive, "agents %s and %s share addresses: subnets %v and %v",
+				id, other.name, prefix, other.subnet)...)
 		}
 	}
 	a.subnet = prefix
@@ -258,7 +262,7 @@ func (b *Totals) VIP(name string, addr netip.Addr) {
 	b.vips[name], b.vipAddrs[addr] = addr, name
 }
 
-// Free is what an agent has left to promise; nothing if the books do not know it.
+// Free returns the resources that an agent has left to promise; nothing if the totals do not know it.
 func (b *Totals) Free(agent kernel.AgentID) kernel.Resources {
 	if a := b.machines[agent]; a != nil && a.bounded {
 		return a.limit.Sub(a.used)
@@ -306,14 +310,16 @@ func (b *Totals) Judge(revision int64, who func(holds func(*Placement) bool) []k
 		b.grown, b.changed, b.spare = nil, nil, nil
 	}
 	for _, d := range b.doubts {
-		if at, _ := slices.BinarySearch(d.machine.ports, d.key); at+1 >= len(d.machine.ports) || d.machine.ports[at+1] != d.key {
+		ports := d.machine.ports
+		if at, _ := slices.BinarySearch(ports, d.key); at+1 >= len(ports) || ports[at+1] != d.key {
 			continue
 		}
 		agent, held := kernel.AgentID(d.machine.name), HostPort{uint16(d.key >> 1), "tcp"}
 		if d.key&1 != 0 {
 			held.Protocol = "udp"
 		}
-		out = append(out, violated(I14Exclusive, "host port %d/%s of agent %s is held by groups %v at revision %d", held.Number, held.Protocol, agent,
+		out = append(out, violated(I14Exclusive, "host port %d/%s of agent %s is held by groups %v at revision %d",
+			held.Number, held.Protocol, agent,
 			who(func(p *Placement) bool { return p.Agent == agent && slices.Contains(p.Ports, held) }), revision)...)
 	}
 	b.doubts = b.doubts[:0]
@@ -389,7 +395,7 @@ func (h *holders[K]) remove(k K) {
 	}
 }
 
-// clashes are what still has two holders of that which got a second one. Doubts are forgotten.
+// clashes lists what got a second holder and still has two. Doubts are forgotten.
 func (h *holders[K]) clashes() (out []K) {
 	for _, k := range h.doubt {
 		if h.more[k] > 0 {

@@ -83,7 +83,7 @@ type PortMapping struct {
 	ServicePort   int               `json:"servicePort" raml:"default=0,min=0,max=65535"`
 }
 
-// Container is what an app runs in. Type is kept and shown; both run the same way here.
+// Container configures the container of an app. Type is kept and shown; both run the same way here.
 type Container struct {
 	Type         string        `json:"type" raml:"default=\"DOCKER\",enum=DOCKER|MESOS"`
 	Docker       *Docker       `json:"docker,omitempty"`

@@ -8,7 +8,7 @@ type Event struct {
 	Data any
 }
 
-// Head is what every event begins with.
+// Head has the fields that every event begins with.
 type Head struct {
 	EventType string `json:"eventType"`
 	Timestamp string `json:"timestamp"`

@@ -13,8 +13,9 @@ const MaxAppID = 128
 
 const segmentPattern = `^(([a-z0-9]|[a-z0-9][a-z0-9\-]*[a-z0-9])\.)*([a-z0-9]|[a-z0-9][a-z0-9\-]*[a-z0-9])|(\.|\.\.)$`
 
-// segment is what segmentPattern means: Marathon matches it whole, which the pattern's own anchors do not say.
-var segment = regexp.MustCompile(`^(?:(([a-z0-9]|[a-z0-9][a-z0-9\-]*[a-z0-9])\.)*([a-z0-9]|[a-z0-9][a-z0-9\-]*[a-z0-9])|\.|\.\.)$`)
+// segment matches as segmentPattern means it: Marathon matches it whole, which the pattern's own anchors do not say.
+var segment = regexp.MustCompile(`^(?:(([a-z0-9]|[a-z0-9][a-z0-9\-]*[a-z0-9])\.)*` +
+	`([a-z0-9]|[a-z0-9][a-z0-9\-]*[a-z0-9])|\.|\.\.)$`)
 
 var reserved = map[string]bool{"restart": true, "tasks": true, "versions": true, ".": true, "..": true}
 
@@ -86,7 +87,7 @@ func TopGroup(id string) string {
 	return "/" + parts[0]
 }
 
-// GroupPrefix is what the group ids of an app's instances begin with; a UUID follows.
+// GroupPrefix begins the ids of an app's instances; a UUID follows.
 func GroupPrefix(app string) string { return strings.Join(split(app), "_") + ".instance-" }
 
 // TaskSuffix makes a group id a task id.

@@ -23,7 +23,7 @@ const placementLabel = "MARINA_PLACEMENT"
 // priorityLabel is the label by which an app has another priority than 0: -1000 to 1000.
 const priorityLabel = "MARINA_PRIORITY"
 
-// priorityOf is what the app's label says, 0 without one.
+// priorityOf reads the priority from the app's label, 0 without one.
 func priorityOf(a *App) int {
 	n, err := strconv.Atoi(a.Labels[priorityLabel])
 	if err != nil {
@@ -32,7 +32,7 @@ func priorityOf(a *App) int {
 	return n
 }
 
-// reservedFor is what an app accepts of what machines reserve: Marathon's "*" is what is reserved for nobody, any
+// reservedFor reads which reserved parts an app accepts: Marathon's "*" is what is reserved for nobody, any
 // other role the app's own.
 func reservedFor(a *App) kernel.Reserved {
 	star := slices.Contains(a.AcceptedResourceRoles, "*")
@@ -45,7 +45,7 @@ func reservedFor(a *App) kernel.Reserved {
 	return kernel.ReservedOnly
 }
 
-// Spec is what the kernel launches for an app. It depends on the app's configuration and not on its number of
+// Spec returns the spec of an app's instances. It depends on the app's configuration and not on its number of
 // instances, so that scaling leaves running instances as they are. Errors are errdefs.ErrInvalidArgument.
 func Spec(a *App) (kernel.Spec, error) {
 	t := kernel.TaskSpec{
@@ -153,7 +153,8 @@ func parseVIP(s string) (kernel.VIP, error) {
 	}
 	vip.Name = strings.ToLower(strings.ReplaceAll(s[:i], "/", ""))
 	if !vipName.MatchString(vip.Name) {
-		return kernel.VIP{}, fmt.Errorf("VIP %.80q: a name has letters, digits, - and ., at most 63 characters between dots", s)
+		return kernel.VIP{}, fmt.Errorf(
+			"VIP %.80q: a name has letters, digits, - and ., at most 63 characters between dots", s)
 	}
 	return vip, nil
 }

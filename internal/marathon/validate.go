@@ -30,7 +30,8 @@ func (a *App) Validate(roles []string) []Detail {
 		v.add("/executor", notBuilt("executor"))
 	}
 	if a.User != nil && !a.hasImage() && a.HostNetwork() && rootUser(*a.User) {
-		v.add("/user", "root runs in the machine's network only from an image: leave user out, or give the app a bridge network")
+		v.add("/user", "root runs in the machine's network only from an image: "+
+			"leave user out, or give the app a bridge network")
 	}
 	if a.GPUs > 0 && a.Container != nil && a.Container.Type == "DOCKER" {
 		v.add("/gpus", "GPU resources only work with the Mesos containerizer")

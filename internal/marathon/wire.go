@@ -68,7 +68,7 @@ type IPAddress struct {
 	Protocol  string `json:"protocol"`
 }
 
-// HealthResult is where one check of a task stands.
+// HealthResult is the state of one check of a task.
 type HealthResult struct {
 	Alive               bool   `json:"alive"`
 	ConsecutiveFailures int    `json:"consecutiveFailures"`

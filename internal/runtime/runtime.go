@@ -17,7 +17,7 @@ const (
 	LabelAgent = "marina.agent" // kernel.AgentID
 )
 
-// SandboxTarget is where a task sees its sandbox.
+// SandboxTarget is the path of a task's sandbox inside its container.
 const SandboxTarget = "/mnt/mesos/sandbox"
 
 // Runtime makes containers. runtime/containerd is the real one. Its containers outlive this process: whatever it made
@@ -87,7 +87,7 @@ type Storage interface {
 	Mounted(ctx context.Context, below string) ([]string, error)
 }
 
-// Container is what to make, complete: the agent has resolved everything.
+// Container describes a container to make, complete: the agent has resolved everything.
 type Container struct {
 	ID       string            // see ContainerID
 	Labels   map[string]string // handed back by Containers
@@ -114,7 +114,7 @@ type Container struct {
 	UserNS string          // path of the user namespace that NetNS belongs to, with these IDs; empty: one is made
 }
 
-// Limits is what a container may use; the fields are as those of Container.
+// Limits bounds what a container may use; the fields are as those of Container.
 type Limits struct {
 	MilliCPU, CPULimit, MemLimit int64
 }
@@ -163,7 +163,7 @@ type Exec struct {
 // Size is a terminal's.
 type Size struct{ Columns, Rows uint16 }
 
-// Stats is what a container uses.
+// Stats measures what a container uses.
 type Stats struct {
 	Mem      int64         // bytes, page cache that can be dropped not counted
 	CPU      time.Duration // since it started

@@ -21,7 +21,8 @@ type LockedError struct{ Deployments []string }
 
 // Error says what to do.
 func (e *LockedError) Error() string {
-	return "App is locked by one or more deployments. Override with the option '?force=true'. View details at '/v2/deployments/<DEPLOYMENT_ID>'."
+	return "App is locked by one or more deployments. Override with the option '?force=true'. " +
+		"View details at '/v2/deployments/<DEPLOYMENT_ID>'."
 }
 
 // tx gathers one change: the rows, and what is done to the state once they are durable. It lives inside the owner's
@@ -94,7 +95,8 @@ func (t *tx) create(id string, given map[string]any) (*marathon.App, error) {
 		return nil, marathon.ContentError(marathon.Bad("/id", errs...))
 	}
 	if n := len(t.apps()); n >= t.s.cfg.MaxApps {
-		return nil, fmt.Errorf("there are %d apps, the limit: remove some, and ask again: %w", n, errdefs.ErrResourceExhausted)
+		return nil, fmt.Errorf("there are %d apps, the limit: remove some, and ask again: %w",
+			n, errdefs.ErrResourceExhausted)
 	}
 	same := func(other string) bool { return marathon.Under(id, other) || marathon.Under(other, id) }
 	for other := range t.apps() {
@@ -240,7 +242,9 @@ func (t *tx) deploy(changes []core.Change, force bool) (*core.Deployment, error)
 	}
 	if len(changes) > 0 && len(s.state.Deployments)-len(locked) >= core.MaxDeployments {
 		return nil, marathon.Problemf(errdefs.ErrPermissionDenied,
-			"Max number (%d) of running deployments is achieved. Wait for existing deployments to complete or cancel one using force=true parameter. You can increase max deployment number by using --max_running_deployments parameter.", core.MaxDeployments)
+			"Max number (%d) of running deployments is achieved. Wait for existing deployments to complete or cancel one "+
+				"using force=true parameter. You can increase max deployment number by using "+
+				"--max_running_deployments parameter.", core.MaxDeployments)
 	}
 	root, ids := t.apps(), []string{}
 	for _, c := range changes {
@@ -353,7 +357,8 @@ const maxForgotten = store.MaxTxnOps / 2
 func (t *tx) rollback(d *core.Deployment) (*core.Deployment, error) {
 	if d.Unreadable {
 		return nil, marathon.Problemf(errdefs.ErrAlreadyExists,
-			"Deployment %s cannot be undone: %s. Cancel it with force=true: what runs stays, and its apps become what their definitions say", d.ID, d.Parked)
+			"Deployment %s cannot be undone: %s. Cancel it with force=true: what runs stays, "+
+				"and its apps become what their definitions say", d.ID, d.Parked)
 	}
 	changes := []core.Change{}
 	for _, c := range d.Changes {

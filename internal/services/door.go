@@ -45,7 +45,8 @@ func doorName(label string) string {
 	return strings.Join(parts, ".")
 }
 
-// portOf is where the index-th port of an instance is reached: at its own address if it has one, else at its machine's.
+// portOf returns the address of the index-th port of an instance: on its own address if it has one, else on its
+// machine's.
 func portOf(a *marathon.App, i *core.Instance, index int, machine netip.Addr) netip.AddrPort {
 	g := i.Assignment()
 	if a.Container != nil && !a.HostNetwork() && g.Address.IsValid() {

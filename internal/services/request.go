@@ -14,13 +14,13 @@ import (
 // or one of marathon's when the request is refused; otherwise its outcome is not known here. A change that was handed
 // to the owner is not stopped half way when ctx ends.
 
-// Asker is who asks for a change, and how much he insists. From and Path go into the event that tells of it.
+// Asker names the requester of a change, and how much he insists. From and Path go into the event that tells of it.
 type Asker struct {
 	From, Path string
 	Force      bool // deployments that are in the way are cancelled
 }
 
-// Update is what somebody wants of one app: the fields of its definition, parsed; they are taken over.
+// Update has the wanted fields of one app's definition, parsed; they are taken over.
 type Update struct {
 	ID    string
 	Given map[string]any
@@ -59,7 +59,8 @@ func (s *Services) Create(ctx context.Context, u Update, by Asker) (a *marathon.
 
 // Update changes apps in one deployment. With partial, fields that are not given stay as they are. With create, an
 // app that does not exist is made, and with force one whose row cannot be read. It reports whether the first one was.
-func (s *Services) Update(ctx context.Context, list []Update, partial, create bool, by Asker) (d *core.Deployment, created bool, err error) {
+func (s *Services) Update(ctx context.Context, list []Update, partial, create bool, by Asker) (
+	d *core.Deployment, created bool, err error) {
 	back := map[string]earlier{}
 	for _, u := range list { // the store may take its time: nobody waits for it but the asker
 		if version, ok := u.Given["version"].(string); ok {

@@ -23,7 +23,7 @@ import (
 	"github.com/marinaos/marina/internal/store"
 )
 
-// Config is what a Services needs. Fields without a default are required.
+// Config has the settings of a Services. Fields without a default are required.
 type Config struct {
 	Store  store.Store
 	Kernel kernel.Kernel

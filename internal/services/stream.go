@@ -85,7 +85,7 @@ func (s *Services) Subscribe(types []string, from string) *Stream {
 	return r
 }
 
-// Events are what happens from now on. The channel is closed when the reader is too far behind.
+// Events delivers all events from now on. The channel is closed when the reader is too far behind.
 func (r *Stream) Events() <-chan Encoded { return r.c }
 
 // Close ends the stream.

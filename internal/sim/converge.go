@@ -143,7 +143,7 @@ func (j *judge) roomFor(q *kernel.Waiting) string {
 	return ""
 }
 
-// specOf is what waits, as long as it is still wanted.
+// specOf returns the spec of what waits, as long as it is still wanted.
 func (j *judge) specOf(q *kernel.Waiting) (none kernel.Spec) {
 	for _, a := range j.w.apps {
 		if a.owner == q.Owner && a.spec.Version == q.Version {

@@ -40,7 +40,7 @@ type judge struct {
 	quiet   time.Duration   // since when all has been as asked for; negative: it is not
 }
 
-// truth is what is known of an instance that is durable or runs.
+// truth keeps the known facts of an instance that is durable or runs.
 type truth struct {
 	owner   string
 	agent   *machine.Agent // where it runs

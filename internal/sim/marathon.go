@@ -17,7 +17,7 @@ import (
 	"github.com/marinaos/marina/internal/store"
 )
 
-// intents is what services keeps in the store: apps as they should be, and the deployments under way. It changes only
+// intents are the rows of services in the store: apps as they should be, and the deployments under way. It changes only
 // at the moment at which a fenced write takes effect. Its values are never changed in place.
 type intents struct {
 	apps        map[string]*marathon.App

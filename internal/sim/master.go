@@ -45,7 +45,7 @@ type master struct {
 // Name names the process.
 func (m *master) Name() string { return m.name }
 
-// Process is what time passes for.
+// Process returns the actor that time passes for.
 func (m *master) Process() *timeline.Actor { return &m.Actor }
 
 // Accept takes a new connection.
@@ -54,7 +54,7 @@ func (m *master) Accept(l *machine.Link) { m.links = append(m.links, l) }
 // clock is the time by the master's own clock.
 func (m *master) clock() time.Time { return m.w.Wall().Add(m.skew) }
 
-// due is when that clock will show a time, by the world's, if it goes on as it does.
+// due returns the world's time at which that clock will show a time, if it goes on as it does.
 func (m *master) due(at time.Time) time.Duration {
 	return max(at.Add(-m.skew).Sub(timeline.Epoch), m.w.Now)
 }

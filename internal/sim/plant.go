@@ -13,7 +13,7 @@ import (
 	"github.com/marinaos/marina/internal/store"
 )
 
-// spoil is where the bugs of a master's loop change what a step led to.
+// spoil lets the bugs of a master's loop change what a step led to.
 func (m *master) spoil(e brain.Effects) brain.Effects {
 	switch m.w.Plant {
 	case bug.SendBeforeCommit:
@@ -48,7 +48,7 @@ func (m *master) ackEarly(s *brain.Send) {
 	}
 }
 
-// spoilRows is where the bugs of loading change what a new leader reads.
+// spoilRows lets the bugs of loading change the rows that a new leader reads.
 func (w *World) spoilRows(snap *store.Snapshot) *store.Snapshot {
 	switch {
 	case w.Plant.On(bug.LoadStaleRows) && w.stale != nil:
@@ -99,7 +99,7 @@ func changed(raw []byte, field string, value any) []byte {
 	return raw
 }
 
-// spoilOps is where the bugs of placement change what is written: the second group of a row gets the first one's
+// spoilOps lets the bugs of placement change the rows that are written: the second group of a row gets the first one's
 // ports, or its address.
 func (w *World) spoilOps(ops []store.Op) {
 	for i := range ops {

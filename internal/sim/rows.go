@@ -159,7 +159,7 @@ func (j *judge) madeWay(g *kernel.Assignment) {
 		j.workOf(owner, priority)))
 }
 
-// workOf is what an owner's instances of a priority were asked for as, in any version.
+// workOf returns the work that an owner asked for with a priority, in any version.
 func (j *judge) workOf(owner string, claimed int) invariant.Work {
 	for _, s := range j.w.asked[owner] {
 		if s.Priority == claimed {

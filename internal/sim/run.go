@@ -27,7 +27,7 @@ type Config struct {
 	Some    *invariant.Sometimes // counts rare paths; nil: nobody does
 }
 
-// Result is what came of a simulation.
+// Result is the outcome of a simulation.
 type Result struct {
 	Seed       uint64
 	Hash       uint64 // of all that happened

@@ -23,7 +23,7 @@ const (
 	relaunchMax   = time.Second
 )
 
-// app is what somebody asked for: a number of instances of a spec. It is durable.
+// app is somebody's request for a number of instances of a spec. It is durable.
 type app struct {
 	owner  string
 	spec   kernel.Spec

@@ -50,7 +50,7 @@ func (r Result) report(t *testing.T) {
 	}
 }
 
-// sum is what a batch of seeds came to.
+// sum adds up a batch of seeds.
 type sum struct {
 	mu     sync.Mutex
 	counts // guarded by mu

@@ -82,7 +82,7 @@ func (v *turnover) left(id kernel.AgentID) {
 	}
 }
 
-// spoil is where the bugs of removing machines change what is written.
+// spoil lets the bugs of removing machines change the rows that are written.
 func (v *turnover) spoil(ops []store.Op) []store.Op {
 	w := v.w
 	under := func(op *store.Op, table string) bool { return strings.HasPrefix(op.Key, store.Prefix("kernel", table)) }

@@ -38,7 +38,7 @@ type World struct {
 	ctx      context.Context // of the store, which takes no time
 }
 
-// storeFault is what happens to the next commit.
+// storeFault befalls the next commit.
 type storeFault int
 
 const (
@@ -49,7 +49,7 @@ const (
 	storeSlow
 )
 
-// policy is what masters are told to do.
+// policy configures masters.
 func (w *World) policy(epoch int64) brain.Config {
 	return brain.Config{Epoch: epoch, Pool: netip.MustParsePrefix("10.64.0.0/18"), SubnetBits: 24,
 		EndpointsEvery: endpointsEvery, Suspect: w.Slow(2 * time.Second), Unreachable: w.Slow(5 * time.Second),
@@ -75,7 +75,7 @@ func (w *World) leader() *master {
 	return nil
 }
 
-// someLeader is where an agent dials: the leader, or somebody who still believes to be it.
+// someLeader finds whom an agent dials: the leader, or somebody who still believes to be it.
 func (w *World) someLeader() machine.Master {
 	leader := w.leader()
 	for _, m := range w.members {
@@ -105,7 +105,7 @@ func (w *World) expireLater(epoch int64) {
 	})
 }
 
-// rows is what a new leader reads.
+// rows reads the store for a new leader.
 func (w *World) rows() *store.Snapshot {
 	w.observe(0)
 	snap, err := w.store.Snapshot(w.ctx, row.All)

@@ -27,7 +27,8 @@ func (r *Runtime) Exec(ctx context.Context, id string, e runtime.Exec) (int, err
 		return 0, err
 	}
 	if !f.Running || len(e.Argv) == 0 {
-		return 0, fmt.Errorf("container %s does not run, or nothing was said to run in it: %w", id, errdefs.ErrFailedPrecondition)
+		return 0, fmt.Errorf("container %s does not run, or nothing was said to run in it: %w",
+			id, errdefs.ErrFailedPrecondition)
 	}
 	c, err := r.load(id)
 	if err != nil {

@@ -93,7 +93,7 @@ func (r *Runtime) store(id string, c runtime.Container) error {
 	return durable.ReplaceFile(r.path(id, "container.json"), b, 0o600)
 }
 
-// Container is what a container was made from, limits as they are now.
+// Container keeps the request that a container was made from, limits as they are now.
 func (r *Runtime) Container(id string) (runtime.Container, error) { return r.load(id) }
 
 func (r *Runtime) load(id string) (runtime.Container, error) {

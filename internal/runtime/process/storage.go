@@ -15,7 +15,7 @@ import (
 	"github.com/marinaos/marina/internal/runtime"
 )
 
-// mounts is where it is noted what is mounted: a link of a name of its own to each place.
+// mounts is the directory of notes about mounts: a link of a name of its own to each place.
 func (r *Runtime) mounts() string { return filepath.Join(r.dir, ".mounts") }
 
 func (r *Runtime) note(at string) string {

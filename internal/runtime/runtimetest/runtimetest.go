@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"maps"
 	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 	"syscall"
@@ -22,7 +21,7 @@ import (
 // limit is how long any one thing may take before the suite says that it does not happen.
 const limit = 20 * time.Second
 
-// Options is what the suite needs of an implementation.
+// Options has what the suite needs of an implementation.
 type Options struct {
 	// Open opens a runtime over the test's state. A second call in one test stands for an agent that started anew.
 	Open func(t *testing.T) runtime.Runtime
@@ -67,112 +66,6 @@ func Run(t *testing.T, o Options) {
 			c.test(t, s)
 		})
 	}
-}
-
-// suite is one test's world.
-type suite struct {
-	t   *testing.T
-	o   Options
-	rt  runtime.Runtime
-	dir string
-	ids []string
-}
-
-func (s *suite) ctx() context.Context {
-	ctx, cancel := context.WithTimeout(s.t.Context(), limit)
-	s.t.Cleanup(cancel)
-	return ctx
-}
-
-func (s *suite) clean() {
-	ctx, cancel := context.WithTimeout(context.Background(), limit)
-	defer cancel()
-	for _, id := range s.ids {
-		if err := s.rt.Remove(ctx, id); err != nil {
-			s.t.Errorf("remove %s: %v", id, err)
-		}
-	}
-	left, err := s.rt.Containers(ctx)
-	if err != nil || len(left) != 0 {
-		s.t.Errorf("after all were removed: got %v, %v, want none", left, err)
-	}
-}
-
-func (s *suite) file(id, name string) string { return filepath.Join(s.dir, id+"."+name) }
-
-// make creates a container that runs a shell command.
-func (s *suite) make(id, shell string, change ...func(*runtime.Container)) {
-	s.t.Helper()
-	c := runtime.Container{ID: id, Shell: shell, Labels: map[string]string{runtime.LabelTask: "task of " + id},
-		Env: []string{"COLOUR=blue and green"}, Stdout: s.file(id, "stdout"), Stderr: s.file(id, "stderr"), MilliCPU: 100}
-	c = s.o.Container(s.t, c)
-	for _, f := range change {
-		f(&c)
-	}
-	s.ids = append(s.ids, id)
-	if err := s.rt.Create(s.ctx(), c); err != nil {
-		s.t.Fatalf("create %s: %v", id, err)
-	}
-}
-
-func (s *suite) start(id string) runtime.Process {
-	s.t.Helper()
-	p, err := s.rt.Start(s.ctx(), id)
-	if err != nil {
-		s.t.Fatalf("start %s: %v", id, err)
-	}
-	if p.PID <= 0 || time.Since(p.Started).Abs() > time.Minute {
-		s.t.Errorf("start %s: got pid %d started %s, want a pid and a time close to now", id, p.PID, p.Started)
-	}
-	return p
-}
-
-// exit waits for a container's exit.
-func (s *suite) exit(exits <-chan runtime.Exit, id string) runtime.Exit {
-	s.t.Helper()
-	deadline := time.After(limit)
-	for {
-		select {
-		case e, ok := <-exits:
-			if !ok {
-				s.t.Fatalf("exits ended before that of %s", id)
-			}
-			if e.ID == id {
-				return e
-			}
-		case <-deadline:
-			s.t.Fatalf("no exit of %s within %s", id, limit)
-		}
-	}
-}
-
-// says waits until a file contains something.
-func (s *suite) says(name, want string) {
-	s.t.Helper()
-	for began := time.Now(); ; {
-		b, _ := os.ReadFile(name)
-		if strings.Contains(string(b), want) {
-			return
-		}
-		if time.Since(began) > limit {
-			s.t.Fatalf("%s: got %q, want %q in it", filepath.Base(name), b, want)
-		}
-		time.Sleep(5 * time.Millisecond) // between looks
-	}
-}
-
-func (s *suite) find(id string) (runtime.Found, bool) {
-	s.t.Helper()
-	all, err := s.rt.Containers(s.ctx())
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	for _, f := range all {
-		if f.ID == id {
-			return f, true
-		}
-	}
-	return runtime.Found{}, false
 }
 
 func missingImage(t *testing.T, s *suite) {
@@ -297,13 +190,15 @@ func reopened(t *testing.T, s *suite) {
 		t.Errorf("got exit %+v, want code 4", e)
 	}
 	f, _ := s.find("runs")
-	if !f.Running || f.Process.PID != p.PID || !f.Process.Started.Equal(before.Process.Started) || f.Labels[runtime.LabelTask] != "task of runs" {
+	same := f.Process.PID == p.PID && f.Process.Started.Equal(before.Process.Started)
+	if !f.Running || !same || f.Labels[runtime.LabelTask] != "task of runs" {
 		t.Errorf("got %+v, want what was there before: %+v of pid %d", f, before, p.PID)
 	}
 	if f, ok := s.find("created"); !ok || f.Running || f.Exit != nil {
 		t.Errorf("created: got %+v, %t, want it as it was", f, ok)
 	}
-	if code, err := s.rt.Exec(s.ctx(), "runs", runtime.Exec{Argv: []string{"/bin/sh", "-c", "exit 9"}}); code != 9 || err != nil {
+	code, err := s.rt.Exec(s.ctx(), "runs", runtime.Exec{Argv: []string{"/bin/sh", "-c", "exit 9"}})
+	if code != 9 || err != nil {
 		t.Errorf("exec: got %d, %v, want 9", code, err)
 	}
 	if err := s.rt.Signal(s.ctx(), "runs", int(syscall.SIGKILL)); err != nil {
@@ -318,13 +213,15 @@ func execs(t *testing.T, s *suite) {
 	s.make("host", `exec sleep 600`)
 	s.start("host")
 	var out, errs bytes.Buffer
-	code, err := s.rt.Exec(s.ctx(), "host", runtime.Exec{Argv: []string{"/bin/sh", "-c", `read x; echo "$x $COLOUR $MORE"; echo bad >&2; exit 6`},
-		Env: []string{"MORE=more"}, Stdin: strings.NewReader("said\n"), Stdout: &out, Stderr: &errs})
+	code, err := s.rt.Exec(s.ctx(), "host", runtime.Exec{
+		Argv: []string{"/bin/sh", "-c", `read x; echo "$x $COLOUR $MORE"; echo bad >&2; exit 6`},
+		Env:  []string{"MORE=more"}, Stdin: strings.NewReader("said\n"), Stdout: &out, Stderr: &errs})
 	if code != 6 || err != nil || out.String() != "said blue and green more\n" || errs.String() != "bad\n" {
 		t.Errorf("got code %d, %v, out %q, err %q, want 6, what was said, and bad", code, err, out.String(), errs.String())
 	}
 	out.Reset()
-	code, err = s.rt.Exec(s.ctx(), "host", runtime.Exec{Argv: []string{"/bin/sh", "-c", `test -t 0 && test -t 1 && echo terminal`}, TTY: true, Stdout: &out})
+	code, err = s.rt.Exec(s.ctx(), "host", runtime.Exec{
+		Argv: []string{"/bin/sh", "-c", `test -t 0 && test -t 1 && echo terminal`}, TTY: true, Stdout: &out})
 	if code != 0 || err != nil || !strings.Contains(out.String(), "terminal") {
 		t.Errorf("with a terminal: got code %d, %v, out %q, want terminal", code, err, out.String())
 	}

@@ -18,7 +18,8 @@ func updates(t *testing.T, s *suite) {
 	s.make("grows", `exec sleep 600`, func(c *runtime.Container) { c.MemLimit = 64 << 20 })
 	s.start("grows")
 	for range 2 {
-		if err := s.rt.Update(s.ctx(), "grows", runtime.Limits{MilliCPU: 200, CPULimit: 400, MemLimit: 96 << 20}); err != nil {
+		limits := runtime.Limits{MilliCPU: 200, CPULimit: 400, MemLimit: 96 << 20}
+		if err := s.rt.Update(s.ctx(), "grows", limits); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -30,7 +31,7 @@ func updates(t *testing.T, s *suite) {
 	}
 }
 
-// mountedBelow is what the runtime says is mounted in the test's directory.
+// mountedBelow lists the mounts in the test's directory, as the runtime says.
 func (s *suite) mountedBelow() []string {
 	s.t.Helper()
 	got, err := s.rt.Mounted(s.ctx(), s.dir)

@@ -28,12 +28,12 @@ func (c apps) route(rest []string) error {
 		}
 		return c.restartApp(join(rest[:n-1]))
 	case rest[n-1] == "tasks" && n > 1:
-		return tasks{c.call}.appTasks(rest[:n-1])
+		return tasks(c).appTasks(rest[:n-1])
 	case n > 2 && rest[n-2] == "tasks":
 		if c.r.Method != http.MethodDelete {
 			return errMethod
 		}
-		return tasks{c.call}.deleteTask(join(rest[:n-2]), rest[n-1])
+		return tasks(c).deleteTask(join(rest[:n-2]), rest[n-1])
 	case rest[n-1] == "versions" && n > 1:
 		return c.get(func() error { return c.appVersions(join(rest[:n-1])) })
 	case n > 2 && rest[n-2] == "versions":
@@ -138,7 +138,7 @@ func (c apps) showApp(id string) error {
 	return c.answer(map[string]any{"app": c.services.Describe([]*marathon.App{a}, e)[0]})
 }
 
-// asker is who asks, and how much he insists.
+// asker names the requester, and how much he insists.
 func (c *call) asker() services.Asker {
 	ip, _, err := net.SplitHostPort(c.r.RemoteAddr)
 	if err != nil {

@@ -27,7 +27,7 @@ type call struct {
 	out      answer
 }
 
-// answer is what a request is answered with.
+// answer is the response to a request, built before any of it is written.
 type answer struct {
 	status int
 	header http.Header

@@ -36,7 +36,8 @@ func (c *call) leader() error {
 
 func (c *call) plugins() error { return c.answer(map[string]any{"plugins": []struct{}{}}) }
 
-// info is what Marathon's clients look for. Options that have no meaning here are null, as Marathon's unset ones are.
+// info answers with the options that Marathon's clients look for. Those that have no meaning here are null, as
+// Marathon's unset ones are.
 func (c *call) info() error {
 	config, set := map[string]any{}, c.services.Settings()
 	for _, name := range []string{"access_control_allow_origin", "decline_offer_duration", "default_network_name",

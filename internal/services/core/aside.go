@@ -55,7 +55,7 @@ func (a *asides) raise(alarm kernel.Alarm) { a.alarms[alarm.Subject] = alarm }
 
 func (a *asides) lift(subject string) { delete(a.alarms, subject) }
 
-// Panic is what deciding panicked with, and where, if State.Stack can tell.
+// Panic keeps the value of a panic, and its stack if State.Stack can tell.
 type Panic struct {
 	Value any
 	Stack []byte
@@ -86,7 +86,7 @@ func panicked(what string, p *Panic) string {
 	return fmt.Sprintf("%s panicked: %v", what, p.Value)
 }
 
-// wayOut is what an operator can do about an app whose row cannot be read.
+// wayOut tells an operator how to get rid of an app's row that cannot be read.
 func wayOut(id string) string {
 	return fmt.Sprintf("replace it by a whole definition with `marina app update FILE --force` "+
 		"(PUT /v2/apps%s?force=true; GET /v2/apps%s/versions lists earlier ones), or remove it with "+

@@ -10,7 +10,7 @@ import (
 	"github.com/marinaos/marina/internal/marathon"
 )
 
-// Decision is what is to be done now. Transitions come first: they must be durable, and given to State.Advance,
+// Decision lists the actions that follow now. Transitions come first: they must be durable, and given to State.Advance,
 // before the rest of the datacenter may see them. All else the state takes as done; whoever carries it out reports
 // refusals with State.LaunchFailed and State.ForgetRefused.
 type Decision struct {

@@ -24,7 +24,7 @@ type Deployment struct {
 	Unreadable bool   // it was, because its row or one that it names cannot be read: what is known of it is not all
 }
 
-// Change is what a deployment does to one app. From is nil for a new app, To for a removed one.
+// Change replaces one app's definition in a deployment. From is nil for a new app, To for a removed one.
 type Change struct {
 	App      string
 	From, To *marathon.App

@@ -5,7 +5,7 @@ import (
 	"github.com/marinaos/marina/internal/marathon"
 )
 
-// goal is what an app should be at this moment.
+// goal is an app's desired state at this moment, also in the middle of a deployment.
 type goal struct {
 	def     *marathon.App // of which instances are launched; nil: all are to end
 	n       int

@@ -35,7 +35,7 @@ func (c *clock) moment(t time.Time) moment {
 
 func (c *clock) time(m moment) time.Time { return c.base.Add(time.Duration(m)) }
 
-// started is when the instance began, as near as it is known.
+// started returns the time at which the instance began, as near as it is known.
 func (c *clock) started(i *Instance) time.Time {
 	if at := i.Started(); !at.IsZero() {
 		return at
@@ -87,7 +87,7 @@ func (i *Instance) failing(a *marathon.App) string {
 	return ""
 }
 
-// alive is what an instance's checks say together; nil while they say nothing.
+// alive sums up an instance's checks; nil while they say nothing.
 func alive(i *Instance) *bool {
 	if i.Len() == 0 {
 		return nil

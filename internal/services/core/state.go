@@ -25,7 +25,7 @@ type Policy struct {
 	ForgetRetry time.Duration
 }
 
-// DefaultPolicy is what a datacenter runs with.
+// DefaultPolicy is the policy of a datacenter.
 var DefaultPolicy = Policy{
 	LaunchTimeout: 30 * time.Minute, // DC/OS's task_launch_confirm_timeout
 	BrakeWindow:   time.Minute, BrakeShare: 0.2, BrakeFloor: 3,

@@ -142,7 +142,7 @@ func (s *State) Info(
 	return out
 }
 
-// Embed is what an answer holds beside the apps themselves.
+// Embed selects the parts of an answer beside the apps themselves.
 type Embed struct{ Tasks, LastTaskFailure, TaskStats, Readiness bool }
 
 func seconds(n int) time.Duration { return time.Duration(n) * time.Second }

@@ -73,7 +73,7 @@ type Container struct {
 	Ended   bool
 }
 
-// Endpoint is what an agent goes by when it connects somebody to a task.
+// Endpoint tells an agent how to connect somebody to a task.
 type Endpoint struct {
 	Ready   bool
 	Machine netip.Addr

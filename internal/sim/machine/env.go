@@ -10,7 +10,7 @@ import (
 	"github.com/marinaos/marina/internal/sim/timeline"
 )
 
-// Env is what everything of one simulation shares: time, chance, the weather, and where to tell what happens.
+// Env is shared by everything in one simulation: time, chance, the weather, and those who hear of what happens.
 type Env struct {
 	timeline.Timeline
 	timeline.Trace

@@ -117,8 +117,7 @@ func (l *Link) masterHears() {
 	}
 }
 
-// Broken is what follows when one end's process is gone or the way between them is cut: each end that still stands
-// notices.
+// Broken lets each end that still stands notice that the other's process is gone, or the way between them cut.
 func (l *Link) Broken() {
 	if l.AgentEnd {
 		l.w.After(l.w.Dice.Between(silenceMin, silenceMax), &l.Agent.Actor, l.agentHears)

@@ -4,7 +4,7 @@ import (
 	"time"
 )
 
-// Epoch is when every simulation begins, by every clock in it.
+// Epoch begins every simulation, by every clock in it.
 var Epoch = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 
 // Actor is a process that time passes for: an agent's, a master's, or nature itself. What is scheduled for an actor is
@@ -28,7 +28,7 @@ type occasion struct {
 	do   func()
 }
 
-// due is when an occasion happens: the heap's element, small and without pointers, since it moves a lot.
+// due is an element of the heap, the time of an occasion: small and without pointers, since it moves a lot.
 type due struct {
 	at   time.Duration
 	seq  uint64 // order of those at one time

@@ -65,8 +65,8 @@ func (g Group) write(controller, name, value string) error {
 }
 
 // OOM reports whether something in the cgroup was killed for its memory limit. The counter stands as long as the
-// cgroup, that is until the container is removed, so it answers also for an end nobody saw. It is false where the cgroup
-// went with its shim.
+// cgroup, that is until the container is removed, so it answers also for an end nobody saw. It is false where the
+// cgroup went with its shim.
 func (g Group) OOM() bool {
 	name := "memory.oom_control"
 	if g.unified {

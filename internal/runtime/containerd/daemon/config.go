@@ -21,7 +21,7 @@ type Config struct {
 	// Root, State and Temp are containerd's directories: images and snapshots, running containers, what is unpacked.
 	Root, State, Temp string
 
-	// Socket is where containerd answers; Shims is the directory of its shims' sockets.
+	// Socket is containerd's, and Shims the directory of its shims' sockets.
 	Socket, Shims string
 
 	// Namespace is containerd's of the datacenter, and RuncRoot is where its runc keeps containers: leftovers are told

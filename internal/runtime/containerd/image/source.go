@@ -32,7 +32,7 @@ var registryClient = &http.Client{Transport: &http.Transport{
 	ForceAttemptHTTP2:     true,
 }}
 
-// source is where an image can be had: the datacenter's store, else the registry its name says.
+// source finds who has an image: the datacenter's store, else the registry its name says.
 func (m *Images) source(ctx context.Context, name string) (remotes.Resolver, error) {
 	registry, _, _ := strings.Cut(name, "/")
 	var tried []error

@@ -64,8 +64,8 @@ func machineUser(name string) ([2]uint64, error) {
 	return [2]uint64{}, unknown
 }
 
-// machineFiles are what a task without an image sees of the machine's /etc: what programs need to start, resolve names
-// and verify certificates. resolv.conf, hosts and hostname come from the agent.
+// machineFiles lists the part of the machine's /etc that a task without an image sees: what programs need to start,
+// resolve names and verify certificates. resolv.conf, hosts and hostname come from the agent.
 var machineFiles = []string{"alternatives", "ca-certificates", "ca-certificates.conf", "group", "host.conf",
 	"ld.so.cache", "ld.so.conf", "ld.so.conf.d", "localtime", "mime.types", "nsswitch.conf", "os-release", "passwd",
 	"pki/tls/certs", "protocols", "profile", "services", "ssl/certs", "ssl/openssl.cnf", "terminfo", "timezone"}

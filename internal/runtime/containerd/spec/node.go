@@ -19,12 +19,12 @@ const NodePIDs = 16384
 // IsNode reports whether a container is a machine in a container.
 func IsNode(c *runtime.Container) bool { return c.Class == kernel.ClassNode }
 
-// nodeTmpfs is where a node can write in memory, beside its volumes: mode and size.
+// nodeTmpfs lists the directories in memory that a node can write, beside its volumes: mode and size.
 var nodeTmpfs = map[string]string{
 	"/run": "mode=0755,size=256m", "/tmp": "mode=1777,size=256m", "/etc/cni": "mode=0755,size=1m",
 }
 
-// nodeOpts is what a node has that others have not; docs/design/0001 has the reasons. All capabilities are those of its
+// nodeOpts adds what only nodes have; docs/design/0001 has the reasons. All capabilities are those of its
 // own user namespace, which also owns its network: over the machine they are nothing. That is why nothing is masked and
 // no system call is filtered: what is within the node's rights works, and the kernel refuses the rest. Without a user
 // namespace there can be no more capabilities than ours.

@@ -28,7 +28,7 @@ const maxFiles = 1 << 20 // open files of one process, if the machine allows as 
 var capabilities = []string{"CAP_AUDIT_WRITE", "CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_FSETID", "CAP_KILL",
 	"CAP_NET_BIND_SERVICE", "CAP_SETFCAP", "CAP_SETGID", "CAP_SETPCAP", "CAP_SETUID", "CAP_SYS_CHROOT"}
 
-// Place is where a container is made.
+// Place has what the machine adds to a container.
 type Place struct {
 	Image      containerd.Image // nil: it runs the machine's programs
 	Cgroup     string           // its own
