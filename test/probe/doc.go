@@ -12,7 +12,7 @@
 //	POST /exit?code=3     ends
 //	POST /eat?mib=64      takes memory
 //	POST /fork?n=100      starts processes that stay
-//	POST /write?mib=16    writes to its sandbox
+//	POST /write?mib=16    writes to its sandbox, or to the directory that at names
 //	POST /print?n=100     prints numbered lines
 //	GET  /lookup?name=    asks its name server, ?srv=true for SRV
 //	GET  /get?url=        calls somebody from where it is

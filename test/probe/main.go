@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/json"
@@ -167,7 +168,7 @@ func (t *task) handler() http.Handler {
 	mux.HandleFunc("POST /exit", func(_ http.ResponseWriter, r *http.Request) { t.exit(number(r, "code")) })
 	mux.HandleFunc("POST /eat", answer(func(r *http.Request) (string, error) { return t.eat(number(r, "mib")) }))
 	mux.HandleFunc("POST /fork", answer(func(r *http.Request) (string, error) { return fork(number(r, "n")) }))
-	mux.HandleFunc("POST /write", answer(func(r *http.Request) (string, error) { return write(number(r, "mib")) }))
+	mux.HandleFunc("POST /write", answer(func(r *http.Request) (string, error) { return write(r.URL.Query().Get("at"), number(r, "mib")) }))
 	mux.HandleFunc("POST /print", answer(func(r *http.Request) (string, error) { return t.print(number(r, "n")) }))
 	mux.HandleFunc("GET /lookup", answer(lookup))
 	mux.HandleFunc("GET /get", answer(fetch))
@@ -217,8 +218,8 @@ func fork(n int) (string, error) {
 	return fmt.Sprintln(n), nil
 }
 
-func write(mib int) (string, error) {
-	f, err := os.Create(filepath.Join(os.Getenv("MESOS_SANDBOX"), "filling"))
+func write(dir string, mib int) (string, error) {
+	f, err := os.Create(filepath.Join(cmp.Or(dir, os.Getenv("MESOS_SANDBOX")), "filling"))
 	if err != nil {
 		return "", err
 	}

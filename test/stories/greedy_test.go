@@ -27,6 +27,11 @@ func TestGreedyTasksAreStoppedAndTheirNeighbourDoesNotNotice(t *testing.T) {
 		post(t, "http://"+address+":8080/write?mib=64")
 		failed(t, c, "/fills", task, "disk", "16 MiB")
 	})
+	t.Run("layer", func(t *testing.T) {
+		task, address := greedy(t, h, c, h.ProbeApp("/layers", 1).With(testbed.Definition{"disk": 16, "user": "root"}))
+		post(t, "http://"+address+":8080/write?mib=64&at=/")
+		failed(t, c, "/layers", task, "disk", "16 MiB")
+	})
 	t.Run("memory", func(t *testing.T) {
 		task, address := greedy(t, h, c, h.ProbeApp("/eats", 1).With(testbed.Definition{"mem": 48}))
 		client := &http.Client{Timeout: 20 * time.Second}

@@ -165,6 +165,19 @@ func TestMachineTaskRunsTheMachinesPrograms(t *testing.T) {
 	}
 }
 
+func TestAContainersOwnLayerIsTold(t *testing.T) {
+	p := newPlace(t)
+	c := p.container("fill", "8")
+	p.run(c)
+	eventually(t, "its layer counts", func() bool {
+		s, err := p.Stats(t.Context(), c.ID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s.Disk >= 8<<20 && s.Disk < 9<<20
+	})
+}
+
 func TestLimitsHold(t *testing.T) {
 	p := newPlace(t)
 	exits := p.Exits(t.Context())

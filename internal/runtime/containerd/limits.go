@@ -4,6 +4,10 @@ import (
 	"context"
 	"fmt"
 	"strconv"
+	"time"
+
+	"github.com/containerd/containerd/v2/defaults"
+	"github.com/containerd/errdefs"
 
 	"github.com/marinaos/marina/internal/runtime"
 )
@@ -30,7 +34,11 @@ func (r *Runtime) Update(ctx context.Context, id string, l runtime.Limits) error
 	return nil
 }
 
-// Stats reads what a container uses from its cgroup.
+// layerLimit is how long it may take to see how large a container's layer is: one with files without end is told by
+// that, too.
+const layerLimit = 10 * time.Second
+
+// Stats reads what a container uses from its cgroup, and how much of the disk its own layer takes.
 func (r *Runtime) Stats(ctx context.Context, id string) (runtime.Stats, error) {
 	labels, err := r.labels(ctx, containerID(id))
 	if err != nil {
@@ -40,5 +48,12 @@ func (r *Runtime) Stats(ctx context.Context, id string) (runtime.Stats, error) {
 	if err != nil {
 		return s, fmt.Errorf("container %s: stats: %w", id, err)
 	}
+	layer, cancel := context.WithTimeout(ctx, layerLimit)
+	defer cancel()
+	use, err := r.client.SnapshotService(defaults.DefaultSnapshotter).Usage(layer, containerID(id))
+	if err != nil && !errdefs.IsNotFound(err) { // it has none, or ended meanwhile
+		return s, fmt.Errorf("container %s: size of its layer: %w", id, err)
+	}
+	s.Disk = use.Size
 	return s, nil
 }

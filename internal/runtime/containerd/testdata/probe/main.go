@@ -48,6 +48,18 @@ var verbs = map[string]func([]string){
 	"polite":   polite,
 	"exit":     func(a []string) { n, _ := strconv.Atoi(a[0]); os.Exit(n) },
 	"size":     size,
+	"fill":     fill,
+}
+
+// fill writes so many MiB into the container's own layer, and stays.
+func fill(a []string) {
+	n, _ := strconv.Atoi(a[0])
+	if err := os.WriteFile("/filling", make([]byte, n<<20), 0o600); err != nil {
+		fmt.Println(err)
+		os.Exit(1)
+	}
+	fmt.Println("ready")
+	time.Sleep(time.Hour)
 }
 
 func read(name string) string {
