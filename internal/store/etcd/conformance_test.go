@@ -17,18 +17,19 @@ import (
 
 func TestEmbeddedConformance(t *testing.T) {
 	storetest.Run(t, func(t *testing.T) storetest.Store {
-		return withFaults(embedded(t, Embedded{}))
+		return withFaults(embedded(t, Embedded{Timeout: longTimeout}))
 	})
 }
 
 func TestExternalConformance(t *testing.T) {
 	storetest.Run(t, func(t *testing.T) storetest.Store {
 		socket := filepath.Join(shortDir(t), "etcd")
-		server := embedded(t, Embedded{ClientSocket: socket})
+		server := embedded(t, Embedded{ClientSocket: socket, Timeout: longTimeout})
 		s, err := OpenExternal(t.Context(), External{
 			Endpoints: []string{"unix://" + socket},
 			Prefix:    "dc1/",
 			LeaseTTL:  longLease,
+			Timeout:   longTimeout,
 			Log:       logTo(t),
 		})
 		if err != nil {
@@ -46,6 +47,9 @@ func TestExternalConformance(t *testing.T) {
 
 // longLease is longer than any check may take: nothing that happens in one waited for a lease to expire.
 const longLease = 5 * time.Minute
+
+// longTimeout lets the largest transaction take as long as it takes, under the race detector on a busy machine too.
+const longTimeout = time.Minute
 
 // embedded opens a store in a directory of its own, or cfg.Dir, and closes it at the end of the test.
 func embedded(t testing.TB, cfg Embedded) *Store {
