@@ -32,7 +32,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 )
 
-// spec is what an image is made of.
+// spec describes the image to make.
 type spec struct {
 	binary     string   // on this machine
 	path       string   // of it in the image, absolute

@@ -8,7 +8,7 @@ import (
 	"github.com/containerd/errdefs"
 )
 
-// Principal is who asks.
+// Principal names the asker of a request.
 type Principal struct {
 	UID string // of the user or service account; empty: a stranger
 }
@@ -26,7 +26,7 @@ func From(ctx context.Context) Principal {
 	return p
 }
 
-// Action is what somebody wants to do to a resource.
+// Action names an operation on a resource.
 type Action string
 
 // The actions. The first four are DC/OS's.
@@ -70,7 +70,7 @@ const (
 	Health   Family = "marina:health"
 )
 
-// Resource is what is asked about: one of a family, by its path in the group tree. "/" is all of the family.
+// Resource names one of a family, by its path in the group tree. "/" is all of the family.
 type Resource struct {
 	Family Family
 	Path   string // starts with a slash

@@ -50,7 +50,7 @@ func (g *instance) check(ctx context.Context, fresh bool) {
 	}
 }
 
-// target is where a check of a task asks.
+// target returns the address that a check of a task asks.
 func (g *instance) target(task int, c *kernel.Check) (netip.Addr, uint16) {
 	addr := address(&g.rec, g.a.cfg.Address)
 	if c.PortNumber != 0 || c.Kind == kernel.CheckCommand {

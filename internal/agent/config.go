@@ -22,7 +22,7 @@ import (
 	"github.com/marinaos/marina/internal/runtime"
 )
 
-// Config is what an agent is told. Zero values mean the defaults.
+// Config holds an agent's settings. Zero values mean the defaults.
 type Config struct {
 	State string // the agent's own directory, required; one agent at a time
 
@@ -89,7 +89,7 @@ type Config struct {
 // Secrets tells what references of kernel.File.Secret stand for.
 type Secrets = secret.Source
 
-// Deps is what an agent works with. All are required but Secrets and Dial.
+// Deps holds the rooms that an agent works with. All are required but Secrets and Dial.
 type Deps struct {
 	Runtime runtime.Runtime
 	Network Network

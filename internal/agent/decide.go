@@ -10,7 +10,7 @@ import (
 	"github.com/marinaos/marina/internal/runtime"
 )
 
-// fact is what is true of a task's container, as far as the runtime can tell.
+// fact is the state of a task's container, as far as the runtime can tell.
 type fact struct {
 	running bool          // its process runs
 	exit    *runtime.Exit // its process ended so
@@ -21,7 +21,7 @@ type fact struct {
 // fresh reports that the task's process was never started.
 func (f fact) fresh() bool { return !f.running && f.exit == nil && !f.gone }
 
-// verb is how an instance goes on.
+// verb names the next act on an instance.
 type verb uint8
 
 const (
@@ -31,7 +31,7 @@ const (
 	verbClean              // its end is decided; remove what is left
 )
 
-// plan is how an instance goes on after the agent started.
+// plan is the first act on an instance after the agent started.
 type plan struct {
 	do    verb
 	rec   record
@@ -177,7 +177,7 @@ func exitVerdict(t kernel.Size, e runtime.Exit) (kernel.State, kernel.Reason, st
 	return kernel.Failed, kernel.ReasonExit, fmt.Sprintf("exited with %d%s", e.Code, said)
 }
 
-// frameActions is what a frame of the master asks for.
+// frameActions lists the acts that a frame of the master asks for.
 type frameActions struct {
 	begin  []kernel.Assignment // new here
 	stop   []kernel.Assignment // known here, to be ended

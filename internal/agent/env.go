@@ -15,7 +15,7 @@ import (
 	"github.com/marinaos/marina/internal/runtime"
 )
 
-// place is what an instance's tasks need to know about where they are.
+// place holds the paths and addresses that an instance's tasks are made with.
 type place struct {
 	hostname  string     // the machine's
 	machine   netip.Addr // its address
@@ -31,7 +31,7 @@ type place struct {
 	files   []runtime.Bind    // the mounts of the task's files
 }
 
-// address is where an instance's ports are reached from this machine.
+// address returns the address at which this machine reaches an instance's ports.
 func address(rec *record, machine netip.Addr) netip.Addr {
 	if rec.Spec.Network.Mode == kernel.NetworkBridge && rec.Assignment.Address.IsValid() {
 		return rec.Assignment.Address
@@ -163,7 +163,7 @@ func limit(guarantee, limit int64) int64 {
 	return limit
 }
 
-// container is what the runtime is to make for a task. Errors are of errdefs kinds: invalid, or a volume that is not
+// container describes a task to the runtime. Errors are of errdefs kinds: invalid, or a volume that is not
 // there or not lent.
 func container(rec *record, task int, w place) (runtime.Container, error) {
 	t := &rec.Spec.Tasks[task]
@@ -217,7 +217,7 @@ func container(rec *record, task int, w place) (runtime.Container, error) {
 	return c, nil
 }
 
-// limitsOf is what a task may use now.
+// limitsOf returns a task's present limits.
 func limitsOf(rec *record, task int) runtime.Limits {
 	s := rec.Assignment.Size(&rec.Spec, task)
 	return runtime.Limits{

@@ -85,7 +85,7 @@ func (g *instance) grace(i int) time.Duration {
 	return cmp.Or(g.spec.Tasks[i].KillGrace, kernel.DefaultKillGrace)
 }
 
-// nextGrace is when the next task's grace is over, if there is one whose is not.
+// nextGrace returns the time at which the next task's grace is over, if there is one whose is not.
 func (g *instance) nextGrace(began time.Time) (next time.Time, ok bool) {
 	now := time.Now()
 	for i := range g.facts {

@@ -29,10 +29,10 @@ func (a *Agent) remember(change func(*agentRecord)) error {
 	return nil
 }
 
-// frames is what the agent does for the frames of a session.
+// frames applies the frames of a session to the agent.
 type frames struct{ a *Agent }
 
-// Register is how the agent introduces itself now.
+// Register returns the agent's registration as of now.
 func (f frames) Register(out *session.Outbox) kernel.Registration {
 	a := f.a
 	a.ends.Restart()
@@ -172,7 +172,7 @@ func (a *Agent) assign(specs map[kernel.SpecID]kernel.Spec, d *kernel.Down) erro
 	return nil
 }
 
-// planLocked is how an instance begins that has no checkpoint: anew, or from the containers that an earlier agent left.
+// planLocked plans an instance that has no checkpoint: anew, or from the containers that an earlier agent left.
 func (a *Agent) planLocked(g kernel.Assignment, spec kernel.Spec) plan {
 	found := a.orphans[g.ID]
 	if len(found) == 0 {

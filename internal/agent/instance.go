@@ -36,7 +36,7 @@ type instance struct {
 	results chan checked            // from the checks
 	checks  sync.WaitGroup          // the checks; one that hangs in the container ends with it, so run waits for them last
 
-	// shown is what was told of the tasks. Guarded by a.mu.
+	// shown is the last status told of each task. Guarded by a.mu.
 	shown []kernel.Status
 	// sizes is those of rec.Group, for others to read. Guarded by a.mu.
 	sizes []kernel.Size

@@ -8,7 +8,7 @@ import (
 	"github.com/marinaos/marina/internal/runtime"
 )
 
-// mailbox is where others leave what an instance's goroutine is to know. Its methods are safe for concurrent use and
+// mailbox collects events for an instance's goroutine. Its methods are safe for concurrent use and
 // never wait.
 type mailbox struct {
 	mu     sync.Mutex

@@ -16,7 +16,7 @@ import (
 	"github.com/marinaos/marina/internal/kernel"
 )
 
-// rangeSize is how many ids a container sees.
+// rangeSize is the number of ids that a container sees.
 const rangeSize = 1 << 16
 
 func hasNode(s *kernel.Spec) bool {
@@ -54,7 +54,7 @@ func ownRange(rec *record, subnet netip.Prefix, shared kernel.IDRange) (*kernel.
 	return &kernel.IDRange{First: uint32(first), Count: rangeSize}, nil
 }
 
-// hostname is what a bridge-mode instance calls itself: what a node's HOSTNAME says, else its id.
+// hostname returns a bridge-mode instance's own name: a node's HOSTNAME, else its id.
 func hostname(rec *record) string {
 	for i := range rec.Spec.Tasks {
 		if rec.Spec.Tasks[i].Class != kernel.ClassNode {

@@ -16,7 +16,7 @@ import (
 	"github.com/marinaos/marina/internal/machine"
 )
 
-// generatedDir is where the files are that tell instances where they are, each instance's by its name.
+// generatedDir holds each instance's resolv.conf, hosts and hostname, by its name.
 const generatedDir = "network"
 
 // owner says whose the instance's files are: the machine's id of the root of its containers.

@@ -11,7 +11,7 @@ import (
 	"github.com/marinaos/marina/internal/kernel"
 )
 
-// agentRecord is what an agent knows about itself: its own checkpoint.
+// agentRecord is the agent's own checkpoint.
 type agentRecord struct {
 	ID    kernel.AgentID `json:"id"`
 	Epoch int64          `json:"epoch"` // highest of a leader it has listened to
@@ -40,7 +40,7 @@ type taskRecord struct {
 	Status    kernel.Status `json:"status"` // the latest, Seq included
 }
 
-// phase is how far a task's container has come, as far as the disk knows. It is written before the act it allows.
+// phase is the progress of a task's container, as far as the disk knows. It is written before the act it allows.
 type phase string
 
 const (

@@ -151,7 +151,7 @@ func (a *Agent) link() *session.Link {
 		Metrics: a.measured.Registry})
 }
 
-// filesDir is where the files of running instances are mounted, below Config.Run.
+// filesDir, below Config.Run, holds the mounted files of running instances.
 const filesDir = "files"
 
 // identify reads who the agent is and what it was doing. An agent whose own checkpoint is damaged finds its name in

@@ -23,7 +23,7 @@ type stage interface {
 	Undo(ctx context.Context, g *instance) error
 }
 
-// kept is what Undo of a stage does whose result stays, or takes nothing to keep.
+// kept is the Undo of a stage whose result stays, or takes nothing to keep.
 type kept struct{}
 
 func (kept) Undo(context.Context, *instance) error { return nil }
@@ -34,7 +34,7 @@ func fetching() []stage { return []stage{admission{}, secrets{}, images{}} }
 // making lists what is made for an instance once its intent is on disk. To give instances something new, add a stage.
 func making() []stage { return []stage{volumes{}, files{}, connection{}, sandboxes{}, containers{}} }
 
-// given is what stages made, for those after them.
+// given holds the results of stages, for those after them.
 type given struct {
 	secrets map[string]kernel.Secret // by reference; until they are in place
 	volumes map[string]string        // where the reservation's are mounted, by name

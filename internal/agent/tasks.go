@@ -58,7 +58,7 @@ func (a *Agent) task(id kernel.TaskID) (t api.Task, ok bool) {
 	return api.Task{}, false
 }
 
-// sizeOf is what a task may use now.
+// sizeOf returns a task's present size.
 func (a *Agent) sizeOf(s sight) kernel.Size {
 	a.mu.Lock()
 	defer a.mu.Unlock()

@@ -40,7 +40,7 @@ import (
 	"github.com/marinaos/marina/internal/runtime/process"
 )
 
-// limit is how long anything may take before a test says that it does not happen.
+// limit bounds every wait of a test.
 const limit = 20 * time.Second
 
 // netTwin is agent.Network in memory. Like the real one it outlives the agents that use it.
@@ -191,7 +191,8 @@ func newWorld(t *testing.T) *world {
 // start starts an agent on the machine.
 func (w *world) start() {
 	w.t.Helper()
-	a, err := agent.New(w.cfg, agent.Deps{Runtime: w.rt, Network: w.network, Secrets: w.secrets, Dial: w.dial, Metrics: w.metrics, Log: slog.New(slog.NewTextHandler(w.log, nil))})
+	a, err := agent.New(w.cfg, agent.Deps{Runtime: w.rt, Network: w.network, Secrets: w.secrets, Dial: w.dial,
+		Metrics: w.metrics, Log: slog.New(slog.NewTextHandler(w.log, nil))})
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -296,7 +297,8 @@ func newMaster(t testing.TB) *master {
 	}
 	m := &master{t: t, ln: ln, clientTLS: &tls.Config{RootCAs: pool}, epoch: 1, specs: map[kernel.SpecID]kernel.Spec{},
 		groups: map[kernel.InstanceID]kernel.Assignment{}, statuses: map[kernel.TaskID]kernel.Status{},
-		history: map[kernel.TaskID][]kernel.Status{}, repeats: map[kernel.TaskID]int{}, ends: map[kernel.TaskID]kernel.Endpoint{}}
+		history: map[kernel.TaskID][]kernel.Status{}, repeats: map[kernel.TaskID]int{},
+		ends: map[kernel.TaskID]kernel.Endpoint{}}
 	m.conns.Go(m.accept)
 	return m
 }
@@ -373,8 +375,9 @@ func (m *master) register(s *masterSession, r *kernel.Registration) {
 	m.mu.Lock()
 	m.last, m.live = r, s
 	m.sessions++
-	d := kernel.Down{Sync: true, Release: m.release, Subnet: netip.MustParsePrefix("10.0.0.0/24"), Network: &kernel.NetworkInfo{
-		Pool: netip.MustParsePrefix("10.0.0.0/8"), VIPs: netip.MustParsePrefix("198.18.0.0/16")}}
+	d := kernel.Down{Sync: true, Release: m.release, Subnet: netip.MustParsePrefix("10.0.0.0/24"),
+		Network: &kernel.NetworkInfo{
+			Pool: netip.MustParsePrefix("10.0.0.0/8"), VIPs: netip.MustParsePrefix("198.18.0.0/16")}}
 	for _, g := range m.groups {
 		d.Assignments = append(d.Assignments, g)
 	}

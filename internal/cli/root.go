@@ -30,7 +30,7 @@ import (
 // Version is the release, stamped by the build.
 var Version = "dev"
 
-// Programs is what main lends to the verbs that run inside a datacenter's own processes.
+// Programs holds main's implementations of the verbs that run inside a datacenter's own processes.
 type Programs = datacenter.Programs
 
 // Run runs a command line and returns its exit code.

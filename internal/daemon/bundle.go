@@ -26,7 +26,7 @@ func (c *config) bundle(name string) (string, bool) {
 	return "", false
 }
 
-// bundlePaths is where a bundle may be, seen from the runtime's directory.
+// bundlePaths lists the places of bundles, seen from the runtime's directory.
 func (c *config) bundlePaths(name string) []string {
 	return []string{filepath.Join(c.Runtime, "..", "..", name, "bin"), filepath.Join(c.Runtime, "..", name)}
 }

@@ -24,7 +24,7 @@ import (
 	"github.com/marinaos/marina/internal/durable"
 )
 
-// datacenter is what everybody on the machine may know: which datacenter this is, and its CA's certificate.
+// datacenter names the datacenter and its CA's certificate, for everybody on the machine.
 type datacenter struct {
 	ID string `json:"id"`
 	CA string `json:"ca"` // PEM

@@ -78,7 +78,7 @@ func (d *daemon) alarms() float64 {
 	return float64(n)
 }
 
-// maxShownAlarms is how many alarms one unit lists.
+// maxShownAlarms bounds the alarms that one unit lists.
 const maxShownAlarms = 20
 
 func alarmed(id, name string, alarms []kernel.Alarm) unit {

@@ -20,8 +20,8 @@ import (
 	"github.com/marinaos/marina/internal/settings"
 )
 
-// machine is what one machine runs tasks with: its agent, runtime and network. The agent's process keeps it running;
-// Down and Clean build it once more to take everything back.
+// machine holds the parts with which a machine runs tasks: agent, runtime and network. The agent's process keeps it
+// running; Down and Clean build it once more to take everything back.
 type machine struct {
 	agent   *agent.Agent
 	runtime *containerd.Runtime

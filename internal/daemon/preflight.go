@@ -31,7 +31,7 @@ func Preflight(ctx context.Context, cfg settings.Datacenter) []kernel.Finding {
 	return out
 }
 
-// leastFree is what a datacenter needs of its state directory's filesystem to begin.
+// leastFree is the space that a datacenter needs for its state directory to begin.
 const leastFree = kernel.GiB
 
 func filesystem(_ context.Context, c *config) []kernel.Finding {

@@ -105,7 +105,7 @@ func (c *config) oneAgent(ctx context.Context, build string, log *slog.Logger) (
 	return pid, waitFor(ctx, pid)
 }
 
-// maxLog is how large a log of a process of ours may be when it is started; the one before it is kept.
+// maxLog is the size from which a process' log is rotated at its start; the one before it is kept.
 const maxLog = 8 << 20
 
 func openLog(path string) (*os.File, error) {

@@ -72,7 +72,7 @@ func (c *config) chooseRanges() error {
 	return nil
 }
 
-// freeRanges are what nobody on the machine has.
+// freeRanges returns ranges that nobody on the machine has.
 func (c *config) freeRanges() ranges {
 	var pools, vips []netip.Prefix
 	if c.State == settings.State {

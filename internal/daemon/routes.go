@@ -12,7 +12,7 @@ const (
 	imageLimit      = 32 << 30 // an image's archive
 )
 
-// routes is what the gateway serves of the rooms that have an API.
+// routes lists the APIs that the gateway serves.
 func (d *daemon) routes() []gateway.Route {
 	marathon := d.leading(func(t *term) http.Handler { return t.scheduler("services").handler })
 	kernel := d.leading(func(t *term) http.Handler { return t.master.Handler(d.access) })

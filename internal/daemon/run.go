@@ -34,7 +34,7 @@ import (
 	"github.com/marinaos/marina/internal/store/upkeep"
 )
 
-// election is what masters campaign for.
+// election names the masters' election.
 const election = "master"
 
 // daemon is the process of a master: what lives as long as it does. What lives as long as a leadership is a term.
@@ -98,7 +98,7 @@ func (c *config) openStore(ctx context.Context, log *slog.Logger) (*etcd.Store, 
 	return etcd.OpenEmbedded(ctx, etcd.Embedded{Dir: c.path("etcd"), QuotaBytes: int64(c.StoreQuota) << 20, Log: log})
 }
 
-// removable is what people can delete when the store is full.
+// removable lists the tables of which people can delete when the store is full.
 var removable = []upkeep.Table{
 	{Prefix: store.Prefix("versions"), Noun: "versions of apps"}, {Prefix: store.Prefix("apps"), Noun: "apps"},
 	{Prefix: store.Prefix("kubernetes", "clusters"), Noun: "clusters"},
@@ -198,7 +198,7 @@ func (d *daemon) gateway() (*gateway.Gateway, error) {
 			Access: d.access, Audit: d.audit, Metrics: d.metrics})
 }
 
-// master is where this machine's agent dials.
+// master returns the address that this machine's agent dials.
 func (c *config) master() string {
 	host, port := split(c.AgentPort)
 	if a, err := netip.ParseAddr(host); err == nil && !a.IsUnspecified() {
@@ -230,5 +230,5 @@ func Build() string {
 	return hex.EncodeToString(h.Sum(nil)[:8])
 }
 
-// retryTerm is how long a daemon waits before it campaigns again after a term that failed.
+// retryTerm is the pause before a daemon campaigns again after a term that failed.
 const retryTerm = time.Second

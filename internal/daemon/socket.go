@@ -51,7 +51,7 @@ func (d *daemon) adminHandler() http.Handler {
 	return mux
 }
 
-// url is where people reach the gateway.
+// url returns the gateway's address for people.
 func (d *daemon) url() string { return "https://" + reachable(d.config.HTTPS, d.config.address) }
 
 // reachable fills this machine's address into a listen address that names none.

@@ -15,7 +15,7 @@ import (
 // maxSocketPath is the longest path of a unix socket, in bytes.
 const maxSocketPath = 107
 
-// early are what a start that failed at once leaves in a state directory, and what a filesystem has of its own.
+// early lists what a start that failed at once leaves in a state directory, and what a filesystem has of its own.
 var early = []string{"log", "run", "settings.json", "lost+found"}
 
 // checkState refuses a state directory that cannot be one, with errdefs.ErrFailedPrecondition: one whose path is too

@@ -23,7 +23,7 @@ import (
 	"github.com/marinaos/marina/internal/store"
 )
 
-// term is what lives as long as one leadership.
+// term holds what lives as long as one leadership.
 type term struct {
 	leadership *store.Leadership
 	master     *master.Master

@@ -14,10 +14,10 @@ const (
 	ReserveShare = 10
 )
 
-// checkEvery is how many bytes a Meter writes between two looks at the filesystem.
+// checkEvery is the number of bytes between two looks of a Meter at the filesystem.
 const checkEvery = 64 << 20
 
-// Space is how much room a filesystem has.
+// Space is the size of a filesystem and what is free of it.
 type Space struct {
 	Size int64 // bytes in all
 	Free int64 // bytes that unprivileged programs may still take
@@ -32,7 +32,7 @@ func Of(dir string) (Space, error) {
 	return Space{Size: int64(s.Blocks) * s.Bsize, Free: int64(s.Bavail) * s.Bsize}, nil
 }
 
-// Reserve is how many bytes are left free.
+// Reserve is the number of bytes that are left free.
 func (s Space) Reserve() int64 { return min(MaxReserve, s.Size/ReserveShare) }
 
 // Check refuses more bytes that would not leave the reserve.

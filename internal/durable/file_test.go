@@ -21,7 +21,7 @@ var (
 	after  = bytes.Repeat([]byte("after "), 9000)
 )
 
-// steps are what a durable write does, in order; they are also where it can be cut off.
+// steps lists the acts of a durable write, in order; it can be cut off at each.
 var steps = []string{"create", "write", "sync", "name", "sync dir"}
 
 func open(t *testing.T, dir string, step func(string) error) Dir {
@@ -57,7 +57,8 @@ func content(t *testing.T, name string) []byte {
 
 func TestContentAndModeAreThoseAskedFor(t *testing.T) {
 	defer unix.Umask(unix.Umask(0o077))
-	for name, write := range map[string]func(string, []byte, fs.FileMode) error{"WriteFile": WriteFile, "ReplaceFile": ReplaceFile} {
+	for name, write := range map[string]func(string, []byte, fs.FileMode) error{"WriteFile": WriteFile,
+		"ReplaceFile": ReplaceFile} {
 		file := filepath.Join(t.TempDir(), "file")
 		for _, want := range [][]byte{before, after, nil} {
 			if err := write(file, want, 0o644); err != nil {
@@ -271,7 +272,8 @@ func TestAFileThatIsGivenUpLeavesNothing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := names(t, dir); len(got) != 1 || !strings.HasPrefix(got[0], temporary) || f.Name() != filepath.Join(dir, got[0]) {
+	if got := names(t, dir); len(got) != 1 || !strings.HasPrefix(got[0], temporary) ||
+		f.Name() != filepath.Join(dir, got[0]) {
 		t.Errorf("while it is written there is %v, and its name is %s", got, f.Name())
 	}
 	for range 2 {

@@ -14,7 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// lookPatience is how long those are waited for who only look whether a file is locked: Holder shares its lock for a
+// lookPatience bounds the wait for those who only look whether a file is locked: Holder shares its lock for a
 // moment.
 const lookPatience = 200 * time.Millisecond
 

@@ -23,7 +23,7 @@ const (
 	MaxManifest  = 4 << 20  // bytes of a manifest, index or config that is read into memory
 	MaxReference = 512      // bytes
 
-	// MaxTotal is how many bytes of content are kept, with what is being received.
+	// MaxTotal bounds the bytes of content that are kept, with what is being received.
 	MaxTotal = 256 << 30
 )
 

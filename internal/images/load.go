@@ -28,7 +28,7 @@ import (
 
 var blobName = regexp.MustCompile(`^blobs/sha256/([0-9a-f]{64})$`)
 
-// emptyIndex is what a fresh layout begins with.
+// emptyIndex is the index of a fresh layout.
 var emptyIndex = empty.Index
 
 // Load reads an archive and keeps every image in it. as names the image if the archive does not, or names it otherwise
@@ -148,7 +148,7 @@ func gunzipped(r io.Reader) (io.Reader, error) {
 	return whole, nil
 }
 
-// contents is what an archive was found to hold beside its blobs.
+// contents holds what an archive has beside its blobs.
 type contents struct {
 	index  []byte           // index.json; nil: it is no OCI layout
 	docker bool             // it has a manifest.json

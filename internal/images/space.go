@@ -20,7 +20,7 @@ type space struct {
 	used int64 // bytes of blobs and of what is being received; guarded by mu
 }
 
-// taking is what one load holds of the space.
+// taking is one load's part of the space.
 type taking struct{ n int64 }
 
 func (s *space) give(n int64) {

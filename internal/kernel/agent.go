@@ -53,7 +53,7 @@ type AgentView struct {
 	Epoch      int64     `json:"epoch,omitempty"` // of the leader it talks to
 }
 
-// Removal is what a machine's removal from the datacenter gave up.
+// Removal lists what was given up with a machine that was removed from the datacenter.
 type Removal struct {
 	Machine   AgentID           `json:"machine"`
 	Hostname  string            `json:"hostname"`
@@ -61,7 +61,7 @@ type Removal struct {
 	Lost      []ReservationView `json:"lost"`   // reservations with volumes: what those held went with it
 }
 
-// Usage is what a task uses, as its agent reads it when asked: GET /agent/v1/tasks/ID/usage.
+// Usage is a task's use of the machine, as its agent reads it when asked: GET /agent/v1/tasks/ID/usage.
 type Usage struct {
 	Private int64   `json:"private"` // bytes of memory that no process outside of it uses too
 	Shared  int64   `json:"shared"`  // its proportional part of what others use too: program text, most of all

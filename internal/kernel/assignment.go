@@ -12,7 +12,7 @@ type InstanceID string
 // TaskID names one task of an instance: the instance's id and the task's suffix.
 type TaskID string
 
-// Goal is what an agent should make of an instance.
+// Goal says whether an instance should run.
 type Goal string
 
 // The goals. An instance that is no longer mentioned at all is stopped and forgotten.
@@ -33,13 +33,13 @@ type Assignment struct {
 	Why       string     `json:"why,omitempty"` // why it is to stop, for people
 }
 
-// Size is what a task has instead of its spec's Guarantee and Limit.
+// Size replaces the Guarantee and Limit of a task's spec.
 type Size struct {
 	Guarantee Resources `json:"guarantee"`
 	Limit     Resources `json:"limit"` // as TaskSpec.Limit
 }
 
-// Size is what the instance's i-th task has: its spec's, or what it was changed to.
+// Size returns the present size of the instance's i-th task: its spec's, or the one it was changed to.
 func (g *Assignment) Size(s *Spec, i int) Size {
 	if i < len(g.Sizes) {
 		return g.Sizes[i]
@@ -47,7 +47,7 @@ func (g *Assignment) Size(s *Spec, i int) Size {
 	return Size{s.Tasks[i].Guarantee, s.Tasks[i].Limit}
 }
 
-// Guarantee is what the instance takes from its agent: its spec's, or as it was resized.
+// Guarantee returns what the instance takes from its agent: its spec's, or as it was resized.
 func (g *Assignment) Guarantee(s *Spec) Resources {
 	sum := Resources{Disk: s.Reservation.Disk()}
 	for i := range s.Tasks {
@@ -120,7 +120,7 @@ const (
 	ReasonAgentGone Reason = "agent-gone" // its agent was given up
 )
 
-// Status is what an agent says about one task. Seq rises by one with each status of a task and survives the agent, so
+// Status is an agent's report on one task. Seq rises by one with each status of a task and survives the agent, so
 // that a repeated or late one is recognized; a terminal status is repeated until acknowledged.
 type Status struct {
 	Task     TaskID     `json:"task"`
@@ -136,7 +136,7 @@ type Status struct {
 	Health   []Health   `json:"health,omitempty"`  // one for each of the task's Checks
 }
 
-// Health is where one check of one task stands.
+// Health is the standing of one check of one task.
 type Health struct {
 	Known     bool      `json:"known"`    // at least one result counted
 	Alive     bool      `json:"alive"`    // the last results say it works

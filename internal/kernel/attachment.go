@@ -24,7 +24,7 @@ type IDRange struct {
 	Count uint32 `json:"count"`
 }
 
-// UserNamespace is where the user namespace is held that a network namespace belongs to, see Attachment.IDs.
+// UserNamespace returns the path that holds the user namespace of a network namespace, see Attachment.IDs.
 func UserNamespace(netns string) string { return netns + ".user" }
 
 // Mapping is one port of an instance; Host is zero if it is not mapped.

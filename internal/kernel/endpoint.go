@@ -2,7 +2,7 @@ package kernel
 
 import "net/netip"
 
-// Endpoint is where one task can be reached. Agents get all endpoints of the datacenter as deltas on their streams;
+// Endpoint describes how one task is reached. Agents get all endpoints of the datacenter as deltas on their streams;
 // names, VIPs and published ports are made from nothing else.
 type Endpoint struct {
 	Task      TaskID         `json:"task"`

@@ -24,10 +24,10 @@ const (
 	ExecExit                         // JSON of ExecResult
 )
 
-// MaxExecFrame is how many bytes the payload of one exec frame may have.
+// MaxExecFrame bounds the payload of one exec frame, in bytes.
 const MaxExecFrame = 64 << 10
 
-// ExecPath is where a task's exec is asked for.
+// ExecPath returns the path at which a task's exec is asked for.
 func ExecPath(t TaskID) string { return "/agent/v1/tasks/" + string(t) + "/exec" }
 
 // ExecRequest says what to run in a task.
@@ -44,7 +44,7 @@ type ExecSize struct {
 	Rows    uint16 `json:"rows"`
 }
 
-// ExecResult is how the process ended. Error is set if it could not be run or was cut off; Code is then meaningless.
+// ExecResult is the end of a process. Error is set if it could not be run or was cut off; Code is then meaningless.
 type ExecResult struct {
 	Code  int    `json:"code"`
 	Error string `json:"error,omitempty"`

@@ -14,7 +14,7 @@ type Index[T interface{ ID() InstanceID }] struct {
 	len     int
 }
 
-// indexLoad is how many things are in a bucket, on the average.
+// indexLoad is the number of things in a bucket, on the average.
 const indexLoad = 3
 
 // NewIndex returns an empty index.
@@ -23,10 +23,11 @@ func NewIndex[T interface{ ID() InstanceID }]() *Index[T] {
 	return &Index[T]{hash: func(id InstanceID) uint64 { return maphash.String(seed, string(id)) }, buckets: make([][]T, 1)}
 }
 
-// Len is how many there are.
+// Len counts them.
 func (x *Index[T]) Len() int { return x.len }
 
-// bucket is where an id belongs: the last bits of its hash say so, one bit fewer where the bucket is not split yet.
+// bucket returns the bucket of an id: the last bits of its hash say so, one bit fewer where the bucket is not split
+// yet.
 func (x *Index[T]) bucket(id InstanceID) int {
 	mask := uint64(1)<<bits.Len(uint(len(x.buckets)-1)) - 1
 	at := x.hash(id) & mask

@@ -11,7 +11,7 @@ import (
 // packFrom is the size from which a delta is sent compressed: below it costs more than it saves.
 const packFrom = 4 << 10
 
-// maxUnpacked is how large a delta may become when it is unpacked.
+// maxUnpacked bounds an unpacked delta, in bytes.
 const maxUnpacked = 16 * MaxFrame
 
 // Pack is the delta as JSON for the wire: a large one is compressed into {"packed": "..."}, once for all agents.

@@ -9,7 +9,7 @@ type Quota struct {
 	Guarantee Resources `json:"guarantee,omitzero"`
 	Limit     Resources `json:"limit"` // a component of Unlimited (-1) is not bounded; zero allows nothing
 
-	// Weight is how much the role gets beside its siblings while there is not enough for all that wait: one with 2 gets
+	// Weight is the role's share beside its siblings while there is not enough for all that wait: one with 2 gets
 	// twice as much as one with 1. Zero is 1.
 	Weight float64 `json:"weight,omitempty"`
 }

@@ -22,7 +22,7 @@ type Record struct {
 	flags   uint8
 }
 
-// Origin is what all instances of a spec have in common.
+// Origin holds what all instances of a spec share.
 type Origin struct {
 	Spec      SpecID
 	Framework string
@@ -31,17 +31,17 @@ type Origin struct {
 	Tasks     []TaskName
 }
 
-// TaskName is how a task is called in its instance, and what its id has after the instance's.
+// TaskName is a task's name in its instance, and the suffix of its id.
 type TaskName struct{ Name, Suffix string }
 
-// Host is what all instances on a machine have in common, for as long as it lasts.
+// Host holds what all instances on a machine share, for as long as it lasts.
 type Host struct {
 	Agent    AgentID
 	Hostname string
 	Away     time.Time // since when the machine has been unreachable; zero: it is not
 }
 
-// Origin is what the spec's instances have in common.
+// Origin returns what the spec's instances share.
 func (s *Spec) Origin() *Origin {
 	o := &Origin{Spec: s.ID, Framework: s.Framework, Owner: s.Owner, Version: s.Version,
 		Tasks: make([]TaskName, len(s.Tasks))}
@@ -100,7 +100,7 @@ func (r *Record) Known() bool { return r.flags&recordKnown != 0 }
 // Removed is Instance.Removed.
 func (r *Record) Removed() bool { return r.flags&recordRemoved != 0 }
 
-// Goal is what its agent should make of the instance.
+// Goal is Assignment.Goal.
 func (r *Record) Goal() Goal {
 	if r.assignmentFlags()&hasStop != 0 {
 		return GoalStop
@@ -108,7 +108,7 @@ func (r *Record) Goal() Goal {
 	return GoalRun
 }
 
-// Len is how many tasks it has.
+// Len counts its tasks.
 func (r *Record) Len() int { return int(r.tasks) }
 
 // Task is the state of a task, and whether it is healthy.
@@ -117,8 +117,8 @@ func (r *Record) Task(k int) (State, bool) {
 	return State(b &^ (taskHealthy | taskFailing)), b&taskHealthy != 0
 }
 
-// Checks is how many checks of a task there is word of, up to ChecksCounted, and whether one of them says that it does
-// not work.
+// Checks counts the checks of a task of which there is word, up to ChecksCounted, and tells whether one of them says
+// that it does not work.
 func (r *Record) Checks(k int) (n int, failing bool) {
 	return int(r.data[2*k+1]), r.data[2*k]&taskFailing != 0
 }
@@ -157,15 +157,15 @@ func (r *Record) Healthy() bool {
 	return r.Len() > 0
 }
 
-// Started is when the first task's process started; zero: it is not known.
+// Started returns the time at which the first task's process started; zero: it is not known.
 func (r *Record) Started() time.Time { return unpackTime(r.started) }
 
-// Placed is when the instance was placed, by the leader's clock.
+// Placed is Assignment.Placed.
 func (r *Record) Placed() time.Time {
 	return unpackTime(int64(binary.LittleEndian.Uint64([]byte(r.data[r.rest()-9:][:8]))))
 }
 
-// rest is where begins what is unpacked, after the flags of the instance.
+// rest is the offset of the packed part, after the flags of the instance.
 func (r *Record) rest() int { return 2*int(r.tasks) + int(r.idLen) + 9 }
 
 func (r *Record) assignmentFlags() byte { return r.data[r.rest()-1] }

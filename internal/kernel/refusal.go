@@ -12,7 +12,7 @@ type Refusal struct {
 	Quota   string     `json:"quota,omitempty"`   // set when the quota tree refused, before any agent was looked at
 }
 
-// Rejected is how many agents one filter turned down, and the nearest miss.
+// Rejected counts the agents that one filter turned down, and names the nearest miss.
 type Rejected struct {
 	// "unreachable", "constraint rack:UNLIKE:r1", "reservation", "cpus", "mem", "disk", "gpus", "ports", "address"
 	Filter string `json:"filter"`

@@ -114,7 +114,7 @@ func Follow(ctx context.Context, w InstanceWatch, out chan<- Changes) error {
 	}
 }
 
-// Changes is what an InstanceWatch delivers.
+// Changes are delivered by an InstanceWatch.
 type Changes struct {
 	Instances []*Record
 	// Complete is false for a while after a change of leader: agents have yet to report. Decisions that kill or replace

@@ -44,7 +44,7 @@ type Spec struct {
 	Constraints []Constraint `json:"constraints,omitempty"`
 	Strategy    Strategy     `json:"strategy,omitempty"` // which of those; empty: the datacenter's
 
-	// Priority is what goes first, and what may be ended for what, among the roles of one top-level group. Below zero an
+	// Priority orders placement and preemption among the roles of one top-level group. Below zero an
 	// instance runs on what others do not use, and makes way for any of theirs that has none below zero.
 	Priority int `json:"priority,omitempty"`
 
@@ -56,7 +56,7 @@ type Spec struct {
 	Reservation *Reservation `json:"claim,omitempty"`
 }
 
-// Reservation is what outlives the instances that are placed with it: the agent they run on, their address and host
+// Reservation keeps what outlives the instances that are placed with it: the agent they run on, their address and host
 // ports, and volumes. The master makes it with the first instance that is placed, keeps later instances with the same
 // reservation where it is, gives them the same address and host ports, and frees it when it is told to
 // (Kernel.Release). The disk of its volumes counts as used, against the quota too, for as long as the reservation is
@@ -82,7 +82,7 @@ const (
 	NetworkBridge NetworkMode = "bridge" // own namespace with an address of the datacenter; host ports are mapped
 )
 
-// Network is how an instance is connected.
+// Network says how an instance is connected.
 type Network struct {
 	Mode NetworkMode `json:"mode"`
 	Name string      `json:"name,omitempty"` // a named network; empty is the default one
@@ -149,7 +149,7 @@ type TaskSpec struct {
 	Files   []File   `json:"files,omitempty"` // put in place before the task starts, in memory
 }
 
-// Class is what kind of container a task gets.
+// Class names the kind of container that a task gets.
 type Class string
 
 // ClassNode is a machine in a container: a user namespace and a range of ids of its own, a network namespace that
@@ -164,7 +164,7 @@ const (
 	NodeTarget   = "/run/marina/node" // of a ClassNode task: the file size.json, a NodeSize, replaced when it changes
 )
 
-// NodeSize is what a ClassNode task was granted, as its file size.json says.
+// NodeSize is a ClassNode task's size, as its file size.json says.
 type NodeSize struct {
 	MilliCPU int64 `json:"milliCPU"` // the guarantee
 	Mem      int64 `json:"mem"`      // bytes, the limit; zero: none
@@ -178,7 +178,7 @@ type File struct {
 	Secret string `json:"secret,omitempty"`
 }
 
-// DefaultKillGrace is how long a task has between TERM and KILL when its spec does not say.
+// DefaultKillGrace is the time between TERM and KILL when a task's spec does not say.
 const DefaultKillGrace = 3 * time.Second
 
 // Field is a value known only once an instance is placed; an agent fills it in.
@@ -237,7 +237,7 @@ type Volume struct {
 	ReadOnly      bool   `json:"readOnly,omitempty"`
 }
 
-// CheckKind is how a check asks.
+// CheckKind names a check's protocol.
 type CheckKind string
 
 // The kinds of checks. All run on the agent.
@@ -282,7 +282,7 @@ func (s Spec) Seal() (Spec, error) {
 	return s, nil
 }
 
-// Guarantee is what placing one instance of this spec takes from an agent, its reservation's volumes included.
+// Guarantee returns what one instance of this spec takes from an agent, its reservation's volumes included.
 func (s *Spec) Guarantee() Resources {
 	sum := Resources{Disk: s.Reservation.Disk()}
 	for i := range s.Tasks {
@@ -441,7 +441,7 @@ func (s *Spec) validateReservation() error {
 	return nil
 }
 
-// Disk is what the reservation's volumes take together.
+// Disk returns the size of the reservation's volumes together.
 func (c *Reservation) Disk() int64 {
 	var sum int64
 	if c != nil {

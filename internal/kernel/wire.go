@@ -51,7 +51,7 @@ type Down struct {
 	Endpoints *EndpointDelta `json:"endpoints,omitempty"`
 }
 
-// NetworkInfo is what an agent needs to know of the datacenter's network.
+// NetworkInfo describes the datacenter's network to an agent.
 type NetworkInfo struct {
 	Pool netip.Prefix `json:"pool"` // all container addresses of the datacenter
 	VIPs netip.Prefix `json:"vips"` // all named VIPs
@@ -85,7 +85,7 @@ type Up struct {
 	// A frame with none of these is a heartbeat. Agents send at least one frame each HeartbeatInterval.
 }
 
-// Registration is how an agent introduces itself.
+// Registration introduces an agent to its master.
 type Registration struct {
 	Agent       Agent    `json:"agent"`
 	Incarnation string   `json:"incarnation"` // drawn anew by each start of the agent process
@@ -95,7 +95,7 @@ type Registration struct {
 	Statuses    []Status `json:"statuses"`    // of every task it has, ended ones that were not acknowledged included
 }
 
-// Secret is what a reference of File.Secret stands for: files by name.
+// Secret holds the files that a reference of File.Secret stands for, by name.
 type Secret struct {
 	Files map[string][]byte `json:"files"`
 }

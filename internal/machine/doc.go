@@ -1,4 +1,4 @@
-// Package machine is what Linux says of the machine we run on, and the few settings of it that we change.
+// Package machine reads what Linux says of the machine we run on, and changes a few settings of it.
 //
 // Facts are read from /proc and /sys each time they are asked for, but for the time of the boot, which the kernel moves
 // with the clock. A process is told by its number together with its start time ([StartTime]): a number alone is given

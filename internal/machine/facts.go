@@ -78,7 +78,7 @@ func missingController(root string) (name, version string) {
 	return "", version
 }
 
-// Memory is how many bytes of it the machine has.
+// Memory returns the machine's memory in bytes.
 func Memory() (int64, error) {
 	b, err := os.ReadFile("/proc/meminfo")
 	if err != nil {
@@ -102,7 +102,7 @@ func kilobytes(file, name string) (int64, bool) {
 	return 0, false
 }
 
-// FreeDisk is how many bytes, and which share of the inodes, are free for others than root where path is.
+// FreeDisk returns the bytes, and the share of the inodes, that are free for others than root where path is.
 func FreeDisk(path string) (bytes int64, inodes float64, err error) {
 	var s unix.Statfs_t
 	if err := unix.Statfs(path, &s); err != nil {

@@ -8,8 +8,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// needed is what many containers and nodes on one machine need, each a bound and no cost by itself. They are of the
-// whole machine: containers share them, and nodes cannot raise them.
+// needed lists the limits that many containers and nodes on one machine need, each a bound and no cost by itself. They
+// are of the whole machine: containers share them, and nodes cannot raise them.
 var needed = []struct {
 	name  string
 	least int64

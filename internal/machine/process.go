@@ -15,7 +15,7 @@ import (
 // tick is the unit of times in /proc/PID/stat: USER_HZ is 100 on every architecture Go runs on.
 const tick = time.Second / 100
 
-// Process is what the kernel says of one.
+// Process describes a process, by /proc.
 type Process struct {
 	PID     int
 	Parent  int
@@ -62,8 +62,8 @@ func parseStat(b []byte, boot time.Time) (Process, error) {
 	}, nil
 }
 
-// BootTime is when the machine started, as the kernel counts it, to the second. It is read once: the kernel moves it
-// when the clock is set, and a process must not seem to have started at two times.
+// BootTime returns the time of the machine's start, as the kernel counts it, to the second. It is read once: the kernel
+// moves it when the clock is set, and a process must not seem to have started at two times.
 var BootTime = sync.OnceValues(func() (time.Time, error) {
 	b, err := os.ReadFile("/proc/stat")
 	if err != nil {
@@ -78,7 +78,7 @@ var BootTime = sync.OnceValues(func() (time.Time, error) {
 	return time.Time{}, fmt.Errorf("/proc/stat has no btime: %w", errdefs.ErrNotFound)
 })
 
-// StartTime is when a process started, to a hundredth of a second.
+// StartTime returns the time of a process' start, to a hundredth of a second.
 func StartTime(pid int) (time.Time, error) {
 	p, err := ReadProcess(pid)
 	return p.Started, err
@@ -123,7 +123,7 @@ func Descendants(root int) []int {
 	return out
 }
 
-// ProcessMemory is what a process has in memory, in bytes: all of it, shared parts counted fully, and in proportion to
+// ProcessMemory returns a process' memory in bytes: all of it, shared parts counted fully, and in proportion to
 // those who share them, apart for anonymous memory and what files back.
 type ProcessMemory struct {
 	Resident, Anonymous, Files int64

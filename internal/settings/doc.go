@@ -1,4 +1,4 @@
-// Package settings is what a datacenter is started with, on one machine: said by the flags and the environment of
+// Package settings holds what a datacenter is started with, on one machine: said by the flags and the environment of
 // `marina up`, kept in the state directory by the command line, and read by the daemon and the agent. It is plain data,
 // so that the command line and the daemon agree on it without knowing each other.
 //

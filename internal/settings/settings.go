@@ -14,7 +14,7 @@ const (
 // Off is the HTTP that listens nowhere.
 const Off = "off"
 
-// Datacenter is what a datacenter is started with. An empty field is its default, but for State.
+// Datacenter holds the settings that a datacenter is started with. An empty field is its default, but for State.
 type Datacenter struct {
 	State      string   // directory of everything the datacenter keeps; required: the command line fills in State
 	HTTPS      string   // listen address of the gateway; default HTTPS

@@ -57,8 +57,10 @@ func BenchmarkUp(b *testing.B) {
 			b.Error(err)
 		}
 	}
-	row(b, "`marina up` to healthy, new state", brief(middle(first)), "3 s", fmt.Sprintf("median of %d, the whole command", ups))
-	row(b, "`marina up` to healthy, after `marina down`", brief(middle(again)), "3 s", fmt.Sprintf("median of %d, the whole command", ups))
+	row(b, "`marina up` to healthy, new state", brief(middle(first)), "3 s",
+		fmt.Sprintf("median of %d, the whole command", ups))
+	row(b, "`marina up` to healthy, after `marina down`", brief(middle(again)), "3 s",
+		fmt.Sprintf("median of %d, the whole command", ups))
 }
 
 // sleeper is an app of processes that do nothing, with an address and a VIP and no check.
@@ -213,7 +215,8 @@ func BenchmarkIdle(b *testing.B) {
 	budget := map[string]string{"agent": "60 MiB, 1 % of a core"}
 	for _, name := range names {
 		share := float64(cpuTime(b, pids[name])-before[name]) / float64(elapsed) * 100
-		row(b, fmt.Sprintf("%s with %d idle tasks", name, idleTasks), fmt.Sprintf("%.1f MiB, %.2f %% of a core", pss(b, pids[name]), share),
+		row(b, fmt.Sprintf("%s with %d idle tasks", name, idleTasks), fmt.Sprintf("%.1f MiB, %.2f %% of a core",
+			pss(b, pids[name]), share),
 			budget[name], fmt.Sprintf("PSS and CPU time over %v", idleFor))
 	}
 	shims, n := 0.0, 0
@@ -245,7 +248,7 @@ func pss(b *testing.B, pid int) float64 {
 	return kib / 1024
 }
 
-// ticks is how many clock ticks of /proc a second has, on every Linux.
+// ticks is the number of /proc's clock ticks in a second, on every Linux.
 const ticks = 100
 
 func cpuTime(b *testing.B, pid int) time.Duration {

@@ -40,7 +40,7 @@ const searched = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/
 // keeps environment variables with a dash in their names, which ConfigMaps have.
 const busyboxFrom = "trixie"
 
-// nettools is what tests run in agnhost's shell.
+// nettools lists the programs that tests run in agnhost's shell.
 var nettools = []string{"bash", "curl", "bind9-dnsutils", "netcat-openbsd", "iproute2", "util-linux", "socat",
 	"iperf", "libc-bin"}
 

@@ -19,7 +19,7 @@ import (
 // errFailed is why the exit status is 1: tests were run and failed.
 var errFailed = errors.New("tests failed")
 
-// Config is what one asks for.
+// Config holds the flags.
 type Config struct {
 	Minors, Shards []string       // default: all
 	Only           string         // "all", "missing" (without a result), "failed" (and missing)

@@ -87,7 +87,7 @@ func (m *Minor) goTool(ctx context.Context, args ...string) error {
 	return nil
 }
 
-// stamp is what the programs say of themselves.
+// stamp names the programs' versions.
 func (m *Minor) stamp() string {
 	s := "-s -w"
 	for _, pkg := range []string{"k8s.io/component-base/version", "k8s.io/client-go/pkg/version"} {

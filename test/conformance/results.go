@@ -17,7 +17,7 @@ const (
 	failed = "failed"
 )
 
-// Result is what the last run of a test gave.
+// Result is the outcome of a test's last run.
 type Result struct {
 	Outcome string    `json:"outcome"`
 	Seconds float64   `json:"seconds"`
@@ -65,7 +65,7 @@ func (r *Results) add(tests map[string]Result) error {
 	return os.Rename(r.path+".new", r.path)
 }
 
-// Count is how a set of tests stands.
+// Count sums up a set of tests.
 type Count struct{ All, Passed, Failed, LeftOut, NotRun int }
 
 // String is the count in words.

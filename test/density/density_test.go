@@ -9,7 +9,7 @@ import (
 	"github.com/marinaos/marina/test/testbed"
 )
 
-// look is what was seen of a number of idle clusters.
+// look is one measurement of a number of idle clusters.
 type look struct {
 	*census                          // at its end
 	used    map[string]time.Duration // processor time meanwhile, by who used it
@@ -18,10 +18,10 @@ type look struct {
 	gone    float64 // MiB that are no longer available since before the first cluster
 }
 
-// cores is how much of a processor somebody used.
+// cores is an amount of processor time, in cores.
 func (l *look) cores(who string) float64 { return l.used[who].Seconds() / l.took.Seconds() }
 
-// idle is how many cores the datacenter used, its clusters included, and of these the clusters.
+// idle counts the cores that the datacenter used, its clusters included, and of these the clusters.
 func (l *look) idle() (all, clusters float64) {
 	for who := range l.used {
 		all += l.cores(who)
@@ -61,14 +61,17 @@ func BenchmarkDensity(b *testing.B) {
 	for _, k := range all {
 		ready, ran = append(ready, k.ready), append(ran, k.ran)
 	}
-	how := fmt.Sprintf("%d one after another, from the request; one node, add-ons, programs and images present; guaranteed %g and %g cpus", len(all), *planeCPUs, *nodeCPUs)
+	how := fmt.Sprintf("%d one after another, from the request; one node, add-ons, programs and images present; "+
+		"guaranteed %g and %g cpus", len(all), *planeCPUs, *nodeCPUs)
 	row("create to `ready`", spread(ready), "", how)
-	row("create to the user's pod running", spread(ran), "15 s", how+"; the pod is created as soon as the API server takes it")
+	row("create to the user's pod running", spread(ran), "15 s",
+		how+"; the pod is created as soon as the API server takes it")
 	reportIdle(last, all, why)
 	reportMemory(last, all)
 	reportShown(b, c, last, all)
 	for _, name := range []string{"daemon", "agent", "containerd"} {
-		row(fmt.Sprintf("datacenter's %s with %d clusters", name, len(all)), own(last, name), own(empty, name)+" with none", "idle, by its process")
+		row(fmt.Sprintf("datacenter's %s with %d clusters", name, len(all)), own(last, name), own(empty, name)+" with none",
+			"idle, by its process")
 	}
 	latency(b, all[0])
 
@@ -88,7 +91,8 @@ func BenchmarkDensity(b *testing.B) {
 
 // fill creates clusters until there are enough, and returns those that are up, what was last seen of them and why there
 // are no more.
-func fill(b *testing.B, h *testbed.Datacenter, c *testbed.Client, before float64) (all []*cluster, last *look, why string) {
+func fill(b *testing.B, h *testbed.Datacenter, c *testbed.Client, before float64) (all []*cluster,
+	last *look, why string) {
 	for len(all) < *maxClusters {
 		for range min(*step, *maxClusters-len(all)) {
 			name := fmt.Sprintf("c%02d", len(all)+1)
@@ -99,7 +103,8 @@ func fill(b *testing.B, h *testbed.Datacenter, c *testbed.Client, before float64
 				break
 			}
 			all = append(all, k)
-			row(name+" created", fmt.Sprintf("ready after %s, pod after %s", brief(k.ready), brief(k.ran)), "", fmt.Sprintf("beside %d others", len(all)-1))
+			row(name+" created", fmt.Sprintf("ready after %s, pod after %s", brief(k.ready), brief(k.ran)), "",
+				fmt.Sprintf("beside %d others", len(all)-1))
 		}
 		if len(all) == 0 {
 			return nil, nil, why
@@ -107,7 +112,8 @@ func fill(b *testing.B, h *testbed.Datacenter, c *testbed.Client, before float64
 		rest(b, *settleFor)
 		last = watch(b, h, all, before)
 		idle, _ := last.idle()
-		row(fmt.Sprintf("%d clusters idle", len(all)), fmt.Sprintf("%.3f cores, %.0f MiB no longer available", idle, last.gone), "",
+		row(fmt.Sprintf("%d clusters idle", len(all)), fmt.Sprintf("%.3f cores, %.0f MiB no longer available",
+			idle, last.gone), "",
 			fmt.Sprintf("datacenter and clusters, over %v; the whole machine %.2f cores", *idleFor, last.busy))
 		switch {
 		case why != "":
@@ -159,13 +165,17 @@ func reportMemory(l *look, all []*cluster) {
 		if part == "control plane" {
 			budget = "180 MiB"
 		}
-		row(part, several(private, "%.1f")+" MiB private", budget, several(file, "%.1f")+" MiB is its part of shared file pages")
+		row(part, several(private, "%.1f")+" MiB private", budget,
+			several(file, "%.1f")+" MiB is its part of shared file pages")
 	}
-	row("whole cluster: control plane, node, add-ons, a pod", several(whole, "%.1f")+" MiB private", "300 MiB", several(shared, "%.1f")+" MiB is its part of shared file pages")
-	row("file pages of all clusters, each counted once", fmt.Sprintf("%.0f MiB", text), "", fmt.Sprintf("sum of Pss_File of %d clusters", len(all)))
+	row("whole cluster: control plane, node, add-ons, a pod", several(whole, "%.1f")+" MiB private", "300 MiB",
+		several(shared, "%.1f")+" MiB is its part of shared file pages")
+	row("file pages of all clusters, each counted once", fmt.Sprintf("%.0f MiB", text), "",
+		fmt.Sprintf("sum of Pss_File of %d clusters", len(all)))
 	row("all clusters, by their processes", fmt.Sprintf("%.0f MiB", everything), "", "sum of Pss_Anon and Pss_File")
 	row("all clusters, by the machine", fmt.Sprintf("%.0f MiB (%.0f a cluster)", l.gone, l.gone/float64(len(all))), "",
-		"change of MemAvailable, which counts the kernel's own memory for them but no file pages; others on the machine are in it too")
+		"change of MemAvailable, which counts the kernel's own memory for them but no file pages; others on the machine "+
+			"are in it too")
 }
 
 // reportShown compares what `marina cluster show` says with what was counted here.
@@ -187,7 +197,8 @@ func reportShown(b *testing.B, c *testbed.Client, l *look, all []*cluster) {
 			}
 		}
 	}
-	row("private memory by `marina cluster show`", fmt.Sprintf("%.1f MiB, its members' lines together %.1f", shown, members), fmt.Sprintf("%.1f MiB counted here", counted),
+	row("private memory by `marina cluster show`", fmt.Sprintf("%.1f MiB, its members' lines together %.1f", shown,
+		members), fmt.Sprintf("%.1f MiB counted here", counted),
 		fmt.Sprintf("all clusters; processes inside of tasks; largest difference of one cluster %.1f MiB", most))
 }
 

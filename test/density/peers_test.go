@@ -53,7 +53,8 @@ func newPeers(h *testbed.Datacenter, k *cluster) (*peers, error) {
 		p.ports = append(p.ports, fmt.Sprint(l.Addr().(*net.TCPAddr).Port))
 	}
 	// Three servers with certificates of their own making, all on loopback: only that they answer is asked.
-	p.client = &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, DisableKeepAlives: true}}
+	p.client = &http.Client{Timeout: 5 * time.Second,
+		Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, DisableKeepAlives: true}}
 	return p, nil
 }
 
@@ -68,14 +69,16 @@ func (p *peers) compare(b *testing.B, l *look, all []*cluster) {
 		b.Errorf("control plane as one process: %v", err)
 		return
 	}
-	how := fmt.Sprintf("plain processes, no nodes, GOGC=%s, encryption at rest, %v after ready; idle over %v", gogc, *settleFor, *idleFor)
+	how := fmt.Sprintf("plain processes, no nodes, GOGC=%s, encryption at rest, %v after ready; idle over %v", gogc,
+		*settleFor, *idleFor)
 	row("control plane as one process, without the steward", one.String(), "180 MiB", how)
 	four, err := p.measure(b, p.asFour)
 	if err != nil {
 		b.Errorf("control plane as four processes: %v", err)
 		return
 	}
-	row("etcd, kube-apiserver, kube-controller-manager, kube-scheduler apart", four.String(), "", how+"; the same program and flags, started in the same order")
+	row("etcd, kube-apiserver, kube-controller-manager, kube-scheduler apart", four.String(), "",
+		how+"; the same program and flags, started in the same order")
 	for _, name := range four.names {
 		row("  "+name, fmt.Sprintf("%.1f MiB private", four.each[name]), "", "")
 	}
@@ -85,10 +88,11 @@ func (p *peers) compare(b *testing.B, l *look, all []*cluster) {
 		node += (u.private - l.parts[n]["control plane"].private) / float64(len(all))
 		_ = k
 	}
-	row("whole cluster with these four in place of its control plane", fmt.Sprintf("%.1f MiB private", four.private+node), "", "and the nodes measured above")
+	row("whole cluster with these four in place of its control plane", fmt.Sprintf("%.1f MiB private", four.private+node),
+		"", "and the nodes measured above")
 }
 
-// cost is what processes together use.
+// cost sums the use of processes.
 type cost struct {
 	names   []string
 	each    map[string]float64 // MiB private
@@ -153,7 +157,8 @@ func (p *peers) start(running *[]*started, name string, args ...string) error {
 	if err != nil {
 		return err
 	}
-	s := &started{name: name, cmd: exec.Command(p.program, append([]string{name}, args...)...), log: log, end: make(chan error, 1)}
+	s := &started{name: name, cmd: exec.Command(p.program, append([]string{name}, args...)...), log: log,
+		end: make(chan error, 1)}
 	s.cmd.Stdout, s.cmd.Stderr, s.cmd.Dir = log, log, p.dir
 	s.cmd.Env = append(os.Environ(), "GOGC="+gogc)
 	if err := s.cmd.Start(); err != nil {
@@ -199,12 +204,14 @@ func (p *peers) await(running []*started, url string) error {
 
 // awaitAll waits for API server, controller-manager and scheduler.
 func (p *peers) awaitAll(running []*started) error {
-	return errors.Join(p.await(running, "https://127.0.0.1:"+p.ports[0]+"/readyz"), p.await(running, "https://127.0.0.1:"+p.ports[1]+"/healthz"),
+	return errors.Join(p.await(running, "https://127.0.0.1:"+p.ports[0]+"/readyz"),
+		p.await(running, "https://127.0.0.1:"+p.ports[1]+"/healthz"),
 		p.await(running, "https://127.0.0.1:"+p.ports[2]+"/healthz"))
 }
 
 func (p *peers) asOne(running *[]*started) error {
-	args := []string{"--data-dir=" + filepath.Join(p.dir, "one"), "--run-dir=" + p.run(""), "--pki-dir=" + p.pki(""), "--bind-address=127.0.0.1",
+	args := []string{"--data-dir=" + filepath.Join(p.dir, "one"), "--run-dir=" + p.run(""), "--pki-dir=" + p.pki(""),
+		"--bind-address=127.0.0.1",
 		"--advertise-address=192.0.2.1", "--secure-port=" + p.ports[0], "--cluster-cidr=10.244.0.0/16",
 		"--kube-controller-manager-arg=--secure-port=" + p.ports[1], "--kube-scheduler-arg=--secure-port=" + p.ports[2]}
 	if file := p.pki("encryption.yaml"); exists(file) {
@@ -220,24 +227,32 @@ func (p *peers) asOne(running *[]*started) error {
 // and with the files it wrote: it ran first.
 func (p *peers) asFour(running *[]*started) error {
 	client, peer := "http://127.0.0.1:"+p.ports[3], "http://127.0.0.1:"+p.ports[4]
-	if err := p.start(running, "etcd", "--data-dir="+filepath.Join(p.dir, "four"), "--log-level=warn", "--snapshot-count=2000", "--quota-backend-bytes=536870912",
-		"--listen-client-urls="+client, "--advertise-client-urls="+client, "--listen-peer-urls="+peer, "--initial-advertise-peer-urls="+peer,
+	if err := p.start(running, "etcd", "--data-dir="+filepath.Join(p.dir, "four"), "--log-level=warn",
+		"--snapshot-count=2000", "--quota-backend-bytes=536870912",
+		"--listen-client-urls="+client, "--advertise-client-urls="+client, "--listen-peer-urls="+peer,
+		"--initial-advertise-peer-urls="+peer,
 		"--initial-cluster=default="+peer); err != nil {
 		return err
 	}
 	if err := p.await(*running, client+"/health"); err != nil {
 		return err
 	}
-	args := []string{"--bind-address=127.0.0.1", "--secure-port=" + p.ports[0], "--allow-privileged=true", "--authorization-mode=Node,RBAC",
+	args := []string{"--bind-address=127.0.0.1", "--secure-port=" + p.ports[0], "--allow-privileged=true",
+		"--authorization-mode=Node,RBAC",
 		"--enable-admission-plugins=NodeRestriction", "--etcd-servers=" + client, "--client-ca-file=" + p.pki("ca.crt"),
-		"--tls-cert-file=" + p.pki("apiserver.crt"), "--tls-private-key-file=" + p.pki("apiserver.key"), "--kubelet-certificate-authority=" + p.pki("ca.crt"),
-		"--kubelet-client-certificate=" + p.pki("apiserver-kubelet-client.crt"), "--kubelet-client-key=" + p.pki("apiserver-kubelet-client.key"),
+		"--tls-cert-file=" + p.pki("apiserver.crt"), "--tls-private-key-file=" + p.pki("apiserver.key"),
+		"--kubelet-certificate-authority=" + p.pki("ca.crt"),
+		"--kubelet-client-certificate=" + p.pki("apiserver-kubelet-client.crt"), "--kubelet-client-key=" +
+			p.pki("apiserver-kubelet-client.key"),
 		"--kubelet-preferred-address-types=InternalIP", "--proxy-client-cert-file=" + p.pki("front-proxy-client.crt"),
-		"--proxy-client-key-file=" + p.pki("front-proxy-client.key"), "--requestheader-client-ca-file=" + p.pki("front-proxy-ca.crt"),
+		"--proxy-client-key-file=" + p.pki("front-proxy-client.key"), "--requestheader-client-ca-file=" +
+			p.pki("front-proxy-ca.crt"),
 		"--requestheader-allowed-names=front-proxy-client", "--requestheader-extra-headers-prefix=X-Remote-Extra-",
 		"--requestheader-group-headers=X-Remote-Group", "--requestheader-username-headers=X-Remote-User",
-		"--service-account-issuer=https://kubernetes.default.svc.cluster.local", "--service-account-key-file=" + p.pki("sa.pub"),
-		"--service-account-signing-key-file=" + p.pki("sa.key"), "--service-cluster-ip-range=10.96.0.0/16", "--shutdown-watch-termination-grace-period=1s",
+		"--service-account-issuer=https://kubernetes.default.svc.cluster.local", "--service-account-key-file=" +
+			p.pki("sa.pub"),
+		"--service-account-signing-key-file=" + p.pki("sa.key"), "--service-cluster-ip-range=10.96.0.0/16",
+		"--shutdown-watch-termination-grace-period=1s",
 		"--advertise-address=192.0.2.1", "--authentication-config=" + p.run("authentication.yaml")}
 	if file := p.pki("encryption.yaml"); exists(file) {
 		args = append(args, "--encryption-provider-config="+file, "--encryption-provider-config-automatic-reload=true")
@@ -250,11 +265,14 @@ func (p *peers) asFour(running *[]*started) error {
 	}
 	common := func(name, port string) []string {
 		config := p.run(name + ".kubeconfig")
-		return strings.Fields("--bind-address=127.0.0.1 --leader-elect=false --secure-port=" + port + " --kubeconfig=" + config +
+		return strings.Fields("--bind-address=127.0.0.1 --leader-elect=false --secure-port=" + port +
+			" --kubeconfig=" + config +
 			" --authentication-kubeconfig=" + config + " --authorization-kubeconfig=" + config)
 	}
-	if err := p.start(running, "kube-controller-manager", append(common("controller-manager", p.ports[1]), "--use-service-account-credentials=true",
-		"--root-ca-file="+p.pki("ca.crt"), "--service-account-private-key-file="+p.pki("sa.key"), "--service-cluster-ip-range=10.96.0.0/16",
+	if err := p.start(running, "kube-controller-manager", append(common("controller-manager", p.ports[1]),
+		"--use-service-account-credentials=true",
+		"--root-ca-file="+p.pki("ca.crt"), "--service-account-private-key-file="+p.pki("sa.key"),
+		"--service-cluster-ip-range=10.96.0.0/16",
 		"--allocate-node-cidrs=true", "--cluster-cidr=10.244.0.0/16", "--cluster-signing-cert-file="+p.pki("ca.crt"),
 		"--cluster-signing-key-file="+p.pki("ca.key"))...); err != nil {
 		return err

@@ -11,7 +11,7 @@ import (
 	"github.com/marinaos/marina/test/testbed"
 )
 
-// ticks is how many clock ticks of /proc a second has, on every Linux.
+// ticks is the number of /proc's clock ticks in a second, on every Linux.
 const ticks = 100
 
 // process is one as the kernel shows it.
@@ -81,11 +81,12 @@ func (p *process) memory(dir string) bool {
 	return true
 }
 
-// parts are what a cluster's memory is told apart into, in the order of the table.
-var parts = []string{"control plane", "marina-node", "kubelet", "node-network", "containerd", "shims", "pause", "coredns", "metrics-server", "pod",
+// parts names the parts of a cluster's memory, in the order of the table.
+var parts = []string{"control plane", "marina-node", "kubelet", "node-network", "containerd", "shims", "pause",
+	"coredns", "metrics-server", "pod",
 	"other", outside}
 
-// outside is what the datacenter itself runs for the tasks of a cluster.
+// outside names the datacenter's own processes for the tasks of a cluster.
 const outside = "shims and log writers of its tasks"
 
 // part says what a process of a cluster's tasks is.
@@ -99,7 +100,8 @@ func (p *process) part() string {
 		return p.argv[1] // kubelet, node-network
 	case program == "containerd-shim-runc-v2":
 		return "shims"
-	case program == "marina-node", program == "containerd", program == "pause", program == "coredns", program == "metrics-server":
+	case program == "marina-node", program == "containerd", program == "pause", program == "coredns",
+		program == "metrics-server":
 		return program
 	case strings.Contains(p.cgroup, "/kubepods/"):
 		return "pod"
@@ -107,7 +109,7 @@ func (p *process) part() string {
 	return "other" // a probe or a runc that happens to run
 }
 
-// usage is what something uses.
+// usage is an amount of memory and processor time.
 type usage struct{ private, shared float64 }
 
 func (u usage) plus(v usage) usage { return usage{u.private + v.private, u.shared + v.shared} }

@@ -24,13 +24,13 @@ type count struct {
 	comes bool     // with every cluster
 }
 
-// counted is what is there of a datacenter, in the order of the table.
+// counted counts what there is of a datacenter, in the order of the table.
 type counted struct {
 	counts []count
 	values []value
 }
 
-// value is how much there is of something that may change.
+// value is an amount of something that may change.
 type value struct {
 	what, unit string
 	n          float64
@@ -138,7 +138,8 @@ func namespaces(h *testbed.Datacenter, pids []int) []string {
 	}
 	mounts, _ := os.ReadFile("/proc/self/mountinfo")
 	for line := range strings.Lines(string(mounts)) {
-		if f := strings.Fields(line); len(f) > 4 && (strings.Contains(f[4], h.State) || strings.Contains(f[4], "marina-"+h.ID)) {
+		if f := strings.Fields(line); len(f) > 4 && (strings.Contains(f[4], h.State) ||
+			strings.Contains(f[4], "marina-"+h.ID)) {
 			note(f[3])
 		}
 	}

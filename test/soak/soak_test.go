@@ -91,18 +91,23 @@ func TestSoak(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	fmt.Printf("\n%d clusters created and deleted, %d at a time, %d failed, in %v; a round took p50 %v, max %v\n\n", rounds, several, failed,
-		time.Since(begin).Round(time.Second), testbed.Percentile(took, 0.5).Round(time.Second), slices.Max(took).Round(time.Second))
-	fmt.Printf("private memory, MiB\nround   %s\n    0   %s\n%s\n\n", strings.Join(longLived, "  "), begins, strings.Join(memory, "\n"))
+	fmt.Printf("\n%d clusters created and deleted, %d at a time, %d failed, in %v; a round took p50 %v, max %v\n\n",
+		rounds, several, failed,
+		time.Since(begin).Round(time.Second), testbed.Percentile(took, 0.5).Round(time.Second),
+		slices.Max(took).Round(time.Second))
+	fmt.Printf("private memory, MiB\nround   %s\n    0   %s\n%s\n\n", strings.Join(longLived, "  "), begins,
+		strings.Join(memory, "\n"))
 	compare(t, with, before, after, rounds)
 }
 
 // round is the life of one cluster: it comes, runs a pod, is looked at if somebody wants to, and goes.
 func round(h *testbed.Datacenter, name string, look func() error) error {
 	steps := [][]string{
-		{"cluster", "create", name, "--cpus", "0.25", "--mem", "512Mi", "--disk", "2Gi", "--control-plane-cpus", "0.25", "--control-plane-mem", "192Mi",
+		{"cluster", "create", name, "--cpus", "0.25", "--mem", "512Mi", "--disk", "2Gi", "--control-plane-cpus", "0.25",
+			"--control-plane-mem", "192Mi",
 			"--control-plane-disk", "512Mi", "--quiet", "--timeout", "210s"},
-		{"cluster", "kubectl", name, "--", "run", "mine", "--image=" + busybox, "--restart=Never", "--command", "--", "sleep", "1000000"},
+		{"cluster", "kubectl", name, "--", "run", "mine", "--image=" + busybox, "--restart=Never", "--command", "--",
+			"sleep", "1000000"},
 		{"cluster", "kubectl", name, "--", "wait", "--for=condition=Ready", "pod/mine", "--timeout=120s"},
 	}
 	var err error
@@ -159,7 +164,8 @@ func compare(t *testing.T, with, before, after *counted, rounds int) {
 		if a.comes && with.counts[i].n <= b.n {
 			t.Errorf("%s: a cluster adds none: it is looked for in the wrong place", a.what)
 		}
-		fmt.Printf("| %s | %d | %d | %d | %+d | %+.2f |\n", a.what, with.counts[i].n, b.n, a.n, a.n-b.n, float64(a.n-b.n)/float64(rounds))
+		fmt.Printf("| %s | %d | %d | %d | %+d | %+.2f |\n", a.what, with.counts[i].n, b.n, a.n, a.n-b.n,
+			float64(a.n-b.n)/float64(rounds))
 	}
 	for i, a := range after.values {
 		b := before.values[i]
@@ -167,7 +173,8 @@ func compare(t *testing.T, with, before, after *counted, rounds int) {
 		if a.unit != "" {
 			what += ", " + a.unit
 		}
-		fmt.Printf("| %s | %.1f | %.1f | %.1f | %+.1f | %+.2f |\n", what, with.values[i].n, b.n, a.n, a.n-b.n, (a.n-b.n)/float64(rounds))
+		fmt.Printf("| %s | %.1f | %.1f | %.1f | %+.1f | %+.2f |\n", what, with.values[i].n, b.n, a.n, a.n-b.n,
+			(a.n-b.n)/float64(rounds))
 	}
 	for i, a := range after.counts {
 		stayed := slices.DeleteFunc(slices.Clone(a.names), func(name string) bool {
@@ -206,7 +213,7 @@ func byDir(names []string) string {
 	return strings.Join(lines[:min(len(lines), maxNames)], "")
 }
 
-// deviceOf is where a file lies and how many blocks of 512 bytes it takes.
+// deviceOf returns a file's device and how many blocks of 512 bytes it takes.
 func deviceOf(info fs.FileInfo) (device uint64, blocks int64) {
 	if s, ok := info.Sys().(*syscall.Stat_t); ok {
 		return uint64(s.Dev), s.Blocks

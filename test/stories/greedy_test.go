@@ -12,7 +12,7 @@ import (
 	"github.com/marinaos/marina/test/testbed"
 )
 
-// processLimit is how many processes and threads one task may have.
+// processLimit bounds the processes and threads of one task.
 const processLimit = 4096
 
 func TestGreedyTasksAreStoppedAndTheirNeighbourDoesNotNotice(t *testing.T) {

@@ -15,7 +15,7 @@ import (
 	"github.com/marinaos/marina/test/testbed"
 )
 
-// leaveLimit is how long after a task's end a new connection by its VIP may still meet it.
+// leaveLimit bounds the time after a task's end in which a new connection by its VIP may still meet it.
 const leaveLimit = time.Second
 
 func TestAKilledContainerIsBackAfterItsBackoff(t *testing.T) {
@@ -81,7 +81,8 @@ func TestAKilledShimFailsItsTaskAndNoOther(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if exe, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", shim)); err != nil || !strings.HasSuffix(exe, "containerd-shim-runc-v2") {
+	if exe, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", shim)); err != nil ||
+		!strings.HasSuffix(exe, "containerd-shim-runc-v2") {
 		t.Fatalf("the parent of a task is %q, %v, want a shim", exe, err)
 	}
 	killed := time.Now()
@@ -153,7 +154,8 @@ func TestARollingUpdateLosesNoRequest(t *testing.T) {
 	c.Ask(t, "PATCH", testbed.Marathon+"/apps"+id, testbed.Definition{"instances": 1}, 200, nil)
 	c.Settle(t, id, 30*time.Second)
 	calls := caller.Stop()
-	t.Logf("%d calls through two rolling updates and a scaling down, p99 %v", len(calls), testbed.Percentile(testbed.Times(calls), 0.99))
+	t.Logf("%d calls through two rolling updates and a scaling down, p99 %v", len(calls),
+		testbed.Percentile(testbed.Times(calls), 0.99))
 	report(t, "during rolling updates", calls)
 
 	lives, err := h.Lives(id)

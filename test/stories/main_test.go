@@ -57,7 +57,7 @@ func closeAll() error {
 	return err
 }
 
-// workshop is where there are programs and images; without, the test is skipped or fails.
+// workshop returns the programs and images; without, the test is skipped or fails.
 func workshop(t *testing.T) *testbed.Workshop {
 	t.Helper()
 	w, err := shop()

@@ -13,10 +13,10 @@ import (
 	"github.com/marinaos/marina/test/testbed"
 )
 
-// revokeLimit is how long after its token's end a stream may go on.
+// revokeLimit bounds the time that a stream goes on after its token's end.
 const revokeLimit = 2 * time.Second
 
-// skew is how much longer than it says a token is good, for masters whose clocks differ.
+// skew is the time that a token is good longer than it says, for masters whose clocks differ.
 const skew = time.Minute
 
 // token makes a token by the command and returns it with its id.

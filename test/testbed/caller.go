@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// callLimit is how long one call may take before it counts as failed.
+// callLimit is the time after which a call counts as failed.
 const callLimit = 3 * time.Second
 
 // Call is one request as its client saw it.
@@ -118,7 +118,7 @@ func Percentile(times []time.Duration, p float64) time.Duration {
 	return s[min(len(s)-1, int(p*float64(len(s))))]
 }
 
-// Times are how long calls took.
+// Times returns the durations of calls.
 func Times(calls []Call) []time.Duration {
 	out := make([]time.Duration, len(calls))
 	for i, c := range calls {

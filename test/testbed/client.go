@@ -21,7 +21,7 @@ import (
 // Marathon is the path of Marathon's API.
 const Marathon = "/service/marathon/v2"
 
-// requestLimit is how long one request of a Client may take.
+// requestLimit bounds one request of a Client.
 const requestLimit = 30 * time.Second
 
 // Client speaks HTTP to a datacenter. Its answers are never errors: stories judge statuses themselves.
@@ -55,7 +55,7 @@ func NewClient(base, auth string, ca []byte, dial func(context.Context, string, 
 		TLSClientConfig: &tls.Config{RootCAs: pool}, ForceAttemptHTTP2: true, DialContext: dial, MaxConnsPerHost: 64}}}, nil
 }
 
-// Answer is what a request got.
+// Answer is the status, header and body that a request got.
 type Answer struct {
 	Status int
 	Header http.Header
@@ -115,7 +115,7 @@ func (c *Client) Ask(t testing.TB, method, path string, body any, status int, ou
 	return a
 }
 
-// App is what stories read of an app.
+// App is the part of an app that stories read.
 type App struct {
 	ID             string
 	Instances      int
@@ -134,7 +134,7 @@ type App struct {
 	}
 }
 
-// Task is what stories read of a task.
+// Task is the part of a task that stories read.
 type Task struct {
 	ID          string
 	AppID       string `json:"appId"`
@@ -211,7 +211,7 @@ func (c *Client) Deploy(t testing.TB, app Definition) {
 	c.Settle(t, id, settleLimit)
 }
 
-// settleLimit is how long a deployment of a few instances may take on a busy machine.
+// settleLimit bounds a deployment of a few instances on a busy machine.
 const settleLimit = 60 * time.Second
 
 // Remove removes an app and waits until it and its tasks are gone.

@@ -20,7 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Trace is what of a datacenter is on the machine, by kind.
+// Trace lists what of a datacenter is on the machine, by kind.
 type Trace struct {
 	Kinds map[string][]string
 	links map[int]string // its links by index, ports of its bridge too
@@ -76,7 +76,7 @@ func (h *Datacenter) Witness() error {
 	return nil
 }
 
-// leftovers is what there is of a datacenter that was taken away.
+// leftovers lists what there is of a datacenter that was taken away.
 func (h *Datacenter) leftovers() error {
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -18,7 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// agentLimit is how long an agent may take to end when it is told to.
+// agentLimit bounds the time that an agent takes to end when it is told to.
 const agentLimit = 20 * time.Second
 
 // Member is a second machine of a datacenter: an agent with a state directory, a containerd and tasks of its own on a
@@ -168,7 +168,7 @@ func (m *Member) reap() <-chan struct{} {
 	return done
 }
 
-// Name is what the machine calls itself, the name that a removed one has to give up.
+// Name returns the machine's id, which a removed one has to give up.
 func (m *Member) Name() (string, error) {
 	b, err := os.ReadFile(m.nameFile())
 	return strings.TrimSpace(string(b)), err
@@ -180,7 +180,7 @@ func (m *Member) Rename() error { return os.Remove(m.nameFile()) }
 func (m *Member) nameFile() string { return filepath.Join(m.here.State, "agent.id") }
 func (m *Member) log() string      { return filepath.Join(m.here.State, "log", "agent.log") }
 
-// Log is what the machine's agent wrote.
+// Log returns the log of the machine's agent.
 func (m *Member) Log() (string, error) {
 	b, err := os.ReadFile(m.log())
 	return string(b), err

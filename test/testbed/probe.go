@@ -50,7 +50,7 @@ func (h *Datacenter) Records(prefix string) (map[string][]Record, error) {
 	return out, nil
 }
 
-// Prefix is what the task ids of an app begin with.
+// Prefix returns the beginning of an app's task ids.
 func Prefix(app string) string {
 	return strings.ReplaceAll(strings.Trim(app, "/"), "/", "_") + ".instance-"
 }

@@ -27,7 +27,7 @@ import (
 // markName is the variable by which a datacenter's processes are found: they inherit it, tasks do not.
 const markName = "MARINA_HOUSE"
 
-// commandLimit is how long one marina command may take.
+// commandLimit bounds one marina command.
 const commandLimit = 4 * time.Minute
 
 // Datacenter is one datacenter on this machine.
@@ -201,7 +201,7 @@ func (h *Datacenter) Load(archive string) error {
 	return o.err()
 }
 
-// Output is how a command ended.
+// Output is the end of a command.
 type Output struct {
 	Out, Err string
 	Code     int

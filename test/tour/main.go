@@ -15,7 +15,7 @@ import (
 
 const heading = "## A tour in ten minutes"
 
-// blockLimit is how long one block may take.
+// blockLimit bounds one block.
 const blockLimit = 3 * time.Minute
 
 func main() {

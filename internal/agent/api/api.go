@@ -45,7 +45,7 @@ type Task struct {
 // Up reports whether its process was told to run, and not to have ended.
 func (t *Task) Up() bool { return t.Status.State == kernel.Running || t.Status.State == kernel.Killing }
 
-// Config is what an API answers from.
+// Config names what an API answers from.
 type Config struct {
 	Agent     kernel.AgentID
 	State     string // a path on the disk that the agent's state is on
@@ -384,7 +384,7 @@ func (s execStream) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// TaskStats is what one task uses.
+// TaskStats counts one task's use of the machine.
 type TaskStats struct {
 	Task     kernel.TaskID `json:"task"`
 	Mem      int64         `json:"mem"`
@@ -394,7 +394,7 @@ type TaskStats struct {
 	Disk     int64         `json:"disk"` // its sandbox and its own layer of the filesystem
 }
 
-// AgentStats is what the tasks of an agent use, and what is left.
+// AgentStats counts the use of all tasks of an agent, and what is left.
 type AgentStats struct {
 	Agent    kernel.AgentID `json:"agent"`
 	FreeDisk int64          `json:"freeDisk"`

@@ -11,7 +11,7 @@ import (
 	"github.com/marinaos/marina/internal/machine"
 )
 
-// cpuLook is how long a task's processor time is looked at to tell what it uses now.
+// cpuLook is the time over which a task's processor time is measured to tell what it uses now.
 const cpuLook = 250 * time.Millisecond
 
 // serveUsage answers with what one task uses now, a kernel.Usage: its memory by the kernel's own account of every

@@ -20,8 +20,8 @@ import (
 	"github.com/marinaos/marina/internal/runtime"
 )
 
-// FirstJitter is how far apart the first checks of many fresh tasks are, and the shortest wait after a check that fails
-// early.
+// FirstJitter is the time over which the first checks of many fresh tasks are spread, and the shortest wait after a
+// check that fails early.
 const FirstJitter = 100 * time.Millisecond
 
 const (

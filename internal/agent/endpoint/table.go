@@ -53,10 +53,10 @@ type Table struct {
 	wake chan struct{} // something was asked
 }
 
-// View is what this machine knows of a task of its own.
+// View is the state of a task of this machine, newer than the master's word.
 type View struct{ Running, Ready bool }
 
-// ViewOf is what a task's status says.
+// ViewOf derives a View from a task's status.
 func ViewOf(s *kernel.Status) View {
 	return View{Running: s.State == kernel.Running, Ready: s.Healthy()}
 }

@@ -56,7 +56,7 @@ func (t *Table) leave(name string, l *lock) {
 	}
 }
 
-// Len is how many names are held or waited for.
+// Len counts the names that are held or waited for.
 func (t *Table) Len() int {
 	t.mu.Lock()
 	defer t.mu.Unlock()

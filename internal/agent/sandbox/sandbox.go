@@ -18,7 +18,7 @@ import (
 	"github.com/marinaos/marina/internal/kernel"
 )
 
-// Root is where sandboxes are in an agent's state directory, each by its task's name.
+// Root is the directory of sandboxes in an agent's state directory, each by its task's name.
 const Root = "sandboxes"
 
 // Trash is where things are put, in an agent's state directory, that a task may have made too large to remove at once.

@@ -16,10 +16,10 @@ const (
 	wordsMost = 400      // bytes
 )
 
-// final is how lines begin, or what they say, that tell why a program ends.
+// final matches lines that tell why a program ends.
 var final = regexp.MustCompile(`^(?:panic: |fatal error: |control-plane: |marina-node: )|"level":"(?:fatal|panic)"`)
 
-// LastWords is what a task wrote to its errors before it ended. It is asked of programs that Marina brings alone: what
+// LastWords returns the last that a task wrote to its errors. It is asked of programs that Marina brings alone: what
 // others print may be secret.
 func (d *Dir) LastWords(task kernel.TaskID) string {
 	root, err := d.Open(task)

@@ -36,7 +36,7 @@ type Source interface {
 	Secret(ctx context.Context, ref string) (kernel.Secret, error)
 }
 
-// Config is what Files works with.
+// Config holds the settings of Files.
 type Config struct {
 	Dir      string // below which the files of instances are mounted
 	Storage  runtime.Storage
@@ -80,7 +80,7 @@ func Refs(s *kernel.Spec) []string {
 	return slices.Sorted(maps.Keys(refs))
 }
 
-// At is where an instance's files are.
+// At returns the directory of an instance's files.
 func (f *Files) At(id kernel.InstanceID) string { return filepath.Join(f.cfg.Dir, naming.Instance(id)) }
 
 // dirOf is the directory of a task's file in its instance's.

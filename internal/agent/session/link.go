@@ -55,7 +55,7 @@ type Agent interface {
 	Apply(specs map[kernel.SpecID]kernel.Spec, d *kernel.Down) error
 }
 
-// Config is what a Link works with; all but Dial is required.
+// Config holds a Link's settings; all but Dial is required.
 type Config struct {
 	Masters []string    // host:port, tried in turn; none: there is never a session
 	TLS     *tls.Config // NextProtos is set here

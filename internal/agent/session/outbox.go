@@ -9,10 +9,10 @@ import (
 	"github.com/marinaos/marina/internal/kernel"
 )
 
-// maxOutbox is how many statuses may wait to be sent; a master that is further behind starts over.
+// maxOutbox bounds the statuses that wait to be sent; a master that is further behind starts over.
 const maxOutbox = 1 << 16
 
-// Outbox is what waits to be sent in a session. Its methods are safe for concurrent use and never wait.
+// Outbox queues statuses of a session. Its methods are safe for concurrent use and never wait.
 type Outbox struct {
 	mu       sync.Mutex
 	statuses []kernel.Status // guarded by mu

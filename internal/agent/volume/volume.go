@@ -23,8 +23,8 @@ import (
 	"github.com/marinaos/marina/internal/runtime"
 )
 
-// Dir is where reservations are in an agent's state directory; below it FRAMEWORK/CLAIM/NAME.img and, while in use,
-// NAME.
+// Dir is the directory of reservations in an agent's state directory; below it FRAMEWORK/CLAIM/NAME.img and, while in
+// use, NAME.
 const Dir = "volumes"
 
 const (
@@ -34,7 +34,7 @@ const (
 	releaseRetry = time.Second      // between attempts to delete a reservation
 )
 
-// Config is what Claims works with.
+// Config holds the settings of Volumes.
 type Config struct {
 	Root    *os.Root // the agent's state directory
 	Storage runtime.Storage
@@ -62,7 +62,8 @@ func New(cfg Config) *Volumes {
 	return &Volumes{cfg: cfg, release: map[string]bool{}, look: make(chan struct{}, 1)}
 }
 
-// dirOf is where a reservation's volumes are, below the state directory. A reservation that cannot name one is invalid.
+// dirOf returns the directory of a reservation's volumes, below the state directory. A reservation that cannot name one
+// is invalid.
 func dirOf(claim string) (string, error) {
 	framework, name, ok := strings.Cut(claim, "/")
 	if !ok || !naming.IsFile(framework) || !naming.IsFile(name) {

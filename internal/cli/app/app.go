@@ -73,7 +73,7 @@ const (
 	// settled is for how long a service has to be as it should be before wait believes it: what just died is noticed by
 	// then.
 	settled = 600 * time.Millisecond
-	// pace is how often wait looks.
+	// pace is the pause between two looks of wait.
 	pace = 100 * time.Millisecond
 )
 

@@ -11,7 +11,7 @@ import (
 	"github.com/marinaos/marina/internal/cli/exit"
 )
 
-// Options is what a command line says of the datacenter it is for. The zero value finds the one of this machine or of
+// Options names the datacenter of a command line. The zero value finds the one of this machine or of
 // the saved login.
 type Options struct {
 	URL   string // https://host:8443; empty: find one

@@ -74,7 +74,7 @@ func sealed(address string) error {
 			"carry one", address)
 }
 
-// maxRedirects is how many redirects of one request are followed.
+// maxRedirects bounds the redirects of one request.
 const maxRedirects = 10
 
 // followRedirect follows a redirect unless that would send the token in clear.

@@ -11,7 +11,7 @@ import (
 	"github.com/marinaos/marina/internal/durable"
 )
 
-// Account is what `marina login` saves, and what root gets from the admin socket.
+// Account is a way into a datacenter: saved by `marina login`, or got by root from the admin socket.
 type Account struct {
 	URL   string    `json:"url"`
 	Token string    `json:"token"`
@@ -19,7 +19,8 @@ type Account struct {
 	Until time.Time `json:"until,omitzero"`
 }
 
-// LoginFile is where `marina login` saves an account. Without a directory of the user's own it is an error.
+// LoginFile names the file in which `marina login` saves an account. Without a directory of the user's own it is an
+// error.
 func LoginFile() (string, error) {
 	dir, err := os.UserConfigDir()
 	if err != nil {

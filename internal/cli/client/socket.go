@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// Info is what the admin socket tells of the datacenter on this machine.
+// Info describes the datacenter on this machine, by its admin socket.
 type Info struct {
 	URL      string `json:"url"`      // https://10.0.0.5:8443
 	HTTP     string `json:"http"`     // http://127.0.0.1:8080, or empty

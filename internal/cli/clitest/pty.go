@@ -112,7 +112,7 @@ func (term *Terminal) Await(text string) {
 	}
 }
 
-// Screen is what a person sees of what was written: carriage returns, cursor movements up, and erased lines are obeyed.
+// Screen renders output as a terminal shows it: carriage returns, cursor movements up, and erased lines are obeyed.
 func (term *Terminal) Screen() string {
 	lines, at := []string{""}, 0
 	text := strings.ReplaceAll(term.Seen(), "\r\n", "\n")

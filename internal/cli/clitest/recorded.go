@@ -118,7 +118,7 @@ func (r *Recorded) exec(w http.ResponseWriter, req *http.Request) {
 //go:embed testdata/answers.txt
 var answersText string
 
-// answer is what it answers to one request.
+// answer is a canned answer to one request.
 type answer struct {
 	status int
 	body   string
@@ -146,7 +146,7 @@ func answers() map[string]answer {
 const WellUnits = `{"id":"marina-store.service","name":"store","health":0,"output":""},` +
 	`{"id":"marina-agent.service","name":"agent","health":0,"output":""}`
 
-// Kubeconfig is what the API gives for a cluster.
+// Kubeconfig is a cluster's kubeconfig as the API gives it.
 func Kubeconfig(name, ttl string) string {
 	return "apiVersion: v1\nkind: Config\nclusters:\n- name: " + name + "\n" +
 		"  cluster: {server: 'https://192.0.2.1:31004', certificate-authority-data: Y2E=}\n" +

@@ -34,7 +34,7 @@ func Home(t *testing.T) string {
 	return dir
 }
 
-// Result is what came of a command line.
+// Result is the outcome of a command line.
 type Result struct {
 	Code     int
 	Out, Err string

@@ -25,7 +25,7 @@ import (
 	"github.com/marinaos/marina/internal/cli/kubeconfig"
 )
 
-// access is what somebody wants of a cluster's kubeconfig.
+// access holds the flags of `marina cluster kubeconfig`.
 type access struct {
 	print, use, remove bool
 	output             string
@@ -134,7 +134,7 @@ func writeKubeconfig(ctx context.Context, e *command.Env, cl *client.Client, nam
 	return nil
 }
 
-// merged is what --json says of a kubeconfig that was changed.
+// merged describes a changed kubeconfig to --json.
 type merged struct {
 	File    string `json:"file"`
 	Context string `json:"context"`
@@ -180,7 +180,7 @@ func removeKubeconfig(e *command.Env, name string) error {
 	return nil
 }
 
-// commandLimit is how long the certificate of a single kubectl command is good; a command that outlives it goes on,
+// commandLimit is the lifetime of the certificate of a single kubectl command; a command that outlives it goes on,
 // since a certificate is shown when a connection begins.
 const commandLimit = 12 * time.Hour
 

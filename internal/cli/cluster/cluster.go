@@ -66,7 +66,7 @@ func list(e *command.Env) *cobra.Command {
 // controlPlane is the name of a cluster's first member.
 const controlPlane = "control-plane"
 
-// count is how many nodes a definition asks for.
+// count returns the number of nodes that a definition asks for.
 func count(d *kubernetes.Definition) int {
 	if d.Nodes.Count == nil {
 		return 1

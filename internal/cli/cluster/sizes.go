@@ -63,7 +63,7 @@ func (m *mebibytes) Set(s string) error {
 	return nil
 }
 
-// sizes is what members are granted, as flags; zero is not said.
+// sizes are the flags for what members are granted; zero is not said.
 type sizes struct {
 	cpus, planeCPUs                cores
 	mem, disk, planeMem, planeDisk mebibytes

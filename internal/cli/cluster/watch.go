@@ -19,7 +19,7 @@ import (
 
 var errWaited = errors.New("waited long enough")
 
-// pace is how often a cluster that is waited for is looked at.
+// pace is the pause between two looks at a cluster that is waited for.
 const pace = 250 * time.Millisecond
 
 // target is a cluster that somebody waits for.
@@ -175,7 +175,7 @@ func (w *watch) show(b *output.Block, since time.Duration, silent error) {
 	b.Draw(lines)
 }
 
-// state is where a cluster stands, in a word.
+// state names a cluster's state in a word.
 func (t *target) state() string {
 	switch {
 	case t.gone:
@@ -186,7 +186,7 @@ func (t *target) state() string {
 	return string(t.view.State)
 }
 
-// news is what changed of a cluster since it was asked last.
+// news lists the changes of a cluster since it was asked last.
 func (t *target) news(trouble string) []string {
 	if t.said == nil {
 		t.said = map[string]string{}
@@ -233,7 +233,7 @@ func (t *target) members() []kubernetes.Member {
 	return out
 }
 
-// quarters is how full the bar of a member is.
+// quarters is the fill of a member's bar.
 var quarters = map[string]int{"waiting": 1, "starting": 2, "leaving": 2, "ready": 4}
 
 // picture draws a cluster in a few lines: how it is, a bar for each member, what it waits for.

@@ -11,7 +11,7 @@ import (
 	"github.com/marinaos/marina/internal/cli/output"
 )
 
-// Env is what a verb is given: where to read and write, and which datacenter to speak to. The root's flags fill it in
+// Env is a verb's environment: where it reads and writes, and the datacenter it speaks to. The root's flags fill it in
 // before a verb runs; the verbs only read it.
 type Env struct {
 	output.Printer

@@ -10,7 +10,7 @@ import (
 	"github.com/marinaos/marina/internal/settings"
 )
 
-// Programs is what main lends to the verbs that run inside a datacenter's own processes.
+// Programs holds main's implementations of the verbs that run inside a datacenter's own processes.
 type Programs struct {
 	Preflight func(context.Context, settings.Datacenter) []kernel.Finding
 	Running   func(settings.Datacenter) bool                              // a daemon lives on the state directory
@@ -32,5 +32,5 @@ type local struct {
 
 func newLocal(e *command.Env, p Programs) *local { return &local{Env: e, programs: p} }
 
-// daemonLog is where the daemon of a state directory writes.
+// daemonLog names the log of a state directory's daemon.
 func daemonLog(state string) string { return filepath.Join(state, "log", "daemon.log") }

@@ -16,7 +16,7 @@ import (
 	"github.com/marinaos/marina/internal/kernel"
 )
 
-// health is how the parts of the datacenter are: GET /system/health/v1.
+// health lists the state of the datacenter's parts: GET /system/health/v1.
 type health struct {
 	Units []struct {
 		ID     string `json:"id"`
@@ -53,7 +53,7 @@ func status(e *command.Env) *cobra.Command {
 		}}
 }
 
-// maxSays is how much of what a unit says stands in the table; what is longer, or has several lines, stands below it.
+// maxSays bounds a unit's message in the table; what is longer, or has several lines, stands below it.
 const maxSays = 52
 
 // printUnits prints how each unit is and returns how many are not well. The table fits 80 columns; what does not fit

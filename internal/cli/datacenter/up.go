@@ -107,7 +107,7 @@ func (l *local) preflight(ctx context.Context, force bool) error {
 	return nil
 }
 
-// maxLog is how large the daemon's log may be when it is started; the one before it is kept.
+// maxLog is the size from which the daemon's log is rotated at its start; the one before it is kept.
 const maxLog = 8 << 20
 
 // spawn starts the daemon in the background, with the settings that were remembered. ended is closed when it ends while
@@ -146,7 +146,7 @@ func (l *local) spawn() (ended <-chan struct{}, err error) {
 	return done, nil
 }
 
-// startLimit is how long a datacenter may take to become well.
+// startLimit bounds the wait for a datacenter to become well.
 const startLimit = 60 * time.Second
 
 // ready waits until the datacenter is well and says where it is. Once the daemon has ended, and no other runs, it waits

@@ -14,7 +14,7 @@ import (
 	"github.com/marinaos/marina/internal/kernel"
 )
 
-// API is where images are at the gateway.
+// API is the path of images at the gateway.
 const API = "/images/v1"
 
 // Command is the noun with its verbs.
@@ -22,7 +22,7 @@ func Command(e *command.Env) *cobra.Command {
 	return command.Group("image", "Images that tasks run from", list(e), load(e), remove(e))
 }
 
-// images is what the API answers to a list and to a load.
+// images is the API's answer to a list and to a load.
 type images struct {
 	Images []struct {
 		Name   string `json:"name"`

@@ -17,7 +17,7 @@ import (
 	"github.com/marinaos/marina/internal/kubernetes"
 )
 
-// API is where clusters are at the gateway.
+// API is the path of clusters at the gateway.
 const API = "/kubernetes/v1/clusters"
 
 var clusterName = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]*[a-z0-9])?$`)

@@ -22,7 +22,7 @@ import (
 // ContextOf is the name under which a cluster stands in a kubeconfig: of its context, its cluster and its user.
 func ContextOf(cluster string) string { return "marina-" + cluster }
 
-// files is where kubectl looks: the first is the one that is added to.
+// files lists the files that kubectl reads: the first is the one that is added to.
 func files() ([]string, error) {
 	var all []string
 	for _, f := range filepath.SplitList(os.Getenv("KUBECONFIG")) {
@@ -86,7 +86,7 @@ func (k *document) bytes() ([]byte, error) {
 	return b.Bytes(), errors.Join(err, enc.Close())
 }
 
-// value is what a mapping has under a key, or nil.
+// value returns the value of a mapping's key, or nil.
 func value(m *yaml.Node, key string) *yaml.Node {
 	if m == nil || m.Kind != yaml.MappingNode {
 		return nil
@@ -205,7 +205,7 @@ func (k *document) remove(name, server string) bool {
 	return found
 }
 
-// lockLimit is how long the lock of a kubeconfig is waited for; nobody holds it for more than an instant.
+// lockLimit bounds the wait for the lock of a kubeconfig; nobody holds it for more than an instant.
 const lockLimit = 3 * time.Second
 
 // edit changes a file under kubectl's lock. If change reports that there is nothing to do, the file is not written.

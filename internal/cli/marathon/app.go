@@ -15,10 +15,10 @@ import (
 	"github.com/marinaos/marina/internal/cli/output"
 )
 
-// API is where Marathon's API is at the gateway.
+// API is the path of Marathon's API at the gateway.
 const API = "/service/marathon/v2"
 
-// App is what the verbs read of Marathon's AppInfo.
+// App is the part of Marathon's AppInfo that the verbs read.
 type App struct {
 	ID        string  `json:"id"`
 	Instances int     `json:"instances"`
@@ -46,7 +46,7 @@ type App struct {
 	} `json:"lastTaskFailure"`
 }
 
-// Health is how many of its instances are healthy, "" if nothing checks that.
+// Health counts its healthy instances, "" if nothing checks that.
 func (a *App) Health() string {
 	if len(a.HealthChecks) == 0 {
 		return ""
@@ -60,7 +60,7 @@ func (a *App) Settled() bool {
 	return a.TasksRunning == a.Instances && len(a.Deployments) == 0 && healthy
 }
 
-// Runs is what its tasks run: an image, or the beginning of a command.
+// Runs names its program: an image, or the beginning of a command.
 func (a *App) Runs() string {
 	if a.Container != nil && a.Container.Docker != nil {
 		return a.Container.Docker.Image

@@ -9,7 +9,7 @@ import (
 	"github.com/marinaos/marina/internal/cli/client"
 )
 
-// Deployment is what the verbs read of Marathon's DeploymentStepInfo; Reason is Marina's.
+// Deployment is the part of Marathon's DeploymentStepInfo that the verbs read; Reason is Marina's.
 type Deployment struct {
 	ID             string   `json:"id"`
 	Version        string   `json:"version"`
@@ -23,7 +23,7 @@ type Deployment struct {
 	} `json:"currentActions"`
 }
 
-// Doing is what its present step does, in words: "Scale /prod/web".
+// Doing describes its present step: "Scale /prod/web".
 func (d *Deployment) Doing() string {
 	var parts []string
 	for _, a := range d.CurrentActions {

@@ -33,7 +33,7 @@ func (ch *Change) Flags(c *cobra.Command) *cobra.Command {
 // Forced reports whether --force was said.
 func (ch *Change) Forced() bool { return ch.force }
 
-// Query is what --force adds to a path without a query.
+// Query returns the query that --force adds to a path.
 func (ch *Change) Query() string {
 	if ch.force {
 		return "?force=true"
@@ -73,7 +73,7 @@ func (ch *Change) Finish(ctx context.Context, e *command.Env, cl *client.Client,
 	return nil
 }
 
-// pace is how often a deployment is looked at.
+// pace is the pause between two looks at a deployment.
 const pace = 300 * time.Millisecond
 
 // Follow watches a deployment until it is no longer listed, and tells success from failure by the event stream's word.

@@ -11,7 +11,7 @@ import (
 	"github.com/marinaos/marina/internal/cli/output"
 )
 
-// Task is what the verbs read of Marathon's Task.
+// Task is the part of Marathon's Task that the verbs read.
 type Task struct {
 	ID          string    `json:"id"`
 	AppID       string    `json:"appId"`

@@ -1,4 +1,4 @@
-// Package output is how commands speak to people and to scripts: tables and fields that fit a terminal, the API's
+// Package output writes for people and for scripts: tables and fields that fit a terminal, the API's
 // answer as JSON, progress that is drawn over on a terminal and a line for each change elsewhere, questions.
 //
 // A Printer knows where its words go and what was asked for by --json and --quiet. Results go to Out, all else

@@ -13,7 +13,7 @@ import (
 	"github.com/marinaos/marina/internal/cli/exit"
 )
 
-// Printer is where a command reads and writes.
+// Printer holds a command's streams, and how it writes to them.
 type Printer struct {
 	Out   io.Writer // results
 	Err   io.Writer // progress, hints, questions, errors
@@ -22,7 +22,7 @@ type Printer struct {
 	Quiet bool      // --quiet: results only, no progress
 }
 
-// Columns is how wide a terminal is taken to be where nobody can tell.
+// Columns is the width of a terminal where nobody can tell.
 const Columns = 80
 
 var oneLine = strings.NewReplacer("\n", " ", "\t", " ")

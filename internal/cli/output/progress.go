@@ -76,7 +76,7 @@ func (b *Block) Drawn() bool { return b.tty }
 // Line prints a line where no block is drawn.
 func (b *Block) Line(text string) { fmt.Fprintln(b.w, Clean(text)) }
 
-// Rows is how many lines a block may have: one that is higher than the terminal cannot be drawn over.
+// Rows bounds the lines of a block: one that is higher than the terminal cannot be drawn over.
 func (b *Block) Rows() int {
 	_, h, err := term.GetSize(int(b.file.Fd()))
 	if err != nil || h < 4 {

@@ -107,7 +107,7 @@ func portion(q *kernel.QuotaView) string {
 	return s
 }
 
-// remarks are what does not fit into a table.
+// remarks lists what does not fit into a table.
 func remarks(q *kernel.QuotaView) (notes []string) {
 	if !q.Held.IsZero() && q.Guarantee != nil {
 		notes = append(notes, fmt.Sprintf("%s: %s of its guarantee is not used and held for it", q.Role, q.Held))

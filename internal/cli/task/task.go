@@ -153,7 +153,7 @@ func log(e *command.Env) *cobra.Command {
 	return log
 }
 
-// lastBytes is how far from its end a log is searched for its last lines.
+// lastBytes bounds the end of a log that is searched for its last lines.
 const lastBytes = 1 << 20
 
 // lastLines prints the last lines of a log and returns the offset after them.

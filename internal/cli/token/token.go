@@ -13,7 +13,7 @@ import (
 	"github.com/marinaos/marina/internal/cli/output"
 )
 
-// API is where tokens are at the gateway.
+// API is the path of tokens at the gateway.
 const API = "/acs/api/v1/tokens"
 
 // Command is the noun with its verbs.

@@ -7,7 +7,7 @@ import (
 	"runtime/metrics"
 )
 
-// Headroom is how much a heap may grow between two collections, beside a quarter of what is in use.
+// Headroom is the growth of a heap between two collections, beside a quarter of what is in use.
 const Headroom = 32 << 20
 
 // Tighten has the limit of the process's memory follow what is in use, from one collection to the next. A limit by
@@ -25,7 +25,7 @@ func follow() {
 	runtime.AddCleanup(new(token), func(struct{}) { follow() }, struct{}{})
 }
 
-// limit is how much memory a process may take: what its heap has in use and may grow by, and all else that the runtime
+// limit bounds the memory of a process: what its heap has in use and may grow by, and all else that the runtime
 // takes.
 func limit(live, total, heap uint64) int64 {
 	return int64(live + live/4 + Headroom + total - min(heap, total))

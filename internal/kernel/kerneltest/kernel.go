@@ -117,8 +117,8 @@ func (k *Kernel) RefuseSpecs(err error) {
 	k.invalid = err
 }
 
-// Failover is what a change of leader does: the queue is gone, watches end, and what agents say is not known until they
-// report. Complete(true) has them report.
+// Failover does what a change of leader does: the queue is gone, watches end, and what agents say is not known until
+// they report. Complete(true) has them report.
 func (k *Kernel) Failover() {
 	k.mu.Lock()
 	defer k.mu.Unlock()

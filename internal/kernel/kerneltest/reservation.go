@@ -12,7 +12,7 @@ import (
 	"github.com/marinaos/marina/internal/kernel"
 )
 
-// claim is what outlives the instances placed with it.
+// claim keeps a reservation and its holder.
 type reservation struct {
 	kernel.ReservationView
 	holder kernel.InstanceID // empty: none

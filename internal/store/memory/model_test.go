@@ -14,7 +14,7 @@ import (
 	"github.com/marinaos/marina/internal/store/memory"
 )
 
-// model is what a store has, kept by the plainest means, and what a reader of its watch has seen.
+// model keeps a store's rows by the plainest means, and those that a reader of its watch has seen.
 type model struct {
 	t    *rapid.T
 	s    *memory.Store
