@@ -40,7 +40,8 @@ func newOptions(c *config) (*options, error) {
 	if c.steward != nil && !c.steward.Privileged {
 		addFloor(o.apiServer) // before its flags, which list plugins
 	}
-	cmFlags := cm.Flags(controllermanager.KnownControllers(), controllermanager.ControllersDisabledByDefault(), controllermanager.ControllerAliases())
+	cmFlags := cm.Flags(controllermanager.KnownControllers(), controllermanager.ControllersDisabledByDefault(),
+		controllermanager.ControllerAliases())
 	cm.ParsedFlags = &cmFlags
 	for _, p := range []struct {
 		name           string
@@ -86,7 +87,8 @@ func parseFlags(component string, named cliflag.NamedFlagSets, defaults, args []
 		given["authorization-mode"] = true
 	}
 	for name := range given { // and so do these
-		given["authentication-config"] = given["authentication-config"] || name == "anonymous-auth" || strings.HasPrefix(name, "oidc-")
+		given["authentication-config"] = given["authentication-config"] || name == "anonymous-auth" ||
+			strings.HasPrefix(name, "oidc-")
 	}
 	defaults = slices.DeleteFunc(defaults, func(d string) bool {
 		name, _, _ := strings.Cut(strings.TrimPrefix(d, "--"), "=")

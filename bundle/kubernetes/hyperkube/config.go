@@ -14,7 +14,7 @@ import (
 	"github.com/marinaos/marina/bundle/kubernetes/hyperkube/steward"
 )
 
-// config is what control-plane was told on its command line.
+// config holds the command line of control-plane.
 type config struct {
 	dataDir, runDir, pkiDir string
 	bind, advertise         string
@@ -40,22 +40,29 @@ func parse(args []string) (*config, error) {
 	fs := pflag.NewFlagSet("control-plane", pflag.ContinueOnError)
 	fs.StringVar(&c.dataDir, "data-dir", "", "directory of etcd's data: the cluster's whole state (required)")
 	fs.StringVar(&c.pkiDir, "pki-dir", "", "directory of certificates and keys, named as kubeadm names them (required)")
-	fs.StringVar(&c.runDir, "run-dir", "/run/kubernetes", "directory for sockets and kubeconfigs, which end with the process")
+	fs.StringVar(&c.runDir, "run-dir", "/run/kubernetes",
+		"directory for sockets and kubeconfigs, which end with the process")
 	fs.StringVar(&c.bind, "bind-address", "0.0.0.0", "address the API server listens on")
 	fs.StringVar(&c.advertise, "advertise-address", "", "address others reach it at; empty: the one of the default route")
 	fs.IntVar(&c.port, "secure-port", 6443, "port the API server listens on")
 	fs.StringVar(&c.services, "service-cluster-ip-range", "10.96.0.0/16", "address range of Services")
-	fs.StringVar(&c.pods, "cluster-cidr", "", "address range that nodes get their pod ranges from; empty: nodes bring their own")
-	fs.StringVar(&c.issuer, "service-account-issuer", "https://kubernetes.default.svc.cluster.local", "issuer of service account tokens")
+	fs.StringVar(&c.pods, "cluster-cidr", "",
+		"address range that nodes get their pod ranges from; empty: nodes bring their own")
+	fs.StringVar(&c.issuer, "service-account-issuer", "https://kubernetes.default.svc.cluster.local",
+		"issuer of service account tokens")
 	fs.StringVar(&c.readyFile, "ready-file", "", "file to make when ready")
 	fs.DurationVar(&c.stopWithin, "stop-within", 15*time.Second, "how long stopping may take")
-	fs.IntVar(&c.gogc, "gogc", 40, "how far the heap may outgrow what is alive, in percent; half of it when there is little to do")
+	fs.IntVar(&c.gogc, "gogc", 40,
+		"how far the heap may outgrow what is alive, in percent; half of it when there is little to do")
 	fs.Int64Var(&c.memoryLimit, "memory-limit", 0, "soft memory limit in bytes; give 90 % of the cgroup's. 0: none")
-	fs.StringVar(&stewardFile, "steward-config", "", "what Marina's steward does inside the cluster, JSON; empty: there is none")
+	fs.StringVar(&stewardFile, "steward-config", "",
+		"what Marina's steward does inside the cluster, JSON; empty: there is none")
 	fs.BoolVar(&c.audit, "audit", false, "log who did what into the directory audit beside --data-dir, bounded")
-	fs.StringVar(&c.encryption, "encryption-config", "", "EncryptionConfiguration for what etcd holds; empty: no encryption")
+	fs.StringVar(&c.encryption, "encryption-config", "",
+		"EncryptionConfiguration for what etcd holds; empty: no encryption")
 	fs.StringArrayVar(&c.apiServerArgs, "kube-apiserver-arg", nil, "upstream flag, --NAME=VALUE; may be repeated")
-	fs.StringArrayVar(&c.controllerManagerArgs, "kube-controller-manager-arg", nil, "upstream flag, --NAME=VALUE; may be repeated")
+	fs.StringArrayVar(&c.controllerManagerArgs, "kube-controller-manager-arg", nil,
+		"upstream flag, --NAME=VALUE; may be repeated")
 	fs.StringArrayVar(&c.schedulerArgs, "kube-scheduler-arg", nil, "upstream flag, --NAME=VALUE; may be repeated")
 	fs.StringArrayVar(&c.etcdArgs, "etcd-arg", nil, "upstream flag, --NAME=VALUE; may be repeated")
 	if err := fs.Parse(args); err != nil {
@@ -87,7 +94,7 @@ func (c *config) pki(file string) string        { return filepath.Join(c.pkiDir,
 func (c *config) etcdSocket() string            { return filepath.Join(c.runDir, "etcd.sock") }
 func (c *config) kubeconfig(name string) string { return filepath.Join(c.runDir, name+".kubeconfig") }
 
-// server is where components of this process reach the API server.
+// server is the URL by which components of this process reach the API server.
 func (c *config) server() string {
 	host := c.bind
 	if ip := net.ParseIP(host); ip != nil && ip.IsUnspecified() {

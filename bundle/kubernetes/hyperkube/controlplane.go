@@ -29,7 +29,7 @@ import (
 	"github.com/marinaos/marina/bundle/kubernetes/hyperkube/steward"
 )
 
-// readyEvery is how often a starting API server is asked.
+// readyEvery is the pause between questions to an API server that starts.
 const readyEvery = 50 * time.Millisecond
 
 // part is a running component.
@@ -216,7 +216,8 @@ func (c *config) askReady(ctx context.Context) (<-chan struct{}, error) {
 	if err != nil {
 		return nil, err
 	}
-	tr := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool, ServerName: serverName, Certificates: []tls.Certificate{self}}}
+	tr := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool, ServerName: serverName,
+		Certificates: []tls.Certificate{self}}}
 	ready := make(chan struct{})
 	go func() {
 		defer tr.CloseIdleConnections()

@@ -79,7 +79,7 @@ func etcdConfig(c *config) (*embed.Config, error) {
 	return e, nil
 }
 
-// sizeOf is how large a directory's filesystem is, in bytes; zero if it cannot be told.
+// sizeOf returns the size of a directory's filesystem, in bytes; zero if it cannot be told.
 func sizeOf(dir string) int64 {
 	var fs unix.Statfs_t
 	if unix.Statfs(dir, &fs) != nil {
@@ -138,7 +138,8 @@ func runEtcd(ctx context.Context, cfg *embed.Config, ready func(member)) error {
 	defer func() { enough(); <-kept }() // before it is closed
 	go func() {
 		defer close(kept)
-		etcdroom.Keep(keeping, member{e.Server}, cfg.QuotaBackendBytes, lookEvery, slog.New(logr.ToSlogHandler(klog.Background())))
+		etcdroom.Keep(keeping, member{e.Server}, cfg.QuotaBackendBytes, lookEvery,
+			slog.New(logr.ToSlogHandler(klog.Background())))
 	}()
 	become := e.Server.ReadyNotify()
 	for {

@@ -39,6 +39,7 @@ func (floor) Validate(_ context.Context, a admission.Attributes, _ admission.Obj
 	if !labelled || level == string(podsecurity.LevelBaseline) || level == string(podsecurity.LevelRestricted) {
 		return nil
 	}
-	return admission.NewForbidden(a, fmt.Errorf("%s=%s: nodes of this cluster have no user namespace, so that %s is the least: %s or %s",
-		podsecurity.EnforceLevelLabel, level, podsecurity.LevelBaseline, podsecurity.LevelBaseline, podsecurity.LevelRestricted))
+	return admission.NewForbidden(a, fmt.Errorf("%s=%s: nodes of this cluster have no user namespace, "+
+		"so that %s is the least: %s or %s", podsecurity.EnforceLevelLabel, level,
+		podsecurity.LevelBaseline, podsecurity.LevelBaseline, podsecurity.LevelRestricted))
 }

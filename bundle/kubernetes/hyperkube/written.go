@@ -127,7 +127,8 @@ func (c *config) writtenArgs() []string {
 			"--audit-log-compress=true")
 	}
 	if c.encryption != "" {
-		args = append(args, "--encryption-provider-config="+c.encryption, "--encryption-provider-config-automatic-reload=true")
+		args = append(args, "--encryption-provider-config="+c.encryption,
+			"--encryption-provider-config-automatic-reload=true")
 	}
 	return args
 }

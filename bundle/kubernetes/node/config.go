@@ -32,7 +32,7 @@ const (
 // Config describes a node.
 type Config struct{ wire.NodeConfig }
 
-// Size is what the node was granted.
+// Size is the node's grant.
 type Size struct {
 	MilliCPU int64 `json:"milliCPU"` // zero: the whole machine
 	Mem      int64 `json:"mem"`      // bytes; what /proc/meminfo says, not used here

@@ -75,7 +75,7 @@ func readIndex(archive string) ([]Image, error) {
 	}
 }
 
-// missing are the archives with an image that containerd does not have, or has another of by that name. listed is what
+// missing lists the archives with an image that containerd does not have, or has another of by that name. listed is what
 // `ctr images list` says: a line for each, with name, media type and digest.
 func missing(images []Image, listed string) []string {
 	have := map[string]string{}

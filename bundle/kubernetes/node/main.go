@@ -42,7 +42,7 @@ func run(args []string, out io.Writer) error {
 	return newNode(args[0], config, out).Run(ctx)
 }
 
-// checkWithin is how long the kubelet has to answer.
+// checkWithin bounds the wait for the kubelet's answer.
 const checkWithin = 3 * time.Second
 
 // check says what keeps the node from being ready. The exchange is written out: a client of net/http would double this

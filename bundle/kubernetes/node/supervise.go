@@ -67,7 +67,7 @@ func (p *Program) Run(ctx context.Context) {
 	}
 }
 
-// backoff is how long to wait for the next start after one that ran for so long and was waited for last, zero if it was
+// backoff returns the wait for the next start after one that ran for so long and was waited for last, zero if it was
 // the first.
 func backoff(last, ran time.Duration) time.Duration {
 	if last == 0 || ran >= longest {

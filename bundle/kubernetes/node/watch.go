@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// lookEvery is how often files are looked at for changes.
+// lookEvery is the pause between looks at files for changes.
 const lookEvery = 2 * time.Second
 
 // A Watch tells when files changed: not at the first difference but when one look has found them as the look before, so

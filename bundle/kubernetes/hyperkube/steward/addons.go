@@ -28,13 +28,13 @@ const (
 	maxManifest  = 1 << 20           // bytes, rendered
 )
 
-// resource is where the API keeps objects of one kind.
+// addonKind names the resource under which the API keeps objects of one kind.
 type addonKind struct {
 	schema.GroupVersionResource
 	namespaced bool
 }
 
-// addonKinds are those that add-ons may have. Discovery would say the same, for more memory; and pruning looks through
+// addonKinds lists the kinds that add-ons may have. Discovery would say the same, for more memory; and pruning looks through
 // these.
 var addonKinds = map[schema.GroupVersionKind]addonKind{}
 

@@ -38,7 +38,7 @@ const metricsAPI = "---\napiVersion: apiregistration.k8s.io/v1\nkind: APIService
 
 const inSystem = "/api/v1/namespaces/kube-system/configmaps/"
 
-// addonsOf is what applies a bundle to a twin.
+// addonsOf applies a bundle to a twin.
 func addonsOf(t *testing.T, api *twin, bundle string) *addons {
 	t.Helper()
 	srv := httptest.NewServer(api)

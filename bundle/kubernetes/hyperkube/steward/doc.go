@@ -1,10 +1,10 @@
-// Package steward is what Marina does inside a hosted cluster. It runs in the cluster's control-plane process, with
+// Package steward is Marina's agent inside a hosted cluster. It runs in the cluster's control-plane process, with
 // client-go of the cluster's own version, so that no Marina has to know the API of every Kubernetes version it hosts.
 //
-// The datacenter and the steward exchange two documents over one listener (see api.go). Status is what the cluster says
-// of itself: the steward makes it from watches, and its revision is a digest of its content, so that revisions mean the
-// same after a restart. Desired is what the datacenter decided: it replaces what was desired before, is durable before
-// it is acknowledged, and is gone on with after a restart without anybody asking.
+// The datacenter and the steward exchange two documents over one listener (see api.go). Status describes the cluster:
+// the steward makes it from watches, and its revision is a digest of its content, so that revisions mean the same after
+// a restart. Desired tells the datacenter's decisions: it replaces what was desired before, is durable before it is
+// acknowledged, and is gone on with after a restart without anybody asking.
 //
 // # What it does
 //

@@ -35,7 +35,7 @@ type forbidden struct{ what string }
 
 func (f *forbidden) Error() string { return f.what }
 
-// ranges are what decides where a connection goes, besides nodes.
+// ranges holds the addresses by which a connection is routed, besides those of nodes.
 type ranges struct {
 	services, pods netip.Prefix
 	self           netip.Addr // where the control plane itself listens

@@ -22,7 +22,7 @@ const (
 	drainsAtOne = 8                // nodes drained at a time
 )
 
-// named is how the datacenter names nodes. Node objects of other names are somebody else's.
+// named matches the datacenter's names of nodes. Node objects of other names are somebody else's.
 var named = regexp.MustCompile(`^node-[1-9][0-9]*$`)
 
 // removeNodes is a round of the loop of nodes: it drains and deletes the datacenter's Node objects that are not

@@ -65,7 +65,7 @@ func run(t *testing.T, api *twin) *running {
 	return r
 }
 
-// status is what it says now; ok is false while it does not listen.
+// status asks for its status; ok is false while it does not listen.
 func (r *running) status() (st Status, ok bool) {
 	resp, err := r.client.Get(r.base + "/v1/status")
 	if err != nil {

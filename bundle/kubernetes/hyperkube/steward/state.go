@@ -48,7 +48,7 @@ func checkDesired(d *Desired) error {
 	return nil
 }
 
-// state is what outlives the process.
+// state outlives the process: it is read at the start, and durable after each change.
 type state struct {
 	path string
 

@@ -70,7 +70,7 @@ func wantsVolume(c *corev1.PersistentVolumeClaim) bool {
 		c.Annotations[claimProvisioner] == provisioner && c.Annotations[claimSelectedNode] != ""
 }
 
-// impossible is what makes a claim wait until somebody changes it or the cluster.
+// impossible says why a claim waits until somebody changes it or the cluster.
 type impossible struct {
 	reason     string
 	reschedule bool // another node may do
