@@ -233,26 +233,7 @@ func (m *api) quotas(w http.ResponseWriter, r *http.Request, rest string) error 
 	}
 	switch r.Method {
 	case http.MethodPut:
-		var body struct {
-			Guarantee kernel.Resources  `json:"guarantee"`
-			Limit     *kernel.Resources `json:"limit"`
-			Weight    float64           `json:"weight"`
-			Force     bool              `json:"force"`
-		}
-		if err := readBody(w, r, &body); err != nil {
-			return fmt.Errorf("quota of %s: the body is not what is expected, "+
-				`{"guarantee": {"milliCPU": 1000}, "limit": {"milliCPU": 4000, "mem": -1, "disk": -1, "gpus": -1}, `+
-				`"weight": 2}: %w`,
-				role, errdefs.ErrInvalidArgument)
-		}
-		q := kernel.Quota{Role: role, Guarantee: body.Guarantee, Limit: kernel.NoLimit, Weight: body.Weight}
-		switch {
-		case body.Limit != nil:
-			q.Limit = *body.Limit
-		case q.Guarantee.IsZero() && q.Weight == 0:
-			return fmt.Errorf("quota of %s: limit is missing, and guarantee and weight: %w", role, errdefs.ErrInvalidArgument)
-		}
-		if err := m.SetQuota(r.Context(), q, body.Force); err != nil {
+		if err := m.putQuota(w, r, role); err != nil {
 			return err
 		}
 	case http.MethodDelete:
@@ -282,6 +263,29 @@ func (m *api) quotas(w http.ResponseWriter, r *http.Request, rest string) error 
 		}
 	}
 	return fmt.Errorf("role %s has no quota and uses nothing: %w", role, errdefs.ErrNotFound)
+}
+
+// putQuota gives a role the quota of a request's body.
+func (m *api) putQuota(w http.ResponseWriter, r *http.Request, role string) error {
+	var body struct {
+		Guarantee kernel.Resources  `json:"guarantee"`
+		Limit     *kernel.Resources `json:"limit"`
+		Weight    float64           `json:"weight"`
+		Force     bool              `json:"force"`
+	}
+	if err := readBody(w, r, &body); err != nil {
+		return fmt.Errorf("quota of %s: the body is not what is expected, "+
+			`{"guarantee": {"milliCPU": 1000}, "limit": {"milliCPU": 4000, "mem": -1, "disk": -1, "gpus": -1}, `+
+			`"weight": 2}: %w`, role, errdefs.ErrInvalidArgument)
+	}
+	q := kernel.Quota{Role: role, Guarantee: body.Guarantee, Limit: kernel.NoLimit, Weight: body.Weight}
+	switch {
+	case body.Limit != nil:
+		q.Limit = *body.Limit
+	case q.Guarantee.IsZero() && q.Weight == 0:
+		return fmt.Errorf("quota of %s: limit is missing, and guarantee and weight: %w", role, errdefs.ErrInvalidArgument)
+	}
+	return m.SetQuota(r.Context(), q, body.Force)
 }
 
 func (m *api) tasks(w http.ResponseWriter, r *http.Request, rest string) error {

@@ -26,7 +26,7 @@ func (t sessions) up(ev event.AgentUp) {
 		t.dismiss(ev.Session, 1, reg.Agent.ID)
 		return
 	}
-	a := t.fleet.byID[reg.Agent.ID]
+	a := t.fleet.get(reg.Agent.ID)
 	if a == nil {
 		a = &agent{info: &kernel.Agent{ID: reg.Agent.ID}, registered: t.now, reported: true}
 		t.fleet.add(a)
@@ -52,7 +52,7 @@ func (t sessions) up(ev event.AgentUp) {
 // refuse says why a registration cannot be accepted, if so.
 func (t sessions) refuse(reg *kernel.Registration) string {
 	id := reg.Agent.ID
-	a := t.fleet.byID[id]
+	a := t.fleet.get(id)
 	raw, err := json.Marshal(reg.Agent)
 	switch {
 	case err != nil || len(raw) > maxAgentBytes:

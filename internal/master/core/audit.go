@@ -38,7 +38,7 @@ func (a *Audit) Judge(s *State, fx *Effects) error {
 	for _, r := range fx.Writes {
 		switch r.Kind {
 		case row.Agent:
-			if k := s.fleet.byID[kernel.AgentID(r.ID)]; k != nil {
+			if k := s.fleet.get(kernel.AgentID(r.ID)); k != nil {
 				a.totals.Agent(k.info.ID, k.info.Total, k.subnet)
 			} else {
 				a.totals.DropAgent(kernel.AgentID(r.ID))

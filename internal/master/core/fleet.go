@@ -124,6 +124,9 @@ func (a *agent) release(i *instance) {
 	a.count--
 }
 
+// get is the agent of an id, nil if there is none.
+func (f *fleet) get(id kernel.AgentID) *agent { return f.byID[id] }
+
 // instances yields all that is placed, by agent.
 func (f *fleet) instances(yield func(*instance) bool) {
 	for _, a := range f.order {
@@ -200,6 +203,9 @@ func (f *fleet) hear(a *agent, now time.Time, suspect time.Duration) (back bool)
 	}
 	return back
 }
+
+// expect counts all agents as yet to report, as after loading.
+func (f *fleet) expect() { f.missing = len(f.order) }
 
 // begin counts the silence of all agents from the first step on.
 func (f *fleet) begin(now time.Time) {

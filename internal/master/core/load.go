@@ -39,7 +39,7 @@ func (s *State) Load(items []store.Item) []error {
 	}
 	s.specs.FreeAllUnused()
 	s.removed.Sort()
-	s.fleet.missing = len(s.fleet.order)
+	s.fleet.expect()
 	return problems
 }
 
@@ -149,7 +149,7 @@ func (t loader) loadAgentRow(r row.Row, raw []byte) error {
 
 // loadAgent is the agent of an id, which may have no row that can be read.
 func (t loader) loadAgent(id kernel.AgentID) *agent {
-	a := t.fleet.byID[id]
+	a := t.fleet.get(id)
 	if a == nil {
 		a = &agent{info: &kernel.Agent{ID: id}}
 		a.refreshSite()
@@ -167,7 +167,7 @@ func (t loader) loadAssigned(r row.Row, raw []byte) error {
 		t.loadOrphans(r, assignments)
 		return nil
 	}
-	a := t.fleet.byID[kernel.AgentID(r.ID)]
+	a := t.fleet.get(kernel.AgentID(r.ID))
 	if a == nil {
 		return fmt.Errorf("agent %s has no row", r.ID)
 	}

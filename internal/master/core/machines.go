@@ -20,7 +20,7 @@ type machines struct{ *tables }
 
 // remove takes a machine out of the datacenter.
 func (t machines) remove(ev event.RemoveAgent) (*kernel.Removal, error) {
-	a := t.fleet.byID[ev.Agent]
+	a := t.fleet.get(ev.Agent)
 	if a == nil {
 		if gone := t.removed.Row(ev.Agent); gone != nil {
 			return nil, fmt.Errorf("machine %s (%s) was removed already, at %s: %w", gone.Hostname, ev.Agent,
@@ -78,8 +78,7 @@ func (t machines) mayLeave(a *agent, force bool) error {
 func (t machines) quit(a *agent) {
 	if a.session != 0 {
 		t.dismiss(a.session, a.downSeq+1, a.info.ID)
-		delete(t.fleet.sessions, a.session)
-		a.session = 0
+		t.fleet.close(a, t.now)
 	}
 	for e := range t.queue.All {
 		if b := e.Backfill(); b != nil && b.Agent == a.info.ID {
@@ -103,7 +102,7 @@ func (t machines) reserve(ev event.Reserve) error {
 		args = append(append([]any{ev.Role, ev.Agent}, args...), errdefs.ErrInvalidArgument)
 		return fmt.Errorf("reservation for %.64s on %.64s: "+format+": %w", args...)
 	}
-	a := t.fleet.byID[ev.Agent]
+	a := t.fleet.get(ev.Agent)
 	switch err := allocator.ValidateRole(ev.Role); {
 	case err != nil:
 		return err

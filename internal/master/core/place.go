@@ -115,7 +115,7 @@ func (t placer) settle(e *queue.Entry, places []placement.Placement) []*instance
 	placed := make([]*instance, len(places))
 	stamp := t.now.UTC().Round(0)
 	for n, id := range t.queue.Place(e, len(places)) {
-		at, a := places[n], t.fleet.byID[places[n].Agent]
+		at, a := places[n], t.fleet.get(places[n].Agent)
 		g := kernel.Assignment{ID: id, Spec: sp.ID, Address: at.Address, HostPorts: at.HostPorts, Placed: stamp,
 			Goal: kernel.GoalRun}
 		i := t.tables.place(g, sp, a, a.openChunk(), true)

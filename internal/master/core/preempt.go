@@ -152,7 +152,7 @@ func (t preemptor) onSomeMachine(e *queue.Entry, going []*instance) (best *agent
 	look, reserved := t.someAgents(e), false
 	if c := t.reservations.Of(&e.Spec.Spec); c != nil {
 		reserved = true
-		look = func(yield func(*agent) bool) { yield(t.fleet.byID[c.Agent]) }
+		look = func(yield func(*agent) bool) { yield(t.fleet.get(c.Agent)) }
 	}
 	for a := range look {
 		if v, fits := t.onMachine(e, a, going, reserved); fits && (!ok || lessToPreempt(v, victims)) {

@@ -211,7 +211,7 @@ func (s *State) release(ev event.Release) error {
 			continue
 		}
 		s.reservations.MarkReleased(c)
-		if a := s.fleet.byID[c.Agent]; a != nil {
+		if a := s.fleet.get(c.Agent); a != nil {
 			out := s.step.outbox(a)
 			out.releases = append(out.releases, c.ID())
 		}

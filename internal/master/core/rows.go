@@ -29,7 +29,7 @@ func (s *State) value(r row.Row) any {
 			return gone
 		}
 	case row.Agent:
-		if a := s.fleet.byID[kernel.AgentID(r.ID)]; a != nil {
+		if a := s.fleet.get(kernel.AgentID(r.ID)); a != nil {
 			return row.Machine{Agent: *a.info, Subnet: a.subnet, Registered: a.registered, Reserved: a.reserved}
 		}
 	case row.Quota:
@@ -49,7 +49,7 @@ func (s *State) value(r row.Row) any {
 			return value
 		}
 	case row.Assigned:
-		if a := s.fleet.byID[kernel.AgentID(r.ID)]; a != nil && r.Chunk < len(a.chunks) && len(a.chunks[r.Chunk]) > 0 {
+		if a := s.fleet.get(kernel.AgentID(r.ID)); a != nil && r.Chunk < len(a.chunks) && len(a.chunks[r.Chunk]) > 0 {
 			assignments := make([]*kernel.Assignment, len(a.chunks[r.Chunk]))
 			for k, i := range a.chunks[r.Chunk] {
 				assignments[k] = new(i.Assignment())

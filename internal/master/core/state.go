@@ -75,7 +75,7 @@ func (s *State) Queue(framework string) []kernel.Waiting {
 				Instances: slices.Clone(e.Instances), Since: e.Since, Refusal: s.refusal(e), Tries: e.Tries,
 				Priority: e.Spec.Priority}
 			if b := e.Backfill(); b != nil {
-				w.Backfill = s.fleet.byID[b.Agent].info.Hostname
+				w.Backfill = s.fleet.get(b.Agent).info.Hostname
 			}
 			out = append(out, w)
 		}
@@ -113,7 +113,7 @@ func (s *State) Quotas() []kernel.QuotaView {
 // Views shows machines and reservations as they are now.
 func (s *State) Views() *Views {
 	for id := range s.capacity.pool.Altered {
-		s.views.alter(s.fleet.byID[id])
+		s.views.alter(s.fleet.get(id))
 	}
 	return s.views.update(len(s.fleet.order), s.view, s.reservations.Views)
 }
