@@ -68,9 +68,7 @@ func TestDecide(t *testing.T) {
 }
 
 func replay(t *testing.T, text string) string {
-	d := &driver{now: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), room: true, refuse: map[string]string{},
-		s: NewState(kernel.PortRange{First: 20001, Last: 20010})}
-	d.s.complete = true
+	d := newDriver()
 	var out strings.Builder
 	for block := range strings.SplitSeq(strings.TrimSpace(text), "\n\n") {
 		commands, _, _ := strings.Cut(block, "\n----")
@@ -103,6 +101,13 @@ type driver struct {
 	next   int
 	wake   time.Time
 	out    strings.Builder
+}
+
+func newDriver() *driver {
+	d := &driver{now: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), room: true, refuse: map[string]string{},
+		s: NewState(kernel.PortRange{First: 20001, Last: 20010})}
+	d.s.complete = true
+	return d
 }
 
 func (d *driver) say(format string, args ...any) { fmt.Fprintf(&d.out, format+"\n", args...) }
