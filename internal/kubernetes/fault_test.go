@@ -261,14 +261,14 @@ func TestAReleaseThatIsRefusedIsTriedAgain(t *testing.T) {
 	w := newWorld(t)
 	w.ready(Definition{Name: "a"})
 	w.faults.set(func(f *faults) {
-		f.release = func(claim string) error {
-			return fmt.Errorf("claim %s is held: %w", claim, errdefs.ErrFailedPrecondition)
+		f.release = func(reservation string) error {
+			return fmt.Errorf("reservation %s is held: %w", reservation, errdefs.ErrFailedPrecondition)
 		}
 	})
 	if err := w.clusters.Change(t.Context(), Definition{Name: "a", Nodes: Nodes{Count: new(0)}}); err != nil {
 		t.Fatal(err)
 	}
-	w.until("a", "telling what is refused", warns("node-1: cannot release its volume: claim a.node-1 is held"))
+	w.until("a", "telling what is refused", warns("node-1: cannot release its volume: reservation a.node-1 is held"))
 	w.faults.set(func(f *faults) { f.release = nil })
 	w.until("a", "rid of it", func(v View) bool { return len(v.Members) == 1 && !warns("cannot release")(v) })
 	if events, err := w.clusters.Events("a"); err != nil ||

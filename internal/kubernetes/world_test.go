@@ -57,7 +57,7 @@ type faults struct {
 
 	mu      sync.Mutex
 	launch  func(kernel.LaunchRequest) error // guarded by mu, as all below
-	release func(claim string) error         //
+	release func(reservation string) error   //
 	expose  func(owner string) error         //
 	get     func(key string) error           //
 	exposed []string                         // owners, of every call
@@ -83,16 +83,16 @@ func (f *faults) Launch(ctx context.Context, r kernel.LaunchRequest) (kernel.Lau
 }
 
 // Release fails as it is told.
-func (f *faults) Release(ctx context.Context, framework string, claims []string) error {
+func (f *faults) Release(ctx context.Context, framework string, reservations []string) error {
 	f.mu.Lock()
 	fail := f.release
 	f.mu.Unlock()
 	if fail != nil {
-		if err := fail(claims[0]); err != nil {
+		if err := fail(reservations[0]); err != nil {
 			return err
 		}
 	}
-	return f.Kernel.Release(ctx, framework, claims)
+	return f.Kernel.Release(ctx, framework, reservations)
 }
 
 // Expose notes whose it is, and fails as it is told.

@@ -32,7 +32,7 @@ var update = flag.Bool("update", false, "write what happens into testdata")
 //	fail M WHY | port M           an instance ends by itself | its host port is somebody else's
 //	end M...                      an instance that was stopped ends
 //	taken M...                    the machine of a member is removed, with what it kept
-//	removed M...                  the agent has deleted a released claim
+//	removed M...                  the agent has deleted a released reservation
 //	ready M... | lost M...        the steward tells that nodes are ready | are not
 //	drained                       the steward has removed the nodes that are too many
 //	sized                         the steward tells nodes' sizes as they are
