@@ -43,21 +43,9 @@ func deleteClusters(ctx context.Context, e *command.Env, names []string, p *pati
 	if err != nil {
 		return err
 	}
-	var views []kubernetes.View
-	for _, name := range names {
-		k, _, err := kube.Get(ctx, cl, name, "")
-		if e, ok := errors.AsType[*exit.Error](err); ok && len(names) > 1 {
-			e.Message += "; nothing was deleted"
-		}
-		if err != nil {
-			return err
-		}
-		views = append(views, k)
-	}
-	for i := range views {
-		if err := confirmName(e, &views[i], yes); err != nil {
-			return err
-		}
+	views, err := confirmed(ctx, e, cl, names, yes)
+	if err != nil {
+		return err
 	}
 	w := &watch{gone: true, timeout: p.timeout}
 	for i, k := range views {
@@ -100,6 +88,27 @@ func deleteClusters(ctx context.Context, e *command.Env, names []string, p *pati
 		}
 	}
 	return nil
+}
+
+// confirmed returns the clusters of these names, each of which somebody agreed to delete.
+func confirmed(ctx context.Context, e *command.Env, cl *client.Client, names []string,
+	yes bool) (views []kubernetes.View, err error) {
+	for _, name := range names {
+		k, _, err := kube.Get(ctx, cl, name, "")
+		if e, ok := errors.AsType[*exit.Error](err); ok && len(names) > 1 {
+			e.Message += "; nothing was deleted"
+		}
+		if err != nil {
+			return nil, err
+		}
+		views = append(views, k)
+	}
+	for i := range views {
+		if err := confirmName(e, &views[i], yes); err != nil {
+			return nil, err
+		}
+	}
+	return views, nil
 }
 
 // forget takes a deleted cluster out of the kubeconfig; that it cannot is no reason to keep the cluster.

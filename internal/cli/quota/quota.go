@@ -122,11 +122,16 @@ func remarks(q *kernel.QuotaView) (notes []string) {
 	return notes
 }
 
+// wish holds the flags of `marina quota set`.
+type wish struct {
+	bounds      resources.Amounts
+	guarantee   string
+	weight      float64
+	none, force bool
+}
+
 func set(e *command.Env) *cobra.Command {
-	var bounds resources.Amounts
-	var guarantee string
-	var weight float64
-	var none, force bool
+	var w wish
 	c := &cobra.Command{Use: "set ROLE", Short: "Set what a group and those below it may use, and what is held for them",
 		Args: command.Exactly(1),
 		Long: "Sets the quota of a role: the path of a group such as /prod or /prod/web, or / for the whole datacenter. " +
@@ -143,7 +148,7 @@ func set(e *command.Env) *cobra.Command {
 				return err
 			}
 			path := "/quota/v1" + resources.RolePath(args[0])
-			if none {
+			if w.none {
 				if _, err := cl.Call(c.Context(), http.MethodDelete, path, nil); err != nil {
 					return err
 				}
@@ -151,22 +156,14 @@ func set(e *command.Env) *cobra.Command {
 				return nil
 			}
 			q, err := now(c.Context(), cl, args[0])
+			if err == nil {
+				err = w.change(c, &q)
+			}
 			if err != nil {
 				return err
 			}
-			if err := bounds.Read(c, &q.Limit, true); err != nil {
-				return err
-			}
-			if c.Flags().Changed("guarantee") {
-				if err := setGuarantee(&q.Guarantee, guarantee); err != nil {
-					return err
-				}
-			}
-			if c.Flags().Changed("weight") {
-				q.Weight = weight
-			}
 			b, err := cl.Call(c.Context(), http.MethodPut, path,
-				map[string]any{"limit": q.Limit, "guarantee": q.Guarantee, "weight": q.Weight, "force": force})
+				map[string]any{"limit": q.Limit, "guarantee": q.Guarantee, "weight": q.Weight, "force": w.force})
 			if err != nil {
 				return err
 			}
@@ -181,12 +178,28 @@ func set(e *command.Env) *cobra.Command {
 			return nil
 		}}
 	f := c.Flags()
-	bounds.Flags(f, "limit: ", ", or none")
-	f.StringVar(&guarantee, "guarantee", "", "what is held for the role: cpus=2,mem=4096, as for limits, or none")
-	f.Float64Var(&weight, "weight", 1, "how much it gets beside its siblings while there is not enough")
-	f.BoolVar(&force, "force", false, "guarantee more than all machines have")
-	f.BoolVar(&none, "none", false, "remove the quota")
+	w.bounds.Flags(f, "limit: ", ", or none")
+	f.StringVar(&w.guarantee, "guarantee", "", "what is held for the role: cpus=2,mem=4096, as for limits, or none")
+	f.Float64Var(&w.weight, "weight", 1, "how much it gets beside its siblings while there is not enough")
+	f.BoolVar(&w.force, "force", false, "guarantee more than all machines have")
+	f.BoolVar(&w.none, "none", false, "remove the quota")
 	return c
+}
+
+// change writes what was said into a quota.
+func (w *wish) change(c *cobra.Command, q *kernel.Quota) error {
+	if err := w.bounds.Read(c, &q.Limit, true); err != nil {
+		return err
+	}
+	if c.Flags().Changed("guarantee") {
+		if err := setGuarantee(&q.Guarantee, w.guarantee); err != nil {
+			return err
+		}
+	}
+	if c.Flags().Changed("weight") {
+		q.Weight = w.weight
+	}
+	return nil
 }
 
 // now is the quota that a role has, or an empty one.
