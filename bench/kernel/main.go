@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// parts are what can be measured, in order.
+// parts are the measurements, in order.
 var parts = []struct {
 	name string
 	run  func(tasks int) error // tasks that SwarmKit is given in each case

@@ -141,7 +141,7 @@ func (c shape) swarmkit(n int) (float64, error) {
 	return float64(n) / max(took-bare, time.Microsecond).Seconds(), nil
 }
 
-// swarmkitRun is how long it takes from the scheduler's start until the last task is assigned; of none, until it has
+// swarmkitRun measures the time from the scheduler's start until the last task is assigned; of none, until it has
 // read its nodes.
 func (c shape) swarmkitRun(n int) (time.Duration, error) {
 	s := store.NewMemoryStore(nil)

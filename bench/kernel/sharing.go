@@ -117,7 +117,7 @@ func progressive(total kernel.Resources, all []claimant) []float64 {
 	}
 }
 
-// served is how many whole instances each role gets by turns.
+// served counts the whole instances each role gets by turns.
 func served(total kernel.Resources, all []claimant) []int {
 	var tree allocator.Tree
 	tree.Machines(total, total)

@@ -67,7 +67,7 @@ func Flows(root string, patterns ...string) ([]Flow, error) {
 	return out, nil
 }
 
-// listed is what go list says of a package.
+// listed is go list's answer for a package.
 type listed struct {
 	ImportPath, Dir, Export string
 	GoFiles                 []string

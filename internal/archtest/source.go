@@ -25,7 +25,7 @@ type Package struct {
 	Files []*File
 }
 
-// File is what the law asks of one source file.
+// File holds the facts of one source file that the law asks for.
 type File struct {
 	Path, Name string // internal/agent/run.go, run.go
 	Test       bool
@@ -49,7 +49,7 @@ type Impurity struct {
 	What string // time.Now, go statement
 }
 
-// clock is what reads or waits for the clock, by package.
+// clock lists the functions that read or wait for the clock, by package.
 var clock = map[string][]string{
 	"time":    {"Now", "Since", "Until", "After", "AfterFunc", "Sleep", "NewTimer", "NewTicker", "Tick"},
 	"context": {"WithTimeout", "WithTimeoutCause", "WithDeadline", "WithDeadlineCause"},

@@ -15,7 +15,7 @@ type OwnerInstances struct {
 	Fits      string  // a machine that could take one of them, if there is one
 }
 
-// Upper is how many instances may be live at once, apart from excused ones.
+// Upper bounds the instances that are live at once, apart from excused ones.
 func (f OwnerInstances) Upper() int { return int(math.Ceil(float64(f.Instances) * (1 + f.MaxOver))) }
 
 // UpperBound judges I5: the live instances of an owner, less the excused ones, are at most its instances and the share

@@ -57,7 +57,7 @@ type VersionInfo struct {
 // Constraint is [field, operator] or [field, operator, value].
 type Constraint []string
 
-// Network is how instances are connected: "host", or "container/bridge".
+// Network is the mode in which instances are connected: "host", or "container/bridge".
 type Network struct {
 	Mode   string            `json:"mode" raml:"default=\"container\",enum=host|container|container/bridge"`
 	Name   string            `json:"name,omitempty"`
@@ -180,7 +180,7 @@ func (u *UnreachableStrategy) UnmarshalJSON(b []byte) error {
 	return nil
 }
 
-// ResourceLimits is how much more than it is guaranteed a task may use.
+// ResourceLimits bound a task's use above what it is guaranteed.
 type ResourceLimits struct {
 	CPUs *Limit `json:"cpus,omitempty"`
 	Mem  *Limit `json:"mem,omitempty"`

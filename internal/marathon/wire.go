@@ -79,7 +79,7 @@ type HealthResult struct {
 	LastSuccess         string `json:"lastSuccess,omitempty"`
 }
 
-// TaskFailure is how the last instance that ended by itself ended.
+// TaskFailure describes the end of the last instance that ended by itself.
 type TaskFailure struct {
 	AppID     string `json:"appId"`
 	Host      string `json:"host"`
@@ -107,7 +107,7 @@ type Stats struct {
 	} `json:"stats"`
 }
 
-// Counts is how many tasks are in which state.
+// Counts are the numbers of tasks by state.
 type Counts struct {
 	Staged    int `json:"staged"`
 	Running   int `json:"running"`
@@ -115,7 +115,7 @@ type Counts struct {
 	Unhealthy int `json:"unhealthy"`
 }
 
-// LifeTime is how long tasks have been running.
+// LifeTime describes the ages of running tasks.
 type LifeTime struct {
 	AverageSeconds float64 `json:"averageSeconds"`
 	MedianSeconds  float64 `json:"medianSeconds"`
@@ -153,7 +153,7 @@ type QueueItem struct {
 	Hold      string       `json:"hold,omitempty"`    // not Marathon's: the machine on which room is kept for one of them
 }
 
-// QueueDelay is how long the next launch waits. Overdue: it waits for room and not for time.
+// QueueDelay is the wait of the next launch. Overdue: it waits for room and not for time.
 type QueueDelay struct {
 	TimeLeftSeconds int  `json:"timeLeftSeconds"`
 	Overdue         bool `json:"overdue"`

@@ -10,7 +10,7 @@ import (
 // ErrPanic answers a request whose plan panicked.
 var ErrPanic = fmt.Errorf("the request could not be worked on, the master's log says why: %w", errdefs.ErrInternal)
 
-// Panic is what a function that was caught panicked with, and where.
+// Panic is the value of a panic that was caught, and its stack.
 type Panic struct {
 	Value any
 	Stack []byte

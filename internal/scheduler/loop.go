@@ -15,7 +15,7 @@ import (
 	"github.com/marinaos/marina/internal/store"
 )
 
-// Config is what a Loop needs. All but Log is required.
+// Config configures a Loop. All but Log is required.
 type Config struct {
 	Name      string // of the scheduler, begins its errors
 	Framework string // whose instances are watched
@@ -35,7 +35,7 @@ type Watcher interface {
 	Watch(framework string) kernel.InstanceWatch
 }
 
-// Work is what a scheduler brings. The owner goroutine calls it, one function at a time.
+// Work holds the scheduler's own functions. The owner goroutine calls it, one function at a time.
 type Work struct {
 	// Load reads what is stored, before all else. An error ends the leadership.
 	Load func(context.Context) error
@@ -173,8 +173,8 @@ func (l *Loop) serve(ctx context.Context, r request) {
 
 // Do has the owner goroutine plan a change and commits it. It returns once that is durable and what the change has
 // for After is done; with the plan's error, Config.Admit's, errdefs.ErrInvalidArgument for a change that fits no
-// transaction, ErrPanic, or an errdefs.ErrUnavailable when this process does not lead. ctx bounds the wait for the owner alone: a
-// change is not stopped half way.
+// transaction, ErrPanic, or an errdefs.ErrUnavailable when this process does not lead. ctx bounds the wait for the
+// owner alone: a change is not stopped half way.
 func (l *Loop) Do(ctx context.Context, plan Plan) error {
 	r := request{plan: plan, done: make(chan error, 1)}
 	select {

@@ -348,8 +348,8 @@ func (t *tx) forgetDeployment(d, next *core.Deployment) {
 	}
 }
 
-// maxForgotten is how many versions go in the transaction that ends a deployment; further ones go after it, and would a
-// leader be lost in between, they stay for nobody.
+// maxForgotten bounds the versions that go in the transaction that ends a deployment; further ones go after it, and
+// would a leader be lost in between, they stay for nobody.
 const maxForgotten = store.MaxTxnOps / 2
 
 // rollback is the change that undoes a deployment. Apps get back the config version they had, so that instances of it

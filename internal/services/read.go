@@ -30,7 +30,7 @@ func (s *Services) Leading() bool { return s.loop.Leading() }
 // Ended is closed when nothing is decided here any more.
 func (s *Services) Ended() <-chan struct{} { return s.loop.Ended() }
 
-// Settings is how this datacenter runs apps, for those who ask.
+// Settings are the limits and addresses of this datacenter's apps, for those who ask.
 type Settings struct {
 	Leader, Build, DefaultRole       string
 	FirstPort, LastPort, MaxVersions int

@@ -44,7 +44,7 @@ type Config struct {
 	Policy              core.Policy       // DefaultPolicy
 }
 
-// maxLaunches is how many launches are handed to the kernel side by side.
+// maxLaunches bounds the launches that are handed to the kernel side by side.
 const maxLaunches = 16
 
 // Services runs apps while this process leads. One is made for each leadership and is not used after it.

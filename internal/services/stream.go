@@ -7,7 +7,7 @@ import (
 	"github.com/marinaos/marina/internal/marathon"
 )
 
-// StreamBuffer is how many events a reader of the stream may be behind; one that is further is cut off.
+// StreamBuffer bounds the events a reader of the stream is behind; one that is further is cut off.
 const StreamBuffer = 1024
 
 // hub hands events to the readers of the stream.

@@ -16,7 +16,7 @@ import (
 	"github.com/marinaos/marina/internal/store"
 )
 
-// checkEvery is how often the judge looks whether all has converged, once faults have ended.
+// checkEvery is the interval at which the judge looks whether all has converged, once faults have ended.
 const checkEvery = 500 * time.Millisecond
 
 // healed takes that faults have ended.

@@ -52,7 +52,7 @@ type truth struct {
 	counted bool // in its owner's tally
 }
 
-// tally is how many instances of an owner are live and count, and how many there may be.
+// tally counts the instances of an owner that are live and count, and those there may be.
 type tally struct {
 	live  int
 	bound int // the target, or an earlier and higher one for as long as the scheduler is on its way down
@@ -241,7 +241,7 @@ func (j *judge) bound(owner string, c *tally) {
 	j.Hold(invariant.UpperBound(invariant.OwnerInstances{Owner: owner, Instances: c.bound, Live: c.live}))
 }
 
-// upper is how many instances of an app may be live: its strategy's share more than it has, and one more where
+// upper bounds the live instances of an app: its strategy's share more than it has, and one more where
 // otherwise nothing could be replaced.
 func upper(a *marathon.App) int {
 	if a == nil {

@@ -34,7 +34,7 @@ const (
 	deeds
 )
 
-// usual is how often deeds happen beside each other.
+// usual weighs how often deeds happen beside each other.
 var usual = [deeds]int{deedScale: 12, deedLaunch: 5, deedRemove: 2, deedQuota: 4, deedUpdate: 3, deedChange: 14,
 	deedHealth: 5, deedCrashTask: 12, deedKillAgent: 8, deedKillMachine: 3, deedRetire: 3, deedPauseAgent: 5,
 	deedCutAgent: 6, deedCutMany: 1, deedWeather: 4, deedKillLeader: 2, deedPauseLeader: 3, deedStoreFault: 3,

@@ -23,7 +23,7 @@ type turnover struct {
 	removals int
 }
 
-// stay is how many machines have not been removed.
+// stay is the number of machines that have not been removed.
 func (v *turnover) stay() int { return len(v.w.agents) - v.removals }
 
 // brakeHolds is a brake that counts machines that were removed. Planted.

@@ -27,7 +27,7 @@ type entry struct {
 // merged are the directories that are links into usr/.
 var merged = []string{"bin", "sbin", "lib", "lib64"}
 
-// notNeeded is what of Debian's packages nobody reads in a test.
+// notNeeded are the parts of Debian's packages that no test reads.
 var notNeeded = []string{"usr/share/doc/", "usr/share/man/", "usr/share/locale/", "usr/share/info/",
 	"usr/share/lintian/", "usr/share/bash-completion/"}
 

@@ -20,7 +20,7 @@ import (
 	"golang.org/x/vuln/scan"
 )
 
-// oldAfter is how old the database may be before that is told.
+// oldAfter is the age of the database from which on it is told.
 const oldAfter = 45 * 24 * time.Hour
 
 //go:embed accepted.txt

@@ -24,9 +24,9 @@ import (
 
 const (
 	defaultSocket = "/run/marina/gate.sock"
-	// limit is how long a pod may wait for its rules.
+	// limit bounds a pod's wait for its rules.
 	limit = 10 * time.Second
-	// releaseLimit is how long telling of a pod's end may take; the engine learns it from the API as well.
+	// releaseLimit bounds the report of a pod's end; the engine learns it from the API as well.
 	releaseLimit = 2 * time.Second
 	redial       = 50 * time.Millisecond
 	maxInput     = 1 << 20

@@ -19,7 +19,7 @@ import (
 	"syscall"
 )
 
-// chunk is how much is read at a time: what a pipe holds.
+// chunk is the size of one read, in bytes: a pipe holds as much.
 const chunk = 64 << 10
 
 func main() {

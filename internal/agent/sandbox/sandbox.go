@@ -21,10 +21,11 @@ import (
 // Root is the directory of sandboxes in an agent's state directory, each by its task's name.
 const Root = "sandboxes"
 
-// Trash is where things are put, in an agent's state directory, that a task may have made too large to remove at once.
+// Trash is the directory, in an agent's state directory, for things that a task may have made too large to remove at
+// once.
 const Trash = "trash"
 
-// MaxFiles is how many files and directories one sandbox may have, and how many of it are looked at.
+// MaxFiles bounds the files and directories of one sandbox, and those of it that are looked at.
 const MaxFiles = 1_000_000
 
 // Dir is the sandboxes of one machine's tasks. Its methods are safe for concurrent use.
@@ -34,7 +35,7 @@ type Dir struct {
 	most   int64       // MaxFiles
 }
 
-// Use is what a sandbox takes of the disk.
+// Use is a sandbox's share of the disk.
 type Use struct {
 	Bytes int64 // on the disk: a hole takes nothing
 	Files int64 // and directories; at MaxFiles there may be more of both
@@ -132,7 +133,7 @@ func (d *Dir) empty() error {
 	return errors.Join(errs...)
 }
 
-// Usage is what a sandbox takes of the disk. Links are not followed, files with several names count once, and
+// Usage measures a sandbox's share of the disk. Links are not followed, files with several names count once, and
 // what is mounted inside does not count.
 func (d *Dir) Usage(task kernel.TaskID) (u Use, err error) {
 	sub, err := d.Open(task)

@@ -24,7 +24,7 @@ const (
 	shownType = 20 // methods from which on a type is named
 )
 
-// house is what the survey finds.
+// house holds the survey's findings.
 type house struct {
 	Packages []row      `json:"packages"`
 	Rooms    []row      `json:"rooms"` // rooms of more than one package, with all that is below

@@ -148,7 +148,7 @@ func (c *Cluster) Desired() *wire.Desired {
 	return out
 }
 
-// Place is where a member's certificates are good.
+// Place is the address for which a member's certificates are good.
 type Place struct {
 	Address, Plane netip.Addr // of the member and of the control plane
 	Machine        string     // address of the control plane's machine

@@ -12,7 +12,7 @@ import (
 	"github.com/marinaos/marina/internal/kubernetes/definition"
 )
 
-// Definition is what somebody wants of a cluster, see there.
+// Definition describes a cluster as somebody wants it, see there.
 type Definition = definition.Cluster
 
 // MaxClusters bounds how many clusters there are.

@@ -11,7 +11,7 @@ import (
 // Now is the instance's newest record.
 func (i *instance) Now() *kernel.Record { return i.Record }
 
-// Standings are how the instance's tasks stand in the endpoints.
+// Standings are the states of the instance's tasks in the endpoints.
 func (i *instance) Standings() *endpoint.Standings { return &i.standings }
 
 // Endpoint is one task's endpoint now. Tasks in a network of their own have no names of their own in the datacenter:

@@ -2,7 +2,7 @@ package ended
 
 import "github.com/marinaos/marina/internal/kernel"
 
-// pastKept is how many records can still be shown.
+// pastKept bounds the records that can still be shown.
 const pastKept = 2048
 
 // Past keeps the records of the last instances that ended under this leader.

@@ -10,7 +10,7 @@ import (
 // maxFrame is the most endpoints of one delta.
 const maxFrame = 5000
 
-// Standing is how a task stands in the endpoints.
+// Standing is a task's state in the endpoints.
 type Standing uint8
 
 // The standings of a task.
@@ -21,17 +21,17 @@ const (
 	altered                 // must be sent again, as its agent's address changed
 )
 
-// Standings are how each task of an instance stands in the newest endpoints, in two bits.
+// Standings are the states of an instance's tasks in the newest endpoints, two bits each.
 type Standings uint64
 
-// Of is how a task stands.
+// Of returns a task's state.
 func (s Standings) Of(task int) Standing { return Standing(s >> (2 * task) & 3) }
 
 func (s *Standings) set(task int, as Standing) {
 	*s = *s&^(3<<(2*task)) | Standings(as)<<(2*task)
 }
 
-// wanted is how a task should stand, as its record is now.
+// wanted is the state that a task should have, as its record is now.
 func wanted(r *kernel.Record, task int) Standing {
 	state, healthy := r.Task(task)
 	switch {
@@ -145,7 +145,7 @@ func (l *Log[I]) Wake(pause time.Duration) time.Time {
 	return l.flushed.Add(pause)
 }
 
-// Last is how many changes were flushed the last time.
+// Last is the number of changes in the last flush.
 func (l *Log[I]) Last() int { return l.last }
 
 // delta is the endpoints of tasks as they are now, each once.

@@ -19,7 +19,7 @@ import (
 	"github.com/marinaos/marina/internal/runtime"
 )
 
-// drainTimeout is how long an ended exec's output is waited for: a child that keeps it open does not hold the caller.
+// drainTimeout bounds the wait for an ended exec's output: a child that keeps it open does not hold the caller.
 const drainTimeout = 2 * time.Second
 
 // Exec runs a further process in a container, as the user and with the limits of its first one. When ctx ends the

@@ -34,7 +34,7 @@ func (r *Runtime) Update(ctx context.Context, id string, l runtime.Limits) error
 	return nil
 }
 
-// layerLimit is how long it may take to see how large a container's layer is: one with files without end is told by
+// layerLimit bounds the measuring of a container's layer: one with files without end is told by
 // that, too.
 const layerLimit = 10 * time.Second
 

@@ -17,7 +17,7 @@ import (
 	"github.com/marinaos/marina/internal/runtime"
 )
 
-// straggle is how long output of a process's children is waited for after its end.
+// straggle bounds the wait for output of a process's children after its end.
 const straggle = 500 * time.Millisecond
 
 // Exec runs a further process with the container's environment and directory.

@@ -24,7 +24,7 @@ import (
 	"github.com/marinaos/marina/internal/runtime"
 )
 
-// poll is how often the directories are looked at for exits.
+// poll is the interval between looks at the directories for exits.
 const poll = 5 * time.Millisecond
 
 // shim starts the process, says its pid, waits, and leaves the exit code.

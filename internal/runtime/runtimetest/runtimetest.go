@@ -18,7 +18,7 @@ import (
 	"github.com/marinaos/marina/internal/runtime"
 )
 
-// limit is how long any one thing may take before the suite says that it does not happen.
+// limit bounds every wait: what takes longer is said not to happen.
 const limit = 20 * time.Second
 
 // Options has what the suite needs of an implementation.

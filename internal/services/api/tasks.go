@@ -12,7 +12,7 @@ import (
 	"github.com/marinaos/marina/internal/services/core"
 )
 
-// MaxKill is how many tasks one request may name.
+// MaxKill bounds the tasks that one request names.
 const MaxKill = 10_000
 
 // tasks answers about tasks, one of each instance.

@@ -18,7 +18,7 @@ func (t *turn) brake(used *[]time.Time) bool {
 	return true
 }
 
-// wanted is how many instances all apps should have. What exists would be no measure: replacements add to it.
+// wanted is the number of instances all apps should have. What exists would be no measure: replacements add to it.
 func (s *State) wanted() (n int) {
 	for _, a := range s.Apps {
 		n += a.Instances

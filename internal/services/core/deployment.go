@@ -8,7 +8,7 @@ import (
 	"github.com/marinaos/marina/internal/marathon"
 )
 
-// MaxDeployments is how many deployments may run at once.
+// MaxDeployments bounds the deployments that run at once.
 const MaxDeployments = 100
 
 // Deployment leads apps from what they were to what they should be, step by step. Only its Step changes, and only

@@ -99,7 +99,7 @@ func (s *State) Why(d *Deployment, waiting map[string]string) string {
 	return strings.Join(parts, "; ")
 }
 
-// maxReasons is how many apps' reasons a deployment tells at once.
+// maxReasons bounds the apps whose reasons a deployment tells at once.
 const maxReasons = 10
 
 // Mixed reports whether an app has instances of another config version.

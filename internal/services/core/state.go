@@ -10,7 +10,7 @@ import (
 
 // Limits and pauses of deciding. A State's Policy holds them so that tests and simulations may use others.
 type Policy struct {
-	// LaunchTimeout is how long a placed instance may take until it runs; then it is replaced.
+	// LaunchTimeout bounds the time from placed to running; then an instance is replaced.
 	LaunchTimeout time.Duration
 	// BrakeWindow, BrakeShare and BrakeFloor are the brake on unhealthy instances: in any window at most this share of
 	// the instances that all apps should have, and never less than the floor, is killed for failing health checks. The

@@ -21,7 +21,7 @@ const (
 	hostPorts     = 10 // that are given out on a machine
 )
 
-// FixedPorts is how many of a machine's host ports, the first ones, specs ask for by number.
+// FixedPorts is the number of a machine's host ports, the first ones, that specs ask for by number.
 const FixedPorts = 3
 
 // Agent is a stub of one machine: its agent's process, its disk, and the containers that outlive the process. It speaks

@@ -8,7 +8,7 @@ import (
 	"github.com/marinaos/marina/internal/sim/timeline"
 )
 
-// Weather is how the network treats frames; chances are per frame.
+// Weather describes the network's treatment of frames; chances are per frame.
 type Weather struct {
 	Lose, Double, Reorder, Slow float64
 }

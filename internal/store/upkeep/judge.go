@@ -15,10 +15,10 @@ const (
 	emptyPercent   = 20 // least share of the database that is free when it is made smaller at the start
 )
 
-// ReclaimPause is how long after one Reclaim the next one is, at the least.
+// ReclaimPause is the least time between two Reclaims.
 const ReclaimPause = 5 * time.Minute
 
-// Level is how much room there is.
+// Level grades the room there is.
 type Level int
 
 // The levels.

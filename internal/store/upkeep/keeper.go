@@ -31,7 +31,7 @@ type Table struct {
 	Noun   string // "apps"
 }
 
-// Config is what a Keeper needs. Log, Metrics and Tables may be left out.
+// Config configures a Keeper. Log, Metrics and Tables may be left out.
 type Config struct {
 	Store   Store
 	Shared  bool          // others keep it: it is not reclaimed from here
@@ -146,13 +146,13 @@ func (k *Keeper) Alarms() []kernel.Alarm {
 	return []kernel.Alarm{{Subject: "store", Problem: problem, Do: k.advice(), Since: k.since}}
 }
 
-// usage is how full the store is. The mutex is held.
+// usage says how full the store is. The mutex is held.
 func (k *Keeper) usage() string {
 	st := k.now()
 	return fmt.Sprintf("%d of %d MiB of its quota are used", st.InUse>>20, st.Quota>>20)
 }
 
-// advice is what an operator can do. The mutex is held.
+// advice says what an operator can do. The mutex is held.
 func (k *Keeper) advice() string {
 	do := "delete what is not needed"
 	if k.rows != "" {
@@ -214,7 +214,7 @@ func (k *Keeper) reclaim(ctx context.Context, st store.Status) store.Status {
 	return after
 }
 
-// count is what there is to delete, most first: "12000 versions, 600 apps".
+// count lists the rows that can be deleted, most first: "12000 versions, 600 apps".
 func (k *Keeper) count(ctx context.Context) string {
 	type number struct {
 		rows int64

@@ -8,8 +8,8 @@ import (
 	"syscall"
 )
 
-// tries is what root of a machine can do and root of a node must not. None of it does harm if it is allowed: settings
-// are written with the value they have. The files of the node's own groups are at /node.
+// tries are the acts that root of a machine can do and root of a node must not. None of it does harm if it is allowed:
+// settings are written with the value they have. The files of the node's own groups are at /node.
 var tries = []struct {
 	what string
 	do   func(dir string) error

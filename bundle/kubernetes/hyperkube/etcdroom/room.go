@@ -29,7 +29,7 @@ const (
 	disarmAt = 90 // data, below which writes are taken again
 )
 
-// Quota is what a cluster's etcd may take of the filesystem it is alone on, in bytes: a quarter, so that the log,
+// Quota is a cluster's etcd's share of the filesystem it is alone on, in bytes: a quarter, so that the log,
 // snapshots and a copy of the file while it is rewritten have room beside it.
 func Quota(filesystem int64) int64 { return min(max(filesystem/4, 256<<20), 4<<30) }
 

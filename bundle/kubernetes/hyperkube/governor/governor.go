@@ -1,6 +1,6 @@
 // Package governor keeps a Go process that is mostly idle small, and lets it be fast when it is not.
 //
-// GOGC is how far the heap may outgrow what is alive, in percent, before it is collected. A low one saves memory, and
+// GOGC is the growth of the heap over what is alive, in percent, at which it is collected. A low one saves memory, and
 // costs next to nothing while little is allocated: an idle control plane with 20 instead of 40 uses 18 MiB less and 0.3
 // % of a core more. The same setting under load collects several times a second. So there are two, and how often the
 // heap was collected lately says which one is in force. The higher one is not much higher: a heap that was once large

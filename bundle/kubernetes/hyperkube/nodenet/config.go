@@ -13,7 +13,7 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// TunnelPort is where the tunnel listens, on the node's address.
+// TunnelPort is the tunnel's port on the node's address.
 const TunnelPort = 10260
 
 // Files in the run directory.
@@ -23,7 +23,7 @@ const (
 	readyFile  = "node-network.ready"
 )
 
-// Node is what the component reads of node.json, which the node's first process shares with it.
+// Node is the component's part of node.json, which the node's first process shares with it.
 type Node struct {
 	// Name is the node's in the API, Address its own on the machines' network.
 	Name    string     `json:"name"`

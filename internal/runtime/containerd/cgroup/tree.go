@@ -18,7 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// killAgain is how long killed processes get to be gone.
+// killAgain is the time in which killed processes must be gone.
 const killAgain = 10 * time.Millisecond
 
 // Tree is the cgroups of a datacenter on this machine. Make it with Open.

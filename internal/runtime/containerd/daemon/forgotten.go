@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// killAgain is how long killed processes get to be gone.
+// killAgain is the time in which killed processes must be gone.
 const killAgain = 10 * time.Millisecond
 
 // KillForgotten kills what may still be making a container that containerd knows nothing of, its shim and runc, and

@@ -16,7 +16,7 @@ import (
 	"github.com/marinaos/marina/internal/runtime"
 )
 
-// RangeSize is how many user ids a container sees: all that 16 bits can name.
+// RangeSize is the number of user ids in a container: all that 16 bits can name.
 const RangeSize = 1 << 16
 
 // IDs maps the ids in containers to those of the machine. Make it with NewIDs.

@@ -13,7 +13,7 @@ import (
 	"github.com/marinaos/marina/internal/runtime"
 )
 
-// NodePIDs is how many processes and threads a node may have, with all its pods, when nobody said.
+// NodePIDs bounds a node's processes and threads, those of its pods included, unless it is said.
 const NodePIDs = 16384
 
 // IsNode reports whether a container is a machine in a container.

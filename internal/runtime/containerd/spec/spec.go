@@ -19,7 +19,7 @@ import (
 	"github.com/marinaos/marina/internal/runtime/containerd/cgroup"
 )
 
-// DefaultPIDs is how many processes and threads a container may have when nobody said.
+// DefaultPIDs bounds a container's processes and threads unless it is said.
 const DefaultPIDs = 4096
 
 const maxFiles = 1 << 20 // open files of one process, if the machine allows as many

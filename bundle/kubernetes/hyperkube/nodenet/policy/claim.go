@@ -13,7 +13,7 @@ import (
 	"sync"
 )
 
-// maxClaims is how many sandboxes a node can have; far more than the kubelet's pods.
+// maxClaims bounds a node's sandboxes; far more than the kubelet's pods.
 const maxClaims = 4096
 
 // claim says that a sandbox of this node has these addresses. It holds from the sandbox's ADD to its DEL, or until

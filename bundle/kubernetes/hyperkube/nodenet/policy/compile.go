@@ -67,7 +67,7 @@ func Compile(in Input) *Rules {
 	return c.out
 }
 
-// selected is what the policies that select a pod say of one direction.
+// selected is the sum of the policies that select a pod, for one direction.
 type selected struct {
 	isolated bool
 	rules    []string

@@ -27,7 +27,7 @@ const (
 	retryAfter = time.Second // after a writing that failed
 )
 
-// Config is what an Engine needs. All fields are required.
+// Config configures an Engine. All fields are required.
 type Config struct {
 	// Node is this node's name in the API.
 	Node string

@@ -14,12 +14,12 @@ import (
 )
 
 const (
-	// gateLimit is how long a pod may wait for its rules; a little less than the plugin waits, so that it hears why.
+	// gateLimit bounds a pod's wait for its rules; a little less than the plugin waits, so that it hears why.
 	gateLimit = 9500 * time.Millisecond
-	// gateAsking is how many may ask at a time; more wait for their turn within their own limit.
+	// gateAsking bounds the requests at a time; more wait for their turn within their own limit.
 	gateAsking  = 256
 	gateRequest = 64 << 10
-	// gateSettle is how long a request may take to arrive.
+	// gateSettle bounds the arrival of a request.
 	gateSettle = 5 * time.Second
 )
 

@@ -7,7 +7,7 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 )
 
-// Pod is what the rules need to know of a pod.
+// Pod is the part of a pod that rules depend on.
 type Pod struct {
 	Namespace, Name string
 	// UID tells a pod from one of the same name before it.
@@ -38,7 +38,7 @@ type Input struct {
 	Epoch string
 }
 
-// SetKind is what a set's elements are.
+// SetKind is the type of a set's elements.
 type SetKind int
 
 const (
@@ -56,7 +56,7 @@ type Set struct {
 	Elements map[string]bool
 }
 
-// Rules is what the table holds besides its fixed chains.
+// Rules are the table's contents besides its fixed chains.
 type Rules struct {
 	Sets map[string]*Set
 	// Chains has each chain's rules in order. They only ever return, which lets the packet pass, and end with a refusal,

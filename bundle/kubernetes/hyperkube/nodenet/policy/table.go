@@ -17,9 +17,9 @@ const (
 	selfSet = "self"
 )
 
-// unasked is what passes whatever the policies say, by direction and not by state: every packet of a connection's
-// original direction is asked again, so that a changed policy ends connections that stand. ICMP errors about a
-// connection pass both ways, or paths with a smaller MTU would go dark.
+// unasked is the traffic that passes whatever the policies say, by direction and not by state: every packet of a
+// connection's original direction is asked again, so that a changed policy ends connections that stand. ICMP errors
+// about a connection pass both ways, or paths with a smaller MTU would go dark.
 var unasked = []string{
 	"ct direction reply ct state established,related return",
 	"meta l4proto icmp ct state related return",

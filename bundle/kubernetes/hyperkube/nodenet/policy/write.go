@@ -15,7 +15,7 @@ import (
 // Table is the name of the table, of family ip, that a Writer owns.
 const Table = "netpol"
 
-// budget is how much one transaction may weigh, by the estimates below, in bytes of netlink messages. A user namespace
+// budget bounds one transaction, in bytes of netlink messages as estimated below. A user namespace
 // allows 212,992 (net.core.wmem_default, which it may not pass).
 const budget = 160 << 10
 
@@ -29,7 +29,7 @@ const (
 	listWeight = 200
 )
 
-// refusals are how a packet is refused, the first one that the kernel knows.
+// refusals are the verdicts that refuse a packet; the first that the kernel knows is used.
 var refusals = []string{"reject with icmp admin-prohibited", "drop"}
 
 // Writer keeps the table as it was told last. It belongs to one goroutine.
@@ -51,7 +51,7 @@ func newEpoch() string {
 	return hex.EncodeToString(b[:])
 }
 
-// Epoch is what the next rules must be compiled with.
+// Epoch is the generation that the next rules must be compiled with.
 func (w *Writer) Epoch() string { return w.epoch }
 
 // Write makes the table hold want, which the writer keeps and the caller no longer changes. After an error the table

@@ -8,7 +8,7 @@ import (
 	"path/filepath"
 )
 
-// addressesDir is where host-local notes which addresses are given. It lies in /run, so that it ends with the node's
+// addressesDir is host-local's record of the addresses that are given. It lies in /run, so that it ends with the node's
 // sandboxes, as the addresses do.
 const addressesDir = "/run/marina/addresses"
 

@@ -33,7 +33,7 @@ var overlaySysctls = []struct{ file, value string }{
 	{"/proc/sys/net/ipv4/conf/" + Device + "/rp_filter", "0"},
 }
 
-// Config is what Routes need. All fields are required.
+// Config configures Routes. All fields are required.
 type Config struct {
 	// Node is this node's name in the API, Address its own address on the machines' network.
 	Node    string

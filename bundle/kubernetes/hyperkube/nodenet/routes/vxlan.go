@@ -16,7 +16,7 @@ const (
 	Device = "cluster0"
 	// Port is UDP's for VXLAN.
 	Port = 4789
-	// overhead is what VXLAN adds to a packet over IPv4.
+	// overhead is the size of VXLAN's headers over IPv4, in bytes.
 	overhead = 50
 )
 
@@ -113,7 +113,7 @@ func ipNet(p netip.Prefix) *net.IPNet {
 	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), 32)}
 }
 
-// entries are what the device's tables hold for each peer, by what identifies them.
+// entries are the rows of the device's tables for each peer, by their keys.
 type entries struct {
 	forwards   map[string]netlink.Neigh // MAC and node address
 	neighbours map[string]netlink.Neigh // device address and MAC

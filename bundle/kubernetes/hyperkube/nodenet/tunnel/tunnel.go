@@ -21,18 +21,18 @@ const (
 	dialLimit   = 10 * time.Second
 	headerLimit = 10 * time.Second
 	headerBytes = 16 << 10
-	// maxTunnels is how many connections go through at a time.
+	// maxTunnels bounds the connections at a time.
 	maxTunnels = 1024
-	// idle is how long a connection waits between requests; one that became a tunnel has no limit but keep-alive's.
+	// idle bounds a connection's wait between requests; one that became a tunnel has no limit but keep-alive's.
 	idle = 2 * time.Minute
-	// stopWithin is how long requests may take to end.
+	// stopWithin bounds the end of requests.
 	stopWithin = 2 * time.Second
 )
 
-// volumeName is how dynamic provisioning names volumes.
+// volumeName is the form of names that dynamic provisioning gives volumes.
 var volumeName = regexp.MustCompile(`^pvc-[0-9a-f-]{36}$`)
 
-// Config is what a Tunnel needs. All fields are required.
+// Config configures a Tunnel. All fields are required.
 type Config struct {
 	// PKI is the directory with ca.crt, nodenet.crt and nodenet.key.
 	PKI string

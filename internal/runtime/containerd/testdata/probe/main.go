@@ -17,7 +17,7 @@ import (
 	"time"
 )
 
-// Report is what a container shows to the program in it.
+// Report describes a container as the program in it sees it.
 type Report struct {
 	UID, GID  int
 	Dir       string
