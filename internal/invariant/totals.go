@@ -53,7 +53,7 @@ type port struct {
 	key     uint32 // as in account.ports
 }
 
-// spareMost bounds the notes, and about bounds the unused accounts, that are kept for the next Judge.
+// spareMost bounds the notes that are kept, and about bounds the unused accounts, for the next Judge.
 const spareMost = 1024
 
 // NewTotals returns those of an empty datacenter.
