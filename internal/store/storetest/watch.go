@@ -59,27 +59,33 @@ func snapshotIsOneRevision(t *testing.T, ctx context.Context, s Store) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if len(snap.Items) != 2*pairs {
-			t.Fatalf("snapshot: got %d rows, want %d", len(snap.Items), 2*pairs)
-		}
-		for i := range pairs {
-			a, b := snap.Items[i], snap.Items[2*pairs-1-i]
-			if string(a.Value) != string(b.Value) || a.Revision != b.Revision {
-				t.Fatalf("snapshot at %d: %s is %s at %d, its pair is %s at %d, want them equal",
-					snap.Revision, a.Key, a.Value, a.Revision, b.Value, b.Revision)
-			}
-			if i > 0 && a.Key <= snap.Items[i-1].Key {
-				t.Fatalf("snapshot: %s after %s, want key order", a.Key, snap.Items[i-1].Key)
-			}
-			if a.Revision > snap.Revision {
-				t.Fatalf("snapshot at %d holds a row of %d", snap.Revision, a.Revision)
-			}
-		}
+		wantPairs(t, snap)
 		if first == 0 {
 			first = snap.Revision
 		}
 		if snap.Revision < first+50 {
 			n = 0 // the writers have hardly begun
+		}
+	}
+}
+
+// wantPairs expects that the rows of a pair are equal, in a snapshot in the order of keys.
+func wantPairs(t *testing.T, snap *store.Snapshot) {
+	t.Helper()
+	if len(snap.Items) != 2*pairs {
+		t.Fatalf("snapshot: got %d rows, want %d", len(snap.Items), 2*pairs)
+	}
+	for i := range pairs {
+		a, b := snap.Items[i], snap.Items[2*pairs-1-i]
+		if string(a.Value) != string(b.Value) || a.Revision != b.Revision {
+			t.Fatalf("snapshot at %d: %s is %s at %d, its pair is %s at %d, want them equal",
+				snap.Revision, a.Key, a.Value, a.Revision, b.Value, b.Revision)
+		}
+		if i > 0 && a.Key <= snap.Items[i-1].Key {
+			t.Fatalf("snapshot: %s after %s, want key order", a.Key, snap.Items[i-1].Key)
+		}
+		if a.Revision > snap.Revision {
+			t.Fatalf("snapshot at %d holds a row of %d", snap.Revision, a.Revision)
 		}
 	}
 }
