@@ -38,7 +38,7 @@ func TestContainerNobodyAskedForIsRemoved(t *testing.T) {
 	w.master.reaches("mine.t0", kernel.Running)
 	ctx := t.Context()
 	if err := errors.Join(w.procs.Create(ctx, runtime.Container{ID: "stray", Shell: "exec sleep 600", Labels: map[string]string{runtime.LabelGroup: "x"}}),
-		w.net.Hold(ctx, kernel.Attachment{Instance: "x"})); err != nil {
+		w.net.OpenPorts(ctx, kernel.Attachment{Instance: "x"})); err != nil {
 		t.Fatal(err)
 	}
 	p, err := w.procs.Start(ctx, "stray")

@@ -18,11 +18,11 @@ type Network interface {
 	// port that somebody else listens on is errdefs.ErrAlreadyExists and names the owner if it can be told.
 	Attach(ctx context.Context, a kernel.Attachment) (netns string, err error)
 
-	// Hold takes the host ports of a host-mode instance's VIPs and published ports into account; it checks that fixed host
-	// ports are free, with the same error as Attach.
-	Hold(ctx context.Context, a kernel.Attachment) error
+	// OpenPorts takes the host ports of a host-mode instance's VIPs and published ports into account; it checks that fixed
+	// host ports are free, with the same error as Attach.
+	OpenPorts(ctx context.Context, a kernel.Attachment) error
 
-	// Detach takes everything Attach and Hold gave back. Unknown instances are not an error.
+	// Detach takes everything Attach and OpenPorts gave back. Unknown instances are not an error.
 	Detach(ctx context.Context, group kernel.InstanceID) error
 
 	// Attached lists the instances that are attached, by this or an earlier process.
@@ -54,10 +54,10 @@ func (b bounded) Attach(ctx context.Context, a kernel.Attachment) (string, error
 	return b.Network.Attach(ctx, a)
 }
 
-func (b bounded) Hold(ctx context.Context, a kernel.Attachment) error {
+func (b bounded) OpenPorts(ctx context.Context, a kernel.Attachment) error {
 	ctx, cancel := context.WithTimeout(ctx, b.limit)
 	defer cancel()
-	return b.Network.Hold(ctx, a)
+	return b.Network.OpenPorts(ctx, a)
 }
 
 func (b bounded) Detach(ctx context.Context, g kernel.InstanceID) error {

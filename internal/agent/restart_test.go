@@ -302,8 +302,8 @@ type netCrasher struct {
 	c *crasher
 }
 
-func (n netCrasher) Hold(ctx context.Context, a kernel.Attachment) error {
-	return n.c.step(func() error { return n.netTwin.Hold(ctx, a) })
+func (n netCrasher) OpenPorts(ctx context.Context, a kernel.Attachment) error {
+	return n.c.step(func() error { return n.netTwin.OpenPorts(ctx, a) })
 }
 
 func (n netCrasher) Detach(ctx context.Context, g kernel.InstanceID) error {

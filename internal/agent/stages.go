@@ -119,7 +119,7 @@ type connection struct{}
 func (connection) Prepare(ctx context.Context, g *instance) (err error) {
 	att := attachment(&g.rec, g.ids)
 	if att.Mode == kernel.NetworkHost {
-		err = g.a.network.Hold(ctx, att)
+		err = g.a.network.OpenPorts(ctx, att)
 	} else {
 		g.given.netns, err = g.a.network.Attach(ctx, att)
 	}

@@ -65,10 +65,10 @@ func (n *netTwin) Configure(_ context.Context, subnet netip.Prefix, _ kernel.Net
 }
 
 func (n *netTwin) Attach(ctx context.Context, a kernel.Attachment) (string, error) {
-	return "", n.Hold(ctx, a)
+	return "", n.OpenPorts(ctx, a)
 }
 
-func (n *netTwin) Hold(_ context.Context, a kernel.Attachment) error {
+func (n *netTwin) OpenPorts(_ context.Context, a kernel.Attachment) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	for _, p := range a.Ports {

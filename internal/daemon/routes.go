@@ -53,6 +53,6 @@ func (d *daemon) Resolve(name string) (gateway.Upstream, bool) {
 	if t == nil {
 		return gateway.Upstream{}, false
 	}
-	at, scheme, keep, ok := t.services.Door(name)
+	at, scheme, keep, ok := t.services.Frontend(name)
 	return gateway.Upstream{Endpoint: at, Scheme: scheme, KeepPath: keep}, ok
 }

@@ -45,13 +45,13 @@ func (s *Images) take(t *taking, n int64) error {
 
 // reserve takes what will be written by others than a meter.
 func (s *Images) reserve(t *taking, n int64) error {
-	if err := s.room(n); err != nil {
+	if err := s.checkRoom(n); err != nil {
 		return err
 	}
 	return s.take(t, n)
 }
 
-func (s *Images) room(more int64) error {
+func (s *Images) checkRoom(more int64) error {
 	if err := s.space.check(more); err != nil {
 		return fmt.Errorf("no room for the image, others can be removed with `marina image remove`: %w", err)
 	}
@@ -60,7 +60,7 @@ func (s *Images) room(more int64) error {
 
 // meter writes to w as far as there is space, and notes in t what it took.
 func (s *Images) meter(w io.Writer, t *taking) io.Writer {
-	return &disk.Meter{To: w, Take: func(n int64) error { return s.take(t, n) }, Check: s.room}
+	return &disk.Meter{To: w, Take: func(n int64) error { return s.take(t, n) }, Check: s.checkRoom}
 }
 
 // clearIncoming removes what a process that ended was receiving.

@@ -199,9 +199,9 @@ func (n *Network) detach(ctx context.Context, r record) error {
 	return nil
 }
 
-// Hold opens the host ports of a host-mode instance to other instances. The first call for an instance checks that they
-// are free.
-func (n *Network) Hold(_ context.Context, a kernel.Attachment) error {
+// OpenPorts opens the host ports of a host-mode instance to other instances. The first call for an instance checks that
+// they are free.
+func (n *Network) OpenPorts(_ context.Context, a kernel.Attachment) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	defer n.lockInstance(a.Instance)()
@@ -241,7 +241,7 @@ func (n *Network) Hold(_ context.Context, a kernel.Attachment) error {
 	return nil
 }
 
-// Detach undoes Attach and Hold. Unknown instances are not an error.
+// Detach undoes Attach and OpenPorts. Unknown instances are not an error.
 func (n *Network) Detach(ctx context.Context, g kernel.InstanceID) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()

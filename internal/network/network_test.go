@@ -299,7 +299,7 @@ func TestForeignListenerIsNamedAndNeverHijacked(t *testing.T) {
 	}
 	host := kernel.Attachment{Instance: "host", Mode: kernel.NetworkHost,
 		Ports: []kernel.Mapping{{Protocol: "tcp", Host: 31080}}}
-	if err := h.n.Hold(t.Context(), host); !errdefs.IsAlreadyExists(err) || !strings.Contains(err.Error(), owner) {
+	if err := h.n.OpenPorts(t.Context(), host); !errdefs.IsAlreadyExists(err) || !strings.Contains(err.Error(), owner) {
 		t.Errorf("Hold: %v, want ErrAlreadyExists naming %s", err, owner)
 	}
 	if groups, _ := h.n.Attached(t.Context()); len(groups) > 0 {
@@ -347,9 +347,9 @@ func TestInstancesReachNothingOfTheMachineButWhatIsOpen(t *testing.T) {
 	free.Close()
 	host := kernel.Attachment{Instance: "host", Mode: kernel.NetworkHost,
 		Ports: []kernel.Mapping{{Protocol: "tcp", Host: uint16(port)}}}
-	h.check(h.n.Hold(t.Context(), host))
+	h.check(h.n.OpenPorts(t.Context(), host))
 	h.serve("", fmt.Sprint(":", port), "hosted")
-	h.check(h.n.Hold(t.Context(), host)) // again, its own task listening
+	h.check(h.n.OpenPorts(t.Context(), host)) // again, its own task listening
 	h.wantGet(ns, fmt.Sprint("192.168.50.1:", port), "hosted", "10.77.3.10")
 
 	e := kernel.Endpoint{Task: "host.task", Instance: "host", Framework: "marathon", Owner: "/host", Machine: machine,

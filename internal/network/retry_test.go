@@ -92,11 +92,11 @@ func TestHoldIsRepeatedAfterRulesRefusedIt(t *testing.T) {
 	l.Close()
 	a := kernel.Attachment{Instance: "host", Mode: kernel.NetworkHost, Ports: []kernel.Mapping{{Protocol: "tcp", Host: port}}}
 	rules.refuse = 1
-	if err := n.Hold(t.Context(), a); err == nil {
-		t.Error("Hold succeeded although the rules refused the change")
+	if err := n.OpenPorts(t.Context(), a); err == nil {
+		t.Error("OpenPorts succeeded although the rules refused the change")
 	}
-	if err := n.Hold(t.Context(), a); err != nil {
-		t.Errorf("Hold again: %v", err)
+	if err := n.OpenPorts(t.Context(), a); err != nil {
+		t.Errorf("OpenPorts again: %v", err)
 	}
 	if !rules.open[Port{"tcp", port}] {
 		t.Errorf("open ports: got %v, want port %d among them", rules.open, port)

@@ -50,7 +50,7 @@ func (j *judge) adrift() (out []invariant.Violation) {
 	clear(j.kept)
 	for _, q := range append(m.state.Queue(framework), m.state.Queue(marathon.Framework)...) {
 		if q.Backfill != "" {
-			j.w.Reach(rare.RoomKept)
+			j.w.Reach(rare.Backfilled)
 			j.kept[q.Backfill] = true
 		}
 		q.Instances = append(q.Instances, waits[q.Owner].Instances...)
@@ -66,7 +66,7 @@ func (j *judge) adrift() (out []invariant.Violation) {
 			Reason: q.Refusal.String()}
 		delete(live, owner)
 		if f.Waiting > 0 {
-			f.Fits = j.roomFor(&q)
+			f.Fits = j.machineFor(&q)
 		}
 		out = append(out, invariant.Converged(f)...)
 	}
@@ -125,7 +125,7 @@ func (j *judge) live() map[string]int {
 }
 
 // roomFor names a machine that could take an instance that waits.
-func (j *judge) roomFor(q *kernel.Waiting) string {
+func (j *judge) machineFor(q *kernel.Waiting) string {
 	spec := j.specOf(q)
 	if strings.Contains(q.Refusal.Quota, "held for the guarantees of others") {
 		j.w.Reach(rare.GuaranteeHeld)

@@ -153,7 +153,7 @@ func (j *judge) madeWay(g *kernel.Assignment) {
 	owner = strings.TrimSuffix(owner, ",")
 	spec := j.rows.specs[g.Spec]
 	if own < 0 && priority >= 0 {
-		j.w.Reach(rare.LentMadeWay)
+		j.w.Reach(rare.PreemptibleMadeWay)
 	}
 	j.Hold(invariant.Rights(invariant.Work{Name: string(g.ID), Role: spec.Role, Priority: spec.Priority},
 		j.workOf(owner, priority)))

@@ -551,3 +551,21 @@ func (w *watch) Close() {
 	defer w.k.mu.Unlock()
 	delete(w.k.watches, w)
 }
+
+func key(framework, name string) string { return framework + "\x00" + name }
+
+// claimed finds or makes the reservation of an instance about to be placed on an agent; it is nil when somebody holds
+// it, or when it is elsewhere.
+func (k *Kernel) reservationFor(spec *kernel.Spec, on kernel.AgentID) *reservation {
+	c := k.reservations[key(spec.Framework, spec.Reservation.Name)]
+	if c == nil {
+		c = &reservation{ReservationView: kernel.ReservationView{Reservation: *spec.Reservation, Framework: spec.Framework,
+			Role: spec.Role, Agent: on}}
+		k.reservations[key(spec.Framework, spec.Reservation.Name)] = c
+	}
+	if c.holder != "" || c.Agent != on || c.Released {
+		return nil
+	}
+	c.Volumes = spec.Reservation.Volumes
+	return c
+}

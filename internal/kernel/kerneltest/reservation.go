@@ -18,24 +18,6 @@ type reservation struct {
 	holder kernel.InstanceID // empty: none
 }
 
-func key(framework, name string) string { return framework + "\x00" + name }
-
-// claimed finds or makes the reservation of an instance about to be placed on an agent; it is nil when somebody holds
-// it, or when it is elsewhere.
-func (k *Kernel) reservationFor(spec *kernel.Spec, on kernel.AgentID) *reservation {
-	c := k.reservations[key(spec.Framework, spec.Reservation.Name)]
-	if c == nil {
-		c = &reservation{ReservationView: kernel.ReservationView{Reservation: *spec.Reservation, Framework: spec.Framework,
-			Role: spec.Role, Agent: on}}
-		k.reservations[key(spec.Framework, spec.Reservation.Name)] = c
-	}
-	if c.holder != "" || c.Agent != on || c.Released {
-		return nil
-	}
-	c.Volumes = spec.Reservation.Volumes
-	return c
-}
-
 // RemoveAgent takes an agent out of the datacenter for good: its instances have ended, its reservations with volumes
 // are lost.
 func (k *Kernel) RemoveAgent(id kernel.AgentID) {

@@ -35,9 +35,9 @@ const (
 	QuotaBelowUse        = "quota set below what is used"
 	ReturnedAfterForget  = "agent returned with groups that were forgotten"
 	MadeWay              = "instance made way for a higher priority"
-	LentMadeWay          = "instance on loan made way for one that was not"
+	PreemptibleMadeWay   = "instance on loan made way for one that was not"
 	GuaranteeHeld        = "launch waits for what is held for the guarantees of others"
-	RoomKept             = "room kept for what waits"
+	Backfilled           = "room kept for what waits"
 	ClockJumped          = "leader's clock jumped ahead"
 	ClockBack            = "leader's clock jumped back"
 	UnsyncedLost         = "write of a leader that died was lost"
@@ -57,6 +57,6 @@ func New() *invariant.Sometimes {
 		RegistrationLost, SyncDropped, StatusRepeated, TaskReadopted, TaskLostByReboot,
 		TaskEndedWhileAway, PortWaited, PortTaken, WriteFenced, WriteConflicted, OutcomeUnknown, ZombieResumed, Replaced,
 		Forgotten, ForgetRefused, LaunchWaits, Withdrawn, OrphanRan, QuotaBelowUse, ReturnedAfterForget,
-		MadeWay, LentMadeWay, GuaranteeHeld, RoomKept, ClockJumped, ClockBack, UnsyncedLost, NewsMerged,
+		MadeWay, PreemptibleMadeWay, GuaranteeHeld, Backfilled, ClockJumped, ClockBack, UnsyncedLost, NewsMerged,
 		MachineRemoved, RemovalRefused, ReservationLost, ReservationBegunAnew, RemovedWhileConnected)
 }

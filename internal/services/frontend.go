@@ -11,10 +11,10 @@ import (
 	"github.com/marinaos/marina/internal/services/core"
 )
 
-// Door finds the app whose label DCOS_SERVICE_NAME, outer slashes dropped, segments reversed and joined by dots, is
+// Frontend finds the app whose label DCOS_SERVICE_NAME, outer slashes dropped, segments reversed and joined by dots, is
 // name, and where one running instance of it answers. scheme is its label DCOS_SERVICE_SCHEME, keep that it wants to
 // see the path's prefix too (DCOS_SERVICE_REWRITE_REQUEST_URLS=false). It answers from memory.
-func (s *Services) Door(name string) (at netip.AddrPort, scheme string, keep, ok bool) {
+func (s *Services) Frontend(name string) (at netip.AddrPort, scheme string, keep, ok bool) {
 	machines := map[kernel.AgentID]netip.Addr{}
 	for _, m := range s.cfg.Kernel.Agents() {
 		machines[m.ID] = m.Address
