@@ -34,7 +34,7 @@ type term struct {
 
 // scheduler decides, as long as the term lasts, how many there should be of something.
 type scheduler struct {
-	name    string // of its unit in health, and of its routes in doors.go
+	name    string // of its unit in health, and of its routes in routes.go
 	run     func(context.Context) error
 	handler http.Handler
 	alarms  func() []kernel.Alarm
