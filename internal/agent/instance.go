@@ -38,7 +38,7 @@ type instance struct {
 
 	// shown is the last status told of each task. Guarded by a.mu.
 	shown []kernel.Status
-	// sizes is those of rec.Group, for others to read. Guarded by a.mu.
+	// sizes is those of rec.Assignment, for others to read. Guarded by a.mu.
 	sizes []kernel.Size
 	// spec and what follows never change.
 	spec       *kernel.Spec

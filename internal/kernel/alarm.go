@@ -2,9 +2,10 @@ package kernel
 
 import "time"
 
-// Alarm is a part of the datacenter that was set aside because going on with it could do harm: a row that cannot be
-// read, an app or a cluster whose decision panicked. What runs of it is left alone until somebody acts. Health and
-// `marina status` list alarms by name.
+// Alarm is something that needs somebody to act: a store with little room, an audit log that cannot be written, or a
+// part of the datacenter that was set aside because going on with it could do harm, be it a row that cannot be read or
+// an app or a cluster whose decision panicked. What runs of that is left alone. Health and `marina status` list alarms
+// by name.
 type Alarm struct {
 	Subject string    `json:"subject"`      // what is concerned: "app /prod/web", "cluster blue", "deployment 4b2…"
 	Problem string    `json:"problem"`      // what is wrong, in a sentence

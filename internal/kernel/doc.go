@@ -4,7 +4,7 @@
 //
 // # How the nouns fit
 //
-// A scheduler (services, jobs, kubernetes) describes what one instance of its work looks like in a Spec: one or more
+// A scheduler (services, kubernetes) describes what one instance of its work looks like in a Spec: one or more
 // tasks that share a network and start together. A Spec is immutable and named by its content, so ten thousand
 // instances cost one copy of it. An instance is an Assignment: an id the scheduler chose, the Spec it was made from,
 // and what the master gave it when it placed it: an agent, an address, host ports. An agent is one machine's process;

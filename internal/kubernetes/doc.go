@@ -7,10 +7,10 @@
 //	task  CLUSTER control-plane   one process: etcd, API server, controller-manager, scheduler, steward
 //	task  CLUSTER node-N          containerd, kubelet, node-network, the pods
 //
-// Each has a reservation of its name (kernel.Reservation): machine, address, host port and volume outlive the process,
-// so that a control plane that comes back is the same one to its nodes and to everybody with a kubeconfig. What it runs
-// are programs that Marina brings (bundles); all clusters of a minor execute the same file. The tasks of a cluster are
-// in a network of its own.
+// Each has a reservation of its name (kernel.Reservation): machine, address and volume, and a control plane's host
+// port, outlive the process, so that a control plane that comes back is the same one to its nodes and to everybody with
+// a kubeconfig. What it runs are programs that Marina brings (bundles); all clusters of a minor execute the same file.
+// The tasks of a cluster are in a network of its own.
 //
 // # How it fits together
 //

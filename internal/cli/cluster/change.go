@@ -209,7 +209,7 @@ func resize(e *command.Env) *cobra.Command {
 		Example:           "  marina cluster resize demo --cpus 2 --mem 4Gi --wait",
 		ValidArgsFunction: kube.CompleteOne(e), RunE: func(c *cobra.Command, args []string) error {
 			if !s.put(&kubernetes.Definition{}) {
-				return exit.Usage("marina cluster resize "+args[0]+" --mem 2Gi", "nothing to change: say --cpus, --mem or --disk")
+				return exit.Usage("marina cluster resize "+args[0]+" --mem 2Gi", "nothing to change: say --cpus or --mem")
 			}
 			return alter(c.Context(), e, args[0], &p, "resized %s", func(d *kubernetes.Definition) { s.put(d) })
 		}}

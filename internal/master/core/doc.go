@@ -20,12 +20,13 @@
 // agents.go those of agents. place.go serves the queue, preempt.go finds what makes way for it. load.go fills the
 // tables from rows, rows.go says what rows hold. instance.go places and ends an instance: each table that has a part of
 // it takes that and gives it back, in one order, said once; tables.go has all tables. fleet.go keeps the machines,
-// capacity.go counts what is taken of machines and roles, views.go shows them to readers, effects.go gathers the
-// effects of a step.
+// capacity.go counts what is taken of machines and roles, endpoints.go tells where tasks are reached, views.go shows
+// things to readers, effects.go gathers the effects of a step, and audit.go judges them. state.go and config.go are
+// what a driver makes.
 //
-// Tables that need nothing of the others are packages, siblings of this one, each with its own fields and its own
-// tests: spec, reservation, expose, vip, subnet, endpoint, queue, removed, ended, interner. So are the words that a
-// driver shares with this package: event, what can happen, and row, what is durable.
+// Tables that can be tested by themselves are packages, siblings of this one, each with its own fields, importing at
+// most those below it: spec, reservation, expose, vip, subnet, endpoint, queue, removed, ended, interner. So are the
+// words that a driver shares with this package: event, what can happen, and row, what is durable.
 //
 // # Ownership and failure
 //
@@ -35,10 +36,10 @@
 // # What is durable, and what is not
 //
 // Rows lie under "kernel/": specs once, agents with their subnets, what is assigned to each agent packed in chunks,
-// quotas, addresses of named VIPs, ids that ended. They are written in an order of which every beginning can be
-// loaded, so that effects too large for one transaction are cut into several. States that are not terminal, health,
-// and the queue are memory: agents report the former anew to every leader, and schedulers ask again for what they
-// want and do not see placed.
+// quotas, the pool, removed machines, addresses of named VIPs, ids that ended. They are written in an order of which
+// every beginning can be loaded, so that effects too large for one transaction are cut into several. States that are
+// not terminal, health, and the queue are memory: agents report the former anew to every leader, and schedulers ask
+// again for what they want and do not see placed.
 //
 // An instance's row is durable before its agent hears of it, and gone, with its id among the ended, before its agent
 // may forget it.
@@ -67,8 +68,8 @@
 // A reservation (kernel.Reservation) is a row of its own, written with the first instance that is placed with it:
 // machine, address, host ports, volumes. One instance at a time holds it; the next waits in the queue and gets the
 // same. Its disk counts against machine and quota with or without a holder. A reservation that was released stays,
-// marked so, until its agent says that nothing is left of it. Ports that an owner was given beside its spec (Expose) are
-// rows too; they go out with the endpoints of its instances.
+// marked so, until its agent says that nothing is left of it. Ports that an owner was given beside its spec (Expose)
+// are rows too; they go out with the endpoints of its instances.
 //
 // # Agents
 //
