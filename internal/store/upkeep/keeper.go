@@ -134,11 +134,12 @@ func (k *Keeper) Admit() error {
 func (k *Keeper) Alarms() []kernel.Alarm {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if k.level == Roomy {
+	level := judge(k.now(), k.level)
+	if level == Roomy {
 		return nil
 	}
 	problem := k.usage()
-	if k.level == Full {
+	if level == Full {
 		problem += "; what people ask for is refused, deletes go on"
 	} else {
 		problem += fmt.Sprintf("; from %d %% on what people ask for is refused", FullPercent)

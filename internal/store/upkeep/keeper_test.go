@@ -201,6 +201,9 @@ func TestWhatWasWrittenSinceTheLastLookCounts(t *testing.T) {
 		if !strings.Contains(k.Admit().Error(), "850 of 1000 MiB") {
 			t.Errorf("got %v", k.Admit())
 		}
+		if a := k.Alarms(); len(a) != 1 || !strings.Contains(a[0].Problem, "is refused, deletes go on") {
+			t.Errorf("the alarm tells something else: %v", a)
+		}
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error)
 		go func() { done <- k.Run(ctx) }()
