@@ -180,7 +180,8 @@ func (s *departure) leave(m kernel.AgentView) {
 		return nil
 	})
 	s.Logf("removed %v after its agent ended: %s", took, said.Out)
-	for _, want := range []string{"(second) is removed", "lost: the volumes of " + lostName + "."} {
+	for _, want := range []string{"(second) is removed", "lost: the volumes of " + lostName +
+		".control-plane (kubernetes)"} {
 		if !strings.Contains(said.Out, want) {
 			s.Errorf("remove said %q, want %q in it", said.Out, want)
 		}

@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -82,7 +83,11 @@ func (w *Workshop) New(flags ...string) (*Datacenter, error) {
 			h.Env = append(h.Env, e)
 		}
 	}
-	h.Env = append(h.Env, markName+"="+h.mark, "MARINA_STATE="+state, "MARINA_RUNTIME="+w.Runtime, "HOME="+reports,
+	runtime := w.Runtime
+	if i := slices.Index(flags, "--runtime"); i >= 0 {
+		runtime = flags[i+1] // processes that the datacenter starts read the variable before its settings
+	}
+	h.Env = append(h.Env, markName+"="+h.mark, "MARINA_STATE="+state, "MARINA_RUNTIME="+runtime, "HOME="+reports,
 		"XDG_CONFIG_HOME="+reports+"/.config")
 	return h, nil
 }
