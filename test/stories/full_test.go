@@ -53,8 +53,11 @@ func TestAStoreThatIsFilledComesBack(t *testing.T) {
 		_, err := c.Show("/stays")
 		return err
 	})
-	if !refused("after a start", "/fills/after") {
-		t.Error("a full store takes more after a start")
+	// What was written over is gone by now: some more may fit, and it is refused again.
+	for n := 0; !refused("after a start", fmt.Sprintf("/fills/b%d", n)); n++ {
+		if n > 100 {
+			t.Fatal("a full store takes another 48 MiB after a start")
+		}
 	}
 	c.Settle(t, "/stays", time.Minute)
 	was = running(t, h, "/stays")
