@@ -394,6 +394,7 @@ func TestWhileTheStoreIsFullOnlyWhatMakesRoomIsWritten(t *testing.T) {
 		}); err != nil || c.state["memory"] != 1 {
 			t.Errorf("what writes nothing: got %v", err)
 		}
+		synctest.Wait() // until the owner has settled: it reads what is written next
 		settled := change(c, "own", 10)
 		if refused, err := c.settled([]*Change{settled}); err != nil || len(refused) > 0 {
 			t.Errorf("the leader's own: got %v, %v", refused, err)
