@@ -15,6 +15,10 @@ func TestAFullEtcdTakesWritesAgainOnceSomethingIsDeleted(t *testing.T) {
 	eachMinor(t, func(t *testing.T, program, _ string) {
 		p := newPlane(t, program)
 		p.up(t, "--etcd-arg=--quota-backend-bytes=16777216")
+		eventually(t, func() error { // every controller has begun: one that cannot write then ends the control plane
+			_, err := p.tryKubectl("get", "serviceaccount", "default")
+			return err
+		})
 		large := filepath.Join(p.dir, "large")
 		if err := os.WriteFile(large, []byte(strings.Repeat("x", 1_000_000)), 0o600); err != nil {
 			t.Fatal(err)
