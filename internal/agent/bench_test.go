@@ -58,6 +58,7 @@ func (r *instant) Containers(context.Context) (out []runtime.Found, err error) {
 func (r *instant) Exits(context.Context) <-chan runtime.Exit                  { return r.exit }
 func (r *instant) Exec(context.Context, string, runtime.Exec) (int, error)    { return 0, nil }
 func (r *instant) Stats(context.Context, string) (s runtime.Stats, err error) { return s, nil }
+func (r *instant) Layer(context.Context, string) (int64, error)               { return 0, nil }
 func (r *instant) Update(context.Context, string, runtime.Limits) error       { return nil }
 func (r *instant) IDs() kernel.IDRange                                        { return kernel.IDRange{} }
 

@@ -172,8 +172,8 @@ func (k keeper) measure(ctx context.Context) error {
 				Why: fmt.Sprintf("has %d files or more in its sandbox, the limit", sandbox.MaxFiles)})
 		}
 		used := sandboxed.Bytes
-		if st, err := k.a.rt.Stats(ctx, s.Container); err == nil {
-			used += st.Disk
+		if layer, err := k.a.rt.Layer(ctx, s.Container); err == nil {
+			used += layer
 		}
 		if used > bound {
 			s.group.stop(&ending{State: kernel.Failed, Reason: kernel.ReasonDisk, Task: s.index,

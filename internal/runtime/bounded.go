@@ -54,6 +54,12 @@ func (b bounded) Stats(ctx context.Context, id string) (Stats, error) {
 	return b.Runtime.Stats(ctx, id)
 }
 
+func (b bounded) Layer(ctx context.Context, id string) (int64, error) {
+	ctx, cancel := b.bound(ctx)
+	defer cancel()
+	return b.Runtime.Layer(ctx, id)
+}
+
 func (b bounded) Update(ctx context.Context, id string, l Limits) error {
 	ctx, cancel := b.bound(ctx)
 	defer cancel()

@@ -21,6 +21,7 @@ func (h hanging) Update(ctx context.Context, _ string, _ Limits) error    { retu
 func (h hanging) Unmount(ctx context.Context, _ string) error             { return h.wait(ctx) }
 func (h hanging) Containers(ctx context.Context) ([]Found, error)         { return nil, h.wait(ctx) }
 func (h hanging) Stats(ctx context.Context, _ string) (Stats, error)      { return Stats{}, h.wait(ctx) }
+func (h hanging) Layer(ctx context.Context, _ string) (int64, error)      { return 0, h.wait(ctx) }
 func (h hanging) Start(ctx context.Context, _ string) (Process, error)    { return Process{}, h.wait(ctx) }
 func (h hanging) Mounted(ctx context.Context, _ string) ([]string, error) { return nil, h.wait(ctx) }
 func (h hanging) Exec(ctx context.Context, _ string, _ Exec) (int, error) { return 0, h.wait(ctx) }
@@ -44,6 +45,7 @@ func TestCallsEndAfterAWhileUnlessTheyMayTakeLong(t *testing.T) {
 		"Remove":      {func(ctx context.Context) error { return r.Remove(ctx, "") }, limit},
 		"Containers":  {func(ctx context.Context) error { _, err := r.Containers(ctx); return err }, limit},
 		"Stats":       {func(ctx context.Context) error { _, err := r.Stats(ctx, ""); return err }, limit},
+		"Layer":       {func(ctx context.Context) error { _, err := r.Layer(ctx, ""); return err }, limit},
 		"Update":      {func(ctx context.Context) error { return r.Update(ctx, "", Limits{}) }, limit},
 		"MountMemory": {func(ctx context.Context) error { return r.MountMemory(ctx, "", 0, 0) }, limit},
 		"Unmount":     {func(ctx context.Context) error { return r.Unmount(ctx, "") }, limit},

@@ -22,7 +22,7 @@ const SandboxTarget = "/mnt/mesos/sandbox"
 
 // Runtime makes containers. runtime/containerd is the real one. Its containers outlive this process: whatever it made
 // before is found again by Containers. All methods are safe for concurrent use; calls for one container are not made
-// concurrently, but Exec and Stats may be at any time. Errors are of errdefs kinds; ErrNotFound for an image means that
+// concurrently, but Exec, Stats and Layer may be at any time. Errors are of errdefs kinds; ErrNotFound for an image means that
 // neither the datacenter's store nor the registry named by the reference has it.
 type Runtime interface {
 	// Pull makes an image present and unpacked. It is quick when it already is, unless fresh asks the source again.
@@ -52,8 +52,12 @@ type Runtime interface {
 	// returns when it has ended, with its exit code. When ctx ends, the process is killed and the error is ctx's.
 	Exec(ctx context.Context, id string, e Exec) (code int, err error)
 
-	// Stats reads what a container uses.
+	// Stats reads what a container uses. It is quick.
 	Stats(ctx context.Context, id string) (Stats, error)
+
+	// Layer measures a container's own layer of the filesystem, in bytes: zero if it has none or that cannot be told. All of
+	// the layer is walked, so it is asked now and then only.
+	Layer(ctx context.Context, id string) (bytes int64, err error)
 
 	// Update changes the limits of a container that was made. A memory limit below what the container uses and cannot give
 	// back is errdefs.ErrFailedPrecondition, with nothing lost: it can be tried again. An ended container is not an error.
@@ -169,5 +173,4 @@ type Stats struct {
 	CPU      time.Duration // since it started
 	PIDs     int64
 	Throttle time.Duration // time spent throttled by its CPU limit
-	Disk     int64         // bytes in its own layer of the filesystem; 0 if that cannot be told
 }

@@ -247,9 +247,10 @@ func (p *API) serveStats(w http.ResponseWriter, r *http.Request) error {
 				return nil // it ended meanwhile
 			}
 			use, _ := p.cfg.Sandboxes.Usage(id)
+			layer, _ := p.cfg.Runtime.Layer(ctx, t.Container)
 			mu.Lock()
 			defer mu.Unlock()
-			out.Tasks = append(out.Tasks, TaskStats{id, s.Mem, s.CPU, s.PIDs, s.Throttle, use.Bytes + s.Disk})
+			out.Tasks = append(out.Tasks, TaskStats{id, s.Mem, s.CPU, s.PIDs, s.Throttle, use.Bytes + layer})
 			return nil
 		})
 	}

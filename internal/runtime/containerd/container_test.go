@@ -170,11 +170,11 @@ func TestAContainersOwnLayerIsTold(t *testing.T) {
 	c := p.container("fill", "8")
 	p.run(c)
 	eventually(t, "its layer counts", func() bool {
-		s, err := p.Stats(t.Context(), c.ID)
+		bytes, err := p.Layer(t.Context(), c.ID)
 		if err != nil {
 			t.Fatal(err)
 		}
-		return s.Disk >= 8<<20 && s.Disk < 9<<20
+		return bytes >= 8<<20 && bytes < 9<<20
 	})
 }
 

@@ -142,7 +142,7 @@ func (r *Runtime) runExec(
 	}
 	select {
 	case s := <-done:
-		r.drain(p)
+		drain(p)
 		if err := s.Error(); err != nil {
 			return 0, fmt.Errorf("container %s: exec: %w", id, err)
 		}
@@ -158,7 +158,7 @@ func (r *Runtime) runExec(
 }
 
 // drain waits for the output of an ended process.
-func (r *Runtime) drain(p containerd.Process) {
+func drain(p containerd.Process) {
 	defer time.AfterFunc(drainTimeout, p.IO().Cancel).Stop()
 	p.IO().Wait()
 }

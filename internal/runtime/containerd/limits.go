@@ -34,11 +34,7 @@ func (r *Runtime) Update(ctx context.Context, id string, l runtime.Limits) error
 	return nil
 }
 
-// layerLimit bounds the measuring of a container's layer: one with files without end is told by
-// that, too.
-const layerLimit = 10 * time.Second
-
-// Stats reads what a container uses from its cgroup, and how much of the disk its own layer takes.
+// Stats reads what a container uses from its cgroup.
 func (r *Runtime) Stats(ctx context.Context, id string) (runtime.Stats, error) {
 	labels, err := r.labels(ctx, containerID(id))
 	if err != nil {
@@ -48,12 +44,19 @@ func (r *Runtime) Stats(ctx context.Context, id string) (runtime.Stats, error) {
 	if err != nil {
 		return s, fmt.Errorf("container %s: stats: %w", id, err)
 	}
-	layer, cancel := context.WithTimeout(ctx, layerLimit)
-	defer cancel()
-	use, err := r.client.SnapshotService(defaults.DefaultSnapshotter).Usage(layer, containerID(id))
-	if err != nil && !errdefs.IsNotFound(err) { // it has none, or ended meanwhile
-		return s, fmt.Errorf("container %s: size of its layer: %w", id, err)
-	}
-	s.Disk = use.Size
 	return s, nil
+}
+
+// layerLimit bounds the walk of a container's layer, which may have files without end.
+const layerLimit = 10 * time.Second
+
+// Layer measures a container's snapshot.
+func (r *Runtime) Layer(ctx context.Context, id string) (int64, error) {
+	ctx, cancel := context.WithTimeout(ctx, layerLimit)
+	defer cancel()
+	use, err := r.client.SnapshotService(defaults.DefaultSnapshotter).Usage(ctx, containerID(id))
+	if err != nil && !errdefs.IsNotFound(err) { // it has none, or ended meanwhile
+		return 0, fmt.Errorf("container %s: size of its layer: %w", id, err)
+	}
+	return use.Size, nil
 }
