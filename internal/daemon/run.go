@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -15,7 +14,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/containerd/errdefs"
 	"github.com/google/uuid"
 	"golang.org/x/sync/errgroup"
 
@@ -140,25 +138,11 @@ func (d *daemon) open(ctx context.Context) error {
 
 // datacenterID names the datacenter for good: drawn at the first start, kept in the store.
 func (d *daemon) datacenterID(ctx context.Context) (string, error) {
-	key := store.Key("datacenter")
-	for {
-		item, err := d.store.Get(ctx, key)
-		if err == nil {
-			return string(item.Value), nil
-		}
-		if !errdefs.IsNotFound(err) {
-			return "", fmt.Errorf("datacenter id: %w", err)
-		}
-		id := uuid.NewString()
-		_, err = d.store.Commit(ctx, store.Txn{Guards: []store.Guard{store.Absent(key)},
-			Ops: []store.Op{store.Put(key, []byte(id))}})
-		if err == nil {
-			return id, nil
-		}
-		if !errors.Is(err, store.ErrConflict) {
-			return "", fmt.Errorf("datacenter id: %w", err)
-		}
+	id, err := store.Once(ctx, d.store, store.Key("datacenter"), uuid.NewString)
+	if err != nil {
+		return "", fmt.Errorf("datacenter id: %w", err)
 	}
+	return id, nil
 }
 
 func (d *daemon) run(ctx context.Context) error {

@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strconv"
 
@@ -16,21 +15,11 @@ const Format = 1
 // CheckFormat compares the store's format with this program's, and stamps a store that has none. A store that a newer
 // program has written is refused with an errdefs.ErrFailedPrecondition: misreading it would end what runs.
 func CheckFormat(ctx context.Context, s Store) error {
-	key := Key("format")
-	for {
-		item, err := s.Get(ctx, key)
-		if err == nil {
-			return judgeFormat(string(item.Value))
-		}
-		if !errdefs.IsNotFound(err) {
-			return fmt.Errorf("format of the store: %w", err)
-		}
-		stamp := Put(key, []byte(strconv.Itoa(Format)))
-		_, err = s.Commit(ctx, Txn{Guards: []Guard{Absent(key)}, Ops: []Op{stamp}})
-		if err == nil || !errors.Is(err, ErrConflict) {
-			return err
-		}
+	stamp, err := Once(ctx, s, Key("format"), func() string { return strconv.Itoa(Format) })
+	if err != nil {
+		return fmt.Errorf("format of the store: %w", err)
 	}
+	return judgeFormat(stamp)
 }
 
 func judgeFormat(stamp string) error {
