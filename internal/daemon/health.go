@@ -54,34 +54,33 @@ func (d *daemon) parts(ctx context.Context) []unit {
 	return []unit{store, lead, agents}
 }
 
-// alarmUnits are the audit log and the schedulers of the present term: one is unhealthy while it has alarms, and its
-// output lists them.
-func (d *daemon) alarmUnits() []unit {
-	out := []unit{alarmed("marina-upkeep.service", "upkeep", d.upkeep.Alarms()),
-		alarmed("marina-audit.service", "audit", d.audit.Alarms())}
+// eachAlarmed yields the rooms that raise alarms, those of the present term last, each with the alarms it has.
+func (d *daemon) eachAlarmed(yield func(room string, alarms []kernel.Alarm)) {
+	yield("upkeep", d.upkeep.Alarms())
+	yield("audit", d.audit.Alarms())
 	if t := d.term.Load(); t != nil {
 		for _, s := range t.schedulers {
-			out = append(out, alarmed("marina-"+s.name+".service", s.name, s.alarms()))
+			yield(s.name, s.alarms())
 		}
 	}
+}
+
+// alarmUnits are the rooms that raise alarms: one is unhealthy while it has some, and its output lists them.
+func (d *daemon) alarmUnits() (out []unit) {
+	d.eachAlarmed(func(room string, alarms []kernel.Alarm) { out = append(out, alarmed(room, alarms)) })
 	return out
 }
 
 // alarms counts the alarms of all rooms.
-func (d *daemon) alarms() float64 {
-	n := len(d.audit.Alarms()) + len(d.upkeep.Alarms())
-	if t := d.term.Load(); t != nil {
-		for _, s := range t.schedulers {
-			n += len(s.alarms())
-		}
-	}
-	return float64(n)
+func (d *daemon) alarms() (n float64) {
+	d.eachAlarmed(func(_ string, alarms []kernel.Alarm) { n += float64(len(alarms)) })
+	return n
 }
 
 // maxShownAlarms bounds the alarms that one unit lists.
 const maxShownAlarms = 20
 
-func alarmed(id, name string, alarms []kernel.Alarm) unit {
+func alarmed(room string, alarms []kernel.Alarm) unit {
 	lines := []string{}
 	for _, a := range alarms[:min(len(alarms), maxShownAlarms)] {
 		lines = append(lines, a.String())
@@ -89,7 +88,7 @@ func alarmed(id, name string, alarms []kernel.Alarm) unit {
 	if more := len(alarms) - len(lines); more > 0 {
 		lines = append(lines, fmt.Sprintf("and %d more", more))
 	}
-	return unit{ID: id, Name: name, Healthy: len(alarms) == 0, Output: strings.Join(lines, "\n")}
+	return unit{ID: "marina-" + room + ".service", Name: room, Healthy: len(alarms) == 0, Output: strings.Join(lines, "\n")}
 }
 
 // Health is DC/OS's view of units.

@@ -483,14 +483,14 @@ func TestAnswersOfAgentsBecomeKindsOfErrors(t *testing.T) {
 }
 
 func TestUnitsListTheirAlarmsAndNotWithoutEnd(t *testing.T) {
-	if u := alarmed("marina-x.service", "x", nil); !u.Healthy || u.Output != "" || u.ID != "marina-x.service" {
+	if u := alarmed("x", nil); !u.Healthy || u.Output != "" || u.ID != "marina-x.service" {
 		t.Errorf("without alarms: %+v, want it well", u)
 	}
 	var many []kernel.Alarm
 	for range maxShownAlarms + 7 {
 		many = append(many, kernel.Alarm{Subject: "app /x", Problem: "unreadable", Do: "marina app remove /x"})
 	}
-	u := alarmed("id", "x", many)
+	u := alarmed("x", many)
 	lines := strings.Split(u.Output, "\n")
 	if u.Healthy || len(lines) != maxShownAlarms+1 || lines[0] != "app /x: unreadable; marina app remove /x" ||
 		lines[maxShownAlarms] != "and 7 more" {
